@@ -1,0 +1,1 @@
+"""Polytok: one dataset, many tokenizations."""

@@ -1,0 +1,1 @@
+"""Owns datasets, models and tokenizations, and reads datasets in."""

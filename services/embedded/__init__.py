@@ -1,0 +1,1 @@
+"""Postgres, NATS and all services on one machine, from pip alone."""

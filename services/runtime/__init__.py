@@ -1,0 +1,1 @@
+"""The ground floor that every service stands on. Knows no domain."""

@@ -1,0 +1,1 @@
+"""Jobs, tasks and leases: Postgres is the truth, NATS only the doorbell."""
