@@ -93,9 +93,6 @@ def generate(target: pathlib.Path, work: pathlib.Path) -> None:
         if "Servicer" not in path.read_text():  # protoc writes one for contracts without a service, too
             path.unlink()
             path.with_suffix(".pyi").unlink()
-    for folder in {path.parent for path in target.rglob("polytok/**/*_pb2.py")}:
-        for package in (folder, folder.parent):
-            (package / "__init__.py").touch()
 
 
 def generated(root: pathlib.Path) -> set[pathlib.Path]:
@@ -174,6 +171,9 @@ def main() -> None:
                     (ROOT / name).unlink()
                 generate(work / "stubs", work)
                 shutil.copytree(work / "stubs", ROOT, dirs_exist_ok=True)
+                for package in {(ROOT / name).parent for name in generated(ROOT)}:
+                    for place in (package, package.parent):
+                        (place / "__init__.py").touch()  # what is in it stays: polytok.errors is the error tree
             case "check":
                 check(work)
             case "lint":
