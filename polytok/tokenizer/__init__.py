@@ -1,0 +1,1 @@
+"""Stubs of the tokenizer's contracts."""

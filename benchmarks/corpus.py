@@ -1,0 +1,47 @@
+"""Small inputs that the benchmarks make themselves."""
+
+import json
+import pathlib
+import pydoc_data.topics
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+
+def documents(count: int) -> Iterator[str]:
+    """So many documents of English prose and code: Python's own manual, over and over."""
+    topics = list(pydoc_data.topics.topics.values())
+    for index in range(count):
+        yield topics[index % len(topics)]
+
+
+def write_jsonl(path: pathlib.Path, count: int) -> int:
+    """Writes documents as jsonl; returns the bytes of text in them."""
+    text_bytes = 0
+    with path.open("w") as lines:
+        for text in documents(count):
+            text_bytes += len(text.encode())
+            lines.write(json.dumps({"text": text}) + "\n")
+    return text_bytes
+
+
+def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
+    """Trains a byte-level BPE as GPT-2 has it, and writes it in the Hugging Face layout."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents(200), trainer)
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gpt2", "n_positions": 1024, "n_embd": 64, "n_layer": 2})
+    )
