@@ -1,0 +1,39 @@
+"""Folders of the embedded servers: who owns them, and files in them that nobody else reads."""
+
+import os
+import pathlib
+
+from polytok import errors
+from services.embedded import guard
+
+
+def make_private(folder: pathlib.Path) -> pathlib.Path:
+    """Creates `folder`, readable by its owner alone, and returns it.
+
+    When root runs us its owner is the unprivileged user that the servers run as. A folder that is there keeps its
+    owner: `guard` runs the server as that user, so a home made by an ordinary user works for root too.
+    """
+    if folder.exists():
+        owner = folder.stat().st_uid
+        if os.geteuid() not in (0, owner):
+            raise errors.FailedPrecondition(
+                f"{folder} belongs to user {owner}, not to you (user {os.geteuid()}). Start Polytok as the user who "
+                "made it, or choose another POLYTOK_HOME.",
+            )
+        return folder
+    folder.mkdir(mode=0o700, parents=True)
+    if os.geteuid() == 0:
+        os.chown(folder, guard.NOBODY, guard.NOBODY)
+    return folder
+
+
+def write_private(path: pathlib.Path, text: str) -> None:
+    """Writes a file that only the owner of its folder can read, all of it or nothing."""
+    staged = path.with_name(path.name + ".new")
+    staged.unlink(missing_ok=True)
+    staged.touch(mode=0o600, exist_ok=False)
+    staged.write_text(text, encoding="utf-8")
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(staged, folder.st_uid, folder.st_gid)
+    staged.replace(path)

