@@ -1,0 +1,216 @@
+"""How a client talks gRPC to a service: channel options, retries, deadlines, and errors as exceptions."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from polytok import errors
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""The largest message that either side takes."""
+
+DEADLINE_SECONDS = 60
+"""How long a call without a deadline of its own may take. A deadline set by the caller can only be shorter."""
+
+KEEPALIVE_SECONDS = 30
+"""How often a client asks a quiet connection for a sign of life; servers allow every SERVER_KEEPALIVE_SECONDS."""
+
+SERVER_KEEPALIVE_SECONDS = 10
+"""The most frequent sign of life that a server answers; more often it closes the connection."""
+
+MAX_METADATA_BYTES = 64 << 10
+"""The most metadata that either side takes: an error with many violations needs more than gRPC's 8 KiB."""
+
+STATUS_DETAILS = "grpc-status-details-bin"
+"""The trailing metadata key of a serialized google.rpc.Status."""
+
+RETRYABLE = "retryable"
+"""The ErrorInfo metadata key that says `true` or `false` where an error differs from its class."""
+
+_Detail = TypeVar("_Detail", bound=Message)
+
+# These publish files before they answer.
+_LONG_CALLS = {"/polytok.jobs.v1.LeaseService/CompleteTask": 600}
+
+_SERVICES = (
+    "polytok.catalog.v1.DatasetService",
+    "polytok.catalog.v1.ModelService",
+    "polytok.catalog.v1.TokenizationService",
+    "polytok.jobs.v1.LeaseService",
+)
+
+_RETRY_POLICY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def _streaming_methods() -> list[str]:
+    # Only what the program imported is in the pool, and only that can be called.
+    found = []
+    for service in _SERVICES:
+        try:
+            descriptor = descriptor_pool.Default().FindServiceByName(service)
+        except KeyError:
+            continue
+        found += [f"/{service}/{method.name}" for method in descriptor.methods if method.server_streaming]
+    return found
+
+
+def _method_config(methods: Iterable[str], seconds: float | None) -> dict[str, Any]:
+    names = [dict(zip(("service", "method"), method[1:].split("/"), strict=True)) for method in methods]
+    config: dict[str, Any] = {"name": names or [{}], "retryPolicy": _RETRY_POLICY}
+    if seconds is not None:
+        config["timeout"] = f"{seconds}s"
+    return config
+
+
+def service_config() -> str:
+    """The gRPC service config: retries while a peer is away, and a deadline on every call that ends."""
+    config = [_method_config((), DEADLINE_SECONDS)]
+    config += [_method_config((method,), seconds) for method, seconds in _LONG_CALLS.items()]
+    if streaming := _streaming_methods():
+        config.append(_method_config(streaming, None))
+    return json.dumps({"methodConfig": config})
+
+
+def channel_options() -> Sequence[tuple[str, Any]]:
+    """The options of every channel."""
+    return (
+        ("grpc.service_config", service_config()),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # A service that comes back is found again within seconds, not within two minutes.
+        ("grpc.max_reconnect_backoff_ms", 3_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 500),
+    )
+
+
+def credentials(tls_ca: str, tls_certificate: str = "", tls_key: str = "") -> grpc.ChannelCredentials | None:
+    """TLS from PEM files, or None for plaintext when no authority is named."""
+    if not tls_ca:
+        return None
+    read = functools.partial(_read_pem)
+    return grpc.ssl_channel_credentials(
+        root_certificates=read(tls_ca),
+        private_key=read(tls_key) if tls_key else None,
+        certificate_chain=read(tls_certificate) if tls_certificate else None,
+    )
+
+
+def _read_pem(path: str) -> bytes:
+    try:
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise errors.InvalidArgument(f"The TLS file {path} cannot be read: {error.strerror}.") from error
+
+
+def open_channel(address: str, tls_ca: str = "", tls_certificate: str = "", tls_key: str = "") -> grpc.Channel:
+    """Opens a channel for synchronous stubs."""
+    secure = credentials(tls_ca, tls_certificate, tls_key)
+    if secure is None:
+        return grpc.insecure_channel(address, options=channel_options())
+    return grpc.secure_channel(address, secure, options=channel_options())
+
+
+def open_async_channel(
+    address: str,
+    tls_ca: str = "",
+    tls_certificate: str = "",
+    tls_key: str = "",
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+) -> grpc.aio.Channel:
+    """Opens a channel for asyncio stubs."""
+    secure = credentials(tls_ca, tls_certificate, tls_key)
+    if secure is None:
+        return grpc.aio.insecure_channel(address, options=channel_options(), interceptors=interceptors)
+    return grpc.aio.secure_channel(address, secure, options=channel_options(), interceptors=interceptors)
+
+
+CODES: dict[type[errors.PolytokError], grpc.StatusCode] = {
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Aborted: grpc.StatusCode.ABORTED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
+    errors.Internal: grpc.StatusCode.INTERNAL,
+}
+"""Each class of errors and its gRPC status code."""
+
+_CLASSES: dict[grpc.StatusCode, type[errors.PolytokError]] = {
+    **{code: kind for kind, code in CODES.items()},
+    grpc.StatusCode.UNAUTHENTICATED: errors.PermissionDenied,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidArgument,
+    grpc.StatusCode.UNIMPLEMENTED: errors.FailedPrecondition,
+}
+
+# What gRPC itself says when no service of ours gave the answer, in words that tell what to do.
+_OWN_WORDS = {
+    grpc.StatusCode.UNAVAILABLE: "The service does not answer; check its address and that it runs. ({})",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "No answer came in time; what was asked for may have happened. ({})",
+    grpc.StatusCode.UNIMPLEMENTED: "The service does not know this call; client and service differ in version. ({})",
+}
+
+
+def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
+    """The error that the service raised, or the one that fits gRPC's own status."""
+    code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
+    text = (error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)) or code.name
+    kind = _CLASSES.get(code, errors.Internal)
+    status = _status(error)
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    if info is None:
+        return kind(_OWN_WORDS.get(code, "{}").format(text))
+    metadata = dict(info.metadata)
+    retryable = metadata.pop(RETRYABLE, None)
+    bad_request = _detail(status, error_details_pb2.BadRequest()) or error_details_pb2.BadRequest()
+    return kind(
+        text,
+        reason=info.reason,
+        metadata=metadata,
+        violations=[errors.FieldViolation(each.field, each.description) for each in bad_request.field_violations],
+        retryable=None if retryable is None else retryable == "true",
+    )
+
+
+def _status(error: grpc.RpcError) -> status_pb2.Status:
+    trailing = error.trailing_metadata() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
+    for key, value in trailing or ():
+        if key == STATUS_DETAILS:
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                break
+    return status_pb2.Status()
+
+
+def _detail(status: status_pb2.Status, detail: _Detail) -> _Detail | None:
+    for each in status.details:
+        if each.Unpack(detail):
+            return detail
+    return None

@@ -1,0 +1,121 @@
+"""Postgres through SQLAlchemy's asyncio engine and asyncpg.
+
+A database that cannot be reached, or a pool with no free connection, surfaces as errors.Unavailable, which callers
+may try again. Every other database error passes unchanged: it is a defect, or a constraint that the caller expects.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from polytok import errors
+from services.runtime.settings import DatabaseSettings
+
+_POOL_TIMEOUT_SECONDS = 5.0
+_CONNECT_TIMEOUT_SECONDS = 10.0
+
+# SQLSTATE classes and codes (PostgreSQL, appendix A) that say nothing about the statement: connection trouble, lack of
+# resources, operator intervention; and the losers of a race, whom the server asks to try again.
+_PASSING_CLASSES = ("08", "53", "57")
+_PASSING_CODES = frozenset({"40001", "40P01", "55P03"})
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        # Shares the pool; a read then costs one round trip and no BEGIN and ROLLBACK.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
+        """Gives a connection in a transaction that commits at exit and rolls back on any error."""
+        with _unavailable():
+            async with _acquired(self.engine) as connection, connection.begin():
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncGenerator[AsyncConnection]:
+        """Gives a connection on which each statement is its own transaction; for reads."""
+        with _unavailable():
+            async with _acquired(self._autocommit) as connection:
+                yield connection
+
+    async def check(self) -> bool:
+        """Tells whether the database answers."""
+        try:
+            async with self.connection() as connection:
+                await connection.execute(sa.text("SELECT 1"))
+        except errors.Unavailable:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self.engine.dispose()
+
+
+def open_database(settings: DatabaseSettings) -> Database:
+    """Makes the pool; the first connection is opened when it is needed."""
+    url = sa.make_url(settings.url).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        pool_recycle=1800,
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_SECONDS,
+            "server_settings": {
+                "application_name": "polytok",
+                # Our statements are short: compiling them costs more than it gives.
+                "jit": "off",
+                # Nothing waits for ever behind a transaction that got stuck.
+                "lock_timeout": "30s",
+            },
+        },
+    )
+    return Database(engine)
+
+
+@contextlib.asynccontextmanager
+async def _acquired(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    connection = engine.connect()
+    try:
+        await connection.start()
+    # Before a connection exists, asyncpg raises the operating system's and its own errors as they are.
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _away(error) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextlib.contextmanager
+def _unavailable() -> Generator[None]:
+    try:
+        yield
+    except sa.exc.TimeoutError as error:
+        raise errors.Unavailable("Every connection to the database is in use; try again in a moment.") from error
+    except sa.exc.DBAPIError as error:
+        if _passing(error):
+            raise _away(error) from error
+        raise
+
+
+def _passing(error: sa.exc.DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or state[:2] in _PASSING_CLASSES or state in _PASSING_CODES
+
+
+def _away(error: BaseException) -> errors.Unavailable:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = getattr(cause, "sqlstate", None) or ""
+    if state[:2] not in ("", "08", "57") or state == "57014":
+        return errors.Unavailable(f"The database is busy ({state}); try again.")
+    return errors.Unavailable("The database does not answer; try again when it is back.")

@@ -1,0 +1,131 @@
+"""NATS: the connection, the names of subjects, the work queue and its consumers.
+
+NATS is only the doorbell (DESIGN §2): whatever is lost here is rung again by the reconciler.
+"""
+
+from collections.abc import Sequence
+
+import nats
+from nats.aio.client import Client
+from nats.js import api
+from nats.js.errors import BadRequestError, NotFoundError
+
+from services.runtime.settings import MessagingSettings
+from services.runtime.telemetry import logging
+
+_log = logging.get(__name__)
+
+_ACK_WAIT_SECONDS = 60
+_DUPLICATE_WINDOW_SECONDS = 120
+_STREAM_NAME_IN_USE = 10058
+
+
+class Subjects:
+    """The subjects of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.stream = f"{namespace.upper().replace('-', '_')}_TASKS"
+        self.tasks = [f"{namespace}.tasks.>"]
+
+    def task(self, kind: str, task_id: object) -> str:
+        """Where the doorbell of one task rings."""
+        return f"{self.namespace}.tasks.{kind}.{task_id}"
+
+    def kind(self, kind: str) -> str:
+        """Matches every task of one kind."""
+        return f"{self.namespace}.tasks.{kind}.*"
+
+    def progress(self, task_id: object) -> str:
+        """Where the progress of one task is told; `*` matches every task."""
+        return f"{self.namespace}.progress.{task_id}"
+
+    def stop(self, job_id: object) -> str:
+        """Where workers hear that a job was stopped; `*` matches every job."""
+        return f"{self.namespace}.stop.{job_id}"
+
+
+async def connect(settings: MessagingSettings, name: str) -> Client:
+    """Connects, for as long as it takes, and reconnects for ever; each change of state is logged."""
+    state = _ConnectionLog()
+    return await nats.connect(
+        settings.url,
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.5,
+        connect_timeout=5,
+        ping_interval=20,
+        max_outstanding_pings=2,
+        error_cb=state.failed,
+        disconnected_cb=state.disconnected,
+        reconnected_cb=state.reconnected,
+    )
+
+
+class _ConnectionLog:
+    """Logs a trouble once, not with every try."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    async def failed(self, error: Exception) -> None:
+        what = f"{type(error).__name__}: {error}"
+        if what != self._last:
+            _log.warning("nats connection failed", error=what)
+        self._last = what
+
+    async def disconnected(self) -> None:
+        _log.warning("nats disconnected")
+
+    async def reconnected(self) -> None:
+        self._last = ""
+        _log.info("nats reconnected")
+
+
+async def ensure_stream(client: Client, subjects: Subjects) -> None:
+    """Makes the work queue, or brings it to this configuration."""
+    stream = api.StreamConfig(
+        name=subjects.stream,
+        subjects=subjects.tasks,
+        retention=api.RetentionPolicy.WORK_QUEUE,
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.OLD,
+        # A task rings once at a time: a further ring replaces the one before.
+        max_msgs_per_subject=1,
+        duplicate_window=_DUPLICATE_WINDOW_SECONDS,
+    )
+    jetstream = client.jsm()
+    try:
+        await jetstream.add_stream(stream)
+    except BadRequestError as error:
+        if error.err_code != _STREAM_NAME_IN_USE:
+            raise
+        await jetstream.update_stream(stream)
+
+
+def consumer_name(pool: str) -> str:
+    """The durable consumer that all workers of a pool share."""
+    return f"worker-{pool}"
+
+
+async def ensure_consumer(client: Client, subjects: Subjects, pool: str, kinds: Sequence[str]) -> None:
+    """Makes the durable pull consumer of a pool, or brings it to this configuration."""
+    consumer = api.ConsumerConfig(
+        durable_name=consumer_name(pool),
+        ack_policy=api.AckPolicy.EXPLICIT,
+        ack_wait=_ACK_WAIT_SECONDS,
+        # Attempts are counted in Postgres, never here.
+        max_deliver=-1,
+        max_ack_pending=10_000,
+        filter_subjects=[subjects.kind(kind) for kind in kinds],
+    )
+    await client.jsm().add_consumer(subjects.stream, consumer)
+
+
+async def stream_exists(client: Client, subjects: Subjects) -> bool:
+    """Tells whether the work queue is there."""
+    try:
+        await client.jsm().stream_info(subjects.stream)
+    except NotFoundError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""The frame of a service's `main`: signals, side tasks, and one line on standard error when it cannot start."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from polytok import errors
+from services.runtime.telemetry import logging
+
+_log = logging.get(__name__)
+
+
+class Stopping:
+    """Tells every part of a process that it is asked to stop."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def is_set(self) -> bool:
+        """Whether the stop was asked for."""
+        return self.event.is_set()
+
+    def set(self) -> None:
+        """Asks for the stop."""
+        self.event.set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Waits for the stop, at most so many seconds; tells whether it was asked for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
+        return self.event.is_set()
+
+
+def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
+    """Runs a service until it ends; the first SIGTERM or SIGINT asks it to stop, the second ends it at once.
+
+    An error of ours (a variable that is wrong, a database that is away) ends the process with one line and status 1;
+    any other with its traceback in the log and status 1.
+    """
+    try:
+        asyncio.run(_until_done(main))
+    except errors.PolytokError as error:
+        sys.stderr.write(f"{error.message}\n")
+        sys.exit(1)
+    except Exception:
+        _log.exception("stopped by a defect")
+        sys.exit(1)
+
+
+async def _until_done(main: Callable[[Stopping], Awaitable[None]]) -> None:
+    stop = Stopping()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        _log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    await main(stop)
+
+
+async def supervise(
+    *, stop: Stopping, tasks: Mapping[str, Coroutine[Any, Any, None]], drain_seconds: float = 0
+) -> None:
+    """Runs named side tasks until the stop is asked for, or all have ended.
+
+    One that fails ends all, and its error is raised again. At the stop each has drain_seconds to end by itself before
+    it is cancelled.
+    """
+    if not tasks:
+        await stop.wait()
+        return
+    running = {asyncio.create_task(coroutine, name=name) for name, coroutine in tasks.items()}
+    asked = asyncio.create_task(stop.event.wait(), name="stop")
+    try:
+        pending = await _until_stopped(running, asked)
+        if pending and drain_seconds:
+            done, _ = await asyncio.wait(pending, timeout=drain_seconds, return_when=asyncio.FIRST_EXCEPTION)
+            _raise_failure(done)
+    finally:
+        for task in (*running, asked):
+            task.cancel()
+        await asyncio.gather(*running, asked, return_exceptions=True)
+
+
+async def _until_stopped(running: set[asyncio.Task[None]], asked: asyncio.Task[Any]) -> set[asyncio.Task[None]]:
+    pending = set(running)
+    while pending and not asked.done():
+        await asyncio.wait({*pending, asked}, return_when=asyncio.FIRST_COMPLETED)
+        done = {task for task in pending if task.done()}
+        pending -= done
+        _raise_failure(done)
+    return pending
+
+
+def _raise_failure(done: set[asyncio.Task[None]]) -> None:
+    for task in done:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("side task failed", task=task.get_name(), error=f"{type(error).__name__}: {error}")
+            raise error
+
+
+def announce(**facts: Any) -> None:
+    """Writes the facts as JSON to the path in POLYTOK_ANNOUNCE, at once whole, for whoever started the process."""
+    target = os.environ.get("POLYTOK_ANNOUNCE")
+    if not target:
+        return
+    path = pathlib.Path(target)
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.write_text(json.dumps(facts), encoding="utf-8")
+    staged.replace(path)

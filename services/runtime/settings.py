@@ -1,0 +1,198 @@
+"""Configuration from the environment: one typed class per concern, every variable with the prefix POLYTOK_.
+
+Every field can be given to the constructor too. A missing or bad value raises ConfigurationError, whose message
+names the variable, so that `process.run` can stop the service with one line.
+"""
+
+import os
+import secrets
+import socket
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from polytok import errors
+
+
+class ConfigurationError(errors.InvalidArgument):
+    """The environment, or a constructor's argument, does not configure the service."""
+
+
+class Settings(BaseSettings):
+    """What all settings share: frozen, unknown arguments refused, an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(type(self), error)) from None
+
+
+def _explain(settings: type[Settings], error: ValidationError) -> str:
+    sentences = []
+    for detail in error.errors(include_url=False, include_context=False):
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        what = "is not set" if detail["type"] == "missing" else f"is wrong: {_reason(detail['msg'])}"
+        sentences.append(f"{_variable(settings, field)} {what}.")
+    return " ".join(sentences)
+
+
+def _variable(settings: type[Settings], field: str) -> str:
+    info = settings.model_fields.get(field)
+    if info is not None and isinstance(info.validation_alias, str):
+        return info.validation_alias
+    if info is None and field.isupper():
+        return field
+    return f"{settings.model_config.get('env_prefix', '')}{field}".upper().removesuffix("_")
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ").rstrip(".")
+
+
+def _checked_url(value: str, schemes: tuple[str, ...]) -> str:
+    # The value itself stays out of the message: it may hold a password.
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"it must look like {schemes[0]}://host:port")
+    return value
+
+
+class DatabaseSettings(Settings):
+    """Where the database is."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_DATABASE_")
+
+    url: str = Field(default=..., repr=False)
+    """postgresql://user:password@host:port/name."""
+    pool_size: int = Field(default=10, ge=1, le=1000)
+    """Connections at most in one process."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_postgres(cls, value: str) -> str:
+        return _checked_url(value, ("postgresql", "postgres"))
+
+
+class MessagingSettings(Settings):
+    """Where NATS is."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_NATS_")
+
+    url: str = Field(default="nats://127.0.0.1:4222", repr=False)
+    """nats://host:port; user and password, or a token, inside."""
+    namespace: str = Field(default="polytok", pattern="^[a-z][a-z0-9_-]{0,62}$")
+    """First word of every subject, so that several installations can share one NATS."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_nats(cls, value: str) -> str:
+        return _checked_url(value, ("nats", "tls", "ws", "wss"))
+
+
+class ServerSettings(Settings):
+    """How a gRPC server listens."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_GRPC_")
+
+    host: str = "127.0.0.1"
+    """Address to bind."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port to bind; 0 takes a free one."""
+    tls_certificate: str = ""
+    """PEM file with the certificate chain; empty serves plaintext."""
+    tls_key: str = ""
+    """PEM file with the key of tls_certificate."""
+    tls_client_ca: str = ""
+    """PEM file with the authorities whose client certificates are demanded; empty demands none."""
+    drain_seconds: float = Field(default=10, ge=0, le=3600)
+    """How long running calls may take to end once the server stops."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "ServerSettings":
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("TLS_CERTIFICATE and TLS_KEY must be set together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERTIFICATE and TLS_KEY")
+        return self
+
+
+class PeerSettings(Settings):
+    """Where other services are."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_")
+
+    catalog_address: str = Field(default=..., pattern=r"^.+:\d{1,5}$")
+    """host:port of the catalog."""
+    tls_ca: str = ""
+    """PEM file with the authority that signed the servers' certificates; empty talks plaintext."""
+    tls_certificate: str = ""
+    """PEM file with this client's certificate, where servers demand one."""
+    tls_key: str = ""
+    """PEM file with the key of tls_certificate."""
+
+
+class StorageSettings(Settings):
+    """Where files go."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_STORAGE_")
+
+    root: str = Field(default=..., min_length=1)
+    """A folder, or any URI that fsspec opens."""
+
+
+class TelemetrySettings(Settings):
+    """What the service tells about itself."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written."""
+    log_format: Literal["json", "console"] = "json"
+    """One JSON document a line, or coloured text for people."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics, /livez and /readyz."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of /metrics, /livez and /readyz; 0 takes a free one."""
+    otlp_endpoint: str = Field(default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Where traces go, OTLP over gRPC; empty records none."""
+
+
+class JobSettings(Settings):
+    """How jobs are kept alive."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_JOBS_")
+
+    lease_ttl_seconds: float = Field(default=30, gt=0, le=3600)
+    """How long a lease lasts without an extension."""
+    reconcile_seconds: float = Field(default=5, gt=0, le=3600)
+    """How often lost tasks are looked for."""
+    backoff_seconds: float = Field(default=1, ge=0, le=3600)
+    """Wait before the second attempt; doubles with every further one, up to a minute."""
+    max_attempts: int = Field(default=4, ge=1, le=100)
+    """Attempts of a task before its job fails."""
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class WorkerSettings(Settings):
+    """How a worker runs."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_WORKER_")
+
+    pool: str = Field(default="", pattern="^[a-z0-9-]{0,32}$")
+    """Which tasks it takes; each service's `main` sets it."""
+    name: str = Field(default_factory=_worker_name, min_length=1, max_length=200)
+    """Unique among live workers."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Address space that the child may use; 0 sets no limit."""

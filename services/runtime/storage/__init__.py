@@ -1,0 +1,10 @@
+"""Files under one root: a local folder or anything that fsspec opens.
+
+Files are named by keys: relative paths with `/`, as `datasets/…/raw/part-00000.arrow`. A key cannot leave the root.
+A file appears under its key whole or not at all. Every call blocks; event loops use asyncio.to_thread.
+"""
+
+from services.runtime.storage.root import Storage
+from services.runtime.storage.staging import StagedFile
+
+__all__ = ["StagedFile", "Storage"]

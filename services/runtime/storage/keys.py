@@ -1,0 +1,53 @@
+"""What a key may look like, and how a storage error reads."""
+
+import contextlib
+import errno
+import unicodedata
+from collections.abc import Generator
+
+from polytok import errors
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def outside_root(key: str) -> errors.InvalidArgument:
+    """The error for a key that does not stay below the root."""
+    shown = key if len(key) <= 200 else f"{key[:200]}…"
+    return errors.InvalidArgument(
+        f"{shown!r} leaves the storage root; use a relative path with no '..', as 'folder/file'.",
+        reason="PATH_OUTSIDE_ROOT",
+    )
+
+
+def check(key: str) -> None:
+    """Refuses a key that is not a plain relative path."""
+    if any(part in {"", ".", ".."} for part in key.split("/")) or "\\" in key:
+        raise outside_root(key)
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
+        raise outside_root(key)
+
+
+@contextlib.contextmanager
+def translated(action: str, key: str) -> Generator[None]:
+    """Turns the operating system's errors, and those that fsspec raises in their place, into ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise errors.NotFound(f"There is no file {key!r} in the storage.", metadata={"key": key}) from error
+    except OSError as error:
+        raise _failure(action, key, error) from error
+
+
+def _failure(action: str, key: str, error: OSError) -> errors.PolytokError:
+    cause = error.strerror or str(error) or type(error).__name__
+    metadata = {"key": key}
+    if error.errno in _FULL:
+        message = f"{cause} while {action} {key!r}; make room in the storage, then retry."
+        return errors.ResourceExhausted(message, reason="STORAGE_FAILED", metadata=metadata)
+    if error.errno == errno.ENAMETOOLONG:
+        return errors.InvalidArgument(f"{key[:200]!r}… is too long for a file name; shorten it.")
+    if error.errno in _REFUSED:
+        message = f"{cause} while {action} {key!r}; let the service's user write to the storage root."
+        return errors.Unavailable(message, reason="STORAGE_FAILED", metadata=metadata, retryable=False)
+    return errors.Unavailable(f"{cause} while {action} {key!r}.", reason="STORAGE_FAILED", metadata=metadata)

@@ -1,0 +1,129 @@
+"""A root that is a folder of this machine."""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Generator
+from typing import BinaryIO
+
+from services.runtime.storage import keys
+from services.runtime.storage.staging import StagedFile
+
+
+class LocalRoot:
+    """Files below a folder. Symbolic links are followed as long as they stay below it."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = pathlib.Path(folder).absolute()
+        with keys.translated("creating", str(self._folder)):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._real = os.path.realpath(self._folder)
+
+    def path(self, key: str) -> pathlib.Path:
+        """Where the file of a key is."""
+        path = self._folder / key
+        self._check_inside(path, key)
+        return path
+
+    def _entry(self, key: str) -> pathlib.Path:
+        # The folder's entry itself, be it a link to anywhere: for removing it.
+        path = self._folder / key
+        self._check_inside(path.parent, key)
+        return path
+
+    def _check_inside(self, path: pathlib.Path, key: str) -> None:
+        real = os.path.realpath(path)
+        if real != self._real and not real.startswith(self._real.rstrip("/") + "/"):
+            raise keys.outside_root(key)
+
+    @contextlib.contextmanager
+    def create(self, key: str) -> Generator[StagedFile]:
+        """Opens a temporary file beside the key and renames it at the end."""
+        path = self.path(key)
+        with keys.translated("creating", key):
+            _make_folder(path.parent)
+        # A long name leaves no room for more within the 255 bytes that file systems allow.
+        temporary = path.with_name(f".{path.name[:48]}.{secrets.token_hex(8)}.part")
+        with keys.translated("creating", key):
+            sink = temporary.open("xb")
+        try:
+            with sink:
+                staged = StagedFile(sink, key)
+                yield staged
+
+                def publish() -> None:
+                    os.fsync(sink.fileno())
+                    temporary.replace(path)
+                    _sync_folder(path.parent)
+
+                staged.finish(publish)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def open(self, key: str) -> BinaryIO:
+        """Opens the file for reading."""
+        return self.path(key).open("rb")
+
+    def is_file(self, key: str) -> bool:
+        """Whether there is a file."""
+        return self.path(key).is_file()
+
+    def size(self, key: str) -> int:
+        """Bytes in the file."""
+        return self.path(key).stat().st_size
+
+    def move(self, source_key: str, target_key: str) -> None:
+        """Renames a file, in place of whatever had the name."""
+        source, target = self.path(source_key), self.path(target_key)
+        # Before any folder is made, so that a missing source leaves no trace.
+        source.stat()
+        _make_folder(target.parent)
+        source.replace(target)
+        _sync_folder(target.parent)
+        if source.parent != target.parent:
+            _sync_folder(source.parent)
+
+    def list(self, key: str) -> list[str]:
+        """Keys of all files below a folder, links among them, none of which is entered."""
+        found = []
+        for folder, folders, files in os.walk(self.path(key)):
+            relative = pathlib.Path(folder).relative_to(self._folder)
+            links = [name for name in folders if (pathlib.Path(folder) / name).is_symlink()]
+            found += [(relative / name).as_posix() for name in (*files, *links)]
+        return sorted(found)
+
+    def delete(self, key: str) -> None:
+        """Removes one file."""
+        self._entry(key).unlink(missing_ok=True)
+
+    def delete_tree(self, key: str) -> None:
+        """Removes a folder with all below it, or one file; a link is removed, never what it leads to."""
+        path = self._entry(key)
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+    """Makes a folder and its parents, each of which is on disk before a file in it is."""
+    missing = []
+    current = folder
+    while not current.exists():
+        missing.append(current)
+        current = current.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        _sync_folder(each.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

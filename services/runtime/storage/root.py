@@ -1,0 +1,112 @@
+"""The storage, wherever it is."""
+
+import contextlib
+import hashlib
+import pathlib
+from contextlib import AbstractContextManager
+from typing import BinaryIO
+
+import fsspec
+
+from polytok import errors
+from services.runtime.storage import keys
+from services.runtime.storage.local import LocalRoot
+from services.runtime.storage.remote import RemoteRoot
+from services.runtime.storage.staging import StagedFile
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Storage:
+    """Files under one root: a path, `file://…`, or any URI that fsspec opens."""
+
+    def __init__(self, root: str) -> None:
+        protocol, path = fsspec.core.split_protocol(root)
+        self._local = LocalRoot(path) if protocol in {None, "file", "local"} else None
+        self._root = self._local or RemoteRoot(root)
+
+    def uri(self, key: str) -> str:
+        """Where the key is: an absolute path, or a URI when the root is remote."""
+        keys.check(key)
+        return str(self._root.path(key)) if isinstance(self._root, LocalRoot) else self._root.uri(key)
+
+    def local_path(self, key: str) -> pathlib.Path | None:
+        """The path of the key, or None when the root is remote."""
+        keys.check(key)
+        return self._local.path(key) if self._local else None
+
+    def create(self, key: str) -> AbstractContextManager[StagedFile]:
+        """Gives a file to write to; it appears under its key, whole and on disk, when the block ends well."""
+        keys.check(key)
+        return self._root.create(key)
+
+    def open(self, key: str) -> BinaryIO:
+        """Opens a file for reading."""
+        keys.check(key)
+        with keys.translated("opening", key):
+            return self._root.open(key)
+
+    def read_bytes(self, key: str) -> bytes:
+        """All bytes of a file."""
+        with self.open(key) as file, keys.translated("reading", key):
+            return file.read()
+
+    def write_bytes(self, key: str, data: bytes) -> str:
+        """Writes a file as `create` does; answers its sha256."""
+        with self.create(key) as staged:
+            staged.write(data)
+        return staged.sha256
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file of this key."""
+        keys.check(key)
+        with keys.translated("looking up", key):
+            return self._root.is_file(key)
+
+    def size(self, key: str) -> int:
+        """Bytes in a file."""
+        keys.check(key)
+        with keys.translated("looking up", key):
+            return self._root.size(key)
+
+    def sha256(self, key: str) -> str:
+        """The checksum of a file's bytes, in hex."""
+        digest = hashlib.sha256()
+        with self.open(key) as file, keys.translated("reading", key):
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def verify(self, key: str, sha256: str) -> None:
+        """Raises DataLoss unless the file has this checksum."""
+        found = self.sha256(key)
+        if found != sha256:
+            raise errors.DataLoss(
+                f"{key!r} does not hold what was written: its sha256 is {found}, not {sha256}.", metadata={"key": key}
+            )
+
+    def move(self, source_key: str, target_key: str) -> None:
+        """Renames a file, in place of whatever had the name."""
+        keys.check(source_key)
+        keys.check(target_key)
+        with keys.translated("moving", source_key):
+            self._root.move(source_key, target_key)
+
+    def list(self, key: str) -> list[str]:
+        """Keys of all files below a folder, sorted; none if there is no such folder."""
+        keys.check(key)
+        with contextlib.suppress(errors.NotFound), keys.translated("listing", key):
+            return self._root.list(key)
+        return []
+
+    def delete(self, key: str) -> None:
+        """Removes a file; a missing one is fine."""
+        keys.check(key)
+        with keys.translated("deleting", key):
+            self._root.delete(key)
+
+    def delete_tree(self, key: str) -> None:
+        """Removes a folder with all below it; a missing one is fine."""
+        keys.check(key)
+        with keys.translated("deleting", key):
+            self._root.delete_tree(key)

@@ -1,0 +1,77 @@
+"""A file while it is written."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+from services.runtime.storage import keys
+
+
+class Sink(Protocol):
+    """What a staged file needs of the file below it."""
+
+    def write(self, data: bytes | memoryview, /) -> int | None:
+        """Takes all of the data."""
+
+    def flush(self) -> None:
+        """Hands everything to the system below."""
+
+
+class StagedFile:
+    """A binary file to write to, for pyarrow too; it gets its name when the `with` block ends well.
+
+    After that, `sha256` (hex) and `size` tell what was written.
+    """
+
+    mode = "wb"
+
+    def __init__(self, sink: Sink, key: str) -> None:
+        self._sink = sink
+        self._key = key
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.sha256 = ""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Appends the data; answers its length in bytes."""
+        if self.closed:
+            raise ValueError(f"write to {self._key!r} after its `with` block ended")
+        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+        with keys.translated("writing", self._key):
+            self._sink.write(view)
+        self._digest.update(view)
+        self.size += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self.size
+
+    def flush(self) -> None:
+        """Hands everything written so far to the system below."""
+        with keys.translated("writing", self._key):
+            self._sink.flush()
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readable(self) -> bool:
+        """No."""
+        return False
+
+    def seekable(self) -> bool:
+        """No."""
+        return False
+
+    def close(self) -> None:
+        """Does nothing: some writers close what they were given, and only the `with` block may end the file."""
+
+    def finish(self, publish: Callable[[], None]) -> None:
+        """Ends the file and gives it its name."""
+        self.flush()
+        self.closed = True
+        with keys.translated("writing", self._key):
+            publish()
+        self.sha256 = self._digest.hexdigest()

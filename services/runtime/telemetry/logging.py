@@ -1,0 +1,86 @@
+"""Structured logs on standard error, one JSON document a line, without secrets.
+
+A library module takes its logger with `get(__name__)`; `configure` is called once by `main`.
+"""
+
+import logging as standard
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+
+from services.runtime.settings import TelemetrySettings
+
+get = structlog.get_logger
+
+_SECRET_KEY = re.compile(r"password|passwd|secret|token$|authorization|api_?key|credential|cookie", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s]*@", re.IGNORECASE)
+_REDACTED = "[redacted]"
+
+Event = MutableMapping[str, Any]
+
+
+def configure(settings: TelemetrySettings, service: str) -> None:
+    """Sets up this process's logs, those of libraries included."""
+    level = standard.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_origin(service),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(default=str)
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )
+    handler = standard.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    # Libraries are chatty below warning, and may log what they send.
+    standard.basicConfig(handlers=[handler], level=max(level, standard.WARNING), force=True)
+
+
+def _with_origin(service: str) -> structlog.typing.Processor:
+    def add(_logger: Any, _method: str, event: Event) -> Event:
+        event["service"] = service
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event["trace_id"] = trace.format_trace_id(context.trace_id)
+        return event
+
+    return add
+
+
+def redact(_logger: Any, _method: str, event: Event) -> Event:
+    """Blanks values under keys that name a secret, and user and password inside URLs."""
+    for key, value in event.items():
+        if _SECRET_KEY.search(key):
+            event[key] = _REDACTED
+        else:
+            event[key] = _clean(value)
+    return event
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _URL_PASSWORD.sub(rf"\1{_REDACTED}@", value) if "://" in value else value
+    if isinstance(value, dict):
+        return {k: _REDACTED if isinstance(k, str) and _SECRET_KEY.search(k) else _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
