@@ -1,0 +1,1 @@
+"""What the catalog knows and decides, free of any framework."""

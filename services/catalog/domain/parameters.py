@@ -1,0 +1,157 @@
+"""How a tokenization's parameters are completed and checked against its dataset and model."""
+
+from collections.abc import Mapping, Sequence
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.catalog.domain import missing, records
+
+DEFAULT_MAX_LENGTH = 1024
+"""Where the model does not say how long a sequence it takes."""
+
+_TEXT_TYPES = frozenset({"string", "large_string", "string_view"})
+_Parameters = tokenizations_pb2.TokenizationParameters
+_Packing = tokenizations_pb2.Packing
+
+
+def complete(
+    asked: tokenizations_pb2.TokenizationParameters, dataset: records.Dataset, model: records.Model
+) -> tokenizations_pb2.TokenizationParameters:
+    """Fills in every default, and refuses what cannot work on this dataset with this model."""
+    parameters = _Parameters()
+    parameters.CopyFrom(asked)
+    parameters.text_column = _text_column(asked.text_column, dataset)
+    parameters.max_length = _max_length(asked, model)
+    packing = asked.HasField("packing")
+    if packing:
+        _complete_packing(parameters, model)
+    elif parameters.truncation == _Parameters.TRUNCATION_UNSPECIFIED:
+        parameters.truncation = _Parameters.TRUNCATION_RIGHT
+    if not asked.HasField("add_special_tokens"):
+        parameters.add_special_tokens = not packing
+    return parameters
+
+
+def _text_column(asked: str, dataset: records.Dataset) -> str:
+    types = {column["name"]: column["type"] for column in dataset.columns}
+    if asked:
+        return _checked_column(asked, types, dataset)
+    if "text" in types:
+        return _checked_column("text", types, dataset)
+    texts = [name for name, kind in types.items() if kind in _TEXT_TYPES]
+    if len(texts) == 1:
+        return texts[0]
+    listed = ", ".join(types)
+    if texts:
+        message = f"{dataset.resource} has several columns of text; choose one of: {', '.join(texts)}."
+    else:
+        message = f"{dataset.resource} has no column of text; it has: {listed}."
+    raise errors.InvalidArgument(
+        message,
+        reason="COLUMN_NOT_FOUND",
+        metadata={"columns": listed[:500]},
+        violations=[errors.FieldViolation("parameters.text_column", message)],
+    )
+
+
+def _checked_column(name: str, types: Mapping[str, str], dataset: records.Dataset) -> str:
+    if name not in types:
+        raise missing.column(dataset.resource, name, list(types))
+    if types[name] in _TEXT_TYPES:
+        return name
+    held = "nothing but nulls" if types[name] == "null" else types[name]
+    texts = [column for column, kind in types.items() if kind in _TEXT_TYPES]
+    advice = f"Columns of text: {', '.join(texts)}." if texts else "No column of it holds text."
+    message = f"Column {name!r} of {dataset.resource} holds {held}, not text. {advice}"
+    raise errors.InvalidArgument(
+        message,
+        reason="COLUMN_INVALID",
+        metadata={"column": name, "type": types[name][:200]},
+        violations=[errors.FieldViolation("parameters.text_column", message)],
+    )
+
+
+def _max_length(asked: tokenizations_pb2.TokenizationParameters, model: records.Model) -> int:
+    if not asked.HasField("max_length"):
+        return model.context_length or DEFAULT_MAX_LENGTH
+    if model.context_length and asked.max_length > model.context_length:
+        raise _invalid(
+            "parameters.max_length",
+            f"{asked.max_length} is more than the {model.context_length} tokens that {model.resource} takes; "
+            f"ask for at most {model.context_length}.",
+        )
+    return asked.max_length
+
+
+def _complete_packing(parameters: tokenizations_pb2.TokenizationParameters, model: records.Model) -> None:
+    # Documents stay whole until they are packed.
+    parameters.truncation = _Parameters.TRUNCATION_NONE
+    packing = parameters.packing
+    defaults = {
+        "begin_of_batch": _Packing.BOUNDARY_BOS,
+        "begin_of_sequence": _Packing.BOUNDARY_NONE,
+        "separator": _Packing.BOUNDARY_BOS,
+    }
+    for field, default in defaults.items():
+        if getattr(packing, field) == _Packing.BOUNDARY_UNSPECIFIED:
+            setattr(packing, field, default)
+        _check_boundary(field, getattr(packing, field), model)
+    if packing.begin_of_batch != _Packing.BOUNDARY_NONE and parameters.max_length < 2:
+        raise _invalid(
+            "parameters.max_length",
+            "1 leaves no room for text after the token that begins every sequence; ask for 2 or more.",
+        )
+
+
+def _check_boundary(field: str, boundary: tokenizations_pb2.Packing.Boundary.ValueType, model: records.Model) -> None:
+    needed = {_Packing.BOUNDARY_BOS: ("bos_token", "eos_token"), _Packing.BOUNDARY_EOS: ("eos_token",)}.get(boundary)
+    if needed is None or model.special_roles.intersection(needed):
+        return
+    raise _invalid(
+        f"parameters.packing.{field}",
+        f"the tokenizer of {model.resource} has no {' and no '.join(needed)}; "
+        f"set {field} to {_other_boundaries(boundary, model)}.",
+    )
+
+
+def _other_boundaries(boundary: int, model: records.Model) -> str:
+    if boundary == _Packing.BOUNDARY_EOS and "bos_token" in model.special_roles:
+        return "BOUNDARY_BOS or BOUNDARY_NONE"
+    return "BOUNDARY_NONE"
+
+
+def _invalid(field: str, description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
+
+
+def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
+    """The parameters flat, under names that a user knows, so that two of them can be told apart field by field."""
+    flat: dict[str, object] = {
+        "text_column": parameters.text_column,
+        "max_length": parameters.max_length,
+        "add_special_tokens": parameters.add_special_tokens,
+        "packing": parameters.HasField("packing"),
+    }
+    if parameters.HasField("packing"):
+        packing = parameters.packing
+        for field in ("begin_of_batch", "begin_of_sequence", "separator"):
+            flat[f"packing.{field}"] = _short(_Packing.Boundary.Name(getattr(packing, field)))
+        flat["packing.disable_concatenation"] = packing.disable_concatenation
+    else:
+        flat["truncation"] = _short(_Parameters.Truncation.Name(parameters.truncation))
+    return flat
+
+
+def _short(enum_name: str) -> str:
+    return enum_name.split("_", 1)[1]
+
+
+def require_rows(dataset: records.Dataset, shards: Sequence[records.Shard]) -> None:
+    """Refuses a dataset with nothing to tokenize."""
+    if dataset.num_samples == 0 or not shards:
+        raise errors.FailedPrecondition(
+            f"{dataset.resource} has no rows, so there is nothing to tokenize; "
+            f"delete it and add it again from a source that has some.",
+            reason="SOURCE_EMPTY",
+            metadata={"resource": dataset.resource},
+        )

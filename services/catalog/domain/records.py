@@ -1,0 +1,155 @@
+"""The catalog's records, as their rows have them (DESIGN §3)."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from services.catalog.domain import names
+
+
+def etag(uid: object, updated_at: datetime) -> str:
+    """Changes with every change of a record (AIP-154); progress is no change."""
+    return hashlib.sha256(f"{uid} {updated_at.timestamp():.6f}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A corpus and where it stands."""
+
+    id: uuid.UUID
+    name: str
+    source: Mapping[str, Any]
+    raw_path: str
+    num_samples: int
+    size_bytes: int
+    num_shards: int
+    columns: Sequence[Mapping[str, str]]
+    features: Mapping[str, Any]
+    fingerprint: str
+    status: str
+    progress: float
+    error_reason: str
+    error_message: str
+    metadata: Mapping[str, str]
+    job_id: uuid.UUID | None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+    @property
+    def resource(self) -> str:
+        """Its resource name."""
+        return names.dataset(self.name)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change."""
+        return etag(self.id, self.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model, and what its tokenizer is."""
+
+    id: str
+    name: str
+    repo_id: str
+    revision: str
+    tokenizer_repo_id: str
+    tokenizer_fingerprint: str
+    tokenizer_class: str
+    vocab_size: int
+    special_tokens: Sequence[Mapping[str, Any]]
+    architecture: str
+    d_model: int
+    n_layers: int
+    context_length: int
+    status: str
+    error_reason: str
+    error_message: str
+    metadata: Mapping[str, str]
+    job_id: uuid.UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def resource(self) -> str:
+        """Its resource name."""
+        return names.model(self.name)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change."""
+        return etag(self.id, self.updated_at)
+
+    @property
+    def tokenizer_source(self) -> tuple[str, str]:
+        """Repository and revision that its tokenizer is read from; a tokenizer of its own has no revision."""
+        return (self.tokenizer_repo_id, "") if self.tokenizer_repo_id else (self.repo_id, self.revision)
+
+    @property
+    def special_roles(self) -> frozenset[str]:
+        """The roles that its tokenizer has a special token for."""
+        return frozenset(token["role"] for token in self.special_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """One dataset as token ids for one model, with the names of both."""
+
+    id: str
+    dataset_id: uuid.UUID
+    model_id: str
+    variant: str
+    parameters: Mapping[str, Any]
+    tokenizer_repo_id: str
+    tokenizer_revision: str
+    tokenizer_fingerprint: str
+    tokenized_path: str
+    vocab_size: int
+    num_tokens: int
+    num_sequences: int
+    avg_seq_length: float
+    statistics: Mapping[str, Any]
+    manifest_digest: str
+    status: str
+    progress: float
+    error_reason: str
+    error_message: str
+    job_id: uuid.UUID | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    dataset_name: str
+    model_name: str
+
+    @property
+    def resource(self) -> str:
+        """Its resource name."""
+        return names.tokenization(self.dataset_name, self.model_name, self.variant)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change."""
+        return etag(self.id, self.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A published Arrow file."""
+
+    key: str
+    num_rows: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard(File):
+    """A raw Arrow file of a dataset."""
+
+    text_bytes: int

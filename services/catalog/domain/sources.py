@@ -1,0 +1,80 @@
+"""Sources of datasets and models: what may be asked for, and how two of them differ."""
+
+from collections.abc import Iterable, Mapping
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2
+
+
+def check_dataset(source: datasets_pb2.DatasetSource) -> None:
+    """Refuses a source that no worker could open, whatever lies there."""
+    if source.WhichOneof("source") == "files":
+        for place, uri in enumerate(source.files.uris):
+            _check_absolute(f"dataset.source.files.uris[{place}]", uri)
+        return
+    hub = source.hub
+    check_repository("dataset.source.hub.repo_id", hub.repo_id)
+    check_texts({f"dataset.source.hub.{field}": getattr(hub, field) for field in ("config", "split", "revision")})
+
+
+def check_repository(field: str, repo_id: str) -> None:
+    """Refuses a path that means something else on every machine; `owner/name` is a repository of the hub."""
+    check_texts({field: repo_id})
+    if repo_id.startswith((".", "~")) or repo_id.endswith("/..") or "/../" in repo_id:
+        raise _invalid(field, f"{repo_id!r} is a relative path; give an absolute one, or owner/name on the hub.")
+
+
+def check_metadata(field: str, metadata: Mapping[str, str]) -> None:
+    """Refuses text that cannot be stored."""
+    check_texts({f"{field}[{key!r}]": key + value for key, value in metadata.items()})
+
+
+def check_texts(texts: Mapping[str, str]) -> None:
+    """Refuses NUL, which no database and no file system takes."""
+    for field, text in texts.items():
+        if "\0" in text:
+            raise _invalid(field, "holds a NUL character; take it out.")
+
+
+def _check_absolute(field: str, uri: str) -> None:
+    check_texts({field: uri})
+    if not uri.startswith("/") and "://" not in uri and "::" not in uri:
+        raise _invalid(
+            field,
+            f"{uri!r} is a relative path, and the workers run elsewhere; give an absolute path or a URI.",
+        )
+
+
+def _invalid(field: str, description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
+
+
+def differences(existing: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
+    """Says what differs, a phrase a field: `split 'test', not 'train'`."""
+    return [
+        f"{field} {_shown(existing.get(field))}, not {_shown(asked.get(field))}"
+        for field in (*existing, *(key for key in asked if key not in existing))
+        if existing.get(field) != asked.get(field)
+    ]
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "":
+        return "unset"
+    if isinstance(value, list | tuple):
+        return _listed(value)
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _listed(values: Iterable[object]) -> str:
+    shown = [repr(value) for value in values]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def exists(resource: str, differing: list[str]) -> errors.AlreadyExists:
+    """Tells that a resource exists and is not the one asked for."""
+    what = "; ".join(differing)
+    return errors.AlreadyExists(
+        f"{resource} exists with {what}. Choose another name, or delete it first.",
+        metadata={"resource": resource, "differs": what[:1000]},
+    )

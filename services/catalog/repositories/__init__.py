@@ -1,0 +1,1 @@
+"""All SQL over the catalog's own records, a module a table."""

@@ -1,0 +1,171 @@
+"""Rows of tokenizations, of their files and of who holds them."""
+
+import uuid
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.catalog import tables
+from services.catalog.domain import missing, names, records
+from services.catalog.repositories import datasets, models, statements
+
+_table = tables.dataset_tokenizations
+_files = tables.tokenization_files
+_holds = tables.tokenization_holds
+
+_select = sa.select(
+    _table, tables.datasets.c.name.label("dataset_name"), tables.models.c.name.label("model_name")
+).select_from(_table.join(tables.datasets).join(tables.models))
+
+
+def _record(row: sa.Row[Any]) -> records.Tokenization:
+    return records.Tokenization(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+
+
+def of_dataset(identifier: str) -> sa.ColumnElement[bool]:
+    """Narrows to one dataset, by id or uid."""
+    uid = names.dataset_uid(identifier)
+    return tables.datasets.c.name == identifier if uid is None else _table.c.dataset_id == uid
+
+
+def of_model(identifier: str) -> sa.ColumnElement[bool]:
+    """Narrows to one model, by id or uid."""
+    if names.is_model_uid(identifier):
+        return _table.c.model_id == identifier
+    return tables.models.c.name == identifier
+
+
+async def find(
+    conn: AsyncConnection, name: names.TokenizationName, lock: statements.Lock = statements.Lock.NONE
+) -> records.Tokenization | None:
+    """Reads a tokenization by the ids or uids in its name."""
+    statement = _select.where(of_dataset(name.dataset), of_model(name.model), _table.c.variant == name.variant)
+    row = (await conn.execute(statements.locked(statement, lock, _table))).one_or_none()
+    return _record(row) if row else None
+
+
+async def get(
+    conn: AsyncConnection, name: names.TokenizationName, lock: statements.Lock = statements.Lock.NONE
+) -> records.Tokenization:
+    """Reads a tokenization; NotFound tells which part of the name is wrong."""
+    found = await find(conn, name, lock)
+    if found is None:
+        raise await not_found(conn, name)
+    return found
+
+
+async def not_found(conn: AsyncConnection, name: names.TokenizationName) -> Exception:
+    """The error for a name that no tokenization has: it tells which part of it is wrong."""
+    dataset = await datasets.get(conn, name.dataset)
+    await models.get(conn, name.model)
+    statement = _select.where(_table.c.dataset_id == dataset.id).limit(statements.MAX_KNOWN)
+    known = [_record(row).resource.rsplit("/", 1)[1] for row in await conn.execute(statement)]
+    return missing.tokenization(name, known)
+
+
+async def by_id(
+    conn: AsyncConnection, uid: str, lock: statements.Lock = statements.Lock.NONE
+) -> records.Tokenization | None:
+    """Reads a tokenization by its uid."""
+    statement = statements.locked(_select.where(_table.c.id == uid), lock, _table)
+    row = (await conn.execute(statement)).one_or_none()
+    return _record(row) if row else None
+
+
+async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenization | None:
+    """Reads and locks the tokenization that a job makes; None if it has another job by now, or is gone."""
+    statement = statements.locked(_select.where(_table.c.job_id == job_id), statements.Lock.CHANGE, _table)
+    row = (await conn.execute(statement)).one_or_none()
+    return _record(row) if row else None
+
+
+async def depending(
+    conn: AsyncConnection, *, dataset_id: uuid.UUID | None = None, model_id: str | None = None
+) -> list[records.Tokenization]:
+    """Reads the tokenizations of a dataset or of a model, in an order in which all may lock them."""
+    condition = _table.c.dataset_id == dataset_id if dataset_id else _table.c.model_id == model_id
+    return [_record(row) for row in await conn.execute(_select.where(condition).order_by(_table.c.id))]
+
+
+async def page(
+    conn: AsyncConnection,
+    statuses: Collection[str],
+    after: statements.Place | None,
+    limit: int,
+    *,
+    dataset: str | None,
+    model: str | None,
+) -> list[records.Tokenization]:
+    """Reads a page of tokenizations, newest first."""
+    statement = _select
+    if dataset is not None:
+        statement = statement.where(of_dataset(dataset))
+    if model is not None:
+        statement = statement.where(of_model(model))
+    statement = statements.page(statement, _table, statuses, after, limit)
+    return [_record(row) for row in await conn.execute(statement)]
+
+
+async def insert(conn: AsyncConnection, **values: Any) -> bool:
+    """Makes a tokenization; False if there is one of that dataset, model and variant."""
+    statement = upsert(_table).values(**values).on_conflict_do_nothing().returning(_table.c.id)
+    return (await conn.execute(statement)).one_or_none() is not None
+
+
+async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
+    """Changes a tokenization."""
+    await conn.execute(statements.changed(_table, **values).where(_table.c.id == uid))
+
+
+async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:
+    """Moves the progress of what a job makes on, never back."""
+    statement = (
+        _table.update()
+        .where(_table.c.job_id == job_id, _table.c.status == "PROCESSING", _table.c.progress < percent)
+        .values(progress=percent)
+    )
+    await conn.execute(statement)
+
+
+async def delete(conn: AsyncConnection, uid: str) -> None:
+    """Deletes a tokenization and the rows of its files."""
+    await conn.execute(_table.delete().where(_table.c.id == uid))
+
+
+async def holders(conn: AsyncConnection, uids: Collection[str]) -> list[str]:
+    """Who reads one of these tokenizations right now."""
+    statement = (
+        sa.select(_holds.c.holder)
+        .where(_holds.c.tokenization_id.in_(sorted(uids)), _holds.c.expires_at > sa.func.clock_timestamp())
+        .distinct()
+        .order_by(_holds.c.holder)
+    )
+    return list((await conn.execute(statement)).scalars())
+
+
+async def files(conn: AsyncConnection, uid: str) -> list[records.File]:
+    """Reads the Arrow files of a tokenization, in the order of its rows."""
+    columns = (_files.c.key, _files.c.num_rows, _files.c.size_bytes, _files.c.sha256)
+    statement = sa.select(*columns).where(_files.c.tokenization_id == uid).order_by(_files.c.ordinal)
+    return [records.File(*row) for row in await conn.execute(statement)]
+
+
+async def replace_files(conn: AsyncConnection, uid: str, found: Sequence[records.File]) -> None:
+    """Sets the Arrow files of a tokenization."""
+    await conn.execute(_files.delete().where(_files.c.tokenization_id == uid))
+    if found:
+        rows = [
+            {
+                "tokenization_id": uid,
+                "ordinal": ordinal,
+                "key": file.key,
+                "num_rows": file.num_rows,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+            }
+            for ordinal, file in enumerate(found)
+        ]
+        await conn.execute(_files.insert(), rows)
