@@ -1,0 +1,162 @@
+"""The child side: a process of its own for the heavy work, so that the worker's event loop keeps its leases.
+
+A worker starts `python -m services.<service>.child`, whose module calls `serve`. Tasks come on standard input, events
+go to the file descriptor in POLYTOK_CHILD_FD; standard output and error are free for logs. The process ends with its
+parent, however that ends.
+"""
+
+import ctypes
+import errno
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok import errors
+from polytok.jobs.v1 import leases_pb2, messages_pb2
+from services.runtime.jobs import frames
+from services.runtime.settings import TelemetrySettings
+from services.runtime.telemetry import logging
+
+EVENTS_FD = "POLYTOK_CHILD_FD"
+"""Names the file descriptor that events are written to."""
+PARENT = "POLYTOK_CHILD_PARENT"
+"""The process id of the worker."""
+SERVICE = "POLYTOK_CHILD_SERVICE"
+"""What the child calls itself in its logs."""
+MEMORY_BYTES = "POLYTOK_CHILD_MEMORY_BYTES"
+"""How much the process may allocate; unset or 0 sets no limit."""
+
+_PR_SET_PDEATHSIG = 1
+_REPORT_SECONDS = 0.1
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_log = logging.get(__name__)
+
+
+@dataclass
+class TaskContext:
+    """What a task function is told besides its payload, and how it tells how far it is."""
+
+    task_id: str
+    epoch: int
+    resume_point: bytes
+    send: Callable[[messages_pb2.ChildEvent], None]
+    _reported_at: float = field(default=0.0, init=False)
+
+    @property
+    def tag(self) -> str:
+        """Part of every file name that this attempt writes: no other attempt ever has the same."""
+        return f"{self.task_id.replace('-', '')[:12]}-e{self.epoch}"
+
+    def report(self, done: int, total: int, resume_point: bytes = b"") -> None:
+        """Tells how far the task is; cheap enough for an inner loop, as most calls return at once."""
+        now = time.monotonic()
+        if now - self._reported_at < _REPORT_SECONDS and not resume_point and done != total:
+            return
+        self._reported_at = now
+        progress = leases_pb2.TaskProgress(done=done, total=total)
+        self.send(messages_pb2.ChildEvent(progress=progress, resume_point=resume_point))
+
+
+TaskFunction = Callable[[any_pb2.Any, TaskContext], Message]
+"""Does one task: takes the payload, gives the result message, raises a PolytokError for what a user shall read."""
+
+
+def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> None:
+    """Runs tasks, one after another, until the parent closes standard input or dies.
+
+    `handlers` has a function for each task kind; `warm` imports and loads what the first task would wait for.
+    """
+    logging.configure(TelemetrySettings(), os.environ.get(SERVICE, "child"))
+    _die_with(int(os.environ[PARENT]))
+    _limit_memory(int(os.environ.get(MEMORY_BYTES) or 0))
+    # Ctrl-C reaches the whole terminal; the parent decides what becomes of the task.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    descriptor = int(os.environ[EVENTS_FD])
+    # What a task starts must not hold the pipe open: its end tells the parent that this process is gone.
+    os.set_inheritable(descriptor, False)
+    events = os.fdopen(descriptor, "wb")
+    tasks: queue.SimpleQueue[messages_pb2.ChildTask] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, tasks), name="tasks", daemon=True).start()
+
+    def send(event: messages_pb2.ChildEvent) -> None:
+        events.write(frames.encode(event))
+        events.flush()
+
+    warm()
+    send(messages_pb2.ChildEvent(ready=True))
+    while True:
+        task = tasks.get()
+        send(_run(handlers, task, send))
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        # The parent died before the kernel was asked to watch it.
+        os._exit(1)
+
+
+def _limit_memory(limit: int) -> None:
+    if limit:
+        # RLIMIT_DATA counts what is allocated; RLIMIT_AS would count mapped files too, which cost no memory.
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _receive(stream: BinaryIO, tasks: "queue.SimpleQueue[messages_pb2.ChildTask]") -> None:
+    # In a thread of its own, so that the end of the parent is seen while a task runs.
+    try:
+        while (task := frames.read(stream, messages_pb2.ChildTask)) is not None:
+            tasks.put(task)
+    except (frames.BrokenFrame, OSError) as error:
+        _log.error("child stops: its parent's messages cannot be read", error=str(error))
+    os._exit(0)
+
+
+def _run(
+    handlers: Mapping[str, TaskFunction],
+    task: messages_pb2.ChildTask,
+    send: Callable[[messages_pb2.ChildEvent], None],
+) -> messages_pb2.ChildEvent:
+    context = TaskContext(task_id=task.task_id, epoch=task.epoch, resume_point=task.resume_point, send=send)
+    try:
+        handler = handlers.get(task.kind)
+        if handler is None:
+            raise errors.Internal(f"This worker cannot do tasks of kind {task.kind!r}.", retryable=False)
+        result = any_pb2.Any()
+        result.Pack(handler(any_pb2.Any.FromString(task.payload), context))
+        return messages_pb2.ChildEvent(result=result.SerializeToString())
+    except Exception as error:
+        return messages_pb2.ChildEvent(error=explain(error, task))
+
+
+def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskError:
+    """What a user reads about an exception out of a task."""
+    if isinstance(error, errors.PolytokError):
+        reason, message, retryable = error.reason, error.message, error.retryable
+    elif isinstance(error, MemoryError):
+        reason, retryable = "WORKER_LOST", True
+        message = "The task needs more memory than the worker may use; give the worker more, or make shards smaller."
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        reason, retryable = "STORAGE_FAILED", True
+        message = "There is no space left where the task writes; free some and try again."
+    else:
+        _log.exception("task failed unexpectedly", task=task.task_id, kind=task.kind, exc_info=error)
+        reason, retryable = "INTERNAL", True
+        message = f"The task failed unexpectedly ({type(error).__name__}); the worker's log has the details."
+    # Empty or boundless messages are refused by the contract.
+    return leases_pb2.TaskError(reason=reason, message=(message or reason)[:8000], retryable=retryable)

@@ -1,0 +1,267 @@
+"""Jobs in Postgres: every change of a job, as one step of a transaction that the caller opens.
+
+Fencing is by rows: whoever writes a task locks it, looks at state, epoch and lease under that lock by the database's
+clock, and writes. A lease is valid while the task is RUNNING, the epoch is the caller's, and its time has not come.
+Locks go job, task, the owner's record; an extension locks the task alone and then the record.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from services.runtime import notifications
+from services.runtime.jobs import model
+from services.runtime.jobs.model import Failure, JobState, Outcome, TaskState
+from services.runtime.jobs.rows import Held, Rows, job_of
+from services.runtime.jobs.tables import JobTables
+from services.runtime.settings import JobSettings
+from services.runtime.telemetry import tracing
+
+CHANNEL = "jobs"
+"""The Postgres channel that wakes relays: payload `dispatch`, or `stop:` and a job's id."""
+STOP = "stop:"
+
+_LOST = Failure("WORKER_LOST", "The worker stopped answering while it held the task.", retryable=True)
+
+
+class JobStore:
+    """The jobs of one service. `owner` is the name under which workers reach its LeaseService."""
+
+    def __init__(
+        self, tables: JobTables, handlers: Mapping[str, model.JobHandler], settings: JobSettings, owner: str
+    ) -> None:
+        self.tables = tables
+        self.owner = owner
+        self.rows = Rows(tables)
+        self._handlers = handlers
+        self._settings = settings
+        self._ttl = timedelta(seconds=settings.lease_ttl_seconds)
+
+    async def create(
+        self, conn: AsyncConnection, kind: str, resource: str, tasks: Sequence[model.NewTask]
+    ) -> uuid.UUID:
+        """Makes a job with its first stage's tasks; once the transaction commits, it will run."""
+        if kind not in self._handlers:
+            raise ValueError(f"There is no handler for jobs of kind {kind!r}.")
+        if not tasks:
+            raise ValueError("A job needs a task to start with.")
+        job_id = await self.rows.insert_job(conn, kind, resource, tracing.inject())
+        await self._add_stage(conn, job_id, 0, tasks)
+        return job_id
+
+    async def cancel(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
+        """Ends a job at once, fencing its workers; False if it had ended already, or there is none."""
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None or job.state != JobState.ACTIVE:
+            return False
+        await self._end(conn, job_id, JobState.CANCELLED)
+        return True
+
+    async def delete(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        """Drops every row of a job, whatever its state, without telling its handler."""
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None:
+            return
+        await self.rows.clear_outbox(conn, job_id)
+        await self.rows.delete_job(conn, job_id)
+        if job.state == JobState.ACTIVE:
+            await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+
+    async def get(self, conn: AsyncConnection, job_id: uuid.UUID) -> model.Job | None:
+        """Reads a job."""
+        row = await self.rows.job(conn, job_id)
+        return job_of(row) if row else None
+
+    async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> list[model.Attempt]:
+        """Reads every attempt at the job's tasks, oldest first."""
+        return [
+            model.Attempt(
+                task_id=row.task_id,
+                epoch=row.epoch,
+                number=row.number,
+                worker=row.worker,
+                outcome=Outcome(row.outcome),
+                error_reason=row.error_reason,
+                error_message=row.error_message,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+            )
+            for row in await self.rows.attempts(conn, job_id)
+        ]
+
+    async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
+        """How far a job is by its rows, from 0 to 100."""
+        standing = await self.rows.standing(conn, job_id)
+        return standing.percent() if standing else 0.0
+
+    async def acquire(
+        self, conn: AsyncConnection, task_id: uuid.UUID, worker: str, request_id: uuid.UUID
+    ) -> model.Lease | None:
+        """Gives a task to a worker; None if it is not to be had now. The caller commits in both cases."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None:
+            raise errors.NotFound(f"There is no task {task_id}; its job was deleted.")
+        if held.leased:
+            again = held.task.worker == worker and held.task.request_id == request_id
+            return _lease(held.job, held.task, held.task.lease_expires_at - held.now) if again else None
+        if held.task.state == TaskState.RUNNING:
+            if not await self._fail(conn, held, _LOST, Outcome.LOST):
+                return None
+        elif held.task.state != TaskState.READY or held.task.not_before > held.now:
+            return None
+        task = await self.rows.lease(conn, held.task, worker, request_id, self._ttl)
+        if held.job.started_at is None:
+            await self.rows.start_job(conn, held.job.id)
+            await self._handler(held.job).started(conn, job_of(held.job))
+        return _lease(held.job, task, self._ttl)
+
+    async def extend(
+        self,
+        conn: AsyncConnection,
+        task_id: uuid.UUID,
+        epoch: int,
+        progress: tuple[int, int] | None = None,
+        resume_point: bytes = b"",
+    ) -> timedelta:
+        """Prolongs a lease and gives its TTL; `progress` is (done, total)."""
+        task = await self.rows.lock_task(conn, task_id)
+        changes: dict[str, Any] = {}
+        if task is not None and progress is not None:
+            # A report that came late never takes progress back.
+            changes = {"progress_done": max(task.progress_done, progress[0]), "progress_total": progress[1]}
+        if resume_point:
+            changes["resume_point"] = resume_point
+        if task is None or not await self.rows.extend(conn, task_id, epoch, self._ttl, changes):
+            raise lost(task_id, epoch)
+        await self._progressed(conn, task.job_id)
+        return self._ttl
+
+    async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
+        """Ends a task well, and with the last one of the stage, the stage or the job."""
+        held = await self.rows.lock(conn, task_id)
+        if held and held.task.state == TaskState.SUCCEEDED and held.task.epoch == epoch:
+            return
+        if held is None or not held.leased or held.task.epoch != epoch:
+            raise lost(task_id, epoch)
+        await self.rows.succeed(conn, task_id, result, self._ttl)
+        await self.rows.end_attempt(conn, held.task, Outcome.SUCCEEDED)
+        await self._advance(conn, held)
+        # The handler may have taken its time: what it did counts only if the lease is valid to the end.
+        if not await self.rows.close(conn, task_id):
+            raise lost(task_id, epoch)
+
+    async def fail(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, failure: Failure) -> bool:
+        """Ends an attempt badly; tells whether another will be made."""
+        held = await self.rows.lock(conn, task_id)
+        if held and held.leased and held.task.epoch == epoch:
+            return await self._fail(conn, held, failure, Outcome.FAILED)
+        before = await self.rows.attempt(conn, task_id, epoch)
+        if before is None or before.outcome != Outcome.FAILED:
+            raise lost(task_id, epoch)
+        return bool(before.will_retry)
+
+    async def release(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
+        """Takes a task back unfinished, to be given out again at once; the attempt does not count."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None or not held.leased or held.task.epoch != epoch:
+            before = await self.rows.attempt(conn, task_id, epoch)
+            if before is None or before.outcome != Outcome.RELEASED:
+                raise lost(task_id, epoch)
+            return
+        changes: dict[str, Any] = {"attempts": held.task.attempts - 1}
+        if resume_point:
+            changes["resume_point"] = resume_point
+        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=True)
+        await self.rows.put_back(conn, held.task, timedelta(0), changes)
+        await notifications.notify(conn, CHANNEL, "dispatch")
+
+    async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
+        """Takes a task back if its lease ran out; tells whether it did."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None or held.leased or held.task.state != TaskState.RUNNING:
+            return False
+        await self._fail(conn, held, _LOST, Outcome.LOST)
+        return True
+
+    def _handler(self, job: Any) -> model.JobHandler:
+        return self._handlers[job.kind]
+
+    async def _add_stage(
+        self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[model.NewTask]
+    ) -> None:
+        await self.rows.insert_tasks(conn, job_id, stage, tasks, self._settings.max_attempts)
+        await notifications.notify(conn, CHANNEL, "dispatch")
+
+    async def _progressed(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        row = await self.rows.job(conn, job_id)
+        standing = await self.rows.standing(conn, job_id)
+        assert row is not None
+        assert standing is not None
+        await self._handler(row).progressed(conn, job_of(row), standing.percent())
+
+    async def _advance(self, conn: AsyncConnection, held: Held) -> None:
+        job, stage = held.job, held.task.stage
+        if await self.rows.unfinished(conn, job.id, stage):
+            await self._progressed(conn, job.id)
+            return
+        results = await self.rows.results(conn, job.id, stage)
+        tasks = await self._handler(job).next_stage(conn, job_of(job), stage, results)
+        if tasks:
+            await self._add_stage(conn, job.id, stage + 1, tasks)
+            await self._progressed(conn, job.id)
+            return
+        ended = await self.rows.end_job(conn, job.id, JobState.SUCCEEDED)
+        await self._handler(job).succeeded(conn, job_of(ended), results)
+
+    async def _fail(self, conn: AsyncConnection, held: Held, failure: Failure, outcome: Outcome) -> bool:
+        task = held.task
+        retry = failure.retryable and task.attempts < task.max_attempts
+        await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
+        if retry:
+            await self.rows.put_back(conn, task, model.backoff(self._settings.backoff_seconds, task.attempts))
+            await notifications.notify(conn, CHANNEL, "dispatch")
+            return True
+        if failure.retryable and task.max_attempts > 1:
+            message = f"{failure.message} It was tried {task.attempts} times."
+            failure = Failure(failure.reason, message, failure.retryable)
+        await self.rows.fail_task(conn, task.id)
+        await self._end(conn, held.job.id, JobState.FAILED, failure)
+        return False
+
+    async def _end(
+        self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
+    ) -> None:
+        await self.rows.cancel_tasks(conn, job_id)
+        await self.rows.clear_outbox(conn, job_id)
+        job = await self.rows.end_job(conn, job_id, state, failure)
+        await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+        if failure is None:
+            await self._handler(job).cancelled(conn, job_of(job))
+        else:
+            await self._handler(job).failed(conn, job_of(job), failure)
+
+
+def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:
+    return model.Lease(
+        epoch=task.epoch,
+        ttl=ttl,
+        payload=task.payload,
+        kind=task.kind,
+        resource=job.resource,
+        resume_point=task.resume_point,
+        attempt=task.attempts,
+        job_id=job.id,
+    )
+
+
+def lost(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
+    """What a worker is told whose lease is no more."""
+    return errors.Aborted(
+        f"Epoch {epoch} of task {task_id} no longer holds a lease; stop working on it.",
+        metadata={"task": str(task_id), "epoch": str(epoch)},
+    )
