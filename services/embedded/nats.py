@@ -23,8 +23,8 @@ class Nats:
     """One NATS server over one folder. `prepare`, then run `command`, until `is_ready`."""
 
     name = "nats"
-    on_parent_death = signal.SIGTERM
     stop_signal = signal.SIGTERM
+    force_signal = signal.SIGKILL
     environment: Mapping[str, str] = {"PATH": os.defpath, "TZ": "UTC"}
 
     def __init__(self, folder: pathlib.Path, *, port: int, password: str) -> None:
@@ -59,7 +59,11 @@ class Nats:
     def command(self) -> list[str]:
         """The command line of the server."""
         argv = [str(binary()), "--config", str(self.folder / "server.conf")]
-        return guard.command(argv, on_parent_death=self.on_parent_death, owner=str(self.folder))
+        return guard.command(argv, on_parent_death=signal.SIGTERM, owner=str(self.folder))
+
+    def describe(self) -> str:
+        """Where the server is, for people."""
+        return f"127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
         """Tells whether the server greets clients. It does so only after JetStream has recovered its store."""

@@ -60,8 +60,8 @@ class Postgres:
     """One Postgres server over one folder. `prepare`, then run `command`, until `is_ready`."""
 
     name = "postgres"
-    on_parent_death = ON_PARENT_DEATH
     stop_signal = signal.SIGINT
+    force_signal = signal.SIGQUIT
     environment = _ENVIRONMENT
 
     def __init__(self, folder: pathlib.Path, *, port: int, password: str, durable: bool = True) -> None:
@@ -94,6 +94,10 @@ class Postgres:
         """Tells whether the server accepts connections, from the status line that it keeps in `postmaster.pid`."""
         lines = self._pid_file()
         return len(lines) > 7 and lines[3] == str(self.port) and lines[7].strip() == "ready"
+
+    def describe(self) -> str:
+        """Where the server is, for people."""
+        return f"127.0.0.1:{self.port}"
 
     def _guarded(self, program: str, *arguments: str) -> list[str]:
         argv = [str(binaries() / program), *arguments]

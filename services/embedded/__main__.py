@@ -1,0 +1,55 @@
+"""`python -m services.embedded up`: the embedded stack in the foreground."""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+
+from polytok import errors
+from services.embedded import home, lock, supervisor
+
+ALREADY_RUNNING = 3
+"""Exit code when a stack runs on that home already."""
+
+
+def _workers(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise argparse.ArgumentTypeError("it must be from 1 to 64")
+    return number
+
+
+def _report(line: str) -> None:
+    with contextlib.suppress(OSError):  # whoever read our lines may be gone
+        sys.stdout.write(f"polytok: {line}\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Reads the command line and runs the stack."""
+    parser = argparse.ArgumentParser(prog="python -m services.embedded", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    up = commands.add_parser("up", help="run Postgres, NATS, the catalog and its workers until Ctrl-C")
+    up.add_argument("--home", type=pathlib.Path, default=None, help="folder of all state (default: POLYTOK_HOME)")
+    up.add_argument("--workers", type=_workers, default=None, help="tokenizer workers (default: cores, at most 4)")
+    arguments = parser.parse_args()
+    root = (arguments.home or home.default()).absolute()
+    _report(f"starting the stack in {root}")
+    try:
+        supervisor.run(root, workers=arguments.workers or supervisor.default_workers(), report=_report)
+    except lock.AlreadyRunning as error:
+        sys.stderr.write(f"{error.message}\n")
+        sys.exit(ALREADY_RUNNING)
+    except ExceptionGroup as group:
+        failures = [failure for failure in group.exceptions if isinstance(failure, errors.PolytokError)]
+        if len(failures) != len(group.exceptions):
+            raise
+        sys.stderr.write("".join(f"{failure.message}\n" for failure in failures))
+        sys.exit(1)
+    except errors.PolytokError as error:
+        sys.stderr.write(f"{error.message}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

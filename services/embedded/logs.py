@@ -1,0 +1,50 @@
+"""Logs of the stack's processes: each writes its own file, which is turned over by size.
+
+The processes write to the file themselves, not through a pipe of ours: what one has to say as it dies is kept even
+when the supervisor died first.
+"""
+
+import pathlib
+import shutil
+from typing import BinaryIO
+
+MAXIMUM_BYTES = 10 * 1024 * 1024
+KEPT = 3
+_TAIL_BYTES = 4000
+
+
+class Log:
+    """The log file of one process."""
+
+    def __init__(self, path: pathlib.Path, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
+        self.path = path
+        self._maximum_bytes = maximum_bytes
+
+    def open(self) -> BinaryIO:
+        """Opens the file for a process to append to."""
+        return self.path.open("ab")
+
+    def rotate(self) -> None:
+        """Puts a file that has grown too large aside as `.1`, the one before it as `.2`, and so on.
+
+        The process keeps the file open, so it is copied and emptied, not renamed: the process appends, and goes on
+        at the start.
+        """
+        if not self.path.exists() or self.path.stat().st_size < self._maximum_bytes:
+            return
+        for number in range(KEPT - 1, 0, -1):
+            older = self.path.with_name(f"{self.path.name}.{number}")
+            if older.exists():
+                older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
+        with self.path.open("rb+") as current, self.path.with_name(f"{self.path.name}.1").open("wb") as aside:
+            shutil.copyfileobj(current, aside)  # up to the end as it is now: next to nothing is left to be lost
+            current.truncate(0)
+
+    def tail(self) -> str:
+        """The last lines."""
+        if not self.path.exists():
+            return ""
+        with self.path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - _TAIL_BYTES))
+            return "\n".join(stream.read().decode(errors="replace").splitlines()[-12:])

@@ -1,0 +1,229 @@
+"""The embedded stack: Postgres, NATS, the catalog and its workers, each a process of its own on free ports.
+
+Order of starting: Postgres and NATS, migrations, catalog, workers. Order of stopping: the reverse, so that each still
+reaches what it needs to end in good order. This process does none of their work, and does not import gRPC.
+"""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from services.embedded import guard, keeper, lock, nats, ports, postgres
+from services.embedded.home import Home
+from services.embedded.logs import Log
+from services.embedded.program import Program, Service
+
+_PORT_ATTEMPTS = 3
+_ROTATE_SECONDS = 60.0
+_HOST = "127.0.0.1"
+
+
+def default_workers() -> int:
+    """One tokenizer worker for each core, at most four."""
+    return max(1, min(4, len(os.sched_getaffinity(0))))
+
+
+class Supervisor:
+    """One stack on one home."""
+
+    def __init__(self, home: Home, *, workers: int, report: Callable[[str], None]) -> None:
+        self._home = home
+        self._workers = workers
+        self._report = report
+        self._stop = asyncio.Event()
+        self._forced = False
+        self._keepers: list[keeper.Keeper] = []
+        self._lock = -1
+        self._began = time.monotonic()
+        self._facts: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Runs the stack until a signal asks it to stop."""
+        self._home.create()
+        self._lock = lock.acquire(
+            self._home.lock, waiting=lambda: self._report("waiting for the processes of a killed stack to end")
+        )
+        self._home.withdraw()
+        self._handle_signals()
+        asked = asyncio.create_task(self._stop.wait())
+        up = asyncio.create_task(self._up())
+        try:
+            await asyncio.wait({asked, up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (asked, up):
+                task.cancel()
+            await asyncio.wait({asked, up})
+            await self._down()
+        if not up.cancelled():
+            up.result()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                loop.add_signal_handler(number, self._asked)
+
+    def _asked(self) -> None:
+        if not self._stop.is_set():
+            self._report("stopping; once more to force it")
+            self._stop.set()
+            return
+        self._forced = True
+        for each in self._keepers:
+            each.force()
+
+    async def _up(self) -> None:
+        database, queue = await self._start_servers()
+        environment = self._environment(database, queue)
+        await self._migrate(environment)
+        catalog = self._service("catalog", ("services.catalog", "serve"), environment)
+        await self._start(catalog)
+        address = catalog.describe()
+        catalog.environment["POLYTOK_GRPC_PORT"] = address.rpartition(":")[2]  # stays put when it is restarted
+        environment["POLYTOK_CATALOG_ADDRESS"] = address
+        modules: dict[str, Sequence[str]] = {"ingest": ("services.catalog", "ingest")}
+        modules |= {f"tokenizer-{number}": ("services.tokenizer",) for number in range(1, self._workers + 1)}
+        workers = [self._service(name, module, environment) for name, module in modules.items()]
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(self._start(worker))
+        self._facts = {
+            "catalog_address": address,
+            "nats_url": queue.url,
+            "database_url": database.url,
+            "storage_root": str(self._home.data),
+        }
+        self._publish()
+        self._report(f"ready in {time.monotonic() - self._began:.1f} s: catalog at {address}. Ctrl-C stops it.")
+        async with asyncio.TaskGroup() as group:
+            for each in self._keepers:
+                group.create_task(each.keep())
+            group.create_task(self._rotate_logs())
+
+    async def _start_servers(self) -> tuple[postgres.Postgres, nats.Nats]:
+        passwords = self._home.passwords()
+        database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
+        queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
+        if not database.data.exists():
+            self._report(f"creating a database in {self._home.postgres}")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._start_on_free_port(database))
+            group.create_task(self._start_on_free_port(queue))
+        return database, queue
+
+    async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
+        """Starts a server; on another port if it does not come up, since somebody may have taken the first."""
+        for _ in range(_PORT_ATTEMPTS - 1):
+            with contextlib.suppress(keeper.StartFailed):
+                await self._start(server)
+                return
+            server.port = ports.free_port()
+        await self._start(server)
+
+    async def _start(self, program: Program) -> None:
+        kept = keeper.Keeper(
+            program,
+            Log(self._home.logs / f"{program.name}.log"),
+            inherited=self._lock,
+            report=self._report,
+            changed=self._publish,
+        )
+        self._keepers.append(kept)
+        try:
+            await kept.start()
+        except keeper.StartFailed:
+            self._keepers.remove(kept)
+            raise
+        self._report(f"{program.name} is ready {program.describe()}".rstrip())
+
+    def _service(self, name: str, module: Sequence[str], environment: Mapping[str, str]) -> Service:
+        return Service(name, module, environment, announcements=self._home.run)
+
+    def _environment(self, database: postgres.Postgres, queue: nats.Nats) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            "POLYTOK_DATABASE_URL": database.url,
+            "POLYTOK_NATS_URL": queue.url,
+            "POLYTOK_NATS_NAMESPACE": "polytok",
+            "POLYTOK_GRPC_HOST": _HOST,
+            "POLYTOK_GRPC_PORT": "0",
+            "POLYTOK_METRICS_PORT": "0",
+            "POLYTOK_STORAGE_ROOT": str(self._home.data),
+        }
+        environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
+        return environment
+
+    async def _migrate(self, environment: Mapping[str, str]) -> None:
+        """Brings the schema up to date."""
+        log = Log(self._home.logs / "migrate.log")
+        log.rotate()
+        argv = [sys.executable, "-m", "services.catalog", "migrate", "up"]
+        with log.open() as stream:
+            process = await asyncio.create_subprocess_exec(
+                *guard.command(argv, on_parent_death=signal.SIGKILL),
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(self._lock,),
+                start_new_session=True,
+            )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()  # a migration is one transaction
+            await process.wait()
+            raise
+        if code != 0:
+            raise keeper.StartFailed(
+                f"The database could not be brought up to date (exit code {code}). The log is {log.path} and ends "
+                f"with:\n{log.tail()}"
+            )
+        self._report("the database is up to date")
+
+    def _publish(self) -> None:
+        services = [each.program for each in self._keepers if isinstance(each.program, Service)]
+        self._home.publish(
+            {
+                **self._facts,
+                "pid": os.getpid(),
+                "pids": {each.program.name: each.pid for each in self._keepers},
+                "metrics_ports": {each.name: each.facts().get("metrics", 0) for each in services},
+            }
+        )
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATE_SECONDS)
+            for each in self._keepers:
+                await asyncio.to_thread(each.log.rotate)
+
+    async def _down(self) -> None:
+        """Stops everything, the last started first; workers together."""
+        self._home.withdraw()
+        stages: tuple[Callable[[str], bool], ...] = (
+            lambda name: name not in ("catalog", "nats", "postgres"),
+            lambda name: name == "catalog",
+            lambda name: name == "nats",
+            lambda name: name == "postgres",
+        )
+        for belongs in stages:
+            stops: list[Awaitable[None]] = [each.stop() for each in self._keepers if belongs(each.program.name)]
+            await asyncio.gather(*stops)
+        if self._keepers and not self._forced:
+            self._report("stopped")
+
+
+def run(root: pathlib.Path, *, workers: int, report: Callable[[str], None]) -> None:
+    """Runs a stack on that home until it is asked to stop."""
+
+    async def main() -> None:
+        await Supervisor(Home(root), workers=workers, report=report).run()
+
+    asyncio.run(main())
