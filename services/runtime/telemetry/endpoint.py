@@ -1,0 +1,91 @@
+"""A small HTTP endpoint for machines: /metrics (Prometheus), /livez and /readyz (Kubernetes probes).
+
+It runs in the service's own event loop, so that /livez answers only while that loop turns.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from polytok import errors
+from services.runtime.settings import TelemetrySettings
+from services.runtime.telemetry import metrics
+
+_REQUEST_SECONDS = 5
+_MAX_REQUEST_BYTES = 16 * 1024
+_TEXT = "text/plain; charset=utf-8"
+
+Ready = Callable[[], Awaitable[bool]]
+
+
+class Endpoint:
+    """The running endpoint."""
+
+    def __init__(self, ready: Ready) -> None:
+        self._ready = ready
+        self._server: asyncio.Server
+        self.port = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listens."""
+        try:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_REQUEST_BYTES)
+        except OSError as error:
+            raise errors.InvalidArgument(
+                f"POLYTOK_METRICS_PORT: {host}:{port} cannot be bound: {error.strerror}."
+            ) from error
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stops listening."""
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await self._answer(request))
+                await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            # Whoever asked is slow, gone, or speaks no HTTP; there is nobody to tell.
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, request: bytes) -> bytes:
+        method, _, rest = request.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+        path = rest.partition(" ")[0].partition("?")[0]
+        if method not in {"GET", "HEAD"}:
+            return _response("405 Method Not Allowed", b"Only GET and HEAD.\n")
+        answer = await self._page(path)
+        # A HEAD keeps the length and leaves the body out (RFC 9110, 9.3.2).
+        return answer if method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4]
+
+    async def _page(self, path: str) -> bytes:
+        match path:
+            case "/metrics":
+                return _response("200 OK", metrics.render(), metrics.CONTENT_TYPE)
+            case "/livez":
+                return _response("200 OK", b"alive\n")
+            case "/readyz" if await self._ready():
+                return _response("200 OK", b"ready\n")
+            case "/readyz":
+                return _response("503 Service Unavailable", b"not ready\n")
+        return _response("404 Not Found", b"There are /metrics, /livez and /readyz.\n")
+
+
+def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode("latin-1") + body
+
+
+async def serve(settings: TelemetrySettings, ready: Ready) -> Endpoint:
+    """Opens the endpoint on metrics_host:metrics_port."""
+    endpoint = Endpoint(ready)
+    await endpoint.start(settings.metrics_host, settings.metrics_port)
+    return endpoint
