@@ -1,0 +1,100 @@
+"""`polytok.Client` and `polytok.AsyncClient`: connections to a catalog."""
+
+import asyncio
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from polytok.client import datasets, exchange, home, loading, models, names, once, tokenizations
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TIMEOUT_SECONDS = 30.0
+TLS_VARIABLE = "POLYTOK_TLS_CA"
+
+
+class Client:
+    """A connection to a catalog.
+
+        with polytok.Client() as client:
+            client.datasets.create("docs", files="docs.jsonl")
+            client.models.create("gpt2", "openai-community/gpt2")
+            client.datasets.wait("docs")
+            client.models.wait("gpt2")
+            client.tokenizations.create("docs", "gpt2", max_length=1024)
+            client.tokenizations.wait("docs", "gpt2")
+            rows = client.load("docs", "gpt2")
+
+    The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
+    `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
+    may take `timeout` seconds; while the catalog is away it is tried again, and happens once however often it is
+    tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        self.address = home.catalog_address(address)
+        self._via = exchange.Blocking(self.address, _authority(tls_ca), timeout)
+        self.datasets = datasets.Datasets(self._via)
+        self.models = models.Models(self._via)
+        self.tokenizations = tokenizations.Tokenizations(self._via)
+
+    def load(self, dataset: names.Reference, model: names.Reference, variant: str = "") -> "Dataset":
+        """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
+
+        Raises NotFound where there is no such tokenization, FailedPrecondition where it is not READY.
+        """
+        return loading.load(self.tokenizations.resolve(dataset, model, variant=variant))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        once.run(self._via.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """The same as `Client`, for asyncio: every method is a coroutine, `list` and `watch` are asynchronous iterators.
+
+    async with polytok.AsyncClient() as client:
+        async for record in client.tokenizations.watch("docs", "gpt2"):
+            print(record.progress)
+    """
+
+    def __init__(
+        self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        self.address = home.catalog_address(address)
+        self._via = exchange.Asynchronous(self.address, _authority(tls_ca), timeout)
+        self.datasets = datasets.AsyncDatasets(self._via)
+        self.models = models.AsyncModels(self._via)
+        self.tokenizations = tokenizations.AsyncTokenizations(self._via)
+
+    async def load(self, dataset: names.Reference, model: names.Reference, variant: str = "") -> "Dataset":
+        """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`. Raises as `Client.load` does."""
+        tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
+        return await asyncio.to_thread(loading.load, tokenization)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._via.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _authority(tls_ca: str | None) -> str:
+    return os.environ.get(TLS_VARIABLE, "") if tls_ca is None else tls_ca

@@ -1,0 +1,124 @@
+"""Datasets: corpora, read once into Arrow files."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from polytok.catalog.v1 import datasets_pb2 as pb
+from polytok.catalog.v1.datasets_pb2_grpc import DatasetServiceStub
+from polytok.client import names, once, resource, sources, watching
+
+_STATES = pb.Dataset.State
+
+
+class Methods(resource.Resource):
+    """The calls, written once for both clients. A dataset is named by its id, its full name, its uid or its record."""
+
+    @property
+    def _stub(self) -> DatasetServiceStub:
+        return self._via.stub(DatasetServiceStub)
+
+    @once.operation
+    async def create(
+        self,
+        dataset_id: str,
+        *,
+        files: sources.Path | Sequence[sources.Path] | None = None,
+        format: str | None = None,  # noqa: A002  the word that users know
+        hub: str | None = None,
+        split: str | None = None,
+        config: str | None = None,
+        revision: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> pb.Dataset:
+        """Registers a dataset, from files or from a repository of the Hugging Face hub, and starts to read it in.
+
+        `files` are paths, folders, globs or fsspec URIs (jsonl, csv, parquet, text, arrow, compressed or not); the
+        format is taken from each name unless given. The same id with the same source gives the dataset that exists.
+        Raises AlreadyExists, InvalidArgument.
+        """
+        source = sources.dataset(files, format, hub, split, config, revision)
+        dataset = pb.Dataset(source=source, metadata=metadata or {})
+        request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset, request_id=request_id)
+        return await self._via.unary(self._stub.CreateDataset, request)
+
+    @once.operation
+    async def get(self, dataset: names.Reference) -> pb.Dataset:
+        """Reads one dataset. Raises NotFound."""
+        return await self._via.unary(self._stub.GetDataset, pb.GetDatasetRequest(name=names.dataset(dataset)))
+
+    @once.iteration
+    async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Dataset, None]:
+        """All datasets, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
+        wanted = resource.states(_STATES, states)
+
+        async def fetch(token: str) -> tuple[Any, str]:
+            request = pb.ListDatasetsRequest(page_size=resource.PAGE_SIZE, page_token=token, states=wanted)
+            reply = await self._via.unary(self._stub.ListDatasets, request)
+            return reply.datasets, reply.next_page_token
+
+        async for dataset in resource.pages(fetch):
+            yield dataset
+
+    @once.operation
+    async def update(
+        self, dataset: names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
+    ) -> pb.Dataset:
+        """Replaces the metadata, if the dataset still has this etag. Raises NotFound, Aborted."""
+        request = pb.UpdateDatasetRequest(
+            dataset=pb.Dataset(name=names.dataset(dataset), metadata=metadata, etag=etag), request_id=request_id
+        )
+        request.update_mask.paths.append("metadata")
+        return await self._via.unary(self._stub.UpdateDataset, request)
+
+    @once.operation
+    async def delete(
+        self, dataset: names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
+    ) -> None:
+        """Deletes a dataset and its files; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
+        request = pb.DeleteDatasetRequest(name=names.dataset(dataset), force=force, etag=etag, request_id=request_id)
+        await self._via.unary(self._stub.DeleteDataset, request)
+
+    @once.operation
+    async def cancel(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
+        """Stops reading a dataset in. Raises NotFound, FailedPrecondition."""
+        request = pb.CancelDatasetRequest(name=names.dataset(dataset), request_id=request_id)
+        return await self._via.unary(self._stub.CancelDataset, request)
+
+    @once.operation
+    async def retry(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
+        """Reads a dataset in again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
+        request = pb.RetryDatasetRequest(name=names.dataset(dataset), request_id=request_id)
+        return await self._via.unary(self._stub.RetryDataset, request)
+
+    @once.iteration
+    async def watch(self, dataset: names.Reference) -> AsyncGenerator[pb.Dataset, None]:
+        """The dataset as it is, then after every change, to its terminal state. Raises NotFound."""
+        async for record in watching.follow(self._via, self._stream(dataset)):
+            yield record
+
+    @once.operation
+    async def wait(self, dataset: names.Reference, *, timeout: float | None = None) -> pb.Dataset:  # noqa: ASYNC109
+        """The dataset once it is READY.
+
+        Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
+        seconds.
+        """
+        return await watching.until_ready(self._via, self._stream(dataset), timeout)
+
+    def _stream(self, dataset: names.Reference) -> watching.Open[pb.Dataset]:
+        request = pb.WatchDatasetRequest(name=names.dataset(dataset))
+
+        async def replies(seconds: float | None) -> AsyncGenerator[pb.Dataset, None]:
+            async for reply in self._via.stream(self._stub.WatchDataset, request, seconds):
+                yield reply.dataset
+
+        return replies
+
+
+class Datasets(Methods, once.Blocking):
+    """Datasets, for `polytok.Client`."""
+
+
+class AsyncDatasets(Methods, once.Awaitable):
+    """Datasets, for `polytok.AsyncClient`."""

@@ -1,0 +1,144 @@
+"""How requests reach the catalog: the one place of the client that blocks or awaits."""
+
+from __future__ import annotations  # the stubs' generic types exist for type checkers only
+
+import asyncio
+import contextlib
+import functools
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, Protocol, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from polytok import transport
+
+Stub = TypeVar("Stub")
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply")
+
+
+class Exchange(Protocol):
+    """Sends requests and waits, over a channel that it opens when it is first used."""
+
+    timeout: float
+    """Seconds that a call may take, all tries together."""
+
+    def stub(self, kind: Callable[[Any], Stub]) -> Stub:
+        """The stub of a service on the channel."""
+
+    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
+        """The reply to a request; raises the error that the service raised."""
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Reply, None]:
+        """The replies to a request, until the service ends them or the seconds are over."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+
+    async def close(self) -> None:
+        """Closes the channel; an exchange that is used again opens another."""
+
+
+class Blocking:
+    """Blocks. Its coroutines never suspend, so `once.run` runs them without an event loop."""
+
+    def __init__(self, address: str, tls_ca: str, timeout: float) -> None:
+        self.timeout = timeout
+        self._open = functools.partial(transport.open_channel, address, tls_ca)
+        self._channel: grpc.Channel | None = None
+
+    def stub(self, kind: Callable[[Any], Stub]) -> Stub:
+        """See Exchange."""
+        if self._channel is None:
+            self._channel = self._open()
+        return kind(self._channel)
+
+    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
+        """See Exchange."""
+        with _our_errors():
+            return method(_identified(request), timeout=self.timeout)
+
+    async def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Reply, None]:
+        """See Exchange."""
+        call = method(request, timeout=seconds)
+        try:
+            with _our_errors():
+                for reply in call:
+                    yield reply
+        finally:
+            call.cancel()
+
+    async def sleep(self, seconds: float) -> None:
+        """See Exchange."""
+        time.sleep(seconds)  # noqa: ASYNC251  this is the exchange that blocks
+
+    async def close(self) -> None:
+        """See Exchange."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+class Asynchronous:
+    """Awaits, on the event loop that first uses it."""
+
+    def __init__(self, address: str, tls_ca: str, timeout: float) -> None:
+        self.timeout = timeout
+        self._open = functools.partial(transport.open_async_channel, address, tls_ca)
+        self._channel: grpc.aio.Channel | None = None
+
+    def stub(self, kind: Callable[[Any], Stub]) -> Stub:
+        """See Exchange."""
+        if self._channel is None:
+            self._channel = self._open()
+        return kind(self._channel)
+
+    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
+        """See Exchange."""
+        with _our_errors():
+            return await cast("Any", method)(_identified(request), timeout=self.timeout)  # type: ignore[no-any-return]
+
+    async def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Reply, None]:
+        """See Exchange."""
+        call = cast("Any", method)(request, timeout=seconds)
+        try:
+            with _our_errors():
+                async for reply in call:
+                    yield reply
+        finally:
+            call.cancel()
+
+    async def sleep(self, seconds: float) -> None:
+        """See Exchange."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """See Exchange."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+
+@contextlib.contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise transport.from_rpc_error(error) from None
+
+
+def _identified(request: Request) -> Request:
+    """Gives a changing request an id (AIP-155): however often the channel tries again, it happens once."""
+    if "request_id" in request.DESCRIPTOR.fields_by_name and not cast("Any", request).request_id:
+        cast("Any", request).request_id = str(uuid.uuid4())
+    return request

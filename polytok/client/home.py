@@ -1,0 +1,45 @@
+"""Where an embedded stack keeps its state, and where it says that its catalog listens."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from polytok import errors
+
+HOME_VARIABLE = "POLYTOK_HOME"
+ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
+
+
+def folder() -> pathlib.Path:
+    """POLYTOK_HOME, else the user's data folder for polytok."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    if chosen:
+        return pathlib.Path(chosen).expanduser().absolute()
+    import platformdirs  # noqa: PLC0415  not needed where POLYTOK_HOME is set
+
+    return platformdirs.user_data_path("polytok")
+
+
+def stack() -> dict[str, Any] | None:
+    """The facts that a running stack wrote down (its stack.json), or None where none runs."""
+    try:
+        facts = json.loads((folder() / "stack.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("catalog_address") else None
+
+
+def catalog_address(address: str | None = None) -> str:
+    """The catalog's host:port: the one given, else POLYTOK_CATALOG_ADDRESS, else the running embedded stack's."""
+    chosen = address or os.environ.get(ADDRESS_VARIABLE)
+    if chosen:
+        return chosen
+    facts = stack()
+    if facts is None:
+        raise errors.Unavailable(
+            f"No Polytok stack runs on {folder()}. Start one with `polytok up`, or set {ADDRESS_VARIABLE} to the "
+            "host:port of a catalog.",
+            retryable=False,
+        )
+    return str(facts["catalog_address"])

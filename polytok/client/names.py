@@ -1,0 +1,70 @@
+"""Resource names from what people type: an id, a full name, a uid, or the record itself."""
+
+import re
+from typing import Protocol
+
+from polytok import errors
+
+_TOKENIZATION_UID = re.compile(r"tok_([0-9a-f-]{36})_(m_[0-9a-f]{8})(?:_([a-z0-9-]+))?")
+
+
+class Named(Protocol):
+    """A record that carries its resource name."""
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+
+
+Reference = str | Named
+
+
+def dataset(reference: Reference) -> str:
+    """`datasets/{id}`."""
+    return _name("datasets", reference)
+
+
+def model(reference: Reference) -> str:
+    """`models/{id}`."""
+    return _name("models", reference)
+
+
+def tokenization(reference: Reference, of_model: Reference | None = None, variant: str = "") -> str:
+    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`.
+
+    `reference` is the dataset where a model is given too; else it is all of it: a full name, `dataset/model`, the
+    uid `tok_…`, or the record.
+    """
+    if of_model is not None:
+        name = f"{dataset(reference)}/tokenizations/{short(model(of_model))}"
+    else:
+        text = reference if isinstance(reference, str) else reference.name
+        name = _whole_tokenization(text)
+    return f"{name}~{variant}" if variant else name
+
+
+def short(name: str) -> str:
+    """What people type for a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
+    return name.replace("/tokenizations/", "/").removeprefix("datasets/").removeprefix("models/")
+
+
+def _name(collection: str, reference: Reference) -> str:
+    text = reference if isinstance(reference, str) else reference.name
+    return text if "/" in text else f"{collection}/{text}"
+
+
+def _whole_tokenization(text: str) -> str:
+    uid = _TOKENIZATION_UID.fullmatch(text)
+    if uid:
+        of_dataset, of_model, variant = uid.groups()
+        name = f"datasets/{of_dataset}/tokenizations/{of_model}"
+        return f"{name}~{variant}" if variant else name
+    parts = text.split("/")
+    if len(parts) == 4:
+        return text
+    if len(parts) == 2 and all(parts) and parts[0] != "datasets":
+        return f"datasets/{parts[0]}/tokenizations/{parts[1]}"
+    raise errors.InvalidArgument(
+        f"{text!r} names no tokenization. Name the dataset and the model, as in `docs gpt2`, `docs/gpt2` or "
+        "`datasets/docs/tokenizations/gpt2`."
+    )

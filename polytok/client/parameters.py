@@ -1,0 +1,75 @@
+"""How to tokenize, as keyword arguments; the catalog fills in every default and checks every value."""
+
+from typing import Any, Literal, TypedDict
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2 as pb
+
+Boundary = Literal["none", "bos", "eos"]
+
+
+class Packing(TypedDict, total=False):
+    """How documents are concatenated and cut into sequences of exactly max_length tokens."""
+
+    begin_of_batch: Boundary
+    """At the start of every sequence; `bos` by default."""
+    begin_of_sequence: Boundary
+    """At the start of every document; `none` by default."""
+    separator: Boundary
+    """Between documents; `bos` by default."""
+    disable_concatenation: bool
+    """Cuts each document by itself and drops what does not fill a sequence."""
+
+
+class Parameters(TypedDict, total=False):
+    """How a dataset is tokenized; what is left out takes its default."""
+
+    text_column: str
+    """The column that holds the text; by default `text`, else the only column of strings."""
+    max_length: int
+    """Tokens in a sequence at most, special tokens included; by default the model's context length."""
+    truncation: Literal["right", "left", "none"]
+    """What a document longer than max_length keeps: its start (`right`), its end (`left`), all of it (`none`)."""
+    add_special_tokens: bool
+    """Whether the tokenizer adds its special tokens; by default true, and false when packing."""
+    packing: Packing | bool
+    """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
+
+
+def to_message(parameters: Parameters) -> pb.TokenizationParameters:
+    """The message for the parameters."""
+    values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
+    packing = values.pop("packing", False)
+    truncation = values.pop("truncation", None)
+    unknown = values.keys() - Parameters.__annotations__.keys()
+    if unknown:
+        raise errors.InvalidArgument(
+            f"There is no parameter {min(unknown)!r}; there are: {', '.join(Parameters.__annotations__)}."
+        )
+    try:
+        message = pb.TokenizationParameters(**values)
+    except (TypeError, ValueError) as error:
+        raise errors.InvalidArgument(f"A parameter cannot be sent: {error}") from None
+    if truncation is not None:
+        message.truncation = _enum(pb.TokenizationParameters.Truncation, "TRUNCATION", truncation)
+    if packing is not False:
+        message.packing.CopyFrom(_packing({} if packing is True else packing))
+    return message
+
+
+def _packing(packing: Packing) -> pb.Packing:
+    values: dict[str, Any] = dict(packing)
+    unknown = values.keys() - Packing.__annotations__.keys()
+    if unknown:
+        raise errors.InvalidArgument(f"Packing has no {min(unknown)!r}; it has: {', '.join(Packing.__annotations__)}.")
+    for name in values.keys() - {"disable_concatenation"}:
+        values[name] = _enum(pb.Packing.Boundary, "BOUNDARY", values[name])
+    return pb.Packing(**values)
+
+
+def _enum(enum: Any, prefix: str, value: str) -> Any:
+    names = [name.removeprefix(f"{prefix}_") for name in enum.keys() if not name.endswith("_UNSPECIFIED")]  # noqa: SIM118
+    if str(value).upper() not in names:
+        allowed = ", ".join(name.lower() for name in names)
+        raise errors.InvalidArgument(f"{value!r} is no {prefix.lower()}; one of: {allowed}.")
+    return enum.Value(f"{prefix}_{str(value).upper()}")

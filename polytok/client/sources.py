@@ -1,0 +1,57 @@
+"""Where rows and models come from, as people write it: paths are made absolute, URIs and repositories stay."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2 as pb
+
+Path = str | os.PathLike[str]
+
+
+def dataset(
+    files: Path | Sequence[Path] | None,
+    file_format: str | None,
+    hub: str | None,
+    split: str | None,
+    config: str | None,
+    revision: str | None,
+) -> pb.DatasetSource:
+    """The source that the arguments describe."""
+    if (files is None) == (hub is None):
+        raise errors.InvalidArgument("Give either files or a hub repository.")
+    if hub is not None:
+        if file_format is not None:
+            raise errors.InvalidArgument("A format belongs to files; a hub repository knows its own.")
+        if not split:
+            raise errors.InvalidArgument("A hub repository needs a split, such as 'train'.")
+        source = pb.HubSource(repo_id=repository(hub), config=config or "", split=split, revision=revision or "")
+        return pb.DatasetSource(hub=source)
+    if split or config or revision:
+        raise errors.InvalidArgument("split, config and revision belong to a hub repository, not to files.")
+    several = [files] if isinstance(files, str | os.PathLike) else list(files or ())
+    uris = [absolute(os.fspath(file)) for file in several]
+    return pb.DatasetSource(files=pb.FileSource(uris=uris, format=_format(file_format)))
+
+
+def absolute(path: str) -> str:
+    """The path as a worker finds it, wherever it runs on this machine; a URI as it is."""
+    if "://" in path or "::" in path:
+        return path
+    return os.path.abspath(pathlib.Path(path).expanduser())  # noqa: PTH100  takes `..` out, also before a glob
+
+
+def repository(name: str) -> str:
+    """`owner/name` as it is; the absolute path of a local folder."""
+    is_path = name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir()
+    return absolute(name) if is_path else name
+
+
+def _format(name: str | None) -> pb.FileSource.Format.ValueType:
+    if name is None:
+        return pb.FileSource.FORMAT_UNSPECIFIED
+    known = {key.removeprefix("FORMAT_").lower(): value for key, value in pb.FileSource.Format.items() if value}
+    if name.lower() not in known:
+        raise errors.InvalidArgument(f"{name!r} is no format; one of: {', '.join(known)}.")
+    return known[name.lower()]

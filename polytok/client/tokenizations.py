@@ -1,0 +1,161 @@
+"""Tokenizations: one dataset as token ids for one model."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Unpack
+
+from polytok.catalog.v1 import tokenizations_pb2 as pb
+from polytok.catalog.v1.tokenizations_pb2_grpc import TokenizationServiceStub
+from polytok.client import names, once, parameters, resource, watching
+
+Reference = names.Reference
+
+
+class Methods(resource.Resource):
+    """The calls, written once for both clients.
+
+    A tokenization is named by its dataset and its model (and variant), or by one reference alone: `docs/gpt2`, its
+    full name, its uid or its record.
+    """
+
+    @property
+    def _stub(self) -> TokenizationServiceStub:
+        return self._via.stub(TokenizationServiceStub)
+
+    @once.operation
+    async def create(
+        self,
+        dataset: Reference,
+        model: Reference,
+        *,
+        variant: str = "",
+        request_id: str = "",
+        **how: Unpack[parameters.Parameters],
+    ) -> pb.Tokenization:
+        """Starts to tokenize a dataset for a model; see `Parameters` for how.
+
+        The same parameters for the same dataset, model and variant give the tokenization that exists. Raises
+        NotFound, AlreadyExists (other parameters), FailedPrecondition (dataset or model not READY), InvalidArgument.
+        """
+        request = pb.CreateTokenizationRequest(
+            parent=names.dataset(dataset),
+            model=names.model(model),
+            variant=variant,
+            parameters=parameters.to_message(how),
+            request_id=request_id,
+        )
+        return await self._via.unary(self._stub.CreateTokenization, request)
+
+    @once.operation
+    async def get(self, dataset: Reference, model: Reference | None = None, *, variant: str = "") -> pb.Tokenization:
+        """Reads one tokenization. Raises NotFound."""
+        request = pb.GetTokenizationRequest(name=names.tokenization(dataset, model, variant))
+        return await self._via.unary(self._stub.GetTokenization, request)
+
+    @once.iteration
+    async def list(
+        self, dataset: Reference = "-", *, model: Reference | None = None, states: Sequence[str] = ()
+    ) -> AsyncGenerator[pb.Tokenization, None]:
+        """All tokenizations, newest first, page by page; of one dataset, one model or some states if given."""
+        wanted = resource.states(pb.Tokenization.State, states)
+
+        async def fetch(token: str) -> tuple[Any, str]:
+            request = pb.ListTokenizationsRequest(
+                parent=names.dataset(dataset),
+                model="" if model is None else names.model(model),
+                page_size=resource.PAGE_SIZE,
+                page_token=token,
+                states=wanted,
+            )
+            reply = await self._via.unary(self._stub.ListTokenizations, request)
+            return reply.tokenizations, reply.next_page_token
+
+        async for tokenization in resource.pages(fetch):
+            yield tokenization
+
+    @once.operation
+    async def delete(
+        self,
+        dataset: Reference,
+        model: Reference | None = None,
+        *,
+        variant: str = "",
+        etag: str = "",
+        request_id: str = "",
+    ) -> None:
+        """Deletes a tokenization and its files. Raises NotFound, FailedPrecondition (held), Aborted (etag)."""
+        name = names.tokenization(dataset, model, variant)
+        request = pb.DeleteTokenizationRequest(name=name, etag=etag, request_id=request_id)
+        await self._via.unary(self._stub.DeleteTokenization, request)
+
+    @once.operation
+    async def cancel(
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
+    ) -> pb.Tokenization:
+        """Stops a tokenization. Raises NotFound, FailedPrecondition."""
+        name = names.tokenization(dataset, model, variant)
+        request = pb.CancelTokenizationRequest(name=name, request_id=request_id)
+        return await self._via.unary(self._stub.CancelTokenization, request)
+
+    @once.operation
+    async def retry(
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
+    ) -> pb.Tokenization:
+        """Tokenizes again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
+        name = names.tokenization(dataset, model, variant)
+        request = pb.RetryTokenizationRequest(name=name, request_id=request_id)
+        return await self._via.unary(self._stub.RetryTokenization, request)
+
+    @once.operation
+    async def resolve(self, dataset: Reference, model: Reference, *, variant: str = "") -> pb.Tokenization:
+        """The READY tokenization of a dataset for a model. Raises NotFound, FailedPrecondition (not READY)."""
+        return await self._resolve(dataset, model, variant)
+
+    @once.iteration
+    async def watch(
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
+    ) -> AsyncGenerator[pb.Tokenization, None]:
+        """The tokenization as it is, then after every change, to its terminal state. Raises NotFound."""
+        stream = self._stream(names.tokenization(dataset, model, variant))
+        async for record in watching.follow(self._via, stream):
+            yield record
+
+    @once.operation
+    async def wait(
+        self,
+        dataset: Reference,
+        model: Reference | None = None,
+        *,
+        variant: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
+    ) -> pb.Tokenization:
+        """The tokenization once it is READY.
+
+        Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
+        seconds.
+        """
+        stream = self._stream(names.tokenization(dataset, model, variant))
+        return await watching.until_ready(self._via, stream, timeout)
+
+    async def _resolve(self, dataset: Reference, model: Reference, variant: str) -> pb.Tokenization:
+        request = pb.ResolveTokenizationRequest(
+            dataset=names.dataset(dataset), model=names.model(model), variant=variant
+        )
+        reply = await self._via.unary(self._stub.ResolveTokenization, request)
+        return reply.tokenization
+
+    def _stream(self, name: str) -> watching.Open[pb.Tokenization]:
+        request = pb.WatchTokenizationRequest(name=name)
+
+        async def replies(seconds: float | None) -> AsyncGenerator[pb.Tokenization, None]:
+            async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):
+                yield reply.tokenization
+
+        return replies
+
+
+class Tokenizations(Methods, once.Blocking):
+    """Tokenizations, for `polytok.Client`."""
+
+
+class AsyncTokenizations(Methods, once.Awaitable):
+    """Tokenizations, for `polytok.AsyncClient`."""

@@ -1,0 +1,121 @@
+"""Watching a record until its terminal state, across restarts of the catalog."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol, TypeVar
+
+from polytok import errors
+from polytok.client import exchange
+
+PATIENCE_SECONDS = 60
+"""How long a watch goes on asking a catalog that does not answer."""
+
+
+class Record(Protocol):
+    """What datasets, models and tokenizations have in common."""
+
+    DESCRIPTOR: Any
+    name: str
+    state: Any
+    error_reason: str
+    error_message: str
+
+
+Watched = TypeVar("Watched", bound=Record)
+Open = Callable[[float | None], AsyncGenerator[Watched, None]]
+"""Opens a stream of a record's versions that may last so many seconds."""
+
+_ENDS = {"READY", "ERROR", "CANCELLED"}
+
+
+def state(record: Record) -> str:
+    """The record's state as a word: READY, ERROR and so on."""
+    field = record.DESCRIPTOR.fields_by_name["state"]
+    return str(field.enum_type.values_by_number[record.state].name).removeprefix("STATE_")
+
+
+def is_terminal(record: Record) -> bool:
+    """Whether the state stays until somebody retries."""
+    return state(record) in _ENDS
+
+
+async def follow(
+    via: exchange.Exchange, open_stream: Open[Watched], seconds: float | None = None
+) -> AsyncGenerator[Watched, None]:
+    """The record as it is and after every change, to its terminal state; takes up again where a stream broke."""
+    clock = _Clock(seconds)
+    while True:
+        try:
+            stream = open_stream(clock.left())
+            try:
+                async for record in stream:
+                    clock.answered()
+                    yield record
+                    if is_terminal(record):
+                        return
+            finally:
+                await stream.aclose()
+            clock.answered()  # a draining catalog ends streams early
+        except errors.Unavailable:
+            if clock.is_patience_over():
+                raise
+        await via.sleep(clock.pause())
+
+
+class _Clock:
+    """How long to go on, and how long to wait between two tries."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self.answered()
+
+    def left(self) -> float | None:
+        if self._end is None:
+            return None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise errors.DeadlineExceeded(f"Not done within {self._timeout:g} s; the work goes on.")
+        return left
+
+    def answered(self) -> None:
+        self._silent_since: float | None = None
+        self._pause = 0.1
+
+    def is_patience_over(self) -> bool:
+        self._silent_since = self._silent_since or time.monotonic()
+        return time.monotonic() - self._silent_since > PATIENCE_SECONDS
+
+    def pause(self) -> float:
+        pause, self._pause = self._pause, min(2.0, self._pause * 2)
+        return pause
+
+
+async def until_ready(via: exchange.Exchange, open_stream: Open[Watched], seconds: float | None = None) -> Watched:
+    """The record once it is READY; raises what ended it otherwise, or DeadlineExceeded."""
+    record: Watched | None = None
+    try:
+        async for version in follow(via, open_stream, seconds):
+            record = version
+    except errors.DeadlineExceeded:
+        if record is None:
+            raise
+        raise errors.DeadlineExceeded(
+            f"{record.name} is {state(record)} and was not READY within {seconds:g} s; the work goes on."
+        ) from None
+    if record is None:
+        raise errors.Internal("The catalog told nothing of the record.")
+    return ready(record)
+
+
+def ready(record: Watched) -> Watched:
+    """The record if it is READY; raises what ended it otherwise."""
+    match state(record):
+        case "READY":
+            return record
+        case "CANCELLED":
+            raise errors.Cancelled(f"{record.name} was cancelled.")
+        case _:
+            raise errors.FailedPrecondition(
+                f"{record.name}: {record.error_message or 'it failed.'}", reason=record.error_reason or None
+            )

@@ -1,0 +1,119 @@
+"""A real corpus that every machine with Python has: its documentation, docstrings and sources."""
+
+import ast
+import importlib
+import json
+import pathlib
+import sysconfig
+import tokenize
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+DOCUMENT_CHARACTERS = 3000
+"""A source file is cut before a definition once a document is so long; nothing of the file is lost."""
+
+
+class Document(NamedTuple):
+    """A row of the corpus."""
+
+    text: str
+    kind: str
+    origin: str
+
+
+def write(path: pathlib.Path, report: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Write the corpus as JSON lines, whole or not at all; `report(done, total)` hears of each file read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    sources = list(source_files())
+    with partial.open("w", encoding="utf-8") as file:
+        for document in _topics():
+            file.write(json.dumps(document._asdict(), ensure_ascii=False) + "\n")
+        for done, source in enumerate(sources, start=1):
+            for document in _documents(source):
+                file.write(json.dumps(document._asdict(), ensure_ascii=False) + "\n")
+            report(done, len(sources))
+    partial.replace(path)
+
+
+def texts(path: pathlib.Path, every: int = 1) -> Iterator[str]:
+    """The text of every so-manieth document of a written corpus."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            if number % every == 0:
+                yield json.loads(line)["text"]
+
+
+def source_files() -> Iterator[pathlib.Path]:
+    """The standard library's own sources, in a stable order; no installed package is among them."""
+    root = pathlib.Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        if not {"site-packages", "dist-packages", "__pycache__"} & set(path.relative_to(root).parts):
+            yield path
+
+
+def _topics() -> Iterator[Document]:
+    """The language reference as `help()` shows it."""
+    module = importlib.import_module("pydoc_data.topics")
+    for name, text in sorted(module.topics.items()):
+        if text.strip():
+            yield Document(text.strip("\n") + "\n", "topic", name)
+
+
+def _documents(path: pathlib.Path) -> Iterator[Document]:
+    """The docstrings of a source file, then the file itself; nothing of what is not UTF-8 Python, as some tests."""
+    module = ".".join(path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts)
+    try:
+        with path.open("rb") as file:
+            if tokenize.detect_encoding(file.readline)[0] not in {"utf-8", "utf-8-sig"}:
+                return
+        source = path.read_text(encoding="utf-8-sig")
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, OSError):
+        return
+    for name, text in _docstrings(tree, module):
+        yield Document(text, "docstring", name)
+    for text in cut(source, tree):
+        yield Document(text, "source", module)
+
+
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    """Every docstring in and under a node, with the dotted name of what it documents."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        text = ast.get_docstring(node)
+        if text and text.strip():
+            yield name, text
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(child, f"{name}.{child.name}")
+
+
+def cut(source: str, tree: ast.Module) -> Iterator[str]:
+    """Cut a source before definitions into pieces of about DOCUMENT_CHARACTERS; joined, they are the source."""
+    lines = source.splitlines(keepends=True)
+    piece: list[str] = []
+    size = 0
+    starts = set(_definition_lines(tree))
+    for number, line in enumerate(lines, start=1):
+        if size >= DOCUMENT_CHARACTERS and number in starts:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if "".join(piece).strip():
+        yield "".join(piece)
+
+
+def _definition_lines(tree: ast.Module) -> Iterator[int]:
+    """First lines, decorators included, of the functions and classes of a module and of the methods of its classes."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield _first_line(node)
+        if isinstance(node, ast.ClassDef):
+            for child in node.body:
+                if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield _first_line(child)
+
+
+def _first_line(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])

@@ -1,0 +1,86 @@
+"""Two real tokenizers, trained on the spot: byte-level BPE as GPT-2 has it, SentencePiece BPE as Llama 2 has it."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+import tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+VOCABULARY = 8192
+"""Tokens of either vocabulary, special tokens included."""
+
+_CHARACTERS = 300
+"""Characters that the SentencePiece vocabulary holds as they are; rarer ones fall back to bytes."""
+
+
+def byte_level(texts: Iterable[str]) -> Tokenizer:
+    """Train a tokenizer as GPT-2 has it: no normaliser, every byte in the alphabet, `<|endoftext|>` as the last id."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    return tokenizer
+
+
+def sentencepiece(texts: Iterable[str]) -> Tokenizer:
+    """Train a tokenizer as Llama 2 has it: `▁` for spaces, bytes for what is not in the vocabulary, `<s>` at the start.
+
+    SentencePiece learns merges word by word, digit by digit and line by line, and then applies them to the whole
+    text without cutting it first; so the tokenizer that learns is not the one that is kept.
+    """
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = _spaces_as_marks()
+    # A mark belongs to the word after it; a run of further marks is a word of its own.
+    words = Regex(r"▁+(?=▁)|▁?\p{L}+|▁?\p{N}|▁?[^▁\p{L}\p{N}]+|▁")
+    learner.pre_tokenizer = pre_tokenizers.Split(words, "isolated")
+    bytes_and_special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(bytes_and_special), limit_alphabet=_CHARACTERS, show_progress=False
+    )
+    learner.train_from_iterator(_lines(texts), trainer)
+
+    merges = _merges(learner)
+    merged = [left + right for left, right in merges]
+    characters = [piece for piece, _ in sorted(learner.get_vocab().items(), key=_by_id) if len(piece) == 1]
+    pieces = dict.fromkeys([*bytes_and_special, *merged, *characters])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    unknown = bytes_and_special[0]
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = _spaces_as_marks()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in ("<unk>", "<s>", "</s>")]
+    )
+    return tokenizer
+
+
+def _spaces_as_marks() -> normalizers.Normalizer:
+    return normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from text.splitlines()
+
+
+def _by_id(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _merges(tokenizer: tokenizers.Tokenizer) -> list[tuple[str, str]]:
+    """The merges that a trained BPE model learned, best first; only its serialized form tells them."""
+    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
