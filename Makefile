@@ -1,0 +1,92 @@
+# Needs GNU make, git, and Python 3.11 or later with venv; everything else comes from pip into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Handed on: `make test PYTEST_ARGS="-k lease -x"`, `make run DEMO_ARGS=--help`, `make up UP_ARGS="--workers 1"`.
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+UP_ARGS ?=
+PIP_ARGS ?=
+
+# PyTorch for processors alone is a tenth of the size of PyTorch for GPUs.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# A stamp says which set of extras is installed, and that it is younger than what it was installed from.
+RUN_STAMP := $(VENV)/.installed-all
+DEV_STAMP := $(VENV)/.installed-dev
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run up install test test-long lint format protos bench clean
+
+help: ## Show this
+	@echo "make …"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(RUN_STAMP) ## Install, and carry one corpus through two models into two tokenizations
+	@$(BIN)/polytok demo $(DEMO_ARGS)
+
+up: $(RUN_STAMP) ## Install, and keep the embedded stack running until Ctrl-C
+	@$(BIN)/polytok up $(UP_ARGS)
+
+install: $(DEV_STAMP) ## Install everything for development into .venv
+
+test: $(DEV_STAMP) ## Run the tests
+	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+
+test-long: $(DEV_STAMP) ## Run the tests that take more than 20 seconds each
+	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+lint: $(DEV_STAMP) ## Check style, types, imports and contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/build.py check
+	$(BIN)/python protos/build.py lint
+	$(BIN)/python protos/build.py breaking
+
+format: $(DEV_STAMP) ## Rewrite sources and contracts in their style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/python protos/build.py format
+
+protos: $(DEV_STAMP) ## Generate the stubs under polytok/ from protos/
+	$(BIN)/python protos/build.py generate
+
+bench: $(DEV_STAMP) ## Measure the platform; writes benchmarks/results/bench.json
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove .venv and everything else that can be made again; data in POLYTOK_HOME stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN_STAMP): $(REQUIREMENTS) | $(BIN)/python
+	$(call install,all)
+	@touch $@
+
+$(DEV_STAMP): $(REQUIREMENTS) | $(BIN)/python
+	$(call install,dev)
+	@touch $(RUN_STAMP) $@
+
+# Where there is no NVIDIA GPU, and the index of the small PyTorch answers, that one is taken first.
+define install
+	@if [ ! -e /proc/driver/nvidia ] && ! $(BIN)/python -c 'import torch' 2>/dev/null && $(BIN)/python -c \
+	  'import urllib.request as web; web.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null; then \
+	  $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt --extra-index-url $(TORCH_INDEX) torch; \
+	fi
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'
+endef
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'Python is missing. Install it with: sudo apt install python3 python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Polytok needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) -V). Name another, as in: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. Install what is missing with: sudo apt install python3-venv" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
