@@ -1,6 +1,5 @@
 """How a client talks gRPC to a service: channel options, retries, deadlines, and errors as exceptions."""
 
-import functools
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -76,6 +75,11 @@ def _method_config(methods: Iterable[str], seconds: float | None) -> dict[str, A
     return config
 
 
+def deadline_seconds(method: str) -> float:
+    """How long a call of `/service/Method` may take at most, unless it streams."""
+    return _LONG_CALLS.get(method, DEADLINE_SECONDS)
+
+
 def service_config() -> str:
     """The gRPC service config: retries while a peer is away, and a deadline on every call that ends."""
     config = [_method_config((), DEADLINE_SECONDS)]
@@ -85,9 +89,10 @@ def service_config() -> str:
     return json.dumps({"methodConfig": config})
 
 
-def channel_options() -> Sequence[tuple[str, Any]]:
+def channel_options(user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
     """The options of every channel."""
     return (
+        ("grpc.primary_user_agent", user_agent),
         ("grpc.service_config", service_config()),
         ("grpc.enable_retries", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
@@ -109,15 +114,15 @@ def credentials(tls_ca: str, tls_certificate: str = "", tls_key: str = "") -> gr
     """TLS from PEM files, or None for plaintext when no authority is named."""
     if not tls_ca:
         return None
-    read = functools.partial(_read_pem)
     return grpc.ssl_channel_credentials(
-        root_certificates=read(tls_ca),
-        private_key=read(tls_key) if tls_key else None,
-        certificate_chain=read(tls_certificate) if tls_certificate else None,
+        root_certificates=read_pem(tls_ca),
+        private_key=read_pem(tls_key) if tls_key else None,
+        certificate_chain=read_pem(tls_certificate) if tls_certificate else None,
     )
 
 
-def _read_pem(path: str) -> bytes:
+def read_pem(path: str) -> bytes:
+    """The bytes of a certificate or key file."""
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -138,12 +143,13 @@ def open_async_channel(
     tls_certificate: str = "",
     tls_key: str = "",
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    user_agent: str = "polytok",
 ) -> grpc.aio.Channel:
     """Opens a channel for asyncio stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
     if secure is None:
-        return grpc.aio.insecure_channel(address, options=channel_options(), interceptors=interceptors)
-    return grpc.aio.secure_channel(address, secure, options=channel_options(), interceptors=interceptors)
+        return grpc.aio.insecure_channel(address, options=channel_options(user_agent), interceptors=interceptors)
+    return grpc.aio.secure_channel(address, secure, options=channel_options(user_agent), interceptors=interceptors)
 
 
 CODES: dict[type[errors.PolytokError], grpc.StatusCode] = {

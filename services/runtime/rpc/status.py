@@ -2,6 +2,7 @@
 
 import secrets
 
+import grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -19,7 +20,10 @@ _MAX_VIOLATIONS = 10
 
 def to_status(error: BaseException) -> status_pb2.Status:
     """The status of an error of ours; any other is logged under an id, which is all that the caller learns."""
-    if not isinstance(error, errors.PolytokError):
+    if isinstance(error, grpc.RpcError):
+        # A call to another service failed; its words are the best there are.
+        error = transport.from_rpc_error(error)
+    elif not isinstance(error, errors.PolytokError):
         error = _internal(error)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
     if error.retryable != error.default_retryable:
