@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.runtime.jobs.model import Failure, Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
+from services.runtime.jobs.outbox import any_of
 from services.runtime.jobs.tables import JobTables
 
 _CLOCK = sa.func.clock_timestamp()
@@ -45,7 +46,7 @@ def job_of(row: sa.Row[Any]) -> Job:
 
 
 class Rows:
-    """Statements on the four tables."""
+    """Statements on jobs, tasks and attempts."""
 
     def __init__(self, tables: JobTables) -> None:
         self._jobs, self._tasks = tables.jobs, tables.tasks
@@ -237,17 +238,10 @@ class Rows:
         table = self._attempts
         await conn.execute(
             table.update()
-            .where(table.c.task_id == sa.any_(sa.literal(ids, sa.ARRAY(sa.Uuid))))
+            .where(table.c.task_id == any_of(ids))
             .where(table.c.outcome == Outcome.RUNNING.value)
             .values(outcome=Outcome.CANCELLED.value, ended_at=_CLOCK)
         )
-
-    async def clear_outbox(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drops the doorbells of a job, but for those that a relay is ringing: it drops them itself."""
-        tasks, outbox = self._tasks, self._outbox
-        free = sa.select(outbox.c.task_id, outbox.c.dispatch).join(tasks, tasks.c.id == outbox.c.task_id)
-        free = free.where(tasks.c.job_id == job_id).with_for_update(of=outbox, skip_locked=True)
-        await conn.execute(outbox.delete().where(sa.tuple_(outbox.c.task_id, outbox.c.dispatch).in_(free)))
 
     async def delete_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
         """Drops a job with its tasks and attempts."""
@@ -294,24 +288,6 @@ class Rows:
             table.c.state == TaskState.RUNNING.value, table.c.lease_expires_at <= _CLOCK
         )
         return (await conn.execute(query.order_by(table.c.lease_expires_at).limit(limit))).scalars().all()
-
-    async def silent(self, conn: AsyncConnection, limit: int) -> Sequence[sa.Row[uuid.UUID, str, int]]:
-        """Tasks that are due and have no doorbell in the outbox: id, kind and the number of the last dispatch."""
-        table = self._tasks
-        rung = sa.exists().where(self._outbox.c.task_id == table.c.id, self._outbox.c.dispatch == table.c.dispatch)
-        query = sa.select(table.c.id, table.c.kind, table.c.dispatch)
-        query = query.where(table.c.state == TaskState.READY.value, table.c.not_before <= _CLOCK, ~rung)
-        return (await conn.execute(query.order_by(table.c.not_before).limit(limit))).all()
-
-    async def ring_again(self, conn: AsyncConnection, task_id: uuid.UUID, dispatch: int) -> bool:
-        """Puts a task into the outbox again, unless it went on since its dispatch number `dispatch`."""
-        table = self._tasks
-        query = table.update().where(table.c.id == task_id, table.c.dispatch == dispatch)
-        query = query.where(table.c.state == TaskState.READY.value).values(dispatch=dispatch + 1)
-        rung = (await conn.execute(query)).rowcount == 1
-        if rung:
-            await conn.execute(self._outbox.insert().values(task_id=task_id, dispatch=dispatch + 1))
-        return rung
 
     async def _change(self, conn: AsyncConnection, task_id: uuid.UUID, **values: Any) -> None:
         await conn.execute(self._tasks.update().where(self._tasks.c.id == task_id).values(values))

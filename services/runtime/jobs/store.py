@@ -17,6 +17,7 @@ from polytok import errors
 from services.runtime import notifications
 from services.runtime.jobs import model
 from services.runtime.jobs.model import Failure, JobState, Outcome, TaskState
+from services.runtime.jobs.outbox import Outbox
 from services.runtime.jobs.rows import Held, Rows, job_of
 from services.runtime.jobs.tables import JobTables
 from services.runtime.settings import JobSettings
@@ -24,6 +25,7 @@ from services.runtime.telemetry import tracing
 
 CHANNEL = "jobs"
 """The Postgres channel that wakes relays: payload `dispatch`, or `stop:` and a job's id."""
+DISPATCH = "dispatch"
 STOP = "stop:"
 
 _LOST = Failure("WORKER_LOST", "The worker stopped answering while it held the task.", retryable=True)
@@ -38,6 +40,7 @@ class JobStore:
         self.tables = tables
         self.owner = owner
         self.rows = Rows(tables)
+        self.outbox = Outbox(tables)
         self._handlers = handlers
         self._settings = settings
         self._ttl = timedelta(seconds=settings.lease_ttl_seconds)
@@ -67,7 +70,7 @@ class JobStore:
         job = await self.rows.lock_job(conn, job_id)
         if job is None:
             return
-        await self.rows.clear_outbox(conn, job_id)
+        await self.outbox.clear(conn, job_id)
         await self.rows.delete_job(conn, job_id)
         if job.state == JobState.ACTIVE:
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
@@ -178,7 +181,7 @@ class JobStore:
             changes["resume_point"] = resume_point
         await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=True)
         await self.rows.put_back(conn, held.task, timedelta(0), changes)
-        await notifications.notify(conn, CHANNEL, "dispatch")
+        await self.wake_relay(conn)
 
     async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
         """Takes a task back if its lease ran out; tells whether it did."""
@@ -188,6 +191,10 @@ class JobStore:
         await self._fail(conn, held, _LOST, Outcome.LOST)
         return True
 
+    async def wake_relay(self, conn: AsyncConnection) -> None:
+        """Has the outbox looked into as soon as the transaction commits."""
+        await notifications.notify(conn, CHANNEL, DISPATCH)
+
     def _handler(self, job: Any) -> model.JobHandler:
         return self._handlers[job.kind]
 
@@ -195,7 +202,7 @@ class JobStore:
         self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[model.NewTask]
     ) -> None:
         await self.rows.insert_tasks(conn, job_id, stage, tasks, self._settings.max_attempts)
-        await notifications.notify(conn, CHANNEL, "dispatch")
+        await self.wake_relay(conn)
 
     async def _progressed(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
         row = await self.rows.job(conn, job_id)
@@ -224,7 +231,7 @@ class JobStore:
         await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
         if retry:
             await self.rows.put_back(conn, task, model.backoff(self._settings.backoff_seconds, task.attempts))
-            await notifications.notify(conn, CHANNEL, "dispatch")
+            await self.wake_relay(conn)
             return True
         if failure.retryable and task.max_attempts > 1:
             message = f"{failure.message} It was tried {task.attempts} times."
@@ -237,7 +244,7 @@ class JobStore:
         self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
     ) -> None:
         await self.rows.cancel_tasks(conn, job_id)
-        await self.rows.clear_outbox(conn, job_id)
+        await self.outbox.clear(conn, job_id)
         job = await self.rows.end_job(conn, job_id, state, failure)
         await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
         if failure is None:

@@ -1,0 +1,11 @@
+"""What the job library counts."""
+
+from services.runtime.telemetry import metrics
+
+rung = metrics.counter("jobs_rung", "Doorbells put on the queue")
+rung_again = metrics.counter("jobs_rung_again", "Tasks whose doorbell was lost and rung again")
+leases_expired = metrics.counter("jobs_leases_expired", "Leases that ran out without a word from the worker")
+advisories = metrics.counter("jobs_advisories", "What JetStream told about the queue", ("what",))
+garbage = metrics.counter("worker_garbage", "Messages on the queue that no service of ours wrote")
+attempts = metrics.histogram("worker_attempt_seconds", "Time an attempt took, by how it ended", ("kind", "outcome"))
+children = metrics.counter("worker_children", "Child processes started")
