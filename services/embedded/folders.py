@@ -10,21 +10,30 @@ from services.embedded import guard
 def make_private(folder: pathlib.Path) -> pathlib.Path:
     """Creates `folder`, readable by its owner alone, and returns it.
 
-    When root runs us its owner is the unprivileged user that the servers run as. A folder that is there keeps its
+    When root runs us its owner is the unprivileged user that the servers run as. A folder of another user keeps its
     owner: `guard` runs the server as that user, so a home made by an ordinary user works for root too.
     """
-    if folder.exists():
-        owner = folder.stat().st_uid
-        if os.geteuid() not in (0, owner):
-            raise errors.FailedPrecondition(
-                f"{folder} belongs to user {owner}, not to you (user {os.geteuid()}). Start Polytok as the user who "
-                "made it, or choose another POLYTOK_HOME.",
-            )
-        return folder
-    folder.mkdir(mode=0o700, parents=True)
-    if os.geteuid() == 0:
-        os.chown(folder, guard.NOBODY, guard.NOBODY)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = folder.stat().st_uid
+    if os.geteuid() not in (0, owner):
+        raise errors.FailedPrecondition(
+            f"{folder} belongs to user {owner}, not to you (user {os.geteuid()}). Start Polytok as the user who "
+            "made it, or choose another POLYTOK_HOME.",
+        )
+    if owner == 0:
+        _give_to_nobody(folder)
     return folder
+
+
+def _give_to_nobody(folder: pathlib.Path) -> None:
+    try:
+        os.chown(folder, guard.NOBODY, guard.NOBODY)
+    except OSError as error:  # a user namespace that knows root alone, or a file system without owners
+        raise errors.FailedPrecondition(
+            f"Postgres does not run as root, and this system does not let root give {folder} to another user "
+            f"({error.strerror}). Start Polytok as an ordinary user, or choose another POLYTOK_HOME."
+        ) from error
+    folder.chmod(0o700)
 
 
 def write_private(path: pathlib.Path, text: str) -> None:

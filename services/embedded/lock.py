@@ -14,6 +14,14 @@ from polytok import errors
 
 _WAIT_SECONDS = 30.0
 
+_RUNS = (
+    "A Polytok stack already runs on {home} (process {pid}). Use that one, stop it with Ctrl-C or `kill {pid}`, or "
+    "start this one on another folder with POLYTOK_HOME or --home."
+)
+_REMAINS = (
+    "Processes of a Polytok stack that was killed still run on {home}. End them first: `fuser {lock}` lists them."
+)
+
 
 class AlreadyRunning(errors.FailedPrecondition):
     """Another stack runs on this home."""
@@ -29,13 +37,11 @@ def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
     deadline = time.monotonic() + _WAIT_SECONDS
     while not _try(descriptor):
         holder = os.pread(descriptor, 64, 0).decode()
-        if _is_alive(holder) or time.monotonic() > deadline:
+        alive = _is_alive(holder)
+        if alive or time.monotonic() > deadline:
             os.close(descriptor)
-            pid = holder.partition(" ")[0] or "unknown"
-            raise AlreadyRunning(
-                f"A Polytok stack already runs on {path.parent} (process {pid}). Use that one, stop it with Ctrl-C or "
-                f"`kill {pid}`, or start this one on another folder with POLYTOK_HOME or --home."
-            )
+            pid = holder.partition(" ")[0]
+            raise AlreadyRunning((_RUNS if alive else _REMAINS).format(home=path.parent, pid=pid, lock=path))
         if not told:
             waiting()
             told = True

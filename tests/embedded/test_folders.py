@@ -1,0 +1,42 @@
+"""Private folders and files of the servers."""
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from services.embedded import folders, guard
+from tests.support import processes
+
+
+def test_a_new_folder_is_its_owners_alone(tmp_path: pathlib.Path) -> None:
+    made = folders.make_private(tmp_path / "a" / "b")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert made.stat().st_uid == (guard.NOBODY if os.geteuid() == 0 else os.geteuid())
+
+
+def test_a_file_is_private_from_the_start_and_belongs_to_the_folders_owner(tmp_path: pathlib.Path) -> None:
+    folder = folders.make_private(tmp_path / "private")
+    folders.write_private(folder / "secret", "one")
+    folders.write_private(folder / "secret", "two")
+    found = folder / "secret"
+    assert found.read_text() == "two"
+    assert stat.S_IMODE(found.stat().st_mode) == 0o600
+    assert found.stat().st_uid == folder.stat().st_uid
+    assert [path.name for path in folder.iterdir()] == ["secret"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; run the tests as root too")
+def test_a_folder_of_another_user_is_refused(tmp_path: pathlib.Path) -> None:
+    folder = folders.make_private(tmp_path / "private")
+    script = (
+        f"import pathlib; from services.embedded import folders; folders.make_private(pathlib.Path({str(folder)!r}))"
+    )
+    done = subprocess.run(
+        [*processes.as_user(12321), sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"{folder} belongs to user {guard.NOBODY}, not to you (user 12321)" in done.stderr
