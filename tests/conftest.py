@@ -14,11 +14,12 @@ import pytest
 
 from services.embedded import nats as nats_servers
 from services.embedded.postgres import Postgres
-from tests.support import databases, servers
+from tests.support import databases, servers, stacks
 
 if TYPE_CHECKING:
     import nats.aio.client
 
+    from services.runtime import database as runtime_database
     from services.runtime import settings
     from services.runtime import storage as storages
 
@@ -50,6 +51,33 @@ async def database_settings(postgres: Postgres) -> AsyncIterator[settings.Databa
         yield settings.DatabaseSettings(url=url)
 
 
+@pytest.fixture(scope="session")
+def migrated_template(postgres: Postgres) -> str:
+    """The name of a database that the catalog's migrations have made, for copying."""
+    return databases.migrated(postgres)
+
+
+@pytest.fixture
+async def migrated_database_settings(
+    postgres: Postgres, migrated_template: str
+) -> AsyncIterator[settings.DatabaseSettings]:
+    """A database of the test's own with the catalog's schema."""
+    from services.runtime import settings
+
+    async with databases.fresh(postgres, template=migrated_template) as url:
+        yield settings.DatabaseSettings(url=url)
+
+
+@pytest.fixture
+async def database(migrated_database_settings: settings.DatabaseSettings) -> AsyncIterator[runtime_database.Database]:
+    """An open database of the test's own with the catalog's schema."""
+    from services.runtime import database as runtime_database
+
+    opened = runtime_database.open_database(migrated_database_settings)
+    yield opened
+    await opened.close()
+
+
 @pytest.fixture
 def messaging_settings(nats_server: nats_servers.Nats) -> settings.MessagingSettings:
     """The NATS server with a namespace of the test's own."""
@@ -74,6 +102,13 @@ def storage(tmp_path: pathlib.Path) -> storages.Storage:
     from services.runtime import storage as storages
 
     return storages.Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[stacks.Stack]:
+    """A whole embedded stack for the session, started as a user starts it."""
+    with stacks.new_home() as home, stacks.started(home) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -76,4 +76,4 @@ class Home:
 def default() -> pathlib.Path:
     """POLYTOK_HOME, else the folder for data of this user."""
     named = os.environ.get("POLYTOK_HOME")
-    return pathlib.Path(named) if named else platformdirs.user_data_path("polytok")
+    return pathlib.Path(named).expanduser() if named else platformdirs.user_data_path("polytok")

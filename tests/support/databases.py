@@ -1,6 +1,11 @@
 """Databases of the test server: made for one test, dropped after it."""
 
+import asyncio
+import concurrent.futures
 import contextlib
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
 
@@ -33,3 +38,16 @@ async def fresh(server: Postgres, *, template: str = "template0") -> AsyncIterat
         yield url_of(server, name)
     finally:
         await execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def migrated(server: Postgres) -> str:
+    """Makes a database with the catalog's schema, by the command that a user runs, and returns its name."""
+    name = f"migrated_{uuid.uuid4().hex}"
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this thread's event loop is pytest's
+        thread.submit(asyncio.run, execute(server, f'CREATE DATABASE "{name}"')).result()
+    subprocess.run(
+        [sys.executable, "-m", "services.catalog", "migrate", "up"],
+        env={**os.environ, "POLYTOK_DATABASE_URL": url_of(server, name)},
+        check=True,
+    )
+    return name

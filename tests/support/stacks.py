@@ -1,0 +1,85 @@
+"""Whole embedded stacks for tests, as a user starts them."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from services.embedded import guard
+from tests.support.servers import await_condition
+
+STOP_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A stack that is ready."""
+
+    home: pathlib.Path
+    process: subprocess.Popen[bytes]
+    output: pathlib.Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the stack tells about itself."""
+        found: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
+        return found
+
+    @property
+    def catalog_address(self) -> str:
+        """host:port of the catalog."""
+        return str(self.facts["catalog_address"])
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which clients and the command line find this stack."""
+        return {**os.environ, "POLYTOK_HOME": str(self.home), "POLYTOK_CATALOG_ADDRESS": self.catalog_address}
+
+
+@contextlib.contextmanager
+def new_home() -> Iterator[pathlib.Path]:
+    """A home that does not exist yet; it is removed afterwards."""
+    parent = pathlib.Path(tempfile.mkdtemp(prefix="polytok-test-"))
+    parent.chmod(0o711)
+    try:
+        yield parent / "home"
+    finally:
+        shutil.rmtree(parent)
+
+
+@contextlib.contextmanager
+def started(
+    home: pathlib.Path,
+    *,
+    workers: int = 1,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    await_ready: bool = True,
+) -> Iterator[Stack]:
+    """Starts a stack; yields it once it is ready, and stops it at the end unless the test has."""
+    output = home.parent / "output.log"
+    arguments = ["-m", "services.embedded", "up", "--home", str(home), "--workers", str(workers)]
+    command = guard.command([sys.executable, *arguments], on_parent_death=signal.SIGTERM)
+    with output.open("ab") as log:
+        process = subprocess.Popen(
+            [*prefix, *command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    stack = Stack(home, process, output)
+    try:
+        if await_ready:
+            await_condition(lambda: (home / "stack.json").exists() or process.poll() is not None, "the stack is ready")
+            if process.poll() is not None:
+                raise AssertionError(f"the stack ended with {process.returncode}: {output.read_text()}")
+        yield stack
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(STOP_SECONDS)
