@@ -146,12 +146,21 @@ def _short(enum_name: str) -> str:
     return enum_name.split("_", 1)[1]
 
 
-def require_rows(dataset: records.Dataset, shards: Sequence[records.Shard]) -> None:
-    """Refuses a dataset with nothing to tokenize."""
-    if dataset.num_samples == 0 or not shards:
-        raise errors.FailedPrecondition(
-            f"{dataset.resource} has no rows, so there is nothing to tokenize; "
-            f"delete it and add it again from a source that has some.",
-            reason="SOURCE_EMPTY",
-            metadata={"resource": dataset.resource},
-        )
+def no_rows(dataset: records.Dataset) -> errors.FailedPrecondition:
+    """Tells that there is nothing to tokenize."""
+    return errors.FailedPrecondition(
+        f"{dataset.resource} has no rows, so there is nothing to tokenize; "
+        "delete it and add it again from a source that has some.",
+        reason="SOURCE_EMPTY",
+        metadata={"resource": dataset.resource},
+    )
+
+
+def exists(resource: str, differing: Sequence[str]) -> errors.AlreadyExists:
+    """Tells that a tokenization exists and was made in another way."""
+    what = "; ".join(differing)
+    return errors.AlreadyExists(
+        f"{resource} exists with {what}. Give this one a variant of its own (`--variant NAME`), "
+        "or delete the other first.",
+        metadata={"resource": resource, "differs": what[:1000]},
+    )

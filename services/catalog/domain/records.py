@@ -86,6 +86,11 @@ class Model:
         return etag(self.id, self.updated_at)
 
     @property
+    def progress(self) -> float:
+        """Percent done, of which an inspection knows two."""
+        return 100.0 if self.status == "READY" else 0.0
+
+    @property
     def tokenizer_source(self) -> tuple[str, str]:
         """Repository and revision that its tokenizer is read from; a tokenizer of its own has no revision."""
         return (self.tokenizer_repo_id, "") if self.tokenizer_repo_id else (self.repo_id, self.revision)

@@ -1,6 +1,7 @@
 """Sources of datasets and models: what may be asked for, and how two of them differ."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
@@ -47,6 +48,12 @@ def _check_absolute(field: str, uri: str) -> None:
 
 def _invalid(field: str, description: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
+
+
+def flat(source: Mapping[str, Any]) -> dict[str, object]:
+    """A dataset's source as fields, so that two of them can be told apart field by field."""
+    ((kind, fields),) = source.items()
+    return {"source": kind, **fields}
 
 
 def differences(existing: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:

@@ -56,6 +56,11 @@ class Lifecycle:
             )
 
 
+def shown_progress(percent: float) -> float:
+    """Progress of a job that is at it: all its tasks may be done, yet it is not published."""
+    return min(percent, 99.0)
+
+
 _ORDER = ("PENDING", "QUEUED", "DOWNLOADING", "PROCESSING", "READY", "ERROR", "CANCELLED")
 
 

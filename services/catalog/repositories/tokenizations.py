@@ -1,10 +1,13 @@
 """Rows of tokenizations, of their files and of who holds them."""
 
+import functools
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -75,6 +78,39 @@ async def by_id(
     return _record(row) if row else None
 
 
+async def resolve(
+    conn: AsyncConnection, asked: Collection[names.TokenizationName]
+) -> dict[names.TokenizationName, records.Tokenization]:
+    """Reads many tokenizations by name, in one statement for all names that are written alike."""
+    alike: defaultdict[tuple[bool, bool], list[names.TokenizationName]] = defaultdict(list)
+    for name in asked:
+        alike[names.dataset_uid(name.dataset) is not None, names.is_model_uid(name.model)].append(name)
+    found = {}
+    for (by_dataset_uid, by_model_uid), group in alike.items():
+        statement = _resolving(by_dataset_uid, by_model_uid)
+        columns = {field: [getattr(name, field) for name in group] for field in names.TokenizationName._fields}
+        for row in await conn.execute(statement, {f"{field}s": column for field, column in columns.items()}):
+            fields = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
+            name = names.TokenizationName(*(fields.pop(f"asked_{field}") for field in names.TokenizationName._fields))
+            found[name] = records.Tokenization(**fields)
+    return found
+
+
+@functools.cache
+def _resolving(by_dataset_uid: bool, by_model_uid: bool) -> sa.Select[Any]:
+    lists = (sa.bindparam(f"{field}s", type_=pg.ARRAY(sa.Text)) for field in names.TokenizationName._fields)
+    asked = sa.func.unnest(*lists).table_valued("dataset", "model", "variant", name="asked").render_derived()
+    is_dataset = (
+        tables.datasets.c.id == sa.cast(asked.c.dataset, pg.UUID)
+        if by_dataset_uid
+        else tables.datasets.c.name == asked.c.dataset
+    )
+    is_model = (tables.models.c.id if by_model_uid else tables.models.c.name) == asked.c.model
+    return _select.add_columns(
+        *(asked.c[field].label(f"asked_{field}") for field in names.TokenizationName._fields)
+    ).where(is_dataset, is_model, _table.c.variant == asked.c.variant)
+
+
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenization | None:
     """Reads and locks the tokenization that a job makes; None if it has another job by now, or is gone."""
     statement = statements.locked(_select.where(_table.c.job_id == job_id), statements.Lock.CHANGE, _table)
@@ -135,12 +171,11 @@ async def delete(conn: AsyncConnection, uid: str) -> None:
     await conn.execute(_table.delete().where(_table.c.id == uid))
 
 
-async def holders(conn: AsyncConnection, uids: Collection[str]) -> list[str]:
-    """Who reads one of these tokenizations right now."""
+async def holders(conn: AsyncConnection, uid: str) -> list[str]:
+    """Who reads a tokenization right now."""
     statement = (
         sa.select(_holds.c.holder)
-        .where(_holds.c.tokenization_id.in_(sorted(uids)), _holds.c.expires_at > sa.func.clock_timestamp())
-        .distinct()
+        .where(_holds.c.tokenization_id == uid, _holds.c.expires_at > sa.func.clock_timestamp())
         .order_by(_holds.c.holder)
     )
     return list((await conn.execute(statement)).scalars())

@@ -1,0 +1,126 @@
+"""Jobs of kind `dataset.ingest`: plan the source, read its parts, publish the shards."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf import json_format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog import changes
+from services.catalog.domain import records, states
+from services.catalog.handlers import packing, publication
+from services.catalog.repositories import datasets
+from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.storage import Storage
+
+KIND = "dataset.ingest"
+
+
+def first_tasks(dataset: records.Dataset) -> list[NewTask]:
+    """The tasks that a job begins with."""
+    source = json_format.ParseDict(dict(dataset.source), datasets_pb2.DatasetSource())
+    return [NewTask(kind="ingest.plan", payload=packing.pack(tasks_pb2.PlanIngestTask(source=source)))]
+
+
+class DatasetIngestion:
+    """Brings a dataset from PENDING through DOWNLOADING and PROCESSING to READY, ERROR or CANCELLED."""
+
+    def __init__(self, storage: Storage, shard_bytes: int) -> None:
+        self._storage = storage
+        self._shard_bytes = shard_bytes
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """The source is being looked at."""
+        await self._change(conn, job, status="DOWNLOADING")
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """Plan, then read, then publish."""
+        dataset = await datasets.of_job(conn, job.id)
+        if dataset is None or results[0].kind == "ingest.publish":
+            return []
+        if results[0].kind == "ingest.plan":
+            (plan,) = packing.unpack(results, tasks_pb2.PlanIngestResult)
+            await self._change(conn, job, status="PROCESSING")
+            return self._reading(dataset, plan)
+        parts = packing.unpack(results, tasks_pb2.ReadPartResult)
+        publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
+        return [NewTask(kind="ingest.publish", payload=packing.pack(publishing))]
+
+    def _reading(self, dataset: records.Dataset, plan: tasks_pb2.PlanIngestResult) -> list[NewTask]:
+        if not plan.parts:
+            raise errors.FailedPrecondition(
+                f"The source of {dataset.resource} holds nothing to read.", reason="SOURCE_EMPTY"
+            )
+        sizes = [part.file.size_bytes for part in plan.parts]
+        known = all(sizes)
+        return [
+            NewTask(
+                kind="ingest.read",
+                payload=packing.pack(
+                    tasks_pb2.ReadPartTask(
+                        part=part, raw_key=dataset.raw_path, ordinal=ordinal, shard_bytes=self._shard_bytes
+                    )
+                ),
+                ordinal=ordinal,
+                weight=size if known else 1,
+            )
+            for ordinal, (part, size) in enumerate(zip(plan.parts, sizes, strict=True))
+        ]
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Publishes the shards."""
+        dataset = await datasets.of_job(conn, job.id)
+        if dataset is None:
+            return
+        (found,) = packing.unpack(results, tasks_pb2.PublishDatasetResult)
+        publication.check_inside(dataset.raw_path, [shard.key for shard in found.shards])
+        await publication.publish(self._storage, dataset.raw_path, found.staged_files)
+        shards = [
+            records.Shard(shard.key, shard.num_rows, shard.size_bytes, shard.sha256, shard.text_bytes)
+            for shard in found.shards
+        ]
+        await datasets.replace_shards(conn, dataset.id, shards)
+        await self._change(
+            conn,
+            job,
+            status="READY",
+            progress=100.0,
+            num_samples=found.num_rows,
+            size_bytes=found.size_bytes,
+            num_shards=len(shards),
+            columns=[{"name": column.name, "type": column.type} for column in found.columns],
+            features=json.loads(found.features_json or "{}"),
+            fingerprint=found.fingerprint,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why on the dataset."""
+        await self._change(
+            conn,
+            job,
+            status="ERROR",
+            error_reason=failure.reason,
+            error_message=failure.message,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Marks the dataset."""
+        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Shows how much was read; looking at the source does not count."""
+        await datasets.progress(conn, job.id, "PROCESSING", states.shown_progress(percent))
+
+    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        dataset = await datasets.of_job(conn, job.id)
+        if dataset is not None:
+            await datasets.update(conn, dataset.id, **values)
+            await changes.tell(conn, dataset.id)

@@ -1,0 +1,81 @@
+"""Jobs of kind `model.inspect`: a worker reads the model's tokenizer and configuration."""
+
+from collections.abc import Sequence
+
+from google.protobuf import json_format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog import changes
+from services.catalog.domain import records
+from services.catalog.handlers import packing
+from services.catalog.repositories import models
+from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+
+KIND = "model.inspect"
+
+
+def first_tasks(model: records.Model) -> list[NewTask]:
+    """The tasks that a job begins with."""
+    repo_id, revision = model.tokenizer_source
+    task = tasks_pb2.InspectModelTask(
+        tokenizer=tasks_pb2.TokenizerReference(repo_id=repo_id, revision=revision),
+        repo_id=model.repo_id,
+        revision=model.revision,
+    )
+    return [NewTask(kind="model.inspect", payload=packing.pack(task))]
+
+
+class ModelInspection:
+    """Brings a model from PENDING to READY or ERROR."""
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """Nothing to tell: a model has no state between."""
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """There is one stage."""
+        return []
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Writes down what was found."""
+        model = await models.of_job(conn, job.id)
+        if model is None:
+            return
+        (found,) = packing.unpack(results, tasks_pb2.InspectModelResult)
+        await models.update(
+            conn,
+            model.id,
+            status="READY",
+            tokenizer_fingerprint=found.tokenizer_fingerprint,
+            tokenizer_class=found.tokenizer_class,
+            vocab_size=found.vocab_size,
+            special_tokens=[
+                json_format.MessageToDict(
+                    token, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                )
+                for token in found.special_tokens
+            ],
+            architecture=found.architecture,
+            d_model=found.d_model,
+            n_layers=found.n_layers,
+            context_length=found.context_length,
+        )
+        await changes.tell(conn, model.id)
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why on the model."""
+        model = await models.of_job(conn, job.id)
+        if model is not None:
+            await models.update(
+                conn, model.id, status="ERROR", error_reason=failure.reason, error_message=failure.message
+            )
+            await changes.tell(conn, model.id)
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Only a deletion cancels an inspection."""
+        await self.failed(conn, job, Failure("CANCELLED", "The inspection was cancelled.", retryable=False))
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """A model shows no progress."""

@@ -1,0 +1,143 @@
+"""Jobs of kind `tokenization`: a task a raw shard, then one that publishes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf import json_format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog import changes, messages
+from services.catalog.domain import records, states
+from services.catalog.handlers import packing, publication
+from services.catalog.repositories import datasets, tokenizations
+from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.storage import Storage
+
+KIND = "tokenization"
+_IN_COLUMNS = ("num_tokens", "num_sequences", "avg_seq_length")
+
+
+def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Shard]) -> list[NewTask]:
+    """The tasks that a job begins with: one a shard, weighed by its text."""
+    tokenizer = _tokenizer(tokenization)
+    parameters = messages.parameters(tokenization)
+    return [
+        NewTask(
+            kind="tokenize.shard",
+            payload=packing.pack(
+                tasks_pb2.TokenizeShardTask(
+                    shard=catalog_tasks_pb2.RawShard(
+                        key=shard.key,
+                        num_rows=shard.num_rows,
+                        size_bytes=shard.size_bytes,
+                        sha256=shard.sha256,
+                        text_bytes=shard.text_bytes,
+                    ),
+                    tokenizer=tokenizer,
+                    parameters=parameters,
+                    tokenized_key=tokenization.tokenized_path,
+                    ordinal=ordinal,
+                    count=len(shards),
+                )
+            ),
+            ordinal=ordinal,
+            weight=max(1, shard.text_bytes),
+        )
+        for ordinal, shard in enumerate(shards)
+    ]
+
+
+def _tokenizer(tokenization: records.Tokenization) -> tasks_pb2.TokenizerReference:
+    return tasks_pb2.TokenizerReference(
+        repo_id=tokenization.tokenizer_repo_id,
+        revision=tokenization.tokenizer_revision,
+        fingerprint=tokenization.tokenizer_fingerprint,
+    )
+
+
+class Tokenizing:
+    """Brings a tokenization from QUEUED through PROCESSING to READY, ERROR or CANCELLED; its dataset stays as it is."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """A worker has begun."""
+        await self._change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """Shards, then publish."""
+        tokenization = await tokenizations.of_job(conn, job.id)
+        if tokenization is None or results[0].kind == "tokenize.publish":
+            return []
+        shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
+        files = [file for shard in shards for file in shard.files]
+        publication.check_inside(tokenization.tokenized_path, [file.key for file in files])
+        # Readers see them once the record is READY.
+        await tokenizations.replace_files(
+            conn,
+            tokenization.id,
+            [records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for file in files],
+        )
+        dataset = await datasets.get(conn, str(tokenization.dataset_id))
+        publishing = tasks_pb2.PublishTokenizationTask(
+            name=tokenization.resource,
+            tokenized_key=tokenization.tokenized_path,
+            shards=shards,
+            tokenizer=_tokenizer(tokenization),
+            parameters=messages.parameters(tokenization),
+            vocab_size=tokenization.vocab_size,
+            dataset_fingerprint=dataset.fingerprint,
+        )
+        return [NewTask(kind="tokenize.publish", payload=packing.pack(publishing))]
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Publishes the files."""
+        tokenization = await tokenizations.of_job(conn, job.id)
+        if tokenization is None:
+            return
+        (found,) = packing.unpack(results, tasks_pb2.PublishTokenizationResult)
+        await publication.publish(self._storage, tokenization.tokenized_path, found.staged_files)
+        statistics = json_format.MessageToDict(found.statistics, preserving_proto_field_name=True)
+        await self._change(
+            conn,
+            job,
+            status="READY",
+            progress=100.0,
+            num_tokens=found.statistics.num_tokens,
+            num_sequences=found.statistics.num_sequences,
+            avg_seq_length=found.statistics.avg_seq_length,
+            statistics={field: value for field, value in statistics.items() if field not in _IN_COLUMNS},
+            manifest_digest=found.manifest_digest,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why on the tokenization, and nowhere else."""
+        await self._change(
+            conn,
+            job,
+            status="ERROR",
+            error_reason=failure.reason,
+            error_message=failure.message,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Marks the tokenization."""
+        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Shows how much text is done."""
+        await tokenizations.progress(conn, job.id, states.shown_progress(percent))
+
+    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        tokenization = await tokenizations.of_job(conn, job.id)
+        if tokenization is not None:
+            await tokenizations.update(conn, tokenization.id, **values)
+            await changes.tell(conn, tokenization.id)

@@ -1,0 +1,119 @@
+"""From records to the messages of `polytok.catalog.v1`."""
+
+from datetime import datetime
+
+from google.protobuf import json_format, timestamp_pb2
+
+from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
+from services.catalog.domain import records
+from services.runtime.storage import Storage
+
+
+def dataset(record: records.Dataset, storage: Storage) -> datasets_pb2.Dataset:
+    """The message of a dataset."""
+    return datasets_pb2.Dataset(
+        name=record.resource,
+        uid=str(record.id),
+        source=json_format.ParseDict(dict(record.source), datasets_pb2.DatasetSource()),
+        state=datasets_pb2.Dataset.State.Value(f"STATE_{record.status}"),
+        progress=record.progress,
+        raw_path=storage.uri(record.raw_path),
+        num_samples=record.num_samples,
+        size_bytes=record.size_bytes,
+        num_shards=record.num_shards,
+        columns=[datasets_pb2.Column(name=column["name"], type=column["type"]) for column in record.columns],
+        fingerprint=record.fingerprint,
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+        metadata=record.metadata,
+        create_time=_timestamp(record.created_at),
+        update_time=_timestamp(record.updated_at),
+        complete_time=_timestamp(record.completed_at),
+        etag=record.etag,
+        job=str(record.job_id or ""),
+    )
+
+
+def model(record: records.Model) -> models_pb2.Model:
+    """The message of a model."""
+    return models_pb2.Model(
+        name=record.resource,
+        uid=record.id,
+        repo_id=record.repo_id,
+        revision=record.revision,
+        tokenizer_repo_id=record.tokenizer_repo_id,
+        state=models_pb2.Model.State.Value(f"STATE_{record.status}"),
+        tokenizer_fingerprint=record.tokenizer_fingerprint,
+        tokenizer_class=record.tokenizer_class,
+        vocab_size=record.vocab_size,
+        special_tokens=[
+            models_pb2.SpecialToken(role=token["role"], text=token["text"], id=token["id"])
+            for token in record.special_tokens
+        ],
+        architecture=record.architecture,
+        d_model=record.d_model,
+        n_layers=record.n_layers,
+        context_length=record.context_length,
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+        metadata=record.metadata,
+        create_time=_timestamp(record.created_at),
+        update_time=_timestamp(record.updated_at),
+        etag=record.etag,
+        job=str(record.job_id or ""),
+    )
+
+
+def tokenization(record: records.Tokenization, storage: Storage) -> tokenizations_pb2.Tokenization:
+    """The message of a tokenization."""
+    return tokenizations_pb2.Tokenization(
+        name=record.resource,
+        uid=record.id,
+        dataset=f"datasets/{record.dataset_name}",
+        model=f"models/{record.model_name}",
+        variant=record.variant,
+        parameters=parameters(record),
+        state=tokenizations_pb2.Tokenization.State.Value(f"STATE_{record.status}"),
+        progress=record.progress,
+        tokenizer_repo_id=record.tokenizer_repo_id,
+        tokenizer_fingerprint=record.tokenizer_fingerprint,
+        tokenized_path=storage.uri(record.tokenized_path),
+        vocab_size=record.vocab_size,
+        statistics=_statistics(record),
+        manifest_digest=record.manifest_digest,
+        job=str(record.job_id or ""),
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+        create_time=_timestamp(record.created_at),
+        update_time=_timestamp(record.updated_at),
+        start_time=_timestamp(record.started_at),
+        complete_time=_timestamp(record.completed_at),
+        etag=record.etag,
+    )
+
+
+def parameters(record: records.Tokenization) -> tokenizations_pb2.TokenizationParameters:
+    """The parameters of a tokenization."""
+    return json_format.ParseDict(
+        dict(record.parameters), tokenizations_pb2.TokenizationParameters(), ignore_unknown_fields=True
+    )
+
+
+def _statistics(record: records.Tokenization) -> tokenizations_pb2.TokenizationStatistics | None:
+    if record.status != "READY":
+        return None
+    statistics = json_format.ParseDict(
+        dict(record.statistics), tokenizations_pb2.TokenizationStatistics(), ignore_unknown_fields=True
+    )
+    statistics.num_tokens = record.num_tokens
+    statistics.num_sequences = record.num_sequences
+    statistics.avg_seq_length = record.avg_seq_length
+    return statistics
+
+
+def _timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,77 @@
+"""The frame of every call that changes something: one transaction, request id, and what follows the commit."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import sqlalchemy as sa
+from google.protobuf.message import Message
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from services.catalog import requests
+from services.runtime.database import Database
+from services.runtime.telemetry import logging
+
+_log = logging.get(__name__)
+
+_TRIES = 4
+# Postgres picks a victim among transactions that wait for each other; the same one goes through when repeated.
+_LOST_RACES = frozenset({"40001", "40P01"})
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+@dataclass
+class Unit:
+    """One transaction, and what to do once it has committed."""
+
+    conn: AsyncConnection
+    after_commit: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+
+
+async def run(
+    database: Database,
+    method: str,
+    request: Message,
+    answer_type: type[Answer],
+    act: Callable[[Unit], Awaitable[Answer]],
+) -> Answer:
+    """Runs a change, again if it lost a race, and then what it asked for after the commit."""
+    for left in reversed(range(_TRIES)):
+        try:
+            unit, answer = await _attempt(database, method, request, answer_type, act)
+        except errors.Unavailable as error:
+            if not left or not _lost_race(error):
+                raise
+        else:
+            await _follow_up(unit)
+            return answer
+    raise AssertionError("unreachable")
+
+
+async def _attempt(
+    database: Database,
+    method: str,
+    request: Message,
+    answer_type: type[Answer],
+    act: Callable[[Unit], Awaitable[Answer]],
+) -> tuple[Unit, Answer]:
+    async with database.transaction() as conn:
+        unit = Unit(conn)
+        answer = await requests.once(conn, method, request, answer_type, lambda: act(unit))
+    return unit, answer
+
+
+def _lost_race(error: errors.Unavailable) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, sa.exc.DBAPIError) and getattr(cause.orig, "sqlstate", None) in _LOST_RACES
+
+
+async def _follow_up(unit: Unit) -> None:
+    for each in unit.after_commit:
+        try:
+            await each()
+        except errors.PolytokError as error:
+            # The change is committed and the caller is told so; the sweeper does what is left.
+            _log.warning("clean-up put off", error=error.message)

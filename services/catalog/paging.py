@@ -1,0 +1,86 @@
+"""Page sizes and page tokens (AIP-158)."""
+
+import base64
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from polytok import errors
+from services.catalog.repositories import statements
+
+DEFAULT_SIZE = 100
+MAX_SIZE = 1000
+
+
+class _Request(Protocol):
+    @property
+    def page_size(self) -> int: ...
+
+    @property
+    def page_token(self) -> str: ...
+
+
+class _Listed(Protocol):
+    @property
+    def id(self) -> Any: ...
+
+    @property
+    def created_at(self) -> datetime: ...
+
+
+Record = TypeVar("Record", bound=_Listed)
+
+
+def size(request: _Request) -> int:
+    """How many records the page has at most."""
+    return min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
+
+
+def after(request: _Request, read_id: Callable[[str], Any]) -> statements.Place | None:
+    """The place that the page begins after; None begins at the newest."""
+    if not request.page_token:
+        return None
+    try:
+        digest, created_at, identifier = json.loads(base64.urlsafe_b64decode(request.page_token.encode("ascii")))
+        place = statements.Place(datetime.fromisoformat(created_at), read_id(identifier))
+    except (ValueError, TypeError, AttributeError):
+        raise _wrong("is none that a list gave; take next_page_token as it is.") from None
+    if digest != _digest(request):
+        raise _wrong("belongs to a list with other filters; begin that list again without a token.")
+    return place
+
+
+def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
+    """Takes the page out of what was found (one more than fits, if there is one), and the next page's token."""
+    limit = size(request)
+    if len(found) <= limit:
+        return found, ""
+    last = found[limit - 1]
+    token = json.dumps([_digest(request), last.created_at.isoformat(), str(last.id)])
+    return found[:limit], base64.urlsafe_b64encode(token.encode()).decode()
+
+
+def read_uuid(text: str) -> uuid.UUID:
+    """Reads the id of a dataset in a token."""
+    return uuid.UUID(text)
+
+
+def _digest(request: Any) -> str:
+    # A token is good for the list that it came from: everything counts but the place in it.
+    assert isinstance(request, Message)
+    filters = type(request)()
+    filters.CopyFrom(request)
+    filters.ClearField("page_token")
+    filters.ClearField("page_size")
+    return hashlib.sha256(filters.SerializeToString(deterministic=True)).hexdigest()[:8]
+
+
+def _wrong(description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        f"page_token {description}", violations=[errors.FieldViolation("page_token", description)]
+    )

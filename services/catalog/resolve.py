@@ -1,0 +1,78 @@
+"""ResolveTokenization: calls that come while a query runs are answered together by the next one."""
+
+import asyncio
+from collections import OrderedDict
+
+from polytok.catalog.v1 import tokenizations_pb2
+from services.catalog import messages
+from services.catalog.domain import names, records, states
+from services.catalog.repositories import tokenizations
+from services.runtime.database import Database
+from services.runtime.storage import Storage
+
+_CACHED = 4096
+
+_Name = names.TokenizationName
+_Answer = tokenizations_pb2.ResolveTokenizationResponse
+
+
+class Resolver:
+    """Finds READY tokenizations. Each answer was read from the database after its call came in."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+        self._waiting: dict[_Name, asyncio.Future[records.Tokenization | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+        # A message costs more to make than to keep; the etag tells when it is out of date.
+        self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
+
+    async def resolve(self, name: _Name) -> _Answer:
+        """Gives the published tokenization of that name."""
+        record = await self._read(name)
+        if record is None:
+            async with self._database.connection() as conn:
+                raise await tokenizations.not_found(conn, name)
+        if record.status != "READY":
+            states.TOKENIZATION.require_ready(
+                record.resource, f"{record.dataset_name} {record.model_name}", record.status, record.error_message
+            )
+        return self._answer(record)
+
+    async def _read(self, name: _Name) -> records.Tokenization | None:
+        future = self._waiting.get(name)
+        if future is None:
+            future = self._waiting[name] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_waiting(), name="resolve")
+        # One caller that goes away must not take the answer from the others.
+        return await asyncio.shield(future)
+
+    async def _read_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, {}
+                await self._read_batch(batch)
+        finally:
+            self._reading = None
+
+    async def _read_batch(self, batch: dict[_Name, asyncio.Future[records.Tokenization | None]]) -> None:
+        try:
+            async with self._database.connection() as conn:
+                found = await tokenizations.resolve(conn, list(batch))
+        except Exception as error:
+            # Whatever it is, every caller must hear it.
+            for future in batch.values():
+                future.set_exception(error)
+        else:
+            for name, future in batch.items():
+                future.set_result(found.get(name))
+
+    def _answer(self, record: records.Tokenization) -> _Answer:
+        key = (record.id, record.etag)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._answers[key] = _Answer(tokenization=messages.tokenization(record, self._storage))
+            if len(self._answers) > _CACHED:
+                self._answers.popitem(last=False)
+        return answer

@@ -1,0 +1,35 @@
+"""Removing tokenizations: alone, or along with their dataset or model."""
+
+import functools
+from collections.abc import Sequence
+
+from services.catalog import changes
+from services.catalog.domain import records
+from services.catalog.folders import Folders
+from services.catalog.mutations import Unit
+from services.catalog.repositories import tokenizations as repository
+from services.catalog.servicers import parts
+from services.runtime.jobs.store import JobStore
+
+
+async def tokenizations(
+    unit: Unit, store: JobStore, folders: Folders, dependents: Sequence[records.Tokenization]
+) -> None:
+    """Stops and removes tokenizations, unless somebody reads one of them right now."""
+    for dependent in dependents:
+        uid = dependent.id
+        locked = await parts.stopped(unit.conn, store, functools.partial(repository.by_id, unit.conn, uid))
+        # None: somebody else deleted it meanwhile.
+        if locked is not None:
+            await tokenization(unit, store, folders, locked)
+
+
+async def tokenization(unit: Unit, store: JobStore, folders: Folders, record: records.Tokenization) -> None:
+    """Removes a tokenization that is stopped and locked."""
+    holders = await repository.holders(unit.conn, record.id)
+    if holders:
+        raise parts.held(record.resource, holders)
+    await parts.drop_jobs(unit.conn, store, record.resource)
+    await repository.delete(unit.conn, record.id)
+    await changes.tell(unit.conn, record.id)
+    unit.after_commit.append(functools.partial(folders.reclaim, record.tokenized_path))

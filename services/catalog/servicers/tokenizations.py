@@ -1,0 +1,156 @@
+"""TokenizationService (polytok/catalog/v1/tokenizations.proto)."""
+
+import functools
+from collections.abc import AsyncGenerator
+
+from google.protobuf import empty_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
+from services.catalog import creation, messages, mutations, paging
+from services.catalog.domain import names, records, states
+from services.catalog.mutations import Unit
+from services.catalog.repositories import datasets, models, tokenizations
+from services.catalog.repositories.statements import Lock
+from services.catalog.resolve import Resolver
+from services.catalog.servicers import parts, removal
+from services.catalog.servicers.parts import Context, Parts
+
+
+class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
+    """Serves tokenizations."""
+
+    def __init__(self, shared: Parts) -> None:
+        self._database = shared.database
+        self._storage = shared.storage
+        self._store = shared.store
+        self._folders = shared.folders
+        self._watch = shared.watch
+        self._creation = creation.Creation(shared.store, shared.folders)
+        self._resolver = Resolver(shared.database, shared.storage)
+
+    def _message(self, record: records.Tokenization) -> tokenizations_pb2.Tokenization:
+        return messages.tokenization(record, self._storage)
+
+    async def CreateTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.CreateTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Starts a tokenization."""
+        name = names.TokenizationName(
+            names.parse_dataset(request.parent), names.parse_model(request.model), request.variant
+        )
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            return self._message(await self._creation.create(unit.conn, name, request.parameters))
+
+        return await mutations.run(self._database, "CreateTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def GetTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Reads a tokenization."""
+        async with self._database.connection() as conn:
+            return self._message(await tokenizations.get(conn, names.parse_tokenization(request.name)))
+
+    async def ListTokenizations(  # noqa: N802
+        self, request: tokenizations_pb2.ListTokenizationsRequest, context: Context
+    ) -> tokenizations_pb2.ListTokenizationsResponse:
+        """Reads a page of the tokenizations of one dataset, or of all."""
+        dataset = names.parse_parent(request.parent)
+        model = names.parse_model(request.model) if request.model else None
+        statuses = [tokenizations_pb2.Tokenization.State.Name(state).removeprefix("STATE_") for state in request.states]
+        after = paging.after(request, str)
+        async with self._database.connection() as conn:
+            found = await tokenizations.page(
+                conn,
+                statuses,
+                after,
+                paging.size(request) + 1,
+                dataset=None if dataset == names.ANY else dataset,
+                model=model,
+            )
+            if not found:
+                await _require_known(conn, dataset, model)
+        page, token = paging.cut(request, found)
+        return tokenizations_pb2.ListTokenizationsResponse(
+            tokenizations=[self._message(record) for record in page], next_page_token=token
+        )
+
+    async def DeleteTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.DeleteTokenizationRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Deletes a tokenization with its files."""
+
+        async def act(unit: Unit) -> empty_pb2.Empty:
+            record = await self._stopped(unit.conn, request.name)
+            parts.check_etag(record, request.etag)
+            await removal.tokenization(unit, self._store, self._folders, record)
+            return empty_pb2.Empty()
+
+        return await mutations.run(self._database, "DeleteTokenization", request, empty_pb2.Empty, act)
+
+    async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
+        name = names.parse_tokenization(resource)
+        record = await parts.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
+        if record is None:
+            raise await tokenizations.not_found(conn, name)
+        return record
+
+    async def CancelTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.CancelTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Stops a tokenization."""
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            record = await self._stopped(unit.conn, request.name)
+            if record.status != "CANCELLED":
+                states.TOKENIZATION.require_cancellable(record.resource, record.status)
+            unit.after_commit.append(functools.partial(self._folders.reclaim, record.tokenized_path))
+            return self._message(record)
+
+        return await mutations.run(self._database, "CancelTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def RetryTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Tokenizes again."""
+        name = names.parse_tokenization(request.name)
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            record = await tokenizations.get(unit.conn, name, Lock.CHANGE)
+            states.TOKENIZATION.require_retryable(record.resource, record.status)
+            return self._message(await self._creation.begin(unit.conn, record))
+
+        return await mutations.run(self._database, "RetryTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def WatchTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
+    ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
+        """Streams a tokenization until it is at rest."""
+        async with self._database.connection() as conn:
+            first = await tokenizations.get(conn, names.parse_tokenization(request.name))
+
+        async def read(conn: AsyncConnection) -> records.Tokenization | None:
+            return await tokenizations.by_id(conn, first.id)
+
+        async for record, percent in self._watch.follow(first.id, states.TOKENIZATION, read):
+            message = self._message(record)
+            message.progress = percent
+            yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
+
+    async def ResolveTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.ResolveTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.ResolveTokenizationResponse:
+        """Finds what extractors and trainers load."""
+        name = names.TokenizationName(
+            names.parse_dataset(request.dataset), names.parse_model(request.model), request.variant
+        )
+        return await self._resolver.resolve(name)
+
+
+async def _require_known(conn: AsyncConnection, dataset: str, model: str | None) -> None:
+    # An empty list must not hide a misspelt name.
+    if dataset != names.ANY:
+        await datasets.get(conn, dataset)
+    if model is not None:
+        await models.get(conn, model)
