@@ -1,0 +1,73 @@
+"""`python -m services.embedded`, where it does not get as far as running."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from services.embedded import home, supervisor
+
+
+def up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.embedded", "up", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "65", "many"])
+def test_workers_must_be_a_sensible_number(workers: str, tmp_path: pathlib.Path) -> None:
+    done = up("--workers", workers, "--home", str(tmp_path / "home"))
+    assert done.returncode == 2
+    assert "--workers" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_cannot_be_made_is_said(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    done = up("--home", str(tmp_path / "file" / "home"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Cannot make the data folder {tmp_path}/file/home: Not a directory.")
+    assert "Traceback" not in done.stderr
+
+
+def test_lost_passwords_are_said(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    done = up(POLYTOK_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path}/secrets.json is gone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_passwords_are_made_once_and_kept_private(tmp_path: pathlib.Path) -> None:
+    made = home.Home(tmp_path)
+    first = made.passwords()
+    assert set(first) == {"postgres", "nats"}
+    assert len(set(first.values())) == 2
+    assert made.passwords() == first
+    assert made.secrets.stat().st_mode & 0o777 == 0o600
+    made.publish({"catalog_address": "127.0.0.1:1"})
+    assert made.stack.stat().st_mode & 0o777 == 0o600
+    assert json.loads(made.stack.read_text()) == {"catalog_address": "127.0.0.1:1"}
+
+
+def test_the_home_comes_from_the_environment_else_from_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYTOK_HOME", "/somewhere/else")
+    assert home.default() == pathlib.Path("/somewhere/else")
+    monkeypatch.delenv("POLYTOK_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/of/mine")
+    assert home.default() == pathlib.Path("/data/of/mine/polytok")
+
+
+def test_there_are_as_many_workers_as_cores_up_to_four() -> None:
+    assert supervisor.default_workers() == min(4, len(os.sched_getaffinity(0)))
+
+
+def test_the_supervisor_stays_small() -> None:
+    script = "import sys, services.embedded.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"grpc", "google.protobuf", "sqlalchemy", "asyncpg", "nats", "pyarrow", "pydantic", "structlog"}
+    assert heavy.isdisjoint(loaded)

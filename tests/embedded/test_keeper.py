@@ -1,0 +1,141 @@
+"""Keeping one program running."""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.embedded import keeper
+from services.embedded.logs import Log
+from services.embedded.program import Service
+from tests.support import processes, servers
+
+PROGRAM = """
+import os, pathlib, signal, sys, time
+mode = pathlib.Path(os.environ["MODE"]).read_text()
+print("mode", mode, flush=True)
+if mode == "failing":
+    sys.exit("told to fail")
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if mode != "silent":
+    announcement = pathlib.Path(os.environ["POLYTOK_ANNOUNCE"])
+    announcement.with_suffix(".new").write_text('{"address": "127.0.0.1:1", "metrics": 2}')
+    announcement.with_suffix(".new").replace(announcement)
+time.sleep(600)
+"""
+
+
+class Kept:
+    """A keeper over the program above, and what it reported."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        (folder / "probe.py").write_text(PROGRAM)
+        self.mode = folder / "mode"
+        self.mode.write_text("obeying")
+        self.reports: list[str] = []
+        self.changes = 0
+        environment = {**os.environ, "PYTHONPATH": str(folder), "MODE": str(self.mode)}
+        self.service = Service("probe", ("probe",), environment, announcements=folder)
+        self.inherited = os.open(folder / "lock", os.O_CREAT)
+        self.keeper = keeper.Keeper(
+            self.service,
+            Log(folder / "probe.log"),
+            inherited=self.inherited,
+            report=self.reports.append,
+            changed=self.count,
+        )
+
+    def count(self) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+async def kept(tmp_path: pathlib.Path) -> AsyncIterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.keeper.force()
+    await made.keeper.stop()
+    os.close(made.inherited)
+
+
+async def reached(kept: Kept, line: str) -> None:
+    await asyncio.to_thread(servers.await_condition, lambda: line in kept.reports, f"reported: {line}", seconds=20)
+
+
+async def test_start_waits_until_it_is_ready_and_stop_until_it_has_ended(kept: Kept) -> None:
+    await kept.keeper.start()
+    assert kept.service.facts() == {"address": "127.0.0.1:1", "metrics": 2}
+    assert kept.service.describe() == "127.0.0.1:1"
+    pid = kept.keeper.pid
+    assert processes.is_alive(pid)
+    assert os.getsid(pid) == pid  # Ctrl-C on our terminal does not reach it
+    await kept.keeper.stop()
+    assert not processes.is_alive(pid)
+    assert kept.keeper.pid == 0
+    assert kept.reports == []
+
+
+async def test_a_killed_program_is_started_again(kept: Kept) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    first = kept.keeper.pid
+    os.kill(first, signal.SIGKILL)
+    await reached(kept, "probe is ready again")
+    assert kept.reports == ["probe ended (killed by SIGKILL); starting it again in 0.5 s", "probe is ready again"]
+    assert kept.changes == 1
+    assert kept.keeper.pid not in (0, first)
+    keeping.cancel()
+
+
+async def test_a_program_that_cannot_start_again_is_tried_on_with_growing_waits(kept: Kept) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    kept.mode.write_text("failing")
+    os.kill(kept.keeper.pid, signal.SIGTERM)
+    await reached(kept, "probe ended (exit code 1); starting it again in 1 s")
+    kept.mode.write_text("obeying")
+    await reached(kept, "probe is ready again")
+    assert any("told to fail" in line for line in kept.reports)
+    keeping.cancel()
+
+
+async def test_a_program_that_ends_at_its_start_is_explained_by_its_log(kept: Kept) -> None:
+    kept.mode.write_text("failing")
+    with pytest.raises(keeper.StartFailed, match=r"probe ended at its start \(exit code 1\)") as caught:
+        await kept.keeper.start()
+    assert caught.value.message.endswith("mode failing\ntold to fail")
+    assert str(kept.keeper.log.path) in caught.value.message
+
+
+async def test_a_program_that_is_never_ready_is_ended(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "START_SECONDS", 0.5)
+    kept.mode.write_text("silent")
+    with pytest.raises(keeper.StartFailed, match=r"was not ready within 0\.5 s"):
+        await kept.keeper.start()
+    assert kept.keeper.pid == 0
+
+
+async def test_a_program_that_does_not_stop_is_ended(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "STOP_SECONDS", 0.2)
+    kept.mode.write_text("stubborn")
+    await kept.keeper.start()
+    await kept.keeper.stop()
+    assert kept.keeper.pid == 0
+    assert kept.reports == ["probe did not stop within 0.2 s; ending it"]
+
+
+async def test_a_start_that_is_cancelled_leaves_something_that_can_be_stopped(kept: Kept) -> None:
+    kept.mode.write_text("silent")
+    starting = asyncio.create_task(kept.keeper.start())
+    await asyncio.to_thread(servers.await_condition, lambda: kept.keeper.log.tail() == "mode silent", "it runs")
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    pid = kept.keeper.pid
+    await kept.keeper.stop()
+    assert not processes.is_alive(pid)

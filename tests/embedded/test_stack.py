@@ -1,0 +1,149 @@
+"""A whole stack: how it starts, what it survives, how it ends."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support import processes, stacks
+from tests.support.servers import await_condition
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; run the tests as root too")
+
+
+def serves(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def user_of(pid: int) -> int:
+    return pathlib.Path(f"/proc/{pid}").stat().st_uid
+
+
+def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
+    facts = stack.facts
+    assert facts["pid"] == stack.process.pid
+    assert set(facts["pids"]) == {"postgres", "nats", "catalog", "ingest", "tokenizer-1"}
+    assert all(processes.is_alive(pid) for pid in facts["pids"].values())
+    assert serves(facts["catalog_address"])
+    for name in ("catalog", "ingest", "tokenizer-1"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_ports'][name]}/readyz", timeout=10) as answer:
+            assert answer.status == 200, name
+    assert facts["storage_root"] == str(stack.home / "data")
+    assert (stack.home / "stack.json").stat().st_mode & 0o777 == 0o600
+    told = stack.output.read_text()
+    assert "postgres is ready" in told
+    assert "ready in" in told
+
+
+def test_passwords_are_on_no_command_line(stack: stacks.Stack) -> None:
+    secrets = json.loads((stack.home / "secrets.json").read_text()).values()
+    for pid in (stack.process.pid, *stack.facts["pids"].values()):
+        told = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+        assert not any(secret in told for secret in secrets)
+
+
+def test_a_second_stack_on_the_same_home_says_so_and_stops(stack: stacks.Stack) -> None:
+    before = stack.facts
+    command = [sys.executable, "-m", "services.embedded", "up", "--home", str(stack.home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"A Polytok stack already runs on {stack.home} (process {stack.process.pid}).")
+    assert stack.facts == before
+    assert serves(stack.catalog_address)
+
+
+@pytest.mark.parametrize("name", ["catalog", "tokenizer-1", "nats", "postgres"])
+def test_what_dies_is_started_again_where_it_was(stack: stacks.Stack, name: str) -> None:
+    before = stack.facts
+    os.kill(before["pids"][name], signal.SIGKILL)
+    await_condition(lambda: stack.facts["pids"][name] not in (0, before["pids"][name]), f"{name} runs again")
+    after = stack.facts
+    for fact in ("catalog_address", "nats_url", "database_url"):
+        assert after[fact] == before[fact]
+    others = set(before["pids"]) - {name}
+    assert {other: after["pids"][other] for other in others} == {other: before["pids"][other] for other in others}
+    await_condition(lambda: serves(after["catalog_address"]), "the catalog serves")
+
+
+def test_it_stops_in_order_and_comes_back_with_its_data() -> None:
+    with stacks.new_home() as home:
+        with stacks.started(home) as first:
+            (home / "data" / "kept").write_text("kept")
+            first.process.send_signal(signal.SIGINT)
+            assert first.process.wait(stacks.STOP_SECONDS) == 0
+            assert processes.using(home) == []
+            assert not (home / "stack.json").exists()
+            assert first.output.read_text().endswith("polytok: stopped\n")
+        assert "database system is shut down" in (home / "logs" / "postgres.log").read_text()
+        with stacks.started(home) as second:
+            assert (home / "data" / "kept").read_text() == "kept"
+            assert serves(second.catalog_address)
+        assert second.process.returncode == 0
+
+
+def test_a_killed_supervisor_leaves_no_process_and_its_home_starts_again() -> None:
+    with stacks.new_home() as home:
+        with stacks.started(home) as first:
+            first.process.kill()
+            await_condition(lambda: processes.using(home) == [], "every process of the stack has ended", seconds=20)
+            assert (home / "stack.json").exists()
+        with stacks.started(home) as second:
+            assert second.facts["pid"] == second.process.pid
+            assert serves(second.catalog_address)
+
+
+def test_a_second_signal_forces_it() -> None:
+    with stacks.new_home() as home, stacks.started(home) as stack:
+        os.kill(stack.facts["pids"]["tokenizer-1"], signal.SIGSTOP)  # it will not stop by itself
+        stack.process.terminate()
+        await_condition(lambda: "stopping" in stack.output.read_text(), "it is stopping")
+        stack.process.terminate()
+        stack.process.wait(10)
+        await_condition(lambda: processes.using(home) == [], "every process of the stack has ended", seconds=10)
+
+
+def test_it_can_be_stopped_while_it_starts() -> None:
+    with stacks.new_home() as home, stacks.started(home, await_ready=False) as stack:
+        await_condition(lambda: "postgres is ready" in stack.output.read_text(), "Postgres is ready")
+        stack.process.terminate()
+        assert stack.process.wait(stacks.STOP_SECONDS) == 0
+        assert processes.using(home) == []
+
+
+@as_root
+def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
+    user = 12321
+    with stacks.new_home() as home:
+        home.mkdir(mode=0o755)
+        os.chown(home, user, user)
+        environment = {**os.environ, "HOME": str(home)}
+        with stacks.started(home, prefix=processes.as_user(user), environment=environment) as stack:
+            assert {user_of(pid) for pid in stack.facts["pids"].values()} == {user}
+            assert serves(stack.catalog_address)
+        assert stack.process.returncode == 0
+        with stacks.started(home) as stack:
+            users = {name: user_of(pid) for name, pid in stack.facts["pids"].items()}
+            assert users == {"postgres": user, "nats": user, "catalog": 0, "ingest": 0, "tokenizer-1": 0}
+            assert serves(stack.catalog_address)
+
+
+@as_root
+def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
+    with stacks.new_home() as home:
+        home.parent.chmod(0o700)
+        with stacks.started(home) as stack:
+            assert user_of(stack.facts["pids"]["postgres"]) != 0
+            assert serves(stack.catalog_address)
+        assert home.parent.stat().st_mode & 0o777 == 0o700
