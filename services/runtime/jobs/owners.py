@@ -1,0 +1,42 @@
+"""Calls to the service that owns a task, with patience: an owner that is away may be back before the lease ends."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from polytok import errors, transport
+
+_TRY_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LAST_PAUSE_SECONDS = 2.0
+
+Response = TypeVar("Response")
+
+
+async def call(
+    method: "grpc.aio.UnaryUnaryMultiCallable[Any, Response]",
+    request: Any,
+    *,
+    until: Callable[[], float],
+    try_seconds: float = _TRY_SECONDS,
+) -> tuple[Response, float]:
+    """Calls, and while the owner is away again, until a time of the event loop's clock, asked anew after each try.
+
+    Gives the response and when the request for it was sent; raises our errors.
+    """
+    loop = asyncio.get_running_loop()
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        sent_at = loop.time()
+        try:
+            return await method(request, timeout=try_seconds), sent_at
+        except grpc.aio.AioRpcError as failure:
+            error = transport.from_rpc_error(failure)
+        left = until() - loop.time()
+        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded) or left <= 0:
+            raise error
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 2, _LAST_PAUSE_SECONDS)

@@ -1,0 +1,198 @@
+"""The worker: takes tasks from the queue, one at a time, and has its child process do them."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+
+import nats.errors
+import protovalidate
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from polytok import errors
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
+from services.runtime import messaging
+from services.runtime.jobs import metrics, owners
+from services.runtime.jobs.children import Child, ChildFailed
+from services.runtime.jobs.pulls import Pull
+from services.runtime.jobs.runs import Run
+from services.runtime.process import Stopping
+from services.runtime.settings import JobSettings, WorkerSettings
+from services.runtime.telemetry import logging, tracing
+
+_RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+_OWNER_AWAY_SECONDS = 2.0
+_OWNER_UNKNOWN_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0
+
+_log = logging.get(__name__)
+_validator = protovalidate.Validator()
+
+
+class Worker:
+    """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        job_settings: JobSettings,
+        client: Client,
+        subjects: messaging.Subjects,
+        pool: str,
+        kinds: Sequence[str],
+        owners: Mapping[str, "leases_pb2_grpc.LeaseServiceAsyncStub"],
+        child_command: Sequence[str],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._subjects = subjects
+        self._kinds = kinds
+        self._owners = owners
+        # Below the queue's own patience with a message, so that it is not given to two workers meanwhile.
+        self._patience = min(job_settings.lease_ttl_seconds, _PATIENCE_SECONDS)
+        self._pull = Pull(client, subjects, pool, kinds)
+        self._child = Child(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
+        self._failed_starts = 0
+        self._run: Run | None = None
+
+    @property
+    def child_pid(self) -> int:
+        """The process id of the child; 0 before there is one."""
+        return self._child.pid
+
+    async def ready(self) -> bool:
+        """Whether a task would be taken now."""
+        return self._client.is_connected and self._child.alive
+
+    async def run(self, stop: Stopping) -> None:
+        """Works until it is asked to stop; then gives its task back and ends its child."""
+        stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
+        await self._pull.open()
+        ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
+        try:
+            while not stop.is_set():
+                if not await self._have_child(stop):
+                    continue
+                message = await self._pull.next()
+                if message is None:
+                    continue
+                # An idle child may have died since; that is not the task's fault.
+                if await self._have_child(stop):
+                    await self._take(message, stop)
+                else:
+                    await message.nak()
+        finally:
+            ending.cancel()
+            await self._pull.close()
+            await self._child.stop()
+            if not self._client.is_closed:
+                await stops.unsubscribe()
+
+    async def _end_pull(self, stop: Stopping) -> None:
+        await stop.wait()
+        self._pull.end()
+
+    async def _hear_stop(self, message: Msg) -> None:
+        run = self._run
+        if run is not None and message.subject == self._subjects.stop(run.lease.job_id):
+            # The event decides nothing; the owner is asked.
+            run.doubt()
+
+    async def _have_child(self, stop: Stopping) -> bool:
+        """Makes sure of a warm child; after a failure, once the pause is over."""
+        if self._child.alive:
+            return True
+        pause = _RESTART_SECONDS[min(self._failed_starts, len(_RESTART_SECONDS) - 1)]
+        if pause and await stop.wait(pause):
+            return False
+        starting = asyncio.create_task(self._child.start(), name="start-child")
+        asked = asyncio.create_task(stop.event.wait(), name="stop")
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            starting.result()
+        except ChildFailed as error:
+            self._failed_starts += 1
+            _log.error("child does not start", error=str(error), failures=self._failed_starts)
+            return False
+        finally:
+            asked.cancel()
+            starting.cancel()
+            await asyncio.gather(starting, asked, return_exceptions=True)
+        self._failed_starts = 0
+        _log.info("child ready", pid=self._child.pid)
+        return True
+
+    async def _take(self, message: Msg, stop: Stopping) -> None:
+        try:
+            task = self._read(message)
+            if task is None:
+                # Nobody could do anything with it. The owner's reconciler rings again for a task it may have hidden.
+                metrics.garbage.inc()
+                await message.term()
+            elif task.owner not in self._owners:
+                _log.error("no address for the owner of a task", owner=task.owner, task=task.task_id)
+                await message.nak(delay=_OWNER_UNKNOWN_SECONDS)
+            else:
+                with tracing.span(f"task {task.kind}", tracing.extract(message.headers), task=task.task_id):
+                    await self._do(task, message, stop)
+        except nats.errors.Error as error:
+            # What the queue was not told it finds out: it repeats the message, and the owner refuses the task.
+            _log.warning("queue not told", error=f"{type(error).__name__}: {error}")
+
+    def _read(self, message: Msg) -> messages_pb2.TaskMessage | None:
+        try:
+            task = messages_pb2.TaskMessage.FromString(message.data)
+        except DecodeError:
+            _log.error("garbage on the queue", subject=message.subject, size=len(message.data))
+            return None
+        violations = _validator.collect_violations(task)
+        misplaced = message.subject != self._subjects.task(task.kind, task.task_id)
+        if violations or misplaced:
+            _log.error("garbage on the queue", subject=message.subject, violations=len(violations), misplaced=misplaced)
+            return None
+        return task
+
+    async def _do(self, task: messages_pb2.TaskMessage, message: Msg, stop: Stopping) -> None:
+        stub = self._owners[task.owner]
+        give_up = asyncio.get_running_loop().time() + self._patience
+        request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())
+        try:
+            lease, sent_at = await owners.call(
+                stub.AcquireLease, request, until=lambda: 0.0 if stop.is_set() else give_up
+            )
+        except (errors.NotFound, errors.FailedPrecondition) as error:
+            # Done, gone, or somebody else's: no reason to ring for it any more.
+            _log.info("task not taken", task=task.task_id, reason=error.reason)
+            await message.ack()
+            return
+        except errors.PolytokError as error:
+            _log.warning("owner gives no lease", task=task.task_id, owner=task.owner, error=error.message)
+            await message.nak(delay=_OWNER_AWAY_SECONDS)
+            return
+        await self._work(
+            Run(stub, lease, task.task_id, sent_at, self._child, message, self._client, self._subjects), stop
+        )
+
+    async def _work(self, run: Run, stop: Stopping) -> None:
+        started = time.monotonic()
+        _log.info(
+            "task taken", task=run.task_id, kind=run.lease.kind, epoch=run.lease.epoch, resource=run.lease.resource
+        )
+        self._run = run
+        try:
+            outcome = await run.run(stop)
+        finally:
+            self._run = None
+        seconds = time.monotonic() - started
+        metrics.attempts.labels(run.lease.kind, outcome).observe(seconds)
+        _log.info("task ended", task=run.task_id, kind=run.lease.kind, outcome=outcome, seconds=round(seconds, 3))
+        # Whatever came out is in Postgres by now, or will be when the lease runs out.
+        await run.message.ack()
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
