@@ -7,6 +7,17 @@ from polytok import errors
 from services.embedded import guard
 
 
+def check_owner(folder: pathlib.Path) -> int:
+    """Returns whose folder it is; refuses one of another user, unless root asks."""
+    owner = folder.stat().st_uid
+    if os.geteuid() not in (0, owner):
+        raise errors.FailedPrecondition(
+            f"{folder} belongs to user {owner}, not to you (user {os.geteuid()}). Start Polytok as the user who "
+            "made it, or choose another folder with POLYTOK_HOME or --home.",
+        )
+    return owner
+
+
 def make_private(folder: pathlib.Path) -> pathlib.Path:
     """Creates `folder`, readable by its owner alone, and returns it.
 
@@ -14,13 +25,7 @@ def make_private(folder: pathlib.Path) -> pathlib.Path:
     owner: `guard` runs the server as that user, so a home made by an ordinary user works for root too.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = folder.stat().st_uid
-    if os.geteuid() not in (0, owner):
-        raise errors.FailedPrecondition(
-            f"{folder} belongs to user {owner}, not to you (user {os.geteuid()}). Start Polytok as the user who "
-            "made it, or choose another POLYTOK_HOME.",
-        )
-    if owner == 0:
+    if check_owner(folder) == 0:
         _give_to_nobody(folder)
     return folder
 
@@ -36,13 +41,18 @@ def _give_to_nobody(folder: pathlib.Path) -> None:
     folder.chmod(0o700)
 
 
+def hand_over(path: pathlib.Path) -> None:
+    """Gives what root made to the owner of the folder it is in: root may run the stack on a user's home."""
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+
+
 def write_private(path: pathlib.Path, text: str) -> None:
     """Writes a file that only the owner of its folder can read, all of it or nothing."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     staged.touch(mode=0o600, exist_ok=False)
     staged.write_text(text, encoding="utf-8")
-    if os.geteuid() == 0:
-        folder = path.parent.stat()
-        os.chown(staged, folder.st_uid, folder.st_gid)
+    hand_over(staged)
     staged.replace(path)

@@ -42,8 +42,10 @@ class Home:
         try:
             # Others may pass through, not look: the servers' user must reach its folders below.
             self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            folders.check_owner(self.root)
             for folder in (self.data, self.logs, self.run):
                 folder.mkdir(exist_ok=True)
+                folders.hand_over(folder)
         except OSError as error:
             raise errors.FailedPrecondition(
                 f"Cannot make the data folder {self.root}: {error.strerror}. Choose another with POLYTOK_HOME or "

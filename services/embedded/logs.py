@@ -8,6 +8,8 @@ import pathlib
 import shutil
 from typing import BinaryIO
 
+from services.embedded import folders
+
 MAXIMUM_BYTES = 10 * 1024 * 1024
 KEPT = 3
 _TAIL_BYTES = 4000
@@ -22,7 +24,9 @@ class Log:
 
     def open(self) -> BinaryIO:
         """Opens the file for a process to append to."""
-        return self.path.open("ab")
+        stream = self.path.open("ab")
+        folders.hand_over(self.path)
+        return stream
 
     def rotate(self) -> None:
         """Puts a file that has grown too large aside as `.1`, the one before it as `.2`, and so on.

@@ -137,6 +137,7 @@ def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
             users = {name: user_of(pid) for name, pid in stack.facts["pids"].items()}
             assert users == {"postgres": user, "nats": user, "catalog": 0, "ingest": 0, "tokenizer-1": 0}
             assert serves(stack.catalog_address)
+        assert {path.stat().st_uid for path in (home, *home.glob("*"), *home.glob("logs/*"))} == {user}
 
 
 @as_root
@@ -146,4 +147,8 @@ def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
         with stacks.started(home) as stack:
             assert user_of(stack.facts["pids"]["postgres"]) != 0
             assert serves(stack.catalog_address)
+            command = [*processes.as_user(12321), sys.executable, "-m", "services.embedded", "up", "--home", str(home)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"{home} belongs to user 0, not to you (user 12321).")
         assert home.parent.stat().st_mode & 0o777 == 0o700
