@@ -23,11 +23,27 @@ def folder() -> pathlib.Path:
 
 def stack() -> dict[str, Any] | None:
     """The facts that a running stack wrote down (its stack.json), or None where none runs."""
+    path = folder() / "stack.json"
     try:
-        facts = json.loads((folder() / "stack.json").read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    return facts if isinstance(facts, dict) and facts.get("catalog_address") else None
+    except PermissionError as error:
+        raise errors.PermissionDenied(
+            f"{path} belongs to another user. Run this as the user who started the stack, or set {ADDRESS_VARIABLE}."
+        ) from error
+    return facts if facts.get("catalog_address") and _is_alive(facts.get("pid", 0)) else None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process is there; a stack that was killed leaves its facts behind."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
 
 
 def catalog_address(address: str | None = None) -> str:

@@ -1,0 +1,125 @@
+"""`polytok dataset`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from polytok.cli import options, session
+
+app = typer.Typer(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The id to give it: lower-case letters, digits, . _ -")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Files, folders, globs or URIs (s3://…): jsonl, csv, parquet, text, arrow; .gz .zst .bz2 .xz too.",
+        ),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", metavar="REPO", help="A dataset of the Hugging Face hub, in place of files.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="S", help="With --hub: its split, as train.")] = None,
+    config: Annotated[str | None, typer.Option("--config", metavar="C", help="With --hub: its configuration.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="With --hub: a branch, tag or commit.")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        options.choice(
+            "--format", "The files' format, if their names do not tell.", "jsonl", "csv", "parquet", "text", "arrow"
+        ),
+    ] = None,
+    metadata: options.Metadata = None,
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Register a dataset and read it in.
+
+    Relative paths are taken from the current folder. Doing it again with the same source changes nothing.
+
+    [dim]polytok dataset add docs corpus/*.jsonl.zst[/]
+    [dim]polytok dataset add stories --hub roneneldan/TinyStories --split train[/]
+    """
+    with session.start(catalog, as_json) as run:
+        record = run.client.datasets.create(
+            name,
+            files=files or None,
+            format=format_,
+            hub=hub,
+            split=split,
+            config=config,
+            revision=revision,
+            metadata=options.metadata(metadata),
+        )
+        if watch:
+            _follow(run, record)
+        else:
+            run.show(record)
+
+
+@app.command("list")
+def list_(states: options.States = None, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """List datasets, newest first."""
+    with session.start(catalog, as_json) as run:
+        run.show_list("datasets", run.client.datasets.list(states=states or ()))
+
+
+@app.command()
+def show(dataset: options.DatasetArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Show everything about a dataset."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.datasets.get(dataset))
+
+
+@app.command()
+def watch(dataset: options.DatasetArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Follow a dataset until it is READY, failed or cancelled."""
+    with session.start(catalog, as_json) as run:
+        _follow(run, dataset)
+
+
+@app.command()
+def cancel(dataset: options.DatasetArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Stop reading a dataset in."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.datasets.cancel(dataset))
+
+
+@app.command()
+def retry(
+    dataset: options.DatasetArgument,
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Read a dataset in again after it failed or was cancelled."""
+    with session.start(catalog, as_json) as run:
+        record = run.client.datasets.retry(dataset)
+        if watch:
+            _follow(run, record)
+        else:
+            run.show(record)
+
+
+@app.command()
+def delete(
+    dataset: options.DatasetArgument,
+    force: Annotated[bool, typer.Option("--force", help="Delete its tokenizations too.")] = False,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Delete a dataset and its files; what it was read from stays."""
+    with session.start(catalog, as_json) as run:
+        run.client.datasets.delete(dataset, force=force)
+        run.show_deleted(dataset)
+
+
+def _follow(run: session.Session, dataset: Any) -> None:
+    records = run.follow([lambda client: client.datasets.watch(dataset)])
+    run.show(records[0])
+    run.end(records)

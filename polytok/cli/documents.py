@@ -1,0 +1,65 @@
+"""Records as plain data, for `--json`: the fields' names as in the contracts, states as words, integers as numbers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from polytok import errors
+
+_TIMESTAMP = "google.protobuf.Timestamp"
+
+
+def record(message: Message) -> dict[str, Any]:
+    """A record; what is unset is null."""
+    return {
+        field.name: _value(message, field) for field in message.DESCRIPTOR.fields if not _is_left_out(message, field)
+    }
+
+
+def error(failure: errors.PolytokError) -> dict[str, Any]:
+    """An error."""
+    return {
+        "error": {
+            "kind": type(failure).__name__,
+            "reason": failure.reason,
+            "message": failure.message,
+            "metadata": failure.metadata,
+            "violations": [violation._asdict() for violation in failure.violations],
+            "retryable": failure.retryable,
+        }
+    }
+
+
+def _is_left_out(message: Message, field: Any) -> bool:
+    """Of a oneof, only what is set is shown."""
+    oneof = field.containing_oneof
+    is_synthetic = oneof is not None and len(oneof.fields) == 1
+    return oneof is not None and not is_synthetic and not message.HasField(field.name)
+
+
+def _value(message: Message, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            return dict(sorted(value.items()))
+        return [_single(item, field) for item in value]
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    return _single(value, field)
+
+
+def _single(value: Any, field: Any) -> Any:
+    if field.enum_type is not None:
+        return word(field.enum_type.values_by_number[value].name, (each.name for each in field.enum_type.values))
+    if field.message_type is not None:
+        if field.message_type.full_name == _TIMESTAMP:
+            return value.ToJsonString()
+        return record(value)
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def word(name: str, siblings: Iterable[str]) -> str | None:
+    """An enum value without the prefix that all its siblings carry; None for the one that says nothing."""
+    unspecified = next(each for each in siblings if each.endswith("_UNSPECIFIED"))
+    return None if name == unspecified else name.removeprefix(unspecified.removesuffix("UNSPECIFIED"))

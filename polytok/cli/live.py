@@ -1,0 +1,125 @@
+"""Following records until they are done: bars on a terminal, a line for each change on a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from polytok.cli import tables
+from polytok.client import AsyncClient, names, watching
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from rich.console import Console
+
+    from polytok.cli.output import Output
+
+    Watch = Callable[[AsyncClient], AsyncIterator[Any]]
+
+
+def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
+    """Shows all records side by side until each is done; gives them as they then are."""
+    display: _Display
+    if out.remarks.is_terminal:
+        display = _Bars(out.remarks)
+    elif out.as_json:
+        display = _Nothing()
+    else:
+        display = _Lines(out.remarks)
+    try:
+        with display:
+            return asyncio.run(_follow(display, address, watches))
+    except KeyboardInterrupt:
+        out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
+        raise
+
+
+async def _follow(display: _Display, address: str, watches: Sequence[Watch]) -> list[Any]:
+    async with AsyncClient(address) as client:
+        return await asyncio.gather(*(_one(display, watch(client)) for watch in watches))
+
+
+async def _one(display: _Display, versions: AsyncIterator[Any]) -> Any:
+    record = None
+    async for version in versions:
+        record = version
+        display.update(record)
+    return record
+
+
+class _Display(Protocol):
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, record: Any) -> None:
+        """Shows a version of a record."""
+
+
+class _Nothing:
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def update(self, record: Any) -> None:
+        return
+
+
+class _Bars:
+    """A bar for each record."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, record: Any) -> None:
+        if record.name not in self._bars:
+            self._bars[record.name] = self._progress.add_task(names.short(record.name), total=100, state="")
+        bar = self._bars[record.name]
+        percent = 100 if watching.state(record) == "READY" else getattr(record, "progress", 0)
+        word = f"[{tables.colour(record)}]{watching.state(record)}[/]"
+        self._progress.update(bar, completed=percent, state=word)
+        if watching.is_terminal(record):
+            self._progress.stop_task(bar)
+
+
+class _Lines:
+    """A line for each new state, and for each tenth of the work."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def update(self, record: Any) -> None:
+        tenth = int(getattr(record, "progress", 0) // 10)
+        word = watching.state(record)
+        shown = (word, 0 if watching.is_terminal(record) else tenth)
+        if self._last.get(record.name) != shown:
+            self._last[record.name] = shown
+            percent = "" if watching.is_terminal(record) or not tenth else f" {record.progress:.0f} %"
+            self._console.print(f"{names.short(record.name)} {word}{percent}")

@@ -1,0 +1,98 @@
+"""`polytok`: the commands put together, and errors turned into exit codes."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from polytok import errors
+from polytok.cli import dataset, exits, model, stack, tokenization, tokenize
+
+app = typer.Typer(
+    name="polytok",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=exits.EPILOG,
+    help="""One dataset, many tokenizations.
+
+A corpus is read in once, tokenized for any number of models, and every tokenization is found by (dataset, model).
+
+[bold]First steps[/]
+[dim]polytok demo[/]                           see all of it work
+[dim]polytok up[/]                             run a stack; then, elsewhere:
+[dim]polytok dataset add docs *.jsonl[/]       read a corpus in
+[dim]polytok model add gpt2 ./gpt2[/]          read a model's tokenizer
+[dim]polytok tokenize docs -m gpt2 --watch[/]  make token ids
+[dim]polytok tokenization path docs gpt2[/]    where load_from_disk finds them
+""",
+)
+stack.register(app)
+app.add_typer(dataset.app, name="dataset")
+app.add_typer(model.app, name="model")
+tokenize.register(app)
+app.add_typer(tokenization.app, name="tokenization")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata  # noqa: PLC0415
+
+        typer.echo(f"polytok {importlib.metadata.version('polytok')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; gives its exit code."""
+    try:
+        code = app(list(arguments), prog_name="polytok", standalone_mode=False)
+    except errors.PolytokError as error:
+        return _fail(error, arguments)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except typer.Abort:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us is gone
+        return exits.FAILED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _misused(error, arguments)
+    return code if isinstance(code, int) else exits.OK
+
+
+def _fail(error: errors.PolytokError, arguments: Sequence[str]) -> int:
+    from polytok.cli.output import Output  # noqa: PLC0415
+
+    Output(as_json="--json" in arguments).failure(error)
+    return exits.code(error)
+
+
+def _misused(error: Any, arguments: Sequence[str]) -> int:
+    """Reports what typer says of the command line."""
+    if not error.format_message():  # no arguments: the help was shown
+        return exits.USAGE
+    if "--json" in arguments:
+        return _fail(errors.InvalidArgument(error.format_message()), arguments)
+    if hasattr(error, "show"):
+        error.show()
+    else:
+        typer.echo(f"Error: {error.format_message()}", err=True)
+    return exits.USAGE
+
+
+def main() -> None:
+    """Runs the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""Options and arguments that several commands share, and their completion."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+_COMPLETION_SECONDS = 1.0
+
+
+def _completion(collection: str) -> Callable[[str], list[tuple[str, str]]]:
+    """Completes names from the catalog. Whatever goes wrong completes nothing: a shell shows no errors then."""
+
+    def complete(incomplete: str) -> list[tuple[str, str]]:
+        try:
+            from polytok.cli import completion  # noqa: PLC0415  imports the client
+
+            return completion.names(collection, incomplete, _COMPLETION_SECONDS)
+        except Exception:
+            return []
+
+    return complete
+
+
+def _choices(*values: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+Catalog = Annotated[
+    str | None,
+    typer.Option(
+        "--catalog",
+        metavar="HOST:PORT",
+        envvar="POLYTOK_CATALOG_ADDRESS",
+        help="The catalog. By default that of the stack which `polytok up` runs.",
+        rich_help_panel="General",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON document on stdout, and an error as JSON on stderr.",
+        rich_help_panel="General",
+    ),
+]
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(metavar="DATASET", help="The dataset's id, such as `docs`.", autocompletion=_completion("datasets")),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="The model's id, such as `gpt2`.", autocompletion=_completion("models")),
+]
+TokenizationDataset = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="The dataset's id; or the whole tokenization as `docs/gpt2`.",
+        autocompletion=_completion("datasets"),
+    ),
+]
+TokenizationModel = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="The model's id.", autocompletion=_completion("models")),
+]
+Variant = Annotated[
+    str,
+    typer.Option(
+        "--variant",
+        metavar="SLUG",
+        help="A further tokenization of the same dataset for the same model, such as `ctx-2048`.",
+    ),
+]
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE", help="Only those in this state, such as READY; may be repeated."),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="KEY=VALUE", help="A note of your own to keep with it; may be repeated."),
+]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch/--no-watch", help="Stay until it is READY and show its progress, or return at once."),
+]
+ModelOption = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="A model to tokenize for; may be repeated.",
+        autocompletion=_completion("models"),
+    ),
+]
+ModelFilter = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Only those for this model.", autocompletion=_completion("models")
+    ),
+]
+DatasetFilter = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DATASET]",
+        help="Only those of this dataset.",
+        autocompletion=_completion("datasets"),
+        show_default=False,
+    ),
+]
+
+
+def metadata(pairs: list[str] | None) -> dict[str, str]:
+    """The pairs of `--metadata`."""
+    found: dict[str, str] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.", param_hint="--metadata")
+        found[key] = value
+    return found
+
+
+def choice(flag: str, help_text: str, *values: str, panel: str | None = None) -> Any:
+    """An option that takes one of a few words; the catalog's client checks which."""
+    return typer.Option(
+        flag,
+        metavar="|".join(values),
+        help=help_text,
+        autocompletion=_choices(*values),
+        rich_help_panel=panel,
+        show_default=False,
+    )

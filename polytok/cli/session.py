@@ -1,0 +1,75 @@
+"""What a command works with: the client, and how its results are shown. The client is imported when first used."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from polytok.cli import exits
+from polytok.cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from polytok.cli.live import Watch
+    from polytok.client import Client
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, client: Client, out: Output) -> None:
+        self.client = client
+        self.out = out
+
+    def show(self, record: Any) -> None:
+        """Prints one record."""
+        from polytok.cli import documents, tables  # noqa: PLC0415
+
+        document = documents.record(record)
+        self.out.result(document, tables.details(self.out, record, document))
+
+    def show_list(self, kind: str, records: Iterable[Any]) -> None:
+        """Prints records of one kind: `datasets`, `models` or `tokenizations`."""
+        from polytok.cli import documents, tables  # noqa: PLC0415
+
+        listed = list(records)
+        shown = getattr(tables, kind)(self.out, listed) if listed else f"There are no {kind}."
+        self.out.result({kind: [documents.record(each) for each in listed]}, shown)
+
+    def show_deleted(self, name: str) -> None:
+        """Prints that something is gone."""
+        self.out.result({"deleted": name}, f"Deleted {name}.")
+
+    def follow(self, watches: Sequence[Watch]) -> list[Any]:
+        """Shows records side by side until each is done; gives them as they then are."""
+        from polytok.cli import live  # noqa: PLC0415
+
+        return live.follow(self.out, self.client.address, watches)
+
+    def end(self, records: Sequence[Any]) -> None:
+        """Reports each record that did not become READY, and ends the command with 1 if there is one."""
+        from polytok import errors  # noqa: PLC0415
+        from polytok.client import watching  # noqa: PLC0415
+
+        failed = False
+        for record in records:
+            try:
+                watching.ready(record)
+            except errors.PolytokError as error:
+                self.out.failure(error)
+                failed = True
+        if failed:
+            raise typer.Exit(exits.FAILED)
+
+
+@contextlib.contextmanager
+def start(catalog: str | None, as_json: bool) -> Iterator[Session]:
+    """Connects to the catalog."""
+    from polytok.client import Client  # noqa: PLC0415
+
+    out = Output(as_json=as_json)
+    with Client(catalog) as client:
+        yield Session(client, out)

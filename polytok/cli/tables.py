@@ -1,0 +1,148 @@
+"""Records as tables."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from polytok.client import names, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
+    from polytok.cli.output import Output
+
+_COLOURS = {"READY": "green", "ERROR": "red", "CANCELLED": "yellow", "PENDING": "dim", "QUEUED": "dim"}
+
+
+def state(record: watching.Record) -> str:
+    """The state in its colour, with the percentage while it is at work."""
+    word = watching.state(record)
+    percent = getattr(record, "progress", 0.0)
+    shown = f"{word} {percent:.0f} %" if not watching.is_terminal(record) and percent else word
+    return f"[{colour(record)}]{shown}[/]"
+
+
+def colour(record: watching.Record) -> str:
+    """The colour of a record's state."""
+    return _COLOURS.get(watching.state(record), "cyan")
+
+
+def datasets(out: Output, records: Sequence[datasets_pb2.Dataset]) -> Table:
+    """The list of datasets."""
+    table = out.table("dataset", "state", "rows#", "size#", "shards#", "columns", "created")
+    for each in records:
+        columns = ", ".join(column.name for column in each.columns)
+        table.add_row(
+            names.short(each.name),
+            state(each),
+            count(each.num_samples),
+            size(each.size_bytes),
+            count(each.num_shards),
+            escape(columns),
+            moment(each.create_time),
+        )
+    return table
+
+
+def models(out: Output, records: Sequence[models_pb2.Model]) -> Table:
+    """The list of models."""
+    table = out.table("model", "state", "vocabulary#", "context#", "architecture", "repository")
+    for each in records:
+        table.add_row(
+            names.short(each.name),
+            state(each),
+            count(each.vocab_size),
+            count(each.context_length),
+            escape(each.architecture),
+            escape(each.repo_id),
+        )
+    return table
+
+
+def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]) -> Table:
+    """The list of tokenizations."""
+    headings = ("dataset", "model", "state", "sequences#", "tokens#", "average length#", "vocabulary#", "files#")
+    table = out.table(*headings)
+    for each in records:
+        table.add_row(
+            names.short(each.dataset),
+            model_of(each),
+            state(each),
+            count(each.statistics.num_sequences),
+            count(each.statistics.num_tokens),
+            f"{each.statistics.avg_seq_length:,.1f}" if each.statistics.num_sequences else "",
+            count(each.vocab_size),
+            count(each.statistics.num_files),
+        )
+    return table
+
+
+def model_of(record: tokenizations_pb2.Tokenization) -> str:
+    """The model and the variant of a tokenization."""
+    return names.short(record.model) + (f"~{record.variant}" if record.variant else "")
+
+
+def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
+    """Everything that is set in a record."""
+    pairs = [("state", state(record))]
+    for name, value in _flat(document):
+        if name not in {"name", "state"} and value not in (None, "", 0, 0.0, [], {}):
+            pairs.append((name, escape(_shown(name, value))))
+    return out.facts(record.name, pairs)
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in document.items():
+        if isinstance(value, dict) and name != "metadata":
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", value))
+    return pairs
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(_item(item) for item in value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_bytes"):
+        return f"{value:,} ({size(value)})"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def _item(item: Any) -> str:
+    return " ".join(str(value) for value in item.values()) if isinstance(item, dict) else str(item)
+
+
+def count(number: int) -> str:
+    """A number for people; empty for none."""
+    return f"{number:,}" if number else ""
+
+
+def size(number: float) -> str:
+    """Bytes for people; empty for none."""
+    if not number:
+        return ""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
+
+
+def moment(timestamp: Any) -> str:
+    """A time of day on this machine's clock."""
+    if not timestamp.seconds:
+        return ""
+    return f"{datetime.datetime.fromtimestamp(timestamp.seconds, datetime.UTC).astimezone():%Y-%m-%d %H:%M}"

@@ -1,0 +1,122 @@
+"""`polytok tokenization`."""
+
+from typing import Any
+
+import typer
+
+from polytok.cli import options, session
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Datasets as token ids for models. `polytok tokenize` makes them. Name one by DATASET and MODEL, or as "
+    "DATASET/MODEL.",
+)
+
+
+@app.command("list")
+def list_(
+    dataset: options.DatasetFilter = "-",
+    model: options.ModelFilter = None,
+    states: options.States = None,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """List tokenizations, newest first."""
+    with session.start(catalog, as_json) as run:
+        run.show_list("tokenizations", run.client.tokenizations.list(dataset, model=model, states=states or ()))
+
+
+@app.command()
+def show(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show everything about a tokenization: parameters, statistics, files."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.tokenizations.get(dataset, model, variant=variant))
+
+
+@app.command()
+def watch(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Follow a tokenization until it is READY, failed or cancelled."""
+    with session.start(catalog, as_json) as run:
+        _follow(run, run.client.tokenizations.get(dataset, model, variant=variant))
+
+
+@app.command()
+def cancel(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Stop a tokenization. `polytok tokenization retry` starts it again."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.tokenizations.cancel(dataset, model, variant=variant))
+
+
+@app.command()
+def retry(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tokenize again after it failed or was cancelled."""
+    with session.start(catalog, as_json) as run:
+        record = run.client.tokenizations.retry(dataset, model, variant=variant)
+        if watch:
+            _follow(run, record)
+        else:
+            run.show(record)
+
+
+@app.command()
+def delete(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Delete a tokenization and its files. A running one is stopped first."""
+    with session.start(catalog, as_json) as run:
+        name = run.client.tokenizations.get(dataset, model, variant=variant).name
+        run.client.tokenizations.delete(name)
+        run.show_deleted(name)
+
+
+@app.command()
+def path(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the folder of a READY tokenization, which `datasets.load_from_disk` opens.
+
+    [dim]ls $(polytok tokenization path docs gpt2)[/]
+    """
+    with session.start(catalog, as_json) as run:
+        found = run.client.tokenizations.get(dataset, model, variant=variant)
+        record = run.client.tokenizations.resolve(found.dataset, found.model, variant=found.variant)
+        run.out.result({"name": record.name, "path": record.tokenized_path}, record.tokenized_path)
+
+
+def _follow(run: session.Session, record: Any) -> None:
+    records = run.follow([lambda client: client.tokenizations.watch(record)])
+    run.show(records[0])
+    run.end(records)

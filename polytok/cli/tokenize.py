@@ -1,0 +1,154 @@
+"""`polytok tokenize`: a dataset for one or more models."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytok.cli import options, session
+
+if TYPE_CHECKING:
+    from polytok.cli.live import Watch
+
+_SEQUENCES = "Sequences"
+_PACKING = "Packing"
+
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column that holds the text. By default `text`, else the only column of strings.",
+        rich_help_panel=_SEQUENCES,
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length",
+        metavar="N",
+        help="Tokens in a sequence at most, special tokens included. By default the model's context length.",
+        rich_help_panel=_SEQUENCES,
+    ),
+]
+Truncation = Annotated[
+    str | None,
+    options.choice(
+        "--truncation",
+        "What a longer document keeps: its start (right, the default), its end (left), or all of it (none).",
+        "right",
+        "left",
+        "none",
+        panel=_SEQUENCES,
+    ),
+]
+SpecialTokens = Annotated[
+    bool | None,
+    typer.Option(
+        "--special-tokens/--no-special-tokens",
+        help="Whether the tokenizer adds its special tokens to each document. By default yes, and no when packing.",
+        rich_help_panel=_SEQUENCES,
+        show_default=False,
+    ),
+]
+Pack = Annotated[
+    bool,
+    typer.Option(
+        "--pack",
+        help="Concatenate documents and cut them into sequences of exactly max-length tokens, as SAELens does; "
+        "without it each document is one sequence.",
+        rich_help_panel=_PACKING,
+    ),
+]
+_BOUNDARIES = ("none", "bos", "eos")
+BeginOfBatch = Annotated[
+    str | None,
+    options.choice(
+        "--begin-of-batch", "The token at the start of every sequence; bos by default.", *_BOUNDARIES, panel=_PACKING
+    ),
+]
+BeginOfSequence = Annotated[
+    str | None,
+    options.choice(
+        "--begin-of-sequence",
+        "The token at the start of every document; none by default.",
+        *_BOUNDARIES,
+        panel=_PACKING,
+    ),
+]
+Separator = Annotated[
+    str | None,
+    options.choice("--separator", "The token between documents; bos by default.", *_BOUNDARIES, panel=_PACKING),
+]
+Concatenation = Annotated[
+    bool | None,
+    typer.Option(
+        "--concatenate/--no-concatenate",
+        help="Whether a sequence may hold several documents; if not, what does not fill a sequence is dropped.",
+        rich_help_panel=_PACKING,
+        show_default=False,
+    ),
+]
+
+
+def command(
+    dataset: options.DatasetArgument,
+    models: options.ModelOption,
+    variant: options.Variant = "",
+    column: Column = None,
+    max_length: MaxLength = None,
+    truncation: Truncation = None,
+    special_tokens: SpecialTokens = None,
+    pack: Pack = False,
+    begin_of_batch: BeginOfBatch = None,
+    begin_of_sequence: BeginOfSequence = None,
+    separator: Separator = None,
+    concatenate: Concatenation = None,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
+    ] = False,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tokenize a dataset for one or more models.
+
+    Each model gets a tokenization of its own: its files, statistics and state.
+    Asking again with the same parameters gives the one that exists; other parameters need a --variant.
+    A packing option implies --pack.
+
+    [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
+    [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
+    """
+    packing = _set(begin_of_batch=begin_of_batch, begin_of_sequence=begin_of_sequence, separator=separator)
+    if concatenate is not None:
+        packing["disable_concatenation"] = not concatenate
+    parameters = _set(
+        text_column=column,
+        max_length=max_length,
+        truncation=truncation,
+        add_special_tokens=special_tokens,
+        packing=(packing or True) if pack or packing else None,
+    )
+    with session.start(catalog, as_json) as run:
+        records = [
+            run.client.tokenizations.create(dataset, model, variant=variant, **parameters)
+            for model in dict.fromkeys(models)
+        ]
+        if watch:
+            records = run.follow([_watch(record.name) for record in records])
+        run.show_list("tokenizations", records)
+        if watch:
+            run.end(records)
+
+
+def _watch(name: str) -> "Watch":
+    return lambda client: client.tokenizations.watch(name)
+
+
+def _set(**values: Any) -> dict[str, Any]:
+    """What was given on the command line."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("tokenize")(command)

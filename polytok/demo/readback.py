@@ -1,0 +1,42 @@
+"""Reading rows of a tokenization back to text."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.client import Client, loading, names
+from polytok.demo import corpus
+
+ROWS = 3
+
+
+class Row(NamedTuple):
+    """A row, and the text that its ids stand for."""
+
+    model: str
+    number: int
+    ids: list[int]
+    text: str
+
+
+def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization], text: pathlib.Path) -> list[Row]:
+    """A few rows of each tokenization, decoded. Raises DataLoss if one is not the start of its document."""
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    documents = list(corpus.texts(text))
+    found = []
+    for tokenization in tokenizations:
+        folder = pathlib.Path(client.models.get(tokenization.model).repo_id)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        loaded = loading.load(tokenization)
+        for number in range(ROWS):
+            place = number * (len(loaded) // ROWS)
+            ids = loaded[place]["input_ids"]
+            decoded = tokenizer.decode(ids)
+            # A document that was cut may end within a character.
+            if not documents[place].startswith(decoded.rstrip("\N{REPLACEMENT CHARACTER}")):
+                raise errors.DataLoss(f"Row {place} of {tokenization.name} is not the start of document {place}.")
+            found.append(Row(names.short(tokenization.model), place, ids, decoded))
+    return found

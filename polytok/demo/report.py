@@ -1,0 +1,100 @@
+"""The demo's last screen: the table of what was made, and rows read back to text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.cli import documents, tables
+from polytok.cli.output import Output
+from polytok.client import names, watching
+from polytok.demo.readback import Row
+
+_IDS = 10
+_CHARACTERS = 160
+
+
+def show(
+    out: Output, tokenizations: Sequence[tokenizations_pb2.Tokenization], rows: Sequence[Row], made: Sequence[str]
+) -> None:
+    """Prints all of it."""
+    document = {
+        "made": list(made),
+        "tokenizations": [_document(each) for each in tokenizations],
+        "rows": [row._asdict() for row in rows],
+    }
+    out.result(document, Group(Text(), _table(out, tokenizations), Text(), *_rows(rows), *_closing(made)))
+
+
+def seconds(tokenization: tokenizations_pb2.Tokenization) -> float:
+    """From the first worker's start to publication."""
+    span = tokenization.complete_time.ToDatetime() - tokenization.start_time.ToDatetime()
+    return span.total_seconds()
+
+
+def _speed(tokenization: tokenizations_pb2.Tokenization) -> float:
+    return tokenization.statistics.num_tokens / max(seconds(tokenization), 1e-3)
+
+
+def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
+    timing = {"seconds": seconds(tokenization), "tokens_per_second": _speed(tokenization)}
+    return documents.record(tokenization) | timing
+
+
+def _table(out: Output, tokenizations: Sequence[tokenizations_pb2.Tokenization]) -> RenderableType:
+    table = out.table(
+        "dataset",
+        "model",
+        "status",
+        "sequences#",
+        "tokens#",
+        "avg length#",
+        "vocabulary#",
+        "files#",
+        "seconds#",
+        "tokens/s#",
+    )
+    for each in tokenizations:
+        table.add_row(
+            names.short(each.dataset),
+            names.short(each.model),
+            f"[{tables.colour(each)}]{watching.state(each)}[/]",
+            f"{each.statistics.num_sequences:,}",
+            f"{each.statistics.num_tokens:,}",
+            f"{each.statistics.avg_seq_length:,.1f}",
+            f"{each.vocab_size:,}",
+            f"{each.statistics.num_files:,}",
+            f"{seconds(each):.1f}",
+            f"{_speed(each):,.0f}",
+        )
+    return table
+
+
+def _rows(rows: Sequence[Row]) -> list[RenderableType]:
+    """Each row as its ids and the text that they decode to."""
+    shown: list[RenderableType] = [Text("Rows read back with datasets.load_from_disk and decoded:", style="bold")]
+    for row in rows:
+        ids = " ".join(str(number) for number in row.ids[:_IDS])
+        more = " …" if len(row.ids) > _IDS else ""
+        text = " ".join(row.text.split())
+        text = text if len(text) <= _CHARACTERS else text[:_CHARACTERS] + "…"
+        shown.append(
+            Text.from_markup(
+                f"  [cyan]{row.model}[/] row {row.number:,}: {len(row.ids):,} tokens [dim]{ids}{more}[/]\n"
+                f"    [italic]{escape(text)}[/]"
+            )
+        )
+    return shown
+
+
+def _closing(made: Sequence[str]) -> list[RenderableType]:
+    what = f"Made {len(made)}: {', '.join(made)}." if made else "Everything was there already: nothing was made twice."
+    path = "python -c \"import polytok; print(polytok.Client().load('python-library', 'gpt2-demo'))\""
+    return [
+        Text(),
+        Text(what),
+        Text.from_markup(f"Next: [bold]polytok up[/] keeps the stack running; then\n  [dim]{escape(path)}[/]"),
+    ]

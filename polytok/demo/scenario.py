@@ -1,0 +1,118 @@
+"""The main job, step by step: a corpus, two models, two tokenizations, and their rows read back."""
+
+import functools
+import pathlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from polytok import errors
+from polytok.cli import live
+from polytok.cli.output import Output
+from polytok.client import AsyncClient, Client, watching
+from polytok.demo import corpus, readback, report, stack, steps
+
+DATASET = "python-library"
+TRAINING_SHARE = 3
+"""The tokenizers learn from every so-manieth document."""
+
+
+def run(out: Output) -> None:
+    """Runs the demo; a second time it finds everything there."""
+    out.remark("[bold]Polytok:[/] one dataset, many tokenizations.\n")
+    with stack.running() as its_stack:
+        folder = stack.folder()
+        text = _corpus(out, folder)
+        models = _models(out, folder, text)
+        with steps.step(out, "Stack", "Waiting for the stack") as step:
+            address = its_stack.address()
+            whose = "runs for this demo" if its_stack.is_ours else "was running already"
+            step.finish(f"Postgres, NATS, catalog and workers; {whose}, catalog at {address}")
+        with Client(address) as client:
+            made = _register(out, client, text, models)
+            made += _tokenize(out, client, list(models))
+            tokenizations = [client.tokenizations.resolve(DATASET, model) for model in models]
+            rows = readback.rows(client, tokenizations, text)
+        report.show(out, tokenizations, rows, made)
+
+
+def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
+    path = folder / "corpus.jsonl"
+    with steps.step(out, "Corpus", "Collecting Python's documentation, docstrings and sources") as step:
+        verb = "already there"
+        if not path.exists():
+            corpus.write(path, step.advance)
+            verb = "collected"
+        size = path.stat().st_size / 1e6
+        step.finish(f"{size:.1f} MB of Python's documentation, docstrings and sources {verb}")
+    return path
+
+
+def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders of the models, by their ids."""
+    from polytok.demo import recipes  # noqa: PLC0415  imports tokenizers
+
+    found = {}
+    for recipe in recipes.RECIPES:
+        found[recipe.model_id] = folder / "models" / recipe.model_id
+        with steps.step(out, "Model", f"Training a {recipe.tokenizer}") as step:
+            verb = "already there"
+            if not found[recipe.model_id].exists():
+                tokenizer = recipe.train(corpus.texts(text, TRAINING_SHARE))
+                step.say(f"Saving {recipe.model_id}")
+                recipes.save(recipe, tokenizer, found[recipe.model_id])
+                verb = "trained"
+            step.finish(f"{recipe.model_id}: {recipe.tokenizer}, {verb}")
+    return found
+
+
+def _register(out: Output, client: Client, text: pathlib.Path, models: dict[str, pathlib.Path]) -> list[str]:
+    """Registers dataset and models and waits for them; gives the names of what was not there before."""
+    made = []
+    if _ensure(client.datasets, functools.partial(client.datasets.create, DATASET, files=text), DATASET):
+        made.append(f"datasets/{DATASET}")
+    for model, folder in models.items():
+        if _ensure(client.models, functools.partial(client.models.create, model, str(folder)), model):
+            made.append(f"models/{model}")
+    _until_ready(out, client, [_Watch("datasets", DATASET), *(_Watch("models", model) for model in models)])
+    return made
+
+
+def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
+    """Creates both tokenizations and waits for them; gives the names of what was not there before."""
+    made = []
+    for model in models:
+        create = functools.partial(client.tokenizations.create, DATASET, model)
+        if _ensure(client.tokenizations, create, DATASET, model):
+            made.append(f"datasets/{DATASET}/tokenizations/{model}")
+    _until_ready(out, client, [_Watch("tokenizations", DATASET, model) for model in models])
+    return made
+
+
+class _Watch:
+    """Watches one record."""
+
+    def __init__(self, kind: str, *reference: str) -> None:
+        self._kind = kind
+        self._reference = reference
+
+    def __call__(self, client: AsyncClient) -> AsyncIterator[Any]:
+        versions: AsyncIterator[Any] = getattr(client, self._kind).watch(*self._reference)
+        return versions
+
+
+def _ensure(resources: Any, create: Callable[[], Any], *reference: str) -> bool:
+    """Creates what is not there, and tries again what failed or was cancelled. Tells whether it did either."""
+    try:
+        record = resources.get(*reference)
+    except errors.NotFound:
+        create()
+        return True
+    if watching.state(record) in {"ERROR", "CANCELLED"}:
+        resources.retry(*reference)
+        return True
+    return False
+
+
+def _until_ready(out: Output, client: Client, watches: Sequence[_Watch]) -> None:
+    for record in live.follow(out, client.address, watches):
+        watching.ready(record)
