@@ -2,12 +2,11 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
@@ -17,7 +16,7 @@ MAX_MESSAGE_BYTES = 64 << 20
 """The largest message that either side takes."""
 
 DEADLINE_SECONDS = 60
-"""How long a call without a deadline of its own may take. A deadline set by the caller can only be shorter."""
+"""How long a call without a deadline of its own may take."""
 
 KEEPALIVE_SECONDS = 30
 """How often a client asks a quiet connection for a sign of life; servers allow every SERVER_KEEPALIVE_SECONDS."""
@@ -39,13 +38,6 @@ _Detail = TypeVar("_Detail", bound=Message)
 # These publish files before they answer.
 _LONG_CALLS = {"/polytok.jobs.v1.LeaseService/CompleteTask": 600}
 
-_SERVICES = (
-    "polytok.catalog.v1.DatasetService",
-    "polytok.catalog.v1.ModelService",
-    "polytok.catalog.v1.TokenizationService",
-    "polytok.jobs.v1.LeaseService",
-)
-
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
@@ -55,38 +47,45 @@ _RETRY_POLICY = {
 }
 
 
-def _streaming_methods() -> list[str]:
-    # Only what the program imported is in the pool, and only that can be called.
-    found = []
-    for service in _SERVICES:
-        try:
-            descriptor = descriptor_pool.Default().FindServiceByName(service)
-        except KeyError:
-            continue
-        found += [f"/{service}/{method.name}" for method in descriptor.methods if method.server_streaming]
-    return found
-
-
-def _method_config(methods: Iterable[str], seconds: float | None) -> dict[str, Any]:
-    names = [dict(zip(("service", "method"), method[1:].split("/"), strict=True)) for method in methods]
-    config: dict[str, Any] = {"name": names or [{}], "retryPolicy": _RETRY_POLICY}
-    if seconds is not None:
-        config["timeout"] = f"{seconds}s"
-    return config
-
-
 def deadline_seconds(method: str) -> float:
     """How long a call of `/service/Method` may take at most, unless it streams."""
     return _LONG_CALLS.get(method, DEADLINE_SECONDS)
 
 
+class Deadlines(grpc.UnaryUnaryClientInterceptor):
+    """Sets the deadline of calls without one.
+
+    The `timeout` of a service config would do without an interceptor, but the server does not get to know it, and
+    gRPC 1.85 counts it from a moment up to two seconds before the call.
+    """
+
+    def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: Any
+    ) -> Any:
+        """Passes the call on, with a deadline."""
+        return continuation(_with_deadline(client_call_details), request)
+
+
+class AsyncDeadlines(grpc.aio.UnaryUnaryClientInterceptor):
+    """Sets the deadline of calls without one, for asyncio."""
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        """Passes the call on, with a deadline."""
+        return await continuation(_with_deadline(client_call_details), request)
+
+
+def _with_deadline(details: Any) -> Any:
+    if details.timeout is not None:
+        return details
+    method = details.method if isinstance(details.method, str) else details.method.decode()
+    return details._replace(timeout=deadline_seconds(method))
+
+
 def service_config() -> str:
-    """The gRPC service config: retries while a peer is away, and a deadline on every call that ends."""
-    config = [_method_config((), DEADLINE_SECONDS)]
-    config += [_method_config((method,), seconds) for method, seconds in _LONG_CALLS.items()]
-    if streaming := _streaming_methods():
-        config.append(_method_config(streaming, None))
-    return json.dumps({"methodConfig": config})
+    """The gRPC service config: calls are tried again while a peer is away."""
+    return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY_POLICY}]})
 
 
 def channel_options(user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
@@ -132,9 +131,12 @@ def read_pem(path: str) -> bytes:
 def open_channel(address: str, tls_ca: str = "", tls_certificate: str = "", tls_key: str = "") -> grpc.Channel:
     """Opens a channel for synchronous stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
-    if secure is None:
-        return grpc.insecure_channel(address, options=channel_options())
-    return grpc.secure_channel(address, secure, options=channel_options())
+    channel = (
+        grpc.insecure_channel(address, options=channel_options())
+        if secure is None
+        else grpc.secure_channel(address, secure, options=channel_options())
+    )
+    return grpc.intercept_channel(channel, Deadlines())
 
 
 def open_async_channel(
@@ -147,9 +149,11 @@ def open_async_channel(
 ) -> grpc.aio.Channel:
     """Opens a channel for asyncio stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
+    options = channel_options(user_agent)
+    chain = [AsyncDeadlines(), *interceptors]
     if secure is None:
-        return grpc.aio.insecure_channel(address, options=channel_options(user_agent), interceptors=interceptors)
-    return grpc.aio.secure_channel(address, secure, options=channel_options(user_agent), interceptors=interceptors)
+        return grpc.aio.insecure_channel(address, options=options, interceptors=chain)
+    return grpc.aio.secure_channel(address, secure, options=options, interceptors=chain)
 
 
 CODES: dict[type[errors.PolytokError], grpc.StatusCode] = {

@@ -42,6 +42,8 @@ _FAULTS = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
+# A caller that hangs up, as one who watches does, is nothing to tell.
+_QUIET = frozenset({grpc.StatusCode.OK, grpc.StatusCode.CANCELLED})
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
@@ -236,7 +238,7 @@ class _Call:
     def _log(self, code: grpc.StatusCode, seconds: float) -> None:
         if code in _FAULTS:
             write = _log.warning
-        elif self._message or seconds > _SLOW_SECONDS:
+        elif seconds > _SLOW_SECONDS or code not in _QUIET:
             write = _log.info
         else:
             write = _log.debug

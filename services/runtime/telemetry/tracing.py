@@ -19,7 +19,8 @@ from services.runtime.settings import TelemetrySettings
 Context = contexts.Context
 
 _propagator = TraceContextTextMapPropagator()
-_ids = random.SystemRandom()
+# Ids need to be unlike each other, not unguessable; the operating system is asked for a seed only.
+_ids = random.Random()  # noqa: S311
 
 
 class _Recording:
@@ -55,7 +56,9 @@ def inject() -> dict[str, str]:
 
 def extract(headers: Mapping[str, str] | None) -> Context:
     """The trace that came with the headers; of its own if there was none."""
-    return _propagator.extract(headers or {}, context=Context())
+    if not headers or "traceparent" not in headers:
+        return Context()
+    return _propagator.extract(headers, context=Context())
 
 
 @contextlib.contextmanager
