@@ -1,0 +1,12 @@
+"""How much is held in memory at a time. Together these keep a reader far below 1 GiB, whatever it reads."""
+
+ROW_BYTES = 32 << 20
+"""The longest line or row that is read."""
+BLOCK_BYTES = 4 << 20
+"""Lines are parsed in blocks of about this size."""
+BATCH_ROWS = 10_000
+"""Rows of a record batch, at most."""
+BATCH_BYTES = 16 << 20
+"""Bytes of a record batch, about; a single row may be larger."""
+PARTS = 10_000
+"""Files or hub shards of one source, each of which becomes a task."""

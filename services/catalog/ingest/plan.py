@@ -1,0 +1,61 @@
+"""`ingest.plan`: what a source consists of."""
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import failures, limits
+from services.catalog.ingest.sources import formats, hub, locations
+
+
+def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
+    """Lists what can be read independently, in the order of the rows."""
+    if task.source.WhichOneof("source") == "hub":
+        parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
+    else:
+        parts = [tasks_pb2.IngestPart(file=part) for part in _files(task.source.files)]
+    return tasks_pb2.PlanIngestResult(parts=parts)
+
+
+def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
+    # A file that two patterns match is read once.
+    found = list(dict.fromkeys(file for uri in source.uris for file in locations.find(uri, source.format)))
+    if len(found) > limits.PARTS:
+        raise failures.invalid(
+            f"The source has {len(found):,} files; {limits.PARTS:,} is the most. Join them into larger ones."
+        )
+    parts = [
+        tasks_pb2.FilePart(uri=file.uri, format=_format(file.uri, source.format), size_bytes=file.size_bytes)
+        for file in found
+    ]
+    _check_one_format(parts)
+    if all(file.size_bytes == 0 for file in found) and "://" not in found[0].uri:
+        raise failures.empty(empty_message([file.uri for file in found]))
+    return parts
+
+
+def empty_message(uris: list[str]) -> str:
+    """That files have no rows."""
+    first = failures.shown(uris[0])
+    if len(uris) == 1:
+        return f"{first} is empty. Give a file with at least one row."
+    return f"All {len(uris)} files are empty, {first} the first of them. Give files with at least one row."
+
+
+def _format(uri: str, chosen: formats.Format) -> formats.Format:
+    by_name = chosen or formats.of_name(uri).format
+    if not by_name:
+        raise failures.invalid(
+            f"{failures.shown(uri)} has an ending that tells no format. Name the format, or use one of"
+            f" {formats.known()}, each also compressed as {', '.join(formats.COMPRESSIONS)}."
+        )
+    return by_name
+
+
+def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
+    by_format: dict[formats.Format, str] = {}
+    for part in parts:
+        by_format.setdefault(part.format, failures.shown(part.uri))
+    if len(by_format) > 1:
+        (first, one), (second, other), *_ = by_format.items()
+        raise failures.invalid(
+            f"The source mixes formats: {one} is {formats.word(first)}, {other} is {formats.word(second)}."
+            " Register them as separate datasets."
+        )

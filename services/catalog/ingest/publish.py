@@ -1,0 +1,159 @@
+"""`ingest.publish`: that the parts fit together, and the manifest with which `datasets` opens them."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import failures, schemas, shards
+from services.catalog.ingest.read import ORIGIN, Report
+from services.runtime.storage import Storage
+
+
+def publish(
+    storage: Storage, task: tasks_pb2.PublishDatasetTask, tag: str, report: Report
+) -> tasks_pb2.PublishDatasetResult:
+    """Stages the manifest.
+
+    Shards of a narrower type than the others are written anew. Their first files stay, as another attempt may still be
+    reading them; the catalog sweeps what no manifest names.
+    """
+    parts = [part for part in task.parts if part.columns]
+    if not any(part.shards for part in parts):
+        raise failures.empty(_no_rows(list(task.parts)))
+    schema = _schema(parts)
+    written: list[str] = []
+    try:
+        raw_shards = _shards(storage, task, parts, schema, tag, report, written)
+        return _result(storage, task.raw_key, raw_shards, schema, tag, written)
+    except BaseException:
+        for key in written:
+            storage.delete(key)
+        raise
+
+
+def _no_rows(parts: list[tasks_pb2.ReadPartResult]) -> str:
+    if len(parts) == 1:
+        return f"{_origin(parts[0])} has no rows. Give a source with at least one row."
+    return f"None of the {len(parts)} parts of the source has rows. Give a source with at least one row."
+
+
+def _arrow_schema(part: tasks_pb2.ReadPartResult) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(part.arrow_schema))
+
+
+def _origin(part: tasks_pb2.ReadPartResult) -> str:
+    return bytes(_arrow_schema(part).metadata[ORIGIN]).decode()
+
+
+def _schema(parts: list[tasks_pb2.ReadPartResult]) -> pa.Schema:
+    """The schema that all rows fit in. The same columns must be in every part; types may widen without loss."""
+    first = parts[0]
+    schema = schemas.stored(_arrow_schema(first))
+    for part in parts[1:]:
+        other = schemas.stored(_arrow_schema(part))
+        if difference := schemas.difference(schema, other):
+            column, in_second = difference
+            having, lacking = (part, first) if in_second else (first, part)
+            raise failures.invalid(
+                f"{_origin(lacking)} has no column {column!r}, which {_origin(having)} has."
+                " Give all files the same columns, or register them as separate datasets."
+            )
+        try:
+            schema = schemas.merged(schema, other)
+        except schemas.Differs as differs:
+            raise failures.invalid(
+                f"Column {differs.column!r} holds {differs.second} in {_origin(part)}, and {differs.first} in"
+                f" {_origin(_first_with(parts, differs))}. Give it the same type in all files."
+            ) from differs
+    return schema
+
+
+def _first_with(parts: list[tasks_pb2.ReadPartResult], differs: schemas.Differs) -> tasks_pb2.ReadPartResult:
+    return next((part for part in parts if _arrow_schema(part).field(differs.column).type == differs.first), parts[0])
+
+
+def _shards(
+    storage: Storage,
+    task: tasks_pb2.PublishDatasetTask,
+    parts: list[tasks_pb2.ReadPartResult],
+    schema: pa.Schema,
+    tag: str,
+    report: Report,
+    written: list[str],
+) -> list[tasks_pb2.RawShard]:
+    """All shards in the order of their rows, under the one schema."""
+    result: list[tasks_pb2.RawShard] = []
+    for number, part in enumerate(parts):
+        fits = schemas.stored(_arrow_schema(part)).equals(schema, check_metadata=False)
+        for shard in part.shards:
+            kept = shard
+            if not fits:
+                prefix = f"{task.raw_key}/part-{number:05d}-{len(result):05d}"
+                kept = _widened(storage, shard, schema, _origin(part), (prefix, tag))
+                written.append(kept.key)
+            result.append(kept)
+        report(number + 1, len(parts))
+    return result
+
+
+def _widened(
+    storage: Storage, shard: tasks_pb2.RawShard, schema: pa.Schema, origin: str, name: tuple[str, str]
+) -> tasks_pb2.RawShard:
+    try:
+        with shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1) as writer:
+            for batch in shards.stored(storage, shard.key):
+                writer.write(schemas.conformed(batch, schema))
+    except schemas.Unfit as unfit:
+        raise failures.invalid(
+            f"{origin}: column {unfit.column!r} cannot take the type that it has in other files without loss ({unfit})."
+            " Give it the same type in all files."
+        ) from unfit
+    (only,) = writer.shards
+    return only
+
+
+def _result(
+    storage: Storage,
+    raw_key: str,
+    raw_shards: list[tasks_pb2.RawShard],
+    schema: pa.Schema,
+    tag: str,
+    written: list[str],
+) -> tasks_pb2.PublishDatasetResult:
+    features = datasets.Features.from_arrow_schema(schema)
+    fingerprint = hashlib.sha256("".join(shard.sha256 for shard in raw_shards).encode()).hexdigest()
+    info = dataclasses.asdict(datasets.DatasetInfo(features=features))
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": shard.key.removeprefix(f"{raw_key}/")} for shard in raw_shards],
+        # `datasets` keeps 16 hexadecimal digits.
+        "_fingerprint": fingerprint[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    staged = []
+    for name, content in (("dataset_info.json", info), ("state.json", state)):
+        key = f"{raw_key}/{name}.{tag}"
+        written.append(key)
+        digest = storage.write_bytes(key, _json(content).encode())
+        staged.append(tasks_pb2.StagedFile(staged_key=key, final_key=f"{raw_key}/{name}", sha256=digest))
+    return tasks_pb2.PublishDatasetResult(
+        shards=raw_shards,
+        columns=[datasets_pb2.Column(name=field.name, type=str(field.type)) for field in schema],
+        num_rows=sum(shard.num_rows for shard in raw_shards),
+        size_bytes=sum(shard.size_bytes for shard in raw_shards),
+        fingerprint=fingerprint,
+        features_json=_json(features.to_dict()),
+        staged_files=staged,
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2)

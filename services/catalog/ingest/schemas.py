@@ -1,0 +1,150 @@
+"""Arrow schemas of raw shards: what is stored, what fits together, and what becomes of values on the way."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as arrow_types
+
+FEATURES = b"huggingface"
+"""The metadata key under which `datasets` keeps a schema's features."""
+
+
+class Differs(Exception):
+    """Two schemas have no type in common for a column."""
+
+    def __init__(self, column: str, first: pa.DataType, second: pa.DataType) -> None:
+        super().__init__(column)
+        self.column = column
+        self.first = first
+        self.second = second
+
+
+class Unfit(Exception):
+    """A value of a column cannot be stored as another type without loss."""
+
+    def __init__(self, column: str, message: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+def stored(schema: pa.Schema) -> pa.Schema:
+    """The schema that rows of this one are stored with: plain layouts, which every reader of Arrow knows."""
+    features = (schema.metadata or {}).get(FEATURES)
+    fields = [pa.field(field.name, _stored_type(field.type)) for field in schema]
+    return pa.schema(fields, metadata={FEATURES: features} if features else None)
+
+
+def without_times(schema: pa.Schema) -> pa.Schema:
+    """The schema with text in place of whatever only looks like a time."""
+    return pa.schema([pa.field(field.name, _without_times(field.type)) for field in schema])
+
+
+def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
+    """The schema that holds the rows of both. Raises Differs."""
+    try:
+        return pa.unify_schemas([first, second], promote_options="permissive")
+    except pa.ArrowTypeError:
+        for field in second:
+            if field.name in first.names:
+                _check_fits(field.name, first.field(field.name).type, field.type)
+        raise
+
+
+def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The same rows under a wider schema; columns that are not there are null. Raises Unfit."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    columns = [_conformed(batch, field) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def text_columns(schema: pa.Schema) -> list[int]:
+    """Places of the columns of text."""
+    return [place for place, field in enumerate(schema) if arrow_types.is_string(field.type)]
+
+
+def difference(first: pa.Schema, second: pa.Schema) -> tuple[str, bool] | None:
+    """A column that only one of them has, and whether it is the second."""
+    for name in first.names:
+        if name not in second.names:
+            return name, False
+    for name in second.names:
+        if name not in first.names:
+            return name, True
+    return None
+
+
+@functools.cache
+def known_to_datasets(kind: pa.DataType) -> bool:
+    """Whether `datasets` can load values of this type."""
+    try:
+        datasets.Features.from_arrow_schema(pa.schema([("column", kind)]))
+    except ValueError:
+        return False
+    return True
+
+
+def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    place = batch.schema.get_field_index(field.name)
+    if place < 0:
+        return pa.nulls(batch.num_rows, field.type)
+    column = batch.column(place)
+    try:
+        return column if column.type == field.type else _cast(column, field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise Unfit(field.name, str(error)) from error
+
+
+def _cast(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if arrow_types.is_run_end_encoded(column.type):
+        column = pc.run_end_decode(column)
+    return column if column.type == wanted else column.cast(wanted)
+
+
+def _check_fits(name: str, first: pa.DataType, second: pa.DataType) -> None:
+    try:
+        pa.unify_schemas([pa.schema([(name, first)]), pa.schema([(name, second)])], promote_options="permissive")
+    except pa.ArrowTypeError as error:
+        raise Differs(name, first, second) from error
+
+
+_PLAIN: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], pa.DataType]]] = (
+    # Record batches are small here, so that 32-bit offsets always suffice.
+    (arrow_types.is_large_string, lambda _: pa.string()),
+    (arrow_types.is_string_view, lambda _: pa.string()),
+    (arrow_types.is_large_binary, lambda _: pa.binary()),
+    (arrow_types.is_binary_view, lambda _: pa.binary()),
+    (arrow_types.is_dictionary, lambda kind: _stored_type(kind.value_type)),
+    (arrow_types.is_run_end_encoded, lambda kind: _stored_type(kind.value_type)),
+    (arrow_types.is_large_list, lambda kind: pa.list_(_stored_type(kind.value_type))),
+    (arrow_types.is_list, lambda kind: pa.list_(_stored_type(kind.value_type))),
+    (
+        arrow_types.is_map,
+        lambda kind: pa.list_(
+            pa.struct([("key", _stored_type(kind.key_type)), ("value", _stored_type(kind.item_type))])
+        ),
+    ),
+    (arrow_types.is_fixed_size_list, lambda kind: pa.list_(_stored_type(kind.value_type), kind.list_size)),
+    (arrow_types.is_struct, lambda kind: pa.struct([(each.name, _stored_type(each.type)) for each in kind])),
+)
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _stored_type(kind.storage_type)
+    return next((plain(kind) for matches, plain in _PLAIN if matches(kind)), kind)
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    if arrow_types.is_temporal(kind):
+        return pa.string()
+    if arrow_types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    if arrow_types.is_struct(kind):
+        return pa.struct([(each.name, _without_times(each.type)) for each in kind])
+    return kind

@@ -1,0 +1,167 @@
+"""Raw shards: Arrow IPC streams in the storage, as `datasets` memory-maps them."""
+
+import contextlib
+import types
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from polytok.catalog.v1 import tasks_pb2
+from services.catalog.ingest import limits, schemas
+from services.runtime.storage import StagedFile, Storage
+
+_SIZE_FACTOR = 4
+"""A shard with little text in it ends at this many times its share of text."""
+
+
+class Writer:
+    """Writes rows as shards, the files of one task.
+
+    A shard ends after the row with which its text reaches `shard_bytes`, wherever the batches end that bring the rows,
+    so that the same rows make the same files. If the block ends with an error, all files written are removed.
+    """
+
+    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int) -> None:
+        self.shards: list[tasks_pb2.RawShard] = []
+        """The shards that are finished."""
+        self.rows = 0
+        """How many rows were taken."""
+        self._storage = storage
+        self._prefix = prefix
+        self._suffix = suffix
+        self._shard_bytes = max(shard_bytes, 1)
+        self._shard: _Shard | None = None
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if error is None:
+            self._end_shard()
+            return
+        if self._shard is not None:
+            self._shard.abandon(error)
+            self._shard = None
+        with contextlib.suppress(Exception):
+            self.discard()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Adds rows. A schema that differs from the rows' before begins a new shard."""
+        if self._pending and not self._pending[0].schema.equals(batch.schema, check_metadata=True):
+            self._end_shard()
+        self.rows += batch.num_rows
+        sizes = _text_bytes(batch)
+        start = 0
+        while start < batch.num_rows:
+            rows = self._rows_that_fit(sizes[start:])
+            self._add(batch.slice(start, rows), int(sizes[start : start + rows].sum()))
+            start += rows
+
+    def discard(self) -> None:
+        """Removes the finished shards."""
+        for shard in self.shards:
+            self._storage.delete(shard.key)
+        self.shards = []
+
+    def _rows_that_fit(self, sizes: Any) -> int:
+        """How many rows the current shard, and the batch that is being gathered, still take."""
+        written = self._shard.text_bytes if self._shard else 0
+        room = self._shard_bytes - written
+        to_shard_end = int(np.searchsorted(np.cumsum(sizes), room)) + 1
+        return min(len(sizes), to_shard_end, limits.BATCH_ROWS - self._pending_rows)
+
+    def _add(self, batch: pa.RecordBatch, text_bytes: int) -> None:
+        if self._shard is None:
+            key = f"{self._prefix}-{len(self.shards):05d}-{self._suffix}.arrow"
+            self._shard = _Shard(self._storage, key, batch.schema)
+        if self._pending_bytes + batch.nbytes > limits.BATCH_BYTES:
+            self._flush()
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        self._pending_bytes += batch.nbytes
+        self._shard.text_bytes += text_bytes
+        if self._pending_rows >= limits.BATCH_ROWS:
+            self._flush()
+        if self._shard.text_bytes >= self._shard_bytes or self._shard.size >= _SIZE_FACTOR * self._shard_bytes:
+            self._end_shard()
+
+    def _flush(self) -> None:
+        if self._shard is not None and self._pending:
+            for batch in pa.Table.from_batches(self._pending).combine_chunks().to_batches():
+                self._shard.write(batch)
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+
+    def _end_shard(self) -> None:
+        self._flush()
+        if self._shard is not None:
+            shard, self._shard = self._shard, None
+            self.shards.append(shard.finish())
+
+
+class _Shard:
+    """One file, while it is written."""
+
+    def __init__(self, storage: Storage, key: str, schema: pa.Schema) -> None:
+        self.text_bytes = 0
+        self._key = key
+        self._rows = 0
+        self._storing = storage.create(key)
+        self._file: StagedFile = self._storing.__enter__()
+        self._stream = pa.ipc.new_stream(self._file, schema)
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.tell()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Writes a record batch."""
+        try:
+            self._stream.write_batch(batch)
+        except BaseException as error:
+            self.abandon(error)
+            raise
+        self._rows += batch.num_rows
+
+    def abandon(self, error: BaseException) -> None:
+        """Leaves no file."""
+        with contextlib.suppress(BaseException):
+            self._storing.__exit__(type(error), error, error.__traceback__)
+
+    def finish(self) -> tasks_pb2.RawShard:
+        """Gives the file its name."""
+        try:
+            self._stream.close()
+        except BaseException as error:
+            self.abandon(error)
+            raise
+        self._storing.__exit__(None, None, None)
+        return tasks_pb2.RawShard(
+            key=self._key,
+            num_rows=self._rows,
+            size_bytes=self._file.size,
+            sha256=self._file.sha256,
+            text_bytes=self.text_bytes,
+        )
+
+
+def stored(storage: Storage, key: str) -> Iterator[pa.RecordBatch]:
+    """The record batches of a shard."""
+    with storage.open(key) as file, pa.ipc.open_stream(file) as reader:
+        yield from reader
+
+
+def _text_bytes(batch: pa.RecordBatch) -> Any:
+    """Bytes of text in each row."""
+    sizes = np.zeros(batch.num_rows, dtype=np.int64)
+    for place in schemas.text_columns(batch.schema):
+        sizes += pc.fill_null(pc.binary_length(batch.column(place)), 0).to_numpy(zero_copy_only=False)
+    return sizes

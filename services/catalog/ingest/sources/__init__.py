@@ -1,0 +1,1 @@
+"""Sources: from a part of one to record batches."""

@@ -1,0 +1,119 @@
+"""Comma-separated values (RFC 4180) with a header; tab-separated ones too.
+
+A column is int64, double or bool if all its cells are, and text otherwise: cells that look like dates stay text, and
+in a column of text every cell is kept as written, "NA" and the empty one among them.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from polytok import errors
+from services.catalog.ingest import failures, limits
+from services.catalog.ingest.sources.utf8 import Utf8
+
+_GUESS_BYTES = 1 << 20
+_KEPT = frozenset({pa.int64(), pa.float64(), pa.bool_()})
+_CELL = re.compile(r"In CSV column #(\d+): .*conversion error")
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+
+
+class StartAgain(Exception):
+    """A cell does not fit the type that the cells before gave its column: read again from the start."""
+
+
+class _Blank(Exception):
+    """There is not even a header with a line end."""
+
+
+class Delimited:
+    """One file. Types are guessed from its beginning and corrected, at most once a column, by starting again."""
+
+    def __init__(self, open_text: Callable[[], Utf8], name: str, delimiter: str) -> None:
+        self._open = open_text
+        self._name = name
+        self._delimiter = delimiter
+        self._types: dict[str, pa.DataType] = {}
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Record batches of one schema, the first of them empty; none at all if the file has no line."""
+        try:
+            self._types = self._types or self._guess()
+        except _Blank:
+            return
+        source = self._open()
+        last = None
+        try:
+            with self._reader(source, limits.ROW_BYTES, self._types) as reader:
+                yield pa.RecordBatch.from_pylist([], reader.schema)
+                for batch in reader:
+                    if batch.num_rows:
+                        last = batch.slice(batch.num_rows - 1)
+                    yield batch
+        except pa.ArrowInvalid as error:
+            raise self._corrected(str(error)) from error
+        if last is not None and source.quotes % 2 and _unclosed(source.tail, last.column(last.num_columns - 1)[0]):
+            raise failures.invalid(f"{self._name} ends inside a quoted cell. Close the quotation, or copy it again.")
+
+    def _guess(self) -> dict[str, pa.DataType]:
+        schema = self._guessed_schema()
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            raise failures.invalid(f"{self._name} has two columns named {twice[0]!r}. Rename one in the header.")
+        return {field.name: field.type if field.type in _KEPT else pa.string() for field in schema}
+
+    def _guessed_schema(self) -> pa.Schema:
+        try:
+            return self._reader(self._open(), _GUESS_BYTES).schema
+        except pa.ArrowInvalid:
+            # A row longer than that, or something that the full reader will tell of.
+            pass
+        try:
+            return self._reader(self._open(), limits.ROW_BYTES).schema
+        except pa.ArrowInvalid as error:
+            if "Empty CSV" in str(error):
+                raise _Blank from error
+            raise self._explained(str(error)) from error
+
+    def _reader(
+        self, source: Utf8, block_bytes: int, types: dict[str, pa.DataType] | None = None
+    ) -> arrow_csv.CSVStreamingReader:
+        return arrow_csv.open_csv(
+            pa.PythonFile(source, mode="r"),
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=block_bytes),
+            parse_options=arrow_csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(column_types=types),
+        )
+
+    def _corrected(self, message: str) -> Exception:
+        cell = _CELL.search(message)
+        if cell is None:
+            return self._explained(message)
+        column = list(self._types)[int(cell[1])]
+        self._types[column] = pa.float64() if self._types[column] == pa.int64() else pa.string()
+        return StartAgain()
+
+    def _explained(self, message: str) -> errors.PolytokError:
+        if ragged := _RAGGED.search(message):
+            return failures.invalid(
+                f"{self._name}, row {ragged[1]} (the header is row 1): {ragged[3]} cells, and the header has"
+                f" {ragged[2]}. Mend the row, and quote cells that hold commas or line ends."
+            )
+        if "straddl" in message:
+            return failures.invalid(
+                f"{self._name} has a row longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
+                " Split it, or check that every quotation is closed."
+            )
+        return failures.invalid(
+            f"{self._name} is not CSV that can be read ({message[:200]}). Mend it, or name another format."
+        )
+
+
+def _unclosed(tail: bytes, cell: pa.Scalar) -> bool:
+    """Whether the last cell runs to the end of the file because its quotation is open, which Arrow accepts."""
+    if cell.type != pa.string():
+        return False
+    written = cell.as_buffer().to_pybytes()[-len(tail) :].replace(b'"', b'""')
+    return tail.endswith(b'"' + written) or tail == written[-len(tail) :]

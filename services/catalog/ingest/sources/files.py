@@ -1,0 +1,87 @@
+"""One file of a source, as record batches."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from polytok.catalog.v1 import tasks_pb2
+from polytok.catalog.v1.datasets_pb2 import FileSource
+from services.catalog.ingest import failures
+from services.catalog.ingest.sources import arrow, delimited, formats, jsonl, lines, parquet, text
+from services.catalog.ingest.sources.compression import Decompressed
+from services.catalog.ingest.sources.raw import RawFile
+from services.catalog.ingest.sources.utf8 import Utf8
+
+_HEAD_BYTES = 16
+
+
+class File:
+    """A file, opened anew for each reading of it."""
+
+    def __init__(self, part: tasks_pb2.FilePart) -> None:
+        self.name = failures.shown(part.uri)
+        """For messages."""
+        self._uri = part.uri
+        self._format = part.format
+        self._by_name = formats.of_name(part.uri)
+        self._total = part.size_bytes
+        self._raw: RawFile | None = None
+        self._delimited = delimited.Delimited(
+            lambda: Utf8(self._decompressed(), self.name), self.name, "\t" if self._by_name.tabs else ","
+        )
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes read and bytes in all, as stored."""
+        done = self._raw.bytes_read if self._raw else 0
+        return (min(done, self._total) if self._total else done), self._total
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows. May raise delimited.StartAgain, which asks to be called once more."""
+        try:
+            yield from self._readers()[self._format]()
+        finally:
+            self._close()
+
+    def _readers(self) -> dict[formats.Format, Callable[[], Iterator[pa.RecordBatch]]]:
+        return {
+            FileSource.FORMAT_JSONL: lambda: jsonl.batches(self._text(), self.name),
+            FileSource.FORMAT_TEXT: lambda: text.batches(self._text(), self.name),
+            FileSource.FORMAT_CSV: self._delimited.batches,
+            FileSource.FORMAT_PARQUET: self._parquet,
+            FileSource.FORMAT_ARROW: lambda: arrow.batches(self._decompressed(), self.name),
+        }
+
+    def _text(self) -> Utf8:
+        return Utf8(self._decompressed(), self.name)
+
+    def _parquet(self) -> Iterator[pa.RecordBatch]:
+        if self._by_name.compression:
+            raise failures.invalid(
+                f"{self.name}: Parquet cannot be read through {self._by_name.compression}. Unpack it."
+            )
+        raw = self._open()
+        formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
+        return parquet.batches(raw)
+
+    def _decompressed(self) -> lines.Readable:
+        raw = self._open()
+        if not self._by_name.compression:
+            formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
+            return raw
+        if not raw.head(1):
+            # No compressor writes nothing at all: this was never written to its end.
+            raise failures.invalid(
+                f"{self.name} is not {self._by_name.compression} data: it has no bytes. Copy it again."
+            )
+        return Decompressed(raw, self._by_name.compression)
+
+    def _open(self) -> RawFile:
+        self._close()
+        self._raw = RawFile(self._uri)
+        return self._raw
+
+    def _close(self) -> None:
+        if self._raw is not None:
+            with contextlib.suppress(OSError):
+                self._raw.close()

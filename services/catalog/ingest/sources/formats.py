@@ -1,0 +1,101 @@
+"""Formats of files: by their name, and by their first bytes."""
+
+import pathlib
+from typing import NamedTuple, TypeAlias
+
+from polytok.catalog.v1 import datasets_pb2
+from polytok.catalog.v1.datasets_pb2 import FileSource
+from services.catalog.ingest import failures
+
+Format: TypeAlias = datasets_pb2.FileSource.Format.ValueType
+"""One of the formats of a FileSource."""
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+"""Endings of compressed files that are read through."""
+
+_ENDINGS = {
+    ".jsonl": FileSource.FORMAT_JSONL,
+    ".ndjson": FileSource.FORMAT_JSONL,
+    ".json": FileSource.FORMAT_JSONL,
+    ".csv": FileSource.FORMAT_CSV,
+    ".tsv": FileSource.FORMAT_CSV,
+    ".parquet": FileSource.FORMAT_PARQUET,
+    ".txt": FileSource.FORMAT_TEXT,
+    ".text": FileSource.FORMAT_TEXT,
+    ".arrow": FileSource.FORMAT_ARROW,
+}
+
+_WORDS = {
+    FileSource.FORMAT_JSONL: "jsonl",
+    FileSource.FORMAT_CSV: "csv",
+    FileSource.FORMAT_PARQUET: "parquet",
+    FileSource.FORMAT_TEXT: "text",
+    FileSource.FORMAT_ARROW: "arrow",
+}
+
+_MAGICS = (
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\xff\xff\xff\xff", "an Arrow stream"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"%PDF-", "a PDF document"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+)
+
+
+class Name(NamedTuple):
+    """What a file's name says of it."""
+
+    format: Format
+    """FORMAT_UNSPECIFIED if the name does not tell."""
+    compression: str
+    """gzip, zstd, bz2, xz, or nothing."""
+    tabs: bool
+    """Whether cells are separated by tabs instead of commas."""
+
+
+def of_name(uri: str) -> Name:
+    """Reads the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
+    path = pathlib.PurePosixPath(failures.shown(uri).lower())
+    compression = COMPRESSIONS.get(path.suffix, "")
+    ending = pathlib.PurePosixPath(path.stem).suffix if compression else path.suffix
+    return Name(_ENDINGS.get(ending, FileSource.FORMAT_UNSPECIFIED), compression, ending == ".tsv")
+
+
+def word(chosen: Format) -> str:
+    """A format as the command line names it."""
+    return _WORDS[chosen]
+
+
+def known() -> str:
+    """The endings that tell a format, for messages."""
+    return ", ".join(sorted(_ENDINGS))
+
+
+def check_content(name: str, chosen: Format, head: bytes) -> None:
+    """Refuses a file whose first bytes show that it is something else than text, Parquet, Arrow as it was named."""
+    found = next((what for magic, what in _MAGICS if head.startswith(magic)), "")
+    if chosen == FileSource.FORMAT_PARQUET:
+        if not head.startswith(b"PAR1"):
+            raise failures.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_MEND}")
+    elif chosen == FileSource.FORMAT_ARROW:
+        if "Arrow" not in found:
+            raise failures.invalid(f"{name} is not an Arrow file: {_what(found, head)}. {_MEND}")
+    elif found == "UTF-16 text":
+        raise failures.invalid(f"{name} is UTF-16, not UTF-8. Convert it, as with `iconv -f UTF-16 -t UTF-8`.")
+    elif found:
+        raise failures.invalid(f"{name} is to be read as {word(chosen)}, and is {found}. {_MEND}")
+
+
+_MEND = "Give the file the ending of what it is, or name its format."
+
+
+def _what(found: str, head: bytes) -> str:
+    if found:
+        return f"it is {found}"
+    return "it is empty" if not head else f"it begins with {head[:8]!r}"

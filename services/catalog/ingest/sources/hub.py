@@ -1,0 +1,83 @@
+"""Repositories of the Hugging Face hub, and folders that are laid out as one.
+
+The `datasets` library finds the files of a configuration and split and streams their rows, so that nothing is kept but
+what becomes of them. Where it has a choice, it is told to take small batches.
+"""
+
+import contextlib
+import pathlib
+import tempfile
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import datasets
+import huggingface_hub
+import pyarrow as pa
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import limits
+from services.catalog.ingest.sources import content, hub_failures
+
+_READ_ROWS = 256
+_TIMEOUT_SECONDS = 30
+
+
+def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
+    """The shards of a split, all of one commit even if a branch moves on while they are read."""
+    pinned = datasets_pb2.HubSource()
+    pinned.CopyFrom(source)
+    with hub_failures.explained(source):
+        if not _is_folder(source):
+            about = huggingface_hub.HfApi().dataset_info(
+                source.repo_id, revision=source.revision or None, timeout=_TIMEOUT_SECONDS
+            )
+            pinned.revision = about.sha or source.revision
+        with _streamed(pinned) as stream:
+            count = min(stream.num_shards, limits.PARTS)
+    return [tasks_pb2.HubPart(source=pinned, index=index, count=count) for index in range(count)]
+
+
+class Shard:
+    """One shard of a split."""
+
+    def __init__(self, part: tasks_pb2.HubPart) -> None:
+        self.name = f"{part.source.repo_id}, split {part.source.split!r}, shard {part.index + 1} of {part.count}"
+        """For messages."""
+        self._part = part
+        self._rows = 0
+
+    def progress(self) -> tuple[int, int]:
+        """Rows read; how many there are is not known."""
+        return self._rows, 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows."""
+        with hub_failures.explained(self._part.source), _streamed(self._part.source) as stream:
+            shard = stream.shard(num_shards=self._part.count, index=self._part.index).with_format("arrow")
+            for table in shard.iter(batch_size=_READ_ROWS):
+                self._rows += table.num_rows
+                for batch in table.to_batches():
+                    content.validate(batch, self.name)
+                    yield batch
+
+
+def _is_folder(source: datasets_pb2.HubSource) -> bool:
+    return pathlib.PurePath(source.repo_id).is_absolute()
+
+
+@contextlib.contextmanager
+def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
+    if _is_folder(source) and not pathlib.Path(source.repo_id).is_dir():
+        raise hub_failures.no_folder(source)
+    with tempfile.TemporaryDirectory(prefix="polytok-hub-") as cache:
+        builder = datasets.load_dataset_builder(
+            source.repo_id,
+            source.config or None,
+            revision=source.revision or None,
+            # Streaming needs no cache, but a lock and a folder are made all the same.
+            cache_dir=cache,
+        )
+        if hasattr(builder.config, "batch_size"):
+            # A row group as a whole otherwise, which may be larger than the memory.
+            builder.config.batch_size = _READ_ROWS
+        yield builder.as_streaming_dataset(split=source.split)

@@ -1,0 +1,114 @@
+"""Paths, URIs, folders and globs: which files they name."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import fsspec
+
+from polytok import errors
+from services.catalog.ingest import failures, limits
+from services.catalog.ingest.sources import formats
+
+_SCHEMES = frozenset({"file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
+_MAGIC = frozenset("*?[")
+
+
+class Found(NamedTuple):
+    """A file."""
+
+    uri: str
+    size_bytes: int
+
+
+def find(uri: str, wanted: formats.Format) -> list[Found]:
+    """The files that a path or URI names, in order of their names.
+
+    A folder stands for all files below it whose names have the ending of the wanted format, or of any; those whose
+    names, or whose folders' names, begin with `.` or `_` are left out.
+    """
+    _check(uri)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        files = _listed(filesystem, path, uri, wanted)
+    except Exception as error:
+        raise failures.reading(uri, error) from error
+    if len(files) > limits.PARTS:
+        raise failures.invalid(
+            f"{failures.shown(uri)} stands for {len(files):,} files; {limits.PARTS:,} is the most."
+            " Join them into larger ones."
+        )
+    return [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
+
+
+def _check(uri: str) -> None:
+    scheme = uri.split("://", 1)[0] if "://" in uri else ""
+    if "\0" in uri:
+        problem = "has a NUL character in it. Take it out."
+    elif "::" in uri:
+        problem = "chains file systems with '::', which is not supported. Unpack the archive and name its files."
+    elif scheme == "hf":
+        problem = "is on the hub. Give the repository as a hub source instead."
+    elif scheme and scheme not in _SCHEMES:
+        problem = f"has the scheme {scheme!r}, which is not supported. Use a path, or s3, gs, az, abfs, http or https."
+    elif not scheme and not pathlib.PurePath(uri).is_absolute():
+        problem = "is a relative path, and the workers run elsewhere. Give an absolute path or a URI."
+    else:
+        return
+    shown = failures.shown(uri).replace("\0", "\\0")
+    violation = errors.FieldViolation("source.files.uris", problem)
+    raise errors.InvalidArgument(f"{shown} {problem}", violations=[violation])
+
+
+def _listed(filesystem: Any, path: str, uri: str, wanted: formats.Format) -> dict[str, int]:
+    if filesystem.isfile(path):
+        return {path: int(filesystem.size(path) or 0)}
+    if filesystem.isdir(path):
+        return _below(filesystem, path, uri, wanted)
+    if filesystem.exists(path):
+        raise _not_a_file(uri)
+    if not _MAGIC.intersection(path):
+        raise failures.not_found(uri)
+    matches = filesystem.glob(path, detail=True)
+    files = {name: int(info.get("size") or 0) for name, info in matches.items() if info["type"] == "file"}
+    if not files:
+        raise errors.NotFound(
+            f"{failures.shown(uri)} matches no file on the machine of the worker. Check the pattern.",
+            reason="SOURCE_NOT_FOUND",
+        )
+    return files
+
+
+def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> dict[str, int]:
+    files = {
+        name: int(info.get("size") or 0)
+        for name, info in filesystem.find(folder, detail=True).items()
+        if info["type"] == "file" and _is_data(name[len(folder) :], wanted)
+    }
+    if not files:
+        endings = f"ending for {formats.word(wanted)}" if wanted else f"ending of {formats.known()}"
+        raise errors.NotFound(
+            f"The folder {failures.shown(uri)} holds no file with an {endings}."
+            f" Name the files, as by {failures.shown(uri).rstrip('/')}/*.",
+            reason="SOURCE_NOT_FOUND",
+        )
+    return files
+
+
+def _is_data(relative: str, wanted: formats.Format) -> bool:
+    if any(part.startswith((".", "_")) for part in relative.strip("/").split("/")):
+        return False
+    by_name = formats.of_name(relative).format
+    return by_name == wanted if wanted else bool(by_name)
+
+
+def _not_a_file(uri: str) -> errors.PolytokError:
+    return failures.invalid(f"{failures.shown(uri)} is neither a file nor a folder. Name a regular file.")
+
+
+def _uri(filesystem: Any, path: str) -> str:
+    return path if "file" in _protocols(filesystem) else str(filesystem.unstrip_protocol(path))
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
