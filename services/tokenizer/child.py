@@ -1,0 +1,61 @@
+"""The worker's child process, `python -m services.tokenizer.child`: loads tokenizers and does the tasks."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok import errors
+from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.jobs import child
+from services.runtime.settings import StorageSettings
+from services.runtime.storage import Storage
+from services.tokenizer.settings import TokenizerSettings
+
+_Payload = TypeVar("_Payload", bound=Message)
+
+
+def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
+    message = kind()
+    if not payload.Unpack(message):
+        raise errors.InvalidArgument(
+            f"The task's payload is {payload.type_url!r}, not {message.DESCRIPTOR.full_name!r}: "
+            "catalog and worker are of different versions; upgrade the older one.",
+            reason="MESSAGE_INVALID",
+        )
+    return message
+
+
+def main() -> None:
+    """Runs tasks until the parent ends."""
+    settings = TokenizerSettings()
+    settings.apply()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    # Imported after the environment is set, which the libraries read once.
+    from services.tokenizer import inspection, loading, publishing, shards  # noqa: PLC0415
+
+    storage = Storage(StorageSettings().root)
+    tokenizers = loading.Tokenizers(settings.cached)
+    child.serve(
+        {
+            "model.inspect": lambda payload, _: inspection.inspect(
+                _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers
+            ),
+            "tokenize.shard": lambda payload, context: shards.tokenize(
+                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, context
+            ),
+            "tokenize.publish": lambda payload, context: publishing.publish(
+                _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, context
+            ),
+        },
+        warm=loading.warm,
+    )
+
+
+if __name__ == "__main__":
+    main()

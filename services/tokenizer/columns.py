@@ -1,0 +1,53 @@
+"""The column of a raw shard that holds the text, and what can be wrong with it."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from polytok import errors
+
+
+def choose(schema: pa.Schema, name: str, where: str) -> str:
+    """Returns the column to tokenize: the named one; without a name `text`, else the only column of strings."""
+    if not name:
+        strings = [field.name for field in schema if _is_text(field.type)]
+        name = "text" if "text" in strings or len(strings) != 1 else strings[0]
+    if name not in schema.names:
+        columns = ", ".join(schema.names)
+        raise errors.NotFound(
+            f"There is no column {name!r} in {where}; it has: {columns}. Name one of these as text_column.",
+            reason="COLUMN_NOT_FOUND",
+            metadata={"columns": columns},
+        )
+    found = schema.field(name).type
+    if not _is_text(found) and not pa.types.is_null(found):
+        raise _wrong(f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column.")
+    return name
+
+
+def texts(column: pa.Array, name: str, where: str, first_row: int) -> pa.Array:
+    """Returns the column as large strings, every one of them there and valid UTF-8."""
+    if column.null_count:
+        row = first_row + int(pc.index(column.is_null(), pa.scalar(True)).as_py())
+        raise _wrong(
+            f"Column {name!r} has no value in row {row} of {where} (the first row is 0). "
+            "Remove such rows from the source, or put an empty text there, and add the dataset again."
+        )
+    strings = column.cast(pa.large_string())
+    try:
+        strings.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise _wrong(
+            f"Column {name!r} of {where} holds bytes that are not UTF-8 in rows {first_row} to "
+            f"{first_row + len(strings) - 1}. Mend the source and add the dataset again."
+        ) from error
+    return strings
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _wrong(message: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(message, reason="COLUMN_INVALID")

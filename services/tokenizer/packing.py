@@ -1,0 +1,161 @@
+"""Documents to sequences of exactly max_length tokens, row for row what SAELens's `concat_and_batch_sequences` gives.
+
+SAELens walks the documents token by token of its batches. Here the documents become one stream, boundary tokens
+included, and rows are cut from it: a row that starts at a separator leaves that out, and a row gets the begin-of-batch
+token in front unless it starts with it. Rows are as long as each other but for those two exceptions, so whole runs of
+row starts are one arithmetic series, and only the exceptions are walked one by one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polytok import errors
+from services.tokenizer import ragged, sequences
+from services.tokenizer.ragged import Ids, Offsets, Ragged
+
+_RUN = 4096
+"""Row starts that are looked at in one step."""
+
+
+class Boundaries(NamedTuple):
+    """The tokens that mark boundaries; None for none."""
+
+    begin_of_batch: int | None = None
+    begin_of_sequence: int | None = None
+    separator: int | None = None
+
+
+def check_length(max_length: int, boundaries: Boundaries) -> None:
+    """Refuses a length that leaves no room for a token of a document beside the begin-of-batch token."""
+    least = 1 if boundaries.begin_of_batch is None else 2
+    if max_length < least:
+        message = f"max_length is {max_length}: packing with these boundary tokens needs {least} or more."
+        raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
+
+
+class Packed:
+    """Concatenates documents and cuts the stream; keeps back what does not fill a sequence yet."""
+
+    def __init__(self, around: sequences.Frame, max_length: int, boundaries: Boundaries) -> None:
+        check_length(max_length, boundaries)
+        self.num_truncated = 0
+        self._around = around
+        self._length = max_length
+        self._boundaries = boundaries
+        self._stream: Ids = np.empty(0, np.int32)
+        self._droppable: NDArray[np.bool_] = np.empty(0, np.bool_)
+
+    def add(self, documents: Ragged) -> Ragged:
+        """Returns the rows that are complete with these documents."""
+        tokens, droppable = _stream(sequences.frame(documents, self._around), self._boundaries)
+        tokens = np.concatenate([self._stream, tokens])
+        droppable = np.concatenate([self._droppable, droppable])
+        starts, rest = self._row_starts(tokens, droppable)
+        # A copy: a view would keep the whole stream alive.
+        self._stream, self._droppable = tokens[rest:].copy(), droppable[rest:].copy()
+        return self._rows(tokens, starts)
+
+    def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
+        """Returns where rows start in the stream, and where the first incomplete one does."""
+        begin = self._boundaries.begin_of_batch
+        exceptional = droppable if begin is None else droppable | (tokens == begin)
+        usual = self._length if begin is None else self._length - 1
+        runs: list[Offsets] = []
+        position = 0
+        while position < len(tokens):
+            run = np.arange(position, min(len(tokens), position + usual * _RUN), usual)
+            stops = np.flatnonzero(exceptional[run])
+            if not len(stops):
+                runs.append(run)
+                position += len(run) * usual
+                continue
+            # The exception: its separator is dropped, and it needs no begin-of-batch token if it starts with one.
+            start = int(run[stops[0]] + droppable[run[stops[0]]])
+            runs += [run[: stops[0]], np.array([start])]
+            position = start + (self._length if tokens[start] == begin else usual)
+        starts = np.concatenate(runs) if runs else np.empty(0, np.int64)
+        return self._complete(tokens, starts)
+
+    def _complete(self, tokens: Ids, starts: Offsets) -> tuple[Offsets, int]:
+        needed = np.full(len(starts), self._length)
+        begin = self._boundaries.begin_of_batch
+        if begin is not None:
+            needed -= tokens[starts] != begin
+        ends = starts + needed
+        complete = int(np.searchsorted(ends, len(tokens), side="right"))
+        return starts[:complete], int(ends[complete - 1]) if complete else 0
+
+    def _rows(self, tokens: Ids, starts: Offsets) -> Ragged:
+        if not len(starts):
+            return ragged.EMPTY
+        begin = self._boundaries.begin_of_batch
+        headed = np.zeros(len(starts), np.int64) if begin is None else (tokens[starts] != begin).astype(np.int64)
+        places = (starts - headed)[:, None] + np.arange(self._length)
+        # The place before the stream's first token wraps around; it is a begin-of-batch token's.
+        rows = tokens[places]
+        if begin is not None:
+            rows[headed.astype(np.bool_), 0] = begin
+        return Ragged(rows.ravel(), ragged.offsets_of(np.full(len(starts), self._length)))
+
+
+def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_]]:
+    """Joins documents into one stream, and marks the separators in it: they are dropped at the start of a row."""
+    documents = _without_empty(documents)
+    lengths = documents.lengths
+    first = documents.values[documents.offsets[:-1]]
+    begun = _missing(first, boundaries.begin_of_sequence)
+    if boundaries.begin_of_sequence is not None:
+        first = np.where(begun, np.int32(boundaries.begin_of_sequence), first)
+    separated = _missing(first, boundaries.separator)
+    offsets = ragged.offsets_of(lengths + begun + separated)
+    tokens = np.empty(int(offsets[-1]), np.int32)
+    droppable = np.zeros(len(tokens), np.bool_)
+    droppable[offsets[:-1][separated]] = True
+    if boundaries.separator is not None:
+        tokens[offsets[:-1][separated]] = boundaries.separator
+    if boundaries.begin_of_sequence is not None:
+        tokens[(offsets[:-1] + separated)[begun]] = boundaries.begin_of_sequence
+    tokens[ragged.spread(offsets[:-1] + separated + begun, lengths)] = documents.values
+    return tokens, droppable
+
+
+def _missing(first: Ids, boundary: int | None) -> NDArray[np.bool_]:
+    """Tells which documents need the boundary token: all but those that begin with it."""
+    return np.zeros(len(first), np.bool_) if boundary is None else first != boundary
+
+
+def _without_empty(documents: Ragged) -> Ragged:
+    lengths = documents.lengths
+    return Ragged(documents.values, ragged.offsets_of(lengths[lengths > 0]))
+
+
+class Cut:
+    """Cuts each document by itself and drops those that do not fill a sequence: packing without concatenation."""
+
+    def __init__(self, around: sequences.Frame, max_length: int, boundaries: Boundaries) -> None:
+        self.num_truncated = 0
+        self._around = around
+        self._length = max_length
+        # As SAELens has it: a sequence that begins a batch by itself begins with the begin-of-batch token.
+        self._begin = boundaries.begin_of_sequence
+        if self._begin is None:
+            self._begin = boundaries.begin_of_batch
+
+    def add(self, documents: Ragged) -> Ragged:
+        """Returns a row for each document that fills one."""
+        documents = _without_empty(sequences.frame(documents, self._around))
+        begun = _missing(documents.values[documents.offsets[:-1]], self._begin)
+        lengths = documents.lengths
+        fills = lengths + begun >= self._length
+        self.num_truncated += int(np.count_nonzero(lengths + begun > self._length))
+        starts = documents.offsets[:-1][fills]
+        headed = begun[fills].astype(np.int64)
+        offsets = ragged.offsets_of(np.full(len(starts), self._length))
+        rows = np.empty(int(offsets[-1]), np.int32)
+        if self._begin is not None:
+            rows[offsets[:-1][begun[fills]]] = self._begin
+        kept = self._length - headed
+        rows[ragged.spread(offsets[:-1] + headed, kept)] = documents.values[ragged.spread(starts, kept)]
+        return Ragged(rows, offsets)

@@ -1,0 +1,134 @@
+"""The task `tokenize.publish`: check the files, merge the statistics, stage the folder's small files.
+
+They are staged under names of this attempt; the catalog gives them their final names in the transaction that makes
+the tokenization READY, and until then `datasets.load_from_disk` finds nothing to open.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import posixpath
+from typing import Any
+
+from google.protobuf import json_format
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.tokenizer import statistics, writing
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+
+def publish(
+    task: tasks_pb2.PublishTokenizationTask, storage: Storage, context: TaskContext
+) -> tasks_pb2.PublishTokenizationResult:
+    """Checks and merges what the shards gave."""
+    merged = statistics.merge(shard.statistics for shard in task.shards)
+    _check_not_empty(task, merged)
+    files = [file for shard in task.shards for file in shard.files]
+    _verify(files, storage, context)
+    manifest = _json(_manifest(task, files, merged))
+    digest = hashlib.sha256(manifest).hexdigest()
+    contents = {
+        "polytok.json": manifest,
+        "dataset_info.json": _json(
+            {"citation": "", "description": "", "features": writing.FEATURES, "homepage": "", "license": ""}
+        ),
+        "state.json": _json(_state(files, digest)),
+    }
+    return tasks_pb2.PublishTokenizationResult(
+        statistics=merged,
+        manifest_digest=digest,
+        staged_files=[_stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+    )
+
+
+def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
+    if merged.num_tokens:
+        return
+    if merged.text_bytes and task.parameters.HasField("packing"):
+        message = (
+            f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
+            f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."
+        )
+    else:
+        message = (
+            f"The dataset's {merged.num_documents} documents hold no text in the column "
+            f"{task.parameters.text_column!r}. Name the column that does as text_column."
+        )
+    raise errors.FailedPrecondition(message, reason="SOURCE_EMPTY")
+
+
+def _verify(files: list[tasks_pb2.TokenizedFile], storage: Storage, context: TaskContext) -> None:
+    total = sum(file.size_bytes for file in files)
+    done = 0
+    for file in files:
+        found = (storage.size(file.key), storage.sha256(file.key))
+        if found != (file.size_bytes, file.sha256):
+            raise errors.DataLoss(
+                f"{file.key}: the file's {found[0]} bytes with sha256 {found[1][:12]}… are not the {file.size_bytes} "
+                f"bytes with sha256 {file.sha256[:12]}… that were written. Retry the tokenization.",
+                metadata={"file": file.key},
+            )
+        done += file.size_bytes
+        context.report(done, total)
+
+
+def _manifest(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": task.name,
+        "dataset_fingerprint": task.dataset_fingerprint,
+        "tokenizer": {
+            "repo_id": task.tokenizer.repo_id,
+            "revision": task.tokenizer.revision,
+            "fingerprint": task.tokenizer.fingerprint,
+            "vocab_size": task.vocab_size,
+        },
+        "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
+        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        "statistics": {field.name: getattr(merged, field.name) for field in merged.DESCRIPTOR.fields},
+        "files": [
+            {
+                "name": posixpath.relpath(file.key, task.tokenized_key),
+                "num_rows": file.num_rows,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+            }
+            for file in files
+        ],
+        "versions": {name: importlib.metadata.version(name) for name in ("polytok", "tokenizers", "transformers")},
+    }
+
+
+def _state(files: list[tasks_pb2.TokenizedFile], digest: str) -> dict[str, Any]:
+    return {
+        "_data_files": [{"filename": posixpath.basename(file.key)} for file in files],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+
+
+def _stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+    stem, extension = posixpath.splitext(name)
+    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
+    return catalog_tasks_pb2.StagedFile(
+        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
+    )
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,56 @@
+"""Rows of different lengths as two flat arrays, as Arrow lays them out.
+
+All that happens after the engine is arithmetic over these.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+Offsets = NDArray[np.int64]
+
+
+class Ragged(NamedTuple):
+    """Row `i` is `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: Ids
+    offsets: Offsets
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Offsets:
+        """How long each row is."""
+        return np.diff(self.offsets)
+
+
+EMPTY = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64))
+"""No rows."""
+
+
+def offsets_of(lengths: NDArray[np.integer]) -> Offsets:
+    """Returns the offsets of rows that are so long."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def spread(starts: Offsets, lengths: Offsets) -> Offsets:
+    """Returns the positions start, start + 1, … of every row, one row after the other."""
+    offsets = offsets_of(lengths)
+    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+def concatenate(parts: list[Ragged]) -> Ragged:
+    """Returns the rows of all parts."""
+    if not parts:
+        return EMPTY
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))

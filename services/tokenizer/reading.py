@@ -1,0 +1,112 @@
+"""Reads a raw shard once, from its first byte to its last: the texts, a bounded slice at a time, and the checksum."""
+
+import contextlib
+import hashlib
+import posixpath
+from collections.abc import Generator, Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import columns
+
+SLICE_BYTES = 1 << 20
+"""Bytes of text that are encoded at once: the reference engine takes about a hundred times that in memory."""
+_SLICE_ROWS = 10_000
+_CHUNK_BYTES = 1 << 20
+
+
+class Slice(NamedTuple):
+    """Some consecutive texts of a shard."""
+
+    texts: pa.Array
+    """Large strings."""
+    text_bytes: int
+    """How long they are together."""
+    position: int
+    """How much of the file has been read with them, in bytes."""
+
+
+class CheckedFile:
+    """A file that hashes what is read of it; pyarrow reads from it."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads, as every file does."""
+        data = self._file.read(size)
+        self._digest.update(data)
+        self.position += len(data)
+        return data
+
+    def readable(self) -> bool:
+        """Tells pyarrow that it may read."""
+        return True
+
+    def verify(self, shard: tasks_pb2.RawShard) -> None:
+        """Reads what is left, and compares size and checksum with what was written."""
+        while self.read(_CHUNK_BYTES):
+            pass
+        if (self.position, self._digest.hexdigest()) != (shard.size_bytes, shard.sha256):
+            raise errors.DataLoss(
+                f"{shard.key}: the file's {self.position} bytes with sha256 {self._digest.hexdigest()[:12]}… are not "
+                f"the {shard.size_bytes} bytes with sha256 {shard.sha256[:12]}… that were written. "
+                "The dataset has to be added again.",
+                metadata={"file": shard.key},
+            )
+
+
+@contextlib.contextmanager
+def verified(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[CheckedFile]:
+    """Opens a shard, and at the end of the block makes sure that the bytes were the right ones.
+
+    An error in the block gives way to the news that the bytes were wrong, which explains it.
+    """
+    with storage.open(shard.key) as file:
+        checked = CheckedFile(file)
+        try:
+            yield checked
+        except Exception:
+            checked.verify(shard)
+            raise
+        checked.verify(shard)
+
+
+def slices(file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str) -> Iterator[Slice]:
+    """Yields the texts of a shard in order."""
+    where = posixpath.basename(shard.key)
+    try:
+        with pa.ipc.open_stream(file) as stream:
+            name = columns.choose(stream.schema, text_column, where)
+            row, position = 0, 0
+            for batch in stream:
+                texts = columns.texts(batch.column(name), name, where, row)
+                row += len(texts)
+                yield from _sliced(texts, position, file.position)
+                position = file.position
+    except pa.ArrowInvalid as error:
+        raise errors.InvalidArgument(
+            f"{where} is not the Arrow stream that it should be ({error}). The dataset has to be added again.",
+            reason="SOURCE_INVALID",
+        ) from error
+
+
+def _sliced(texts: pa.Array, begin: int, end: int) -> Iterator[Slice]:
+    ends = np.concatenate([[0], np.cumsum(pc.binary_length(texts).to_numpy())])
+    start = 0
+    while start < len(texts):
+        stop = int(np.searchsorted(ends, ends[start] + SLICE_BYTES, side="right")) - 1
+        stop = max(start + 1, min(stop, start + _SLICE_ROWS))
+        share = ends[stop] / ends[-1] if ends[-1] else 1.0
+        yield Slice(texts[start:stop], int(ends[stop] - ends[start]), begin + round(float(share) * (end - begin)))
+        start = stop

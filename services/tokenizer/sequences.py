@@ -1,0 +1,83 @@
+"""Documents to sequences, one sequence a document: cut at max_length, special tokens before and after.
+
+Equal to what the Hugging Face fast tokenizer gives with `truncation=True`: it cuts the text's own tokens so that they
+and the special tokens fit, then puts the special tokens around them.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from polytok import errors
+from services.tokenizer import ragged
+from services.tokenizer.ragged import Ids, Ragged
+
+
+class Frame(NamedTuple):
+    """The special tokens that a tokenizer puts around each document."""
+
+    prefix: Ids
+    suffix: Ids
+
+    @property
+    def length(self) -> int:
+        """How many they are."""
+        return len(self.prefix) + len(self.suffix)
+
+
+NO_FRAME = Frame(np.empty(0, np.int32), np.empty(0, np.int32))
+"""No special tokens."""
+
+
+class Sequencer(Protocol):
+    """Makes sequences of documents; may keep back what does not fill a sequence yet."""
+
+    num_truncated: int
+    """Documents that were cut at max_length."""
+
+    def add(self, documents: Ragged) -> Ragged:
+        """Takes further documents and returns the sequences that are complete."""
+
+
+def frame(documents: Ragged, around: Frame) -> Ragged:
+    """Puts special tokens around every document."""
+    if not around.length:
+        return documents
+    lengths = documents.lengths
+    offsets = ragged.offsets_of(lengths + around.length)
+    values = np.empty(int(offsets[-1]), np.int32)
+    values[ragged.spread(offsets[:-1] + len(around.prefix), lengths)] = documents.values
+    for place, token in enumerate(around.prefix):
+        values[offsets[:-1] + place] = token
+    for place, token in enumerate(reversed(around.suffix), start=1):
+        values[offsets[1:] - place] = token
+    return Ragged(values, offsets)
+
+
+class Whole:
+    """One sequence a document; longer documents keep their start, or their end, or stay whole (max_length None)."""
+
+    def __init__(self, around: Frame, max_length: int | None, *, keep_end: bool = False) -> None:
+        if max_length is not None and max_length < around.length:
+            message = (
+                f"max_length is {max_length}, and the tokenizer adds {around.length} special tokens to each document: "
+                f"take a max_length over {around.length}, or set add_special_tokens to false."
+            )
+            raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
+        self.num_truncated = 0
+        self._around = around
+        self._room = None if max_length is None else max_length - around.length
+        self._keep_end = keep_end
+
+    def add(self, documents: Ragged) -> Ragged:
+        """Returns one sequence for every document."""
+        return frame(self._cut(documents), self._around)
+
+    def _cut(self, documents: Ragged) -> Ragged:
+        lengths = documents.lengths
+        if self._room is None or not (too_long := lengths > self._room).any():
+            return documents
+        self.num_truncated += int(np.count_nonzero(too_long))
+        kept = np.minimum(lengths, self._room)
+        starts = documents.offsets[1:] - kept if self._keep_end else documents.offsets[:-1]
+        return Ragged(documents.values[ragged.spread(starts, kept)], ragged.offsets_of(kept))

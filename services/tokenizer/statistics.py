@@ -1,0 +1,45 @@
+"""What a tokenization's files hold, counted a shard at a time and merged."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer.ragged import Ragged
+
+
+def count(rows: Ragged, unknown: int | None) -> tokenizations_pb2.TokenizationStatistics:
+    """Counts sequences and their tokens."""
+    lengths = rows.lengths
+    return tokenizations_pb2.TokenizationStatistics(
+        num_tokens=len(rows.values),
+        num_sequences=rows.num_rows,
+        min_seq_length=int(lengths.min()) if rows.num_rows else 0,
+        max_seq_length=int(lengths.max()) if rows.num_rows else 0,
+        num_unknown=0 if unknown is None else int(np.count_nonzero(rows.values == unknown)),
+    )
+
+
+def merge(
+    parts: Iterable[tokenizations_pb2.TokenizationStatistics],
+) -> tokenizations_pb2.TokenizationStatistics:
+    """Returns the statistics of all parts together."""
+    parts = list(parts)
+    # A part without sequences has no shortest one.
+    filled = [part for part in parts if part.num_sequences]
+    num_tokens = sum(part.num_tokens for part in parts)
+    num_sequences = sum(part.num_sequences for part in parts)
+    return tokenizations_pb2.TokenizationStatistics(
+        num_tokens=num_tokens,
+        num_sequences=num_sequences,
+        num_documents=sum(part.num_documents for part in parts),
+        avg_seq_length=num_tokens / num_sequences if num_sequences else 0.0,
+        min_seq_length=min((part.min_seq_length for part in filled), default=0),
+        max_seq_length=max((part.max_seq_length for part in filled), default=0),
+        num_truncated=sum(part.num_truncated for part in parts),
+        num_unknown=sum(part.num_unknown for part in parts),
+        num_files=sum(part.num_files for part in parts),
+        size_bytes=sum(part.size_bytes for part in parts),
+        engine="+".join(sorted({part.engine for part in parts if part.engine})),
+        text_bytes=sum(part.text_bytes for part in parts),
+    )

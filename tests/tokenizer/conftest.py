@@ -1,0 +1,28 @@
+"""Fixtures of the tokenizer's tests."""
+
+import pathlib
+
+import pytest
+
+from services.tokenizer import loading
+from tests.tokenizer import material
+
+MAKERS = {"byte_level": material.byte_level, "sentencepiece": material.sentencepiece, "wordpiece": material.wordpiece}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """A folder for each kind of tokenizer."""
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def folder(request: pytest.FixtureRequest, folders: dict[str, pathlib.Path]) -> pathlib.Path:
+    """Each of the folders in turn."""
+    return folders[request.param]
+
+
+@pytest.fixture
+def tokenizer(folder: pathlib.Path) -> loading.Tokenizer:
+    """Each of the tokenizers in turn."""
+    return loading.load(folder)

@@ -1,0 +1,115 @@
+"""Packing is, row for row, SAELens's `concat_and_batch_sequences`."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from polytok import errors
+from services.tokenizer import packing, ragged, sequences
+from services.tokenizer.packing import Boundaries
+from services.tokenizer.ragged import Ragged
+
+# The vectors of SAELens's behaviour; begin-of-batch, begin-of-sequence, separator.
+DOCUMENTS = [[5, 6, 7], [8, 9], [1, *range(10, 18)], [], [18]]
+GOLDEN = [
+    (
+        Boundaries(1, None, 1),
+        [[1, 5, 6, 7], [1, 8, 9, 1], [1, 10, 11, 12], [1, 13, 14, 15], [1, 16, 17, 1]],
+    ),
+    (Boundaries(), [[5, 6, 7, 8], [9, 1, 10, 11], [12, 13, 14, 15]]),
+    (
+        Boundaries(1, 2, 3),
+        [
+            [1, 2, 5, 6],
+            [1, 7, 3, 2],
+            [1, 8, 9, 3],
+            [1, 2, 1, 10],
+            [1, 11, 12, 13],
+            [1, 14, 15, 16],
+            [1, 17, 3, 2],
+        ],
+    ),
+    (Boundaries(None, None, 3), [[5, 6, 7, 3], [8, 9, 3, 1], [10, 11, 12, 13], [14, 15, 16, 17]]),
+]
+
+
+def flat(documents: Sequence[Sequence[int]]) -> Ragged:
+    lengths = np.array([len(document) for document in documents], np.int64)
+    return Ragged(np.array([token for document in documents for token in document], np.int32), ragged.offsets_of(lengths))
+
+
+def rows_of(rows: Ragged) -> list[list[int]]:
+    return [rows.values[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
+
+
+def walked(documents: Sequence[Sequence[int]], length: int, boundaries: Boundaries) -> Iterator[list[int]]:
+    """The same as SAELens, one token at a time: slow, and plain enough to be believed."""
+    row: list[int] = []
+    for document in documents:
+        tokens = list(document)
+        if not tokens:
+            continue
+        if boundaries.begin_of_sequence is not None and tokens[0] != boundaries.begin_of_sequence:
+            tokens.insert(0, boundaries.begin_of_sequence)
+        if row and boundaries.separator is not None and tokens[0] != boundaries.separator:
+            tokens.insert(0, boundaries.separator)
+        for token in tokens:
+            if not row and boundaries.begin_of_batch is not None and token != boundaries.begin_of_batch:
+                row.append(boundaries.begin_of_batch)
+            row.append(token)
+            if len(row) == length:
+                yield row
+                row = []
+
+
+@pytest.mark.parametrize(("boundaries", "rows"), GOLDEN)
+def test_golden_vectors(boundaries: Boundaries, rows: list[list[int]]) -> None:
+    assert rows_of(packing.Packed(sequences.NO_FRAME, 4, boundaries).add(flat(DOCUMENTS))) == rows
+
+
+def test_golden_vector_without_concatenation() -> None:
+    rows = packing.Cut(sequences.NO_FRAME, 4, Boundaries(begin_of_batch=1)).add(flat(DOCUMENTS))
+    assert rows_of(rows) == [[1, 5, 6, 7], [1, 10, 11, 12]]
+
+
+ids = st.integers(1, 4)
+boundary = st.none() | ids
+
+
+@given(
+    documents=st.lists(st.lists(ids, max_size=12), max_size=12),
+    length=st.integers(2, 9),
+    boundaries=st.builds(Boundaries, boundary, boundary, boundary),
+    pieces=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+)
+def test_equals_the_walk_however_documents_arrive(
+    documents: list[list[int]], length: int, boundaries: Boundaries, pieces: list[int]
+) -> None:
+    packed = packing.Packed(sequences.NO_FRAME, length, boundaries)
+    rows = []
+    rest = documents
+    for piece in pieces:
+        rows += rows_of(packed.add(flat(rest[:piece])))
+        rest = rest[piece:]
+    assert rows == list(walked(documents, length, boundaries))
+
+
+def test_long_runs_are_walked_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [list(range(2, 500)), [1], list(range(600, 1100))]
+    expected = list(walked(documents, 5, Boundaries(1, None, 1)))
+    monkeypatch.setattr(packing, "_RUN", 3)
+    assert rows_of(packing.Packed(sequences.NO_FRAME, 5, Boundaries(1, None, 1)).add(flat(documents))) == expected
+
+
+def test_special_tokens_around_documents_are_part_of_them() -> None:
+    around = sequences.Frame(np.array([7], np.int32), np.array([8, 9], np.int32))
+    rows = packing.Packed(around, 3, Boundaries(separator=1)).add(flat([[2], [3]]))
+    assert rows_of(rows) == [[7, 2, 8], [9, 1, 7], [3, 8, 9]]
+
+
+def test_a_length_without_room_for_a_token_is_refused() -> None:
+    with pytest.raises(errors.InvalidArgument, match=r"max_length is 1: packing .* needs 2 or more") as caught:
+        packing.Packed(sequences.NO_FRAME, 1, Boundaries(begin_of_batch=1))
+    assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]
