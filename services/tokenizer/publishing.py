@@ -49,7 +49,7 @@ def publish(
 
 
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
-    if merged.num_tokens:
+    if merged.num_tokens and merged.text_bytes:
         return
     if merged.text_bytes and task.parameters.HasField("packing"):
         message = (

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polytok import errors
 from services.tokenizer import packing, ragged, sequences
@@ -37,7 +38,9 @@ GOLDEN = [
 
 def flat(documents: Sequence[Sequence[int]]) -> Ragged:
     lengths = np.array([len(document) for document in documents], np.int64)
-    return Ragged(np.array([token for document in documents for token in document], np.int32), ragged.offsets_of(lengths))
+    return Ragged(
+        np.array([token for document in documents for token in document], np.int32), ragged.offsets_of(lengths)
+    )
 
 
 def rows_of(rows: Ragged) -> list[list[int]]:

@@ -1,0 +1,249 @@
+"""A raw shard becomes a file of exactly the right ids, or an error that tells what to do."""
+
+import dataclasses
+import pathlib
+
+import pyarrow as pa
+import pytest
+import transformers
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import reading, shards
+from services.tokenizer.packing import Boundaries
+from tests.tokenizer import jobs, material
+from tests.tokenizer.jobs import Parameters
+from tests.tokenizer.test_packing import walked
+
+Packing = tokenizations_pb2.Packing
+BATCHES = [material.ADVERSARIAL, material.DOCUMENTS[:20], [], material.DOCUMENTS[20:40]]
+TEXTS = [text for batch in BATCHES for text in batch]
+
+
+@pytest.fixture
+def runner(storage: Storage, folder: pathlib.Path) -> jobs.Runner:
+    """Runs tasks with each of the tokenizers in turn."""
+    return jobs.Runner(storage, folder)
+
+
+@pytest.fixture
+def small(storage: Storage, folders: dict[str, pathlib.Path]) -> jobs.Runner:
+    """Runs tasks with the byte-level tokenizer."""
+    return jobs.Runner(storage, folders["byte_level"])
+
+
+def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Slices much smaller than the texts: documents larger than one, and several of them in a batch.
+    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    parameters = Parameters(text_column="text", max_length=64)
+    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
+    plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
+    expected = plain(TEXTS, truncation=True, max_length=64)["input_ids"]
+    assert jobs.rows(storage, result) == expected
+    whole = plain(TEXTS)["input_ids"]
+    lengths = [len(row) for row in expected]
+    found = result.statistics
+    # GPT-2's way of naming its end of text the unknown token makes no token unknown.
+    unknown = None if plain.unk_token == "<|endoftext|>" else plain.unk_token_id
+    assert found == tokenizations_pb2.TokenizationStatistics(
+        num_tokens=sum(lengths),
+        num_sequences=len(TEXTS),
+        num_documents=len(TEXTS),
+        avg_seq_length=sum(lengths) / len(TEXTS),
+        min_seq_length=min(lengths),
+        max_seq_length=64,
+        num_truncated=sum(len(row) > 64 for row in whole),
+        num_unknown=sum(row.count(unknown) for row in expected),
+        num_files=1,
+        size_bytes=result.files[0].size_bytes,
+        engine="reference",
+        text_bytes=sum(len(text.encode()) for text in TEXTS),
+    )
+
+
+def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
+    none = Packing.BOUNDARY_NONE
+    parameters = Parameters(text_column="text", max_length=32, packing=Packing(begin_of_batch=none, separator=none))
+    boundaries = Boundaries()
+    if plain.bos_token_id is not None:
+        # Every field at its default.
+        parameters.packing.Clear()
+        boundaries = Boundaries(plain.bos_token_id, None, plain.bos_token_id)
+    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
+    documents = plain(TEXTS, add_special_tokens=False)["input_ids"]
+    assert jobs.rows(storage, result) == list(walked(documents, 32, boundaries))
+
+
+def test_packing_takes_end_for_a_missing_beginning(small: jobs.Runner) -> None:
+    tokenizer = small.tokenizers.get(small.reference)
+    ends_only = [token for token in tokenizer.special_tokens if token[0] != "bos_token"]
+    without = dataclasses.replace(tokenizer, special_tokens=tuple(ends_only))
+    assert shards._boundary("separator", Packing.BOUNDARY_BOS, without) == tokenizer.special("eos_token")
+
+
+def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    runner = jobs.Runner(storage, folders["wordpiece"])
+    with pytest.raises(errors.InvalidArgument, match=r"packing.begin_of_batch: the tokenizer has not a beginning"):
+        runner.tokenize(jobs.text_shard(storage, ["a"]), Parameters(max_length=8, packing=Packing()))
+
+
+def test_without_concatenation(small: jobs.Runner, storage: Storage) -> None:
+    parameters = Parameters(max_length=16, packing=Packing(disable_concatenation=True))
+    result = small.tokenize(jobs.text_shard(storage, ["short", *material.DOCUMENTS[:3]]), parameters)
+    plain = transformers.AutoTokenizer.from_pretrained(small.reference.repo_id)
+    expected = [[plain.bos_token_id, *row[:15]] for row in plain(material.DOCUMENTS[:3])["input_ids"]]
+    assert jobs.rows(storage, result) == expected
+    assert result.statistics.num_truncated == 3
+
+
+def test_truncation_left_and_none(runner: jobs.Runner, storage: Storage) -> None:
+    plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id, truncation_side="left")
+    shard = jobs.text_shard(storage, material.DOCUMENTS[:9])
+    left = runner.tokenize(shard, Parameters(max_length=20, truncation=Parameters.TRUNCATION_LEFT), epoch=1)
+    assert jobs.rows(storage, left) == plain(material.DOCUMENTS[:9], truncation=True, max_length=20)["input_ids"]
+    parameters = Parameters(max_length=20, truncation=Parameters.TRUNCATION_NONE, add_special_tokens=False)
+    whole = runner.tokenize(shard, parameters, epoch=2)
+    assert jobs.rows(storage, whole) == plain(material.DOCUMENTS[:9], add_special_tokens=False)["input_ids"]
+
+
+def test_files_carry_the_attempt_in_their_names(small: jobs.Runner, storage: Storage) -> None:
+    shard = jobs.text_shard(storage, ["some text"])
+    results = [small.tokenize(shard, Parameters(max_length=8), ordinal=2, count=12, epoch=epoch) for epoch in (1, 2)]
+    keys = [file.key for result in results for file in result.files]
+    assert keys == [f"{jobs.TOKENIZED}/shard-00002-of-00012-000000070000-e{epoch}.arrow" for epoch in (1, 2)]
+    for result in results:
+        (file,) = result.files
+        assert (file.num_rows, file.size_bytes, file.sha256) == (1, storage.size(file.key), storage.sha256(file.key))
+
+
+def test_a_shard_without_sequences_gives_no_file(small: jobs.Runner, storage: Storage) -> None:
+    result = small.tokenize(jobs.text_shard(storage, ["few", "words"]), Parameters(max_length=512, packing=Packing()))
+    assert list(result.files) == []
+    assert (result.statistics.num_documents, result.statistics.num_sequences, result.statistics.num_files) == (2, 0, 0)
+    assert storage.list(jobs.TOKENIZED) == []
+
+
+def test_progress_ends_at_the_whole_and_never_goes_back(small: jobs.Runner, storage: Storage) -> None:
+    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+    small.tokenize(shard, Parameters(max_length=8))
+    done = [event.progress.done for event in small.events]
+    assert done == sorted(done)
+    assert 0 < done[-1] <= shard.size_bytes
+    assert {event.progress.total for event in small.events} == {shard.size_bytes}
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_every_kind_of_string_column(small: jobs.Runner, storage: Storage, kind: pa.DataType) -> None:
+    batch = pa.record_batch({"body": pa.array(["one", "two", "one"]).cast(kind), "n": pa.array([1, 2, 3])})
+    result = small.tokenize(jobs.raw_shard(storage, [batch]), Parameters(max_length=8))
+    plain = transformers.AutoTokenizer.from_pretrained(small.reference.repo_id)
+    assert jobs.rows(storage, result) == plain(["one", "two", "one"])["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("batches", "name", "kind", "reason", "message"),
+    [
+        (
+            [{"text": ["x", "y", "z"]}, {"text": ["a", "b", None]}],
+            "text",
+            errors.InvalidArgument,
+            "COLUMN_INVALID",
+            r"Column 'text' has no value in row 5 of part-00000\.arrow",
+        ),
+        (
+            [{"text": ["a", "b", "c"], "n": [1, 2, 3]}],
+            "n",
+            errors.InvalidArgument,
+            "COLUMN_INVALID",
+            r"Column 'n' of part-00000\.arrow holds int64, not text",
+        ),
+        (
+            [{"title": ["a", "b", "c"], "n": [1, 2, 3]}],
+            "body",
+            errors.NotFound,
+            "COLUMN_NOT_FOUND",
+            r"no column 'body' in part-00000\.arrow; it has: title, n\.",
+        ),
+        (
+            [{"title": ["a", "b", "c"], "body": ["1", "2", "3"]}],
+            "",
+            errors.NotFound,
+            "COLUMN_NOT_FOUND",
+            r"no column 'text' in part-00000\.arrow; it has: title, body\.",
+        ),
+        (
+            [{"text": pa.nulls(3)}],
+            "text",
+            errors.InvalidArgument,
+            "COLUMN_INVALID",
+            "Column 'text' has no value in row 0",
+        ),
+        (
+            [{"text": pa.array([b"fine", b"\xff\xfe", b"c"]).view(pa.string())}],
+            "text",
+            errors.InvalidArgument,
+            "COLUMN_INVALID",
+            "holds bytes that are not UTF-8 in rows 0 to 2",
+        ),
+    ],
+)
+def test_column_problems(
+    small: jobs.Runner,
+    storage: Storage,
+    batches: list[dict[str, object]],
+    name: str,
+    kind: type[errors.PolytokError],
+    reason: str,
+    message: str,
+) -> None:
+    shard = jobs.raw_shard(storage, [pa.record_batch(batch) for batch in batches])
+    with pytest.raises(kind, match=message) as caught:
+        small.tokenize(shard, Parameters(text_column=name, max_length=8))
+    assert (caught.value.reason, caught.value.retryable) == (reason, False)
+    assert storage.list(jobs.TOKENIZED) == []
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.999])
+def test_a_flipped_bit_is_found(small: jobs.Runner, storage: Storage, place: float) -> None:
+    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+    data = bytearray(storage.read_bytes(shard.key))
+    data[int(len(data) * place)] ^= 0x10
+    storage.write_bytes(shard.key, bytes(data))
+    with pytest.raises(errors.DataLoss, match=r"datasets/d/raw/part-00000\.arrow: the file's .* are not the") as caught:
+        small.tokenize(shard, Parameters(max_length=8))
+    assert caught.value.reason == "CHECKSUM_MISMATCH"
+    assert storage.list(jobs.TOKENIZED) == []
+
+
+def test_a_truncated_file_is_found(small: jobs.Runner, storage: Storage) -> None:
+    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+    storage.write_bytes(shard.key, storage.read_bytes(shard.key)[: shard.size_bytes // 2])
+    with pytest.raises(errors.DataLoss, match=r"part-00000\.arrow"):
+        small.tokenize(shard, Parameters(max_length=8))
+
+
+def test_a_file_that_is_no_arrow_stream(small: jobs.Runner, storage: Storage) -> None:
+    shard = jobs.text_shard(storage, ["a"])
+    shard.sha256 = storage.write_bytes(shard.key, b"plain text, no Arrow")
+    shard.size_bytes = storage.size(shard.key)
+    with pytest.raises(errors.InvalidArgument, match=r"part-00000\.arrow is not the Arrow stream") as caught:
+        small.tokenize(shard, Parameters(max_length=8))
+    assert caught.value.reason == "SOURCE_INVALID"
+
+
+def test_a_missing_file(small: jobs.Runner, storage: Storage) -> None:
+    shard = jobs.text_shard(storage, ["a"])
+    storage.delete(shard.key)
+    with pytest.raises(errors.NotFound, match=r"part-00000\.arrow"):
+        small.tokenize(shard, Parameters(max_length=8))
+
+
+def test_max_length_has_to_be_known(small: jobs.Runner, storage: Storage) -> None:
+    with pytest.raises(errors.InvalidArgument, match="max_length must be set") as caught:
+        small.tokenize(jobs.text_shard(storage, ["a"]), Parameters())
+    assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]
