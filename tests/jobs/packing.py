@@ -1,0 +1,24 @@
+"""Payloads and results of toy tasks, and where the toy child is."""
+
+import pathlib
+from typing import Any
+
+from google.protobuf import any_pb2, struct_pb2
+
+CHILD = pathlib.Path(__file__).with_name("toychild.py")
+
+
+def pack(**facts: Any) -> bytes:
+    """A payload or a result."""
+    struct = struct_pb2.Struct()
+    struct.update(facts)
+    packed = any_pb2.Any()
+    packed.Pack(struct)
+    return packed.SerializeToString()
+
+
+def unpack(packed: bytes) -> dict[str, Any]:
+    """The facts of a payload or a result."""
+    struct = struct_pb2.Struct()
+    assert any_pb2.Any.FromString(packed).Unpack(struct)
+    return dict(struct)

@@ -1,0 +1,95 @@
+"""The child process of the toy worker: does what the payload says."""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from google.protobuf import any_pb2, struct_pb2
+from google.protobuf.message import Message
+
+from polytok import errors
+from services.runtime.jobs import child
+
+
+def make(payload: any_pb2.Any, context: child.TaskContext) -> Message:
+    order = struct_pb2.Struct()
+    payload.Unpack(order)
+    facts = dict(order)
+    result = struct_pb2.Struct()
+    answer = {"pid": os.getpid(), "tag": context.tag, "resumed": context.resume_point.decode()}
+    answer |= DOINGS[str(facts["do"])](facts, context) or {}
+    result.update(answer)
+    return result
+
+
+def echo(facts, context):
+    return {"said": facts.get("say", "")}
+
+
+def work(facts, context):
+    """Works for some seconds, and says so every few milliseconds."""
+    steps = int(facts["seconds"] * 100)
+    for step in range(steps):
+        time.sleep(0.01)
+        context.report(step + 1, steps, f"step {step + 1}".encode() if facts.get("resume") else b"")
+
+
+def kill(facts, context):
+    """Dies, once or always."""
+    if not facts.get("once") or first_time(facts["once"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(facts, context):
+    os._exit(int(facts["code"]))
+
+
+def refuse(facts, context):
+    raise errors.InvalidArgument("The column is not there; choose another.", reason="COLUMN_NOT_FOUND")
+
+
+def stumble(facts, context):
+    if first_time(facts["once"]):
+        raise errors.Unavailable("The source does not answer.", reason="STORAGE_FAILED")
+
+
+def crash(facts, context):
+    raise ValueError("nobody expected this")
+
+
+def full(facts, context):
+    raise OSError(28, "No space left on device")
+
+
+def eat(facts, context):
+    return {"size": len(bytearray(int(facts["size"])))}
+
+
+def shout(facts, context):
+    print("x" * 200_000, flush=True)
+    print("y" * 200_000, file=sys.stderr, flush=True)
+
+
+def spawn(facts, context):
+    """Starts a process of its own, and waits for it."""
+    import subprocess
+
+    process = subprocess.Popen(["sleep", "600"])
+    pathlib.Path(facts["path"]).write_text(str(process.pid))
+    process.wait()
+
+
+def first_time(path):
+    try:
+        pathlib.Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+DOINGS = {f.__name__: f for f in (echo, work, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)}
+
+if __name__ == "__main__":
+    child.serve({"toy.make": make}, warm=lambda: None)
