@@ -1,0 +1,87 @@
+"""What the client makes of its arguments before it asks the catalog."""
+
+import pathlib
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2
+from polytok.catalog.v1 import tokenizations_pb2 as pb
+from polytok.client import parameters, sources
+
+
+def test_parameters_as_words() -> None:
+    message = parameters.to_message(
+        {"max_length": 8, "truncation": "left", "add_special_tokens": False, "packing": {"separator": "eos"}}
+    )
+    assert message == pb.TokenizationParameters(
+        max_length=8,
+        truncation=pb.TokenizationParameters.TRUNCATION_LEFT,
+        add_special_tokens=False,
+        packing=pb.Packing(separator=pb.Packing.BOUNDARY_EOS),
+    )
+
+
+def test_what_is_not_given_is_not_sent() -> None:
+    assert parameters.to_message({}) == pb.TokenizationParameters()
+    assert parameters.to_message({"packing": True}).HasField("packing")
+    assert not parameters.to_message({"packing": False}).HasField("packing")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"max_len": 8}, "no parameter 'max_len'; there are: text_column, max_length"),
+        ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
+        ({"packing": {"seperator": "eos"}}, "Packing has no 'seperator'"),
+        ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),
+        ({"max_length": 2**40}, "cannot be sent"),
+        ({"max_length": "many"}, "cannot be sent"),
+    ],
+)
+def test_wrong_parameters(given: parameters.Parameters, told: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=told):
+        parameters.to_message(given)
+
+
+def test_paths_become_absolute_and_uris_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["a.jsonl", "../b/*.csv", pathlib.Path("c"), "s3://bucket/d.parquet", "/e"]
+    source = sources.dataset(given, None, None, None, None, None)
+    parent = tmp_path.parent
+    assert list(source.files.uris) == [
+        f"{tmp_path}/a.jsonl",
+        f"{parent}/b/*.csv",
+        f"{tmp_path}/c",
+        "s3://bucket/d.parquet",
+        "/e",
+    ]
+
+
+def test_repositories_and_folders(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sources.repository("model") == str(tmp_path / "model")
+    assert sources.repository("./absent") == str(tmp_path / "absent")
+    assert sources.repository("openai-community/gpt2") == "openai-community/gpt2"
+
+
+def test_a_hub_source() -> None:
+    source = sources.dataset(None, None, "org/name", "train", "en", "main")
+    assert source.hub == datasets_pb2.HubSource(repo_id="org/name", split="train", config="en", revision="main")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((None, None, None, None, None, None), "either files or a hub repository"),
+        (("a", None, "org/name", "train", None, None), "either files or a hub repository"),
+        ((None, None, "org/name", None, None, None), "needs a split"),
+        ((None, "csv", "org/name", "train", None, None), "format belongs to files"),
+        (("a", None, None, "train", None, None), "belong to a hub repository"),
+        (("a", "yaml", None, None, None, None), "'yaml' is no format; one of: jsonl, csv, parquet, text, arrow"),
+    ],
+)
+def test_wrong_sources(arguments: tuple[str | None, ...], told: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=told):
+        sources.dataset(*arguments)

@@ -1,0 +1,45 @@
+"""Resource names from what people type."""
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
+from polytok.client import names
+
+_UID = "0b0e9f0c-5d0f-4c59-a6fc-6a1a5c4c8f11"
+
+
+def test_short_ids_full_names_and_records() -> None:
+    assert names.dataset("docs") == "datasets/docs"
+    assert names.dataset("datasets/docs") == "datasets/docs"
+    assert names.dataset(datasets_pb2.Dataset(name="datasets/docs")) == "datasets/docs"
+    assert names.model("m_0123abcd") == "models/m_0123abcd"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("docs", "gpt2"), "datasets/docs/tokenizations/gpt2"),
+        (("datasets/docs", "models/gpt2", "ctx-512"), "datasets/docs/tokenizations/gpt2~ctx-512"),
+        (("docs/gpt2",), "datasets/docs/tokenizations/gpt2"),
+        (("docs/gpt2~wide",), "datasets/docs/tokenizations/gpt2~wide"),
+        (("docs/gpt2", None, "wide"), "datasets/docs/tokenizations/gpt2~wide"),
+        (("datasets/docs/tokenizations/gpt2",), "datasets/docs/tokenizations/gpt2"),
+        ((f"tok_{_UID}_m_0123abcd",), f"datasets/{_UID}/tokenizations/m_0123abcd"),
+        ((f"tok_{_UID}_m_0123abcd_wide",), f"datasets/{_UID}/tokenizations/m_0123abcd~wide"),
+        ((tokenizations_pb2.Tokenization(name="datasets/a/tokenizations/b"),), "datasets/a/tokenizations/b"),
+    ],
+)
+def test_tokenizations(arguments: tuple[str, ...], name: str) -> None:
+    assert names.tokenization(*arguments) == name
+
+
+@pytest.mark.parametrize("text", ["docs", "datasets/docs", "a/b/c", "docs/", ""])
+def test_what_names_no_tokenization_is_told(text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="names no tokenization"):
+        names.tokenization(text)
+
+
+def test_short() -> None:
+    assert names.short("datasets/docs/tokenizations/gpt2~wide") == "docs/gpt2~wide"
+    assert names.short("models/gpt2") == "gpt2"

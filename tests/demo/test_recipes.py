@@ -1,0 +1,95 @@
+"""The demo's tokenizers and models."""
+
+import pathlib
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from polytok.demo import corpus, recipes, vocabularies
+
+SPECIMENS = [
+    "def f(x):\n    return x + 1  # 日本 🙂 2026\n",
+    "",
+    "\t tabs  and   runs of    spaces \n\n\n",
+    "\x00 and a lone ▁ mark",
+    "café naïve Ω ß",
+]
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    paths = list(corpus.source_files())[::40]
+    return [text for path in paths if (text := path.read_text(encoding="utf-8", errors="ignore"))]
+
+
+@pytest.fixture(scope="module", params=recipes.RECIPES, ids=[recipe.model_id for recipe in recipes.RECIPES])
+def made(request: pytest.FixtureRequest, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A recipe, its trained tokenizer and the folder that it was saved to."""
+    recipe: recipes.Recipe = request.param
+    folder = tmp_path_factory.mktemp("models") / recipe.model_id
+    tokenizer = recipe.train(texts)
+    recipes.save(recipe, tokenizer, folder)
+    return recipe, tokenizer, folder
+
+
+def test_transformers_gives_the_same_ids(made: Any, texts: list[str]) -> None:
+    from transformers import AutoTokenizer
+
+    _, tokenizer, folder = made
+    loaded = AutoTokenizer.from_pretrained(folder)
+    loaded.model_max_length = 10**9
+    for text in [*SPECIMENS, *texts[:10]]:
+        assert loaded(text)["input_ids"] == tokenizer.encode(text).ids
+
+
+def test_ids_decode_to_the_text(made: Any, texts: list[str]) -> None:
+    _, tokenizer, _ = made
+    for text in [*SPECIMENS, *texts[:10]]:
+        expected = text.replace("▁", " ") if tokenizer.token_to_id("<s>") is not None else text
+        assert tokenizer.decode(tokenizer.encode(text).ids) == expected
+
+
+def test_the_model_fits_the_tokenizer(made: Any) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    recipe, tokenizer, folder = made
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.vocab_size == tokenizer.get_vocab_size() == vocabularies.VOCABULARY
+    ids = torch.tensor([tokenizer.encode(SPECIMENS[0]).ids])
+    assert model(ids).logits.shape == (1, ids.shape[1], vocabularies.VOCABULARY)
+    again = folder.with_name("again")
+    recipes.save(recipe, tokenizer, again)
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_as_gpt2_has_it(texts: list[str]) -> None:
+    tokenizer = vocabularies.byte_level(texts)
+    assert tokenizer.token_to_id("<|endoftext|>") == vocabularies.VOCABULARY - 1
+    assert tokenizer.encode("a b").tokens[-1].startswith("Ġ")
+
+
+def test_as_llama2_has_it(texts: list[str]) -> None:
+    tokenizer = vocabularies.sentencepiece(texts)
+    assert [tokenizer.id_to_token(number) for number in range(4)] == ["<unk>", "<s>", "</s>", "<0x00>"]
+    assert tokenizer.token_to_id("<0xFF>") == 258
+    encoded = tokenizer.encode("return 🙂12\n")
+    assert encoded.tokens[:2] == ["<s>", "▁return"]
+    assert encoded.tokens[-7:] == ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "1", "2", "<0x0A>"]
+
+
+def test_an_interrupted_save_leaves_no_model(
+    texts: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipes.RECIPES[0]
+    tokenizer: Tokenizer = recipe.train(texts[:5])
+
+    def interrupted(_: Tokenizer) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipes.save(recipe._replace(transformer=interrupted), tokenizer, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    recipes.save(recipe, tokenizer, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").exists()
