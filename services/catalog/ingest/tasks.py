@@ -8,14 +8,9 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
-from services.catalog.ingest import plan, publish, read
+from services.catalog.ingest import kinds, plan, publish, read
 from services.runtime.jobs.child import TaskContext, TaskFunction
 from services.runtime.storage import Storage
-
-PLAN = "ingest.plan"
-READ = "ingest.read"
-PUBLISH = "ingest.publish"
-KINDS = (PLAN, READ, PUBLISH)
 
 _Task = TypeVar("_Task", bound=Message)
 
@@ -32,7 +27,7 @@ def functions(storage: Storage) -> Mapping[str, TaskFunction]:
     def run_publish(payload: any_pb2.Any, context: TaskContext) -> tasks_pb2.PublishDatasetResult:
         return publish.publish(storage, _unpacked(payload, tasks_pb2.PublishDatasetTask()), context.tag, context.report)
 
-    return {PLAN: run_plan, READ: run_read, PUBLISH: run_publish}
+    return {kinds.PLAN: run_plan, kinds.READ: run_read, kinds.PUBLISH: run_publish}
 
 
 def _unpacked(payload: any_pb2.Any, message: _Task) -> _Task:

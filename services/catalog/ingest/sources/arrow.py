@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow as pa
 
 from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources import content, lines
+from services.catalog.ingest.sources import content
+from services.catalog.ingest.sources.compression import Readable
 
 _MAGIC = b"ARROW1"
 _FILE_HEADER_BYTES = 8
 _MESSAGE_BYTES = 256 << 20
 
 
-def batches(source: lines.Readable, name: str) -> Iterator[pa.RecordBatch]:
+def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
     """Record batches, small ones even where the file has large ones; an empty one first, for the columns."""
     stream = _Stream(source, name)
     with content.explained(name, "Arrow"):
@@ -39,7 +40,7 @@ def _pieces(batch: pa.RecordBatch, name: str) -> Iterator[pa.RecordBatch]:
 class _Stream(io.RawIOBase):
     """The stream within a file or stream, with a bound on what is read at once."""
 
-    def __init__(self, source: lines.Readable, name: str) -> None:
+    def __init__(self, source: Readable, name: str) -> None:
         self._source = source
         self._name = name
         self._head = _exactly(source, _FILE_HEADER_BYTES)

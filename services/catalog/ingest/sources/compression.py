@@ -3,12 +3,19 @@
 import contextlib
 import lzma
 from collections.abc import Generator
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
 from services.catalog.ingest import failures
 from services.catalog.ingest.sources.raw import RawFile
+
+
+class Readable(Protocol):
+    """Anything to read bytes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, as many as asked for unless the input ends."""
 
 
 class Decompressed:

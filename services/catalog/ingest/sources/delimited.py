@@ -12,9 +12,11 @@ import pyarrow.csv as arrow_csv
 
 from polytok import errors
 from services.catalog.ingest import failures, limits
+from services.catalog.ingest.sources.compression import Readable
 from services.catalog.ingest.sources.utf8 import Utf8
 
 _GUESS_BYTES = 1 << 20
+_TAIL_BYTES = 4096
 _KEPT = frozenset({pa.int64(), pa.float64(), pa.bool_()})
 _CELL = re.compile(r"In CSV column #(\d+): .*conversion error")
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
@@ -24,6 +26,29 @@ class StartAgain(Exception):
     """A cell does not fit the type that the cells before gave its column: read again from the start."""
 
 
+class _Text(Utf8):
+    """The text, and what is needed to see that it ends too early."""
+
+    def __init__(self, inner: Readable, name: str) -> None:
+        super().__init__(inner, name)
+        self._quotes = 0
+        self._tail = b""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes."""
+        chunk = super().read(size)
+        self._quotes += chunk.count(b'"')
+        self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        return chunk
+
+    def ended_within(self, cell: pa.Scalar) -> bool:
+        """Whether the last cell runs to the end because its quotation is open, which Arrow accepts."""
+        if self._quotes % 2 == 0 or cell.type != pa.string():
+            return False
+        written = cell.as_buffer().to_pybytes().replace(b'"', b'""')[-_TAIL_BYTES:]
+        return self._tail.endswith(b'"' + written) or self._tail == written
+
+
 class _Blank(Exception):
     """There is not even a header with a line end."""
 
@@ -31,8 +56,8 @@ class _Blank(Exception):
 class Delimited:
     """One file. Types are guessed from its beginning and corrected, at most once a column, by starting again."""
 
-    def __init__(self, open_text: Callable[[], Utf8], name: str, delimiter: str) -> None:
-        self._open = open_text
+    def __init__(self, open_bytes: Callable[[], Readable], name: str, delimiter: str) -> None:
+        self._open_bytes = open_bytes
         self._name = name
         self._delimiter = delimiter
         self._types: dict[str, pa.DataType] = {}
@@ -54,8 +79,11 @@ class Delimited:
                     yield batch
         except pa.ArrowInvalid as error:
             raise self._corrected(str(error)) from error
-        if last is not None and source.quotes % 2 and _unclosed(source.tail, last.column(last.num_columns - 1)[0]):
+        if last is not None and source.ended_within(last.column(last.num_columns - 1)[0]):
             raise failures.invalid(f"{self._name} ends inside a quoted cell. Close the quotation, or copy it again.")
+
+    def _open(self) -> _Text:
+        return _Text(self._open_bytes(), self._name)
 
     def _guess(self) -> dict[str, pa.DataType]:
         schema = self._guessed_schema()
@@ -78,7 +106,7 @@ class Delimited:
             raise self._explained(str(error)) from error
 
     def _reader(
-        self, source: Utf8, block_bytes: int, types: dict[str, pa.DataType] | None = None
+        self, source: _Text, block_bytes: int, types: dict[str, pa.DataType] | None = None
     ) -> arrow_csv.CSVStreamingReader:
         return arrow_csv.open_csv(
             pa.PythonFile(source, mode="r"),
@@ -109,11 +137,3 @@ class Delimited:
         return failures.invalid(
             f"{self._name} is not CSV that can be read ({message[:200]}). Mend it, or name another format."
         )
-
-
-def _unclosed(tail: bytes, cell: pa.Scalar) -> bool:
-    """Whether the last cell runs to the end of the file because its quotation is open, which Arrow accepts."""
-    if cell.type != pa.string():
-        return False
-    written = cell.as_buffer().to_pybytes()[-len(tail) :].replace(b'"', b'""')
-    return tail.endswith(b'"' + written) or tail == written[-len(tail) :]

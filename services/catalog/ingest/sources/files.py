@@ -8,8 +8,8 @@ import pyarrow as pa
 from polytok.catalog.v1 import tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import failures
-from services.catalog.ingest.sources import arrow, delimited, formats, jsonl, lines, parquet, text
-from services.catalog.ingest.sources.compression import Decompressed
+from services.catalog.ingest.sources import arrow, delimited, formats, jsonl, parquet, text
+from services.catalog.ingest.sources.compression import Decompressed, Readable
 from services.catalog.ingest.sources.raw import RawFile
 from services.catalog.ingest.sources.utf8 import Utf8
 
@@ -27,9 +27,7 @@ class File:
         self._by_name = formats.of_name(part.uri)
         self._total = part.size_bytes
         self._raw: RawFile | None = None
-        self._delimited = delimited.Delimited(
-            lambda: Utf8(self._decompressed(), self.name), self.name, "\t" if self._by_name.tabs else ","
-        )
+        self._delimited = delimited.Delimited(self._decompressed, self.name, "\t" if self._by_name.tabs else ",")
 
     def progress(self) -> tuple[int, int]:
         """Bytes read and bytes in all, as stored."""
@@ -64,7 +62,7 @@ class File:
         formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
         return parquet.batches(raw)
 
-    def _decompressed(self) -> lines.Readable:
+    def _decompressed(self) -> Readable:
         raw = self._open()
         if not self._by_name.compression:
             formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))

@@ -14,6 +14,7 @@ import pyarrow.json as arrow_json
 from polytok import errors
 from services.catalog.ingest import failures, schemas
 from services.catalog.ingest.sources import lines
+from services.catalog.ingest.sources.utf8 import Utf8
 
 _ROW = re.compile(r"in row (\d+)$")
 _CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
@@ -21,7 +22,7 @@ _MEND = "Mend the line, or name another format."
 _ONE_A_LINE = "Write one object a line, as `jq -c` does."
 
 
-def batches(source: lines.Readable, name: str) -> Iterator[pa.RecordBatch]:
+def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
     """Record batches, whose columns may grow from one to the next."""
     known = pa.schema([])
     for block in lines.blocks(source, name):

@@ -1,16 +1,10 @@
 """Text in blocks of whole lines."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from services.catalog.ingest import failures, limits
-
-
-class Readable(Protocol):
-    """Anything to read bytes from."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next bytes; none at the end."""
+from services.catalog.ingest.sources.utf8 import Utf8
 
 
 class Block(NamedTuple):
@@ -22,7 +16,7 @@ class Block(NamedTuple):
     """Number of the first of them, from 1."""
 
 
-def blocks(source: Readable, name: str) -> Iterator[Block]:
+def blocks(source: Utf8, name: str) -> Iterator[Block]:
     """Cuts the input after line ends. A line that is too long to hold in memory is refused."""
     number = 1
     begun: list[bytes] = []
@@ -41,7 +35,7 @@ def blocks(source: Readable, name: str) -> Iterator[Block]:
             continue
         data = b"".join((*begun, chunk[:end]))
         yield Block(data, number)
-        number += data.count(b"\n")
+        number = source.line_ends + 1
         begun = [chunk[end:]]
         begun_bytes = len(chunk) - end
     if rest := b"".join(begun):

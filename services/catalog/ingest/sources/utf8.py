@@ -1,11 +1,11 @@
 """Bytes that are checked to be UTF-8 while they pass."""
 
 import io
-from typing import Any
 
 import pyarrow as pa
 
 from services.catalog.ingest import failures
+from services.catalog.ingest.sources.compression import Readable
 
 _MARK = b"\xef\xbb\xbf"
 _LEADS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
@@ -14,17 +14,14 @@ _LEADS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
 class Utf8(io.RawIOBase):
     """Reads through, less a byte-order mark at the beginning; bytes that are not UTF-8 are refused with their place."""
 
-    def __init__(self, inner: Any, name: str) -> None:
+    def __init__(self, inner: Readable, name: str) -> None:
         self._inner = inner
         self._name = name
         self._unchecked = b""
         """A character that was cut by the end of the last chunk."""
         self._offset = 0
-        self._line = 1
-        self.tail = b""
-        """The last bytes that passed."""
-        self.quotes = 0
-        """How many quotation marks passed."""
+        self.line_ends = 0
+        """How many line ends passed."""
 
     def readable(self) -> bool:
         """It can be read."""
@@ -36,10 +33,8 @@ class Utf8(io.RawIOBase):
         at_start = self._offset == 0 and not self._unchecked
         chunk: bytes = self._inner.read(size)
         self._check(self._unchecked + chunk if self._unchecked else chunk, last=not chunk)
-        self.quotes += chunk.count(b'"')
         if at_start and chunk.startswith(_MARK):
             chunk = chunk[len(_MARK) :] or self.read(size)
-        self.tail = (self.tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         return chunk
 
     def _check(self, chunk: bytes, *, last: bool) -> None:
@@ -48,14 +43,14 @@ class Utf8(io.RawIOBase):
         if not _is_utf8(whole):
             raise self._invalid(bytes(whole))
         self._offset += len(whole)
-        self._line += chunk.count(b"\n")
+        self.line_ends += chunk.count(b"\n")
         self._unchecked = chunk[len(chunk) - cut :] if cut else b""
 
     def _invalid(self, chunk: bytes) -> Exception:
         try:
             chunk.decode()
         except UnicodeDecodeError as error:
-            line = self._line + chunk.count(b"\n", 0, error.start)
+            line = self.line_ends + 1 + chunk.count(b"\n", 0, error.start)
             return failures.invalid(
                 f"{self._name}, line {line}: not UTF-8 (byte 0x{chunk[error.start]:02x} at offset"
                 f" {self._offset + error.start} of the file). Convert the file to UTF-8, as with"
@@ -64,15 +59,15 @@ class Utf8(io.RawIOBase):
         raise AssertionError("Arrow and Python differ on what is UTF-8")
 
 
-_TAIL_BYTES = 4096
+def as_array(data: bytes | memoryview) -> pa.Array:
+    """An Arrow array whose one string is these very bytes."""
+    offsets = pa.py_buffer(len(data).to_bytes(8, "little").rjust(16, b"\0"))
+    return pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
 
 
 def _is_utf8(data: memoryview) -> bool:
-    # An Arrow string array over the very bytes: its validation needs no second copy, unlike decoding.
-    offsets = pa.py_buffer(len(data).to_bytes(8, "little").rjust(16, b"\0"))
-    array = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
     try:
-        array.validate(full=True)
+        as_array(data).validate(full=True)
     except pa.ArrowInvalid:
         return False
     return True
