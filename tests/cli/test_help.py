@@ -1,0 +1,94 @@
+"""What the command line says before it talks to anything."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+def test_help_is_fast_and_teaches() -> None:
+    program = pathlib.Path(sys.executable).with_name("polytok")
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - began)
+    for word in ("polytok up", "dataset add", "tokenize", "Exit codes"):
+        assert word in done.stdout
+    assert min(times) < 0.4
+
+
+def test_help_imports_no_client() -> None:
+    script = "import sys; from polytok.cli import main; sys.exit(bool({'grpc', 'datasets'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("up",),
+        ("demo",),
+        ("status",),
+        ("tokenize",),
+        *(("dataset", name) for name in ("add", "list", "show", "watch", "cancel", "retry", "delete")),
+        *(("model", name) for name in ("add", "list", "show", "watch", "retry", "delete")),
+        *(("tokenization", name) for name in ("list", "show", "watch", "cancel", "retry", "delete", "path")),
+    ],
+    ids=" ".join,
+)
+def test_every_command_explains_itself(here: Run, command: tuple[str, ...]) -> None:
+    result = here(*command, "--help")
+    assert result.code == 0
+    assert f"Usage: polytok {' '.join(command)}" in result.out
+    assert "--json" in result.out or command == ("up",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("dataset", "show"), "Missing argument 'DATASET'"),
+        (("dataset", "sow", "docs"), "No such command 'sow'"),
+        (("tokenize", "docs"), "Missing option '--model'"),
+        (("tokenize", "docs", "-m", "gpt2", "--max-length", "many"), "--max-length"),
+        (("dataset", "add", "docs", "a.jsonl", "--metadata", "team"), "no KEY=VALUE"),
+    ],
+)
+def test_wrong_usage(here: Run, arguments: tuple[str, ...], told: str) -> None:
+    result = here(*arguments, "--catalog", "127.0.0.1:1")
+    assert result.code == 2
+    assert told in result.err
+    assert result.out == ""
+    assert told in here(*arguments, "--catalog", "127.0.0.1:1", "--json").error()["message"]
+
+
+def test_no_stack(here: Run) -> None:
+    result = here("status")
+    assert result.code == 6
+    assert "polytok up" in result.err
+    failure = here("status", "--json").error()
+    assert failure["kind"] == "Unavailable"
+    assert failure["retryable"] is False
+
+
+def test_a_catalog_that_does_not_answer(here: Run) -> None:
+    result = here("dataset", "list", "--catalog", "127.0.0.1:1")
+    assert result.code == 6
+    assert "does not answer" in result.err
+
+
+def test_version(here: Run) -> None:
+    assert here("--version").out.startswith("polytok 0.")
+
+
+def test_completion_scripts_exist_and_complete_nothing_without_a_stack(here: Run) -> None:
+    del here  # its environment is what counts
+    program = pathlib.Path(sys.executable).with_name("polytok")
+    script = (
+        subprocess.run([program, "--show-completion", "bash"], capture_output=True, text=True, check=False).stdout
+        or subprocess.run([program, "--show-completion"], capture_output=True, text=True, check=False).stdout
+    )
+    assert "_POLYTOK_COMPLETE" in script

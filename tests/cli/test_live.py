@@ -1,0 +1,69 @@
+"""Commands on a terminal, and commands that are interrupted."""
+
+import os
+import pathlib
+import pty
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.client import material
+
+if TYPE_CHECKING:
+    from tests.support.stacks import Stack
+
+PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
+
+
+def _on_a_terminal(stack: "Stack", *arguments: str | pathlib.Path) -> tuple[int, str]:
+    controller, terminal = pty.openpty()
+    environment = {**stack.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen([PROGRAM, *arguments], env=environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(controller, 65536)
+        except OSError:  # what Linux says when the last writer has gone
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(controller)
+    return process.wait(60), output.decode()
+
+
+def test_bars_and_tables(stack: "Stack", documents: pathlib.Path) -> None:
+    name = material.unique("docs")
+    code, output = _on_a_terminal(stack, "dataset", "add", name, documents)
+    assert code == 0
+    assert "100 %" in output
+    assert "╭" in output
+    assert "\x1b[" in output
+
+
+def test_bars_beside_json(stack: "Stack", documents: pathlib.Path) -> None:
+    code, output = _on_a_terminal(stack, "dataset", "add", material.unique("docs"), documents, "--json")
+    assert code == 0
+    assert "100 %" in output
+    assert '"state": "READY"' in output
+
+
+def test_interrupted_watch_leaves_the_work_going(stack: "Stack", tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    os.mkfifo(path)  # a source that gives no byte keeps the dataset at work
+    process = subprocess.Popen(
+        [PROGRAM, "dataset", "add", material.unique("docs"), path, "--format", "jsonl"],
+        env=stack.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on" in out
+    assert "Traceback" not in err
