@@ -17,10 +17,13 @@ from services.runtime.settings import DatabaseSettings
 _POOL_TIMEOUT_SECONDS = 5.0
 _CONNECT_TIMEOUT_SECONDS = 10.0
 
-# SQLSTATE classes and codes (PostgreSQL, appendix A) that say nothing about the statement: connection trouble, lack of
-# resources, operator intervention; and the losers of a race, whom the server asks to try again.
-_PASSING_CLASSES = ("08", "53", "57")
-_PASSING_CODES = frozenset({"40001", "40P01", "55P03"})
+# SQLSTATE classes and codes (PostgreSQL, appendix A) that say nothing about the statement.
+_AWAY_CLASSES = frozenset({"08", "57"})
+_REFUSED_CLASSES = frozenset({"28", "3D"})
+# Losers of a race, whom the server asks to try again; and statements that took too long.
+_BUSY_CODES = frozenset({"40001", "40P01", "55P03", "57014"})
+
+_AWAY = "The database does not answer; try again when it is back."
 
 
 class Database:
@@ -50,7 +53,7 @@ class Database:
         try:
             async with self.connection() as connection:
                 await connection.execute(sa.text("SELECT 1"))
-        except errors.Unavailable:
+        except (errors.Unavailable, errors.FailedPrecondition):
             return False
         return True
 
@@ -76,6 +79,9 @@ def open_database(settings: DatabaseSettings) -> Database:
                 "jit": "off",
                 # Nothing waits for ever behind a transaction that got stuck.
                 "lock_timeout": "30s",
+                # While old and new code run side by side, tables whose meaning changes are there twice: the coming
+                # ones in the schema `rollout`, which exists only then (docs/migrations.md).
+                "search_path": "rollout, public",
             },
         },
     )
@@ -89,7 +95,7 @@ async def _acquired(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
         await connection.start()
     # Before a connection exists, asyncpg raises the operating system's and its own errors as they are.
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise _away(error) from error
+        raise _ours(error) or errors.Unavailable(_AWAY) from error
     try:
         yield connection
     finally:
@@ -103,19 +109,19 @@ def _unavailable() -> Generator[None]:
     except sa.exc.TimeoutError as error:
         raise errors.Unavailable("Every connection to the database is in use; try again in a moment.") from error
     except sa.exc.DBAPIError as error:
-        if _passing(error):
-            raise _away(error) from error
-        raise
+        ours = errors.Unavailable(_AWAY) if error.connection_invalidated else _ours(error.orig)
+        if ours is None:
+            raise
+        raise ours from error
 
 
-def _passing(error: sa.exc.DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return error.connection_invalidated or state[:2] in _PASSING_CLASSES or state in _PASSING_CODES
-
-
-def _away(error: BaseException) -> errors.Unavailable:
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    state = getattr(cause, "sqlstate", None) or ""
-    if state[:2] not in ("", "08", "57") or state == "57014":
+def _ours(error: BaseException | None) -> errors.PolytokError | None:
+    """The error of ours for a driver's error that says nothing about the statement."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state[:2] in _REFUSED_CLASSES:
+        return errors.FailedPrecondition(f"The database refuses POLYTOK_DATABASE_URL: {error}.")
+    if state in _BUSY_CODES or state[:2] == "53":
         return errors.Unavailable(f"The database is busy ({state}); try again.")
-    return errors.Unavailable("The database does not answer; try again when it is back.")
+    if state[:2] in _AWAY_CLASSES or isinstance(error, OSError):
+        return errors.Unavailable(_AWAY)
+    return None

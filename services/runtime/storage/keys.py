@@ -26,6 +26,9 @@ def check(key: str) -> None:
         raise outside_root(key)
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
         raise outside_root(key)
+    # fsspec expands patterns, even in what it is asked to delete.
+    if any(character in "*?[]" for character in key):
+        raise errors.InvalidArgument(f"{key!r} looks like a pattern; '*', '?', '[' and ']' cannot be in a storage key.")
 
 
 @contextlib.contextmanager

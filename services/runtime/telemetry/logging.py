@@ -23,6 +23,13 @@ _REDACTED = "[redacted]"
 Event = MutableMapping[str, Any]
 
 
+# Until `configure`, and in programs that never call it: warnings alone, and never on standard output.
+structlog.configure(
+    wrapper_class=structlog.make_filtering_bound_logger(standard.WARNING),
+    logger_factory=lambda *_arguments: structlog.WriteLogger(sys.stderr),
+)
+
+
 def configure(settings: TelemetrySettings, service: str) -> None:
     """Sets up this process's logs, those of libraries included."""
     level = standard.getLevelNamesMapping()[settings.log_level.upper()]
