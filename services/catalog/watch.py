@@ -21,7 +21,6 @@ from services.runtime.database import Database
 from services.runtime.notifications import Listener
 
 _POLL_SECONDS = 2.0
-_LIVE_SECONDS = 0.4
 _SPACING_SECONDS = 0.2
 
 
@@ -37,17 +36,30 @@ class _Watched(Protocol):
 
 
 Record = TypeVar("Record", bound=_Watched)
-Percent = Callable[[AsyncConnection, uuid.UUID], Awaitable[float]]
+
+
+class Live(Protocol):
+    """Where live progress is heard (`services.runtime.jobs.progress.ProgressHub`)."""
+
+    def subscribe(self, job_id: uuid.UUID, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back with every report on a job; the answer ends that."""
+
+    async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
+        """How far a job is, from 0 to 100."""
 
 
 class Watch:
     """Wakes the streams that watch a record when it changes."""
 
-    def __init__(self, database: Database, listener: Listener, percent: Percent) -> None:
+    def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
-        self._percent = percent
+        self._live: Live | None = None
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         listener.subscribe(changes.CHANNEL, self._changed)
+
+    def hear(self, live: Live) -> None:
+        """Shows live progress from now on; until then, what the records say."""
+        self._live = live
 
     def _changed(self, uid: str) -> None:
         woken = self._waiting.get(uid, ()) if uid else [event for events in self._waiting.values() for event in events]
@@ -74,13 +86,14 @@ class Watch:
         """Gives the record and its progress whenever one of the two changed; ends after a terminal state."""
         last: tuple[Record, float] | None = None
         due = time.monotonic()
-        with self._listening(str(uid)) as event:
+        with self._listening(str(uid)) as event, _Reports(event) as reports:
             while True:
                 event.clear()
                 record, percent = now = await self._look(lifecycle, read, last)
+                reports.hear(self._live, record)
                 at_rest = not lifecycle.is_live(record.status)
                 early = due - time.monotonic()
-                pause = _LIVE_SECONDS if record.status == "PROCESSING" else _POLL_SECONDS
+                pause = _POLL_SECONDS
                 if now == last:
                     pass
                 elif at_rest or early <= 0:
@@ -105,9 +118,36 @@ class Watch:
             if record is None:
                 raise errors.NotFound("It was deleted while you watched it.")
             percent = record.progress
-            if record.status == "PROCESSING" and record.job_id is not None:
-                percent = max(percent, states.shown_progress(await self._percent(conn, record.job_id)))
+            if record.status == "PROCESSING" and record.job_id is not None and self._live is not None:
+                percent = max(percent, states.shown_progress(await self._live.percent(conn, record.job_id)))
         # A live figure that was lost on the way must not show as a step back.
         if last is not None and last[0].job_id == record.job_id and lifecycle.is_live(record.status):
             percent = max(percent, last[1])
         return record, percent
+
+
+class _Reports:
+    """Sets an event with every live report on the job that a record has at the time."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+        self._job_id: uuid.UUID | None = None
+        self._unsubscribe: Callable[[], None] = _nothing
+
+    def __enter__(self) -> "_Reports":
+        return self
+
+    def hear(self, live: Live | None, record: _Watched) -> None:
+        """Turns to the record's job."""
+        if live is None or record.job_id is None or record.job_id == self._job_id:
+            return
+        self._unsubscribe()
+        self._job_id = record.job_id
+        self._unsubscribe = live.subscribe(record.job_id, self._event.set)
+
+    def __exit__(self, *_: object) -> None:
+        self._unsubscribe()
+
+
+def _nothing() -> None:
+    pass

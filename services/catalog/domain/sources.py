@@ -6,6 +6,9 @@ from typing import Any
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
 
+# As polytok/catalog/v1/*.proto has them; an update, which may lack all else, is checked here alone.
+_MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 64, 63, 1024
+
 
 def check_dataset(source: datasets_pb2.DatasetSource) -> None:
     """Refuses a source that no worker could open, whatever lies there."""
@@ -26,7 +29,14 @@ def check_repository(field: str, repo_id: str) -> None:
 
 
 def check_metadata(field: str, metadata: Mapping[str, str]) -> None:
-    """Refuses text that cannot be stored."""
+    """Refuses metadata beyond the limits that the contracts set, and text that cannot be stored."""
+    if len(metadata) > _MAX_PAIRS:
+        raise _invalid(field, f"has {len(metadata)} pairs; at most {_MAX_PAIRS} are kept.")
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= _MAX_KEY:
+            raise _invalid(field, f"{key[:80]!r} is no key; keys have 1 to {_MAX_KEY} characters.")
+        if len(value) > _MAX_VALUE:
+            raise _invalid(f"{field}[{key!r}]", f"has {len(value)} characters; at most {_MAX_VALUE} are kept.")
     check_texts({f"{field}[{key!r}]": key + value for key, value in metadata.items()})
 
 

@@ -78,7 +78,7 @@ DATASET = Lifecycle(
     live=frozenset({"PENDING", "DOWNLOADING", "PROCESSING"}),
     terminal=frozenset({"READY", "ERROR", "CANCELLED"}),
     making="being read in",
-    wait="polytok dataset show {}",
+    wait="polytok dataset watch {}",
     retry="polytok dataset retry {}",
 )
 MODEL = Lifecycle(
@@ -86,7 +86,7 @@ MODEL = Lifecycle(
     live=frozenset({"PENDING"}),
     terminal=frozenset({"READY", "ERROR"}),
     making="being inspected",
-    wait="polytok model show {}",
+    wait="polytok model watch {}",
     retry="polytok model retry {}",
 )
 TOKENIZATION = Lifecycle(

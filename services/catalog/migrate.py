@@ -1,0 +1,57 @@
+"""`python -m services.catalog migrate up | down | current | check`: the commands over `migrations.runner`."""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Sequence
+
+from services.catalog.migrations import runner
+from services.runtime import process
+from services.runtime.process import Stopping
+from services.runtime.settings import DatabaseSettings, TelemetrySettings
+from services.runtime.telemetry import logging
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs one command on the database of POLYTOK_DATABASE_URL."""
+    chosen = _parser().parse_args(arguments)
+
+    async def migrate(_: Stopping) -> None:
+        logging.configure(TelemetrySettings(), "catalog-migrate")
+        await asyncio.to_thread(_run, chosen)
+
+    process.run(migrate)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m services.catalog migrate", description="Changes the schema of POLYTOK_DATABASE_URL."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="apply what is missing")
+    up.add_argument(
+        "--phase",
+        choices=("pre", "post", "all"),
+        default="all",
+        help="before a rollout, after it, or all at once where no old code runs",
+    )
+    down = commands.add_parser("down", help="go back to a revision")
+    down.add_argument("revision", help='its id, "-1" for one back, or "base"')
+    commands.add_parser("current", help="print the revision that the database is at")
+    commands.add_parser("check", help="fail unless the database has exactly the catalog's tables")
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    settings = DatabaseSettings()
+    # Paths of old records become storage keys where the root is known.
+    storage_root = os.environ.get("POLYTOK_STORAGE_ROOT", "")
+    match chosen.command:
+        case "up":
+            runner.upgrade(settings, chosen.phase, storage_root=storage_root)
+        case "down":
+            runner.downgrade(settings, chosen.revision, storage_root=storage_root)
+        case "current":
+            print(runner.current(settings) or "base")  # noqa: T201
+        case "check":
+            runner.check(settings)

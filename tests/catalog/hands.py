@@ -1,0 +1,301 @@
+"""What tests of the catalog hold in their hands: a running catalog, its stubs, and a worker that does as it is told."""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, cast
+
+import grpc.aio
+import sqlalchemy as sa
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok import errors, transport
+from polytok.catalog.v1 import (
+    datasets_pb2,
+    datasets_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    tasks_pb2,
+    tokenizations_pb2,
+    tokenizations_pb2_grpc,
+)
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
+from polytok.tokenizer.v1 import tasks_pb2 as tokenizer_tasks_pb2
+from services.catalog import tables
+from services.catalog.application import Catalog
+from services.catalog.settings import CatalogSettings
+from services.runtime import process, settings
+from services.runtime.database import Database
+from services.runtime.process import Stopping
+from services.runtime.storage import Storage
+
+TEXT = [("id", "int64"), ("text", "string"), ("label", "int64")]
+M = TypeVar("M", bound=Message)
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+@dataclasses.dataclass
+class Running:
+    """A catalog that serves."""
+
+    catalog: Catalog
+    database: Database
+    storage: Storage
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.datasets = cast("Any", datasets_pb2_grpc.DatasetServiceStub(self.channel))
+        self.models = cast("Any", models_pb2_grpc.ModelServiceStub(self.channel))
+        self.tokenizations = cast("Any", tokenizations_pb2_grpc.TokenizationServiceStub(self.channel))
+        self.leases = cast("Any", leases_pb2_grpc.LeaseServiceStub(self.channel))
+
+    async def create_dataset(self, name: str, **fields: Any) -> datasets_pb2.Dataset:
+        """Registers a dataset of one file, or of what is given."""
+        fields.setdefault("source", file_source())
+        request = datasets_pb2.CreateDatasetRequest(dataset_id=name, dataset=datasets_pb2.Dataset(**fields))
+        return await self.datasets.CreateDataset(request)
+
+    async def create_model(self, name: str, **fields: Any) -> models_pb2.Model:
+        """Registers a model."""
+        fields.setdefault("repo_id", f"/models/{name}")
+        request = models_pb2.CreateModelRequest(model_id=name, model=models_pb2.Model(**fields))
+        return await self.models.CreateModel(request)
+
+    async def tokenize(
+        self, dataset: str, model: str, variant: str = "", **parameters: Any
+    ) -> tokenizations_pb2.Tokenization:
+        """Starts a tokenization."""
+        return await self.tokenizations.CreateTokenization(
+            tokenizations_pb2.CreateTokenizationRequest(
+                parent=f"datasets/{dataset}",
+                model=f"models/{model}",
+                variant=variant,
+                parameters=tokenizations_pb2.TokenizationParameters(**parameters),
+            )
+        )
+
+    async def tokenization(self, name: str) -> tokenizations_pb2.Tokenization:
+        """Reads a tokenization."""
+        return await self.tokenizations.GetTokenization(tokenizations_pb2.GetTokenizationRequest(name=name))
+
+    async def dataset(self, name: str) -> datasets_pb2.Dataset:
+        """Reads a dataset."""
+        return await self.datasets.GetDataset(datasets_pb2.GetDatasetRequest(name=f"datasets/{name}"))
+
+    async def count(self, table: sa.Table) -> int:
+        """Rows in a table."""
+        async with self.database.connection() as conn:
+            return (await conn.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    database: Database,
+    database_settings: settings.DatabaseSettings,
+    messaging_settings: settings.MessagingSettings,
+    storage: Storage,
+) -> AsyncIterator[Running]:
+    """Runs a catalog."""
+    catalog = Catalog(
+        database=database_settings,
+        messages=messaging_settings,
+        storage=storage,
+        server=settings.ServerSettings(port=0, drain_seconds=0),
+        jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
+        settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024),
+    )
+    port = await catalog.start()
+    stop = Stopping()
+    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=catalog.tasks(stop)))
+    channel = transport.open_async_channel(f"127.0.0.1:{port}")
+    try:
+        yield Running(catalog, database, storage, channel)
+    finally:
+        await channel.close()
+        stop.set()
+        await tasks
+        await catalog.stop()
+
+
+def file_source(*uris: str, **fields: Any) -> datasets_pb2.DatasetSource:
+    """A source of files."""
+    return datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=uris or ["/corpus/docs.jsonl"], **fields))
+
+
+@contextlib.asynccontextmanager
+async def refused(kind: type[errors.PolytokError], reason: str) -> AsyncIterator[list[errors.PolytokError]]:
+    """Expects a call to fail, and gives the error as a client raises it."""
+    caught: list[errors.PolytokError] = []
+    try:
+        yield caught
+    except grpc.aio.AioRpcError as error:
+        found = transport.from_rpc_error(error)
+        assert type(found) is kind, found
+        assert found.reason == reason, found
+        caught.append(found)
+    else:
+        raise AssertionError(f"the call was not refused as {kind.__name__}")
+
+
+class Worker:
+    """Takes tasks through the LeaseService, and ends them as a test wants."""
+
+    def __init__(self, catalog: Running) -> None:
+        self.catalog = catalog
+        self.name = f"hands-{uuid.uuid4().hex[:8]}"
+
+    async def due(self, job: str) -> list[uuid.UUID]:
+        """The tasks of a job that nobody has."""
+        tasks = tables.jobs.tasks
+        statement = (
+            sa.select(tasks.c.id)
+            .where(tasks.c.job_id == uuid.UUID(job), tasks.c.state == "READY")
+            .order_by(tasks.c.stage, tasks.c.ordinal)
+        )
+        async with self.catalog.database.connection() as conn:
+            return list((await conn.execute(statement)).scalars())
+
+    async def take(self, job: str) -> "Held":
+        """Leases the next task of a job."""
+        task_id = (await self.due(job))[0]
+        lease = await self.catalog.leases.AcquireLease(
+            leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker=self.name, request_id=str(uuid.uuid4()))
+        )
+        return Held(self.catalog, str(task_id), lease)
+
+    async def ingest(self, name: str, columns: list[tuple[str, str]] | None = None, rows: int = 3) -> None:
+        """Makes a dataset READY."""
+        job = (await self.catalog.dataset(name)).job
+        plan = await self.take(job)
+        part = tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/corpus/docs.jsonl", size_bytes=10))
+        await plan.complete(tasks_pb2.PlanIngestResult(parts=[part]))
+        reading = await self.take(job)
+        task = reading.payload(tasks_pb2.ReadPartTask)
+        shard = tasks_pb2.RawShard(
+            key=f"{task.raw_key}/part-00000-00000-{reading.tag}.arrow", num_rows=rows, size_bytes=9, text_bytes=5
+        )
+        shard.sha256 = self.catalog.storage.write_bytes(shard.key, b"raw shard")
+        listed = [datasets_pb2.Column(name=column, type=kind) for column, kind in columns or TEXT]
+        await reading.complete(tasks_pb2.ReadPartResult(shards=[shard] if rows else [], columns=listed))
+        publishing = await self.take(job)
+        result = tasks_pb2.PublishDatasetResult(
+            shards=[shard] if rows else [],
+            columns=listed,
+            num_rows=rows,
+            size_bytes=9,
+            fingerprint=hashlib.sha256(shard.sha256.encode()).hexdigest(),
+            features_json=json.dumps({column: {"dtype": kind} for column, kind in columns or TEXT}),
+            staged_files=[publishing.stage(task.raw_key, "state.json", b"{}")],
+        )
+        await publishing.complete(result)
+
+    async def inspect(self, name: str, context_length: int = 2048, special: dict[str, str] = SPECIAL) -> None:
+        """Makes a model READY."""
+        model = await self.catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
+        held = await self.take(model.job)
+        await held.complete(
+            tokenizer_tasks_pb2.InspectModelResult(
+                tokenizer_fingerprint="f" * 64,
+                tokenizer_class="GPT2Tokenizer",
+                vocab_size=1000,
+                special_tokens=[
+                    models_pb2.SpecialToken(role=role, text=text, id=place)
+                    for place, (role, text) in enumerate(special.items())
+                ],
+                architecture="GPT2LMHeadModel",
+                d_model=64,
+                n_layers=2,
+                context_length=context_length,
+            )
+        )
+
+    async def tokenize_shard(self, job: str) -> "Held":
+        """Ends the next shard of a tokenization well."""
+        held = await self.take(job)
+        await held.complete(held.shard_result())
+        return held
+
+    async def publish(self, job: str) -> "Held":
+        """Ends the last task of a tokenization well."""
+        held = await self.take(job)
+        await held.complete(held.publication())
+        return held
+
+    async def finish(self, tokenization: tokenizations_pb2.Tokenization) -> None:
+        """Makes a tokenization READY."""
+        while len(await self.due(tokenization.job)) > 0:
+            held = await self.take(tokenization.job)
+            await held.complete(held.shard_result() if held.lease.kind == "tokenize.shard" else held.publication())
+
+
+class Held:
+    """A task under a lease."""
+
+    def __init__(self, catalog: Running, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
+        self.catalog = catalog
+        self.task_id = task_id
+        self.lease = lease
+        self.tag = f"{task_id.replace('-', '')[:12]}-e{lease.epoch}"
+
+    def payload(self, expected: type[M]) -> M:
+        """What is to be done."""
+        message = expected()
+        assert self.lease.payload.Unpack(message)
+        return message
+
+    def stage(self, folder: str, name: str, data: bytes) -> tasks_pb2.StagedFile:
+        """Writes a small file under an epoch's name."""
+        key = f"{folder}/{name}.{self.tag}"
+        digest = self.catalog.storage.write_bytes(key, data)
+        return tasks_pb2.StagedFile(staged_key=key, final_key=f"{folder}/{name}", sha256=digest)
+
+    def shard_result(self) -> tokenizer_tasks_pb2.TokenizeShardResult:
+        """The result of a shard, its file written."""
+        task = self.payload(tokenizer_tasks_pb2.TokenizeShardTask)
+        key = f"{task.tokenized_key}/data-{task.ordinal:05d}-{self.tag}.arrow"
+        digest = self.catalog.storage.write_bytes(key, b"token ids")
+        file = tokenizer_tasks_pb2.TokenizedFile(key=key, num_rows=3, size_bytes=9, sha256=digest)
+        return tokenizer_tasks_pb2.TokenizeShardResult(
+            files=[file], statistics=tokenizations_pb2.TokenizationStatistics(num_tokens=30, num_sequences=3)
+        )
+
+    def publication(self) -> tokenizer_tasks_pb2.PublishTokenizationResult:
+        """The result of the last task, its files staged."""
+        task = self.payload(tokenizer_tasks_pb2.PublishTokenizationTask)
+        names = ("state.json", "dataset_info.json", "polytok.json")
+        return tokenizer_tasks_pb2.PublishTokenizationResult(
+            statistics=tokenizations_pb2.TokenizationStatistics(
+                num_tokens=30, num_sequences=3, avg_seq_length=10, num_files=1, engine="reference"
+            ),
+            manifest_digest="d" * 64,
+            staged_files=[self.stage(task.tokenized_key, name, name.encode()) for name in names],
+        )
+
+    async def extend(self, done: int, total: int) -> None:
+        """Reports progress."""
+        progress = leases_pb2.TaskProgress(done=done, total=total)
+        await self.catalog.leases.ExtendLease(
+            leases_pb2.ExtendLeaseRequest(task_id=self.task_id, epoch=self.lease.epoch, progress=progress)
+        )
+
+    async def complete(self, result: Message) -> None:
+        """Ends the task well."""
+        packed = any_pb2.Any()
+        packed.Pack(result)
+        await self.catalog.leases.CompleteTask(
+            leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
+        )
+
+    async def fail(self, reason: str, message: str, *, retryable: bool = False) -> bool:
+        """Ends the attempt badly."""
+        error = leases_pb2.TaskError(reason=reason, message=message, retryable=retryable)
+        answer = await self.catalog.leases.FailTask(
+            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
+        )
+        return answer.will_retry

@@ -1,0 +1,337 @@
+"""Datasets: creation, the way to READY, deletion, cancel and retry, and what users read when something is wrong."""
+
+import asyncio
+import uuid
+
+import pytest
+from google.protobuf import field_mask_pb2
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog import tables
+from tests.catalog import hands
+from tests.catalog.hands import refused
+
+State = datasets_pb2.Dataset.State
+
+
+async def test_create_answers_a_pending_dataset_with_all_its_fields(catalog):
+    created = await catalog.create_dataset("docs", metadata={"team": "sae"})
+    assert created.name == "datasets/docs"
+    assert str(uuid.UUID(created.uid)) == created.uid
+    assert created.state == State.STATE_PENDING
+    assert created.source == hands.file_source()
+    assert created.raw_path == catalog.storage.uri(f"datasets/{created.uid}/raw")
+    assert dict(created.metadata) == {"team": "sae"}
+    assert created.etag
+    assert created.job
+    assert created.create_time.seconds > 0
+    assert not created.HasField("complete_time")
+    assert await catalog.dataset("docs") == created
+    assert await catalog.dataset(created.uid) == created
+
+
+async def test_same_source_answers_the_dataset_that_exists(catalog):
+    created = await catalog.create_dataset("docs")
+    assert await catalog.create_dataset("docs") == created
+    assert await catalog.count(tables.datasets) == 1
+    assert await catalog.count(tables.jobs.jobs) == 1
+
+
+async def test_another_source_is_refused_naming_what_differs(catalog):
+    await catalog.create_dataset("docs", source=hands.file_source("/a.jsonl"))
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await catalog.create_dataset("docs", source=hands.file_source("/b.csv", format="FORMAT_CSV"))
+    assert caught[0].message == (
+        "datasets/docs exists with uris '/a.jsonl', not '/b.csv'; format unset, not 'FORMAT_CSV'. "
+        "Choose another name, or delete it first."
+    )
+    hub = datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="org/docs", split="train"))
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await catalog.create_dataset("docs", source=hub)
+    assert "source 'files', not 'hub'" in caught[0].message
+
+
+async def test_concurrent_creates_make_one_dataset(catalog):
+    created = await asyncio.gather(*(catalog.create_dataset("docs") for _ in range(8)))
+    assert len({each.uid for each in created}) == 1
+    assert await catalog.count(tables.jobs.jobs) == 1
+
+
+@pytest.mark.parametrize("name", ["../etc", "a/b", "UPPER", "", "a" * 64, "a..b", "-a", "ä", str(uuid.uuid4())])
+async def test_bad_ids_are_refused(catalog, name):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await catalog.create_dataset(name)
+    assert "dataset_id" in [violation.field for violation in caught[0].violations]
+    assert await catalog.count(tables.datasets) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            hands.file_source("docs.jsonl"),
+            "dataset.source.files.uris[0]: 'docs.jsonl' is a relative path, and the workers run elsewhere; "
+            "give an absolute path or a URI.",
+        ),
+        (hands.file_source("/a\0b"), "dataset.source.files.uris[0]: holds a NUL character; take it out."),
+        (
+            datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="../docs", split="train")),
+            "dataset.source.hub.repo_id: '../docs' is a relative path; give an absolute one, or owner/name on the hub.",
+        ),
+        (
+            datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="a/b", split="\0")),
+            "dataset.source.hub.split: holds a NUL character; take it out.",
+        ),
+    ],
+)
+async def test_sources_that_no_worker_can_open_are_refused(catalog, source, message):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await catalog.create_dataset("docs", source=source)
+    assert caught[0].message == message
+    assert await catalog.count(tables.datasets) == 0
+
+
+async def test_metadata_with_nul_is_refused(catalog):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        await catalog.create_dataset("docs", metadata={"a": "\0"})
+
+
+async def test_unknown_dataset_names_close_ones_and_the_command(catalog):
+    await catalog.create_dataset("python-docs")
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await catalog.dataset("pyton-docs")
+    assert caught[0].message == (
+        "No dataset is called 'pyton-docs'. Did you mean 'python-docs'? "
+        "`polytok dataset list` shows the datasets that exist."
+    )
+    assert caught[0].metadata == {"resource": "datasets/pyton-docs"}
+
+
+async def test_ingestion_goes_through_its_states_to_ready(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    plan = await worker.take(created.job)
+    assert plan.lease.kind == "ingest.plan"
+    assert plan.lease.resource == "datasets/docs"
+    assert plan.payload(tasks_pb2.PlanIngestTask).source == created.source
+    assert (await catalog.dataset("docs")).state == State.STATE_DOWNLOADING
+    parts = [
+        tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri=f"/corpus/{name}.jsonl", size_bytes=size))
+        for name, size in (("a", 100), ("b", 300))
+    ]
+    await plan.complete(tasks_pb2.PlanIngestResult(parts=parts))
+    assert (await catalog.dataset("docs")).state == State.STATE_PROCESSING
+
+    raw_key = f"datasets/{created.uid}/raw"
+    shards, columns = [], [datasets_pb2.Column(name="text", type="string")]
+    for ordinal, part in enumerate(parts):
+        held = await worker.take(created.job)
+        expected = tasks_pb2.ReadPartTask(part=part, raw_key=raw_key, ordinal=ordinal, shard_bytes=1024)
+        assert held.payload(tasks_pb2.ReadPartTask) == expected
+        key = f"{raw_key}/part-{ordinal:05d}-00000-{held.tag}.arrow"
+        digest = catalog.storage.write_bytes(key, b"rows")
+        shards.append(tasks_pb2.RawShard(key=key, num_rows=2, size_bytes=4, sha256=digest, text_bytes=7))
+        await held.complete(tasks_pb2.ReadPartResult(shards=[shards[-1]], columns=columns))
+        if ordinal == 0:
+            assert (await catalog.dataset("docs")).progress == pytest.approx(25)
+
+    publishing = await worker.take(created.job)
+    task = publishing.payload(tasks_pb2.PublishDatasetTask)
+    assert [shard for result in task.parts for shard in result.shards] == shards
+    staged = publishing.stage(raw_key, "state.json", b'{"ok": 1}')
+    await publishing.complete(
+        tasks_pb2.PublishDatasetResult(
+            shards=shards,
+            columns=columns,
+            num_rows=4,
+            size_bytes=8,
+            fingerprint="a" * 64,
+            features_json='{"text": {"dtype": "string"}}',
+            staged_files=[staged],
+        )
+    )
+    ready = await catalog.dataset("docs")
+    assert ready.state == State.STATE_READY
+    assert ready.progress == 100
+    assert (ready.num_samples, ready.size_bytes, ready.num_shards) == (4, 8, 2)
+    assert list(ready.columns) == columns
+    assert ready.fingerprint == "a" * 64
+    assert ready.HasField("complete_time")
+    assert catalog.storage.read_bytes(f"{raw_key}/state.json") == b'{"ok": 1}'
+    assert not catalog.storage.exists(staged.staged_key)
+
+
+async def test_a_failed_ingestion_says_why(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    plan = await worker.take(created.job)
+    assert not await plan.fail("SOURCE_NOT_FOUND", "/corpus/docs.jsonl does not exist.")
+    failed = await catalog.dataset("docs")
+    assert failed.state == State.STATE_ERROR
+    assert failed.error_reason == "SOURCE_NOT_FOUND"
+    assert failed.error_message == "/corpus/docs.jsonl does not exist."
+    assert failed.HasField("complete_time")
+
+
+async def test_a_source_of_nothing_ends_in_error(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    plan = await worker.take(created.job)
+    await plan.complete(tasks_pb2.PlanIngestResult())
+    failed = await catalog.dataset("docs")
+    assert failed.error_reason == "SOURCE_EMPTY"
+    assert failed.error_message == "The source of datasets/docs holds nothing to read."
+
+
+async def test_files_outside_the_datasets_folder_are_never_published(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    await (await worker.take(created.job)).complete(
+        tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
+    )
+    await (await worker.take(created.job)).complete(tasks_pb2.ReadPartResult())
+    held = await worker.take(created.job)
+    staged = held.stage("elsewhere", "state.json", b"{}")
+    await held.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
+    failed = await catalog.dataset("docs")
+    assert failed.state == State.STATE_ERROR
+    assert "does not belong in" in failed.error_message
+    assert not catalog.storage.exists("elsewhere/state.json")
+
+
+async def test_staged_bytes_that_changed_are_not_published(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    await (await worker.take(created.job)).complete(
+        tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
+    )
+    await (await worker.take(created.job)).complete(tasks_pb2.ReadPartResult())
+    held = await worker.take(created.job)
+    staged = held.stage(f"datasets/{created.uid}/raw", "state.json", b"{}")
+    catalog.storage.write_bytes(staged.staged_key, b"{ }")
+    await held.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
+    failed = await catalog.dataset("docs")
+    assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "CHECKSUM_MISMATCH")
+
+
+async def test_cancel_then_retry_makes_a_new_job(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    plan = await worker.take(created.job)
+    name = datasets_pb2.CancelDatasetRequest(name="datasets/docs")
+    cancelled = await catalog.datasets.CancelDataset(name)
+    assert cancelled.state == State.STATE_CANCELLED
+    assert await catalog.datasets.CancelDataset(name) == cancelled
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await plan.complete(tasks_pb2.PlanIngestResult())
+    retried = await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/docs"))
+    assert retried.state == State.STATE_PENDING
+    assert retried.job not in {"", created.job}
+    assert retried.uid == created.uid
+    await worker.ingest("docs")
+    assert (await catalog.dataset("docs")).state == State.STATE_READY
+
+
+async def test_cancel_and_retry_fit_some_states_only(catalog, worker):
+    await catalog.create_dataset("docs")
+    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/docs"))
+    assert caught[0].message == (
+        "datasets/docs is PENDING; only ERROR or CANCELLED can be retried. It is being read in already."
+    )
+    await worker.ingest("docs")
+    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/docs"))
+    assert caught[0].message == (
+        "datasets/docs is READY; only one that is PENDING, DOWNLOADING or PROCESSING can be cancelled."
+    )
+
+
+async def test_update_changes_metadata_and_nothing_else(catalog):
+    created = await catalog.create_dataset("docs", metadata={"a": "1"})
+    changed = datasets_pb2.Dataset(name="datasets/docs", metadata={"b": "2"}, num_samples=7, etag=created.etag)
+    updated = await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
+    assert dict(updated.metadata) == {"b": "2"}
+    assert updated.num_samples == 0
+    assert updated.etag != created.etag
+    async with refused(errors.Aborted, "ETAG_MISMATCH") as caught:
+        await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
+    assert caught[0].message == ("datasets/docs changed since you read it; read it again and repeat the change.")
+    mask = field_mask_pb2.FieldMask(paths=["num_samples"])
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed, update_mask=mask))
+    assert caught[0].message == "update_mask: 'num_samples' cannot be changed; only 'metadata' can."
+
+
+async def test_update_keeps_the_limits_on_metadata(catalog):
+    await catalog.create_dataset("docs")
+    for metadata in ({"k" * 64: "v"}, {"": "v"}, {"k": "v" * 1025}, {str(i): "" for i in range(65)}):
+        changed = datasets_pb2.Dataset(name="datasets/docs", metadata=metadata)
+        async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+            await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
+
+
+async def test_delete_removes_record_files_and_jobs(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    await worker.ingest("docs")
+    assert catalog.storage.list(f"datasets/{created.uid}")
+    etag = datasets_pb2.DeleteDatasetRequest(name="datasets/docs", etag="stale")
+    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+        await catalog.datasets.DeleteDataset(etag)
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
+    assert catalog.storage.list("datasets") == []
+    for table in (tables.datasets, tables.dataset_shards, tables.jobs.jobs, tables.jobs.tasks, tables.jobs.outbox):
+        assert await catalog.count(table) == 0
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
+
+
+async def test_delete_while_it_is_read_in_fences_the_worker(catalog, worker):
+    created = await catalog.create_dataset("docs")
+    plan = await worker.take(created.job)
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await plan.complete(tasks_pb2.PlanIngestResult())
+    assert await catalog.count(tables.jobs.jobs) == 0
+
+
+async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog, worker):
+    await catalog.create_dataset("docs")
+    await catalog.create_model("gpt2")
+    await worker.ingest("docs")
+    await worker.inspect("gpt2")
+    tokenization = await catalog.tokenize("docs", "gpt2")
+    await worker.finish(tokenization)
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
+    assert caught[0].message == (
+        "datasets/docs has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or use force."
+    )
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True))
+    assert catalog.storage.list("datasets") == []
+    assert await catalog.count(tables.dataset_tokenizations) == 0
+    assert await catalog.count(tables.tokenization_files) == 0
+
+
+async def test_lists_are_paged_newest_first(catalog, worker):
+    created = [await catalog.create_dataset(f"docs-{number}") for number in range(5)]
+    await worker.ingest("docs-2")
+    listed, token = [], ""
+    while True:
+        page = await catalog.datasets.ListDatasets(datasets_pb2.ListDatasetsRequest(page_size=2, page_token=token))
+        assert len(page.datasets) <= 2
+        listed += [dataset.uid for dataset in page.datasets]
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == [dataset.uid for dataset in reversed(created)]
+    ready = await catalog.datasets.ListDatasets(datasets_pb2.ListDatasetsRequest(states=[State.STATE_READY]))
+    assert [dataset.name for dataset in ready.datasets] == ["datasets/docs-2"]
+
+
+async def test_page_tokens_belong_to_their_list(catalog):
+    for number in range(3):
+        await catalog.create_dataset(f"docs-{number}")
+    page = await catalog.datasets.ListDatasets(datasets_pb2.ListDatasetsRequest(page_size=1))
+    for request in (
+        datasets_pb2.ListDatasetsRequest(page_token="nonsense"),
+        datasets_pb2.ListDatasetsRequest(page_token=page.next_page_token, states=[State.STATE_READY]),
+    ):
+        async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+            await catalog.datasets.ListDatasets(request)
+        assert caught[0].violations[0].field == "page_token"

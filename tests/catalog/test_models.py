@@ -1,0 +1,158 @@
+"""Models: creation, inspection, deletion, and what users read when something is wrong."""
+
+import re
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import models_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog import tables
+from tests.catalog.hands import refused
+
+State = models_pb2.Model.State
+
+
+async def _model(catalog, name):
+    return await catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
+
+
+async def test_create_then_inspection_makes_it_ready(catalog, worker):
+    created = await catalog.create_model("gpt2", repo_id="openai/gpt2", revision="main", metadata={"a": "b"})
+    assert created.name == "models/gpt2"
+    assert re.fullmatch("m_[0-9a-f]{8}", created.uid)
+    assert created.state == State.STATE_PENDING
+    held = await worker.take(created.job)
+    assert held.lease.kind == "model.inspect"
+    assert held.payload(tasks_pb2.InspectModelTask) == tasks_pb2.InspectModelTask(
+        tokenizer=tasks_pb2.TokenizerReference(repo_id="openai/gpt2", revision="main"),
+        repo_id="openai/gpt2",
+        revision="main",
+    )
+    await held.complete(
+        tasks_pb2.InspectModelResult(
+            tokenizer_fingerprint="f" * 64,
+            tokenizer_class="GPT2Tokenizer",
+            vocab_size=50257,
+            special_tokens=[models_pb2.SpecialToken(role="eos_token", text="<|endoftext|>", id=50256)],
+            architecture="GPT2LMHeadModel",
+            d_model=768,
+            n_layers=12,
+            context_length=1024,
+        )
+    )
+    ready = await _model(catalog, created.uid)
+    assert ready.state == State.STATE_READY
+    assert (ready.vocab_size, ready.d_model, ready.n_layers, ready.context_length) == (50257, 768, 12, 1024)
+    assert ready.special_tokens[0] == models_pb2.SpecialToken(role="eos_token", text="<|endoftext|>", id=50256)
+    assert ready.tokenizer_fingerprint == "f" * 64
+
+
+async def test_a_tokenizer_of_its_own_is_read_from_its_own_repository(catalog, worker):
+    created = await catalog.create_model("mine", repo_id="a/b", revision="v1", tokenizer_repo_id="c/d")
+    task = (await worker.take(created.job)).payload(tasks_pb2.InspectModelTask)
+    assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="c/d")
+    assert (task.repo_id, task.revision) == ("a/b", "v1")
+
+
+async def test_same_source_answers_the_model_that_exists_and_another_is_refused(catalog):
+    created = await catalog.create_model("gpt2", repo_id="openai/gpt2")
+    assert await catalog.create_model("gpt2", repo_id="openai/gpt2") == created
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await catalog.create_model("gpt2", repo_id="openai/gpt2", revision="v2")
+    assert caught[0].message == (
+        "models/gpt2 exists with revision unset, not 'v2'. Choose another name, or delete it first."
+    )
+
+
+@pytest.mark.parametrize("name", ["m_0123abcd", "../gpt2", "GPT2"])
+async def test_bad_ids_are_refused(catalog, name):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        await catalog.create_model(name)
+    assert await catalog.count(tables.models) == 0
+
+
+async def test_relative_paths_are_refused(catalog):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await catalog.create_model("gpt2", repo_id="./gpt2")
+    assert caught[0].message == (
+        "model.repo_id: './gpt2' is a relative path; give an absolute one, or owner/name on the hub."
+    )
+
+
+async def test_unknown_model_names_close_ones_and_the_command(catalog):
+    await catalog.create_model("gpt2")
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await _model(catalog, "gpt3")
+    assert caught[0].message == (
+        "No model is called 'gpt3'. Did you mean 'gpt2'? `polytok model list` shows the models that exist."
+    )
+
+
+async def test_a_tokenizer_that_cannot_be_loaded_is_an_error_that_can_be_retried(catalog, worker):
+    created = await catalog.create_model("gpt2")
+    held = await worker.take(created.job)
+    await held.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
+    failed = await _model(catalog, "gpt2")
+    assert failed.state == State.STATE_ERROR
+    assert failed.error_reason == "TOKENIZER_INVALID"
+    assert failed.error_message == "/models/gpt2 holds no tokenizer.json."
+    retried = await catalog.models.RetryModel(models_pb2.RetryModelRequest(name="models/gpt2"))
+    assert (retried.state, retried.error_message) == (State.STATE_PENDING, "")
+    await worker.inspect("gpt2")
+    assert (await _model(catalog, "gpt2")).state == State.STATE_READY
+    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        await catalog.models.RetryModel(models_pb2.RetryModelRequest(name="models/gpt2"))
+    assert caught[0].message == "models/gpt2 is READY; only ERROR can be retried."
+
+
+async def test_a_result_of_another_kind_is_an_error_and_no_crash(catalog, worker):
+    created = await catalog.create_model("gpt2")
+    held = await worker.take(created.job)
+    await held.complete(tasks_pb2.PublishTokenizationResult())
+    failed = await _model(catalog, "gpt2")
+    assert failed.state == State.STATE_ERROR
+    assert "other than InspectModelResult" in failed.error_message
+
+
+async def test_update_and_list(catalog):
+    first = await catalog.create_model("a")
+    second = await catalog.create_model("b")
+    changed = models_pb2.Model(name="models/a", metadata={"k": "v"}, etag=first.etag)
+    updated = await catalog.models.UpdateModel(models_pb2.UpdateModelRequest(model=changed))
+    assert dict(updated.metadata) == {"k": "v"}
+    page = await catalog.models.ListModels(models_pb2.ListModelsRequest(page_size=1))
+    assert [model.uid for model in page.models] == [second.uid]
+    page = await catalog.models.ListModels(models_pb2.ListModelsRequest(page_size=1, page_token=page.next_page_token))
+    assert [model.uid for model in page.models] == [first.uid]
+    assert page.next_page_token == ""
+
+
+async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog, worker):
+    await catalog.create_dataset("docs")
+    await worker.ingest("docs")
+    await catalog.create_model("gpt2")
+    await worker.inspect("gpt2")
+    tokenization = await catalog.tokenize("docs", "gpt2")
+    held = await worker.take(tokenization.job)
+    request = models_pb2.DeleteModelRequest(name="models/gpt2")
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        await catalog.models.DeleteModel(request)
+    assert caught[0].message == (
+        "models/gpt2 has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or use force."
+    )
+    assert (await catalog.tokenization(tokenization.name)).state == 2  # still PROCESSING
+    await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True))
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await held.complete(held.shard_result())
+    assert await catalog.count(tables.dataset_tokenizations) == 0
+    assert (await catalog.dataset("docs")).state == 4  # READY, as it was
+
+
+async def test_delete_while_it_is_inspected(catalog, worker):
+    created = await catalog.create_model("gpt2")
+    held = await worker.take(created.job)
+    await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2"))
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await held.complete(tasks_pb2.InspectModelResult())
+    assert await catalog.count(tables.jobs.jobs) == 0
