@@ -1,6 +1,5 @@
 """`ingest.publish`: that the parts fit together, and the manifest with which `datasets` opens them."""
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -127,7 +126,7 @@ def _result(
 ) -> tasks_pb2.PublishDatasetResult:
     features = datasets.Features.from_arrow_schema(schema)
     fingerprint = hashlib.sha256("".join(shard.sha256 for shard in raw_shards).encode()).hexdigest()
-    info = dataclasses.asdict(datasets.DatasetInfo(features=features))
+    info = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
     state: dict[str, Any] = {
         "_data_files": [{"filename": shard.key.removeprefix(f"{raw_key}/")} for shard in raw_shards],
         # `datasets` keeps 16 hexadecimal digits.

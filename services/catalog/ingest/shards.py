@@ -21,7 +21,7 @@ class Writer:
     """Writes rows as shards, the files of one task.
 
     A shard ends after the row with which its text reaches `shard_bytes`, wherever the batches end that bring the rows,
-    so that the same rows make the same files. If the block ends with an error, all files written are removed.
+    so that the same rows make the same shards. If the block ends with an error, all files written are removed.
     """
 
     def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int) -> None:
@@ -75,8 +75,10 @@ class Writer:
         """How many rows the current shard, and the batch that is being gathered, still take."""
         written = self._shard.text_bytes if self._shard else 0
         room = self._shard_bytes - written
-        to_shard_end = int(np.searchsorted(np.cumsum(sizes), room)) + 1
-        return min(len(sizes), to_shard_end, limits.BATCH_ROWS - self._pending_rows)
+        total = np.cumsum(sizes)
+        to_shard_end = int(np.searchsorted(total, room)) + 1
+        in_a_batch = max(int(np.searchsorted(total, limits.BATCH_BYTES)), 1)
+        return min(len(sizes), to_shard_end, in_a_batch, limits.BATCH_ROWS - self._pending_rows)
 
     def _add(self, batch: pa.RecordBatch, text_bytes: int) -> None:
         if self._shard is None:

@@ -1,0 +1,68 @@
+"""An ingest without its job: plan, read each part, publish, and what the catalog does at commit."""
+
+import pathlib
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import plan, publish, read
+from services.runtime.storage import Storage
+
+RAW = "datasets/d/raw"
+SHARD_BYTES = 64 << 20
+
+
+def no_report(done: int, total: int) -> None:
+    assert done >= 0
+    assert total >= 0
+
+
+class Ingest:
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def plan(self, source: datasets_pb2.DatasetSource) -> list[tasks_pb2.IngestPart]:
+        return list(plan.plan(tasks_pb2.PlanIngestTask(source=source)).parts)
+
+    def read(
+        self, part: tasks_pb2.IngestPart, ordinal: int = 0, shard_bytes: int = SHARD_BYTES, report: Any = no_report
+    ) -> tasks_pb2.ReadPartResult:
+        task = tasks_pb2.ReadPartTask(part=part, raw_key=RAW, ordinal=ordinal, shard_bytes=shard_bytes)
+        return read.read(self.storage, task, f"task{ordinal}-e1", report)
+
+    def run(self, source: datasets_pb2.DatasetSource, shard_bytes: int = SHARD_BYTES) -> tasks_pb2.PublishDatasetResult:
+        parts = [self.read(part, ordinal, shard_bytes) for ordinal, part in enumerate(self.plan(source))]
+        task = tasks_pb2.PublishDatasetTask(raw_key=RAW, parts=parts)
+        result = publish.publish(self.storage, task, "publish-e1", no_report)
+        for staged in result.staged_files:
+            self.storage.verify(staged.staged_key, staged.sha256)
+            self.storage.move(staged.staged_key, staged.final_key)
+        return result
+
+    def files(
+        self,
+        *uris: pathlib.Path | str,
+        format: datasets_pb2.FileSource.Format.ValueType = datasets_pb2.FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
+        shard_bytes: int = SHARD_BYTES,
+    ) -> tasks_pb2.PublishDatasetResult:
+        return self.run(files(*uris, format=format), shard_bytes)
+
+    def dataset(self) -> datasets.Dataset:
+        return datasets.load_from_disk(self.storage.uri(RAW))
+
+    def batches(self, shard: tasks_pb2.RawShard) -> list[pa.RecordBatch]:
+        with self.storage.open(shard.key) as file, pa.ipc.open_stream(file) as reader:
+            return list(reader)
+
+    def stored(self) -> list[str]:
+        """Keys of whatever lies in the storage, half-written files too."""
+        return self.storage.list("datasets")
+
+
+def files(
+    *uris: pathlib.Path | str,
+    format: datasets_pb2.FileSource.Format.ValueType = datasets_pb2.FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
+) -> datasets_pb2.DatasetSource:
+    return datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=[str(uri) for uri in uris], format=format))
