@@ -1,0 +1,67 @@
+"""The tokenizer's worker: `python -m services.tokenizer`."""
+
+import sys
+
+from polytok.jobs.v1 import leases_pb2_grpc
+from services.runtime import messaging, process
+from services.runtime.jobs.worker import Worker
+from services.runtime.process import Stopping
+from services.runtime.rpc import channel
+from services.runtime.settings import (
+    JobSettings,
+    MessagingSettings,
+    PeerSettings,
+    StorageSettings,
+    TelemetrySettings,
+    WorkerSettings,
+)
+from services.runtime.telemetry import endpoint, logging, tracing
+from services.tokenizer.settings import TokenizerSettings
+
+_POOL = "tokenizer"
+_KINDS = ("model.inspect", "tokenize.shard", "tokenize.publish")
+_OWNER = "catalog"
+_CHILD = (sys.executable, "-m", "services.tokenizer.child")
+
+
+async def main(stopping: Stopping) -> None:
+    """Works until it is asked to stop."""
+    telemetry = TelemetrySettings()
+    logging.configure(telemetry, _POOL)
+    tracing.configure(telemetry, _POOL)
+    settings = WorkerSettings()
+    messages = MessagingSettings()
+    peers = PeerSettings()
+    # The child's, read here too: what is wrong with them stops the service, not one child after another.
+    StorageSettings()
+    TokenizerSettings()
+    client = await messaging.connect(messages, settings.name)
+    catalog = channel.open_channel(
+        peers.catalog_address,
+        tls_ca=peers.tls_ca,
+        tls_certificate=peers.tls_certificate,
+        tls_key=peers.tls_key,
+        service=_POOL,
+    )
+    worker = Worker(
+        settings,
+        JobSettings(),
+        client,
+        messaging.Subjects(messages.namespace),
+        _POOL,
+        _KINDS,
+        {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
+        _CHILD,
+    )
+    metrics = await endpoint.serve(telemetry, worker.ready)
+    try:
+        process.announce(metrics=metrics.port)
+        await worker.run(stopping)
+    finally:
+        await metrics.close()
+        await catalog.close()
+        await client.close()
+
+
+if __name__ == "__main__":
+    process.run(main)

@@ -1,0 +1,123 @@
+"""The worker's child: a process of its own that does the tasks."""
+
+import asyncio
+import os
+import pathlib
+import sys
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok.jobs.v1 import messages_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.jobs.children import Child
+from services.runtime.storage import Storage
+from services.tokenizer import loading
+from services.tokenizer.settings import TokenizerSettings
+from tests.tokenizer import jobs, material
+from tests.tokenizer.jobs import Parameters
+
+COMMAND = [sys.executable, "-m", "services.tokenizer.child"]
+
+
+@pytest.fixture
+async def child(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Child]:
+    """A child that works on the test's storage with one thread."""
+    monkeypatch.setenv("POLYTOK_STORAGE_ROOT", storage.uri("root").removesuffix("/root"))
+    monkeypatch.setenv("POLYTOK_TOKENIZER_THREADS", "1")
+    found = Child(COMMAND, service="tokenizer-child")
+    await found.start()
+    yield found
+    await found.stop()
+
+
+async def done(child: Child, kind: str, payload: Message, epoch: int = 1) -> messages_pb2.ChildEvent:
+    packed = any_pb2.Any()
+    packed.Pack(payload)
+    task = messages_pb2.ChildTask(
+        task_id=str(uuid.UUID(int=7 << 96)), epoch=epoch, kind=kind, payload=packed.SerializeToString()
+    )
+    await child.send(task)
+    while True:
+        event = await child.receive()
+        assert event is not None, child.end()
+        if event.WhichOneof("event") != "progress":
+            return event
+
+
+def unpacked(event: messages_pb2.ChildEvent, result: Message) -> None:
+    assert event.WhichOneof("event") == "result", event
+    assert any_pb2.Any.FromString(event.result).Unpack(result)
+
+
+async def test_from_model_to_published_folder(child: Child, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    folder = folders["byte_level"]
+    reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
+    inspected = tasks_pb2.InspectModelResult()
+    inspect = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(folder))
+    unpacked(await done(child, "model.inspect", inspect), inspected)
+    assert inspected.tokenizer_fingerprint == loading.load(folder).fingerprint
+    reference.fingerprint = inspected.tokenizer_fingerprint
+    parameters = Parameters(text_column="text", max_length=inspected.context_length)
+    tokenized = tasks_pb2.TokenizeShardResult()
+    tokenize = tasks_pb2.TokenizeShardTask(
+        shard=jobs.text_shard(storage, material.DOCUMENTS[:10]),
+        tokenizer=reference,
+        parameters=parameters,
+        tokenized_key=jobs.TOKENIZED,
+        count=1,
+    )
+    unpacked(await done(child, "tokenize.shard", tokenize), tokenized)
+    published = tasks_pb2.PublishTokenizationResult()
+    publish = tasks_pb2.PublishTokenizationTask(
+        name="datasets/docs/tokenizations/small",
+        tokenized_key=jobs.TOKENIZED,
+        shards=[tokenized],
+        tokenizer=reference,
+        parameters=parameters,
+        vocab_size=inspected.vocab_size,
+    )
+    unpacked(await done(child, "tokenize.publish", publish), published)
+    found = jobs.opened(storage, published)
+    backend = loading.load(folder).backend
+    assert found["input_ids"][:] == [backend.encode(text).ids[:512] for text in material.DOCUMENTS[:10]]
+
+
+async def test_errors_are_told_and_the_child_goes_on(
+    child: Child, storage: Storage, folders: dict[str, pathlib.Path]
+) -> None:
+    bad = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id="/no/model"), repo_id="/no/model")
+    failed = (await done(child, "model.inspect", bad)).error
+    assert (failed.reason, failed.retryable) == ("TOKENIZER_INVALID", False)
+    assert failed.message.startswith("There is no folder /no/model on the worker's machine.")
+    failed = (await done(child, "tokenize.shard", bad)).error
+    assert (failed.reason, failed.retryable) == ("MESSAGE_INVALID", False)
+    assert "different versions" in failed.message
+    folder = str(folders["wordpiece"])
+    good = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=folder), repo_id=folder)
+    assert (await done(child, "model.inspect", good)).WhichOneof("event") == "result"
+
+
+async def test_the_child_loads_no_torch_and_starts_the_threads_it_is_told(child: Child) -> None:
+    maps = await asyncio.to_thread(pathlib.Path(f"/proc/{child.pid}/maps").read_text)
+    assert "tokenizers" in maps
+    assert "libtorch" not in maps
+    environment = (await asyncio.to_thread(pathlib.Path(f"/proc/{child.pid}/status").read_text)).splitlines()
+    threads = next(int(line.split()[1]) for line in environment if line.startswith("Threads:"))
+    # The main thread, the one that reads tasks, and the few of Arrow and the engine.
+    assert threads < 8
+
+
+@pytest.mark.parametrize(
+    ("threads", "expected", "parallel"),
+    [(1, "1", "false"), (3, "3", "true"), (0, str(len(os.sched_getaffinity(0))), None)],
+)
+def test_threads(monkeypatch: pytest.MonkeyPatch, threads: int, expected: str, parallel: str | None) -> None:
+    for name in ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "before")
+    TokenizerSettings(threads=threads).apply()
+    assert os.environ["RAYON_NUM_THREADS"] == expected
+    assert parallel is None or os.environ["TOKENIZERS_PARALLELISM"] == parallel

@@ -1,0 +1,160 @@
+"""Repositories: folders of this machine, and a hub that answers, refuses, fails or is not there."""
+
+import hashlib
+import http.server
+import json
+import pathlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import huggingface_hub.constants
+import pytest
+
+from polytok import errors
+from services.tokenizer import hub, loading
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """A server that speaks as much of the hub's protocol as a download needs."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = files
+        self.status = 200
+        self.code = ""
+        self.requested: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.server.requested.append(path)
+        if self.server.status != 200:
+            self._answer(self.server.status, b"{}", {"X-Error-Code": self.server.code} if self.server.code else {})
+        elif "/tree/" in path:
+            files = self.server.files.items()
+            tree = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files]
+            self._answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
+        elif path.startswith("/api/"):
+            info = {"id": "team/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.server.files]}
+            self._answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        else:
+            data = self.server.files[path.rpartition("/")[2]]
+            self._answer(200, data, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": COMMIT})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+def _oid(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def served(folders: dict[str, pathlib.Path]) -> Iterator[Hub]:
+    """A hub with one repository: a tokenizer, and what nobody asked for."""
+    files = {path.name: path.read_bytes() for path in folders["sentencepiece"].iterdir()}
+    files |= {"model.safetensors": b"weights", "tokenizer_code.py": b"raise SystemExit", "config.json": b"{}"}
+    with Hub(files) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A download cache of the test's own."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_repository_is_fetched_and_loads(served: Hub, folders: dict[str, pathlib.Path]) -> None:
+    folder = hub.folder("team/model", "main", endpoint=served.url)
+    assert loading.load(folder).fingerprint == loading.load(folders["sentencepiece"]).fingerprint
+    # Neither weights nor code come with it.
+    assert not list(folder.glob("*.safetensors"))
+    assert not list(folder.glob("*.py"))
+    assert (folder / "config.json").is_file()
+
+
+def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub) -> None:
+    folder = hub.folder("team/model", endpoint=served.url)
+    served.status = 500
+    assert hub.folder("team/model", endpoint=served.url) == folder
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "retryable", "message"),
+    [
+        (401, "RepoNotFound", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 401\).*HF_TOKEN"),
+        (403, "GatedRepo", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 403\).*gated.*HF_TOKEN"),
+        (404, "RepoNotFound", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 404\)"),
+        (404, "RevisionNotFound", errors.NotFound, False, "'team/model' has no revision 'v2'"),
+        (500, "", errors.Unavailable, True, r"did not give 'team/model' at 'v2' \(HTTP 500\)"),
+    ],
+)
+def test_a_hub_that_refuses(
+    served: Hub, status: int, code: str, kind: type[errors.PolytokError], retryable: bool, message: str
+) -> None:
+    served.status, served.code = status, code
+    with pytest.raises(kind, match=message.replace("'team/model' \\(", "'team/model' at 'v2' \\(")) as caught:
+        hub.folder("team/model", "v2", endpoint=served.url)
+    assert (caught.value.reason, caught.value.retryable) == ("HUB_UNAVAILABLE", retryable)
+
+
+def test_a_hub_that_is_not_there() -> None:
+    with socket.socket() as held:
+        # Bound and not listening: every connection is refused.
+        held.bind(("127.0.0.1", 0))
+        with pytest.raises(errors.Unavailable, match="The hub did not give 'team/model'") as caught:
+            hub.folder("team/model", endpoint=f"http://127.0.0.1:{held.getsockname()[1]}")
+    assert (caught.value.reason, caught.value.retryable) == ("HUB_UNAVAILABLE", True)
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "message"),
+    [
+        ("/nowhere/at/all", "There is no folder /nowhere/at/all on the worker's machine"),
+        ("../gpt2", "../gpt2 is no absolute path"),
+        ("~/gpt2", "~/gpt2 is no absolute path"),
+        ("a/b/c", "'a/b/c' is neither the absolute path of a folder nor a hub repository"),
+        ("a b", "'a b' is neither"),
+        ("", "'' is neither"),
+    ],
+)
+def test_what_is_no_repository(repo_id: str, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=message) as caught:
+        hub.folder(repo_id)
+    assert caught.value.reason == "TOKENIZER_INVALID"
+
+
+def test_a_file_is_no_folder(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(errors.InvalidArgument, match="There is no folder"):
+        hub.folder(str(path))
