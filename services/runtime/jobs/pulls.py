@@ -72,8 +72,6 @@ class Pull:
     async def close(self) -> None:
         """Gives back what came too late."""
         self._ended = True
-        if self._client.is_closed:
-            return
         await self._subscription.unsubscribe()
         while not self._arrived.empty():
             message = self._arrived.get_nowait()

@@ -64,6 +64,7 @@ class Run:
                 # The last word to the owner must not race with an extension.
                 await _cancel(beat)
                 return await self._report(work.result())
+            await _cancel(work)
             await self.child.kill()
             return beat.result() if beat.done() else await self._release(beat)
         finally:
@@ -114,7 +115,7 @@ class Run:
         event = messages_pb2.ProgressEvent(
             task_id=self.task_id, job_id=self.lease.job_id, epoch=self.lease.epoch, progress=self._progress
         )
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(nats.errors.Error, OSError):
             await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
 
     async def _beat(self) -> str:
@@ -137,7 +138,7 @@ class Run:
                 return FENCED if _fenced(error) else UNREACHABLE
             self._ttl = extended.ttl.ToTimedelta().total_seconds()
             self._deadline = self._ends(sent_at)
-            with contextlib.suppress(nats.errors.Error):
+            with contextlib.suppress(nats.errors.Error, OSError):
                 await self.message.in_progress()
 
     async def _report(self, event: messages_pb2.ChildEvent) -> str:

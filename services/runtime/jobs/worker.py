@@ -1,6 +1,7 @@
 """The worker: takes tasks from the queue, one at a time, and has its child process do them."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -85,9 +86,10 @@ class Worker:
                     await message.nak()
         finally:
             ending.cancel()
-            await self._pull.close()
             await self._child.stop()
-            if not self._client.is_closed:
+            # Without a queue there is nothing to give back to.
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._pull.close()
                 await stops.unsubscribe()
 
     async def _end_pull(self, stop: Stopping) -> None:
@@ -139,7 +141,7 @@ class Worker:
             else:
                 with tracing.span(f"task {task.kind}", tracing.extract(message.headers), task=task.task_id):
                     await self._do(task, message, stop)
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             # What the queue was not told it finds out: it repeats the message, and the owner refuses the task.
             _log.warning("queue not told", error=f"{type(error).__name__}: {error}")
 

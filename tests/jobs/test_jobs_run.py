@@ -1,0 +1,210 @@
+"""Jobs from create to end: a real database, a real queue, real workers with real child processes."""
+
+import asyncio
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from polytok.jobs.v1 import messages_pb2
+from services.runtime.jobs.model import JobState, Outcome
+from services.runtime.jobs.progress import ProgressHub
+from tests.jobs import toys
+from tests.jobs.packing import unpack
+from tests.jobs.toys import TABLES, House, task, until
+
+
+async def queue_is_empty(house: House) -> bool:
+    info = await house.client.jsm().stream_info(house.subjects.stream)
+    return info.state.messages == 0
+
+
+async def test_a_job_runs_to_its_end_and_leaves_nothing_behind(house: House) -> None:
+    shop = house.shop
+    shop.handler.stages = [[task("echo", ordinal=n, say=f"second {n}") for n in range(3)], [task("echo", say="last")]]
+    async with house.worker():
+        job_id = await shop.create(task("echo", say="first"))
+        assert (await shop.ended(job_id)).state == JobState.SUCCEEDED
+        assert [unpack(r.result)["said"] for r in shop.handler.results] == ["last"]
+        assert (await shop.toy(job_id)).published == 1
+        await until(lambda: queue_is_empty(house))
+    assert await shop.rows(sa.select(TABLES.outbox)) == []
+    assert {(a.outcome, a.epoch) for a in await shop.attempts(job_id)} == {(Outcome.SUCCEEDED, 1)}
+
+
+async def test_several_workers_share_a_job(house: House) -> None:
+    async with house.worker(), house.worker():
+        job_id = await house.shop.create(*(task("work", ordinal=n, seconds=0.1) for n in range(12)))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    assert len({unpack(r.result)["pid"] for r in house.shop.handler.results}) == 2
+    assert [r.ordinal for r in house.shop.handler.results] == list(range(12))
+
+
+async def test_a_tiny_job_is_done_at_once(house: House) -> None:
+    seconds = []
+    async with house.worker():
+        for _ in range(20):
+            started = time.monotonic()
+            job_id = await house.shop.create()
+            await house.shop.ended(job_id)
+            seconds.append(time.monotonic() - started)
+    print(f"create to succeeded: median {sorted(seconds)[10] * 1000:.0f} ms, worst {max(seconds) * 1000:.0f} ms")
+    assert sorted(seconds)[10] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("doing", "reason", "message"),
+    [
+        ("refuse", "COLUMN_NOT_FOUND", "The column is not there; choose another."),
+        (
+            "full",
+            "STORAGE_FAILED",
+            "There is no space left where the task writes; free some and try again. It was tried",
+        ),
+        ("crash", "INTERNAL", "The task failed unexpectedly (ValueError)"),
+    ],
+)
+async def test_what_goes_wrong_is_what_the_user_reads(house: House, doing: str, reason: str, message: str) -> None:
+    async with house.worker():
+        job_id = await house.shop.create(task(doing))
+        job = await house.shop.ended(job_id)
+    assert (job.state, job.error_reason) == (JobState.FAILED, reason)
+    assert (await house.shop.toy(job_id)).error.startswith(message)
+    assert len(await house.shop.attempts(job_id)) == (1 if doing == "refuse" else 3)
+
+
+@pytest.mark.parametrize("job_settings", [{"backoff_seconds": 0.4}], indirect=True)
+async def test_a_passing_failure_is_tried_again_after_its_backoff(house: House, tmp_path) -> None:
+    async with house.worker():
+        job_id = await house.shop.create(task("stumble", once=str(tmp_path / "once")))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    first, second = await house.shop.attempts(job_id)
+    assert (first.outcome, first.error_reason, second.outcome) == (Outcome.FAILED, "STORAGE_FAILED", Outcome.SUCCEEDED)
+    assert 0.3 < (second.started_at - first.ended_at).total_seconds() < 1.5
+
+
+@pytest.mark.parametrize("job_settings", [{"lease_ttl_seconds": 1.5}], indirect=True)
+async def test_a_task_may_take_many_times_its_lease(house: House) -> None:
+    async with house.worker():
+        job_id = await house.shop.create(task("work", seconds=5))
+        task_id = await house.shop.task_id(job_id)
+
+        async def percent() -> float:
+            return (await house.shop.toy(job_id)).percent
+
+        assert 0 < await until(percent) < 100
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    assert [(a.task_id, a.outcome) for a in await house.shop.attempts(job_id)] == [(task_id, Outcome.SUCCEEDED)]
+
+
+async def test_progress_is_live(house: House) -> None:
+    hub = ProgressHub(house.client, house.subjects, house.shop.store)
+    running = asyncio.create_task(hub.run())
+    await asyncio.sleep(0)
+    events: list[float] = []
+    try:
+        async with house.worker():
+            job_id = await house.shop.create(task("work", seconds=1.5))
+            unsubscribe = hub.subscribe(job_id, lambda: events.append(time.monotonic()))
+            seen: list[float] = []
+            while (await house.shop.job(job_id)).state == JobState.ACTIVE:
+                async with house.shop.database.connection() as conn:
+                    seen.append(await hub.percent(conn, job_id))
+                await asyncio.sleep(0.02)
+            unsubscribe()
+            async with house.shop.database.connection() as conn:
+                assert await hub.percent(conn, job_id) == 100
+    finally:
+        await toys.end(running)
+    assert seen == sorted(seen)
+    assert len({p for p in seen if 0 < p < 100}) >= 4, "fresher than the heartbeat, which has not come yet"
+    assert 4 <= len(events) <= 8, "at most five a second"
+
+
+async def test_garbage_about_progress_is_passed_over(house: House) -> None:
+    hub = ProgressHub(house.client, house.subjects, house.shop.store)
+    running = asyncio.create_task(hub.run())
+    await asyncio.sleep(0)
+    for data in (b"\xff\xff garbage", messages_pb2.ProgressEvent(task_id="x", job_id="y").SerializeToString()):
+        await house.client.publish(house.subjects.progress("anything"), data)
+    await house.client.flush()
+    assert not running.done()
+    await toys.end(running)
+
+
+async def test_cancel_stops_a_running_child_within_a_second(house: House) -> None:
+    async with house.worker() as (worker, _):
+        job_id = await house.shop.create(task("work", seconds=60))
+        await until(lambda: running(house, job_id))
+        pid = worker.child_pid
+        started = time.monotonic()
+        assert await house.shop.cancel(job_id)
+
+        async def replaced() -> bool:
+            return worker.child_pid != pid and await worker.ready()
+
+        await until(replaced, 5)
+        assert time.monotonic() - started < 1.5, "gone, and the next child is warm"
+        next_job = await house.shop.create()
+        assert (await house.shop.ended(next_job)).state == JobState.SUCCEEDED
+    assert (await house.shop.job(job_id)).state == JobState.CANCELLED
+    assert (await house.shop.toy(job_id)).state == "CANCELLED"
+
+
+async def test_a_stop_event_alone_decides_nothing(house: House) -> None:
+    async with house.worker() as (worker, _):
+        job_id = await house.shop.create(task("work", seconds=1))
+        await until(lambda: running(house, job_id))
+        pid = worker.child_pid
+        event = messages_pb2.StopEvent(job_id=str(job_id))
+        await house.client.publish(house.subjects.stop(job_id), event.SerializeToString())
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+        assert worker.child_pid == pid
+
+
+async def test_deleting_a_running_job_stops_its_child(house: House) -> None:
+    async with house.worker() as (worker, _):
+        job_id = await house.shop.create(task("work", seconds=60))
+        await until(lambda: running(house, job_id))
+        pid = worker.child_pid
+        await house.shop.delete(job_id)
+
+        async def replaced() -> bool:
+            return worker.child_pid != pid
+
+        await until(replaced, 3)
+        await until(lambda: queue_is_empty(house))
+    assert await house.shop.rows(sa.select(TABLES.tasks)) == []
+
+
+async def test_a_worker_that_stops_gives_its_task_back_at_no_cost(house: House) -> None:
+    job_id = await house.shop.create(task("work", seconds=60, resume=True, max_attempts=1))
+    async with house.worker() as (_, stop):
+        await until(lambda: running(house, job_id))
+        await until(lambda: progressed(house, job_id))
+        started = time.monotonic()
+        stop.set()
+
+        async def released() -> bool:
+            return (await house.shop.tasks(job_id))[0].state == "READY"
+
+        await until(released, 3)
+        assert time.monotonic() - started < 2
+    (row,) = await house.shop.tasks(job_id)
+    assert row.attempts == 0
+    assert row.resume_point.startswith(b"step ")
+    assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.RELEASED]
+    async with house.worker():
+        await until(lambda: running(house, job_id), 5)
+        assert (await house.shop.tasks(job_id))[0].epoch == 2
+        await house.shop.cancel(job_id)
+
+
+async def running(house: House, job_id) -> bool:
+    return any(row.state == "RUNNING" for row in await house.shop.tasks(job_id))
+
+
+async def progressed(house: House, job_id) -> bool:
+    """Whether the child has told of progress by now, which the worker keeps until its next heartbeat."""
+    attempts = await house.shop.attempts(job_id)
+    return bool(attempts) and (time.time() - attempts[-1].started_at.timestamp()) > 0.5

@@ -1,0 +1,357 @@
+"""The store alone: what each step does, and what it refuses."""
+
+import asyncio
+import contextlib
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from polytok import errors
+from services.runtime.jobs.model import JobState, Outcome, TaskState
+from tests.jobs import toys
+from tests.jobs.packing import pack, unpack
+from tests.jobs.toys import TABLES, Shop, task
+
+
+async def lease(shop: Shop, task_id: uuid.UUID, worker: str = "w"):
+    found = await shop.acquire(task_id, worker)
+    assert found is not None
+    return found
+
+
+async def test_a_created_job_waits_with_its_doorbell_in_the_outbox(shop: Shop) -> None:
+    job_id = await shop.create(task(ordinal=0), task(ordinal=1, max_attempts=7))
+    job, tasks = await shop.job(job_id), await shop.tasks(job_id)
+    assert job.state == JobState.ACTIVE
+    assert [(t.state, t.epoch, t.attempts, t.max_attempts) for t in tasks] == [("READY", 0, 0, 3), ("READY", 0, 0, 7)]
+    outbox = await shop.rows(sa.select(TABLES.outbox))
+    assert {(row.task_id, row.dispatch) for row in outbox} == {(t.id, 1) for t in tasks}
+    assert (await shop.toy(job_id)).state == "PENDING"
+
+
+async def test_a_job_that_is_rolled_back_leaves_nothing(shop: Shop) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        async with shop.database.transaction() as conn:
+            await shop.store.create(conn, toys.KIND, "toys/x", [task()])
+            raise ZeroDivisionError
+    for table in (TABLES.jobs, TABLES.tasks, TABLES.outbox):
+        assert await shop.rows(sa.select(table)) == []
+
+
+async def test_jobs_without_tasks_or_handler_are_refused(shop: Shop) -> None:
+    async with shop.database.transaction() as conn:
+        with pytest.raises(ValueError, match="needs a task"):
+            await shop.store.create(conn, toys.KIND, "toys/x", [])
+        with pytest.raises(ValueError, match="no handler"):
+            await shop.store.create(conn, "unknown", "toys/x", [task()])
+
+
+async def test_a_lease_carries_all_that_the_worker_needs(shop: Shop) -> None:
+    job_id = await shop.create(task("echo", say="hello"))
+    got = await lease(shop, await shop.task_id(job_id))
+    assert (got.epoch, got.attempt, got.kind, got.job_id) == (1, 1, toys.TASK, job_id)
+    assert got.resource == (await shop.job(job_id)).resource
+    assert unpack(got.payload) == {"do": "echo", "say": "hello"}
+    assert 29 < got.ttl.total_seconds() <= 30
+    assert (await shop.toy(job_id)).state == "STARTED"
+
+
+async def test_the_same_request_gets_the_same_lease_and_another_none(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    request_id = uuid.uuid4()
+    first = await shop.acquire(task_id, "a", request_id)
+    again = await shop.acquire(task_id, "a", request_id)
+    assert first is not None
+    assert again is not None
+    assert (again.epoch, again.attempt) == (first.epoch, first.attempt) == (1, 1)
+    assert again.ttl < first.ttl
+    assert await shop.acquire(task_id, "a") is None
+    assert await shop.acquire(task_id, "b", request_id) is None
+    assert len(await shop.attempts(job_id)) == 1
+
+
+async def test_of_many_workers_that_ask_at_once_one_gets_the_task(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    leases = await asyncio.gather(*(shop.acquire(task_id, f"w{n}") for n in range(12)))
+    assert [each.epoch for each in leases if each] == [1]
+    assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.RUNNING]
+
+
+async def test_a_task_that_is_gone_is_not_found(shop: Shop) -> None:
+    with pytest.raises(errors.NotFound):
+        await shop.acquire(uuid.uuid4())
+
+
+async def test_completing_the_last_task_publishes_once(shop: Shop) -> None:
+    job_id = await shop.create(task(ordinal=0), task(ordinal=1))
+    first, second = [t.id for t in await shop.tasks(job_id)]
+    await lease(shop, second), await lease(shop, first)
+    await shop.complete(second, 1, pack(n=2))
+    assert (await shop.job(job_id)).state == JobState.ACTIVE
+    await shop.complete(first, 1, pack(n=1))
+    await shop.complete(first, 1, pack(n=99))
+    job, toy = await shop.job(job_id), await shop.toy(job_id)
+    assert (job.state, toy.state, toy.published) == (JobState.SUCCEEDED, "READY", 1)
+    assert job.finished_at is not None
+    assert [(r.ordinal, unpack(r.result)) for r in shop.handler.results] == [(0, {"n": 1.0}), (1, {"n": 2.0})]
+    assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.SUCCEEDED] * 2
+
+
+async def test_stages_follow_each_other_and_the_last_one_ends_the_job(shop: Shop) -> None:
+    shop.handler.stages = [[task(ordinal=n, weight=5) for n in range(2)], [task("echo")]]
+    job_id = await shop.create(task())
+    await lease(shop, await shop.task_id(job_id))
+    await shop.complete(await shop.task_id(job_id), 1)
+    tasks = await shop.tasks(job_id)
+    assert [(t.stage, t.state) for t in tasks] == [(0, "SUCCEEDED"), (1, "READY"), (1, "READY")]
+    rung = {row.task_id for row in await shop.rows(sa.select(TABLES.outbox))}
+    assert {t.id for t in tasks if t.stage == 1} <= rung
+    for each in tasks[1:]:
+        await lease(shop, each.id)
+        await shop.complete(each.id, 1)
+    (last,) = [t for t in await shop.tasks(job_id) if t.stage == 2]
+    await lease(shop, last.id)
+    await shop.complete(last.id, 1)
+    assert (await shop.job(job_id)).state == JobState.SUCCEEDED
+
+
+async def test_two_last_tasks_completed_at_once_make_the_next_stage_once(shop: Shop) -> None:
+    shop.handler.stages = [[task()]]
+    job_id = await shop.create(*(task(ordinal=n) for n in range(6)))
+    ids = [t.id for t in await shop.tasks(job_id)]
+    for task_id in ids:
+        await lease(shop, task_id)
+    await asyncio.gather(*(shop.complete(task_id, 1) for task_id in ids))
+    assert [t.stage for t in await shop.tasks(job_id)] == [0] * 6 + [1]
+
+
+@pytest.mark.parametrize("write", ["extend", "complete", "fail", "release"])
+@pytest.mark.parametrize("why", ["expired", "taken over", "cancelled", "deleted", "future epoch"])
+async def test_a_write_without_a_valid_lease_changes_nothing(shop: Shop, write: str, why: str) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    epoch = (await lease(shop, task_id)).epoch
+    if why in ("expired", "taken over"):
+        await shop.outdate(task_id)
+    if why == "taken over":
+        await lease(shop, task_id, "other")
+    if why == "cancelled":
+        assert await shop.cancel(job_id)
+    if why == "deleted":
+        await shop.delete(job_id)
+    before = [
+        await shop.rows(sa.select(table)) for table in (TABLES.jobs, TABLES.tasks, TABLES.attempts, TABLES.outbox)
+    ]
+    with pytest.raises(errors.Aborted) as caught:
+        await getattr(shop, write)(task_id, epoch + 1 if why == "future epoch" else epoch)
+    assert caught.value.reason == "LEASE_LOST"
+    after = [await shop.rows(sa.select(table)) for table in (TABLES.jobs, TABLES.tasks, TABLES.attempts, TABLES.outbox)]
+    assert after == before
+
+
+async def test_a_retryable_failure_waits_its_backoff_and_keeps_its_error(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    assert await shop.fail(task_id, 1, message="The hub is away.")
+    assert await shop.fail(task_id, 1, message="A repeated call."), "a repeated call gets the same answer"
+    (row,) = await shop.tasks(job_id)
+    assert (row.state, row.attempts, row.worker) == (TaskState.READY, 1, None)
+    assert await shop.acquire(task_id) is None or row.not_before, "not before its time"
+    (attempt,) = await shop.attempts(job_id)
+    assert (attempt.outcome, attempt.error_message) == (Outcome.FAILED, "The hub is away.")
+    doorbells = await shop.rows(sa.select(TABLES.outbox).order_by(TABLES.outbox.c.dispatch))
+    assert [(d.dispatch, d.due_at >= row.not_before) for d in doorbells] == [(1, False), (2, True)]
+
+
+@pytest.mark.parametrize("job_settings", [{"backoff_seconds": 60}], indirect=True)
+async def test_a_task_in_its_backoff_is_not_given_out(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    await shop.fail(task_id, 1)
+    assert await shop.acquire(task_id) is None
+    await shop.outdate(task_id)
+    assert (await lease(shop, task_id)).epoch == 2
+
+
+async def test_after_the_last_attempt_the_job_fails_and_its_other_tasks_are_fenced(shop: Shop) -> None:
+    job_id = await shop.create(task(ordinal=0, max_attempts=2), task(ordinal=1), task(ordinal=2))
+    failing, running, waiting = [t.id for t in await shop.tasks(job_id)]
+    await lease(shop, running)
+    for epoch in (1, 2):
+        await shop.outdate(failing)
+        await lease(shop, failing)
+        assert await shop.fail(failing, epoch) == (epoch == 1)
+    job, toy = await shop.job(job_id), await shop.toy(job_id)
+    assert (job.state, job.error_reason, toy.state) == (JobState.FAILED, "INTERNAL", "ERROR")
+    assert toy.error == "It broke. It was tried 2 times."
+    assert [t.state for t in await shop.tasks(job_id)] == ["FAILED", "CANCELLED", "CANCELLED"]
+    with pytest.raises(errors.Aborted):
+        await shop.complete(running, 1)
+    assert await shop.acquire(waiting) is None
+    assert await shop.rows(sa.select(TABLES.outbox)) == []
+
+
+async def test_a_failure_that_cannot_be_mended_ends_the_job_at_once(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    assert not await shop.fail(task_id, 1, retryable=False, message="There is no such column.")
+    assert not await shop.fail(task_id, 1, retryable=False)
+    assert (await shop.job(job_id)).state == JobState.FAILED
+    assert (await shop.toy(job_id)).error == "There is no such column."
+
+
+async def test_a_released_task_is_free_at_once_costs_no_attempt_and_keeps_its_resume_point(shop: Shop) -> None:
+    job_id = await shop.create(task(max_attempts=1))
+    task_id = await shop.task_id(job_id)
+    for epoch in (1, 2, 3):
+        got = await lease(shop, task_id)
+        assert (got.epoch, got.attempt) == (epoch, 1)
+        assert got.resume_point == (b"" if epoch == 1 else f"at {epoch - 1}".encode())
+        await shop.release(task_id, epoch, f"at {epoch}".encode())
+        await shop.release(task_id, epoch)
+    assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.RELEASED] * 3
+
+
+async def test_progress_never_goes_back_within_an_epoch(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    for done, expected in ((10, 10), (50, 50), (20, 50)):
+        await shop.extend(task_id, 1, (done, 100))
+        assert (await shop.toy(job_id)).percent == expected
+    await shop.extend(task_id, 1)
+    assert (await shop.tasks(job_id))[0].progress_done == 50
+    await shop.outdate(task_id)
+    await lease(shop, task_id)
+    assert (await shop.tasks(job_id))[0].progress_done == 0, "another attempt starts over"
+
+
+async def test_with_a_resume_point_progress_goes_on(shop: Shop) -> None:
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    await shop.extend(task_id, 1, (60, 100), b"row 60")
+    await shop.outdate(task_id)
+    assert (await lease(shop, task_id)).resume_point == b"row 60"
+    assert (await shop.tasks(job_id))[0].progress_done == 60
+
+
+async def test_progress_is_weighed(shop: Shop) -> None:
+    job_id = await shop.create(task(ordinal=0, weight=300), task(ordinal=1, weight=100), task(ordinal=2))
+    big, small, rest = [t.id for t in await shop.tasks(job_id)]
+    for task_id in (big, small, rest):
+        await lease(shop, task_id)
+    await shop.extend(big, 1, (1, 2))
+    assert (await shop.toy(job_id)).percent == 37.5
+    await shop.complete(small, 1)
+    assert (await shop.toy(job_id)).percent == 62.5
+    await shop.complete(rest, 1)
+    assert (await shop.toy(job_id)).percent == 62.5
+    await shop.complete(big, 1)
+    async with shop.database.connection() as conn:
+        assert await shop.store.percent(conn, job_id) == 100
+
+
+async def test_cancel_ends_everything_once(shop: Shop) -> None:
+    job_id = await shop.create(task(ordinal=0), task(ordinal=1))
+    await lease(shop, (await shop.tasks(job_id))[0].id)
+    assert await shop.cancel(job_id)
+    assert not await shop.cancel(job_id)
+    assert not await shop.cancel(uuid.uuid4())
+    assert (await shop.job(job_id)).state == JobState.CANCELLED
+    assert (await shop.toy(job_id)).state == "CANCELLED"
+    assert [(t.state, t.epoch) for t in await shop.tasks(job_id)] == [("CANCELLED", 2), ("CANCELLED", 1)]
+    assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.CANCELLED]
+    assert await shop.rows(sa.select(TABLES.outbox)) == []
+
+
+async def test_delete_leaves_no_row(shop: Shop) -> None:
+    job_id, kept = await shop.create(), await shop.create()
+    await lease(shop, await shop.task_id(job_id))
+    await shop.delete(job_id)
+    await shop.delete(job_id)
+    assert [row.id for row in await shop.rows(sa.select(TABLES.jobs))] == [kept]
+    assert [row.job_id for row in await shop.rows(sa.select(TABLES.tasks))] == [kept]
+    assert await shop.rows(sa.select(TABLES.attempts)) == []
+    assert len(await shop.rows(sa.select(TABLES.outbox))) == 1
+
+
+async def test_a_lost_lease_counts_as_an_attempt_and_the_last_one_fails_the_job(shop: Shop) -> None:
+    job_id = await shop.create(task(max_attempts=2))
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    assert not await shop.expire(task_id), "the lease is valid"
+    await shop.outdate(task_id)
+    assert await shop.expire(task_id)
+    assert not await shop.expire(task_id)
+    await shop.outdate(task_id)
+    await lease(shop, task_id)
+    await shop.outdate(task_id)
+    assert await shop.acquire(task_id) is None, "there are no attempts left"
+    job = await shop.job(job_id)
+    assert (job.state, job.error_reason) == (JobState.FAILED, "WORKER_LOST")
+    assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.LOST] * 2
+
+
+@pytest.mark.parametrize("job_settings", [{"lease_ttl_seconds": 0.3}], indirect=True)
+async def test_a_publication_that_outlives_its_lease_does_not_happen(shop: Shop) -> None:
+    async def dawdle() -> None:
+        await asyncio.sleep(0.5)
+
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    shop.handler.publishing = dawdle
+    with pytest.raises(errors.Aborted):
+        await shop.complete(task_id, 1)
+    toy = await shop.toy(job_id)
+    assert ((await shop.job(job_id)).state, toy.state, toy.published) == (JobState.ACTIVE, "STARTED", 0)
+    shop.handler.publishing = None
+    assert (await lease(shop, task_id)).epoch == 2
+    await shop.complete(task_id, 2)
+    assert (await shop.toy(job_id)).published == 1
+
+
+async def test_while_a_job_publishes_nobody_else_gets_at_it(shop: Shop) -> None:
+    publishing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        publishing.set()
+        await go_on.wait()
+
+    shop.handler.publishing = hold
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    completing = asyncio.create_task(shop.complete(task_id, 1))
+    await publishing.wait()
+    others = [
+        asyncio.create_task(each)
+        for each in (shop.cancel(job_id), shop.acquire(task_id, "thief"), shop.expire(task_id))
+    ]
+    await asyncio.sleep(0.2)
+    assert not any(each.done() for each in others)
+    go_on.set()
+    await completing
+    assert await asyncio.gather(*others) == [False, None, False]
+    assert (await shop.toy(job_id)).state == "READY"
+
+
+async def test_a_handler_that_fails_undoes_the_step(shop: Shop) -> None:
+    async def refuse() -> None:
+        raise errors.DataLoss("part-0 is not what was written.")
+
+    job_id = await shop.create()
+    task_id = await shop.task_id(job_id)
+    await lease(shop, task_id)
+    shop.handler.publishing = refuse
+    with pytest.raises(errors.DataLoss):
+        await shop.complete(task_id, 1)
+    assert (await shop.tasks(job_id))[0].state == TaskState.RUNNING
+    assert (await shop.toy(job_id)).published == 0
