@@ -5,14 +5,18 @@ import gzip
 import lzma
 import os
 import pathlib
+import tempfile
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
 import zstandard
 
 from polytok import errors
+from polytok.catalog.v1 import tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
+from tests.ingest import ingests
 from tests.ingest.ingests import Ingest
 from tests.ingest.test_files import arrow, jsonl, parquet
 
@@ -348,7 +352,7 @@ MISSING = "does not exist, or not on the machine of the worker. Check the path."
     ("uri", "message", "reason"),
     [
         ("/nowhere/a.jsonl", f"/nowhere/a.jsonl {MISSING}", "SOURCE_NOT_FOUND"),
-        ("file:///nowhere/a.jsonl", f"file:///nowhere/a.jsonl {MISSING}", "SOURCE_NOT_FOUND"),
+        ("file:///nowhere/a.jsonl", f"/nowhere/a.jsonl {MISSING}", "SOURCE_NOT_FOUND"),
         ("memory://nowhere/a.jsonl", f"memory://nowhere/a.jsonl {MISSING}", "SOURCE_NOT_FOUND"),
         (
             "/nowhere/*.jsonl",
@@ -442,10 +446,50 @@ def test_mixed_formats(ingest: Ingest, source: pathlib.Path) -> None:
     assert error.reason == "SOURCE_INVALID"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read(ingest: Ingest, source: pathlib.Path) -> None:
-    (source / "a.txt").write_text("x\n")
-    (source / "a.txt").chmod(0)
-    error = refused(ingest, source / "a.txt")
-    assert error.message == f"{source}/a.txt may not be read by the worker's user. Give it the right to read."
+@pytest.fixture
+def unprivileged() -> Iterator[pathlib.Path]:
+    """A folder that anybody may enter, and a test that runs as nobody, as root may read everything."""
+    with tempfile.TemporaryDirectory(prefix="polytok-test-") as folder:
+        path = pathlib.Path(folder)
+        path.chmod(0o755)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            yield path
+        finally:
+            os.seteuid(user)
+
+
+def plan_and_read(ingest: Ingest, path: pathlib.Path) -> None:
+    for part in ingest.plan(ingests.files(path)):
+        ingest.read(part)
+
+
+@pytest.mark.parametrize("closed", ["a.txt", "folder"])
+def test_a_file_that_may_not_be_read(ingest: Ingest, unprivileged: pathlib.Path, closed: str) -> None:
+    user = os.geteuid()
+    os.seteuid(os.getuid())
+    (unprivileged / "folder").mkdir()
+    name = "folder/a.txt" if closed == "folder" else "a.txt"
+    (unprivileged / name).write_text("x\n")
+    (unprivileged / closed).chmod(0)
+    os.seteuid(user)
+    with pytest.raises(errors.PolytokError) as caught:
+        plan_and_read(ingest, unprivileged / name)
+    os.seteuid(os.getuid())
+    (unprivileged / closed).chmod(0o700)
+    error = caught.value
+    assert error.message == f"{unprivileged}/{name} may not be read by the worker's user. Give it the right to read."
     assert (error.reason, error.retryable) == ("SOURCE_NOT_FOUND", False)
+
+
+def test_a_disk_that_fails_is_tried_again(ingest: Ingest) -> None:
+    # A file of the kernel that is there and cannot be read from, as on a broken disk.
+    file = tasks_pb2.FilePart(uri="/proc/self/mem", format=FileSource.FORMAT_TEXT)
+    part = tasks_pb2.IngestPart(file=file)
+    with pytest.raises(errors.Unavailable) as caught:
+        ingest.read(part)
+    assert caught.value.message == "/proc/self/mem could not be read: Invalid argument."
+    assert (caught.value.reason, caught.value.retryable) == ("STORAGE_FAILED", True)
+    assert ingest.stored() == []

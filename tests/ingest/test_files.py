@@ -151,6 +151,18 @@ def test_a_name_with_the_characters_of_a_pattern_is_a_name_first(ingest: Ingest,
     assert ingest.dataset()["text"][:] == ["literal"]
 
 
+def test_links_are_followed_to_files(ingest: Ingest, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "blob").write_text("linked\n")
+    (source / "a.txt").symlink_to(tmp_path / "blob")
+    for uri in (source, source / "*.txt", source / "a.txt"):
+        ingest.files(uri)
+        assert ingest.dataset()["text"][:] == ["linked"]
+    (source / "b.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(errors.NotFound) as caught:
+        ingest.plan(ingests.files(source))
+    assert caught.value.message.startswith(f"{source}/b.txt does not exist")
+
+
 def test_a_remote_file_is_read(ingest: Ingest) -> None:
     with fsspec.open("memory://bucket/a.parquet", "wb") as file:
         file.write(parquet(TABLE))

@@ -43,7 +43,7 @@ def reading(uri: str, error: Exception) -> errors.PolytokError:
     name = shown(uri)
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return not_found(uri)
+        return not_found(str(getattr(error, "filename", None) or uri))
     if isinstance(error, PermissionError) or number in _REFUSED:
         return errors.PermissionDenied(
             f"{name} may not be read by the worker's user. Give it the right to read.", reason="SOURCE_NOT_FOUND"

@@ -43,7 +43,9 @@ def without_times(schema: pa.Schema) -> pa.Schema:
 
 
 def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """The schema that holds the rows of both. Raises Differs."""
+    """The schema that holds the rows of both; the features are the first's. Raises Differs."""
+    if not first.names:
+        return second
     try:
         return pa.unify_schemas([first, second], promote_options="permissive")
     except pa.ArrowTypeError:

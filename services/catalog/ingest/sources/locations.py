@@ -60,16 +60,21 @@ def _check(uri: str) -> None:
 
 
 def _listed(filesystem: Any, path: str, uri: str, wanted: formats.Format) -> dict[str, int]:
-    if filesystem.isfile(path):
-        return {path: int(filesystem.size(path) or 0)}
-    if filesystem.isdir(path):
+    try:
+        info = filesystem.info(path)
+    except FileNotFoundError:
+        if _MAGIC.isdisjoint(path):
+            raise
+        return _matching(filesystem, path, uri)
+    if info["type"] == "directory":
         return _below(filesystem, path, uri, wanted)
-    if filesystem.exists(path):
-        raise _not_a_file(uri)
-    if not _MAGIC.intersection(path):
-        raise failures.not_found(uri)
-    matches = filesystem.glob(path, detail=True)
-    files = {name: int(info.get("size") or 0) for name, info in matches.items() if info["type"] == "file"}
+    if info["type"] != "file":
+        raise failures.invalid(f"{failures.shown(uri)} is neither a file nor a folder. Name a regular file.")
+    return {path: _size(info)}
+
+
+def _matching(filesystem: Any, pattern: str, uri: str) -> dict[str, int]:
+    files = _regular(filesystem, filesystem.glob(pattern, detail=True))
     if not files:
         raise errors.NotFound(
             f"{failures.shown(uri)} matches no file on the machine of the worker. Check the pattern.",
@@ -79,11 +84,8 @@ def _listed(filesystem: Any, path: str, uri: str, wanted: formats.Format) -> dic
 
 
 def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> dict[str, int]:
-    files = {
-        name: int(info.get("size") or 0)
-        for name, info in filesystem.find(folder, detail=True).items()
-        if info["type"] == "file" and _is_data(name[len(folder) :], wanted)
-    }
+    found = filesystem.find(folder, detail=True)
+    files = _regular(filesystem, {name: info for name, info in found.items() if _is_data(name[len(folder) :], wanted)})
     if not files:
         endings = f"ending for {formats.word(wanted)}" if wanted else f"ending of {formats.known()}"
         raise errors.NotFound(
@@ -94,15 +96,25 @@ def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> di
     return files
 
 
+def _regular(filesystem: Any, found: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The files among what was found, by links too: the hub's cache is made of those."""
+    files = {}
+    for name, listed in found.items():
+        info = filesystem.info(name) if listed.get("islink") else listed
+        if info["type"] == "file":
+            files[name] = _size(info)
+    return files
+
+
+def _size(info: dict[str, Any]) -> int:
+    return int(info.get("size") or 0)
+
+
 def _is_data(relative: str, wanted: formats.Format) -> bool:
     if any(part.startswith((".", "_")) for part in relative.strip("/").split("/")):
         return False
     by_name = formats.of_name(relative).format
     return by_name == wanted if wanted else bool(by_name)
-
-
-def _not_a_file(uri: str) -> errors.PolytokError:
-    return failures.invalid(f"{failures.shown(uri)} is neither a file nor a folder. Name a regular file.")
 
 
 def _uri(filesystem: Any, path: str) -> str:
