@@ -34,9 +34,8 @@ class Resolver:
             async with self._database.connection() as conn:
                 raise await tokenizations.not_found(conn, name)
         if record.status != "READY":
-            states.TOKENIZATION.require_ready(
-                record.resource, f"{record.dataset_name} {record.model_name}", record.status, record.error_message
-            )
+            short = f"{record.dataset_name}/{record.resource.rpartition('/')[2]}"
+            states.TOKENIZATION.require_ready(record.resource, short, record.status, record.error_message)
         return self._answer(record)
 
     async def _read(self, name: _Name) -> records.Tokenization | None:

@@ -99,7 +99,7 @@ async def _statuses(conn: AsyncConnection) -> dict[str, str]:
     """The status of the record of each folder; a dataset's own folder is there as well."""
     datasets, tokenizations = tables.datasets, tables.dataset_tokenizations
     of_tokenizations = sa.select(tokenizations.c.tokenized_path, tokenizations.c.status)
-    found = {folder: status for folder, status in await conn.execute(of_tokenizations)}
+    found = {row.tokenized_path: row.status for row in await conn.execute(of_tokenizations)}
     for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, datasets.c.status)):
         found[names.dataset_key(uid)] = found[folder] = status
     return found

@@ -285,12 +285,17 @@ class Held:
         )
 
     async def complete(self, result: Message) -> None:
-        """Ends the task well."""
+        """Ends the task well; a result that is refused ends it badly, as it does in a real worker."""
         packed = any_pb2.Any()
         packed.Pack(result)
-        await self.catalog.leases.CompleteTask(
-            leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
-        )
+        request = leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
+        try:
+            await self.catalog.leases.CompleteTask(request)
+        except grpc.aio.AioRpcError as error:
+            refusal = transport.from_rpc_error(error)
+            if isinstance(refusal, errors.Aborted):
+                raise
+            await self.fail(refusal.reason, refusal.message, retryable=refusal.retryable)
 
     async def fail(self, reason: str, message: str, *, retryable: bool = False) -> bool:
         """Ends the attempt badly."""
@@ -299,3 +304,9 @@ class Held:
             leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
         )
         return answer.will_retry
+
+
+def as_error(error: BaseException) -> errors.PolytokError:
+    """The error of a failed call, as a client raises it."""
+    assert isinstance(error, grpc.aio.AioRpcError), error
+    return transport.from_rpc_error(error)

@@ -1,0 +1,444 @@
+"""Tokenizations: creation, the way to READY, failure, cancel, retry, deletion, and what users read."""
+
+import asyncio
+import datetime
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog import tables
+from tests.catalog import hands
+from tests.catalog.hands import refused
+
+State = tokenizations_pb2.Tokenization.State
+Packing = tokenizations_pb2.Packing
+NAME = "datasets/docs/tokenizations/gpt2"
+
+
+@pytest.fixture
+async def ready(catalog, worker):
+    """A catalog with a dataset and a model that are READY."""
+    await catalog.create_dataset("docs")
+    await catalog.create_model("gpt2")
+    await worker.ingest("docs")
+    await worker.inspect("gpt2")
+    return catalog
+
+
+async def _delete(catalog, name=NAME, **fields):
+    await catalog.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=name, **fields))
+
+
+async def _cancel(catalog, name=NAME):
+    return await catalog.tokenizations.CancelTokenization(tokenizations_pb2.CancelTokenizationRequest(name=name))
+
+
+async def _retry(catalog, name=NAME):
+    return await catalog.tokenizations.RetryTokenization(tokenizations_pb2.RetryTokenizationRequest(name=name))
+
+
+async def _list(catalog, parent="datasets/-", **fields):
+    request = tokenizations_pb2.ListTokenizationsRequest(parent=parent, **fields)
+    return await catalog.tokenizations.ListTokenizations(request)
+
+
+async def test_create_answers_a_queued_tokenization_with_all_its_fields(ready):
+    created = await ready.tokenize("docs", "gpt2")
+    dataset = await ready.dataset("docs")
+    assert created.name == NAME
+    assert created.uid.startswith(f"tok_{dataset.uid}_m_")
+    assert (created.dataset, created.model, created.variant) == ("datasets/docs", "models/gpt2", "")
+    assert created.state == State.STATE_QUEUED
+    assert created.progress == 0
+    assert created.parameters.text_column == "text"
+    assert created.parameters.max_length == 2048
+    assert created.tokenizer_repo_id == "/models/gpt2"
+    assert created.tokenizer_fingerprint == "f" * 64
+    assert created.vocab_size == 1000
+    assert (
+        created.tokenized_path
+        == f"{dataset.raw_path}_tokenized_{created.uid.partition('_m_')[1][1:]}" + (created.uid.partition("_m_")[2])
+    )
+    assert not created.HasField("statistics")
+    assert await ready.tokenization(NAME) == created
+    assert await ready.tokenization(f"datasets/{dataset.uid}/tokenizations/gpt2") == created
+
+
+async def test_the_way_to_ready(ready, worker):
+    created = await ready.tokenize("docs", "gpt2", max_length=128)
+    shard = await worker.take(created.job)
+    assert (shard.lease.kind, shard.lease.resource) == ("tokenize.shard", NAME)
+    task = shard.payload(tasks_pb2.TokenizeShardTask)
+    assert (task.ordinal, task.count) == (0, 1)
+    assert task.parameters == created.parameters
+    assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="/models/gpt2", fingerprint="f" * 64)
+    assert task.shard.text_bytes == 5
+    assert ready.storage.sha256(task.shard.key) == task.shard.sha256
+    processing = await ready.tokenization(NAME)
+    assert processing.state == State.STATE_PROCESSING
+    assert processing.HasField("start_time")
+    await shard.extend(1, 2)
+    assert (await ready.tokenization(NAME)).progress == pytest.approx(50)
+    result = shard.shard_result()
+    await shard.complete(result)
+    assert (await ready.tokenization(NAME)).progress == 99
+
+    publishing = await worker.take(created.job)
+    task = publishing.payload(tasks_pb2.PublishTokenizationTask)
+    assert task.name == NAME
+    assert list(task.shards) == [result]
+    assert task.dataset_fingerprint == (await ready.dataset("docs")).fingerprint
+    assert task.vocab_size == 1000
+    await publishing.complete(publishing.publication())
+
+    done = await ready.tokenization(NAME)
+    assert (done.state, done.progress) == (State.STATE_READY, 100)
+    assert done.statistics == tokenizations_pb2.TokenizationStatistics(
+        num_tokens=30, num_sequences=3, avg_seq_length=10, num_files=1, engine="reference"
+    )
+    assert done.manifest_digest == "d" * 64
+    assert done.HasField("complete_time")
+    assert done.etag != created.etag
+    assert ready.storage.uri(task.tokenized_key) == done.tokenized_path
+    left = {key.rpartition("/")[2] for key in ready.storage.list(task.tokenized_key)}
+    assert left == {"state.json", "dataset_info.json", "polytok.json", result.files[0].key.rpartition("/")[2]}
+
+
+async def test_many_shards_are_many_tasks_and_keep_their_order(ready, worker):
+    dataset = await ready.dataset("docs")
+    async with ready.database.transaction() as conn:
+        await conn.execute(
+            tables.dataset_shards.insert(),
+            [
+                {
+                    "dataset_id": uuid.UUID(dataset.uid),
+                    "ordinal": ordinal,
+                    "key": f"datasets/{dataset.uid}/raw/part-{ordinal}.arrow",
+                    "sha256": "0",
+                    "num_rows": 1,
+                    "text_bytes": 5,
+                }
+                for ordinal in range(1, 4)
+            ],
+        )
+    created = await ready.tokenize("docs", "gpt2")
+    held = [await worker.take(created.job) for _ in range(4)]
+    for each in reversed(held):
+        await each.complete(each.shard_result())
+    publishing = await worker.take(created.job)
+    files = [shard.files[0].key for shard in publishing.payload(tasks_pb2.PublishTokenizationTask).shards]
+    assert files == [each.shard_result().files[0].key for each in held]
+    async with ready.database.connection() as conn:
+        keys = await conn.execute(
+            sa.select(tables.tokenization_files.c.key).order_by(tables.tokenization_files.c.ordinal)
+        )
+        assert list(keys.scalars()) == files
+
+
+async def test_same_parameters_answer_the_one_that_exists(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    assert await ready.tokenize("docs", "gpt2") == created
+    assert await ready.tokenize("docs", "gpt2", max_length=2048, text_column="text") == created
+    await worker.finish(created)
+    again = await ready.tokenize("docs", "gpt2")
+    assert (again.uid, again.state) == (created.uid, State.STATE_READY)
+    assert await ready.count(tables.dataset_tokenizations) == 1
+
+
+async def test_other_parameters_are_refused_naming_what_differs(ready):
+    await ready.tokenize("docs", "gpt2", max_length=512)
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await ready.tokenize("docs", "gpt2", max_length=1024)
+    assert caught[0].message == (
+        "datasets/docs/tokenizations/gpt2 exists with max_length 512, not 1024. "
+        "Give this one a variant of its own (`--variant NAME`), or delete the other first."
+    )
+    assert caught[0].metadata["differs"] == "max_length 512, not 1024"
+    variant = await ready.tokenize("docs", "gpt2", variant="long", max_length=1024)
+    assert variant.name == f"{NAME}~long"
+    assert variant.uid.endswith("_long")
+    assert variant.tokenized_path.endswith("_long")
+    assert await ready.count(tables.dataset_tokenizations) == 2
+
+
+async def test_concurrent_creates_make_one(ready):
+    created = await asyncio.gather(*(ready.tokenize("docs", "gpt2") for _ in range(8)))
+    assert len({each.job for each in created}) == 1
+    assert await ready.count(tables.dataset_tokenizations) == 1
+
+
+async def test_unknown_dataset_model_and_tokenization(ready):
+    for dataset, model, message in (
+        ("doc", "gpt2", "No dataset is called 'doc'. Did you mean 'docs'? `polytok dataset list` shows the datasets "),
+        ("docs", "gpt3", "No model is called 'gpt3'. Did you mean 'gpt2'? `polytok model list` shows the models that"),
+    ):
+        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+            await ready.tokenize(dataset, model)
+        assert caught[0].message.startswith(message)
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await ready.tokenization(NAME)
+    assert caught[0].message == (
+        "datasets/docs/tokenizations/gpt2 does not exist. `polytok tokenize docs --model gpt2` makes it; "
+        "`polytok tokenization list docs` shows what there is."
+    )
+    await ready.tokenize("docs", "gpt2", variant="packed")
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await ready.tokenization(f"{NAME}~packd")
+    assert "Did you mean 'gpt2~packed'?" in caught[0].message
+    assert "`polytok tokenize docs --model gpt2 --variant packd` makes it" in caught[0].message
+
+
+async def test_dataset_and_model_must_be_ready(catalog, worker):
+    dataset = await catalog.create_dataset("docs")
+    await catalog.create_model("gpt2")
+    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        await catalog.tokenize("docs", "gpt2")
+    assert caught[0].message == (
+        "datasets/docs is PENDING; wait until it is READY: `polytok dataset watch docs` shows how far it is."
+    )
+    await (await worker.take(dataset.job)).fail("SOURCE_NOT_FOUND", "/corpus/docs.jsonl does not exist.")
+    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        await catalog.tokenize("docs", "gpt2")
+    assert caught[0].message == (
+        "datasets/docs is ERROR; mend the cause and try again with `polytok dataset retry docs`. "
+        "Its error: /corpus/docs.jsonl does not exist."
+    )
+    await catalog.create_dataset("more")
+    await worker.ingest("more")
+    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        await catalog.tokenize("more", "gpt2")
+    assert caught[0].message == (
+        "models/gpt2 is PENDING; wait until it is READY: `polytok model watch gpt2` shows how far it is."
+    )
+    assert await catalog.count(tables.dataset_tokenizations) == 0
+
+
+async def test_an_empty_dataset_is_refused(catalog, worker):
+    await catalog.create_dataset("docs")
+    await catalog.create_model("gpt2")
+    await worker.ingest("docs", rows=0)
+    await worker.inspect("gpt2")
+    async with refused(errors.FailedPrecondition, "SOURCE_EMPTY") as caught:
+        await catalog.tokenize("docs", "gpt2")
+    assert caught[0].message.startswith("datasets/docs has no rows, so there is nothing to tokenize;")
+
+
+async def test_columns_are_checked(ready):
+    async with refused(errors.InvalidArgument, "COLUMN_NOT_FOUND") as caught:
+        await ready.tokenize("docs", "gpt2", text_column="body")
+    assert caught[0].message == "datasets/docs has no column 'body'; it has: id, text, label."
+    assert caught[0].metadata == {"columns": "id, text, label"}
+    async with refused(errors.InvalidArgument, "COLUMN_INVALID") as caught:
+        await ready.tokenize("docs", "gpt2", text_column="label")
+    assert caught[0].message == "Column 'label' of datasets/docs holds int64, not text. Columns of text: text."
+
+
+@pytest.mark.parametrize("max_length", [0, -1, 1_000_000, 2049])
+async def test_max_length_has_its_limits(ready, max_length):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await ready.tokenize("docs", "gpt2", max_length=max_length)
+    assert [violation.field for violation in caught[0].violations] == ["parameters.max_length"]
+    assert await ready.count(tables.dataset_tokenizations) == 0
+
+
+@pytest.mark.parametrize("parent", ["datasets/../x", "datasets/", "docs", "datasets/a/b"])
+async def test_names_that_leave_their_place_are_refused(ready, parent):
+    request = tokenizations_pb2.CreateTokenizationRequest(parent=parent, model="models/gpt2")
+    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        await ready.tokenizations.CreateTokenization(request)
+
+
+async def test_a_failure_stays_with_its_tokenization(ready, worker):
+    before = await ready.dataset("docs")
+    created = await ready.tokenize("docs", "gpt2")
+    other = await ready.tokenize("docs", "gpt2", variant="other", max_length=10)
+    held = await worker.take(created.job)
+    held.shard_result()
+    await held.fail("COLUMN_INVALID", "Column 'text' of datasets/docs holds a null in row 17.")
+    failed = await ready.tokenization(NAME)
+    assert failed.state == State.STATE_ERROR
+    assert failed.error_reason == "COLUMN_INVALID"
+    assert failed.error_message == "Column 'text' of datasets/docs holds a null in row 17."
+    assert await ready.dataset("docs") == before
+    assert (await ready.tokenization(other.name)).state == State.STATE_QUEUED
+    await worker.finish(other)
+    assert (await ready.tokenization(other.name)).state == State.STATE_READY
+
+
+async def test_retry_after_an_error_makes_a_new_job_and_starts_afresh(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    held = await worker.take(created.job)
+    leftover = held.shard_result().files[0].key
+    assert await held.fail("WORKER_LOST", "Killed.", retryable=True)
+    held = await worker.take(created.job)
+    assert not await held.fail("WORKER_LOST", "Killed.", retryable=True)
+    assert (await ready.tokenization(NAME)).error_message == "Killed. It was tried 2 times."
+    # The same parameters answer what exists, as it is: trying again is asked for by name.
+    assert (await ready.tokenize("docs", "gpt2")).state == State.STATE_ERROR
+    retried = await _retry(ready)
+    assert retried.job != created.job
+    assert (retried.state, retried.progress, retried.error_message) == (State.STATE_QUEUED, 0, "")
+    assert not retried.HasField("start_time")
+    assert not ready.storage.exists(leftover)
+    await worker.finish(retried)
+    assert (await ready.tokenization(NAME)).state == State.STATE_READY
+    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        await _retry(ready)
+    assert caught[0].message == f"{NAME} is READY; only ERROR or CANCELLED can be retried."
+
+
+async def test_cancel_fences_the_worker_and_removes_what_it_wrote(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    held = await worker.take(created.job)
+    result = held.shard_result()
+    cancelled = await _cancel(ready)
+    assert cancelled.state == State.STATE_CANCELLED
+    assert cancelled.HasField("complete_time")
+    assert ready.storage.list(result.files[0].key.rpartition("/")[0]) == []
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await held.complete(result)
+    async with refused(errors.Aborted, "LEASE_LOST"):
+        await held.extend(1, 2)
+    assert await _cancel(ready) == cancelled
+    await worker.finish(await _retry(ready))
+    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        await _cancel(ready)
+    assert caught[0].message == f"{NAME} is READY; only one that is QUEUED or PROCESSING can be cancelled."
+
+
+async def test_delete_while_processing_removes_everything_and_fences_the_worker(ready, worker):
+    before = await ready.dataset("docs")
+    created = await ready.tokenize("docs", "gpt2")
+    held = await worker.take(created.job)
+    result = held.shard_result()
+    folder = result.files[0].key.rpartition("/")[0]
+    jobs = await ready.count(tables.jobs.jobs)
+    await _delete(ready)
+    assert ready.storage.list(folder) == []
+    assert await ready.count(tables.jobs.jobs) == jobs - 1
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await ready.tokenization(NAME)
+    for late in (held.complete(result), held.extend(1, 2)):
+        async with refused(errors.Aborted, "LEASE_LOST"):
+            await late
+    assert await ready.dataset("docs") == before
+
+
+async def test_what_is_made_anew_shares_nothing_with_what_was_deleted(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    late = await worker.take(created.job)
+    await _delete(ready)
+    zombie = late.shard_result().files[0].key  # a worker that has not heard yet
+    again = await ready.tokenize("docs", "gpt2")
+    assert again.uid == created.uid
+    assert not ready.storage.exists(zombie)
+    await worker.finish(again)
+    assert (await ready.tokenization(NAME)).state == State.STATE_READY
+    # Files of the record that is READY now are safe from a deletion of the one before that comes to its end late.
+    assert await ready.catalog.sweeper.sweep() == []
+
+
+async def test_delete_after_ready_leaves_others_alone(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    other = await ready.tokenize("docs", "gpt2", variant="other", max_length=10)
+    await worker.finish(created)
+    await worker.finish(other)
+    files = ready.storage.list("datasets")
+    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+        await _delete(ready, etag="stale")
+    assert ready.storage.list("datasets") == files
+    await _delete(ready, etag=(await ready.tokenization(NAME)).etag)
+    left = ready.storage.list("datasets")
+    assert {key.split("/")[2].rpartition("_")[2] for key in left} == {"raw", "other"}
+    assert (await ready.tokenization(other.name)).state == State.STATE_READY
+
+
+async def test_a_hold_refuses_deletion_naming_the_holder(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    await worker.finish(created)
+    now = datetime.datetime.now(datetime.UTC)
+    async with ready.database.transaction() as conn:
+        await conn.execute(
+            tables.tokenization_holds.insert().values(
+                tokenization_id=created.uid, holder="extractions/e1", expires_at=now + datetime.timedelta(hours=1)
+            )
+        )
+    refusals = (
+        _delete(ready),
+        ready.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True)),
+        ready.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True)),
+    )
+    for refusal in refusals:
+        async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+            await refusal
+        assert caught[0].message == f"{NAME} is being read by extractions/e1; wait until that ends, or cancel it."
+        assert caught[0].metadata["holders"] == "extractions/e1"
+    assert (await ready.tokenization(NAME)).state == State.STATE_READY
+    assert ready.storage.exists(f"datasets/{(await ready.dataset('docs')).uid}/raw/state.json")
+    async with ready.database.transaction() as conn:
+        await conn.execute(tables.tokenization_holds.update().values(expires_at=now - datetime.timedelta(hours=1)))
+    await _delete(ready)
+
+
+async def test_files_of_another_are_never_published(ready, worker):
+    created = await ready.tokenize("docs", "gpt2")
+    held = await worker.take(created.job)
+    result = held.shard_result()
+    result.files[0].key = "datasets/another/raw/part.arrow"
+    await held.complete(result)
+    failed = await ready.tokenization(NAME)
+    assert failed.state == State.STATE_ERROR
+    assert "does not belong in" in failed.error_message
+    assert await ready.count(tables.tokenization_files) == 0
+
+
+async def test_lists_are_filtered_and_paged(ready, worker):
+    await ready.create_dataset("more")
+    await worker.ingest("more")
+    first = await ready.tokenize("docs", "gpt2")
+    second = await ready.tokenize("docs", "gpt2", variant="v", max_length=5)
+    third = await ready.tokenize("more", "gpt2")
+    await worker.finish(second)
+
+    async def names(**fields):
+        return [each.name for each in (await _list(ready, **fields)).tokenizations]
+
+    assert await names() == [third.name, second.name, first.name]
+    assert await names(parent="datasets/docs") == [second.name, first.name]
+    assert await names(model="models/gpt2", states=[State.STATE_READY]) == [second.name]
+    page = await _list(ready, page_size=2)
+    assert len(page.tokenizations) == 2
+    assert await names(page_token=page.next_page_token) == [first.name]
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await _list(ready, parent="datasets/dcos")
+    assert "Did you mean 'docs'?" in caught[0].message
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await _list(ready, model="models/gpt4")
+
+
+async def test_packing_defaults_show_on_the_record(ready):
+    created = await ready.tokenize("docs", "gpt2", packing=Packing())
+    assert created.parameters == tokenizations_pb2.TokenizationParameters(
+        text_column="text",
+        max_length=2048,
+        truncation="TRUNCATION_NONE",
+        add_special_tokens=False,
+        packing=Packing(begin_of_batch="BOUNDARY_BOS", begin_of_sequence="BOUNDARY_NONE", separator="BOUNDARY_BOS"),
+    )
+
+
+async def test_a_delete_and_a_completion_at_once_leave_no_trace_or_a_whole(ready, worker):
+    for _ in range(5):
+        created = await ready.tokenize("docs", "gpt2")
+        await worker.tokenize_shard(created.job)
+        held = await worker.take(created.job)
+        result = held.publication()
+        completed, _ = await asyncio.gather(held.complete(result), _delete(ready), return_exceptions=True)
+        assert completed is None or "LEASE_LOST" in str(hands.as_error(completed).reason)
+        await ready.catalog.sweeper.sweep()
+        assert {key.split("/")[2] for key in ready.storage.list("datasets")} == {"raw"}
+        assert await ready.count(tables.tokenization_files) == 0
