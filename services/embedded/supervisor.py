@@ -156,6 +156,7 @@ class Supervisor:
             "POLYTOK_METRICS_PORT": "0",
             "POLYTOK_STORAGE_ROOT": str(self._home.data),
         }
+        environment.setdefault("POLYTOK_LOG_FORMAT", "console")  # people read the logs of one machine
         environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
         return environment
 
