@@ -20,6 +20,9 @@ _MAX_VIOLATIONS = 10
 
 def to_status(error: BaseException) -> status_pb2.Status:
     """The status of an error of ours; any other is logged under an id, which is all that the caller learns."""
+    if isinstance(error, NotImplementedError):
+        # The generated base class raises it for methods that a servicer leaves out.
+        return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message="There is no such call here.")
     if isinstance(error, grpc.RpcError):
         # A call to another service failed; its words are the best there are.
         error = transport.from_rpc_error(error)

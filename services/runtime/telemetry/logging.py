@@ -23,13 +23,6 @@ _REDACTED = "[redacted]"
 Event = MutableMapping[str, Any]
 
 
-# Until `configure`, and in programs that never call it: warnings alone, and never on standard output.
-structlog.configure(
-    wrapper_class=structlog.make_filtering_bound_logger(standard.WARNING),
-    logger_factory=lambda *_arguments: structlog.WriteLogger(sys.stderr),
-)
-
-
 def configure(settings: TelemetrySettings, service: str) -> None:
     """Sets up this process's logs, those of libraries included."""
     level = standard.getLevelNamesMapping()[settings.log_level.upper()]
@@ -44,7 +37,7 @@ def configure(settings: TelemetrySettings, service: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(default=str)
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else _console(sys.stderr.isatty())
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -91,3 +84,22 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return value
+
+
+def _console(colors: bool) -> structlog.dev.ConsoleRenderer:
+    # The default would print every local variable of every frame: secrets, and messages of many megabytes.
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+
+# Until `configure`, and in programs that never call it: warnings alone, and never on standard output.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(),
+        structlog.processors.format_exc_info,
+        redact,
+        _console(False),
+    ],
+    wrapper_class=structlog.make_filtering_bound_logger(standard.WARNING),
+    logger_factory=lambda *_arguments: structlog.WriteLogger(sys.stderr),
+)
