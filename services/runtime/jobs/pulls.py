@@ -43,6 +43,11 @@ class Pull:
         self._troubled = False
         self._pulls = 0
 
+    @property
+    def sure(self) -> bool:
+        """Whether the queue was there when it was last heard of."""
+        return self._sure
+
     async def open(self) -> None:
         """Starts to listen."""
         self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._arrived.put)

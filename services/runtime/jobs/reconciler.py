@@ -8,6 +8,7 @@ advisory lock only spares them the work.
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Generator
 
@@ -25,6 +26,8 @@ from services.runtime.settings import JobSettings
 from services.runtime.telemetry import logging
 
 _EXPIRED_AT_ONCE = 500
+# Looking through a long queue takes its time: no more than a twentieth of it all.
+_REST = 20
 _REQUEST_SECONDS = 5.0
 
 _log = logging.get(__name__)
@@ -42,10 +45,12 @@ class Reconciler:
         self._subjects = subjects
         self._seconds = settings.reconcile_seconds
         self._woken = asyncio.Event()
+        self._rest_until = 0.0
         self._troubles: dict[str, str] = {}
 
     def wake(self) -> None:
-        """Asks for a round now."""
+        """Asks for a whole round now."""
+        self._rest_until = 0.0
         self._woken.set()
 
     async def run(self) -> None:
@@ -92,6 +97,13 @@ class Reconciler:
             await messaging.ensure_stream(self._client, self._subjects)
 
     async def _ring_again(self) -> None:
+        started = time.monotonic()
+        if started < self._rest_until:
+            return
+        await self._ring_lost()
+        self._rest_until = time.monotonic() + _REST * (time.monotonic() - started)
+
+    async def _ring_lost(self) -> None:
         # The rows are read before the queue: what was put on the queue in between then is no loss.
         async with self._database.connection() as conn:
             silent = await self._store.outbox.silent(conn)
