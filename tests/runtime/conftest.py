@@ -7,9 +7,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from polytok import errors, transport
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import settings
-from services.runtime.rpc import server
+from services.runtime.rpc import channel, server
 
 TASK = "6f1d4c4e-3f4e-4a39-9f9d-1f6f4ed15b7a"
 EXTEND = leases_pb2.ExtendLeaseRequest(task_id=TASK, epoch=1)
@@ -50,3 +51,29 @@ async def served(leases: Leases) -> AsyncIterator[server.Server]:
     await running.start()
     yield running
     await running.drain()
+
+
+@pytest.fixture
+async def peer(served: server.Server) -> AsyncIterator[grpc.aio.Channel]:
+    async with channel.open_channel(f"127.0.0.1:{served.port}", service="test") as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(peer: grpc.aio.Channel) -> leases_pb2_grpc.LeaseServiceStub:
+    return leases_pb2_grpc.LeaseServiceStub(peer)
+
+
+async def failure(
+    stub: leases_pb2_grpc.LeaseServiceStub, request: leases_pb2.ExtendLeaseRequest = EXTEND
+) -> errors.PolytokError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ExtendLease(request)
+    return transport.from_rpc_error(caught.value)
+
+
+def raising(error: Exception) -> Answer:
+    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
+        raise error
+
+    return answer

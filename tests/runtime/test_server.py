@@ -5,7 +5,6 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 
 import grpc
 import grpc.aio
@@ -15,40 +14,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry import trace
 
 from polytok import errors, transport
-from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import settings
-from services.runtime.rpc import channel, server, status
+from services.runtime.rpc import server
 from services.runtime.telemetry import metrics, tracing
-from tests.runtime.conftest import EXTEND, SERVICE, TASK, Answer, Context, Leases
+from tests.runtime.conftest import EXTEND, SERVICE, TASK, Context, Leases, failure, raising
 
 METHOD = f"/{SERVICE}/ExtendLease"
-
-
-@pytest.fixture
-async def peer(served: server.Server) -> AsyncIterator[grpc.aio.Channel]:
-    async with channel.open_channel(f"127.0.0.1:{served.port}", service="test") as opened:
-        yield opened
-
-
-@pytest.fixture
-def stub(peer: grpc.aio.Channel) -> leases_pb2_grpc.LeaseServiceStub:
-    return leases_pb2_grpc.LeaseServiceStub(peer)
-
-
-async def failure(
-    stub: leases_pb2_grpc.LeaseServiceStub, request: leases_pb2.ExtendLeaseRequest = EXTEND
-) -> errors.PolytokError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.ExtendLease(request)
-    return transport.from_rpc_error(caught.value)
-
-
-def raising(error: Exception) -> Answer:
-    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
-        raise error
-
-    return answer
 
 
 async def test_an_answer(stub: leases_pb2_grpc.LeaseServiceStub) -> None:
@@ -61,73 +33,6 @@ async def test_a_bad_request_never_reaches_the_handler(stub: leases_pb2_grpc.Lea
     assert error.reason == "INVALID_FIELD"
     assert [violation.field for violation in error.violations] == ["task_id", "epoch"]
     assert leases.calls == 0
-
-
-@pytest.mark.parametrize("kind", list(transport.CODES))
-async def test_each_error_comes_out_as_it_went_in(
-    stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases, kind: type[errors.PolytokError]
-) -> None:
-    sent = kind(
-        "naïve…",
-        reason="WRONG_STATE",
-        metadata={"holder": "x"},
-        violations=[errors.FieldViolation("a.b", "is wrong")],
-        retryable=not kind.default_retryable,
-    )
-    leases.answer = raising(sent)
-    got = await failure(stub)
-    assert type(got) is kind
-    assert vars(got) == vars(sent)
-
-
-async def test_an_error_of_a_subclass(stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases) -> None:
-    leases.answer = raising(settings.ConfigurationError("no"))
-    assert type(await failure(stub)) is errors.InvalidArgument
-
-
-async def test_a_defect_tells_an_id_that_is_in_the_log_and_nothing_else(
-    stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases, capsys: pytest.CaptureFixture[str]
-) -> None:
-    leases.answer = raising(RuntimeError("hunter2"))
-    error = await failure(stub)
-    assert type(error) is errors.Internal
-    assert "hunter2" not in error.message
-    logged = capsys.readouterr().err
-    assert error.metadata["id"] in error.message
-    assert error.metadata["id"] in logged
-    assert "RuntimeError" in logged
-
-
-async def test_a_very_long_error_still_arrives(stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases) -> None:
-    violation = errors.FieldViolation("field", "…" * 5000)
-    leases.answer = raising(errors.InvalidArgument("…" * 100_000, violations=[violation] * 100))
-    error = await failure(stub)
-    assert type(error) is errors.InvalidArgument
-    assert error.message.startswith("……")
-    assert len(error.violations) == 10
-
-
-async def test_a_failed_call_to_another_service_is_passed_on(
-    stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases
-) -> None:
-    async with channel.open_channel("127.0.0.1:1", service="test") as nobody:
-        away = leases_pb2_grpc.LeaseServiceStub(nobody)
-
-        async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
-            return await away.ExtendLease(request, timeout=0.1)
-
-        leases.answer = answer
-        error = await failure(stub)
-    assert isinstance(error, errors.Unavailable | errors.DeadlineExceeded)
-
-
-async def test_an_abort_of_the_handler_is_left_alone(stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases) -> None:
-    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
-        await context.abort(grpc.StatusCode.NOT_FOUND, "none")
-
-    leases.answer = answer
-    error = await failure(stub)
-    assert (type(error), error.message) == (errors.NotFound, "none")
 
 
 async def test_a_deadline_cancels_the_handler(stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases) -> None:
@@ -264,125 +169,6 @@ async def test_a_large_message_passes_and_a_larger_one_does_not(
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_draining_lets_a_call_end_and_refuses_the_next(leases: Leases) -> None:
-    go = asyncio.Event()
-
-    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
-        await go.wait()
-        return leases_pb2.ExtendLeaseResponse()
-
-    leases.answer = answer
-    running = server.Server(settings.ServerSettings(drain_seconds=30), service="test")
-    running.add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, leases, SERVICE)
-    address = f"127.0.0.1:{await running.start()}"
-    async with channel.open_channel(address, service="test") as opened:
-        call = asyncio.ensure_future(leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND))
-        await leases.entered.wait()
-        draining = asyncio.create_task(running.drain())
-        await asyncio.sleep(0)
-        async with grpc.aio.insecure_channel(address) as late:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await leases_pb2_grpc.LeaseServiceStub(late).ExtendLease(EXTEND, timeout=5)
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-        assert not call.done()
-        go.set()
-        assert await call == leases_pb2.ExtendLeaseResponse()
-        async with asyncio.timeout(10):
-            await draining
-    assert leases.calls == 1
-
-
-async def test_draining_has_an_end(leases: Leases) -> None:
-    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    leases.answer = answer
-    running = server.Server(settings.ServerSettings(drain_seconds=0.1), service="test")
-    running.add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, leases, SERVICE)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{await running.start()}") as opened:
-        call = asyncio.ensure_future(leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND, timeout=30))
-        await leases.entered.wait()
-        async with asyncio.timeout(10):
-            await running.drain()
-        with pytest.raises(grpc.aio.AioRpcError):
-            await call
-
-
-class Datasets(datasets_pb2_grpc.DatasetServiceServicer):
-    """Streams one message, then waits for ever."""
-
-    def __init__(self) -> None:
-        self.ended = asyncio.Event()
-
-    async def WatchDataset(  # noqa: N802 (gRPC names it)
-        self, request: datasets_pb2.WatchDatasetRequest, context: Context
-    ) -> AsyncIterator[datasets_pb2.WatchDatasetResponse]:
-        try:
-            yield datasets_pb2.WatchDatasetResponse()
-            if request.name == "datasets/broken":
-                raise errors.NotFound("gone")
-            await asyncio.Event().wait()
-        finally:
-            self.ended.set()
-
-
-@pytest.fixture
-async def watched() -> AsyncIterator[tuple[server.Server, Datasets]]:
-    datasets = Datasets()
-    running = server.Server(settings.ServerSettings(drain_seconds=30), service="test")
-    running.add(datasets_pb2_grpc.add_DatasetServiceServicer_to_server, datasets, "polytok.catalog.v1.DatasetService")
-    await running.start()
-    yield running, datasets
-    await running.drain()
-
-
-async def test_a_stream_is_validated_and_its_errors_are_mapped(watched: tuple[server.Server, Datasets]) -> None:
-    running, _ = watched
-    async with channel.open_channel(f"127.0.0.1:{running.port}", service="test") as opened:
-        stub = datasets_pb2_grpc.DatasetServiceStub(opened)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.WatchDataset(datasets_pb2.WatchDatasetRequest(name="../x")).read()
-        assert isinstance(transport.from_rpc_error(caught.value), errors.InvalidArgument)
-        call = stub.WatchDataset(datasets_pb2.WatchDatasetRequest(name="datasets/broken"))
-        assert await call.read() == datasets_pb2.WatchDatasetResponse()
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.read()
-        assert transport.from_rpc_error(caught.value).message == "gone"
-
-
-async def test_a_watcher_that_leaves_frees_the_handler(watched: tuple[server.Server, Datasets]) -> None:
-    running, datasets = watched
-    async with channel.open_channel(f"127.0.0.1:{running.port}", service="test") as opened:
-        call = datasets_pb2_grpc.DatasetServiceStub(opened).WatchDataset(
-            datasets_pb2.WatchDatasetRequest(name="datasets/docs")
-        )
-        await call.read()
-        call.cancel()
-        async with asyncio.timeout(10):
-            await datasets.ended.wait()
-
-
-async def test_draining_ends_streams_at_once(watched: tuple[server.Server, Datasets]) -> None:
-    running, datasets = watched
-    async with channel.open_channel(f"127.0.0.1:{running.port}", service="test") as opened:
-        call = datasets_pb2_grpc.DatasetServiceStub(opened).WatchDataset(
-            datasets_pb2.WatchDatasetRequest(name="datasets/docs")
-        )
-        health = health_pb2_grpc.HealthStub(opened).Watch(health_pb2.HealthCheckRequest())
-        assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
-        await call.read()
-        async with asyncio.timeout(10):
-            await running.drain()
-        assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.read()
-    error = transport.from_rpc_error(caught.value)
-    assert isinstance(error, errors.Unavailable)
-    assert "stopping" in error.message
-    assert datasets.ended.is_set()
-
-
 async def test_a_port_in_use_names_its_variable(served: server.Server) -> None:
     second = server.Server(settings.ServerSettings(port=served.port), service="test")
     with pytest.raises(settings.ConfigurationError, match="POLYTOK_GRPC_PORT"):
@@ -397,8 +183,7 @@ from polytok.jobs.v1 import leases_pb2_grpc
 from services.runtime import process, settings
 from services.runtime.rpc import channel, server
 from services.runtime.telemetry import logging
-from tests.runtime.conftest import EXTEND, SERVICE, Leases
-from tests.runtime.test_server import failure, raising
+from tests.runtime.conftest import EXTEND, SERVICE, Leases, failure, raising
 
 async def main(stop):
     logging.configure(settings.TelemetrySettings(log_level=sys.argv[1]), "test")
@@ -429,9 +214,3 @@ process.run(main)
 
     assert await calls("info") == [("info", "ABORTED"), ("warning", "DATA_LOSS")]
     assert await calls("debug") == [("debug", "OK"), ("info", "ABORTED"), ("warning", "DATA_LOSS")]
-
-
-def test_a_status_names_our_domain() -> None:
-    made = status.to_status(errors.NotFound("none"))
-    assert made.code == grpc.StatusCode.NOT_FOUND.value[0]
-    assert b"polytok.dev" in made.details[0].value
