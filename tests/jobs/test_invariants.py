@@ -306,15 +306,23 @@ def database_url(postgres: Postgres) -> Iterator[str]:
         runner.run(opened.__aexit__(None, None, None))
 
 
-@pytest.mark.timeout(170)
-def test_any_interleaving_keeps_what_is_always_true(database_url: str) -> None:
-    machine = type("Machine", (Jobs,), {"url": database_url})
+def explore(database_url: str, examples: int) -> None:
     stateful.run_state_machine_as_test(
-        machine,
+        type("Machine", (Jobs,), {"url": database_url}),
         settings=hypothesis.settings(
-            max_examples=40,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(hypothesis.HealthCheck),
         ),
     )
+
+
+def test_any_interleaving_keeps_what_is_always_true(database_url: str) -> None:
+    explore(database_url, examples=15)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_many_interleavings_keep_what_is_always_true(database_url: str) -> None:
+    explore(database_url, examples=400)
