@@ -1,0 +1,64 @@
+"""How the tables in the database differ from those in `tables.metadata`.
+
+The metadata's tables are made in a schema that is rolled back, and Postgres itself describes both: columns, defaults,
+constraints and indexes, each as it would print them.
+"""
+
+import sqlalchemy as sa
+
+from services.catalog import tables
+
+_SCRATCH = "polytok_check"
+
+# Nothing of order: columns that were added later stand at the end. NOT NULL is told with the column.
+_DESCRIPTION = """
+    WITH relations AS (
+        SELECT c.oid, c.relname FROM pg_class AS c
+        WHERE c.relnamespace = to_regnamespace(:schema) AND c.relkind IN ('r', 'p') AND c.relname = ANY (:names)
+    )
+    SELECT 'table ' || relname, '' FROM relations
+    UNION ALL
+    SELECT 'column ' || r.relname || '.' || a.attname,
+           format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
+           || coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), '')
+    FROM relations AS r
+    JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    UNION ALL
+    SELECT 'constraint ' || r.relname || '.' || c.conname, pg_get_constraintdef(c.oid)
+    FROM relations AS r JOIN pg_constraint AS c ON c.conrelid = r.oid AND c.contype <> 'n'
+    UNION ALL
+    SELECT 'index ' || r.relname || '.' || i.relname, pg_get_indexdef(i.oid)
+    FROM relations AS r JOIN pg_index AS x ON x.indrelid = r.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+"""
+
+
+def differences(connection: sa.Connection) -> list[str]:
+    """Says what differs, a phrase a thing; nothing when all is alike."""
+    nested = connection.begin_nested()
+    try:
+        connection.execute(sa.text(f"CREATE SCHEMA {_SCRATCH}"))
+        connection.execute(sa.text(f"SET LOCAL search_path = {_SCRATCH}"))
+        tables.metadata.create_all(connection, checkfirst=False)
+        wanted, found = _described(connection, _SCRATCH), _described(connection, "public")
+    finally:
+        nested.rollback()
+    return [
+        f"{thing} {_phrase(wanted.get(thing), found.get(thing))}"
+        for thing in sorted(wanted.keys() | found.keys())
+        if wanted.get(thing) != found.get(thing)
+    ]
+
+
+def _described(connection: sa.Connection, schema: str) -> dict[str, str]:
+    names = [table.name for table in tables.metadata.sorted_tables]
+    rows = connection.execute(sa.text(_DESCRIPTION), {"schema": schema, "names": names})
+    return {thing: definition.replace(f"{_SCRATCH}.", "").replace("public.", "") for thing, definition in rows}
+
+
+def _phrase(wanted: str | None, found: str | None) -> str:
+    if found is None:
+        return "is missing"
+    if wanted is None:
+        return "should not be there"
+    return f"is {found!r}, not {wanted!r}"

@@ -1,0 +1,21 @@
+"""A database at the old schema."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from services.catalog.migrations import runner
+from services.runtime.settings import DatabaseSettings
+from tests.migrations import old
+
+
+@pytest.fixture
+async def before(database_settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection, such as old code has, to a database at the old schema."""
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    await asyncio.to_thread(runner.downgrade, database_settings, "0001")
+    connection = await old.connect(database_settings.url)
+    yield connection
+    await connection.close()

@@ -1,0 +1,140 @@
+"""The commands."""
+
+import asyncio
+import time
+
+import asyncpg
+import pytest
+
+from polytok import errors
+from services.catalog.migrations import runner
+from services.runtime.settings import DatabaseSettings
+from tests.migrations import old
+
+
+async def test_a_fresh_installation_is_quick_and_exact(database_settings: DatabaseSettings) -> None:
+    assert await asyncio.to_thread(runner.current, database_settings) is None
+    started = time.monotonic()
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    assert time.monotonic() - started < 2
+    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+    await asyncio.to_thread(runner.check, database_settings)
+    connection = await old.connect(database_settings.url)
+    schemas = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname IN ('rollout', 'retired')")
+    await connection.close()
+    assert schemas == []
+
+
+async def test_a_second_upgrade_changes_nothing(database_settings: DatabaseSettings) -> None:
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    for phase in ("pre", "post", "all"):
+        await asyncio.to_thread(runner.upgrade, database_settings, phase)
+    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+
+
+async def test_the_phases_in_their_order(database_settings: DatabaseSettings) -> None:
+    with pytest.raises(errors.FailedPrecondition, match="'pre'"):
+        await asyncio.to_thread(runner.upgrade, database_settings, "post")
+    await asyncio.to_thread(runner.upgrade, database_settings, "pre")
+    assert await asyncio.to_thread(runner.current, database_settings) == "0003"
+    with pytest.raises(errors.FailedPrecondition, match="0003"):
+        await asyncio.to_thread(runner.check, database_settings)
+    await asyncio.to_thread(runner.upgrade, database_settings, "post")
+    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("ALTER TABLE datasets DROP COLUMN fingerprint", "column datasets.fingerprint is missing"),
+        ("ALTER TABLE models ADD COLUMN extra text", "column models.extra should not be there"),
+        ("ALTER TABLE jobs ALTER COLUMN stage TYPE bigint", "column jobs.stage is 'bigint"),
+        ("ALTER TABLE datasets ALTER COLUMN status SET DEFAULT 'READY'", "column datasets.status"),
+        ("ALTER TABLE models DROP CONSTRAINT ck_models_status", "constraint models.ck_models_status is missing"),
+        ("DROP INDEX ix_requests_created_at", "index requests.ix_requests_created_at is missing"),
+        ("DROP TABLE job_outbox", "table job_outbox is missing"),
+    ],
+)
+async def test_check_tells_what_differs(database_settings: DatabaseSettings, change: str, complaint: str) -> None:
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    connection = await old.connect(database_settings.url)
+    await connection.execute(change)
+    await connection.close()
+    with pytest.raises(errors.FailedPrecondition) as raised:
+        await asyncio.to_thread(runner.check, database_settings)
+    assert complaint in raised.value.message
+
+
+async def test_tables_that_the_version_before_made_are_taken_as_they_are(
+    database_settings: DatabaseSettings, before: asyncpg.Connection
+) -> None:
+    await before.execute("DROP TABLE alembic_version")
+    await before.execute("ALTER TABLE datasets ADD COLUMN local_notes text")
+    await old.add(before, name="kept", local_notes="mine")
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    await asyncio.to_thread(runner.check, database_settings)
+    assert [row["name"] for row in await old.rows(before, "datasets")] == ["kept"]
+    await asyncio.to_thread(runner.downgrade, database_settings, "0001")
+    assert [row["local_notes"] for row in await old.rows(before, "datasets")] == ["mine"]
+
+
+async def test_tables_of_somebody_else_are_refused(database_settings: DatabaseSettings) -> None:
+    connection = await old.connect(database_settings.url)
+    await connection.execute("CREATE TABLE datasets (id uuid PRIMARY KEY, status integer)")
+    with pytest.raises(errors.FailedPrecondition, match=r"datasets\.status character varying"):
+        await asyncio.to_thread(runner.upgrade, database_settings)
+    assert await connection.fetchval("SELECT to_regclass('models')") is None
+    await connection.close()
+
+
+async def test_replicas_that_start_together_do_not_race(
+    database_settings: DatabaseSettings, before: asyncpg.Connection
+) -> None:
+    await old.fill(before)
+    await asyncio.gather(*(asyncio.to_thread(runner.upgrade, database_settings) for _ in range(4)))
+    await asyncio.to_thread(runner.check, database_settings)
+
+
+async def _copied(connection: asyncpg.Connection) -> int:
+    if await connection.fetchval("SELECT to_regclass('rollout.links')") is None:
+        return 0
+    count: int = await connection.fetchval("SELECT count(*) FROM rollout.links")
+    return count
+
+
+async def test_an_interrupted_copy_goes_on_where_it_stopped(
+    database_settings: DatabaseSettings, before: asyncpg.Connection
+) -> None:
+    await before.execute(
+        "INSERT INTO datasets (id, name, status) "
+        "SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'd', 'ready' "
+        "FROM generate_series(1, 450) AS n"
+    )
+    # Somebody keeps a row locked; whoever migrates is killed while it waits for that row.
+    holder = before.transaction()
+    await holder.start()
+    await before.execute("SELECT FROM datasets WHERE id = '00000000-0000-4000-8000-000000000300' FOR UPDATE")
+    migrating = asyncio.create_task(asyncio.to_thread(runner.upgrade, database_settings))
+    watcher = await old.connect(database_settings.url)
+    async with asyncio.timeout(60):
+        while await _copied(watcher) < 449:  # noqa: ASYNC110  the condition is in the database
+            await asyncio.sleep(0.02)
+    await watcher.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), {before.get_server_pid()})"
+    )
+    with pytest.raises(errors.Unavailable, match="goes on where it stopped"):
+        await migrating
+    assert await asyncio.to_thread(runner.current, database_settings) == "0002"
+    await holder.commit()
+    copied = {row["id"]: row["name"] for row in await watcher.fetch("SELECT id, name FROM rollout.datasets")}
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    names = {row["id"]: row["name"] for row in await watcher.fetch("SELECT id, name FROM datasets")}
+    assert len(names) == len(set(names.values())) == 450
+    assert copied.items() <= names.items()
+    await watcher.close()
+
+
+async def test_no_database_is_a_clear_error() -> None:
+    with pytest.raises(errors.Unavailable, match="does not answer"):
+        await asyncio.to_thread(runner.upgrade, DatabaseSettings(url="postgresql://nobody@127.0.0.1:9/nothing"))
