@@ -98,9 +98,18 @@ def _by_folder(listed: Iterable[str]) -> Mapping[str, list[str]]:
 async def _statuses(conn: AsyncConnection) -> dict[str, str]:
     """The status of the record of each folder; a dataset's own folder is there as well."""
     datasets, tokenizations = tables.datasets, tables.dataset_tokenizations
-    of_tokenizations = sa.select(tokenizations.c.tokenized_path, tokenizations.c.status)
+    # What was taken over from the version before has no list of its files: none of them is an orphan.
+    unlisted = sa.literal("UNLISTED")
+    of_tokenization = sa.case(
+        (sa.and_(tokenizations.c.status == "READY", tokenizations.c.manifest_digest == ""), unlisted),
+        else_=tokenizations.c.status,
+    )
+    of_dataset = sa.case(
+        (sa.and_(datasets.c.status == "READY", datasets.c.fingerprint == ""), unlisted), else_=datasets.c.status
+    )
+    of_tokenizations = sa.select(tokenizations.c.tokenized_path, of_tokenization.label("status"))
     found = {row.tokenized_path: row.status for row in await conn.execute(of_tokenizations)}
-    for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, datasets.c.status)):
+    for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, of_dataset)):
         found[names.dataset_key(uid)] = found[folder] = status
     return found
 
