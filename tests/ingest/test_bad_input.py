@@ -317,6 +317,7 @@ def test_a_row_too_long_to_hold(
     ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, ends: bool
 ) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 3 << 20)
+    monkeypatch.setattr(limits, "CSV_ROW_BYTES", 3 << 20)
     monkeypatch.setattr(limits, "BLOCK_BYTES", 1 << 20)
     head, tail = {"a.txt": (b"", b""), "a.jsonl": (b'{"a": "', b'"}'), "a.csv": (b'a\n"', b'"')}[name]
     first = {"a.txt": b"x\n", "a.jsonl": b'{"a": "x"}\n', "a.csv": b""}[name]
@@ -493,3 +494,30 @@ def test_a_disk_that_fails_is_tried_again(ingest: Ingest) -> None:
     assert caught.value.message == "/proc/self/mem could not be read: Invalid argument."
     assert (caught.value.reason, caught.value.retryable) == ("STORAGE_FAILED", True)
     assert ingest.stored() == []
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_parquet_file_with_too_large_a_page(
+    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, use_dictionary: bool
+) -> None:
+    monkeypatch.setattr("services.catalog.ingest.sources.parquet._PAGE_BYTES", 4 << 20)
+    # Pages are cut after so many rows, whatever is in these: 1024 rows of 1 KiB fit, 1024 rows of 10 KiB do not.
+    short, long = (
+        parquet(
+            pa.table({"text": [f"{number:0{length}}" for number in range(1500)]}),
+            use_dictionary=use_dictionary,
+            write_batch_size=1024,
+        )
+        for length in (1 << 10, 10 << 10)
+    )
+    (source / "short.parquet").write_bytes(short)
+    assert ingest.files(source / "short.parquet").num_rows == 1500
+    ingest.storage.delete_tree("datasets")
+    check_nothing_left(
+        ingest,
+        source,
+        "a.parquet",
+        long,
+        "a.parquet, column 'text' has a page of 10 MiB in row group 0; 4 MiB is the most."
+        " Write it again with smaller row groups.",
+    )

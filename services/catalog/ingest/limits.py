@@ -1,7 +1,9 @@
 """How much is held in memory at a time. Together these keep a reader far below 1 GiB, whatever it reads."""
 
 ROW_BYTES = 32 << 20
-"""The longest line or row that is read."""
+"""The longest line that is read."""
+CSV_ROW_BYTES = 16 << 20
+"""The longest row of CSV, of whose blocks Arrow holds several."""
 BLOCK_BYTES = 4 << 20
 """Lines are parsed in blocks of about this size."""
 BATCH_ROWS = 10_000

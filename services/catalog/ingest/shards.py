@@ -61,7 +61,7 @@ class Writer:
         sizes = _text_bytes(batch)
         start = 0
         while start < batch.num_rows:
-            rows = self._rows_that_fit(sizes[start:])
+            rows = self._rows_that_fit(sizes[start : start + limits.BATCH_ROWS])
             self._add(batch.slice(start, rows), int(sizes[start : start + rows].sum()))
             start += rows
 

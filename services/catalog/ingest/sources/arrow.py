@@ -16,7 +16,7 @@ from services.catalog.ingest.sources.compression import Readable
 
 _MAGIC = b"ARROW1"
 _FILE_HEADER_BYTES = 8
-_MESSAGE_BYTES = 256 << 20
+_MESSAGE_BYTES = 192 << 20
 
 
 def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:

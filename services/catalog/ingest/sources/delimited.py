@@ -71,7 +71,7 @@ class Delimited:
         source = self._open()
         last = None
         try:
-            with self._reader(source, limits.ROW_BYTES, self._types) as reader:
+            with self._reader(source, limits.CSV_ROW_BYTES, self._types) as reader:
                 yield pa.RecordBatch.from_pylist([], reader.schema)
                 for batch in reader:
                     if batch.num_rows:
@@ -99,7 +99,7 @@ class Delimited:
             # A row longer than that, or something that the full reader will tell of.
             pass
         try:
-            return self._reader(self._open(), limits.ROW_BYTES).schema
+            return self._reader(self._open(), limits.CSV_ROW_BYTES).schema
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
                 raise _Blank from error
@@ -131,7 +131,7 @@ class Delimited:
             )
         if "straddl" in message:
             return failures.invalid(
-                f"{self._name} has a row longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
+                f"{self._name} has a row longer than {limits.CSV_ROW_BYTES >> 20} MiB, the most that a row may hold."
                 " Split it, or check that every quotation is closed."
             )
         return failures.invalid(

@@ -1,0 +1,200 @@
+"""Repositories: a local folder in the hub's layout, and a hub that is away or refuses."""
+
+import contextlib
+import http.server
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2
+from tests.ingest.ingests import Ingest
+from tests.ingest.test_files import TEXTS, parquet
+
+
+def hub(repo_id: object, split: str = "train", config: str = "", revision: str = "") -> datasets_pb2.DatasetSource:
+    source = datasets_pb2.HubSource(repo_id=str(repo_id), split=split, config=config, revision=revision)
+    return datasets_pb2.DatasetSource(hub=source)
+
+
+@pytest.fixture
+def repository(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "repository"
+    for name, texts in (("train-0", TEXTS[:5]), ("train-1", TEXTS[5:]), ("test-0", ["test"])):
+        path = folder / f"data/{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(parquet(pa.table({"text": texts, "id": list(range(len(texts)))})))
+    (folder / "en").mkdir()
+    (folder / "en/train.parquet").write_bytes(parquet(pa.table({"text": ["english"]})))
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: all\n  default: true\n  data_files:\n  - {split: train, path: data/train-*}\n"
+        "  - {split: test, path: data/test-*}\n- config_name: en\n  data_files: en/*.parquet\n---\n"
+    )
+    return folder
+
+
+def test_a_repository_is_read_shard_after_shard(ingest: Ingest, repository: pathlib.Path) -> None:
+    parts = ingest.plan(hub(repository))
+    assert [(part.hub.index, part.hub.count) for part in parts] == [(0, 2), (1, 2)]
+    result = ingest.run(hub(repository))
+    assert ingest.dataset()[:] == {"text": TEXTS, "id": [0, 1, 2, 3, 4, 0, 1, 2, 3]}
+    assert (result.num_rows, len(result.shards)) == (9, 2)
+
+
+@pytest.mark.parametrize(("split", "config", "text"), [("test", "", "test"), ("train", "en", "english")])
+def test_split_and_configuration(ingest: Ingest, repository: pathlib.Path, split: str, config: str, text: str) -> None:
+    ingest.run(hub(repository, split=split, config=config))
+    assert ingest.dataset()["text"][:] == [text]
+
+
+@pytest.mark.parametrize(
+    ("split", "config", "message"),
+    [
+        ("dev", "", "has no split 'dev'; it has train, test. Name one of them."),
+        ("train", "fr", "has no configuration 'fr'; it has all, en. Name one of them."),
+    ],
+)
+def test_what_a_repository_does_not_have(
+    ingest: Ingest, repository: pathlib.Path, split: str, config: str, message: str
+) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        ingest.plan(hub(repository, split=split, config=config))
+    assert caught.value.message == f"{repository} {message}"
+    assert (caught.value.reason, caught.value.retryable) == ("SOURCE_INVALID", False)
+
+
+def test_a_folder_that_is_not_there(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.NotFound) as caught:
+        ingest.plan(hub(tmp_path / "none"))
+    assert caught.value.message == (
+        f"{tmp_path}/none does not exist, or not on the machine of the worker. Check the path."
+    )
+    assert caught.value.reason == "SOURCE_NOT_FOUND"
+
+
+def test_a_folder_without_data_files(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(errors.PolytokError) as caught:
+        ingest.plan(hub(tmp_path / "bare"))
+    assert caught.value.message.startswith(f"{tmp_path}/bare cannot be read by `datasets` (")
+    assert (caught.value.reason, caught.value.retryable) == ("SOURCE_INVALID", False)
+
+
+def test_a_damaged_file_of_a_repository(ingest: Ingest, repository: pathlib.Path) -> None:
+    path = repository / "data/train-1.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    first, second = ingest.plan(hub(repository))
+    ingest.read(first)
+    before = ingest.stored()
+    with pytest.raises(errors.PolytokError) as caught:
+        ingest.read(second, ordinal=1)
+    assert caught.value.message.startswith(f"{repository} cannot be read by `datasets` (")
+    assert (caught.value.reason, caught.value.retryable) == ("SOURCE_INVALID", False)
+    assert ingest.stored() == before
+
+
+PLAN = """
+import json, sys
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import plan
+source = datasets_pb2.HubSource(repo_id="org/name", split="train", revision=sys.argv[1])
+try:
+    plan.plan(tasks_pb2.PlanIngestTask(source=datasets_pb2.DatasetSource(hub=source)))
+except errors.PolytokError as error:
+    print(json.dumps([error.reason, error.retryable, error.message]))
+"""
+
+
+def planned(tmp_path: pathlib.Path, revision: str = "", **environment: str) -> tuple[str, bool, str]:
+    """Plans in a process of its own, as the hub's library reads its settings when it is imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, revision],
+        env={**kept, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1", **environment},
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    reason, retryable, message = json.loads(done.stdout)
+    return reason, retryable, message
+
+
+BY_HAND = "Or download the files by hand, and give their folder as the source."
+
+
+def test_offline(tmp_path: pathlib.Path) -> None:
+    assert planned(tmp_path, HF_HUB_OFFLINE="1") == (
+        "HUB_UNAVAILABLE",
+        False,
+        f"The hub may not be reached for 'org/name': HF_HUB_OFFLINE is set for the worker. Unset it. {BY_HAND}",
+    )
+
+
+def test_nobody_answers(tmp_path: pathlib.Path) -> None:
+    with socket.socket() as closed:
+        # Bound and not listening: whoever connects is refused.
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        assert planned(tmp_path, HF_ENDPOINT=endpoint) == (
+            "HUB_UNAVAILABLE",
+            True,
+            "The hub does not answer ([Errno 111] Connection refused); 'org/name' could not be read. Check the"
+            f" worker's network and HF_ENDPOINT. {BY_HAND}",
+        )
+
+
+@contextlib.contextmanager
+def answering(status: int, code: str = "") -> Iterator[str]:
+    """A hub that answers everything the same."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+TOKEN = "set HF_TOKEN for the worker to a token that may read it."
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (401, "", ("HUB_UNAVAILABLE", False, "The hub refused 'org/name': 401. It does not exist or is private: check"
+         f" the name, or {TOKEN}")),
+        (403, "GatedRepo", ("HUB_UNAVAILABLE", False, "The hub refused 'org/name': 403. Ask for access on its page,"
+         f" and {TOKEN}")),
+        (404, "RevisionNotFound", ("SOURCE_NOT_FOUND", False, "The hub has no dataset 'org/name' at revision 'v9'."
+         " Check the name; a private one needs HF_TOKEN set for the worker.")),
+        (500, "", ("HUB_UNAVAILABLE", True, "The hub answered 500 for 'org/name'. Try again later.")),
+    ],
+)  # fmt: skip
+def test_the_hub_refuses(tmp_path: pathlib.Path, status: int, code: str, expected: tuple[str, bool, str]) -> None:
+    with answering(status, code) as endpoint:
+        assert planned(tmp_path, revision="v9", HF_ENDPOINT=endpoint) == expected
