@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
+from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.children import Child
@@ -109,6 +110,27 @@ async def test_the_child_loads_no_torch_and_starts_the_threads_it_is_told(child:
     threads = next(int(line.split()[1]) for line in environment if line.startswith("Threads:"))
     # The main thread, the one that reads tasks, and the few of Arrow and the engine.
     assert threads < 8
+
+
+@pytest.mark.long
+async def test_memory_stays_bounded(child: Child, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    folder = folders["byte_level"]
+    reference = tasks_pb2.TokenizerReference(repo_id=str(folder), fingerprint=loading.load(folder).fingerprint)
+    text = "\n".join(material.DOCUMENTS)
+    # As large as an ingested row may be, and many rows besides.
+    giant = (text * (1 + (32 << 20) // len(text)))[: (32 << 20) - 1024]
+    shard = jobs.text_shard(storage, [giant], *[[text] * 4] * 3)
+    tokenize = tasks_pb2.TokenizeShardTask(
+        shard=shard,
+        tokenizer=reference,
+        parameters=Parameters(max_length=512, packing=tokenizations_pb2.Packing()),
+        tokenized_key=jobs.TOKENIZED,
+        count=1,
+    )
+    assert (await done(child, "tokenize.shard", tokenize)).WhichOneof("event") == "result"
+    status = await asyncio.to_thread(pathlib.Path(f"/proc/{child.pid}/status").read_text)
+    peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
+    assert peak < 1 << 30
 
 
 @pytest.mark.parametrize(

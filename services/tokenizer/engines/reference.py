@@ -7,6 +7,7 @@ import pyarrow as pa
 import tokenizers
 
 from services.tokenizer import ragged
+from services.tokenizer.engines import cutting
 from services.tokenizer.ragged import Ragged
 
 
@@ -17,11 +18,24 @@ class Reference:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
+        self._cutter: cutting.Cutter | None = None
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Returns the ids of each text."""
-        encodings = self._backend.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)
+        documents = texts.to_pylist()
+        if len(documents) == 1 and len(documents[0]) > cutting.PART_CHARACTERS:
+            return self._encode_long(documents[0])
+        return self._encode(documents)
+
+    def _encode(self, documents: list[str]) -> Ragged:
+        encodings = self._backend.encode_batch_fast(documents, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
         offsets = ragged.offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
         values = np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(offsets[-1]))
         return Ragged(values, offsets)
+
+    def _encode_long(self, document: str) -> Ragged:
+        # Made when it is needed: it reads the whole vocabulary, and few datasets have such documents.
+        self._cutter = self._cutter or cutting.Cutter(self._backend)
+        values = np.concatenate([self._encode([part]).values for part in self._cutter.parts(document)])
+        return Ragged(values, np.array([0, len(values)], np.int64))
