@@ -14,7 +14,7 @@ from services.embedded.program import Program
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 _FORCE_SECONDS = 5.0
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.03
 _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
@@ -58,7 +58,7 @@ class Keeper:
                 start_new_session=True,  # Ctrl-C on the terminal is for the supervisor alone: it stops in good order
             )
         self._started_at = time.monotonic()
-        while not self.program.is_ready():
+        while not await asyncio.to_thread(self.program.is_ready):
             code = self._process.returncode
             if code is not None:
                 raise StartFailed(self._explain(f"ended at its start ({_outcome(code)})"))

@@ -1,6 +1,7 @@
 """What the supervisor runs: servers, services, and commands that end by themselves."""
 
 import contextlib
+import http.client
 import json
 import pathlib
 import signal
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from services.embedded import guard
+
+_PROBE_SECONDS = 5.0
 
 
 class Program(Protocol):
@@ -38,7 +41,7 @@ class Program(Protocol):
 
 
 class Service:
-    """A service of ours: `python -m …`, ready once it has announced itself."""
+    """A service of ours: `python -m …`."""
 
     stop_signal = signal.SIGTERM
     force_signal = signal.SIGKILL
@@ -61,8 +64,18 @@ class Service:
         return guard.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
 
     def is_ready(self) -> bool:
-        """Tells whether the service has announced itself."""
-        return self._announcement.exists()
+        """Tells whether the service has announced itself, and its own probe says that it can work."""
+        port = self.facts().get("metrics")
+        if port is None:
+            return False
+        probe = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_SECONDS)
+        try:
+            probe.request("GET", "/readyz")
+            return probe.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            probe.close()
 
     def facts(self) -> dict[str, Any]:
         """What the service announced: its address, its port for metrics."""

@@ -1,7 +1,8 @@
 """The embedded stack: Postgres, NATS, the catalog and its workers, each a process of its own on free ports.
 
-Order of starting: Postgres and NATS, migrations, catalog, workers. Order of stopping: the reverse, so that each still
-reaches what it needs to end in good order. This process does none of their work, and does not import gRPC.
+Two lines start side by side: Postgres, migrations, catalog; and NATS, workers, which need the catalog only for a task.
+Stopping goes from the workers through the catalog and NATS to Postgres, so that each still reaches what it needs to
+end in good order. This process does none of their work, and does not import gRPC.
 """
 
 import asyncio
@@ -79,20 +80,17 @@ class Supervisor:
             each.force()
 
     async def _up(self) -> None:
-        database, queue = await self._start_servers()
-        environment = self._environment(database, queue)
-        await self._migrate(environment)
-        catalog = self._service("catalog", ("services.catalog", "serve"), environment)
-        await self._start(catalog)
-        address = catalog.describe()
-        catalog.environment["POLYTOK_GRPC_PORT"] = address.rpartition(":")[2]  # stays put when it is restarted
-        environment["POLYTOK_CATALOG_ADDRESS"] = address
-        modules: dict[str, Sequence[str]] = {"ingest": ("services.catalog", "ingest")}
-        modules |= {f"tokenizer-{number}": ("services.tokenizer",) for number in range(1, self._workers + 1)}
-        workers = [self._service(name, module, environment) for name, module in modules.items()]
+        passwords = self._home.passwords()
+        database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
+        queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
+        address = f"{_HOST}:{ports.free_port()}"
         async with asyncio.TaskGroup() as group:
-            for worker in workers:
+            migrated = group.create_task(self._start_database(database))
+            await self._start_on_free_port(queue)
+            for worker in self._make_workers(queue, address):
                 group.create_task(self._start(worker))
+            await migrated
+            await self._start(self._make_catalog(database, queue, address))
         self._facts = {
             "catalog_address": address,
             "nats_url": queue.url,
@@ -106,16 +104,11 @@ class Supervisor:
                 group.create_task(each.keep())
             group.create_task(self._rotate_logs())
 
-    async def _start_servers(self) -> tuple[postgres.Postgres, nats.Nats]:
-        passwords = self._home.passwords()
-        database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
-        queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
+    async def _start_database(self, database: postgres.Postgres) -> None:
         if not database.data.exists():
             self._report(f"creating a database in {self._home.postgres}")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._start_on_free_port(database))
-            group.create_task(self._start_on_free_port(queue))
-        return database, queue
+        await self._start_on_free_port(database)
+        await self._migrate({"POLYTOK_LOG_FORMAT": "console", **os.environ, **self._stores(database)})
 
     async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
         """Starts a server; on another port if it does not come up, since somebody may have taken the first."""
@@ -142,21 +135,30 @@ class Supervisor:
             raise
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
 
-    def _service(self, name: str, module: Sequence[str], environment: Mapping[str, str]) -> Service:
-        return Service(name, module, environment, announcements=self._home.run)
+    def _make_catalog(self, database: postgres.Postgres, queue: nats.Nats, address: str) -> Service:
+        listening = {"POLYTOK_GRPC_HOST": _HOST, "POLYTOK_GRPC_PORT": address.rpartition(":")[2]}
+        environment = {**self._environment(queue), **self._stores(database), **listening}
+        return Service("catalog", ("services.catalog", "serve"), environment, announcements=self._home.run)
 
-    def _environment(self, database: postgres.Postgres, queue: nats.Nats) -> dict[str, str]:
+    def _make_workers(self, queue: nats.Nats, address: str) -> list[Service]:
+        environment = {**self._environment(queue), "POLYTOK_CATALOG_ADDRESS": address}
+        modules: dict[str, Sequence[str]] = {"ingest": ("services.catalog", "ingest")}
+        modules |= {f"tokenizer-{number}": ("services.tokenizer",) for number in range(1, self._workers + 1)}
+        return [Service(name, module, environment, announcements=self._home.run) for name, module in modules.items()]
+
+    def _stores(self, database: postgres.Postgres) -> dict[str, str]:
+        return {"POLYTOK_DATABASE_URL": database.url, "POLYTOK_STORAGE_ROOT": str(self._home.data)}
+
+    def _environment(self, queue: nats.Nats) -> dict[str, str]:
         environment = {
+            "POLYTOK_LOG_FORMAT": "console",  # people read the logs of one machine
             **os.environ,
-            "POLYTOK_DATABASE_URL": database.url,
             "POLYTOK_NATS_URL": queue.url,
             "POLYTOK_NATS_NAMESPACE": "polytok",
-            "POLYTOK_GRPC_HOST": _HOST,
-            "POLYTOK_GRPC_PORT": "0",
+            "POLYTOK_METRICS_HOST": _HOST,
             "POLYTOK_METRICS_PORT": "0",
             "POLYTOK_STORAGE_ROOT": str(self._home.data),
         }
-        environment.setdefault("POLYTOK_LOG_FORMAT", "console")  # people read the logs of one machine
         environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
         return environment
 

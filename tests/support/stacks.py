@@ -33,6 +33,13 @@ class Stack:
         found: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
         return found
 
+    def is_ready(self) -> bool:
+        """Whether this stack, not one that was killed on the same home, has told how to reach it."""
+        try:
+            return bool(self.facts["pid"] == self.process.pid)
+        except FileNotFoundError:
+            return False
+
     @property
     def catalog_address(self) -> str:
         """host:port of the catalog."""
@@ -68,14 +75,14 @@ def started(
     output = home.parent / "output.log"
     arguments = ["-m", "services.embedded", "up", "--home", str(home), "--workers", str(workers)]
     command = guard.command([sys.executable, *arguments], on_parent_death=signal.SIGTERM)
-    with output.open("ab") as log:
+    with output.open("wb") as log:
         process = subprocess.Popen(
             [*prefix, *command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     stack = Stack(home, process, output)
     try:
         if await_ready:
-            await_condition(lambda: (home / "stack.json").exists() or process.poll() is not None, "the stack is ready")
+            await_condition(lambda: stack.is_ready() or process.poll() is not None, "the stack is ready")
             if process.poll() is not None:
                 raise AssertionError(f"the stack ended with {process.returncode}: {output.read_text()}")
         yield stack
