@@ -319,7 +319,7 @@ def explore(database_url: str, examples: int) -> None:
 
 
 def test_any_interleaving_keeps_what_is_always_true(database_url: str) -> None:
-    explore(database_url, examples=15)
+    explore(database_url, examples=10)
 
 
 @pytest.mark.long
