@@ -48,6 +48,7 @@ class Running:
     database: Database
     storage: Storage
     channel: grpc.aio.Channel
+    address: str
 
     def __post_init__(self) -> None:
         self.datasets = cast("Any", datasets_pb2_grpc.DatasetServiceStub(self.channel))
@@ -115,7 +116,7 @@ async def running(
     tasks = asyncio.create_task(process.supervise(stop=stop, tasks=catalog.tasks(stop)))
     channel = transport.open_async_channel(f"127.0.0.1:{port}")
     try:
-        yield Running(catalog, database, storage, channel)
+        yield Running(catalog, database, storage, channel, f"127.0.0.1:{port}")
     finally:
         await channel.close()
         stop.set()
