@@ -31,8 +31,7 @@ class Creation:
         model = await models.get(conn, name.model, Lock.REFERENCE)
         states.DATASET.require_ready(dataset.resource, dataset.name, dataset.status, dataset.error_message)
         states.MODEL.require_ready(model.resource, model.name, model.status, model.error_message)
-        if dataset.num_samples == 0:
-            raise parameters.no_rows(dataset)
+        parameters.require_shards(dataset)
         complete = parameters.complete(asked, dataset, model)
         uid = names.tokenization_uid(dataset.id, model.id, name.variant)
         made = await tokenizations.insert(conn, **_values(uid, name.variant, complete, dataset, model))
@@ -42,6 +41,7 @@ class Creation:
 
     async def begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Starts the job that makes a tokenization, the first one or another."""
+        parameters.require_shards(await datasets.get(conn, str(record.dataset_id), Lock.REFERENCE))
         await self._folders.claim(conn, record.tokenized_path)
         await tokenizations.replace_files(conn, record.id, [])
         shards = await datasets.shards(conn, record.dataset_id)

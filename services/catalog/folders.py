@@ -42,12 +42,13 @@ class Folders:
 
 async def _is_used(conn: AsyncConnection, key: str) -> bool:
     # A record that ended in ERROR or CANCELLED has no use for its files; one that is READY or being made has.
-    ended = ("ERROR", "CANCELLED")
-    statement = sa.union_all(
-        sa.select(sa.literal(1)).where(_tokenizations.c.tokenized_path == key, _tokenizations.c.status.not_in(ended)),
+    used = [
         sa.select(sa.literal(1)).where(
-            sa.or_(_datasets.c.raw_path == key, _datasets.c.raw_path.startswith(f"{key}/", autoescape=True)),
-            _datasets.c.status.not_in(ended),
-        ),
-    ).limit(1)
-    return (await conn.execute(statement)).first() is not None
+            sa.or_(path == key, path.startswith(f"{key}/", autoescape=True)), status.not_in(("ERROR", "CANCELLED"))
+        )
+        for path, status in (
+            (_tokenizations.c.tokenized_path, _tokenizations.c.status),
+            (_datasets.c.raw_path, _datasets.c.status),
+        )
+    ]
+    return (await conn.execute(sa.union_all(*used).limit(1))).first() is not None

@@ -281,6 +281,20 @@ async def test_delete_removes_record_files_and_jobs(catalog, worker):
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
 
 
+async def test_delete_spares_a_folder_that_another_record_uses(catalog, worker):
+    """An earlier version let datasets share a folder."""
+    for name in ("a", "b"):
+        await catalog.create_dataset(name)
+        await worker.ingest(name)
+    async with catalog.database.transaction() as conn:
+        await conn.execute(tables.datasets.update().values(raw_path="corpora/docs"))
+    catalog.storage.write_bytes("corpora/docs/part.arrow", b"rows")
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/a"))
+    assert catalog.storage.exists("corpora/docs/part.arrow")
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/b"))
+    assert catalog.storage.list("corpora") == []
+
+
 async def test_delete_while_it_is_read_in_fences_the_worker(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)

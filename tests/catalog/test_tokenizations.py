@@ -227,6 +227,22 @@ async def test_an_empty_dataset_is_refused(catalog, worker):
     assert caught[0].message.startswith("datasets/docs has no rows, so there is nothing to tokenize;")
 
 
+async def test_a_dataset_of_an_earlier_version_is_refused(ready, worker):
+    """Migration takes such datasets over; they have rows and no list of shards."""
+    cancelled = await ready.tokenize("docs", "gpt2", variant="v", max_length=5)
+    await _cancel(ready, cancelled.name)
+    async with ready.database.transaction() as conn:
+        await conn.execute(tables.dataset_shards.delete())
+        await conn.execute(tables.datasets.update().values(num_shards=0, fingerprint=""))
+    for call in (ready.tokenize("docs", "gpt2"), _retry(ready, cancelled.name)):
+        async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+            await call
+        assert caught[0].message == (
+            "datasets/docs was read in by an earlier version, which kept no list of its files; "
+            "add its source again under another name to tokenize it."
+        )
+
+
 async def test_columns_are_checked(ready):
     async with refused(errors.InvalidArgument, "COLUMN_NOT_FOUND") as caught:
         await ready.tokenize("docs", "gpt2", text_column="body")

@@ -146,14 +146,22 @@ def _short(enum_name: str) -> str:
     return enum_name.split("_", 1)[1]
 
 
-def no_rows(dataset: records.Dataset) -> errors.FailedPrecondition:
-    """Tells that there is nothing to tokenize."""
-    return errors.FailedPrecondition(
-        f"{dataset.resource} has no rows, so there is nothing to tokenize; "
-        "delete it and add it again from a source that has some.",
-        reason="SOURCE_EMPTY",
-        metadata={"resource": dataset.resource},
-    )
+def require_shards(dataset: records.Dataset) -> None:
+    """Refuses a dataset that a worker cannot read."""
+    if dataset.num_samples == 0:
+        raise errors.FailedPrecondition(
+            f"{dataset.resource} has no rows, so there is nothing to tokenize; "
+            "delete it and add it again from a source that has some.",
+            reason="SOURCE_EMPTY",
+            metadata={"resource": dataset.resource},
+        )
+    if dataset.num_shards == 0:
+        raise errors.FailedPrecondition(
+            f"{dataset.resource} was read in by an earlier version, which kept no list of its files; "
+            "add its source again under another name to tokenize it.",
+            reason="NOT_READY",
+            metadata={"resource": dataset.resource},
+        )
 
 
 def exists(resource: str, differing: Sequence[str]) -> errors.AlreadyExists:

@@ -131,7 +131,9 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         await parts.drop_jobs(unit.conn, self._store, record.resource)
         await datasets.delete(unit.conn, record.id)
         await changes.tell(unit.conn, record.id)
-        unit.after_commit.append(functools.partial(self._folders.reclaim, names.dataset_key(record.id)))
+        # A dataset that came from an earlier version may lie elsewhere.
+        for key in (record.raw_path, names.dataset_key(record.id)):
+            unit.after_commit.append(functools.partial(self._folders.reclaim, key))
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> records.Dataset:
         identifier = names.parse_dataset(name)
