@@ -88,9 +88,14 @@ def service_config() -> str:
     return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY_POLICY}]})
 
 
-def channel_options(user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
+_LOOPBACK = ("127.", "localhost:", "[::1]:")
+
+
+def channel_options(address: str = "", user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
     """The options of every channel."""
     return (
+        # gRPC, unlike others, would ask the proxy in http_proxy even for this very machine.
+        ("grpc.enable_http_proxy", 0 if address.startswith(_LOOPBACK) else 1),
         ("grpc.primary_user_agent", user_agent),
         ("grpc.service_config", service_config()),
         ("grpc.enable_retries", 1),
@@ -132,9 +137,9 @@ def open_channel(address: str, tls_ca: str = "", tls_certificate: str = "", tls_
     """Opens a channel for synchronous stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
     channel = (
-        grpc.insecure_channel(address, options=channel_options())
+        grpc.insecure_channel(address, options=channel_options(address))
         if secure is None
-        else grpc.secure_channel(address, secure, options=channel_options())
+        else grpc.secure_channel(address, secure, options=channel_options(address))
     )
     return grpc.intercept_channel(channel, Deadlines())
 
@@ -149,7 +154,7 @@ def open_async_channel(
 ) -> grpc.aio.Channel:
     """Opens a channel for asyncio stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
-    options = channel_options(user_agent)
+    options = channel_options(address, user_agent)
     chain = [AsyncDeadlines(), *interceptors]
     if secure is None:
         return grpc.aio.insecure_channel(address, options=options, interceptors=chain)

@@ -25,6 +25,14 @@ _ROTATE_SECONDS = 60.0
 _HOST = "127.0.0.1"
 
 
+def _inherited() -> dict[str, str]:
+    """What the services take from our environment: all but what is meant for other servers than ours."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
+    environment.setdefault("POLYTOK_LOG_FORMAT", "console")  # people read the logs of one machine
+    return environment
+
+
 def default_workers() -> int:
     """One tokenizer worker for each core, at most four."""
     return max(1, min(4, len(os.sched_getaffinity(0))))
@@ -108,7 +116,7 @@ class Supervisor:
         if not database.data.exists():
             self._report(f"creating a database in {self._home.postgres}")
         await self._start_on_free_port(database)
-        await self._migrate({"POLYTOK_LOG_FORMAT": "console", **os.environ, **self._stores(database)})
+        await self._migrate({**_inherited(), **self._stores(database)})
 
     async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
         """Starts a server; on another port if it does not come up, since somebody may have taken the first."""
@@ -150,17 +158,14 @@ class Supervisor:
         return {"POLYTOK_DATABASE_URL": database.url, "POLYTOK_STORAGE_ROOT": str(self._home.data)}
 
     def _environment(self, queue: nats.Nats) -> dict[str, str]:
-        environment = {
-            "POLYTOK_LOG_FORMAT": "console",  # people read the logs of one machine
-            **os.environ,
+        return {
+            **_inherited(),
             "POLYTOK_NATS_URL": queue.url,
             "POLYTOK_NATS_NAMESPACE": "polytok",
             "POLYTOK_METRICS_HOST": _HOST,
             "POLYTOK_METRICS_PORT": "0",
             "POLYTOK_STORAGE_ROOT": str(self._home.data),
         }
-        environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
-        return environment
 
     async def _migrate(self, environment: Mapping[str, str]) -> None:
         """Brings the schema up to date."""

@@ -119,7 +119,9 @@ def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
     with stacks.new_home() as home:
         home.mkdir(mode=0o755)
         os.chown(home, user, user)
-        environment = {**os.environ, "HOME": str(home)}
+        # What points at other servers and proxies must not lead this stack astray.
+        elsewhere = {"PGSSLMODE": "require", "PGHOST": "192.0.2.1", "http_proxy": "http://192.0.2.1:9"}
+        environment = {**os.environ, **elsewhere, "HOME": str(home)}
         with stacks.started(home, prefix=processes.as_user(user), environment=environment) as stack:
             assert {user_of(pid) for pid in stack.facts["pids"].values()} == {user}
             assert serves(stack.catalog_address)

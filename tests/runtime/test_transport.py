@@ -51,6 +51,19 @@ def test_clients_ask_for_life_less_often_than_servers_refuse() -> None:
     assert options["grpc.keepalive_time_ms"] > dict(server._OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"]
 
 
+async def test_a_proxy_is_not_asked_for_this_machine(
+    served: server.Server, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
+        return leases_pb2.ExtendLeaseResponse()
+
+    leases.answer = answer
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{ports.free_port()}")
+    async with transport.open_async_channel(f"127.0.0.1:{served.port}") as opened:
+        await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
+    assert leases.calls == 1
+
+
 async def test_nobody_there() -> None:
     async with transport.open_async_channel(f"127.0.0.1:{ports.free_port()}") as opened:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
