@@ -161,7 +161,10 @@ def test_not_utf8(
     block_bytes: int,
 ) -> None:
     if block_bytes == 7 and len(content) > 1000:
-        pytest.skip("too many blocks")
+        # Byte by byte, nearly: the beginning and the end say as much as the whole.
+        cut = len(ROWS) - len(ROWS.splitlines(keepends=True)[-1])
+        content = content[cut:]
+        message = message.replace("line 3001", "line 2").replace(f"{len(ROWS) + 10} of", f"{len(ROWS) - cut + 10} of")
     monkeypatch.setattr(limits, "BLOCK_BYTES", block_bytes)
     check_nothing_left(ingest, source, name, content, message)
 
@@ -322,15 +325,14 @@ def test_a_row_too_long_to_hold(
     head, tail = {"a.txt": (b"", b""), "a.jsonl": (b'{"a": "', b'"}'), "a.csv": (b'a\n"', b'"')}[name]
     first = {"a.txt": b"x\n", "a.jsonl": b'{"a": "x"}\n', "a.csv": b""}[name]
     content = first + head + b"x" * (7 << 20) + tail + b"\n" * ends
-    place = "a.csv has a row" if name == "a.csv" else f"{name}, line 2 is"
-    mend = "every quotation is closed" if name == "a.csv" else "the file has line ends"
-    check_nothing_left(
-        ingest,
-        source,
-        name,
-        content,
-        f"{place} longer than 3 MiB, the most that a row may hold. Split it, or check that {mend}.",
+    message = (
+        "a.csv has a row longer than 3 MiB, the most that a row of CSV may hold."
+        " Write the file as Parquet or jsonl, or check that every quotation is closed."
+        if name == "a.csv"
+        else f"{name}, line 2 is longer than 3 MiB, the most that a row may hold."
+        " Split it, or check that the file has line ends."
     )
+    check_nothing_left(ingest, source, name, content, message)
 
 
 def test_an_arrow_file_with_too_large_a_batch(

@@ -2,8 +2,8 @@
 
 ROW_BYTES = 32 << 20
 """The longest line that is read."""
-CSV_ROW_BYTES = 16 << 20
-"""The longest row of CSV, of whose blocks Arrow holds several."""
+CSV_ROW_BYTES = 8 << 20
+"""The longest row of CSV. Arrow reads CSV in blocks that hold a row each, and up to 32 of them ahead."""
 BLOCK_BYTES = 4 << 20
 """Lines are parsed in blocks of about this size."""
 BATCH_ROWS = 10_000

@@ -131,8 +131,8 @@ class Delimited:
             )
         if "straddl" in message:
             return failures.invalid(
-                f"{self._name} has a row longer than {limits.CSV_ROW_BYTES >> 20} MiB, the most that a row may hold."
-                " Split it, or check that every quotation is closed."
+                f"{self._name} has a row longer than {limits.CSV_ROW_BYTES >> 20} MiB, the most that a row of"
+                " CSV may hold. Write the file as Parquet or jsonl, or check that every quotation is closed."
             )
         return failures.invalid(
             f"{self._name} is not CSV that can be read ({message[:200]}). Mend it, or name another format."
