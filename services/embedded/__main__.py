@@ -37,6 +37,8 @@ def main() -> None:
     _report(f"starting the stack in {root}")
     try:
         supervisor.run(root, workers=arguments.workers or supervisor.default_workers(), report=_report)
+    except KeyboardInterrupt:  # before the supervisor listens to signals
+        sys.exit(130)
     except lock.AlreadyRunning as error:
         sys.stderr.write(f"{error.message}\n")
         sys.exit(ALREADY_RUNNING)

@@ -39,25 +39,21 @@ def default_workers() -> int:
 
 
 class Supervisor:
-    """One stack on one home."""
+    """One stack on one home, whose lock `held` is handed on to every process."""
 
-    def __init__(self, home: Home, *, workers: int, report: Callable[[str], None]) -> None:
+    def __init__(self, home: Home, *, held: int, workers: int, report: Callable[[str], None]) -> None:
         self._home = home
         self._workers = workers
         self._report = report
         self._stop = asyncio.Event()
         self._forced = False
         self._keepers: list[keeper.Keeper] = []
-        self._lock = -1
+        self._held = held
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {}
 
     async def run(self) -> None:
         """Runs the stack until a signal asks it to stop."""
-        self._home.create()
-        self._lock = lock.acquire(
-            self._home.lock, waiting=lambda: self._report("waiting for the processes of a killed stack to end")
-        )
         self._home.withdraw()
         self._handle_signals()
         asked = asyncio.create_task(self._stop.wait())
@@ -131,7 +127,7 @@ class Supervisor:
         kept = keeper.Keeper(
             program,
             Log(self._home.logs / f"{program.name}.log"),
-            inherited=self._lock,
+            inherited=self._held,
             report=self._report,
             changed=self._publish,
         )
@@ -179,7 +175,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                pass_fds=(self._lock,),
+                pass_fds=(self._held,),
                 start_new_session=True,
             )
         try:
@@ -230,8 +226,11 @@ class Supervisor:
 
 def run(root: pathlib.Path, *, workers: int, report: Callable[[str], None]) -> None:
     """Runs a stack on that home until it is asked to stop."""
+    home = Home(root)
+    home.create()
+    held = lock.acquire(home.lock, waiting=lambda: report("waiting for the processes of a killed stack to end"))
 
     async def main() -> None:
-        await Supervisor(Home(root), workers=workers, report=report).run()
+        await Supervisor(home, held=held, workers=workers, report=report).run()
 
     asyncio.run(main())
