@@ -26,6 +26,8 @@ from tests.support import databases
 
 MAX_ATTEMPTS = 3
 WORKERS = st.sampled_from(["ann", "ben"])
+# How many epochs ago the caller had its lease: mostly it still has it.
+BACK = st.sampled_from([0, 0, 0, 0, 1, 2, -1])
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -101,6 +103,8 @@ class Jobs(stateful.RuleBasedStateMachine):
             self.run(coroutine)
         assert caught.value.reason == "LEASE_LOST"
 
+    # Few jobs at a time, or no task would be met twice.
+    @stateful.precondition(lambda self: sum(job.state == "ACTIVE" for job in self.jobs) < 2)
     @stateful.rule(target=tasks, count=st.integers(1, 3))
     def create(self, count: int) -> Any:
         """A job of two stages."""
@@ -139,7 +143,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         if task.leased:
             assert self.run(self.shop.acquire(task.id, task.worker, task.request_id)).epoch == task.epoch
 
-    @stateful.rule(task=tasks, back=st.integers(-1, 2), done=st.integers(0, 100), resume=st.booleans())
+    @stateful.rule(task=tasks, back=BACK, done=st.integers(0, 100), resume=st.booleans())
     def extend(self, task: Task, back: int, done: int, resume: bool) -> None:
         """A worker reports, under the epoch that is or one that was."""
         epoch, point = task.epoch - back, f"{done}".encode() if resume else b""
@@ -150,7 +154,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.run(call)
         task.done, task.total, task.resume_point = max(task.done, done), 100, point or task.resume_point
 
-    @stateful.rule(task=tasks, back=st.integers(-1, 2))
+    @stateful.rule(task=tasks, back=BACK)
     def complete(self, task: Task, back: int) -> None:
         """A worker is done, under the epoch that is or one that was, and says so twice."""
         epoch = task.epoch - back
@@ -180,7 +184,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.acquire(task, "ann")
         self.complete(task, data.draw(st.integers(0, 1)))
 
-    @stateful.rule(task=tasks, back=st.integers(-1, 2), retryable=st.booleans())
+    @stateful.rule(task=tasks, back=BACK, retryable=st.booleans())
     def fail(self, task: Task, back: int, retryable: bool) -> None:
         """A worker fails, under the epoch that is or one that was, and says so twice."""
         epoch = task.epoch - back
@@ -195,7 +199,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         else:
             self.fenced(call)
 
-    @stateful.rule(task=tasks, back=st.integers(-1, 2))
+    @stateful.rule(task=tasks, back=BACK)
     def release(self, task: Task, back: int) -> None:
         """A worker that is told to stop gives the task back, and says so twice."""
         epoch = task.epoch - back
@@ -214,6 +218,13 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.run(self.shop.outdate(task.id))
         task.expired = task.state == "RUNNING"
 
+    @stateful.rule(task=tasks, write=st.sampled_from(["extend", "complete", "fail", "release"]))
+    def write_too_late(self, task: Task, write: str) -> None:
+        """A worker whose lease ran out, though nobody took the task since."""
+        if task.leased:
+            self.outdate(task)
+            self.fenced(getattr(self.shop, write)(task.id, task.epoch))
+
     @stateful.rule()
     def reconcile(self) -> None:
         """The reconciler takes back what ran out."""
@@ -224,6 +235,7 @@ class Jobs(stateful.RuleBasedStateMachine):
                 if expired:
                     self.expect_failure(task, "LOST", retryable=True)
 
+    @stateful.precondition(lambda self: len(self.jobs) > 1)
     @stateful.rule(task=tasks)
     def cancel(self, task: Task) -> None:
         """A user cancels the job, twice."""
@@ -233,6 +245,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         if live:
             self.expect_end(task.job, "CANCELLED")
 
+    @stateful.precondition(lambda self: len(self.jobs) > 1)
     @stateful.rule(task=tasks)
     def delete(self, task: Task) -> None:
         """A user deletes the job, twice."""
