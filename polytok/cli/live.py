@@ -29,12 +29,8 @@ def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
         display = _Nothing()
     else:
         display = _Lines(out.remarks)
-    try:
-        with display:
-            return asyncio.run(_follow(display, address, watches))
-    except KeyboardInterrupt:
-        out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
-        raise
+    with display:
+        return asyncio.run(_follow(display, address, watches))
 
 
 async def _follow(display: _Display, address: str, watches: Sequence[Watch]) -> list[Any]:

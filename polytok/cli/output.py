@@ -14,7 +14,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
+    from rich.console import JustifyMethod, RenderableType
 
     from polytok import errors
 
@@ -40,6 +40,11 @@ class Output:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         else:
             self._stdout.print(shown, soft_wrap=isinstance(shown, str))
+
+    def has_room_for(self, table: Table) -> bool:
+        """Whether a table fits beside nothing else, uncut."""
+        wide = Console(width=_PIPE_WIDTH)
+        return wide.measure(table).maximum <= self._stdout.width
 
     def remark(self, text: str) -> None:
         """Prints a line for people; on a pipe beside `--json` nobody would read it."""
@@ -68,9 +73,8 @@ class Output:
         )
         for heading in headings:
             is_number = heading.endswith("#")
-            table.add_column(
-                heading.removesuffix("#"), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
-            )
+            justify: JustifyMethod = "right" if is_number else "left"
+            table.add_column(heading.removesuffix("#"), justify=justify, no_wrap=is_number, overflow="fold")
         return table
 
     def facts(self, title: str, pairs: Sequence[tuple[str, str]]) -> Table:

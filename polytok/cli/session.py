@@ -47,7 +47,11 @@ class Session:
         """Shows records side by side until each is done; gives them as they then are."""
         from polytok.cli import live  # noqa: PLC0415
 
-        return live.follow(self.out, self.client.address, watches)
+        try:
+            return live.follow(self.out, self.client.address, watches)
+        except KeyboardInterrupt:
+            self.out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
+            raise
 
     def end(self, records: Sequence[Any]) -> None:
         """Reports each record that did not become READY, and ends the command with 1 if there is one."""

@@ -13,6 +13,18 @@ from polytok.cli.output import Output
 from polytok.client import names, watching
 from polytok.demo.readback import Row
 
+_HEADINGS = (
+    "dataset",
+    "model",
+    "status",
+    "sequences#",
+    "tokens#",
+    "avg length#",
+    "vocabulary#",
+    "files#",
+    "seconds#",
+    "tokens/s#",
+)
 _IDS = 10
 _CHARACTERS = 160
 
@@ -45,32 +57,34 @@ def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
 
 
 def _table(out: Output, tokenizations: Sequence[tokenizations_pb2.Tokenization]) -> RenderableType:
-    table = out.table(
-        "dataset",
-        "model",
-        "status",
-        "sequences#",
-        "tokens#",
-        "avg length#",
-        "vocabulary#",
-        "files#",
-        "seconds#",
-        "tokens/s#",
-    )
-    for each in tokenizations:
-        table.add_row(
-            names.short(each.dataset),
-            names.short(each.model),
-            f"[{tables.colour(each)}]{watching.state(each)}[/]",
-            f"{each.statistics.num_sequences:,}",
-            f"{each.statistics.num_tokens:,}",
-            f"{each.statistics.avg_seq_length:,.1f}",
-            f"{each.vocab_size:,}",
-            f"{each.statistics.num_files:,}",
-            f"{seconds(each):.1f}",
-            f"{_speed(each):,.0f}",
-        )
-    return table
+    """A row for each tokenization; on a narrow terminal a column for each."""
+    rows = [_cells(each) for each in tokenizations]
+    table = out.table(*_HEADINGS)
+    for row in rows:
+        table.add_row(*row)
+    if out.has_room_for(table):
+        return table
+    upright = out.table("", *("#" for _ in rows))
+    upright.show_header = False
+    for heading, *cells in zip(_HEADINGS, *rows, strict=True):
+        upright.add_row(f"[bold]{heading.removesuffix('#')}[/]", *cells)
+    return upright
+
+
+def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:
+    statistics = tokenization.statistics
+    return [
+        names.short(tokenization.dataset),
+        names.short(tokenization.model),
+        f"[{tables.colour(tokenization)}]{watching.state(tokenization)}[/]",
+        f"{statistics.num_sequences:,}",
+        f"{statistics.num_tokens:,}",
+        f"{statistics.avg_seq_length:,.1f}",
+        f"{tokenization.vocab_size:,}",
+        f"{statistics.num_files:,}",
+        f"{seconds(tokenization):.1f}",
+        f"{_speed(tokenization):,.0f}",
+    ]
 
 
 def _rows(rows: Sequence[Row]) -> list[RenderableType]:

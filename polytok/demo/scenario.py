@@ -18,6 +18,14 @@ TRAINING_SHARE = 3
 
 def run(out: Output) -> None:
     """Runs the demo; a second time it finds everything there."""
+    try:
+        _run(out)
+    except KeyboardInterrupt:
+        out.remark("Stopped. `polytok demo` goes on where this ended.")
+        raise
+
+
+def _run(out: Output) -> None:
     out.remark("[bold]Polytok:[/] one dataset, many tokenizations.\n")
     with stack.running() as its_stack:
         folder = stack.folder()
@@ -29,10 +37,12 @@ def run(out: Output) -> None:
             step.finish(f"Postgres, NATS, catalog and workers; {whose}, catalog at {address}")
         with Client(address) as client:
             made = _register(out, client, text, models)
+            rows = client.datasets.get(DATASET).num_samples
+            steps.line(out, "Registered", f"{DATASET}, {rows:,} rows; {', '.join(models)}")
             made += _tokenize(out, client, list(models))
             tokenizations = [client.tokenizations.resolve(DATASET, model) for model in models]
-            rows = readback.rows(client, tokenizations, text)
-        report.show(out, tokenizations, rows, made)
+            read = readback.rows(client, tokenizations, text)
+        report.show(out, tokenizations, read, made)
 
 
 def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:

@@ -2,12 +2,16 @@
 
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 import datasets
 import pytest
 
 from tests.cli.conftest import Run
 from tests.client import material
+
+if TYPE_CHECKING:
+    from tests.support.stacks import Stack
 
 
 def test_a_dataset_from_add_to_delete(polytok_: Run, documents: pathlib.Path) -> None:
@@ -141,6 +145,12 @@ def test_status(polytok_: Run, ready: tuple[str, str]) -> None:
     assert document["pids"]["catalog"] > 0
     assert pathlib.Path(document["home"], "stack.json").exists()
     assert "READY" in polytok_("status").out
+
+
+def test_a_second_stack_on_the_same_home(process: Run, stack: "Stack") -> None:
+    result = process("up", "--home", stack.home)
+    assert result.code == 3
+    assert "already runs" in result.err
 
 
 def test_as_a_process(process: Run, ready: tuple[str, str]) -> None:

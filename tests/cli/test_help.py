@@ -1,22 +1,28 @@
 """What the command line says before it talks to anything."""
 
 import pathlib
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.cli.conftest import Run
 
 
+def _cpu_seconds_of_children() -> float:
+    """Processor time, which a busy machine stretches less than it stretches the clock's."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_is_fast_and_teaches() -> None:
     program = pathlib.Path(sys.executable).with_name("polytok")
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = _cpu_seconds_of_children()
         done = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - began)
+        times.append(_cpu_seconds_of_children() - began)
     for word in ("polytok up", "dataset add", "tokenize", "Exit codes"):
         assert word in done.stdout
     assert min(times) < 0.4

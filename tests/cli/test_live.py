@@ -6,8 +6,14 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import pytest
+
+import polytok
+from polytok import errors
+from polytok.client import watching
 from tests.client import material
 
 if TYPE_CHECKING:
@@ -50,11 +56,20 @@ def test_bars_beside_json(stack: "Stack", documents: pathlib.Path) -> None:
     assert '"state": "READY"' in output
 
 
-def test_interrupted_watch_leaves_the_work_going(stack: "Stack", tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "docs.jsonl"
-    os.mkfifo(path)  # a source that gives no byte keeps the dataset at work
+@pytest.fixture
+def idle_ingest(stack: "Stack") -> Iterator[None]:
+    """The ingest worker takes no task for as long as the test runs."""
+    worker = stack.facts["pids"]["ingest"]
+    os.kill(worker, signal.SIGSTOP)
+    yield
+    os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("idle_ingest")
+def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: pathlib.Path) -> None:
+    name = material.unique("docs")
     process = subprocess.Popen(
-        [PROGRAM, "dataset", "add", material.unique("docs"), path, "--format", "jsonl"],
+        [PROGRAM, "dataset", "add", name, documents],
         env=stack.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -67,3 +82,8 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", tmp_path: pathl
     assert process.returncode == 130
     assert "goes on" in out
     assert "Traceback" not in err
+    with polytok.Client(stack.catalog_address) as client:
+        assert watching.state(client.datasets.get(name)) == "PENDING"
+        assert watching.state(client.datasets.cancel(name)) == "CANCELLED"
+        with pytest.raises(errors.Cancelled):
+            client.datasets.wait(name, timeout=10)

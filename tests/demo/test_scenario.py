@@ -1,0 +1,61 @@
+"""The whole demo, as a user runs it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from polytok.demo import recipes, vocabularies
+from tests.support import stacks
+
+PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """A home of its own, which does not exist yet."""
+    with stacks.new_home() as home:
+        found = {**os.environ, "POLYTOK_HOME": str(home)}
+        found.pop("POLYTOK_CATALOG_ADDRESS", None)
+        yield found
+
+
+def _demo(environment: dict[str, str]) -> Any:
+    done = subprocess.run(
+        [PROGRAM, "demo", "--json"], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_twice(environment: dict[str, str]) -> None:
+    first = _demo(environment)
+    assert len(first["made"]) == 5
+    assert [each["state"] for each in first["tokenizations"]] == ["READY", "READY"]
+    assert {each["vocab_size"] for each in first["tokenizations"]} == {vocabularies.VOCABULARY}
+    assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in recipes.RECIPES}
+    again = _demo(environment)
+    assert again["made"] == []
+    assert again["tokenizations"] == first["tokenizations"]
+    assert not (pathlib.Path(environment["POLYTOK_HOME"]) / "stack.json").exists()
+
+
+def test_interrupted(environment: dict[str, str]) -> None:
+    process = subprocess.Popen([PROGRAM, "demo"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"Corpus" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Stopped" in out
+    assert b"Traceback" not in err
+    assert not (pathlib.Path(environment["POLYTOK_HOME"]) / "stack.json").exists()
