@@ -9,9 +9,6 @@ DEMO_ARGS ?=
 UP_ARGS ?=
 PIP_ARGS ?=
 
-# PyTorch for processors alone is a tenth of the size of PyTorch for GPUs.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-
 # A stamp says which set of extras is installed, and that it is younger than what it was installed from.
 RUN_STAMP := $(VENV)/.installed-all
 DEV_STAMP := $(VENV)/.installed-dev
@@ -71,12 +68,7 @@ $(DEV_STAMP): $(REQUIREMENTS) | $(BIN)/python
 	$(call install,dev)
 	@touch $(RUN_STAMP) $@
 
-# Where there is no NVIDIA GPU, and the index of the small PyTorch answers, that one is taken first.
 define install
-	@if [ ! -e /proc/driver/nvidia ] && ! $(BIN)/python -c 'import torch' 2>/dev/null && $(BIN)/python -c \
-	  'import urllib.request as web; web.urlopen("$(TORCH_INDEX)/torch/", timeout=5)' 2>/dev/null; then \
-	  $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt --extra-index-url $(TORCH_INDEX) torch; \
-	fi
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[$(1)]'
 endef
 
