@@ -1,7 +1,8 @@
 """Two real tokenizers, trained on the spot: byte-level BPE as GPT-2 has it, SentencePiece BPE as Llama 2 has it."""
 
+import collections
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -35,16 +36,21 @@ def sentencepiece(texts: Iterable[str]) -> Tokenizer:
     SentencePiece learns merges word by word, digit by digit and line by line, and then applies them to the whole
     text without cutting it first; so the tokenizer that learns is not the one that is kept.
     """
+    lines = [line for text in texts for line in text.splitlines()]
     learner = Tokenizer(models.BPE())
     learner.normalizer = _spaces_as_marks()
     # A mark belongs to the word after it; a run of further marks is a word of its own.
     words = Regex(r"▁+(?=▁)|▁?\p{L}+|▁?\p{N}|▁?[^▁\p{L}\p{N}]+|▁")
     learner.pre_tokenizer = pre_tokenizers.Split(words, "isolated")
     bytes_and_special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    alphabet = _most_frequent_characters(lines)
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(bytes_and_special), limit_alphabet=_CHARACTERS, show_progress=False
+        vocab_size=VOCABULARY - len(bytes_and_special),
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
     )
-    learner.train_from_iterator(_lines(texts), trainer)
+    learner.train_from_iterator(lines, trainer)
 
     merges = _merges(learner)
     merged = [left + right for left, right in merges]
@@ -72,9 +78,13 @@ def _spaces_as_marks() -> normalizers.Normalizer:
     return normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
 
 
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield from text.splitlines()
+def _most_frequent_characters(lines: Iterable[str]) -> list[str]:
+    """The alphabet. The trainer's own choice differs from run to run where characters are equally frequent."""
+    counts: collections.Counter[str] = collections.Counter("▁")
+    for line in lines:
+        counts.update(line.replace(" ", "▁"))
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    return ranked[:_CHARACTERS]
 
 
 def _by_id(item: tuple[str, int]) -> int:

@@ -1,6 +1,7 @@
 """The demo's tokenizers and models."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,6 +78,11 @@ def test_as_llama2_has_it(texts: list[str]) -> None:
     encoded = tokenizer.encode("return 🙂12\n")
     assert encoded.tokens[:2] == ["<s>", "▁return"]
     assert encoded.tokens[-7:] == ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "1", "2", "<0x0A>"]
+
+
+@pytest.mark.parametrize("train", [vocabularies.byte_level, vocabularies.sentencepiece])
+def test_the_same_texts_give_the_same_tokenizer(texts: list[str], train: Callable[[list[str]], Tokenizer]) -> None:
+    assert train(texts).to_str() == train(texts).to_str()
 
 
 def test_an_interrupted_save_leaves_no_model(
