@@ -38,8 +38,12 @@ class Output:
         """Prints the result of a command, once."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        else:
+        elif self._stdout.is_terminal:
             self._stdout.print(shown, soft_wrap=isinstance(shown, str))
+        else:
+            with self._stdout.capture() as captured:
+                self._stdout.print(shown, soft_wrap=isinstance(shown, str))
+            sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))  # tables pad
 
     def has_room_for(self, table: Table) -> bool:
         """Whether a table fits beside nothing else, uncut."""

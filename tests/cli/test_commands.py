@@ -44,7 +44,7 @@ def test_lines_on_a_pipe(polytok_: Run, documents: pathlib.Path) -> None:
     name = material.unique("docs")
     lines = polytok_("dataset", "add", name, documents).out.splitlines()
     assert f"{name} READY" in lines
-    assert all("╭" not in line for line in lines)
+    assert all("╭" not in line and line == line.rstrip() for line in lines)
 
 
 def test_a_failed_dataset(polytok_: Run, tmp_path: pathlib.Path) -> None:
