@@ -6,6 +6,7 @@ token in front unless it starts with it. Rows are as long as each other but for 
 row starts are one arithmetic series, and only the exceptions are walked one by one.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from polytok import errors
 from services.tokenizer import ragged, sequences
+from services.tokenizer.copying import copy_rows
 from services.tokenizer.ragged import Ids, Offsets, Ragged
+from services.tokenizer.sequences import Rows
 
 _RUN = 4096
 """Row starts that are looked at in one step."""
@@ -47,15 +50,15 @@ class Packed:
         self._stream: Ids = np.empty(0, np.int32)
         self._droppable: NDArray[np.bool_] = np.empty(0, np.bool_)
 
-    def add(self, documents: Ragged) -> Ragged:
-        """Returns the rows that are complete with these documents."""
+    def add(self, documents: Ragged) -> Iterator[Rows]:
+        """Yields the rows that are complete with these documents."""
         tokens, droppable = _stream(sequences.frame(documents, self._around), self._boundaries)
         tokens = np.concatenate([self._stream, tokens])
         droppable = np.concatenate([self._droppable, droppable])
         starts, rest = self._row_starts(tokens, droppable)
         # A copy: a view would keep the whole stream alive.
         self._stream, self._droppable = tokens[rest:].copy(), droppable[rest:].copy()
-        return self._rows(tokens, starts)
+        yield Rows(self._rows(tokens, starts))
 
     def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
         """Returns where rows start in the stream, and where the first incomplete one does."""
@@ -92,12 +95,12 @@ class Packed:
             return ragged.EMPTY
         begin = self._boundaries.begin_of_batch
         headed = np.zeros(len(starts), np.int64) if begin is None else (tokens[starts] != begin).astype(np.int64)
-        places = (starts - headed)[:, None] + np.arange(self._length)
-        # The place before the stream's first token wraps around; it is a begin-of-batch token's.
-        rows = tokens[places]
+        offsets = ragged.offsets_of(np.full(len(starts), self._length))
+        rows = np.empty(int(offsets[-1]), np.int32)
         if begin is not None:
-            rows[headed.astype(np.bool_), 0] = begin
-        return Ragged(rows.ravel(), ragged.offsets_of(np.full(len(starts), self._length)))
+            rows[offsets[:-1]] = begin
+        copy_rows(tokens, starts, self._length - headed, rows, offsets[:-1] + headed)
+        return Ragged(rows, offsets)
 
 
 def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_]]:
@@ -117,7 +120,7 @@ def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.
         tokens[offsets[:-1][separated]] = boundaries.separator
     if boundaries.begin_of_sequence is not None:
         tokens[(offsets[:-1] + separated)[begun]] = boundaries.begin_of_sequence
-    tokens[ragged.spread(offsets[:-1] + separated + begun, lengths)] = documents.values
+    copy_rows(documents.values, documents.offsets[:-1], lengths, tokens, offsets[:-1] + separated + begun)
     return tokens, droppable
 
 
@@ -143,8 +146,8 @@ class Cut:
         if self._begin is None:
             self._begin = boundaries.begin_of_batch
 
-    def add(self, documents: Ragged) -> Ragged:
-        """Returns a row for each document that fills one."""
+    def add(self, documents: Ragged) -> Iterator[Rows]:
+        """Yields a row for each document that fills one."""
         documents = _without_empty(sequences.frame(documents, self._around))
         begun = _missing(documents.values[documents.offsets[:-1]], self._begin)
         lengths = documents.lengths
@@ -157,5 +160,5 @@ class Cut:
         if self._begin is not None:
             rows[offsets[:-1][begun[fills]]] = self._begin
         kept = self._length - headed
-        rows[ragged.spread(offsets[:-1] + headed, kept)] = documents.values[ragged.spread(starts, kept)]
-        return Ragged(rows, offsets)
+        copy_rows(documents.values, starts, kept, rows, offsets[:-1] + headed)
+        yield Rows(Ragged(rows, offsets))

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from services.tokenizer.copying import copy_rows
+
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
 
@@ -44,6 +46,17 @@ def spread(starts: Offsets, lengths: Offsets) -> Offsets:
     """Returns the positions start, start + 1, … of every row, one row after the other."""
     offsets = offsets_of(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+def interleave(first: Ragged, second: Ragged, is_second: NDArray[np.bool_]) -> Ragged:
+    """Returns the rows of both in one order: a row of the second where `is_second`, else one of the first."""
+    lengths = np.empty(len(is_second), np.int64)
+    lengths[~is_second], lengths[is_second] = first.lengths, second.lengths
+    offsets = offsets_of(lengths)
+    values = np.empty(int(offsets[-1]), np.int32)
+    for part, places in ((first, offsets[:-1][~is_second]), (second, offsets[:-1][is_second])):
+        copy_rows(part.values, part.offsets[:-1], part.lengths, values, places)
+    return Ragged(values, offsets)
 
 
 def concatenate(parts: list[Ragged]) -> Ragged:
