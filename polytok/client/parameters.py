@@ -32,6 +32,10 @@ class Parameters(TypedDict, total=False):
     """What a document longer than max_length keeps: its start (`right`), its end (`left`), all of it (`none`)."""
     add_special_tokens: bool
     """Whether the tokenizer adds its special tokens; by default true, and false when packing."""
+    overflow: bool
+    """Keeps all of a document longer than max_length, as several sequences."""
+    stride: int
+    """Tokens that each of those shares with the one before; 0 by default."""
     packing: Packing | bool
     """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
 

@@ -4,12 +4,14 @@ Equal to what the Hugging Face fast tokenizer gives with `truncation=True`: it c
 and the special tokens fit, then puts the special tokens around them.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from polytok import errors
 from services.tokenizer import ragged
+from services.tokenizer.copying import copy_rows
 from services.tokenizer.ragged import Ids, Ragged
 
 
@@ -29,14 +31,21 @@ NO_FRAME = Frame(np.empty(0, np.int32), np.empty(0, np.int32))
 """No special tokens."""
 
 
+class Rows(NamedTuple):
+    """Sequences, as they are written."""
+
+    ids: Ragged
+    """The token ids of each."""
+
+
 class Sequencer(Protocol):
     """Makes sequences of documents; may keep back what does not fill a sequence yet."""
 
     num_truncated: int
     """Documents that were cut at max_length."""
 
-    def add(self, documents: Ragged) -> Ragged:
-        """Takes further documents and returns the sequences that are complete."""
+    def add(self, documents: Ragged) -> Iterator[Rows]:
+        """Takes further documents and yields the sequences that are complete, a bounded number at a time."""
 
 
 def frame(documents: Ragged, around: Frame) -> Ragged:
@@ -46,7 +55,7 @@ def frame(documents: Ragged, around: Frame) -> Ragged:
     lengths = documents.lengths
     offsets = ragged.offsets_of(lengths + around.length)
     values = np.empty(int(offsets[-1]), np.int32)
-    values[ragged.spread(offsets[:-1] + len(around.prefix), lengths)] = documents.values
+    copy_rows(documents.values, documents.offsets[:-1], lengths, values, offsets[:-1] + len(around.prefix))
     for place, token in enumerate(around.prefix):
         values[offsets[:-1] + place] = token
     for place, token in enumerate(reversed(around.suffix), start=1):
@@ -54,24 +63,30 @@ def frame(documents: Ragged, around: Frame) -> Ragged:
     return Ragged(values, offsets)
 
 
+def check_room(around: Frame, max_length: int) -> None:
+    """Refuses a length that the special tokens alone exceed."""
+    if max_length < around.length:
+        message = (
+            f"max_length is {max_length}, and the tokenizer adds {around.length} special tokens to each document: "
+            f"take a max_length over {around.length}, or set add_special_tokens to false."
+        )
+        raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
+
+
 class Whole:
     """One sequence a document; longer documents keep their start, or their end, or stay whole (max_length None)."""
 
     def __init__(self, around: Frame, max_length: int | None, *, keep_end: bool = False) -> None:
-        if max_length is not None and max_length < around.length:
-            message = (
-                f"max_length is {max_length}, and the tokenizer adds {around.length} special tokens to each document: "
-                f"take a max_length over {around.length}, or set add_special_tokens to false."
-            )
-            raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
+        if max_length is not None:
+            check_room(around, max_length)
         self.num_truncated = 0
         self._around = around
         self._room = None if max_length is None else max_length - around.length
         self._keep_end = keep_end
 
-    def add(self, documents: Ragged) -> Ragged:
-        """Returns one sequence for every document."""
-        return frame(self._cut(documents), self._around)
+    def add(self, documents: Ragged) -> Iterator[Rows]:
+        """Yields one sequence for every document."""
+        yield Rows(frame(self._cut(documents), self._around))
 
     def _cut(self, documents: Ragged) -> Ragged:
         lengths = documents.lengths
@@ -80,4 +95,7 @@ class Whole:
         self.num_truncated += int(np.count_nonzero(too_long))
         kept = np.minimum(lengths, self._room)
         starts = documents.offsets[1:] - kept if self._keep_end else documents.offsets[:-1]
-        return Ragged(documents.values[ragged.spread(starts, kept)], ragged.offsets_of(kept))
+        offsets = ragged.offsets_of(kept)
+        values = np.empty(int(offsets[-1]), np.int32)
+        copy_rows(documents.values, starts, kept, values, offsets[:-1])
+        return Ragged(values, offsets)

@@ -5,7 +5,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import loading, packing, reading, sequences, statistics, writing
+from services.tokenizer import loading, output, packing, reading, sequences, windows, writing
 from services.tokenizer.engines import Engine, reference
 
 _Parameters = tokenizations_pb2.TokenizationParameters
@@ -20,18 +20,17 @@ def tokenize(
     engine: Engine = reference.Reference(tokenizer.backend)
     sequencer = make_sequencer(task.parameters, tokenizer)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
-    total = statistics.merge([])
+    num_documents = text_bytes = 0
     # The reader's block is the inner one: bytes that were not the right ones must not become a file.
     with writing.ShardWriter(storage, key) as writer, reading.verified(storage, task.shard) as file:
+        made = output.Output(sequencer, writer, tokenizer.unknown)
         for piece in reading.slices(file, task.shard, task.parameters.text_column):
-            rows = sequencer.add(engine.encode(piece.texts))
-            writer.write(rows)
-            counted = statistics.count(rows, tokenizer.unknown)
-            counted.num_documents, counted.text_bytes = len(piece.texts), piece.text_bytes
-            total = statistics.merge([total, counted])
+            made.add(engine.encode(piece.texts))
+            num_documents, text_bytes = num_documents + len(piece.texts), text_bytes + piece.text_bytes
             context.report(piece.position, task.shard.size_bytes)
+        total = made.finish()
     total.engine = engine.name
-    total.num_truncated = sequencer.num_truncated
+    total.num_documents, total.text_bytes = num_documents, text_bytes
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)
     return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total)
@@ -49,6 +48,8 @@ def make_sequencer(parameters: _Parameters, tokenizer: loading.Tokenizer) -> seq
     if parameters.truncation == _Parameters.TRUNCATION_NONE:
         return sequences.Whole(around, None)
     keep_end = parameters.truncation == _Parameters.TRUNCATION_LEFT
+    if parameters.overflow:
+        return windows.Windows(around, _max_length(parameters), parameters.stride, keep_end=keep_end)
     return sequences.Whole(around, _max_length(parameters), keep_end=keep_end)
 
 

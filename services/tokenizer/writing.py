@@ -11,6 +11,7 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer import ragged
 from services.tokenizer.ragged import Ragged
+from services.tokenizer.sequences import Rows
 
 # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
 FEATURES = {
@@ -47,11 +48,11 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def write(self, rows: Ragged) -> None:
+    def write(self, rows: Rows) -> None:
         """Appends sequences."""
-        self._pending.append(rows)
-        self._pending_tokens += len(rows.values)
-        self._pending_rows += rows.num_rows
+        self._pending.append(rows.ids)
+        self._pending_tokens += len(rows.ids.values)
+        self._pending_rows += rows.ids.num_rows
         if self._pending_tokens >= _BATCH_TOKENS or self._pending_rows >= _BATCH_ROWS:
             self._flush()
 

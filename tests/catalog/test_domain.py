@@ -4,6 +4,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from google.protobuf import json_format
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
@@ -204,6 +205,30 @@ def test_parameters_that_cannot_work_are_refused(asked, for_model, message):
     with pytest.raises(errors.InvalidArgument) as caught:
         completed(asked, for_model=for_model)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "told"),
+    [
+        (Parameters(stride=3), "stride", "means nothing without overflow"),
+        (Parameters(overflow=True, packing=Packing()), "overflow", "does not go with packing"),
+        (Parameters(overflow=True, truncation=Parameters.TRUNCATION_NONE), "overflow", "leaves nothing over"),
+        (Parameters(overflow=True, max_length=8, stride=8), "stride", "8 is not less than max_length, 8"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(asked, field, told):
+    with pytest.raises(errors.InvalidArgument, match=told) as caught:
+        completed(asked)
+    assert [violation.field for violation in caught.value.violations] == [f"parameters.{field}"]
+
+
+@pytest.mark.parametrize("other", [Parameters(overflow=True), Parameters(overflow=True, stride=3)])
+def test_every_option_makes_another_tokenization(other):
+    one, two = parameters.shown(completed()), parameters.shown(completed(other))
+    assert sources.differences(one, two)
+    # A record keeps its parameters as JSON.
+    stored = json_format.ParseDict(json_format.MessageToDict(completed(other)), Parameters())
+    assert sources.differences(parameters.shown(stored), two) == []
 
 
 def test_a_model_without_a_context_length_takes_any():

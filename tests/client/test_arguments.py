@@ -23,6 +23,7 @@ def test_parameters_as_words() -> None:
 
 
 def test_what_is_not_given_is_not_sent() -> None:
+    assert parameters.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(overflow=True, stride=3)
     assert parameters.to_message({}) == pb.TokenizationParameters()
     assert parameters.to_message({"packing": True}).HasField("packing")
     assert not parameters.to_message({"packing": False}).HasField("packing")

@@ -1,6 +1,6 @@
 """Packing is, row for row, SAELens's `concat_and_batch_sequences`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from polytok import errors
 from services.tokenizer import packing, ragged, sequences
 from services.tokenizer.packing import Boundaries
 from services.tokenizer.ragged import Ragged
+from services.tokenizer.sequences import Rows
 
 # The vectors of SAELens's behaviour; begin-of-batch, begin-of-sequence, separator.
 DOCUMENTS = [[5, 6, 7], [8, 9], [1, *range(10, 18)], [], [18]]
@@ -43,7 +44,9 @@ def flat(documents: Sequence[Sequence[int]]) -> Ragged:
     )
 
 
-def rows_of(rows: Ragged) -> list[list[int]]:
+def rows_of(made: Ragged | Iterable[Rows]) -> list[list[int]]:
+    """The rows as lists: those of flat arrays, or all that a sequencer yields."""
+    rows = made if isinstance(made, Ragged) else ragged.concatenate([part.ids for part in made])
     return [rows.values[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
 
 

@@ -211,6 +211,8 @@ class TokenizationParameters(_message.Message):
     TRUNCATION_FIELD_NUMBER: _builtins.int
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     PACKING_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
     text_column: _builtins.str
     """The column that holds the text; empty takes `text`, else the only column of strings."""
     max_length: _builtins.int
@@ -220,6 +222,15 @@ class TokenizationParameters(_message.Message):
     add_special_tokens: _builtins.bool
     """Whether the tokenizer adds its special tokens to each document, as its post-processor says; unset is true,
     and false when packing.
+    """
+    overflow: _builtins.bool
+    """Keeps all of a document longer than max_length: it becomes several sequences, in the order in which the Hugging
+    Face tokenizer gives them with `return_overflowing_tokens`. With truncation LEFT they begin at the document's end.
+    Does not go with packing or with truncation NONE.
+    """
+    stride: _builtins.int
+    """Tokens of its text that such a sequence shares with the one before; less than max_length without the special
+    tokens. Needs overflow.
     """
     @_builtins.property
     def packing(self) -> Global___Packing:
@@ -233,10 +244,12 @@ class TokenizationParameters(_message.Message):
         truncation: Global___TokenizationParameters.Truncation.ValueType = ...,
         add_special_tokens: _builtins.bool | None = ...,
         packing: Global___Packing | None = ...,
+        overflow: _builtins.bool = ...,
+        stride: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "packing", b"packing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "packing", b"packing", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "overflow", b"overflow", "packing", b"packing", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
@@ -343,7 +356,7 @@ class TokenizationStatistics(_message.Message):
     max_seq_length: _builtins.int
     """Tokens of the longest sequence."""
     num_truncated: _builtins.int
-    """Documents cut at max_length."""
+    """Documents cut at max_length; with overflow, into several sequences."""
     num_unknown: _builtins.int
     """Tokens that are the tokenizer's unknown token."""
     num_files: _builtins.int

@@ -23,6 +23,7 @@ def complete(
     parameters.text_column = _text_column(asked.text_column, dataset)
     parameters.max_length = _max_length(asked, model)
     packing = asked.HasField("packing")
+    _check_overflow(parameters)
     if packing:
         _complete_packing(parameters, model)
     elif parameters.truncation == _Parameters.TRUNCATION_UNSPECIFIED:
@@ -83,6 +84,22 @@ def _max_length(asked: tokenizations_pb2.TokenizationParameters, model: records.
     return asked.max_length
 
 
+def _check_overflow(parameters: tokenizations_pb2.TokenizationParameters) -> None:
+    if not parameters.overflow:
+        if parameters.stride:
+            raise _invalid("parameters.stride", "means nothing without overflow; set overflow too, or no stride.")
+        return
+    if parameters.HasField("packing"):
+        raise _invalid("parameters.overflow", "does not go with packing, which keeps all of a document anyway.")
+    if parameters.truncation == _Parameters.TRUNCATION_NONE:
+        raise _invalid("parameters.overflow", "does not go with truncation NONE, which leaves nothing over.")
+    if parameters.stride >= parameters.max_length:
+        raise _invalid(
+            "parameters.stride",
+            f"{parameters.stride} is not less than max_length, {parameters.max_length}; windows would never advance.",
+        )
+
+
 def _complete_packing(parameters: tokenizations_pb2.TokenizationParameters, model: records.Model) -> None:
     # Documents stay whole until they are packed.
     parameters.truncation = _Parameters.TRUNCATION_NONE
@@ -139,6 +156,8 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         flat["packing.disable_concatenation"] = packing.disable_concatenation
     else:
         flat["truncation"] = _short(_Parameters.Truncation.Name(parameters.truncation))
+        flat["overflow"] = parameters.overflow
+        flat["stride"] = parameters.stride
     return flat
 
 
