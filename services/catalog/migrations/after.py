@@ -210,6 +210,7 @@ _JOBS = (
             CHECK (state IN ('READY', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED'))
     )
     """,
+    "CREATE INDEX jobs_resource ON public.jobs (resource)",
     "CREATE INDEX job_tasks_leases ON public.job_tasks (lease_expires_at) WHERE state = 'RUNNING'",
     "CREATE INDEX job_tasks_ready ON public.job_tasks (not_before) WHERE state = 'READY'",
     """

@@ -41,5 +41,6 @@ class Advisories:
         if what in _HARMLESS:
             return
         metrics.advisories.labels(what).inc()
-        _log.warning("advisory on the work queue", what=what, advisory=message.data.decode(errors="replace"))
+        log = _log.info if what.endswith(".CREATED") else _log.warning
+        log("advisory on the work queue", what=what, advisory=message.data.decode(errors="replace"))
         self._reconciler.wake()

@@ -44,6 +44,7 @@ class JobTables:
             _time("started_at"),
             _time("finished_at"),
             sa.CheckConstraint(_states("state", JobState), name="jobs_state_check"),
+            sa.Index("jobs_resource", "resource"),
             schema=schema,
         )
         self.tasks = sa.Table(
