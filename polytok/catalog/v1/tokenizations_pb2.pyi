@@ -343,6 +343,8 @@ class TokenizationStatistics(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     TEXT_BYTES_FIELD_NUMBER: _builtins.int
+    NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
+    REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
     """Tokens, padding excluded."""
     num_sequences: _builtins.int
@@ -367,6 +369,10 @@ class TokenizationStatistics(_message.Message):
     """The engine that made the ids, such as `reference`."""
     text_bytes: _builtins.int
     """Bytes of UTF-8 text read."""
+    num_engine_mismatches: _builtins.int
+    """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
+    reference_version: _builtins.str
+    """The version of the package `tokenizers` whose ids these are."""
     def __init__(
         self,
         *,
@@ -382,10 +388,12 @@ class TokenizationStatistics(_message.Message):
         size_bytes: _builtins.int = ...,
         engine: _builtins.str = ...,
         text_bytes: _builtins.int = ...,
+        num_engine_mismatches: _builtins.int = ...,
+        reference_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_files", b"num_files", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
