@@ -100,6 +100,22 @@ def generated(root: pathlib.Path) -> set[pathlib.Path]:
     return {path.relative_to(root) for path in root.rglob("polytok/**/*_pb2*") if "__pycache__" not in path.parts}
 
 
+def install(fresh: pathlib.Path) -> None:
+    """Puts the stubs under `fresh` in place of ours, one by one: whoever imports them meanwhile finds all of them."""
+    for name in sorted(generated(fresh)):
+        if _same(fresh / name, ROOT / name):
+            continue
+        target = ROOT / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = target.with_name(f".{target.name}.new")
+        shutil.copyfile(fresh / name, staged)
+        staged.replace(target)
+        for package in (target.parent, target.parent.parent):
+            (package / "__init__.py").touch()  # what is in it stays: polytok.errors is the error tree
+    for name in generated(ROOT) - generated(fresh):
+        (ROOT / name).unlink()
+
+
 def check(work: pathlib.Path) -> None:
     """Exits with 1 if the committed stubs are not what the contracts give."""
     fresh = work / "stubs"
@@ -167,13 +183,8 @@ def main() -> None:
         work = pathlib.Path(folder)
         match arguments.command:
             case "generate":
-                for name in generated(ROOT):
-                    (ROOT / name).unlink()
                 generate(work / "stubs", work)
-                shutil.copytree(work / "stubs", ROOT, dirs_exist_ok=True)
-                for package in {(ROOT / name).parent for name in generated(ROOT)}:
-                    for place in (package, package.parent):
-                        (place / "__init__.py").touch()  # what is in it stays: polytok.errors is the error tree
+                install(work / "stubs")
             case "check":
                 check(work)
             case "lint":

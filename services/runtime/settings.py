@@ -195,4 +195,4 @@ class WorkerSettings(Settings):
     name: str = Field(default_factory=_worker_name, min_length=1, max_length=200)
     """Unique among live workers."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Address space that the child may use; 0 sets no limit."""
+    """Private memory (RLIMIT_DATA) that the child may use; 0 sets no limit."""
