@@ -147,12 +147,18 @@ class TokenizeShardTask(_message.Message):
     TOKENIZED_KEY_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    FIRST_ROW_FIELD_NUMBER: _builtins.int
     tokenized_key: _builtins.str
     """Storage key of the folder to write into."""
     ordinal: _builtins.int
     """The shard's place, from 0."""
     count: _builtins.int
     """Shards in all."""
+    dataset: _builtins.str
+    """The dataset, `datasets/{id}`, for what is told to people."""
+    first_row: _builtins.int
+    """The place of the shard's first row in the dataset, from 0; for what is told to people."""
     @_builtins.property
     def shard(self) -> _tasks_pb2.RawShard:
         """The shard."""
@@ -174,10 +180,12 @@ class TokenizeShardTask(_message.Message):
         tokenized_key: _builtins.str = ...,
         ordinal: _builtins.int = ...,
         count: _builtins.int = ...,
+        dataset: _builtins.str = ...,
+        first_row: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "shard", b"shard", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "ordinal", b"ordinal", "parameters", b"parameters", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dataset", b"dataset", "first_row", b"first_row", "ordinal", b"ordinal", "parameters", b"parameters", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

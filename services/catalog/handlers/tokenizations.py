@@ -1,5 +1,6 @@
 """Jobs of kind `tokenization`: a task a raw shard, then one that publishes."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes, messages
-from services.catalog.domain import records, states
+from services.catalog.domain import names, records, states
 from services.catalog.handlers import packing, publication
 from services.catalog.repositories import datasets, tokenizations
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
@@ -24,6 +25,7 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
     """The tasks that a job begins with: one a shard, weighed by its text."""
     tokenizer = _tokenizer(tokenization)
     parameters = messages.parameters(tokenization)
+    first_rows = itertools.accumulate((shard.num_rows for shard in shards), initial=0)
     return [
         NewTask(
             kind="tokenize.shard",
@@ -41,12 +43,14 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                     tokenized_key=tokenization.tokenized_path,
                     ordinal=ordinal,
                     count=len(shards),
+                    dataset=names.dataset(tokenization.dataset_name),
+                    first_row=first_row,
                 )
             ),
             ordinal=ordinal,
             weight=max(1, shard.text_bytes),
         )
-        for ordinal, shard in enumerate(shards)
+        for ordinal, (shard, first_row) in enumerate(zip(shards, first_rows, strict=False))
     ]
 
 
