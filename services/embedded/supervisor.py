@@ -33,6 +33,11 @@ def _inherited() -> dict[str, str]:
     return environment
 
 
+def _listening(address: str) -> dict[str, str]:
+    host, _, port = address.rpartition(":")
+    return {"POLYTOK_GRPC_HOST": host, "POLYTOK_GRPC_PORT": port}
+
+
 def default_workers() -> int:
     """One tokenizer worker for each core, at most four."""
     return max(1, min(4, len(os.sched_getaffinity(0))))
@@ -87,16 +92,17 @@ class Supervisor:
         passwords = self._home.passwords()
         database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
         queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
-        address = f"{_HOST}:{ports.free_port()}"
+        address, tokenizer_address = f"{_HOST}:{ports.free_port()}", f"{_HOST}:{ports.free_port()}"
         async with asyncio.TaskGroup() as group:
             migrated = group.create_task(self._start_database(database))
             await self._start_on_free_port(queue)
-            for worker in self._make_workers(queue, address):
+            for worker in self._make_workers(queue, address, tokenizer_address):
                 group.create_task(self._start(worker))
             await migrated
             await self._start(self._make_catalog(database, queue, address))
         self._facts = {
             "catalog_address": address,
+            "tokenizer_address": tokenizer_address,
             "nats_url": queue.url,
             "database_url": database.url,
             "storage_root": str(self._home.data),
@@ -140,15 +146,19 @@ class Supervisor:
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
 
     def _make_catalog(self, database: postgres.Postgres, queue: nats.Nats, address: str) -> Service:
-        listening = {"POLYTOK_GRPC_HOST": _HOST, "POLYTOK_GRPC_PORT": address.rpartition(":")[2]}
-        environment = {**self._environment(queue), **self._stores(database), **listening}
+        environment = {**self._environment(queue), **self._stores(database), **_listening(address)}
         return Service("catalog", ("services.catalog", "serve"), environment, announcements=self._home.run)
 
-    def _make_workers(self, queue: nats.Nats, address: str) -> list[Service]:
-        environment = {**self._environment(queue), "POLYTOK_CATALOG_ADDRESS": address}
+    def _make_workers(self, queue: nats.Nats, catalog: str, tokenizer: str) -> list[Service]:
+        environment = {**self._environment(queue), "POLYTOK_CATALOG_ADDRESS": catalog}
         modules: dict[str, Sequence[str]] = {"ingest": ("services.catalog", "ingest")}
         modules |= {f"tokenizer-{number}": ("services.tokenizer",) for number in range(1, self._workers + 1)}
-        return [Service(name, module, environment, announcements=self._home.run) for name, module in modules.items()]
+        # People's texts go to the first tokenizer, whose port stays; the others take any.
+        listening = {name: _listening(f"{_HOST}:0") for name in modules} | {"tokenizer-1": _listening(tokenizer)}
+        return [
+            Service(name, module, {**environment, **listening[name]}, announcements=self._home.run)
+            for name, module in modules.items()
+        ]
 
     def _stores(self, database: postgres.Postgres) -> dict[str, str]:
         return {"POLYTOK_DATABASE_URL": database.url, "POLYTOK_STORAGE_ROOT": str(self._home.data)}

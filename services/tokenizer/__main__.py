@@ -1,27 +1,34 @@
-"""The tokenizer's worker: `python -m services.tokenizer`."""
+"""The tokenizer's worker, `python -m services.tokenizer`: does tasks, and serves TokenizerService beside them."""
 
 import sys
 
+from polytok.catalog.v1 import models_pb2_grpc
 from polytok.jobs.v1 import leases_pb2_grpc
+from polytok.tokenizer.v1 import tokenizer_pb2_grpc
 from services.runtime import messaging, process
 from services.runtime.jobs.worker import Worker
 from services.runtime.process import Stopping
 from services.runtime.rpc import channel
+from services.runtime.rpc.server import Server
 from services.runtime.settings import (
     JobSettings,
     MessagingSettings,
     PeerSettings,
+    ServerSettings,
     StorageSettings,
     TelemetrySettings,
     WorkerSettings,
 )
 from services.runtime.telemetry import endpoint, logging, tracing
+from services.tokenizer import service
+from services.tokenizer.answering import Answering
 from services.tokenizer.settings import TokenizerSettings
 
 _POOL = "tokenizer"
 _KINDS = ("model.inspect", "tokenize.shard", "tokenize.publish")
 _OWNER = "catalog"
 _CHILD = (sys.executable, "-m", "services.tokenizer.child")
+_ANSWERS = (sys.executable, "-m", "services.tokenizer.answers")
 
 
 async def main(stopping: Stopping) -> None:
@@ -32,6 +39,7 @@ async def main(stopping: Stopping) -> None:
     settings = WorkerSettings()
     messages = MessagingSettings()
     peers = PeerSettings()
+    listening = ServerSettings()
     # The child's, read here too: what is wrong with them stops the service, not one child after another.
     StorageSettings()
     TokenizerSettings()
@@ -53,11 +61,18 @@ async def main(stopping: Stopping) -> None:
         {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
         _CHILD,
     )
+    answering = Answering(_ANSWERS, service=f"{_POOL}-answers", memory_bytes=settings.memory_bytes)
+    servicer = service.TokenizerServicer(models_pb2_grpc.ModelServiceStub(catalog), answering)
+    server = Server(listening, service=_POOL)
+    server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, service.NAME)
+    port = await server.start()
     metrics = await endpoint.serve(telemetry, worker.ready)
     try:
-        process.announce(metrics=metrics.port)
+        process.announce(address=f"{listening.host}:{port}", metrics=metrics.port)
         await worker.run(stopping)
     finally:
+        await server.drain()
+        await answering.close()
         await metrics.close()
         await catalog.close()
         await client.close()

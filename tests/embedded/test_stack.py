@@ -38,6 +38,7 @@ def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
     assert set(facts["pids"]) == {"postgres", "nats", "catalog", "ingest", "tokenizer-1"}
     assert all(processes.is_alive(pid) for pid in facts["pids"].values())
     assert serves(facts["catalog_address"])
+    assert serves(facts["tokenizer_address"])
     for name in ("catalog", "ingest", "tokenizer-1"):
         with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_ports'][name]}/readyz", timeout=10) as answer:
             assert answer.status == 200, name
@@ -71,11 +72,12 @@ def test_what_dies_is_started_again_where_it_was(stack: stacks.Stack, name: str)
     os.kill(before["pids"][name], signal.SIGKILL)
     await_condition(lambda: stack.facts["pids"][name] not in (0, before["pids"][name]), f"{name} runs again")
     after = stack.facts
-    for fact in ("catalog_address", "nats_url", "database_url"):
+    for fact in ("catalog_address", "tokenizer_address", "nats_url", "database_url"):
         assert after[fact] == before[fact]
     others = set(before["pids"]) - {name}
     assert {other: after["pids"][other] for other in others} == {other: before["pids"][other] for other in others}
     await_condition(lambda: serves(after["catalog_address"]), "the catalog serves")
+    await_condition(lambda: serves(after["tokenizer_address"]), "the tokenizer serves")
 
 
 def test_a_home_survives_every_way_of_ending() -> None:

@@ -1,0 +1,114 @@
+"""Which bytes of a text each of its tokens stands for.
+
+The tokenizer itself tells characters: of an emoji that four tokens make up, each is said to be the whole. Where the
+pieces, one after another, spell the text, the very bytes of each are known.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import tokenizers
+
+Spans = Sequence[tuple[int, int]]
+
+# The bytes of a piece: told whether it is the first of what lies between added tokens, and whether a space is there.
+_Spelling = Callable[[str, bool, bool], bytes | None]
+
+
+class Offsets(NamedTuple):
+    """Where tokens start and end, in bytes."""
+
+    spans: Spans
+    exact: bool
+    """Whether the pieces spelt the text; else the spans are of whole characters."""
+
+
+def find(text: str, encoding: tokenizers.Encoding, pieces: Sequence[str], added: Collection[int]) -> Offsets:
+    """Finds the bytes of each token; `added` are the ids of tokens that are found in the text as they are."""
+    characters = _whole_characters(text, encoding)
+    data = text.encode()
+    for spelling in (_byte_level, _prefixed, _prefixed_if_needed):
+        spans = _spell(data, encoding, pieces, characters, added, spelling)
+        if spans is not None:
+            return Offsets(spans, exact=True)
+    return Offsets(characters, exact=False)
+
+
+def _whole_characters(text: str, encoding: tokenizers.Encoding) -> list[tuple[int, int]]:
+    places = list(itertools.accumulate((len(character.encode()) for character in text), initial=0))
+    spans = []
+    last = 0
+    for (start, end), around in zip(encoding.offsets, encoding.special_tokens_mask, strict=True):
+        span = (last, last) if around else (places[start], places[end])
+        last = span[1]
+        spans.append(span)
+    return spans
+
+
+def _spell(
+    data: bytes,
+    encoding: tokenizers.Encoding,
+    pieces: Sequence[str],
+    characters: Spans,
+    added: Collection[int],
+    spelling: _Spelling,
+) -> Spans | None:
+    spans: list[tuple[int, int]] = []
+    place = 0
+    is_first = True
+    for token, piece, around, span in zip(encoding.ids, pieces, encoding.special_tokens_mask, characters, strict=True):
+        if around:
+            spans.append((place, place))
+            continue
+        # An added token may swallow the space around it; the tokenizer tells.
+        alone = span[1] if span[0] == place else -1
+        end = alone if token in added else _end(data, place, spelling(piece, is_first, data.startswith(b" ", place)))
+        if end < 0:
+            return None
+        is_first = token in added
+        spans.append((place, end))
+        place = end
+    return spans if place == len(data) else None
+
+
+def _end(data: bytes, place: int, spelt: bytes | None) -> int:
+    """Where the bytes of a piece end; -1 where they are not what is there."""
+    return place + len(spelt) if spelt is not None and data.startswith(spelt, place) else -1
+
+
+def _alphabet() -> dict[str, int]:
+    """The characters that byte-level pieces are written in, as GPT-2 chose them."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(0x100) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+
+
+_ALPHABET = _alphabet()
+
+
+def _byte_level(piece: str, is_first: bool, has_space: bool) -> bytes | None:
+    try:
+        return bytes(_ALPHABET[character] for character in piece)
+    except KeyError:
+        return None
+
+
+def _prefixed(piece: str, is_first: bool, has_space: bool) -> bytes | None:
+    """As SentencePiece spells: with a space of its own before a text, and before what follows an added token."""
+    spelt = _sentencepiece(piece)
+    return spelt.removeprefix(b" ") if is_first else spelt
+
+
+def _prefixed_if_needed(piece: str, is_first: bool, has_space: bool) -> bytes | None:
+    """The same, where there is no space already."""
+    return _prefixed(piece, is_first and not has_space, has_space)
+
+
+def _sentencepiece(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        try:
+            return bytes([int(piece[3:5], 16)])
+        except ValueError:
+            return piece.encode()
+    return piece.replace("▁", " ").encode()
