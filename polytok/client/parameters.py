@@ -21,6 +21,17 @@ class Packing(TypedDict, total=False):
     """Cuts each document by itself and drops what does not fill a sequence."""
 
 
+class Padding(TypedDict, total=False):
+    """How sequences are filled up to one length."""
+
+    to: Literal["max_length", "longest"]
+    """The length: max_length (the default), or that of the longest sequence of the Arrow file."""
+    side: Literal["right", "left"]
+    """Where padding goes; `right` by default."""
+    token: Literal["pad", "eos"]
+    """What padding is; by default `pad` where the tokenizer has such a token, else `eos`."""
+
+
 class Parameters(TypedDict, total=False):
     """How a dataset is tokenized; what is left out takes its default."""
 
@@ -36,6 +47,8 @@ class Parameters(TypedDict, total=False):
     """Keeps all of a document longer than max_length, as several sequences."""
     stride: int
     """Tokens that each of those shares with the one before; 0 by default."""
+    padding: Padding | Literal["max_length", "longest"]
+    """Fills sequences up to one length; by default each stays as long as it is."""
     packing: Packing | bool
     """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
 
@@ -44,6 +57,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     """The message for the parameters."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     packing = values.pop("packing", False)
+    padding = values.pop("padding", None)
     truncation = values.pop("truncation", None)
     unknown = values.keys() - Parameters.__annotations__.keys()
     if unknown:
@@ -56,9 +70,19 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
         raise errors.InvalidArgument(f"A parameter cannot be sent: {error}") from None
     if truncation is not None:
         message.truncation = _enum(pb.TokenizationParameters.Truncation, "TRUNCATION", truncation)
+    if padding is not None:
+        message.padding.CopyFrom(_padding({"to": padding} if isinstance(padding, str) else dict(padding)))
     if packing is not False:
         message.packing.CopyFrom(_packing({} if packing is True else packing))
     return message
+
+
+def _padding(values: dict[str, Any]) -> pb.Padding:
+    enums = {"to": pb.Padding.To, "side": pb.Padding.Side, "token": pb.Padding.Token}
+    unknown = values.keys() - enums.keys()
+    if unknown:
+        raise errors.InvalidArgument(f"Padding has no {min(unknown)!r}; it has: {', '.join(enums)}.")
+    return pb.Padding(**{name: _enum(enums[name], name.upper(), value) for name, value in values.items()})
 
 
 def _packing(packing: Packing) -> pb.Packing:

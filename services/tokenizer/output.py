@@ -1,26 +1,41 @@
-"""What happens to token ids after the engine: sequences are made of documents, counted and written."""
+"""What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer import sequences, statistics, writing
+from services.tokenizer import forms, loading, statistics, writing
 from services.tokenizer.ragged import Ragged
 
 
 class Output:
     """Takes a shard's documents in order; `finish` gives the statistics of what was written."""
 
-    def __init__(self, sequencer: sequences.Sequencer, writer: writing.ShardWriter, unknown: int | None) -> None:
-        self._sequencer = sequencer
+    def __init__(
+        self,
+        parameters: tokenizations_pb2.TokenizationParameters,
+        tokenizer: loading.Tokenizer,
+        writer: writing.ShardWriter,
+    ) -> None:
+        self._sequencer = forms.sequencer(parameters, tokenizer)
+        self._padder = forms.padder(parameters, tokenizer)
         self._writer = writer
-        self._unknown = unknown
+        self._unknown = tokenizer.unknown
         self._total = statistics.merge([])
 
     def add(self, documents: Ragged) -> None:
         """Writes the sequences that are complete with these documents."""
         for rows in self._sequencer.add(documents):
+            # Before they are padded: padding is no token of anything.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
-            self._writer.write(rows)
+            for padded in self._padder.add(rows):
+                self._writer.write(padded)
 
     def finish(self) -> tokenizations_pb2.TokenizationStatistics:
         """Writes what was kept back until all documents were there, and returns what was counted."""
+        for padded in self._padder.finish():
+            self._writer.write(padded)
         self._total.num_truncated = self._sequencer.num_truncated
+        self._total.num_padded = self._padder.num_padded
         return self._total
+
+    def close(self) -> None:
+        """Lets go of what was kept back."""
+        self._padder.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polytok import errors
 from services.tokenizer import ragged
@@ -36,6 +37,8 @@ class Rows(NamedTuple):
 
     ids: Ragged
     """The token ids of each."""
+    mask: NDArray[np.int8] | None = None
+    """1 for each token and 0 for padding, flat as the ids are; None without padding."""
 
 
 class Sequencer(Protocol):

@@ -42,4 +42,5 @@ def merge(
         size_bytes=sum(part.size_bytes for part in parts),
         engine="+".join(sorted({part.engine for part in parts if part.engine})),
         text_bytes=sum(part.text_bytes for part in parts),
+        num_padded=sum(part.num_padded for part in parts),
     )

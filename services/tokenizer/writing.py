@@ -10,7 +10,6 @@ import pyarrow as pa
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer import ragged
-from services.tokenizer.ragged import Ragged
 from services.tokenizer.sequences import Rows
 
 # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
@@ -38,7 +37,7 @@ class ShardWriter:
         self._key = key
         self._stack = contextlib.ExitStack()
         self._stream: pa.RecordBatchStreamWriter | None = None
-        self._pending: list[Ragged] = []
+        self._pending: list[Rows] = []
         self._pending_tokens = 0
         self._pending_rows = 0
         self._num_rows = 0
@@ -50,14 +49,15 @@ class ShardWriter:
 
     def write(self, rows: Rows) -> None:
         """Appends sequences."""
-        self._pending.append(rows.ids)
+        self._pending.append(rows)
         self._pending_tokens += len(rows.ids.values)
         self._pending_rows += rows.ids.num_rows
         if self._pending_tokens >= _BATCH_TOKENS or self._pending_rows >= _BATCH_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        rows = ragged.concatenate(self._pending)
+        rows = ragged.concatenate([part.ids for part in self._pending])
+        masks = [np.ones(len(part.ids.values), np.int8) if part.mask is None else part.mask for part in self._pending]
         self._pending, self._pending_tokens, self._pending_rows = [], 0, 0
         if not rows.num_rows:
             return
@@ -65,7 +65,7 @@ class ShardWriter:
             self._staged = self._stack.enter_context(self._storage.create(self._key))
             self._stream = self._stack.enter_context(pa.ipc.new_stream(self._staged, SCHEMA))
         offsets = pa.array(rows.offsets.astype(np.int32))
-        mask = np.ones(len(rows.values), np.int8)
+        mask = np.concatenate(masks)
         lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (rows.values, mask)]
         self._stream.write_batch(pa.RecordBatch.from_arrays(lists, schema=SCHEMA))
         self._num_rows += rows.num_rows

@@ -13,6 +13,7 @@ from services.catalog.domain import missing, names, parameters, records, sources
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Parameters = tokenizations_pb2.TokenizationParameters
 Packing = tokenizations_pb2.Packing
+Padding = tokenizations_pb2.Padding
 
 
 def dataset(**columns):
@@ -214,6 +215,17 @@ def test_parameters_that_cannot_work_are_refused(asked, for_model, message):
         (Parameters(overflow=True, packing=Packing()), "overflow", "does not go with packing"),
         (Parameters(overflow=True, truncation=Parameters.TRUNCATION_NONE), "overflow", "leaves nothing over"),
         (Parameters(overflow=True, max_length=8, stride=8), "stride", "8 is not less than max_length, 8"),
+        (Parameters(padding=Padding(), packing=Packing()), "padding", "does not go with packing"),
+        (
+            Parameters(padding=Padding(to=Padding.TO_LONGEST), truncation=Parameters.TRUNCATION_NONE),
+            "padding.to",
+            "does not go with truncation NONE",
+        ),
+        (
+            Parameters(padding=Padding(token=Padding.TOKEN_PAD)),
+            "padding.token",
+            "has no pad_token; set token to TOKEN_EOS",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(asked, field, told):
@@ -222,7 +234,25 @@ def test_options_that_contradict_each_other_are_refused(asked, field, told):
     assert [violation.field for violation in caught.value.violations] == [f"parameters.{field}"]
 
 
-@pytest.mark.parametrize("other", [Parameters(overflow=True), Parameters(overflow=True, stride=3)])
+def test_padding_takes_the_padding_token_or_else_the_end():
+    asked = Parameters(padding=Padding())
+    right, to = Padding.SIDE_RIGHT, Padding.TO_MAX_LENGTH
+    assert completed(asked).padding == Padding(to=to, side=right, token=Padding.TOKEN_EOS)
+    padded = model(roles=("pad_token", "eos_token"))
+    assert completed(asked, for_model=padded).padding == Padding(to=to, side=right, token=Padding.TOKEN_PAD)
+    with pytest.raises(errors.InvalidArgument, match="has no pad_token and no eos_token to pad with"):
+        completed(asked, for_model=model(roles=("bos_token",)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Parameters(overflow=True),
+        Parameters(overflow=True, stride=3),
+        Parameters(padding=Padding()),
+        Parameters(padding=Padding(side=Padding.SIDE_LEFT)),
+    ],
+)
 def test_every_option_makes_another_tokenization(other):
     one, two = parameters.shown(completed()), parameters.shown(completed(other))
     assert sources.differences(one, two)

@@ -24,6 +24,10 @@ def test_parameters_as_words() -> None:
 
 def test_what_is_not_given_is_not_sent() -> None:
     assert parameters.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(overflow=True, stride=3)
+    assert parameters.to_message({"padding": "longest"}).padding == pb.Padding(to=pb.Padding.TO_LONGEST)
+    assert parameters.to_message({"padding": {"side": "left", "token": "eos"}}).padding == pb.Padding(
+        side=pb.Padding.SIDE_LEFT, token=pb.Padding.TOKEN_EOS
+    )
     assert parameters.to_message({}) == pb.TokenizationParameters()
     assert parameters.to_message({"packing": True}).HasField("packing")
     assert not parameters.to_message({"packing": False}).HasField("packing")
@@ -36,6 +40,8 @@ def test_what_is_not_given_is_not_sent() -> None:
         ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
         ({"packing": {"seperator": "eos"}}, "Packing has no 'seperator'"),
         ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),
+        ({"padding": "left"}, "'left' is no to; one of: max_length, longest"),
+        ({"padding": {"length": 3}}, "Padding has no 'length'"),
         ({"max_length": 2**40}, "cannot be sent"),
         ({"max_length": "many"}, "cannot be sent"),
     ],

@@ -10,7 +10,7 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import reading, shards
+from services.tokenizer import forms, reading
 from services.tokenizer.packing import Boundaries
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
@@ -81,7 +81,7 @@ def test_packing_takes_end_for_a_missing_beginning(small: jobs.Runner) -> None:
     tokenizer = small.tokenizers.get(small.reference)
     ends_only = [token for token in tokenizer.special_tokens if token[0] != "bos_token"]
     without = dataclasses.replace(tokenizer, special_tokens=tuple(ends_only))
-    assert shards._boundary("separator", Packing.BOUNDARY_BOS, without) == tokenizer.special("eos_token")
+    assert forms._boundary("separator", Packing.BOUNDARY_BOS, without) == tokenizer.special("eos_token")
 
 
 def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:

@@ -213,6 +213,7 @@ class TokenizationParameters(_message.Message):
     PACKING_FIELD_NUMBER: _builtins.int
     OVERFLOW_FIELD_NUMBER: _builtins.int
     STRIDE_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
     text_column: _builtins.str
     """The column that holds the text; empty takes `text`, else the only column of strings."""
     max_length: _builtins.int
@@ -236,6 +237,12 @@ class TokenizationParameters(_message.Message):
     def packing(self) -> Global___Packing:
         """Packs documents into sequences of exactly max_length tokens; unset gives one sequence a document."""
 
+    @_builtins.property
+    def padding(self) -> Global___Padding:
+        """Fills sequences up to one length; unset leaves each as long as it is. Does not go with packing, whose sequences
+        are all of one length.
+        """
+
     def __init__(
         self,
         *,
@@ -246,10 +253,11 @@ class TokenizationParameters(_message.Message):
         packing: Global___Packing | None = ...,
         overflow: _builtins.bool = ...,
         stride: _builtins.int = ...,
+        padding: Global___Padding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "packing", b"packing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "packing", b"packing", "padding", b"padding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "overflow", b"overflow", "packing", b"packing", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
@@ -261,6 +269,111 @@ class TokenizationParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
 
 Global___TokenizationParameters: _TypeAlias = TokenizationParameters  # noqa: Y015
+
+@_typing.final
+class Padding(_message.Message):
+    """Fills sequences up to one length. The files' `attention_mask` is 0 where there is padding and 1 elsewhere; padding
+    counts as no token in the statistics.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _To:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ToEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Padding._To.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TO_UNSPECIFIED: Padding._To.ValueType  # 0
+        """MAX_LENGTH."""
+        TO_MAX_LENGTH: Padding._To.ValueType  # 1
+        """max_length."""
+        TO_LONGEST: Padding._To.ValueType  # 2
+        """The longest sequence of the Arrow file: each raw shard of the dataset makes one, so files may differ in it.
+        Does not go with truncation NONE.
+        """
+
+    class To(_To, metaclass=_ToEnumTypeWrapper):
+        """The length."""
+
+    TO_UNSPECIFIED: Padding.To.ValueType  # 0
+    """MAX_LENGTH."""
+    TO_MAX_LENGTH: Padding.To.ValueType  # 1
+    """max_length."""
+    TO_LONGEST: Padding.To.ValueType  # 2
+    """The longest sequence of the Arrow file: each raw shard of the dataset makes one, so files may differ in it.
+    Does not go with truncation NONE.
+    """
+
+    class _Side:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Padding._Side.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SIDE_UNSPECIFIED: Padding._Side.ValueType  # 0
+        """RIGHT."""
+        SIDE_RIGHT: Padding._Side.ValueType  # 1
+        """After the sequence."""
+        SIDE_LEFT: Padding._Side.ValueType  # 2
+        """Before the sequence."""
+
+    class Side(_Side, metaclass=_SideEnumTypeWrapper):
+        """Where padding goes."""
+
+    SIDE_UNSPECIFIED: Padding.Side.ValueType  # 0
+    """RIGHT."""
+    SIDE_RIGHT: Padding.Side.ValueType  # 1
+    """After the sequence."""
+    SIDE_LEFT: Padding.Side.ValueType  # 2
+    """Before the sequence."""
+
+    class _Token:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TokenEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Padding._Token.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TOKEN_UNSPECIFIED: Padding._Token.ValueType  # 0
+        """PAD where the tokenizer has such a token, else EOS; the record says which."""
+        TOKEN_PAD: Padding._Token.ValueType  # 1
+        """The padding token."""
+        TOKEN_EOS: Padding._Token.ValueType  # 2
+        """The end-of-sequence token: GPT-2 and Llama have no padding token."""
+
+    class Token(_Token, metaclass=_TokenEnumTypeWrapper):
+        """What padding is."""
+
+    TOKEN_UNSPECIFIED: Padding.Token.ValueType  # 0
+    """PAD where the tokenizer has such a token, else EOS; the record says which."""
+    TOKEN_PAD: Padding.Token.ValueType  # 1
+    """The padding token."""
+    TOKEN_EOS: Padding.Token.ValueType  # 2
+    """The end-of-sequence token: GPT-2 and Llama have no padding token."""
+
+    TO_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    to: Global___Padding.To.ValueType
+    """The length; MAX_LENGTH by default."""
+    side: Global___Padding.Side.ValueType
+    """Where padding goes; RIGHT by default."""
+    token: Global___Padding.Token.ValueType
+    """What padding is; PAD by default, EOS where the tokenizer has no such token."""
+    def __init__(
+        self,
+        *,
+        to: Global___Padding.To.ValueType = ...,
+        side: Global___Padding.Side.ValueType = ...,
+        token: Global___Padding.Token.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["side", b"side", "to", b"to", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Padding: _TypeAlias = Padding  # noqa: Y015
 
 @_typing.final
 class Packing(_message.Message):
@@ -343,6 +456,7 @@ class TokenizationStatistics(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     TEXT_BYTES_FIELD_NUMBER: _builtins.int
+    NUM_PADDED_FIELD_NUMBER: _builtins.int
     NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
     REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
@@ -369,6 +483,8 @@ class TokenizationStatistics(_message.Message):
     """The engine that made the ids, such as `reference`."""
     text_bytes: _builtins.int
     """Bytes of UTF-8 text read."""
+    num_padded: _builtins.int
+    """Padding tokens, which num_tokens and the lengths leave out."""
     num_engine_mismatches: _builtins.int
     """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
     reference_version: _builtins.str
@@ -388,12 +504,13 @@ class TokenizationStatistics(_message.Message):
         size_bytes: _builtins.int = ...,
         engine: _builtins.str = ...,
         text_bytes: _builtins.int = ...,
+        num_padded: _builtins.int = ...,
         num_engine_mismatches: _builtins.int = ...,
         reference_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

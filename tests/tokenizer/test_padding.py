@@ -1,0 +1,92 @@
+"""Padding gives the ids and the attention mask that the Hugging Face fast tokenizer gives."""
+
+import pathlib
+
+import pytest
+import transformers
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import padding, reading
+from tests.tokenizer import jobs, material
+from tests.tokenizer.jobs import Parameters
+
+Padding = tokenizations_pb2.Padding
+TEXTS = [*material.ADVERSARIAL, *material.DOCUMENTS[:6]]
+SIDES = {"right": Padding.SIDE_RIGHT, "left": Padding.SIDE_LEFT}
+LENGTHS = {"max_length": Padding.TO_MAX_LENGTH, "longest": Padding.TO_LONGEST}
+
+
+def loaded(folder: pathlib.Path, side: str) -> tuple[transformers.PreTrainedTokenizerFast, Padding.Token.ValueType]:
+    """The tokenizer as transformers has it, padding with what we pad with."""
+    plain = transformers.AutoTokenizer.from_pretrained(folder, padding_side=side)
+    if plain.pad_token is not None:
+        return plain, Padding.TOKEN_PAD
+    plain.pad_token = plain.eos_token
+    return plain, Padding.TOKEN_EOS
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("to", LENGTHS)
+def test_padding_equals_transformers(
+    storage: Storage, folder: pathlib.Path, side: str, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several slices, and few sequences at once.
+    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(padding, "_TOKENS", 300)
+    plain, token = loaded(folder, side)
+    expected = plain(TEXTS, truncation=True, max_length=90, padding=to)
+    parameters = Parameters(max_length=90, padding=Padding(to=LENGTHS[to], side=SIDES[side], token=token))
+    runner = jobs.Runner(storage, folder)
+    result = runner.tokenize(jobs.text_shard(storage, TEXTS), parameters)
+    opened = jobs.opened(storage, runner.publish([result], parameters))
+    assert opened["input_ids"] == expected["input_ids"]
+    assert opened["attention_mask"] == expected["attention_mask"]
+    tokens = sum(map(sum, expected["attention_mask"]))
+    assert result.statistics.num_tokens == tokens
+    assert result.statistics.num_padded == sum(map(len, expected["input_ids"])) - tokens > 0
+    assert result.statistics.max_seq_length == 90
+
+
+def test_longest_is_shorter_than_max_length(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    plain, token = loaded(folders["byte_level"], "right")
+    texts = ["one", "", "one two three", "one two"]
+    runner = jobs.Runner(storage, folders["byte_level"])
+    parameters = Parameters(max_length=500, padding=Padding(to=Padding.TO_LONGEST, token=token))
+    result = runner.tokenize(jobs.text_shard(storage, texts), parameters)
+    assert jobs.rows(storage, result) == plain(texts, padding=True)["input_ids"]
+
+
+def test_overflowing_windows_are_padded_too(storage: Storage, folder: pathlib.Path) -> None:
+    plain, token = loaded(folder, "left")
+    expected = plain(
+        TEXTS, truncation=True, max_length=30, stride=4, return_overflowing_tokens=True, padding="max_length"
+    )
+    parameters = Parameters(
+        max_length=30, overflow=True, stride=4, padding=Padding(side=Padding.SIDE_LEFT, token=token)
+    )
+    result = jobs.Runner(storage, folder).tokenize(jobs.text_shard(storage, TEXTS), parameters)
+    assert jobs.rows(storage, result) == expected["input_ids"]
+
+
+def test_longer_sequences_stay(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    plain, token = loaded(folders["wordpiece"], "right")
+    expected = plain(TEXTS, padding="max_length", max_length=20)["input_ids"]
+    parameters = Parameters(
+        max_length=20, truncation=Parameters.TRUNCATION_NONE, padding=Padding(to=Padding.TO_MAX_LENGTH, token=token)
+    )
+    result = jobs.Runner(storage, folders["wordpiece"]).tokenize(jobs.text_shard(storage, TEXTS), parameters)
+    assert jobs.rows(storage, result) == expected
+
+
+def test_a_shard_without_documents(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    parameters = Parameters(max_length=8, padding=Padding(to=Padding.TO_LONGEST, token=Padding.TOKEN_EOS))
+    runner = jobs.Runner(storage, folders["byte_level"])
+    assert list(runner.tokenize(jobs.text_shard(storage, []), parameters).files) == []
+
+
+def test_padding_needs_its_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    parameters = Parameters(max_length=8, padding=Padding(token=Padding.TOKEN_PAD))
+    with pytest.raises(errors.InvalidArgument, match="the tokenizer has no pad_token to pad with"):
+        jobs.Runner(storage, folders["byte_level"]).tokenize(jobs.text_shard(storage, ["a"]), parameters)
