@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from polytok import errors
-from polytok.cli import dataset, exits, model, stack, tokenization, tokenize
+from polytok.cli import dataset, encode, exits, model, stack, tokenization, tokenize
 
 app = typer.Typer(
     name="polytok",
@@ -33,6 +33,7 @@ stack.register(app)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(model.app, name="model")
 tokenize.register(app)
+encode.register(app)
 app.add_typer(tokenization.app, name="tokenization")
 
 

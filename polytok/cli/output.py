@@ -34,6 +34,11 @@ class Output:
         self._stderr = _console(sys.stderr)
         self.remarks = self._stderr if as_json else self._stdout
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a result is shown to people, with colours."""
+        return self._stdout.is_terminal
+
     def result(self, document: Any, shown: RenderableType) -> None:
         """Prints the result of a command, once."""
         if self.as_json:

@@ -1,11 +1,14 @@
 """`polytok.Client` and `polytok.AsyncClient`: connections to a catalog."""
 
 import asyncio
+import functools
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from polytok.client import datasets, exchange, home, loading, models, names, once, tokenizations
+from polytok.client import datasets, exchange, home, loading, models, names, once, tokenizations, tokenizers
+from polytok.tokenizer.v1 import tokenizer_pb2
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,6 +28,7 @@ class Client:
             client.tokenizations.create("docs", "gpt2", max_length=1024)
             client.tokenizations.wait("docs", "gpt2")
             rows = client.load("docs", "gpt2")
+            pieces = [token.piece for token in client.encode("A text.", "gpt2").tokens]
 
     The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
     `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
@@ -36,7 +40,8 @@ class Client:
         self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self.address = home.catalog_address(address)
-        self._via = exchange.Blocking(self.address, _authority(tls_ca), timeout)
+        self._connect = functools.partial(exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout)
+        self._via = self._connect(self.address)
         self.datasets = datasets.Datasets(self._via)
         self.models = models.Models(self._via)
         self.tokenizations = tokenizations.Tokenizations(self._via)
@@ -48,9 +53,31 @@ class Client:
         """
         return loading.load(self.tokenizations.resolve(dataset, model, variant=variant))
 
+    def encode(self, text: str, model: names.Reference, *, add_special_tokens: bool = True) -> tokenizer_pb2.Encoding:
+        """The tokens of a text for a model; see `Tokenizers.encode`."""
+        return self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
+
+    def compare(
+        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+    ) -> Sequence[tokenizer_pb2.Encoding]:
+        """The tokens of a text for several models; see `Tokenizers.compare`."""
+        return self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
+
+    @functools.cached_property
+    def _tokenizer_via(self) -> exchange.Blocking:
+        # Found when it is first needed: a catalog without a tokenizer in reach does for all else.
+        return self._connect(home.tokenizer_address(self.address))
+
+    @property
+    def tokenizers(self) -> tokenizers.Tokenizers:
+        """The tokenizers of models, at POLYTOK_TOKENIZER_ADDRESS or in the stack which runs on POLYTOK_HOME."""
+        return tokenizers.Tokenizers(self._tokenizer_via)
+
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connections."""
         once.run(self._via.close())
+        if "_tokenizer_via" in self.__dict__:
+            once.run(self._tokenizer_via.close())
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +100,8 @@ class AsyncClient:
         self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
     ) -> None:
         self.address = home.catalog_address(address)
-        self._via = exchange.Asynchronous(self.address, _authority(tls_ca), timeout)
+        self._connect = functools.partial(exchange.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout)
+        self._via = self._connect(self.address)
         self.datasets = datasets.AsyncDatasets(self._via)
         self.models = models.AsyncModels(self._via)
         self.tokenizations = tokenizations.AsyncTokenizations(self._via)
@@ -83,9 +111,32 @@ class AsyncClient:
         tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
         return await asyncio.to_thread(loading.load, tokenization)
 
+    async def encode(
+        self, text: str, model: names.Reference, *, add_special_tokens: bool = True
+    ) -> tokenizer_pb2.Encoding:
+        """The tokens of a text for a model; see `Tokenizers.encode`."""
+        return await self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
+
+    async def compare(
+        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+    ) -> Sequence[tokenizer_pb2.Encoding]:
+        """The tokens of a text for several models; see `Tokenizers.compare`."""
+        return await self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
+
+    @functools.cached_property
+    def _tokenizer_via(self) -> exchange.Asynchronous:
+        return self._connect(home.tokenizer_address(self.address))
+
+    @property
+    def tokenizers(self) -> tokenizers.AsyncTokenizers:
+        """The tokenizers of models, found as `Client.tokenizers` finds them."""
+        return tokenizers.AsyncTokenizers(self._tokenizer_via)
+
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connections."""
         await self._via.close()
+        if "_tokenizer_via" in self.__dict__:
+            await self._tokenizer_via.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Where an embedded stack keeps its state, and where it says that its catalog listens."""
+"""Where an embedded stack keeps its state, and where it says that its services listen."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from polytok import errors
 
 HOME_VARIABLE = "POLYTOK_HOME"
 ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
+TOKENIZER_VARIABLE = "POLYTOK_TOKENIZER_ADDRESS"
 
 
 def folder() -> pathlib.Path:
@@ -59,3 +60,19 @@ def catalog_address(address: str | None = None) -> str:
             retryable=False,
         )
     return str(facts["catalog_address"])
+
+
+def tokenizer_address(catalog: str) -> str:
+    """The host:port of a tokenizer worker of that catalog: POLYTOK_TOKENIZER_ADDRESS, else the embedded stack's."""
+    chosen = os.environ.get(TOKENIZER_VARIABLE)
+    if chosen:
+        return chosen
+    facts = stack() or {}
+    # A stack on this machine says nothing about a catalog elsewhere.
+    if facts.get("catalog_address") != catalog or not facts.get("tokenizer_address"):
+        raise errors.Unavailable(
+            f"Which tokenizer belongs to the catalog at {catalog} is not known here. Set {TOKENIZER_VARIABLE} to the "
+            "host:port of one of its tokenizer workers.",
+            retryable=False,
+        )
+    return str(facts["tokenizer_address"])

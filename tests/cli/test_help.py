@@ -40,6 +40,7 @@ def test_help_imports_no_client() -> None:
         ("demo",),
         ("status",),
         ("tokenize",),
+        ("encode",),
         *(("dataset", name) for name in ("add", "list", "show", "watch", "cancel", "retry", "delete")),
         *(("model", name) for name in ("add", "list", "show", "watch", "retry", "delete")),
         *(("tokenization", name) for name in ("list", "show", "watch", "cancel", "retry", "delete", "path")),
@@ -93,8 +94,7 @@ def test_version(here: Run) -> None:
 def test_completion_scripts_exist_and_complete_nothing_without_a_stack(here: Run) -> None:
     del here  # its environment is what counts
     program = pathlib.Path(sys.executable).with_name("polytok")
-    script = (
-        subprocess.run([program, "--show-completion", "bash"], capture_output=True, text=True, check=False).stdout
-        or subprocess.run([program, "--show-completion"], capture_output=True, text=True, check=False).stdout
-    )
+    # As the shell's own hook asks; --show-completion would look at the parent process to find out which shell it is.
+    asked = {**os.environ, "_POLYTOK_COMPLETE": "source_bash"}
+    script = subprocess.run([program], capture_output=True, text=True, check=False, env=asked).stdout
     assert "_POLYTOK_COMPLETE" in script

@@ -1,0 +1,64 @@
+"""Tokenizers of models: what they are, and what they make of a text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from polytok import errors
+from polytok.client import names, once, resource
+from polytok.tokenizer.v1 import tokenizer_pb2 as pb
+from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
+
+
+class Methods(resource.Resource):
+    """The calls, written once for both clients; they go to a tokenizer worker, not to the catalog."""
+
+    @property
+    def _stub(self) -> TokenizerServiceStub:
+        return self._via.stub(TokenizerServiceStub)
+
+    @once.operation
+    async def inspect(self, model: names.Reference) -> pb.InspectResponse:
+        """Describes the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
+        return await self._via.unary(self._stub.Inspect, pb.InspectRequest(model=names.model(model)))
+
+    @once.operation
+    async def encode(self, text: str, model: names.Reference, *, add_special_tokens: bool = True) -> pb.Encoding:
+        """The tokens of a text: id, piece, and the bytes of the text's UTF-8 that each stands for.
+
+        Raises as `inspect` does, and InvalidArgument for a text of more than 1 MiB.
+        """
+        request = pb.EncodeRequest(model=names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens)
+        return (await self._via.unary(self._stub.Encode, request)).encoding
+
+    @once.operation
+    async def compare(
+        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+    ) -> Sequence[pb.Encoding]:
+        """The tokens of a text for several models, in their order.
+
+        Raises as `encode` does; the text has 64 KiB at most, and there are 16 models at most.
+        """
+        request = pb.CompareRequest(
+            models=[names.model(model) for model in models], text=_utf8(text), add_special_tokens=add_special_tokens
+        )
+        reply: Any = await self._via.unary(self._stub.Compare, request)
+        return list(reply.encodings)
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise errors.InvalidArgument(
+            f"The text has no UTF-8: character {error.start} is {text[error.start]!r}, half of a pair or a byte that "
+            "was not decoded. Replace it, or read the text as what it is."
+        ) from error
+    return text
+
+
+class Tokenizers(Methods, once.Blocking):
+    """Tokenizers, for `polytok.Client`."""
+
+
+class AsyncTokenizers(Methods, once.Awaitable):
+    """Tokenizers, for `polytok.AsyncClient`."""
