@@ -38,16 +38,18 @@ def main() -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]
     # Imported after the environment is set, which the libraries read once.
     from services.tokenizer import inspection, loading, publishing, shards  # noqa: PLC0415
+    from services.tokenizer.engines import choosing  # noqa: PLC0415
 
     storage = Storage(StorageSettings().root)
     tokenizers = loading.Tokenizers(settings.cached)
+    chooser = choosing.Chooser(settings.engine, parallel=settings.usable_threads > 1, kept=settings.cached)
     child.serve(
         {
             "model.inspect": lambda payload, _: inspection.inspect(
                 _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers
             ),
             "tokenize.shard": lambda payload, context: shards.tokenize(
-                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, context
+                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
             ),
             "tokenize.publish": lambda payload, context: publishing.publish(
                 _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, context

@@ -42,12 +42,6 @@ def offsets_of(lengths: NDArray[np.integer]) -> Offsets:
     return offsets
 
 
-def spread(starts: Offsets, lengths: Offsets) -> Offsets:
-    """Returns the positions start, start + 1, … of every row, one row after the other."""
-    offsets = offsets_of(lengths)
-    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-
-
 def interleave(first: Ragged, second: Ragged, is_second: NDArray[np.bool_]) -> Ragged:
     """Returns the rows of both in one order: a row of the second where `is_second`, else one of the first."""
     lengths = np.empty(len(is_second), np.int64)

@@ -6,18 +6,16 @@ import posixpath
 from collections.abc import Generator, Iterator
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import columns
+from services.tokenizer import columns, slicing
 
-SLICE_BYTES = 1 << 20
-"""Bytes of text that are encoded at once: the reference engine takes about a hundred times that in memory."""
-_SLICE_ROWS = 10_000
+SLICE_BYTES = 8 << 20
+"""Bytes of text that are encoded at once: enough for all threads of an engine, little beside the memory it takes."""
+_SLICE_ROWS = 1 << 17
 _CHUNK_BYTES = 1 << 20
 
 
@@ -82,31 +80,46 @@ def verified(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[CheckedFi
         checked.verify(shard)
 
 
-def slices(file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str) -> Iterator[Slice]:
-    """Yields the texts of a shard in order."""
-    where = posixpath.basename(shard.key)
+def slices(
+    file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, *, dataset: str = "", first_row: int = 0
+) -> Iterator[Slice]:
+    """Yields the texts of a shard in order, small batches together and large ones in parts.
+
+    People know the dataset and its rows, not our shards: messages name those where they are given.
+    """
+    pending: list[pa.Array] = []
+    size = begin = 0
+    for texts in _batches(file, shard, text_column, dataset, first_row):
+        pending.append(texts)
+        size += texts.nbytes
+        if size >= SLICE_BYTES:
+            yield from _sliced(pa.concat_arrays(pending), begin, file.position)
+            pending, size, begin = [], 0, file.position
+    if pending:
+        yield from _sliced(pa.concat_arrays(pending), begin, file.position)
+
+
+def _batches(
+    file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, dataset: str, first_row: int
+) -> Iterator[pa.Array]:
+    name_of_file = posixpath.basename(shard.key)
+    where, row = (dataset, first_row) if dataset else (name_of_file, 0)
     try:
         with pa.ipc.open_stream(file) as stream:
             name = columns.choose(stream.schema, text_column, where)
-            row, position = 0, 0
             for batch in stream:
                 texts = columns.texts(batch.column(name), name, where, row)
                 row += len(texts)
-                yield from _sliced(texts, position, file.position)
-                position = file.position
+                yield texts
     except pa.ArrowInvalid as error:
         raise errors.InvalidArgument(
-            f"{where} is not the Arrow stream that it should be ({error}). The dataset has to be added again.",
+            f"{name_of_file} is not the Arrow stream that it should be ({error}). The dataset has to be added again.",
             reason="SOURCE_INVALID",
         ) from error
 
 
 def _sliced(texts: pa.Array, begin: int, end: int) -> Iterator[Slice]:
-    ends = np.concatenate([[0], np.cumsum(pc.binary_length(texts).to_numpy())])
-    start = 0
-    while start < len(texts):
-        stop = int(np.searchsorted(ends, ends[start] + SLICE_BYTES, side="right")) - 1
-        stop = max(start + 1, min(stop, start + _SLICE_ROWS))
+    ends = slicing.ends_of(texts)
+    for start, stop in slicing.runs(ends, SLICE_BYTES, _SLICE_ROWS):
         share = ends[stop] / ends[-1] if ends[-1] else 1.0
         yield Slice(texts[start:stop], int(ends[stop] - ends[start]), begin + round(float(share) * (end - begin)))
-        start = stop

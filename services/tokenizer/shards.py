@@ -1,34 +1,82 @@
 """The task `tokenize.shard`: one raw shard to one file of token ids."""
 
 import contextlib
+import posixpath
+import zlib
+from collections.abc import Callable
+
+import pyarrow as pa
 
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import loading, output, reading, writing
-from services.tokenizer.engines import Engine, reference
+from services.runtime.telemetry import logging
+from services.tokenizer import encoding, loading, output, reading, writing
+from services.tokenizer.ahead import Ahead
+from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
+from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
+
+_log = logging.get(__name__)
 
 
 def tokenize(
-    task: tasks_pb2.TokenizeShardTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizers: loading.Tokenizers,
+    chooser: choosing.Chooser,
+    context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
-    """Reads, encodes and writes, a bounded piece at a time."""
+    """Makes the shard's file, and makes it again with the reference if a fast engine turns out not to be exact."""
     tokenizer = tokenizers.get(task.tokenizer)
-    engine: Engine = reference.Reference(tokenizer.backend)
+    dataset = posixpath.dirname(task.shard.key)
+
+    def sampled(texts: pa.Array) -> Engine:
+        engine, exact = chooser.choose(tokenizer, dataset, texts), chooser.reference(tokenizer)
+        if engine is exact:
+            return exact
+        size = task.shard.text_bytes or task.shard.size_bytes
+        return sampling.Sampled(engine, exact, seed=zlib.crc32(task.shard.sha256.encode()), shard_bytes=size)
+
+    try:
+        return _tokenize(task, storage, tokenizer, sampled, context)
+    except Untrustworthy as error:
+        _log.error("shard_encoded_again", shard=task.shard.key, engine=error.engine, detail=error.detail)
+        chooser.distrust(tokenizer, dataset, error.engine)
+    result = _tokenize(task, storage, tokenizer, lambda _: chooser.reference(tokenizer), context)
+    result.statistics.num_engine_mismatches = 1
+    return result
+
+
+def _tokenize(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizer: loading.Tokenizer,
+    choose: Callable[[pa.Array], Engine],
+    context: TaskContext,
+) -> tasks_pb2.TokenizeShardResult:
+    """Reads, encodes and writes at the same time, a bounded piece each."""
+    encoder = encoding.Encoder(choose)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
     num_documents = text_bytes = 0
-    # The reader's block is the inner one: bytes that were not the right ones must not become a file.
+    # The reader's block is an inner one: bytes that were not the right ones must not become a file.
     with (
         writing.ShardWriter(storage, key) as writer,
-        contextlib.closing(output.Output(task.parameters, tokenizer, writer)) as made,
         reading.verified(storage, task.shard) as file,
+        Ahead(
+            reading.slices(
+                file, task.shard, task.parameters.text_column, dataset=task.dataset, first_row=task.first_row
+            ),
+            "read",
+        ) as pieces,
+        Ahead(encoder.encoded(pieces), "encode") as encoded,
+        contextlib.closing(output.Output(task.parameters, tokenizer, writer)) as made,
     ):
-        for piece in reading.slices(file, task.shard, task.parameters.text_column):
-            made.add(engine.encode(piece.texts))
+        for piece, documents in encoded:
+            made.add(documents)
             num_documents, text_bytes = num_documents + len(piece.texts), text_bytes + piece.text_bytes
             context.report(piece.position, task.shard.size_bytes)
         total = made.finish()
-    total.engine = engine.name
+    total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
     total.num_documents, total.text_bytes = num_documents, text_bytes
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)

@@ -43,4 +43,6 @@ def merge(
         engine="+".join(sorted({part.engine for part in parts if part.engine})),
         text_bytes=sum(part.text_bytes for part in parts),
         num_padded=sum(part.num_padded for part in parts),
+        num_engine_mismatches=sum(part.num_engine_mismatches for part in parts),
+        reference_version="+".join(sorted({part.reference_version for part in parts if part.reference_version})),
     )

@@ -15,6 +15,7 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer import loading, publishing, shards
+from services.tokenizer.engines import choosing
 
 Parameters = tokenizations_pb2.TokenizationParameters
 TOKENIZED = "datasets/d/raw_tokenized_m"
@@ -44,10 +45,11 @@ def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) ->
 class Runner:
     """Runs tasks on a storage with one tokenizer; keeps the events that a worker would have seen."""
 
-    def __init__(self, storage: Storage, folder: object) -> None:
+    def __init__(self, storage: Storage, folder: object, chooser: choosing.Chooser | None = None) -> None:
         self.storage = storage
         self.reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
         self.tokenizers = loading.Tokenizers(2)
+        self.chooser = chooser or choosing.Chooser()
         self.reference.fingerprint = self.tokenizers.get(self.reference).fingerprint
         self.events: list[messages_pb2.ChildEvent] = []
 
@@ -73,7 +75,7 @@ class Runner:
             ordinal=ordinal,
             count=count,
         )
-        return shards.tokenize(task, self.storage, self.tokenizers, self.context(epoch))
+        return shards.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
 
     def publish(
         self, results: Sequence[tasks_pb2.TokenizeShardResult], parameters: Parameters

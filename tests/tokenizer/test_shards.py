@@ -1,6 +1,7 @@
 """A raw shard becomes a file of exactly the right ids, or an error that tells what to do."""
 
 import dataclasses
+import importlib.metadata
 import pathlib
 
 import pyarrow as pa
@@ -57,8 +58,9 @@ def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypat
         num_unknown=sum(row.count(unknown) for row in expected),
         num_files=1,
         size_bytes=result.files[0].size_bytes,
-        engine="reference",
+        engine=found.engine,
         text_bytes=sum(len(text.encode()) for text in TEXTS),
+        reference_version=importlib.metadata.version("tokenizers"),
     )
 
 

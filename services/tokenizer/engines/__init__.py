@@ -1,7 +1,7 @@
 """The seam between text and token ids: Arrow strings in, flat arrays out, no Python object a token in between.
 
 An engine adds no special tokens, cuts nothing and pads nothing: that is arithmetic over its result, the same for all
-engines. What it must keep is the ids, exactly those of the Hugging Face fast tokenizer.
+engines. What it must keep is the ids, exactly those of the Hugging Face fast tokenizer: the reference.
 """
 
 from typing import Protocol
@@ -20,3 +20,26 @@ class Engine(Protocol):
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Returns the ids of each text, one row a text. `texts` holds large strings, none of them null."""
+
+
+class Untrustworthy(Exception):
+    """An engine failed, or gave ids that are not the reference's: nothing that it made may be kept."""
+
+    def __init__(self, engine: str, detail: str) -> None:
+        super().__init__(f"The engine {engine} {detail}.")
+        self.engine = engine
+        self.detail = detail
+
+
+def attempt(engine: Engine, texts: pa.Array) -> Ragged:
+    """Encodes; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
+    try:
+        rows = engine.encode(texts)
+    except (Untrustworthy, KeyboardInterrupt, SystemExit):
+        raise
+    # A panic is no Exception: pyo3 derives it from BaseException.
+    except BaseException as error:
+        raise Untrustworthy(engine.name, f"failed ({type(error).__name__}: {str(error)[:200]})") from error
+    if rows.num_rows != len(texts):
+        raise Untrustworthy(engine.name, f"gave {rows.num_rows} rows for {len(texts)} texts")
+    return rows

@@ -6,9 +6,16 @@ import numpy as np
 import pyarrow as pa
 import tokenizers
 
-from services.tokenizer import ragged
+from services.tokenizer import ragged, slicing
 from services.tokenizer.engines import cutting
 from services.tokenizer.ragged import Ragged
+
+VERSION = tokenizers.__version__
+"""The version that ids are exact against."""
+
+_RUN_BYTES = 1 << 20
+"""Bytes of text that are encoded at once: it takes more than a hundred times that in memory."""
+_RUN_ROWS = 10_000
 
 
 class Reference:
@@ -22,12 +29,15 @@ class Reference:
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Returns the ids of each text."""
-        documents = texts.to_pylist()
-        if len(documents) == 1 and len(documents[0]) > cutting.PART_CHARACTERS:
-            return self._encode_long(documents[0])
-        return self._encode(documents)
+        runs = slicing.runs(slicing.ends_of(texts), _RUN_BYTES, _RUN_ROWS)
+        return ragged.concatenate([self._encode(texts[start:stop].to_pylist()) for start, stop in runs])
 
     def _encode(self, documents: list[str]) -> Ragged:
+        if len(documents) == 1 and len(documents[0]) > cutting.PART_CHARACTERS:
+            return self._encode_long(documents[0])
+        return self._encode_whole(documents)
+
+    def _encode_whole(self, documents: list[str]) -> Ragged:
         encodings = self._backend.encode_batch_fast(documents, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]
         offsets = ragged.offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
@@ -37,5 +47,5 @@ class Reference:
     def _encode_long(self, document: str) -> Ragged:
         # Made when it is needed: it reads the whole vocabulary, and few datasets have such documents.
         self._cutter = self._cutter or cutting.Cutter(self._backend)
-        values = np.concatenate([self._encode([part]).values for part in self._cutter.parts(document)])
+        values = np.concatenate([self._encode_whole([part]).values for part in self._cutter.parts(document)])
         return Ragged(values, np.array([0, len(values)], np.int64))

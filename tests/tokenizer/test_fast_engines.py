@@ -1,0 +1,246 @@
+"""Fast engines give the reference's ids or are not used: nothing that they get wrong reaches the output."""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from services.runtime.storage import Storage
+from services.tokenizer import loading
+from services.tokenizer.engines import Engine, Untrustworthy, adversarial, choosing, proving, routing, sampling
+from services.tokenizer.engines.fastokens import Fastokens
+from services.tokenizer.engines.gigatoken import Gigatoken
+from services.tokenizer.engines.reference import Reference
+from services.tokenizer.ragged import Ragged
+from tests.tokenizer import jobs, material
+from tests.tokenizer.jobs import Parameters
+from tests.tokenizer.test_packing import rows_of
+
+TEXTS = [*material.ADVERSARIAL, *adversarial.STRINGS, *material.DOCUMENTS[:20]]
+
+
+def strings(texts: list[str]) -> pa.Array:
+    return pa.array(texts, pa.large_string())
+
+
+class Native(BaseException):
+    """What pyo3 raises for a panic is no Exception either."""
+
+
+class Wrong:
+    """The reference, but for texts with a certain word: there it does what it is told."""
+
+    name = "gigatoken"
+
+    def __init__(self, reference: Engine, word: str, act: Callable[[Ragged], Ragged]) -> None:
+        self._reference = reference
+        self._word = word
+        self._act = act
+        self.calls = 0
+
+    def encode(self, texts: pa.Array) -> Ragged:
+        self.calls += 1
+        rows = self._reference.encode(texts)
+        return self._act(rows) if any(self._word in text for text in texts.to_pylist()) else rows
+
+
+def other_ids(rows: Ragged) -> Ragged:
+    return Ragged(np.where(rows.values > 5, rows.values - 1, rows.values), rows.offsets)
+
+
+def panic(_: Ragged) -> Ragged:
+    raise Native("index out of bounds")
+
+
+def failure(_: Ragged) -> Ragged:
+    raise ValueError("no such token")
+
+
+def too_few(rows: Ragged) -> Ragged:
+    return Ragged(rows.values, rows.offsets[:-1])
+
+
+ACTS = [other_ids, panic, failure, too_few]
+
+
+def chooser(word: str, act: Callable[[Ragged], Ragged], made: list[Wrong]) -> choosing.Chooser:
+    def make(tokenizer: loading.Tokenizer, content: str, parallel: bool) -> Wrong:
+        made.append(Wrong(Reference(tokenizer.backend), word, act))
+        return made[-1]
+
+    return choosing.Chooser(makers={"gigatoken": make})
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("parallel", [True, False])
+def test_engines_equal_the_reference(folders: dict[str, pathlib.Path], kind: str, parallel: bool) -> None:
+    tokenizer = loading.load(folders[kind])
+    content = tokenizer.backend.to_str()
+    # A slice of an array, as the reader gives it: its buffers begin before it.
+    texts = strings(["before", *TEXTS, "after"])[1:-1]
+    expected = rows_of(Reference(tokenizer.backend).encode(texts))
+    assert expected == [tokenizer.backend.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    for engine in (Gigatoken(content, parallel=parallel), Fastokens(content, split_special_tokens=False)):
+        assert rows_of(engine.encode(texts)) == expected, engine.name
+        assert rows_of(engine.encode(strings([]))) == []
+        assert rows_of(engine.encode(strings(["", ""]))) == [[], []]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4"])
+def test_auto_takes_a_fast_engine_for_real_tokenizers(shared: pathlib.Path, name: str) -> None:
+    tokenizer = loading.load(shared / "tokenizers" / name)
+    corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
+    texts = strings([*TEXTS, *corpus[::20]])
+    engine = choosing.Chooser().choose(tokenizer, "mix32", texts)
+    assert engine.name != "reference"
+    expected = Reference(tokenizer.backend).encode(texts)
+    found = engine.encode(texts)
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.offsets, expected.offsets)
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_an_engine_that_fails_the_adversarial_texts_is_not_used(
+    folders: dict[str, pathlib.Path], act: Callable[[Ragged], Ragged]
+) -> None:
+    tokenizer = loading.load(folders["byte_level"])
+    made: list[Wrong] = []
+    engines = chooser("x=1;", act, made)
+    for dataset in ("one", "two"):
+        assert engines.choose(tokenizer, dataset, strings(["plain words"])).name == "reference"
+    # It is asked once for a tokenizer, not once for a dataset.
+    assert [wrong.calls for wrong in made] == [1]
+
+
+def test_an_engine_that_fails_the_probe_of_a_dataset_is_used_for_another(folders: dict[str, pathlib.Path]) -> None:
+    tokenizer = loading.load(folders["byte_level"])
+    engines = chooser("zebra", other_ids, [])
+    good, bad = strings(["horses and cows"]), strings(["horses", "a zebra", "cows"])
+    assert engines.choose(tokenizer, "bad", bad).name == "reference"
+    assert engines.choose(tokenizer, "good", good).name == "gigatoken"
+    # What is known about a dataset holds for its other shards.
+    assert engines.choose(tokenizer, "bad", good).name == "reference"
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_shard_that_an_engine_gets_wrong_is_encoded_again(
+    storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, act: Callable[[Ragged], Ragged]
+) -> None:
+    # Every document is of the sample, none beyond the first of the probe.
+    monkeypatch.setattr(sampling, "SHARE", 1.0)
+    monkeypatch.setattr(proving, "PROBE_DOCUMENTS", 1)
+    made: list[Wrong] = []
+    runner = jobs.Runner(storage, folders["byte_level"], chooser("zebra", act, made))
+    texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]
+    parameters = Parameters(max_length=64)
+    result = runner.tokenize(jobs.text_shard(storage, texts), parameters)
+    backend = runner.tokenizers.get(runner.reference).backend
+    assert jobs.rows(storage, result) == [backend.encode(text).ids[:64] for text in texts]
+    assert (result.statistics.engine, result.statistics.num_engine_mismatches) == ("reference", 1)
+    assert result.statistics.num_documents == len(texts)
+    assert storage.list(jobs.TOKENIZED) == [file.key for file in result.files]
+    # The dataset's next shard is not given to that engine again.
+    calls = made[0].calls
+    again = runner.tokenize(jobs.text_shard(storage, texts[:3]), parameters, ordinal=1, count=2)
+    assert (again.statistics.engine, again.statistics.num_engine_mismatches) == ("reference", 0)
+    assert made[0].calls == calls
+    merged = runner.publish([result, again], parameters).statistics
+    assert (merged.engine, merged.num_engine_mismatches) == ("reference", 1)
+
+
+@pytest.mark.parametrize(("most", "share"), [(40_000, 1.0), (1 << 30, 0.01)])
+def test_the_sample_is_of_every_part_of_a_shard_and_bounded(
+    folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, most: int, share: float
+) -> None:
+    monkeypatch.setattr(sampling, "BYTES", most)
+    monkeypatch.setattr(sampling, "SHARE", share)
+    backend = loading.load(folders["byte_level"]).backend
+    seen: list[str] = []
+
+    class Recording(Reference):
+        def encode(self, texts: pa.Array) -> Ragged:
+            seen.extend(texts.to_pylist())
+            return super().encode(texts)
+
+    documents = [f"document {place}: " + "words " * 100 for place in range(20_000)]
+    size = sum(map(len, documents))
+    most = min(most, round(size * share))
+    engine = sampling.Sampled(Reference(backend), Recording(backend), seed=5, shard_bytes=size)
+    young = "of late \u0c5c"
+    for start in range(0, 20_000, 5000):
+        engine.encode(strings([*documents[start : start + 5000], *([young] if start == 0 else [])]))
+    assert young in seen
+    assert 0.5 * most < sum(map(len, seen)) < 2 * most
+    quarters = [int(text.split()[1][:-1]) // 5000 for text in seen if text != young]
+    assert set(quarters) == {0, 1, 2, 3}
+
+
+def test_small_shards_and_long_documents_are_sampled_too(folders: dict[str, pathlib.Path]) -> None:
+    reference = Reference(loading.load(folders["byte_level"]).backend)
+    for texts in (["", "zebra", ""], ["zebra " * 100_000]):
+        engine = sampling.Sampled(Wrong(reference, "zebra", other_ids), reference, seed=1, shard_bytes=600_000)
+        with pytest.raises(Untrustworthy, match="gave other ids than the reference"):
+            engine.encode(strings(texts))
+
+
+def test_documents_with_an_added_token_take_the_reference(folders: dict[str, pathlib.Path]) -> None:
+    tokenizer = loading.load(folders["byte_level"])
+    reference = Reference(tokenizer.backend)
+    # Special tokens in the text are split here; gigatoken knows no such switch.
+    tokenizer.backend.encode_special_tokens = True
+    made = proving.proven(
+        lambda: Gigatoken(tokenizer.backend.to_str(), parallel=False), reference, tokenizer.backend.to_str()
+    )
+    assert made is not None
+    texts = strings(["plain", "a<|endoftext|>b", "<|endoftext|>", "<|endoftext", *material.ADVERSARIAL])
+    assert rows_of(made.encode(texts)) == rows_of(reference.encode(texts))
+    fast = Wrong(reference, "<|endoftext|>", panic)
+    assert rows_of(routing.Routed(fast, reference, ["<|endoftext|>"]).encode(texts)) == rows_of(reference.encode(texts))
+    assert fast.calls == 1
+
+
+def test_an_engine_is_not_used_where_it_is_wrong_about_normalised_added_tokens(
+    folders: dict[str, pathlib.Path],
+) -> None:
+    backend = loading.load(folders["sentencepiece"]).backend
+    backend.add_tokens([tokenizers.AddedToken("<tool call>", normalized=True)])
+    reference = Reference(backend)
+    assert proving.proven(lambda: Wrong(reference, "<tool call>", other_ids), reference, backend.to_str()) is None
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0), ("b", -2.0)], 0)),
+        tokenizers.Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, "<unk>")),
+        tokenizers.Tokenizer(models.BPE({"a": 0}, [], dropout=0.5)),
+    ],
+    ids=["unigram", "word level", "dropout"],
+)
+def test_tokenizers_that_no_engine_knows_have_no_candidates(backend: tokenizers.Tokenizer) -> None:
+    import json
+
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert choosing.candidates(json.loads(backend.to_str())) == ()
+
+
+@pytest.mark.parametrize("wanted", ["reference", "gigatoken", "fastokens"])
+def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pathlib.Path], wanted: str) -> None:
+    runner = jobs.Runner(storage, folders["byte_level"], choosing.Chooser(wanted))
+    result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
+    assert result.statistics.engine == wanted
+    backend = runner.tokenizers.get(runner.reference).backend
+    assert jobs.rows(storage, result) == [backend.encode(text).ids[:64] for text in TEXTS]
+
+
+def test_a_chosen_engine_that_does_not_know_the_tokenizer_gives_way(
+    storage: Storage, folders: dict[str, pathlib.Path]
+) -> None:
+    runner = jobs.Runner(storage, folders["wordpiece"], choosing.Chooser("gigatoken"))
+    result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
+    assert result.statistics.engine == "reference"
