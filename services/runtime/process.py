@@ -13,6 +13,8 @@ from typing import Any
 from polytok import errors
 from services.runtime.telemetry import logging
 
+_CANCEL_AGAIN_SECONDS = 0.5
+
 _log = logging.get(__name__)
 
 
@@ -88,9 +90,16 @@ async def supervise(
             done, _ = await asyncio.wait(pending, timeout=drain_seconds, return_when=asyncio.FIRST_EXCEPTION)
             _raise_failure(done)
     finally:
-        for task in (*running, asked):
+        await _cancel({*running, asked})
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancels until all have ended: Python 3.11's `wait_for` loses a cancellation that meets its answer."""
+    pending = tasks
+    while pending:
+        for task in pending:
             task.cancel()
-        await asyncio.gather(*running, asked, return_exceptions=True)
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 async def _until_stopped(running: set[asyncio.Task[None]], asked: asyncio.Task[Any]) -> set[asyncio.Task[None]]:

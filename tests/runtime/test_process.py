@@ -171,3 +171,22 @@ async def test_waiting_for_a_while() -> None:
     assert not await stop.wait(0.01)
     stop.set()
     assert await stop.wait()
+
+
+async def test_a_side_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+    stop = process.Stopping()
+    losses = 0
+
+    async def lose() -> None:
+        nonlocal losses
+        while losses < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                losses += 1
+        await asyncio.Event().wait()
+
+    stop.set()
+    async with asyncio.timeout(10):
+        await process.supervise(stop=stop, tasks={"a": lose()})
+    assert losses == 2
