@@ -87,6 +87,7 @@ def test_completion_scripts_exist_and_complete_nothing_without_a_stack(here: Run
     asked = {**os.environ, "_POLYTOK_COMPLETE": "source_bash"}
     script = subprocess.run([program], capture_output=True, text=True, check=False, env=asked).stdout
     assert "_POLYTOK_COMPLETE" in script
-    words = {**os.environ, "_POLYTOK_COMPLETE": "complete_bash", "COMP_WORDS": "polytok dataset show ", "COMP_CWORD": "3"}
-    done = subprocess.run([program], capture_output=True, text=True, check=False, env=words)
+    asked = {**os.environ, "_POLYTOK_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    asked["COMP_WORDS"] = "polytok dataset show "
+    done = subprocess.run([program], capture_output=True, text=True, check=False, env=asked)
     assert (done.stdout.strip(), done.stderr) == ("", "")
