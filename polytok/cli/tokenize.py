@@ -50,6 +50,48 @@ SpecialTokens = Annotated[
         show_default=False,
     ),
 ]
+Overflow = Annotated[
+    bool | None,
+    typer.Option(
+        "--overflow/--no-overflow",
+        help="Keep all of a longer document, as several sequences.",
+        rich_help_panel=_SEQUENCES,
+        show_default=False,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride",
+        metavar="N",
+        help="Tokens that each of those shares with the one before; 0 by default. Implies --overflow.",
+        rich_help_panel=_SEQUENCES,
+    ),
+]
+Pad = Annotated[
+    str | None,
+    options.choice(
+        "--pad",
+        "Fill sequences up to max-length, or up to the longest of each Arrow file.",
+        "max_length",
+        "longest",
+        panel=_SEQUENCES,
+    ),
+]
+PadSide = Annotated[
+    str | None,
+    options.choice("--pad-side", "Where padding goes; right by default.", "right", "left", panel=_SEQUENCES),
+]
+PadToken = Annotated[
+    str | None,
+    options.choice(
+        "--pad-token",
+        "What padding is: pad where the tokenizer has such a token, else eos.",
+        "pad",
+        "eos",
+        panel=_SEQUENCES,
+    ),
+]
 Pack = Annotated[
     bool,
     typer.Option(
@@ -88,6 +130,15 @@ Concatenation = Annotated[
         show_default=False,
     ),
 ]
+DocumentStarts = Annotated[
+    bool | None,
+    typer.Option(
+        "--document-starts/--no-document-starts",
+        help="Whether to store where in each sequence documents start, in a column `document_starts`; by default no.",
+        rich_help_panel=_PACKING,
+        show_default=False,
+    ),
+]
 
 
 def command(
@@ -98,11 +149,17 @@ def command(
     max_length: MaxLength = None,
     truncation: Truncation = None,
     special_tokens: SpecialTokens = None,
+    overflow: Overflow = None,
+    stride: Stride = None,
+    pad: Pad = None,
+    pad_side: PadSide = None,
+    pad_token: PadToken = None,
     pack: Pack = False,
     begin_of_batch: BeginOfBatch = None,
     begin_of_sequence: BeginOfSequence = None,
     separator: Separator = None,
     concatenate: Concatenation = None,
+    document_starts: DocumentStarts = None,
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
     ] = False,
@@ -113,12 +170,17 @@ def command(
 
     Each model gets a tokenization of its own: its files, statistics and state.
     Asking again with the same parameters gives the one that exists; other parameters need a --variant.
-    A packing option implies --pack.
+    A packing option implies --pack, and a padding option --pad.
 
     [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
     [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
     """
-    packing = _set(begin_of_batch=begin_of_batch, begin_of_sequence=begin_of_sequence, separator=separator)
+    packing = _set(
+        begin_of_batch=begin_of_batch,
+        begin_of_sequence=begin_of_sequence,
+        separator=separator,
+        document_starts=document_starts,
+    )
     if concatenate is not None:
         packing["disable_concatenation"] = not concatenate
     parameters = _set(
@@ -126,6 +188,9 @@ def command(
         max_length=max_length,
         truncation=truncation,
         add_special_tokens=special_tokens,
+        overflow=True if stride and overflow is None else overflow,
+        stride=stride,
+        padding=_set(to=pad, side=pad_side, token=pad_token) or None,
         packing=(packing or True) if pack or packing else None,
     )
     with session.start(catalog, as_json) as run:

@@ -19,6 +19,8 @@ class Packing(TypedDict, total=False):
     """Between documents; `bos` by default."""
     disable_concatenation: bool
     """Cuts each document by itself and drops what does not fill a sequence."""
+    document_starts: bool
+    """Stores a column `document_starts`: the places in each sequence at which a document starts, the first one 0."""
 
 
 class Padding(TypedDict, total=False):
@@ -90,7 +92,7 @@ def _packing(packing: Packing) -> pb.Packing:
     unknown = values.keys() - Packing.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(f"Packing has no {min(unknown)!r}; it has: {', '.join(Packing.__annotations__)}.")
-    for name in values.keys() - {"disable_concatenation"}:
+    for name in values.keys() - {"disable_concatenation", "document_starts"}:
         values[name] = _enum(pb.Packing.Boundary, "BOUNDARY", values[name])
     return pb.Packing(**values)
 

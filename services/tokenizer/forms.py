@@ -16,8 +16,11 @@ def sequencer(parameters: _Parameters, tokenizer: loading.Tokenizer) -> sequence
     around = tokenizer.frame if framed else sequences.NO_FRAME
     if packed:
         boundaries = _boundaries(parameters.packing, tokenizer)
-        make = packing.Cut if parameters.packing.disable_concatenation else packing.Packed
-        return make(around, _max_length(parameters), boundaries)
+        if parameters.packing.disable_concatenation:
+            return packing.Cut(around, _max_length(parameters), boundaries)
+        # A beginning begins the document after it, an end ends the one before.
+        opens = parameters.packing.separator != _Packing.BOUNDARY_EOS if parameters.packing.document_starts else None
+        return packing.Packed(around, _max_length(parameters), boundaries, separator_opens=opens)
     if parameters.truncation == _Parameters.TRUNCATION_NONE:
         return sequences.Whole(around, None)
     keep_end = parameters.truncation == _Parameters.TRUNCATION_LEFT

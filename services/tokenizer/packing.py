@@ -41,7 +41,15 @@ def check_length(max_length: int, boundaries: Boundaries) -> None:
 class Packed:
     """Concatenates documents and cuts the stream; keeps back what does not fill a sequence yet."""
 
-    def __init__(self, around: sequences.Frame, max_length: int, boundaries: Boundaries) -> None:
+    def __init__(
+        self,
+        around: sequences.Frame,
+        max_length: int,
+        boundaries: Boundaries,
+        *,
+        separator_opens: bool | None = None,
+    ) -> None:
+        """With separator_opens, rows say where documents start: at a separator, or after it; None leaves that out."""
         check_length(max_length, boundaries)
         self.num_truncated = 0
         self._around = around
@@ -49,16 +57,27 @@ class Packed:
         self._boundaries = boundaries
         self._stream: Ids = np.empty(0, np.int32)
         self._droppable: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._separator_opens = separator_opens
+        self._begins: Offsets = np.empty(0, np.int64)
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
         """Yields the rows that are complete with these documents."""
-        tokens, droppable = _stream(sequences.frame(documents, self._around), self._boundaries)
+        tokens, droppable, separators, begins = _stream(sequences.frame(documents, self._around), self._boundaries)
+        if self._separator_opens is not None:
+            begins = (separators if self._separator_opens else begins) + len(self._stream)
+            self._begins = np.concatenate([self._begins, begins])
         tokens = np.concatenate([self._stream, tokens])
         droppable = np.concatenate([self._droppable, droppable])
         starts, rest = self._row_starts(tokens, droppable)
         # A copy: a view would keep the whole stream alive.
         self._stream, self._droppable = tokens[rest:].copy(), droppable[rest:].copy()
-        yield Rows(self._rows(tokens, starts))
+        rows = self._rows(tokens, starts)
+        if self._separator_opens is None:
+            yield Rows(rows)
+            return
+        headed = self._length - self._taken(tokens, starts)
+        yield Rows(rows, document_starts=document_starts(self._begins, starts, headed, self._length))
+        self._begins = self._begins[np.searchsorted(self._begins, rest) :] - rest
 
     def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
         """Returns where rows start in the stream, and where the first incomplete one does."""
@@ -82,29 +101,53 @@ class Packed:
         return self._complete(tokens, starts)
 
     def _complete(self, tokens: Ids, starts: Offsets) -> tuple[Offsets, int]:
-        needed = np.full(len(starts), self._length)
-        begin = self._boundaries.begin_of_batch
-        if begin is not None:
-            needed -= tokens[starts] != begin
-        ends = starts + needed
+        ends = starts + self._taken(tokens, starts)
         complete = int(np.searchsorted(ends, len(tokens), side="right"))
         return starts[:complete], int(ends[complete - 1]) if complete else 0
+
+    def _taken(self, tokens: Ids, starts: Offsets) -> Offsets:
+        """Returns how many tokens of the stream each row takes: all of its own but a begin-of-batch token put there."""
+        taken = np.full(len(starts), self._length)
+        if self._boundaries.begin_of_batch is not None:
+            taken -= tokens[starts] != self._boundaries.begin_of_batch
+        return taken
 
     def _rows(self, tokens: Ids, starts: Offsets) -> Ragged:
         if not len(starts):
             return ragged.EMPTY
         begin = self._boundaries.begin_of_batch
-        headed = np.zeros(len(starts), np.int64) if begin is None else (tokens[starts] != begin).astype(np.int64)
+        taken = self._taken(tokens, starts)
         offsets = ragged.offsets_of(np.full(len(starts), self._length))
         rows = np.empty(int(offsets[-1]), np.int32)
         if begin is not None:
             rows[offsets[:-1]] = begin
-        copy_rows(tokens, starts, self._length - headed, rows, offsets[:-1] + headed)
+        copy_rows(tokens, starts, taken, rows, offsets[1:] - taken)
         return Ragged(rows, offsets)
 
 
-def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_]]:
-    """Joins documents into one stream, and marks the separators in it: they are dropped at the start of a row."""
+def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: int) -> Ragged:
+    """Returns the places in each row at which a document starts, 0 first: what stands there belongs to some document.
+
+    `begins` are the places of the stream at which documents start, `starts` those at which rows do, and `headed` says
+    which rows have a token in front that is not of the stream: it belongs to the document that follows it.
+    """
+    row = np.searchsorted(starts, begins, side="right") - 1
+    place = begins - starts[row] + headed[row] if len(starts) else begins
+    # Not what is before the first row, between two of them (a dropped separator), or at the start of one.
+    inner = (row >= 0) & (begins > starts[row]) & (place < length) if len(starts) else np.zeros(len(begins), np.bool_)
+    offsets = ragged.offsets_of(1 + np.bincount(row[inner], minlength=len(starts)))
+    values = np.zeros(int(offsets[-1]), np.int32)
+    is_inner = np.ones(len(values), np.bool_)
+    is_inner[offsets[:-1]] = False
+    values[is_inner] = place[inner]
+    return Ragged(values, offsets)
+
+
+def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_], Offsets, Offsets]:
+    """Joins documents into one stream, and marks the separators in it: they are dropped at the start of a row.
+
+    Returns also where each document starts, with its separator and without.
+    """
     documents = _without_empty(documents)
     lengths = documents.lengths
     first = documents.values[documents.offsets[:-1]]
@@ -121,7 +164,7 @@ def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.
     if boundaries.begin_of_sequence is not None:
         tokens[(offsets[:-1] + separated)[begun]] = boundaries.begin_of_sequence
     copy_rows(documents.values, documents.offsets[:-1], lengths, tokens, offsets[:-1] + separated + begun)
-    return tokens, droppable
+    return tokens, droppable, offsets[:-1], offsets[:-1] + separated
 
 
 def _missing(first: Ids, boundary: int | None) -> NDArray[np.bool_]:

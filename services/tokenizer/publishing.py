@@ -37,7 +37,13 @@ def publish(
     contents = {
         "polytok.json": manifest,
         "dataset_info.json": _json(
-            {"citation": "", "description": "", "features": writing.FEATURES, "homepage": "", "license": ""}
+            {
+                "citation": "",
+                "description": "",
+                "features": writing.features(document_starts=task.parameters.packing.document_starts),
+                "homepage": "",
+                "license": "",
+            }
         ),
         "state.json": _json(_state(files, digest)),
     }

@@ -39,6 +39,8 @@ class Rows(NamedTuple):
     """The token ids of each."""
     mask: NDArray[np.int8] | None = None
     """1 for each token and 0 for padding, flat as the ids are; None without padding."""
+    document_starts: Ragged | None = None
+    """Where in each sequence a document starts; None if that is not asked for."""
 
 
 class Sequencer(Protocol):

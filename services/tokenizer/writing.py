@@ -3,30 +3,39 @@
 import contextlib
 import json
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer import ragged
+from services.tokenizer.ragged import Offsets
 from services.tokenizer.sequences import Rows
 
-# `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
-FEATURES = {
-    "input_ids": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "Sequence"},
-    "attention_mask": {"feature": {"dtype": "int8", "_type": "Value"}, "_type": "Sequence"},
-}
-"""The columns, as `datasets` describes them."""
-
-SCHEMA = pa.schema(
-    [("input_ids", pa.list_(pa.int32())), ("attention_mask", pa.list_(pa.int8()))],
-    metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
-)
-"""The columns, as Arrow describes them."""
+_COLUMNS = {"input_ids": pa.int32(), "attention_mask": pa.int8()}
+_DOCUMENT_STARTS = {"document_starts": pa.int32()}
 
 _BATCH_TOKENS = 1 << 20
 _BATCH_ROWS = 10_000
+
+
+def features(*, document_starts: bool) -> dict[str, Any]:
+    """The columns, as `datasets` describes them."""
+    # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
+    return {
+        name: {"feature": {"dtype": str(kind), "_type": "Value"}, "_type": "Sequence"}
+        for name, kind in (_COLUMNS | _DOCUMENT_STARTS if document_starts else _COLUMNS).items()
+    }
+
+
+def _schema(*, document_starts: bool) -> pa.Schema:
+    return pa.schema(
+        {name: pa.list_(kind) for name, kind in (_COLUMNS | _DOCUMENT_STARTS if document_starts else _COLUMNS).items()},
+        metadata={"huggingface": json.dumps({"info": {"features": features(document_starts=document_starts)}})},
+    )
 
 
 class ShardWriter:
@@ -56,18 +65,22 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        rows = ragged.concatenate([part.ids for part in self._pending])
-        masks = [np.ones(len(part.ids.values), np.int8) if part.mask is None else part.mask for part in self._pending]
+        pending = self._pending
+        rows = ragged.concatenate([part.ids for part in pending])
+        starts = [part.document_starts for part in pending if part.document_starts is not None]
         self._pending, self._pending_tokens, self._pending_rows = [], 0, 0
         if not rows.num_rows:
             return
         if self._stream is None:
             self._staged = self._stack.enter_context(self._storage.create(self._key))
-            self._stream = self._stack.enter_context(pa.ipc.new_stream(self._staged, SCHEMA))
-        offsets = pa.array(rows.offsets.astype(np.int32))
-        mask = np.concatenate(masks)
-        lists = [pa.ListArray.from_arrays(offsets, pa.array(values)) for values in (rows.values, mask)]
-        self._stream.write_batch(pa.RecordBatch.from_arrays(lists, schema=SCHEMA))
+            self._schema = _schema(document_starts=bool(starts))
+            self._stream = self._stack.enter_context(pa.ipc.new_stream(self._staged, self._schema))
+        masks = [np.ones(len(part.ids.values), np.int8) if part.mask is None else part.mask for part in pending]
+        lists = [_lists(rows.offsets, rows.values), _lists(rows.offsets, np.concatenate(masks))]
+        if starts:
+            joined = ragged.concatenate(starts)
+            lists.append(_lists(joined.offsets, joined.values))
+        self._stream.write_batch(pa.RecordBatch.from_arrays(lists, schema=self._schema))
         self._num_rows += rows.num_rows
 
     def __exit__(
@@ -87,3 +100,7 @@ class ShardWriter:
                     sha256=self._staged.sha256,
                 )
             )
+
+
+def _lists(offsets: Offsets, values: NDArray[Any]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))

@@ -215,6 +215,11 @@ def test_parameters_that_cannot_work_are_refused(asked, for_model, message):
         (Parameters(overflow=True, packing=Packing()), "overflow", "does not go with packing"),
         (Parameters(overflow=True, truncation=Parameters.TRUNCATION_NONE), "overflow", "leaves nothing over"),
         (Parameters(overflow=True, max_length=8, stride=8), "stride", "8 is not less than max_length, 8"),
+        (
+            Parameters(packing=Packing(document_starts=True, disable_concatenation=True)),
+            "packing.document_starts",
+            "every sequence is of one document",
+        ),
         (Parameters(padding=Padding(), packing=Packing()), "padding", "does not go with packing"),
         (
             Parameters(padding=Padding(to=Padding.TO_LONGEST), truncation=Parameters.TRUNCATION_NONE),
@@ -249,6 +254,7 @@ def test_padding_takes_the_padding_token_or_else_the_end():
     [
         Parameters(overflow=True),
         Parameters(overflow=True, stride=3),
+        Parameters(packing=Packing(document_starts=True)),
         Parameters(padding=Padding()),
         Parameters(padding=Padding(side=Padding.SIDE_LEFT)),
     ],

@@ -24,6 +24,7 @@ def test_parameters_as_words() -> None:
 
 def test_what_is_not_given_is_not_sent() -> None:
     assert parameters.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(overflow=True, stride=3)
+    assert parameters.to_message({"packing": {"document_starts": True}}).packing == pb.Packing(document_starts=True)
     assert parameters.to_message({"padding": "longest"}).padding == pb.Padding(to=pb.Padding.TO_LONGEST)
     assert parameters.to_message({"padding": {"side": "left", "token": "eos"}}).padding == pb.Padding(
         side=pb.Padding.SIDE_LEFT, token=pb.Padding.TOKEN_EOS

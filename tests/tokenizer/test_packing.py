@@ -70,6 +70,30 @@ def walked(documents: Sequence[Sequence[int]], length: int, boundaries: Boundari
                 row = []
 
 
+def walked_starts(
+    documents: Sequence[Sequence[int]], length: int, boundaries: Boundaries, *, separator_opens: bool
+) -> Iterator[list[int]]:
+    """The places in SAELens's rows at which another document than the one before starts, each token marked with its."""
+    row: list[int | None] = []
+    earlier = None
+    for number, document in enumerate(documents):
+        if not document:
+            continue
+        tokens = [(token, number) for token in document]
+        if boundaries.begin_of_sequence is not None and tokens[0][0] != boundaries.begin_of_sequence:
+            tokens.insert(0, (boundaries.begin_of_sequence, number))
+        if row and boundaries.separator is not None and tokens[0][0] != boundaries.separator:
+            tokens.insert(0, (boundaries.separator, number if separator_opens else earlier))
+        earlier = number
+        for token, owner in tokens:
+            if not row and boundaries.begin_of_batch is not None and token != boundaries.begin_of_batch:
+                row.append(owner)
+            row.append(owner)
+            if len(row) == length:
+                yield [place for place in range(length) if place == 0 or row[place] != row[place - 1]]
+                row = []
+
+
 @pytest.mark.parametrize(("boundaries", "rows"), GOLDEN)
 def test_golden_vectors(boundaries: Boundaries, rows: list[list[int]]) -> None:
     assert rows_of(packing.Packed(sequences.NO_FRAME, 4, boundaries).add(flat(DOCUMENTS))) == rows
@@ -100,6 +124,29 @@ def test_equals_the_walk_however_documents_arrive(
         rows += rows_of(packed.add(flat(rest[:piece])))
         rest = rest[piece:]
     assert rows == list(walked(documents, length, boundaries))
+
+
+@given(
+    documents=st.lists(st.lists(ids, max_size=12), max_size=12),
+    length=st.integers(2, 9),
+    boundaries=st.builds(Boundaries, boundary, boundary, boundary),
+    pieces=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+    separator_opens=st.booleans(),
+)
+def test_document_starts_equal_the_walk(
+    documents: list[list[int]], length: int, boundaries: Boundaries, pieces: list[int], separator_opens: bool
+) -> None:
+    packed = packing.Packed(sequences.NO_FRAME, length, boundaries, separator_opens=separator_opens)
+    rows, starts = [], []
+    rest = documents
+    for piece in pieces:
+        for made in packed.add(flat(rest[:piece])):
+            assert made.document_starts is not None
+            rows += rows_of(made.ids)
+            starts += rows_of(made.document_starts)
+        rest = rest[piece:]
+    assert rows == list(walked(documents, length, boundaries))
+    assert starts == list(walked_starts(documents, length, boundaries, separator_opens=separator_opens))
 
 
 def test_long_runs_are_walked_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:

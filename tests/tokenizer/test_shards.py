@@ -15,7 +15,7 @@ from services.tokenizer import forms, reading
 from services.tokenizer.packing import Boundaries
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
-from tests.tokenizer.test_packing import walked
+from tests.tokenizer.test_packing import walked, walked_starts
 
 Packing = tokenizations_pb2.Packing
 BATCHES = [material.ADVERSARIAL, material.DOCUMENTS[:20], [], material.DOCUMENTS[20:40]]
@@ -77,6 +77,27 @@ def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monke
     result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
     documents = plain(TEXTS, add_special_tokens=False)["input_ids"]
     assert jobs.rows(storage, result) == list(walked(documents, 32, boundaries))
+
+
+@pytest.mark.parametrize("separator", ["BOS", "EOS", "NONE"])
+def test_document_starts_are_stored(
+    storage: Storage, folders: dict[str, pathlib.Path], separator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    runner = jobs.Runner(storage, folders["sentencepiece"])
+    plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
+    parameters = Parameters(
+        max_length=48, packing=Packing(separator=Packing.Boundary.Value(f"BOUNDARY_{separator}"), document_starts=True)
+    )
+    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
+    opened = jobs.opened(storage, runner.publish([result], parameters))
+    documents = plain(TEXTS, add_special_tokens=False)["input_ids"]
+    token = {"BOS": plain.bos_token_id, "EOS": plain.eos_token_id, "NONE": None}[separator]
+    boundaries = Boundaries(plain.bos_token_id, None, token)
+    assert opened["input_ids"] == list(walked(documents, 48, boundaries))
+    expected = walked_starts(documents, 48, boundaries, separator_opens=separator != "EOS")
+    assert opened["document_starts"] == list(expected)
+    assert max(map(len, opened["document_starts"])) > 1
 
 
 def test_packing_takes_end_for_a_missing_beginning(small: jobs.Runner) -> None:

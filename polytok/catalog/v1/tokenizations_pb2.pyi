@@ -414,6 +414,7 @@ class Packing(_message.Message):
     BEGIN_OF_SEQUENCE_FIELD_NUMBER: _builtins.int
     SEPARATOR_FIELD_NUMBER: _builtins.int
     DISABLE_CONCATENATION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_STARTS_FIELD_NUMBER: _builtins.int
     begin_of_batch: Global___Packing.Boundary.ValueType
     """At the start of every sequence; BOS by default."""
     begin_of_sequence: Global___Packing.Boundary.ValueType
@@ -422,6 +423,13 @@ class Packing(_message.Message):
     """Between documents; BOS by default."""
     disable_concatenation: _builtins.bool
     """Cuts each document by itself and drops what does not fill a sequence."""
+    document_starts: _builtins.bool
+    """Stores a column `document_starts`, list<int32>, for attention within documents: the places in the sequence at
+    which a document starts, in order. The first is always 0, where a document starts or goes on. `document_starts`
+    and max_length together are the boundaries that variable-length attention takes (`cu_seqlens`). The token at the
+    start of a sequence belongs to the document after it, and so does a separator BOS; a separator EOS belongs to the
+    document before it. Does not go with disable_concatenation.
+    """
     def __init__(
         self,
         *,
@@ -429,10 +437,11 @@ class Packing(_message.Message):
         begin_of_sequence: Global___Packing.Boundary.ValueType = ...,
         separator: Global___Packing.Boundary.ValueType = ...,
         disable_concatenation: _builtins.bool = ...,
+        document_starts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_of_batch", b"begin_of_batch", "begin_of_sequence", b"begin_of_sequence", "disable_concatenation", b"disable_concatenation", "separator", b"separator"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_of_batch", b"begin_of_batch", "begin_of_sequence", b"begin_of_sequence", "disable_concatenation", b"disable_concatenation", "document_starts", b"document_starts", "separator", b"separator"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,6 +114,11 @@ def _complete_packing(parameters: tokenizations_pb2.TokenizationParameters, mode
         if getattr(packing, field) == _Packing.BOUNDARY_UNSPECIFIED:
             setattr(packing, field, default)
         _check_boundary(field, getattr(packing, field), model)
+    if packing.document_starts and packing.disable_concatenation:
+        raise _invalid(
+            "parameters.packing.document_starts",
+            "does not go with disable_concatenation, where every sequence is of one document.",
+        )
     if packing.begin_of_batch != _Packing.BOUNDARY_NONE and parameters.max_length < 2:
         raise _invalid(
             "parameters.max_length",
@@ -155,6 +160,7 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         for field in ("begin_of_batch", "begin_of_sequence", "separator"):
             flat[f"packing.{field}"] = _short(_Packing.Boundary.Name(getattr(packing, field)))
         flat["packing.disable_concatenation"] = packing.disable_concatenation
+        flat["packing.document_starts"] = packing.document_starts
     else:
         flat["truncation"] = _short(_Parameters.Truncation.Name(parameters.truncation))
         flat["overflow"] = parameters.overflow

@@ -1,0 +1,34 @@
+"""The options of `polytok tokenize`, from the command line to the files."""
+
+import datasets
+
+from tests.cli.conftest import Run
+
+
+def test_overflow_and_padding_options(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    options = ("--max-length", "8", "--stride", "2", "--pad", "longest", "--pad-side", "left", "--pad-token", "eos")
+    command = ("tokenize", dataset, "-m", model, "--variant", "windows", *options, "--watch", "--json")
+    made = polytok_(*command).json()["tokenizations"][0]
+    parameters, statistics = made["parameters"], made["statistics"]
+    assert (parameters["overflow"], parameters["stride"]) == (True, 2)
+    assert parameters["padding"] == {"to": "LONGEST", "side": "LEFT", "token": "EOS"}
+    rows = datasets.load_from_disk(made["tokenized_path"])
+    assert {len(row) for row in rows["input_ids"]} == {8}
+    masks = rows["attention_mask"]
+    assert [sum(row) for row in masks] == [8 - row.index(1) for row in masks]
+    assert statistics["num_tokens"] == sum(map(sum, masks))
+    assert statistics["num_padded"] == sum(row.count(0) for row in masks) > 0
+    assert statistics["num_sequences"] > statistics["num_documents"]
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "windows").code == 0
+
+
+def test_document_starts_option(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    command = ("tokenize", dataset, "-m", model, "--variant", "starts", "--max-length", "64", "--document-starts")
+    made = polytok_(*command, "--watch", "--json").json()["tokenizations"][0]
+    assert made["parameters"]["packing"]["document_starts"] is True
+    starts = datasets.load_from_disk(made["tokenized_path"])["document_starts"]
+    assert {row[0] for row in starts} == {0}
+    assert max(map(len, starts)) > 1
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "starts").code == 0
