@@ -1,10 +1,14 @@
 """`polytok dataset`."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 
 from polytok.cli import options, session
+
+_FILES = "How files are read"
+_ESCAPES = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
 
 app = typer.Typer(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
 
@@ -16,7 +20,7 @@ def add(
         list[str] | None,
         typer.Argument(
             metavar="[FILE]...",
-            help="Files, folders, globs or URIs (s3://…): jsonl, csv, parquet, text, arrow; .gz .zst .bz2 .xz too.",
+            help="Files, folders, globs or URIs: jsonl, json, csv, tsv, parquet, text, arrow; .gz .zst .bz2 .xz too.",
         ),
     ] = None,
     hub: Annotated[
@@ -30,7 +34,28 @@ def add(
     format_: Annotated[
         str | None,
         options.choice(
-            "--format", "The files' format, if their names do not tell.", "jsonl", "csv", "parquet", "text", "arrow"
+            "--format",
+            "The files' format, if their names do not tell.",
+            *("jsonl", "json", "csv", "tsv", "parquet", "text", "arrow"),
+            panel=_FILES,
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            "--delimiter",
+            metavar="C",
+            help="With csv: what separates cells, if not a comma; \\t is a tab.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    json_field: Annotated[
+        str | None,
+        typer.Option(
+            "--json-field",
+            metavar="FIELD",
+            help="With json: the field that holds the rows, if several hold lists.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
     metadata: options.Metadata = None,
@@ -54,6 +79,8 @@ def add(
             split=split,
             config=config,
             revision=revision,
+            delimiter=_unescaped(delimiter),
+            json_field=json_field,
             metadata=options.metadata(metadata),
         )
         if watch:
@@ -117,6 +144,11 @@ def delete(
     with session.start(catalog, as_json) as run:
         run.client.datasets.delete(dataset, force=force)
         run.show_deleted(dataset)
+
+
+def _unescaped(text: str | None) -> str | None:
+    r"""The text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
+    return text and re.sub(r"\\[nrt\\]", lambda found: _ESCAPES[found[0]], text)
 
 
 def _follow(run: session.Session, dataset: Any) -> None:

@@ -28,16 +28,20 @@ class Methods(resource.Resource):
         split: str | None = None,
         config: str | None = None,
         revision: str | None = None,
+        delimiter: str | None = None,
+        json_field: str | None = None,
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Dataset:
         """Registers a dataset, from files or from a repository of the Hugging Face hub, and starts to read it in.
 
-        `files` are paths, folders, globs or fsspec URIs (jsonl, csv, parquet, text, arrow, compressed or not); the
-        format is taken from each name unless given. The same id with the same source gives the dataset that exists.
-        Raises AlreadyExists, InvalidArgument.
+        `files` are paths, folders, globs or fsspec URIs (jsonl, json, csv, tsv, parquet, text, arrow, compressed or
+        not); the format is taken from each name unless given. `delimiter` separates the cells of CSV. `json_field` is
+        the field with the rows, where a file of JSON is one object with several lists. The same id with the same
+        source gives the dataset that exists. Raises AlreadyExists, InvalidArgument.
         """
-        source = sources.dataset(files, format, hub, split, config, revision)
+        options = sources.FileOptions(delimiter, json_field)
+        source = sources.dataset(files, format, hub, split, config, revision, options)
         dataset = pb.Dataset(source=source, metadata=metadata or {})
         request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset, request_id=request_id)
         return await self._via.unary(self._stub.CreateDataset, request)

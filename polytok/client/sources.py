@@ -1,5 +1,6 @@
 """Where rows and models come from, as people write it: paths are made absolute, URIs and repositories stay."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -10,6 +11,14 @@ from polytok.catalog.v1 import datasets_pb2 as pb
 Path = str | os.PathLike[str]
 
 
+@dataclasses.dataclass(frozen=True)
+class FileOptions:
+    """How files of some formats are read; None where it is not said."""
+
+    delimiter: str | None = None
+    json_field: str | None = None
+
+
 def dataset(
     files: Path | Sequence[Path] | None,
     file_format: str | None,
@@ -17,13 +26,17 @@ def dataset(
     split: str | None,
     config: str | None,
     revision: str | None,
+    options: FileOptions | None = None,
 ) -> pb.DatasetSource:
     """The source that the arguments describe."""
+    options = options or FileOptions()
     if (files is None) == (hub is None):
         raise errors.InvalidArgument("Give either files or a hub repository.")
     if hub is not None:
         if file_format is not None:
             raise errors.InvalidArgument("A format belongs to files; a hub repository knows its own.")
+        if options != FileOptions():
+            raise errors.InvalidArgument("delimiter and json_field belong to files, not to a hub repository.")
         if not split:
             raise errors.InvalidArgument("A hub repository needs a split, such as 'train'.")
         source = pb.HubSource(repo_id=repository(hub), config=config or "", split=split, revision=revision or "")
@@ -32,7 +45,7 @@ def dataset(
         raise errors.InvalidArgument("split, config and revision belong to a hub repository, not to files.")
     several = [files] if isinstance(files, str | os.PathLike) else list(files or ())
     uris = [absolute(os.fspath(file)) for file in several]
-    return pb.DatasetSource(files=pb.FileSource(uris=uris, format=_format(file_format)))
+    return pb.DatasetSource(files=_files(uris, file_format, options))
 
 
 def absolute(path: str) -> str:
@@ -48,10 +61,19 @@ def repository(name: str) -> str:
     return absolute(name) if is_path else name
 
 
+def _files(uris: Sequence[str], file_format: str | None, options: FileOptions) -> pb.FileSource:
+    delimiter = options.delimiter
+    if file_format is not None and file_format.lower() == "tsv":
+        file_format, delimiter = "csv", delimiter or "\t"
+    return pb.FileSource(
+        uris=uris, format=_format(file_format), delimiter=delimiter or "", json_field=options.json_field or ""
+    )
+
+
 def _format(name: str | None) -> pb.FileSource.Format.ValueType:
     if name is None:
         return pb.FileSource.FORMAT_UNSPECIFIED
     known = {key.removeprefix("FORMAT_").lower(): value for key, value in pb.FileSource.Format.items() if value}
     if name.lower() not in known:
-        raise errors.InvalidArgument(f"{name!r} is no format; one of: {', '.join(known)}.")
+        raise errors.InvalidArgument(f"{name!r} is no format; one of: {', '.join(known)}, tsv.")
     return known[name.lower()]

@@ -21,7 +21,7 @@ def test_a_dataset_from_add_to_delete(polytok_: Run, documents: pathlib.Path) ->
     assert added["state"] == "READY"
     assert added["num_samples"] == len(material.TEXTS)
     assert added["metadata"] == {"team": "sae"}
-    assert added["source"] == {"files": {"uris": [str(documents)], "format": None}}
+    assert {key: value for key, value in added["source"]["files"].items() if value} == {"uris": [str(documents)]}
     assert polytok_("dataset", "show", name, "--json").json() == added
     assert added in polytok_("dataset", "list", "--state", "READY", "--json").json()["datasets"]
     assert polytok_("dataset", "watch", name, "--json").json() == added
@@ -38,6 +38,18 @@ def test_relative_paths_are_taken_from_here(
     monkeypatch.chdir(documents.parent)
     added = polytok_("dataset", "add", material.unique("docs"), "docs.jsonl", "--no-watch", "--json").json()
     assert added["source"]["files"]["uris"] == [str(documents)]
+
+
+def test_how_files_are_read(polytok_: Run, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("text\tid\nx\t1\n")
+    added = polytok_("dataset", "add", material.unique("t"), path, "--format=csv", r"--delimiter=\t", "--json").json()
+    assert [column["name"] for column in added["columns"]] == ["text", "id"]
+    path.write_text('{"train": [{"text": "x"}], "test": [{"text": "y"}, {"text": "z"}]}')
+    added = polytok_(
+        "dataset", "add", material.unique("j"), path, "--format=json", "--json-field=test", "--json"
+    ).json()
+    assert (added["state"], added["num_samples"]) == ("READY", 2)
 
 
 def test_lines_on_a_pipe(polytok_: Run, documents: pathlib.Path) -> None:

@@ -74,6 +74,18 @@ def test_repositories_and_folders(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     assert sources.repository("openai-community/gpt2") == "openai-community/gpt2"
 
 
+def test_how_files_are_read() -> None:
+    source = sources.dataset("/a", "tsv", None, None, None, None)
+    assert source.files == datasets_pb2.FileSource(
+        uris=["/a"], format=datasets_pb2.FileSource.FORMAT_CSV, delimiter="\t"
+    )
+    options = sources.FileOptions(delimiter="|", json_field="rows")
+    source = sources.dataset("/a", None, None, None, None, None, options)
+    assert (source.files.delimiter, source.files.json_field) == ("|", "rows")
+    with pytest.raises(errors.InvalidArgument, match="delimiter and json_field belong to files"):
+        sources.dataset(None, None, "org/name", "train", None, None, options)
+
+
 def test_a_hub_source() -> None:
     source = sources.dataset(None, None, "org/name", "train", "en", "main")
     assert source.hub == datasets_pb2.HubSource(repo_id="org/name", split="train", config="en", revision="main")
@@ -87,7 +99,10 @@ def test_a_hub_source() -> None:
         ((None, None, "org/name", None, None, None), "needs a split"),
         ((None, "csv", "org/name", "train", None, None), "format belongs to files"),
         (("a", None, None, "train", None, None), "belong to a hub repository"),
-        (("a", "yaml", None, None, None, None), "'yaml' is no format; one of: jsonl, csv, parquet, text, arrow"),
+        (
+            ("a", "yaml", None, None, None, None),
+            "'yaml' is no format; one of: jsonl, csv, parquet, text, arrow, json, tsv",
+        ),
     ],
 )
 def test_wrong_sources(arguments: tuple[str | None, ...], told: str) -> None:

@@ -46,8 +46,9 @@ class Ingest:
         *uris: pathlib.Path | str,
         format: datasets_pb2.FileSource.Format.ValueType = datasets_pb2.FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
         shard_bytes: int = SHARD_BYTES,
+        **options: Any,
     ) -> tasks_pb2.PublishDatasetResult:
-        return self.run(files(*uris, format=format), shard_bytes)
+        return self.run(files(*uris, format=format, **options), shard_bytes)
 
     def dataset(self) -> datasets.Dataset:
         return datasets.load_from_disk(self.storage.uri(RAW))
@@ -64,5 +65,8 @@ class Ingest:
 def files(
     *uris: pathlib.Path | str,
     format: datasets_pb2.FileSource.Format.ValueType = datasets_pb2.FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
+    **options: Any,
 ) -> datasets_pb2.DatasetSource:
-    return datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=[str(uri) for uri in uris], format=format))
+    return datasets_pb2.DatasetSource(
+        files=datasets_pb2.FileSource(uris=[str(uri) for uri in uris], format=format, **options)
+    )

@@ -65,7 +65,7 @@ NAME_IT = "Give the file the ending of what it is, or name its format."
             f"a.jsonl, line 3: not JSON (Expecting property name enclosed in double quotes at column 9). {MEND_LINE}",
         ),
         ("a.jsonl", b"id,text\n1,x\n", f"a.jsonl, line 1: not JSON (Expecting value at column 1). {MEND_LINE}"),
-        ("a.json", b'[\n {"a": 1}\n]\n', f"a.json, line 1: not JSON (Expecting value at column 2). {ONE_A_LINE}"),
+        ("a.jsonl", b'[\n {"a": 1}\n]\n', f"a.jsonl, line 1: not JSON (Expecting value at column 2). {ONE_A_LINE}"),
         ("a.jsonl", b'[{"a": 1}]\n', f"a.jsonl, line 1: a JSON array, not an object. {ONE_A_LINE}"),
         ("a.jsonl", b'{"a": 1}\n"x"\n', f"a.jsonl, line 2: a JSON string, not an object. {ONE_A_LINE}"),
         (

@@ -261,13 +261,15 @@ class FileSource(_message.Message):
         FORMAT_JSONL: FileSource._Format.ValueType  # 1
         """One JSON object a line."""
         FORMAT_CSV: FileSource._Format.ValueType  # 2
-        """Comma-separated values with a header line."""
+        """Comma-separated values with a header line, or values separated by another character."""
         FORMAT_PARQUET: FileSource._Format.ValueType  # 3
         """Apache Parquet."""
         FORMAT_TEXT: FileSource._Format.ValueType  # 4
-        """Text, a row a line, in a column `text`."""
+        """Text, in a column `text`; text_rows tells what is a row."""
         FORMAT_ARROW: FileSource._Format.ValueType  # 5
         """Arrow IPC, file or stream."""
+        FORMAT_JSON: FileSource._Format.ValueType  # 6
+        """One JSON array of objects, or one object with such an array in a field. JSON lines are recognised too."""
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """Formats that can be read."""
@@ -277,18 +279,59 @@ class FileSource(_message.Message):
     FORMAT_JSONL: FileSource.Format.ValueType  # 1
     """One JSON object a line."""
     FORMAT_CSV: FileSource.Format.ValueType  # 2
-    """Comma-separated values with a header line."""
+    """Comma-separated values with a header line, or values separated by another character."""
     FORMAT_PARQUET: FileSource.Format.ValueType  # 3
     """Apache Parquet."""
     FORMAT_TEXT: FileSource.Format.ValueType  # 4
-    """Text, a row a line, in a column `text`."""
+    """Text, in a column `text`; text_rows tells what is a row."""
     FORMAT_ARROW: FileSource.Format.ValueType  # 5
     """Arrow IPC, file or stream."""
+    FORMAT_JSON: FileSource.Format.ValueType  # 6
+    """One JSON array of objects, or one object with such an array in a field. JSON lines are recognised too."""
+
+    class _TextRows:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TextRowsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FileSource._TextRows.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TEXT_ROWS_UNSPECIFIED: FileSource._TextRows.ValueType  # 0
+        """The same as TEXT_ROWS_LINE."""
+        TEXT_ROWS_LINE: FileSource._TextRows.ValueType  # 1
+        """A line, without its end; an empty line is an empty row."""
+        TEXT_ROWS_FILE: FileSource._TextRows.ValueType  # 2
+        """The whole file as it is; 32 MiB is the most. An empty file has no row."""
+        TEXT_ROWS_SEPARATED: FileSource._TextRows.ValueType  # 3
+        """What stands between separators, less rows that are empty; see text_separator."""
+
+    class TextRows(_TextRows, metaclass=_TextRowsEnumTypeWrapper):
+        """What is a row of a text file."""
+
+    TEXT_ROWS_UNSPECIFIED: FileSource.TextRows.ValueType  # 0
+    """The same as TEXT_ROWS_LINE."""
+    TEXT_ROWS_LINE: FileSource.TextRows.ValueType  # 1
+    """A line, without its end; an empty line is an empty row."""
+    TEXT_ROWS_FILE: FileSource.TextRows.ValueType  # 2
+    """The whole file as it is; 32 MiB is the most. An empty file has no row."""
+    TEXT_ROWS_SEPARATED: FileSource.TextRows.ValueType  # 3
+    """What stands between separators, less rows that are empty; see text_separator."""
 
     URIS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    DELIMITER_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_FIELD_NUMBER: _builtins.int
+    TEXT_ROWS_FIELD_NUMBER: _builtins.int
+    TEXT_SEPARATOR_FIELD_NUMBER: _builtins.int
     format: Global___FileSource.Format.ValueType
     """The format of all files."""
+    delimiter: _builtins.str
+    """With CSV: what separates cells, one character of ASCII. Empty for a tab in files named .tsv, else a comma."""
+    json_field: _builtins.str
+    """With JSON: the field of the outermost object that holds the rows. Empty for the only one with a list of objects."""
+    text_rows: Global___FileSource.TextRows.ValueType
+    """With text: what is a row."""
+    text_separator: _builtins.str
+    """With TEXT_ROWS_SEPARATED: the text between two rows, kept in neither. Empty for blank lines, one or more."""
     @_builtins.property
     def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Paths, fsspec URIs, folders or globs. Compressed files (.gz, .zst, .bz2, .xz) are read through."""
@@ -298,10 +341,14 @@ class FileSource(_message.Message):
         *,
         uris: _abc.Iterable[_builtins.str] | None = ...,
         format: Global___FileSource.Format.ValueType = ...,
+        delimiter: _builtins.str = ...,
+        json_field: _builtins.str = ...,
+        text_rows: Global___FileSource.TextRows.ValueType = ...,
+        text_separator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "uris", b"uris"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delimiter", b"delimiter", "format", b"format", "json_field", b"json_field", "text_rows", b"text_rows", "text_separator", b"text_separator", "uris", b"uris"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,7 @@ class IngestPart(_message.Message):
 
     FILE_FIELD_NUMBER: _builtins.int
     HUB_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> Global___FilePart:
         """A file."""
@@ -83,17 +84,22 @@ class IngestPart(_message.Message):
     def hub(self) -> Global___HubPart:
         """A shard of a hub repository."""
 
+    @_builtins.property
+    def documents(self) -> Global___DocumentsPart:
+        """Files of one row each."""
+
     def __init__(
         self,
         *,
         file: Global___FilePart | None = ...,
         hub: Global___HubPart | None = ...,
+        documents: Global___DocumentsPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "hub"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "hub", "documents"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -108,26 +114,90 @@ class FilePart(_message.Message):
     URI_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DELIMITER_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_FIELD_NUMBER: _builtins.int
+    TEXT_ROWS_FIELD_NUMBER: _builtins.int
+    TEXT_SEPARATOR_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     """Its path or fsspec URI."""
     format: _datasets_pb2.FileSource.Format.ValueType
     """Its format."""
     size_bytes: _builtins.int
     """Its size in bytes, as stored; 0 if unknown."""
+    delimiter: _builtins.str
+    """With CSV: what separates cells; empty for what the file's name says."""
+    json_field: _builtins.str
+    """With JSON: the field that holds the rows; empty for the only one with a list of objects."""
+    text_rows: _datasets_pb2.FileSource.TextRows.ValueType
+    """With text: what is a row."""
+    text_separator: _builtins.str
+    """With rows of text that are separated: by what; empty for blank lines."""
     def __init__(
         self,
         *,
         uri: _builtins.str = ...,
         format: _datasets_pb2.FileSource.Format.ValueType = ...,
         size_bytes: _builtins.int = ...,
+        delimiter: _builtins.str = ...,
+        json_field: _builtins.str = ...,
+        text_rows: _datasets_pb2.FileSource.TextRows.ValueType = ...,
+        text_separator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delimiter", b"delimiter", "format", b"format", "json_field", b"json_field", "size_bytes", b"size_bytes", "text_rows", b"text_rows", "text_separator", b"text_separator", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FilePart: _TypeAlias = FilePart  # noqa: Y015
+
+@_typing.final
+class DocumentsPart(_message.Message):
+    """Text files that are a row each, so many that they are read together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Document(_message.Message):
+        """A text file that is a row."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        URI_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        uri: _builtins.str
+        """Its path or fsspec URI."""
+        size_bytes: _builtins.int
+        """Its size in bytes, as stored; 0 if unknown."""
+        def __init__(
+            self,
+            *,
+            uri: _builtins.str = ...,
+            size_bytes: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentsPart.Document]:
+        """The files, in the order of the rows."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[Global___DocumentsPart.Document] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentsPart: _TypeAlias = DocumentsPart  # noqa: Y015
 
 @_typing.final
 class HubPart(_message.Message):

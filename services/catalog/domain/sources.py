@@ -1,12 +1,15 @@
 """Sources of datasets and models: what may be asked for, and how two of them differ."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
 
 # As polytok/catalog/v1/*.proto has them; an update, which may lack all else, is checked here alone.
+_Files = datasets_pb2.FileSource
+_Format: TypeAlias = datasets_pb2.FileSource.Format.ValueType
+_DELIMITERS = {"\t", *map(chr, range(ord(" "), ord("~") + 1))} - {'"'}
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 64, 63, 1024
 
 
@@ -15,10 +18,39 @@ def check_dataset(source: datasets_pb2.DatasetSource) -> None:
     if source.WhichOneof("source") == "files":
         for place, uri in enumerate(source.files.uris):
             _check_absolute(f"dataset.source.files.uris[{place}]", uri)
+        _check_files(source.files)
         return
     hub = source.hub
     check_repository("dataset.source.hub.repo_id", hub.repo_id)
     check_texts({f"dataset.source.hub.{field}": getattr(hub, field) for field in ("config", "split", "revision")})
+
+
+def check_format_options(field: str, files: datasets_pb2.FileSource, file_format: _Format) -> None:
+    """Refuses options that say how another format than this is read."""
+    for option, (value, belongs, word) in _options(files).items():
+        if value and file_format != belongs:
+            raise _invalid(
+                f"{field}.{option}", f"belongs to {word} files, and these are of another format. Leave it out."
+            )
+
+
+def _options(files: datasets_pb2.FileSource) -> dict[str, tuple[object, _Format, str]]:
+    return {
+        "delimiter": (files.delimiter, _Files.FORMAT_CSV, "CSV"),
+        "json_field": (files.json_field, _Files.FORMAT_JSON, "JSON"),
+    }
+
+
+def _check_files(files: datasets_pb2.FileSource) -> None:
+    if files.delimiter and files.delimiter not in _DELIMITERS:
+        raise _invalid(
+            "dataset.source.files.delimiter",
+            f"{files.delimiter!r} cannot separate cells; give a tab or a printable character of ASCII other than the"
+            " double quote.",
+        )
+    check_texts({"dataset.source.files.json_field": files.json_field})
+    if files.format:
+        check_format_options("dataset.source.files", files, files.format)
 
 
 def check_repository(field: str, repo_id: str) -> None:

@@ -1,6 +1,8 @@
 """`ingest.plan`: what a source consists of."""
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from polytok.catalog.v1.datasets_pb2 import FileSource
+from services.catalog.domain import sources
 from services.catalog.ingest import failures, limits
 from services.catalog.ingest.sources import formats, hub, locations
 
@@ -22,10 +24,17 @@ def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
             f"The source has {len(found):,} files; {limits.PARTS:,} is the most. Join them into larger ones."
         )
     parts = [
-        tasks_pb2.FilePart(uri=file.uri, format=_format(file.uri, source.format), size_bytes=file.size_bytes)
+        tasks_pb2.FilePart(
+            uri=file.uri,
+            format=_format(file.uri, source.format),
+            size_bytes=file.size_bytes,
+            delimiter=source.delimiter,
+            json_field=source.json_field,
+        )
         for file in found
     ]
     _check_one_format(parts)
+    sources.check_format_options("source.files", source, parts[0].format)
     if all(file.size_bytes == 0 for file in found) and "://" not in found[0].uri:
         raise failures.empty(empty_message([file.uri for file in found]))
     return parts
@@ -50,12 +59,14 @@ def _format(uri: str, chosen: formats.Format) -> formats.Format:
 
 
 def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
-    by_format: dict[formats.Format, str] = {}
+    by_kind: dict[formats.Format, tasks_pb2.FilePart] = {}
     for part in parts:
-        by_format.setdefault(part.format, failures.shown(part.uri))
-    if len(by_format) > 1:
-        (first, one), (second, other), *_ = by_format.items()
+        # Rows of JSON are the same whether they stand in lines or in an array.
+        kind = FileSource.FORMAT_JSONL if part.format == FileSource.FORMAT_JSON else part.format
+        by_kind.setdefault(kind, part)
+    if len(by_kind) > 1:
+        one, other, *_ = by_kind.values()
         raise failures.invalid(
-            f"The source mixes formats: {one} is {formats.word(first)}, {other} is {formats.word(second)}."
-            " Register them as separate datasets."
+            f"The source mixes formats: {failures.shown(one.uri)} is {formats.word(one.format)},"
+            f" {failures.shown(other.uri)} is {formats.word(other.format)}. Register them as separate datasets."
         )

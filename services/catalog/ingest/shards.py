@@ -55,7 +55,7 @@ class Writer:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds rows. A schema that differs from the rows' before begins a new shard."""
-        if self._pending and not self._pending[0].schema.equals(batch.schema, check_metadata=True):
+        if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
         self.rows += batch.num_rows
         sizes = _text_bytes(batch)
@@ -113,6 +113,7 @@ class _Shard:
 
     def __init__(self, storage: Storage, key: str, schema: pa.Schema) -> None:
         self.text_bytes = 0
+        self.schema = schema
         self._key = key
         self._rows = 0
         self._storing = storage.create(key)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from polytok.catalog.v1 import tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import failures
-from services.catalog.ingest.sources import arrow, delimited, formats, jsonl, parquet, text
+from services.catalog.ingest.sources import arrow, delimited, formats, json_document, jsonl, parquet, text
 from services.catalog.ingest.sources.compression import Decompressed, Readable
 from services.catalog.ingest.sources.raw import RawFile
 from services.catalog.ingest.sources.utf8 import Utf8
@@ -27,7 +27,9 @@ class File:
         self._by_name = formats.of_name(part.uri)
         self._total = part.size_bytes
         self._raw: RawFile | None = None
-        self._delimited = delimited.Delimited(self._decompressed, self.name, "\t" if self._by_name.tabs else ",")
+        self._json_field = part.json_field
+        delimiter = part.delimiter or ("\t" if self._by_name.tabs else ",")
+        self._delimited = delimited.Delimited(self._decompressed, self.name, delimiter)
 
     def progress(self) -> tuple[int, int]:
         """Bytes read and bytes in all, as stored."""
@@ -44,6 +46,7 @@ class File:
     def _readers(self) -> dict[formats.Format, Callable[[], Iterator[pa.RecordBatch]]]:
         return {
             FileSource.FORMAT_JSONL: lambda: jsonl.batches(self._text(), self.name),
+            FileSource.FORMAT_JSON: self._json,
             FileSource.FORMAT_TEXT: lambda: text.batches(self._text(), self.name),
             FileSource.FORMAT_CSV: self._delimited.batches,
             FileSource.FORMAT_PARQUET: self._parquet,
@@ -52,6 +55,12 @@ class File:
 
     def _text(self) -> Utf8:
         return Utf8(self._decompressed(), self.name)
+
+    def _json(self) -> Iterator[pa.RecordBatch]:
+        # Many files named .json hold JSON lines.
+        if not self._json_field and json_document.is_lines(self._text(), self.name):
+            return jsonl.batches(self._text(), self.name)
+        return json_document.batches(self._text(), self.name, self._json_field)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         if self._by_name.compression:

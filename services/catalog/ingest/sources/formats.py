@@ -16,7 +16,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 _ENDINGS = {
     ".jsonl": FileSource.FORMAT_JSONL,
     ".ndjson": FileSource.FORMAT_JSONL,
-    ".json": FileSource.FORMAT_JSONL,
+    ".json": FileSource.FORMAT_JSON,
     ".csv": FileSource.FORMAT_CSV,
     ".tsv": FileSource.FORMAT_CSV,
     ".parquet": FileSource.FORMAT_PARQUET,
@@ -27,6 +27,7 @@ _ENDINGS = {
 
 _WORDS = {
     FileSource.FORMAT_JSONL: "jsonl",
+    FileSource.FORMAT_JSON: "json",
     FileSource.FORMAT_CSV: "csv",
     FileSource.FORMAT_PARQUET: "parquet",
     FileSource.FORMAT_TEXT: "text",

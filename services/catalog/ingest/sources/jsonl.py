@@ -1,107 +1,22 @@
-"""JSON lines: one object a line.
+"""JSON lines: one object a line."""
 
-Arrow parses block after block. Each block is parsed with the columns known so far, so that the outcome does not depend
-on where blocks end; a block that does not fit is parsed again with the columns that fit both.
-"""
-
-import json
-import re
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.json as arrow_json
 
-from polytok import errors
-from services.catalog.ingest import failures, schemas
-from services.catalog.ingest.sources import lines
+from services.catalog.ingest.sources import json_rows, lines
 from services.catalog.ingest.sources.utf8 import Utf8
-
-_ROW = re.compile(r"in row (\d+)$")
-_CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
-_MEND = "Mend the line, or name another format."
-_ONE_A_LINE = "Write one object a line, as `jq -c` does."
 
 
 def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
     """Record batches, whose columns may grow from one to the next."""
-    known = pa.schema([])
-    for block in lines.blocks(source, name):
-        table = _parse(block, known, name)
-        known = table.schema
-        yield from table.combine_chunks().to_batches()
+    return json_rows.batches(map(_block, lines.blocks(source, name)), name)
 
 
-def _parse(block: lines.Block, known: pa.Schema, name: str) -> pa.Table:
-    try:
-        table = _read(block, known)
-    except pa.ArrowInvalid:
-        table = None
-    if table is None or table.schema != known:
-        # What looks like a date stays the text it is.
-        found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
-        merged = _merged(known, found, block, name)
-        if table is None or table.schema != merged:
-            table = _read_new(block, name, merged)
-    return table
+def _block(block: lines.Block) -> json_rows.Block:
+    last_line = block.first_line + block.data.count(b"\n") - block.data.endswith(b"\n")
 
+    def rows() -> Iterator[tuple[int, bytes]]:
+        return enumerate(block.data.split(b"\n"), block.first_line)
 
-def _read_new(block: lines.Block, name: str, known: pa.Schema | None = None) -> pa.Table:
-    try:
-        return _read(block, known)
-    except pa.ArrowInvalid as error:
-        raise _explained(block, name, str(error)) from error
-
-
-def _read(block: lines.Block, known: pa.Schema | None) -> pa.Table:
-    return arrow_json.read_json(
-        pa.BufferReader(block.data),
-        read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
-        parse_options=arrow_json.ParseOptions(explicit_schema=known, unexpected_field_behavior="infer"),
-    )
-
-
-def _merged(known: pa.Schema, found: pa.Schema, block: lines.Block, name: str) -> pa.Schema:
-    try:
-        return schemas.merged(known, found)
-    except schemas.Differs as differs:
-        last = block.first_line + block.data.count(b"\n") - block.data.endswith(b"\n")
-        raise failures.invalid(
-            f"{name}, lines {block.first_line} to {last}: column {differs.column!r} holds {differs.second}, and"
-            f" {differs.first} in the lines before. Make the values of a column the same type."
-        ) from differs
-
-
-def _explained(block: lines.Block, name: str, message: str) -> errors.PolytokError:
-    """Finds the line that is wrong: Arrow counts rows, people count lines."""
-    rows = []
-    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
-        if line.strip():
-            rows.append(number)
-            if wrong := _wrong(line):
-                return failures.invalid(f"{name}, line {number}: {wrong}")
-    row = _ROW.search(message)
-    place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
-    if changed := _CHANGED.search(message):
-        return failures.invalid(
-            f"{name}, {place}: column {changed[1]!r} holds a {changed[3]}, and a {changed[2]} in the lines before."
-            " Make the values of a column the same type."
-        )
-    said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
-    return failures.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
-
-
-def _wrong(line: bytes) -> str:
-    """What is wrong with a line, or nothing."""
-    try:
-        value = json.loads(line.decode())
-    except json.JSONDecodeError as error:
-        begun = line.strip() in {b"[", b"{"}
-        return f"not JSON ({error.msg} at column {error.colno}). {_ONE_A_LINE if begun else _MEND}"
-    except RecursionError:
-        return "nested too deeply. Flatten the object."
-    if not isinstance(value, dict):
-        return f"a JSON {_WORDS[type(value)]}, not an object. {_ONE_A_LINE}"
-    return ""
-
-
-_WORDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+    return json_rows.Block(block.data, block.first_line, last_line, rows, multiline=False)

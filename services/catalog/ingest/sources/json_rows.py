@@ -1,0 +1,122 @@
+"""Objects of JSON as rows, wherever they stand in their file.
+
+Arrow parses block after block. Each block is parsed with the columns known so far, so that the outcome does not depend
+on where blocks end; a block that does not fit is parsed again with the columns that fit both.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.json as arrow_json
+
+from polytok import errors
+from services.catalog.ingest import failures, schemas
+
+ONE_A_LINE = "Write one object a line, as `jq -c` does."
+_ROW = re.compile(r"in row (\d+)$")
+_CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
+_MEND = "Mend the line, or name another format."
+
+
+class Block(NamedTuple):
+    """Some objects, one after another with line ends between them."""
+
+    data: bytes
+    first_line: int
+    """Number of the first object's line, from 1."""
+    last_line: int
+    """Number of the last object's line."""
+    rows: Callable[[], Iterable[tuple[int, bytes]]]
+    """The objects, each with the number of the line on which it begins; blank ones are no rows."""
+    multiline: bool
+    """Whether an object may go on over several lines."""
+
+
+def batches(blocks: Iterable[Block], name: str) -> Iterator[pa.RecordBatch]:
+    """Record batches, whose columns may grow from one to the next."""
+    known = pa.schema([])
+    for block in blocks:
+        table = _parse(block, known, name)
+        known = table.schema
+        yield from table.combine_chunks().to_batches()
+
+
+def _parse(block: Block, known: pa.Schema, name: str) -> pa.Table:
+    try:
+        table = _read(block, known)
+    except pa.ArrowInvalid:
+        table = None
+    if table is None or table.schema != known:
+        # What looks like a date stays the text it is.
+        found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
+        merged = _merged(known, found, block, name)
+        if table is None or table.schema != merged:
+            table = _read_new(block, name, merged)
+    return table
+
+
+def _read_new(block: Block, name: str, known: pa.Schema | None = None) -> pa.Table:
+    try:
+        return _read(block, known)
+    except pa.ArrowInvalid as error:
+        raise _explained(block, name, str(error)) from error
+
+
+def _read(block: Block, known: pa.Schema | None) -> pa.Table:
+    return arrow_json.read_json(
+        pa.BufferReader(block.data),
+        read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
+        parse_options=arrow_json.ParseOptions(
+            explicit_schema=known, unexpected_field_behavior="infer", newlines_in_values=block.multiline
+        ),
+    )
+
+
+def _merged(known: pa.Schema, found: pa.Schema, block: Block, name: str) -> pa.Schema:
+    try:
+        return schemas.merged(known, found)
+    except schemas.Differs as differs:
+        raise failures.invalid(
+            f"{name}, lines {block.first_line} to {block.last_line}: column {differs.column!r} holds {differs.second},"
+            f" and {differs.first} in the lines before. Make the values of a column the same type."
+        ) from differs
+
+
+def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
+    """Finds the line that is wrong: Arrow counts rows, people count lines."""
+    rows = []
+    for number, text in block.rows():
+        if text.strip():
+            rows.append(number)
+            if wrong := _wrong(text):
+                further, problem = wrong
+                return failures.invalid(f"{name}, line {number + further}: {problem}")
+    row = _ROW.search(message)
+    place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
+    if changed := _CHANGED.search(message):
+        return failures.invalid(
+            f"{name}, {place}: column {changed[1]!r} holds a {changed[3]}, and a {changed[2]} in the lines before."
+            " Make the values of a column the same type."
+        )
+    said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
+    return failures.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
+
+
+def _wrong(text: bytes) -> tuple[int, str] | None:
+    """What is wrong with a row, and how many lines after its first; or nothing."""
+    try:
+        value = json.loads(text.decode())
+    except json.JSONDecodeError as error:
+        begun = text.strip() in {b"[", b"{"}
+        return error.lineno - 1, f"not JSON ({error.msg} at column {error.colno}). {ONE_A_LINE if begun else _MEND}"
+    except RecursionError:
+        return 0, "nested too deeply. Flatten the object."
+    if not isinstance(value, dict):
+        return 0, f"a JSON {_WORDS[type(value)]}, not an object. {ONE_A_LINE}"
+    return None
+
+
+_WORDS = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}

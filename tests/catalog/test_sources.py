@@ -1,0 +1,40 @@
+"""Sources that no worker could read are refused before anything is made of them."""
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1.datasets_pb2 import DatasetSource, FileSource
+from services.catalog.domain import sources
+
+
+def source(**options):
+    return DatasetSource(files=FileSource(uris=["/a"], **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delimiter": "\t"},
+        {"delimiter": "|", "format": FileSource.FORMAT_CSV},
+        {"json_field": "rows", "format": FileSource.FORMAT_JSON},
+    ],
+)
+def test_options_of_formats(options):
+    sources.check_dataset(source(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "told"),
+    [
+        ({"delimiter": '"'}, "delimiter", "cannot separate cells"),
+        ({"delimiter": "\n"}, "delimiter", "cannot separate cells"),
+        ({"delimiter": "é"}, "delimiter", "cannot separate cells"),
+        ({"delimiter": ",", "format": FileSource.FORMAT_JSON}, "delimiter", "belongs to CSV files"),
+        ({"json_field": "rows", "format": FileSource.FORMAT_JSONL}, "json_field", "belongs to JSON files"),
+        ({"json_field": "\0"}, "json_field", "NUL"),
+    ],
+)
+def test_options_that_make_no_sense(options, field, told):
+    with pytest.raises(errors.InvalidArgument, match=told) as caught:
+        sources.check_dataset(source(**options))
+    assert [each.field for each in caught.value.violations] == [f"dataset.source.files.{field}"]
