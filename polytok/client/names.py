@@ -50,7 +50,15 @@ def short(name: str) -> str:
 
 def _name(collection: str, reference: Reference) -> str:
     text = reference if isinstance(reference, str) else reference.name
-    return text if "/" in text else f"{collection}/{text}"
+    if "/" not in text:
+        return f"{collection}/{text}"
+    if text.startswith(f"{collection}/"):
+        return text
+    kind = collection.removesuffix("s")
+    raise errors.InvalidArgument(
+        f"{text!r} names no {kind}. Name it by its id, as `polytok {kind} list` shows it, or in full, "
+        f"`{collection}/ID`."
+    )
 
 
 def _whole_tokenization(text: str) -> str:

@@ -127,6 +127,8 @@ def _explanation(folder: pathlib.Path, error: Exception) -> str:
             "Convert it to a tokenizer.json, as `PreTrainedTokenizerFast.save_pretrained` writes it."
         )
     detail = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
+    if isinstance(error, KeyError):
+        detail = f"a part of it is missing, {detail}"
     return (
         f"The tokenizer in {folder} cannot be loaded: {detail}. Check that its files are whole and were saved by a "
         f"`transformers` that {transformers.__version__} understands."

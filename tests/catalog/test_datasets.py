@@ -314,7 +314,8 @@ async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog,
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
     assert caught[0].message == (
-        "datasets/docs has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or use force."
+        "datasets/docs has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or all of "
+        "it with `polytok dataset delete docs --force`."
     )
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True))
     assert catalog.storage.list("datasets") == []

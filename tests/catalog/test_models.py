@@ -139,7 +139,8 @@ async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog,
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.models.DeleteModel(request)
     assert caught[0].message == (
-        "models/gpt2 has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or use force."
+        "models/gpt2 has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or all of "
+        "it with `polytok model delete gpt2 --force`."
     )
     assert (await catalog.tokenization(tokenization.name)).state == 2  # still PROCESSING
     await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True))

@@ -40,6 +40,12 @@ def test_what_names_no_tokenization_is_told(text: str) -> None:
         names.tokenization(text)
 
 
+@pytest.mark.parametrize("text", ["../docs", "models/docs", "/docs", "docs/"])
+def test_what_names_no_dataset_is_told(text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="names no dataset"):
+        names.dataset(text)
+
+
 def test_short() -> None:
     assert names.short("datasets/docs/tokenizations/gpt2~wide") == "docs/gpt2~wide"
     assert names.short("models/gpt2") == "gpt2"

@@ -107,8 +107,10 @@ def depended_on(resource: str, dependents: list[str]) -> errors.FailedPreconditi
     count = len(dependents)
     what = "1 tokenization" if count == 1 else f"{count} tokenizations"
     shown = ", ".join(dependents[:3]) + (", …" if count > 3 else "")
+    kind, _, identifier = resource.partition("/")
     return errors.FailedPrecondition(
-        f"{resource} has {what} ({shown}); delete {'it' if count == 1 else 'them'} first, or use force.",
+        f"{resource} has {what} ({shown}); delete {'it' if count == 1 else 'them'} first, or all of it with "
+        f"`polytok {kind.removesuffix('s')} delete {identifier} --force`.",
         reason="RESOURCE_HELD",
         metadata={"resource": resource, "holders": ", ".join(dependents)[:1000]},
     )
