@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _SEQUENCES = "Sequences"
 _PACKING = "Packing"
+_DOCUMENTS = "Documents"
 
 Column = Annotated[
     str | None,
@@ -48,6 +49,61 @@ SpecialTokens = Annotated[
         help="Whether the tokenizer adds its special tokens to each document. By default yes, and no when packing.",
         rich_help_panel=_SEQUENCES,
         show_default=False,
+    ),
+]
+MaxDocuments = Annotated[
+    int | None,
+    typer.Option(
+        "--max-documents",
+        metavar="N",
+        help="Take only the first N documents; by default all.",
+        rich_help_panel=_DOCUMENTS,
+    ),
+]
+Normalize = Annotated[
+    str | None,
+    options.choice(
+        "--normalize",
+        "A Unicode normalization form to bring the text into; by default every byte stays as it is.",
+        "nfc",
+        "nfkc",
+        panel=_DOCUMENTS,
+    ),
+]
+MinCharacters = Annotated[
+    int | None,
+    typer.Option("--min-characters", metavar="N", help="Drop documents of fewer.", rich_help_panel=_DOCUMENTS),
+]
+MaxCharacters = Annotated[
+    int | None,
+    typer.Option("--max-characters", metavar="N", help="Drop documents of more.", rich_help_panel=_DOCUMENTS),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        metavar="REGEX",
+        help="Drop documents in which this regular expression (RE2) is not found.",
+        rich_help_panel=_DOCUMENTS,
+    ),
+]
+Drop = Annotated[
+    str | None,
+    typer.Option(
+        "--drop",
+        metavar="REGEX",
+        help="Drop documents in which this regular expression (RE2) is found.",
+        rich_help_panel=_DOCUMENTS,
+    ),
+]
+MaxJunk = Annotated[
+    float | None,
+    typer.Option(
+        "--max-junk",
+        metavar="SHARE",
+        help="Drop documents with a greater share (0 to 1) of characters that are neither letter, mark, number nor "
+        "white space.",
+        rich_help_panel=_DOCUMENTS,
     ),
 ]
 Overflow = Annotated[
@@ -160,6 +216,13 @@ def command(
     separator: Separator = None,
     concatenate: Concatenation = None,
     document_starts: DocumentStarts = None,
+    max_documents: MaxDocuments = None,
+    normalize: Normalize = None,
+    min_characters: MinCharacters = None,
+    max_characters: MaxCharacters = None,
+    keep: Keep = None,
+    drop: Drop = None,
+    max_junk: MaxJunk = None,
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
     ] = False,
@@ -183,6 +246,13 @@ def command(
     )
     if concatenate is not None:
         packing["disable_concatenation"] = not concatenate
+    filters = _set(
+        min_characters=min_characters,
+        max_characters=max_characters,
+        keep_pattern=keep,
+        drop_pattern=drop,
+        max_junk=max_junk,
+    )
     parameters = _set(
         text_column=column,
         max_length=max_length,
@@ -190,6 +260,9 @@ def command(
         add_special_tokens=special_tokens,
         overflow=True if stride and overflow is None else overflow,
         stride=stride,
+        max_documents=max_documents,
+        normalization=normalize,
+        filters=filters or None,
         padding=_set(to=pad, side=pad_side, token=pad_token) or None,
         packing=(packing or True) if pack or packing else None,
     )

@@ -34,6 +34,21 @@ class Padding(TypedDict, total=False):
     """What padding is; by default `pad` where the tokenizer has such a token, else `eos`."""
 
 
+class Filters(TypedDict, total=False):
+    """Which documents are dropped, and counted in the statistics."""
+
+    min_characters: int
+    """Those of fewer characters."""
+    max_characters: int
+    """Those of more characters."""
+    keep_pattern: str
+    """Those in which this regular expression (RE2) is not found."""
+    drop_pattern: str
+    """Those in which this regular expression (RE2) is found."""
+    max_junk: float
+    """Those with a greater share of characters that are neither letter, mark, number nor white space."""
+
+
 class Parameters(TypedDict, total=False):
     """How a dataset is tokenized; what is left out takes its default."""
 
@@ -51,6 +66,12 @@ class Parameters(TypedDict, total=False):
     """Tokens that each of those shares with the one before; 0 by default."""
     padding: Padding | Literal["max_length", "longest"]
     """Fills sequences up to one length; by default each stays as long as it is."""
+    filters: Filters
+    """Drops whole documents; by default none."""
+    normalization: Literal["nfc", "nfkc"]
+    """Changes the text before it is filtered and tokenized; by default every byte stays as it is."""
+    max_documents: int
+    """Takes only so many documents, the first of the dataset; by default all."""
     packing: Packing | bool
     """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
 
@@ -61,6 +82,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     packing = values.pop("packing", False)
     padding = values.pop("padding", None)
     truncation = values.pop("truncation", None)
+    normalization = values.pop("normalization", None)
     unknown = values.keys() - Parameters.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(
@@ -72,6 +94,8 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
         raise errors.InvalidArgument(f"A parameter cannot be sent: {error}") from None
     if truncation is not None:
         message.truncation = _enum(pb.TokenizationParameters.Truncation, "TRUNCATION", truncation)
+    if normalization is not None:
+        message.normalization = _enum(pb.TokenizationParameters.Normalization, "NORMALIZATION", normalization)
     if padding is not None:
         message.padding.CopyFrom(_padding({"to": padding} if isinstance(padding, str) else dict(padding)))
     if packing is not False:

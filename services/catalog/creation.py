@@ -4,7 +4,7 @@ from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog import changes, messages
+from services.catalog import changes, messages, patterns
 from services.catalog.domain import names, parameters, records, sources, states
 from services.catalog.folders import Folders
 from services.catalog.handlers import tokenizations as handler
@@ -32,6 +32,7 @@ class Creation:
         states.DATASET.require_ready(dataset.resource, dataset.name, dataset.status, dataset.error_message)
         states.MODEL.require_ready(model.resource, model.name, model.status, model.error_message)
         parameters.require_shards(dataset)
+        patterns.check(asked.filters)
         complete = parameters.complete(asked, dataset, model)
         uid = names.tokenization_uid(dataset.id, model.id, name.variant)
         made = await tokenizations.insert(conn, **_values(uid, name.variant, complete, dataset, model))

@@ -57,7 +57,12 @@ def publish(
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
     if merged.num_tokens and merged.text_bytes:
         return
-    if merged.text_bytes and task.parameters.HasField("packing"):
+    if merged.num_documents and merged.num_documents == statistics.dropped(merged):
+        message = (
+            f"The filters drop all of the dataset's {merged.num_documents} documents. "
+            "Loosen some of them, or leave them out."
+        )
+    elif merged.text_bytes and task.parameters.HasField("packing"):
         message = (
             f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
             f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."

@@ -11,7 +11,7 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
-from services.tokenizer import encoding, loading, output, reading, writing
+from services.tokenizer import cleaning, encoding, loading, output, reading, writing
 from services.tokenizer.ahead import Ahead
 from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
@@ -57,14 +57,16 @@ def _tokenize(
     """Reads, encodes and writes at the same time, a bounded piece each."""
     encoder = encoding.Encoder(choose)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
-    num_documents = text_bytes = 0
+    cleaner = cleaning.Cleaner(task.parameters, task.first_row)
     # The reader's block is an inner one: bytes that were not the right ones must not become a file.
     with (
         writing.ShardWriter(storage, key) as writer,
         reading.verified(storage, task.shard) as file,
         Ahead(
-            reading.slices(
-                file, task.shard, task.parameters.text_column, dataset=task.dataset, first_row=task.first_row
+            cleaner.cleaned(
+                reading.slices(
+                    file, task.shard, task.parameters.text_column, dataset=task.dataset, first_row=task.first_row
+                )
             ),
             "read",
         ) as pieces,
@@ -73,11 +75,10 @@ def _tokenize(
     ):
         for piece, documents in encoded:
             made.add(documents)
-            num_documents, text_bytes = num_documents + len(piece.texts), text_bytes + piece.text_bytes
             context.report(piece.position, task.shard.size_bytes)
         total = made.finish()
     total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
-    total.num_documents, total.text_bytes = num_documents, text_bytes
+    total.MergeFrom(cleaner.statistics)
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)
     return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total)

@@ -43,6 +43,16 @@ def merge(
         engine="+".join(sorted({part.engine for part in parts if part.engine})),
         text_bytes=sum(part.text_bytes for part in parts),
         num_padded=sum(part.num_padded for part in parts),
+        num_too_short=sum(part.num_too_short for part in parts),
+        num_too_long=sum(part.num_too_long for part in parts),
+        num_unmatched=sum(part.num_unmatched for part in parts),
+        num_matched=sum(part.num_matched for part in parts),
+        num_junk=sum(part.num_junk for part in parts),
         num_engine_mismatches=sum(part.num_engine_mismatches for part in parts),
         reference_version="+".join(sorted({part.reference_version for part in parts if part.reference_version})),
     )
+
+
+def dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
+    """Returns how many documents the filters dropped, all together."""
+    return counted.num_too_short + counted.num_too_long + counted.num_unmatched + counted.num_matched + counted.num_junk

@@ -14,6 +14,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Parameters = tokenizations_pb2.TokenizationParameters
 Packing = tokenizations_pb2.Packing
 Padding = tokenizations_pb2.Padding
+Filters = tokenizations_pb2.Filters
 
 
 def dataset(**columns):
@@ -220,6 +221,12 @@ def test_parameters_that_cannot_work_are_refused(asked, for_model, message):
             "packing.document_starts",
             "every sequence is of one document",
         ),
+        (
+            Parameters(filters=Filters(min_characters=9, max_characters=8)),
+            "filters.max_characters",
+            "8 is less than min_characters, 9",
+        ),
+        (Parameters(filters=Filters(drop_pattern="a\0b")), "filters.drop_pattern", "holds a NUL character"),
         (Parameters(padding=Padding(), packing=Packing()), "padding", "does not go with packing"),
         (
             Parameters(padding=Padding(to=Padding.TO_LONGEST), truncation=Parameters.TRUNCATION_NONE),
@@ -239,6 +246,10 @@ def test_options_that_contradict_each_other_are_refused(asked, field, told):
     assert [violation.field for violation in caught.value.violations] == [f"parameters.{field}"]
 
 
+def test_filters_that_filter_nothing_are_none():
+    assert completed(Parameters(filters=Filters())) == completed()
+
+
 def test_padding_takes_the_padding_token_or_else_the_end():
     asked = Parameters(padding=Padding())
     right, to = Padding.SIDE_RIGHT, Padding.TO_MAX_LENGTH
@@ -255,6 +266,11 @@ def test_padding_takes_the_padding_token_or_else_the_end():
         Parameters(overflow=True),
         Parameters(overflow=True, stride=3),
         Parameters(packing=Packing(document_starts=True)),
+        Parameters(filters=Filters(min_characters=3)),
+        Parameters(filters=Filters(max_junk=0.0)),
+        Parameters(filters=Filters(keep_pattern="x"), packing=Packing()),
+        Parameters(normalization=Parameters.NORMALIZATION_NFC),
+        Parameters(max_documents=5),
         Parameters(padding=Padding()),
         Parameters(padding=Padding(side=Padding.SIDE_LEFT)),
     ],

@@ -458,3 +458,15 @@ async def test_a_delete_and_a_completion_at_once_leave_no_trace_or_a_whole(ready
         await ready.catalog.sweeper.sweep()
         assert {key.split("/")[2] for key in ready.storage.list("datasets")} == {"raw"}
         assert await ready.count(tables.tokenization_files) == 0
+
+
+async def test_a_pattern_that_is_no_regular_expression(ready):
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await ready.tokenize("docs", "gpt2", filters=tokenizations_pb2.Filters(keep_pattern="a("))
+    assert [violation.field for violation in caught[0].violations] == ["parameters.filters.keep_pattern"]
+    assert "missing ): a(" in caught[0].message
+    kept = await ready.tokenize("docs", "gpt2", filters=tokenizations_pb2.Filters(keep_pattern="a()"))
+    assert kept.parameters.filters.keep_pattern == "a()"
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await ready.tokenize("docs", "gpt2")
+    assert caught[0].metadata["differs"] == "filters.keep_pattern 'a()', not unset"

@@ -3,6 +3,7 @@
 import datasets
 
 from tests.cli.conftest import Run
+from tests.client import material
 
 
 def test_overflow_and_padding_options(polytok_: Run, ready: tuple[str, str]) -> None:
@@ -32,3 +33,26 @@ def test_document_starts_option(polytok_: Run, ready: tuple[str, str]) -> None:
     assert {row[0] for row in starts} == {0}
     assert max(map(len, starts)) > 1
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "starts").code == 0
+
+
+def test_document_options(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    options = ("--max-documents", "30", "--keep", "7", "--drop", "77 ships", "--min-characters", "3", "--max-junk", "1")
+    command = ("tokenize", dataset, "-m", model, "--variant", "some", *options, "--normalize", "nfc")
+    made = polytok_(*command, "--max-characters", "1000", "--watch", "--json").json()["tokenizations"][0]
+    parameters, statistics = made["parameters"], made["statistics"]
+    assert parameters["filters"] == {
+        "min_characters": 3,
+        "max_characters": 1000,
+        "keep_pattern": "7",
+        "drop_pattern": "77 ships",
+        "max_junk": 1.0,
+    }
+    assert (parameters["normalization"], parameters["max_documents"]) == ("NFC", 30)
+    texts = material.TEXTS[:30]
+    kept = [text for text in texts if "7" in text and "77 ships" not in text]
+    assert statistics["num_documents"] == 30
+    assert statistics["num_unmatched"] == sum("7" not in text for text in texts)
+    assert statistics["num_matched"] == sum("77 ships" in text for text in texts) > 0
+    assert len(datasets.load_from_disk(made["tokenized_path"])) == statistics["num_sequences"] == len(kept)
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0

@@ -25,6 +25,14 @@ def test_parameters_as_words() -> None:
 def test_what_is_not_given_is_not_sent() -> None:
     assert parameters.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(overflow=True, stride=3)
     assert parameters.to_message({"packing": {"document_starts": True}}).packing == pb.Packing(document_starts=True)
+    cleaned = parameters.to_message(
+        {"normalization": "nfkc", "max_documents": 9, "filters": {"drop_pattern": "x", "max_junk": 0.0}}
+    )
+    assert cleaned == pb.TokenizationParameters(
+        normalization=pb.TokenizationParameters.NORMALIZATION_NFKC,
+        max_documents=9,
+        filters=pb.Filters(drop_pattern="x", max_junk=0.0),
+    )
     assert parameters.to_message({"padding": "longest"}).padding == pb.Padding(to=pb.Padding.TO_LONGEST)
     assert parameters.to_message({"padding": {"side": "left", "token": "eos"}}).padding == pb.Padding(
         side=pb.Padding.SIDE_LEFT, token=pb.Padding.TOKEN_EOS
@@ -41,6 +49,8 @@ def test_what_is_not_given_is_not_sent() -> None:
         ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
         ({"packing": {"seperator": "eos"}}, "Packing has no 'seperator'"),
         ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),
+        ({"normalization": "nfd"}, "'nfd' is no normalization; one of: nfc, nfkc"),
+        ({"filters": {"min_words": 3}}, "cannot be sent: .*min_words"),
         ({"padding": "left"}, "'left' is no to; one of: max_length, longest"),
         ({"padding": {"length": 3}}, "Padding has no 'length'"),
         ({"max_length": 2**40}, "cannot be sent"),

@@ -65,6 +65,7 @@ class Runner:
         ordinal: int = 0,
         count: int = 1,
         epoch: int = 1,
+        first_row: int = 0,
     ) -> tasks_pb2.TokenizeShardResult:
         """Runs `tokenize.shard`."""
         task = tasks_pb2.TokenizeShardTask(
@@ -74,6 +75,7 @@ class Runner:
             tokenized_key=TOKENIZED,
             ordinal=ordinal,
             count=count,
+            first_row=first_row,
         )
         return shards.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
 

@@ -206,6 +206,33 @@ class TokenizationParameters(_message.Message):
     TRUNCATION_NONE: TokenizationParameters.Truncation.ValueType  # 3
     """It stays whole."""
 
+    class _Normalization:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _NormalizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TokenizationParameters._Normalization.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NORMALIZATION_UNSPECIFIED: TokenizationParameters._Normalization.ValueType  # 0
+        """None."""
+        NORMALIZATION_NFC: TokenizationParameters._Normalization.ValueType  # 1
+        """Canonical composition: the same characters, however they were typed."""
+        NORMALIZATION_NFKC: TokenizationParameters._Normalization.ValueType  # 2
+        """Compatibility composition: ligatures, full-width letters and the like become plain ones. It loses differences
+        that code and mathematics may need.
+        """
+
+    class Normalization(_Normalization, metaclass=_NormalizationEnumTypeWrapper):
+        """Unicode normalization forms."""
+
+    NORMALIZATION_UNSPECIFIED: TokenizationParameters.Normalization.ValueType  # 0
+    """None."""
+    NORMALIZATION_NFC: TokenizationParameters.Normalization.ValueType  # 1
+    """Canonical composition: the same characters, however they were typed."""
+    NORMALIZATION_NFKC: TokenizationParameters.Normalization.ValueType  # 2
+    """Compatibility composition: ligatures, full-width letters and the like become plain ones. It loses differences
+    that code and mathematics may need.
+    """
+
     TEXT_COLUMN_FIELD_NUMBER: _builtins.int
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
@@ -214,6 +241,9 @@ class TokenizationParameters(_message.Message):
     OVERFLOW_FIELD_NUMBER: _builtins.int
     STRIDE_FIELD_NUMBER: _builtins.int
     PADDING_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    NORMALIZATION_FIELD_NUMBER: _builtins.int
+    MAX_DOCUMENTS_FIELD_NUMBER: _builtins.int
     text_column: _builtins.str
     """The column that holds the text; empty takes `text`, else the only column of strings."""
     max_length: _builtins.int
@@ -233,6 +263,10 @@ class TokenizationParameters(_message.Message):
     """Tokens of its text that such a sequence shares with the one before; less than max_length without the special
     tokens. Needs overflow.
     """
+    normalization: Global___TokenizationParameters.Normalization.ValueType
+    """Changes the text before it is filtered and tokenized; unset leaves every byte as it is."""
+    max_documents: _builtins.int
+    """Takes only so many documents, the first of the dataset, before any is filtered; unset takes all."""
     @_builtins.property
     def packing(self) -> Global___Packing:
         """Packs documents into sequences of exactly max_length tokens; unset gives one sequence a document."""
@@ -242,6 +276,10 @@ class TokenizationParameters(_message.Message):
         """Fills sequences up to one length; unset leaves each as long as it is. Does not go with packing, whose sequences
         are all of one length.
         """
+
+    @_builtins.property
+    def filters(self) -> Global___Filters:
+        """Drops whole documents, after normalization; unset drops none."""
 
     def __init__(
         self,
@@ -254,21 +292,70 @@ class TokenizationParameters(_message.Message):
         overflow: _builtins.bool = ...,
         stride: _builtins.int = ...,
         padding: Global___Padding | None = ...,
+        filters: Global___Filters | None = ...,
+        normalization: Global___TokenizationParameters.Normalization.ValueType = ...,
+        max_documents: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "packing", b"packing", "padding", b"padding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "packing", b"packing", "padding", b"padding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "max_length", b"max_length", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "normalization", b"normalization", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_documents: _TypeAlias = _typing.Literal["max_documents"]  # noqa: Y015
+    _WhichOneofArgType__max_documents: _TypeAlias = _typing.Literal["_max_documents", b"_max_documents"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__add_special_tokens) -> _WhichOneofReturnType__add_special_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_documents) -> _WhichOneofReturnType__max_documents | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
 
 Global___TokenizationParameters: _TypeAlias = TokenizationParameters  # noqa: Y015
+
+@_typing.final
+class Filters(_message.Message):
+    """Which documents are dropped. Each is counted once, by the first filter in this order that drops it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_CHARACTERS_FIELD_NUMBER: _builtins.int
+    MAX_CHARACTERS_FIELD_NUMBER: _builtins.int
+    KEEP_PATTERN_FIELD_NUMBER: _builtins.int
+    DROP_PATTERN_FIELD_NUMBER: _builtins.int
+    MAX_JUNK_FIELD_NUMBER: _builtins.int
+    min_characters: _builtins.int
+    """Drops documents of fewer characters (Unicode code points)."""
+    max_characters: _builtins.int
+    """Drops documents of more characters; 0 is no limit."""
+    keep_pattern: _builtins.str
+    """Drops documents in which this regular expression is not found anywhere (RE2's syntax, case-sensitive)."""
+    drop_pattern: _builtins.str
+    """Drops documents in which this regular expression is found."""
+    max_junk: _builtins.float
+    """Drops documents of whose characters a greater share than this is junk: neither letter, mark, number nor white
+    space of any script. Prose has some 0.03, source code some 0.2.
+    """
+    def __init__(
+        self,
+        *,
+        min_characters: _builtins.int = ...,
+        max_characters: _builtins.int = ...,
+        keep_pattern: _builtins.str = ...,
+        drop_pattern: _builtins.str = ...,
+        max_junk: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk", "max_junk", b"max_junk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk", "drop_pattern", b"drop_pattern", "keep_pattern", b"keep_pattern", "max_characters", b"max_characters", "max_junk", b"max_junk", "min_characters", b"min_characters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_junk: _TypeAlias = _typing.Literal["max_junk"]  # noqa: Y015
+    _WhichOneofArgType__max_junk: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_junk) -> _WhichOneofReturnType__max_junk | None: ...
+
+Global___Filters: _TypeAlias = Filters  # noqa: Y015
 
 @_typing.final
 class Padding(_message.Message):
@@ -466,6 +553,11 @@ class TokenizationStatistics(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     TEXT_BYTES_FIELD_NUMBER: _builtins.int
     NUM_PADDED_FIELD_NUMBER: _builtins.int
+    NUM_TOO_SHORT_FIELD_NUMBER: _builtins.int
+    NUM_TOO_LONG_FIELD_NUMBER: _builtins.int
+    NUM_UNMATCHED_FIELD_NUMBER: _builtins.int
+    NUM_MATCHED_FIELD_NUMBER: _builtins.int
+    NUM_JUNK_FIELD_NUMBER: _builtins.int
     NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
     REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
@@ -473,7 +565,7 @@ class TokenizationStatistics(_message.Message):
     num_sequences: _builtins.int
     """Sequences: rows of the files."""
     num_documents: _builtins.int
-    """Documents read."""
+    """Documents read, those that filters dropped included."""
     avg_seq_length: _builtins.float
     """Mean tokens a sequence."""
     min_seq_length: _builtins.int
@@ -494,6 +586,16 @@ class TokenizationStatistics(_message.Message):
     """Bytes of UTF-8 text read."""
     num_padded: _builtins.int
     """Padding tokens, which num_tokens and the lengths leave out."""
+    num_too_short: _builtins.int
+    """Documents of fewer characters than Filters.min_characters, dropped."""
+    num_too_long: _builtins.int
+    """Documents of more characters than Filters.max_characters, dropped."""
+    num_unmatched: _builtins.int
+    """Documents without Filters.keep_pattern, dropped."""
+    num_matched: _builtins.int
+    """Documents with Filters.drop_pattern, dropped."""
+    num_junk: _builtins.int
+    """Documents of more junk than Filters.max_junk, dropped."""
     num_engine_mismatches: _builtins.int
     """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
     reference_version: _builtins.str
@@ -514,12 +616,17 @@ class TokenizationStatistics(_message.Message):
         engine: _builtins.str = ...,
         text_bytes: _builtins.int = ...,
         num_padded: _builtins.int = ...,
+        num_too_short: _builtins.int = ...,
+        num_too_long: _builtins.int = ...,
+        num_unmatched: _builtins.int = ...,
+        num_matched: _builtins.int = ...,
+        num_junk: _builtins.int = ...,
         num_engine_mismatches: _builtins.int = ...,
         reference_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.domain import missing, padding, records
+from services.catalog.domain import cleaning, missing, padding, records
 
 DEFAULT_MAX_LENGTH = 1024
 """Where the model does not say how long a sequence it takes."""
@@ -29,6 +29,7 @@ def complete(
     elif parameters.truncation == _Parameters.TRUNCATION_UNSPECIFIED:
         parameters.truncation = _Parameters.TRUNCATION_RIGHT
     padding.complete(parameters, model)
+    cleaning.complete(parameters)
     if not asked.HasField("add_special_tokens"):
         parameters.add_special_tokens = not packing
     return parameters
@@ -166,7 +167,7 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         flat["overflow"] = parameters.overflow
         flat["stride"] = parameters.stride
         flat.update(padding.shown(parameters))
-    return flat
+    return flat | cleaning.shown(parameters)
 
 
 def _short(enum_name: str) -> str:

@@ -25,7 +25,9 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
     """The tasks that a job begins with: one a shard, weighed by its text."""
     tokenizer = _tokenizer(tokenization)
     parameters = messages.parameters(tokenization)
-    first_rows = itertools.accumulate((shard.num_rows for shard in shards), initial=0)
+    first_rows = list(itertools.accumulate((shard.num_rows for shard in shards), initial=0))
+    if parameters.HasField("max_documents"):
+        shards = [shard for shard, row in zip(shards, first_rows, strict=False) if row < parameters.max_documents]
     return [
         NewTask(
             kind="tokenize.shard",
