@@ -14,8 +14,8 @@ from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
 
-Maker = Callable[[loading.Tokenizer, str, bool], Engine]
-"""Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads."""
+Maker = Callable[[loading.Tokenizer, str, bool], Engine | None]
+"""Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
 
 MAKERS: Mapping[str, Maker] = {
     "gigatoken": lambda _, content, parallel: Gigatoken(content, parallel=parallel),

@@ -22,7 +22,7 @@ _BEGINNING_CHARACTERS = 16 << 10
 _log = logging.get(__name__)
 
 
-def proven(make: Callable[[], Engine], reference: Engine, content: str) -> routing.Routed | None:
+def proven(make: Callable[[], Engine | None], reference: Engine, content: str) -> routing.Routed | None:
     """Makes an engine and returns it if it knows the tokenizer; documents that it gets wrong go to the reference."""
     try:
         engine = make()
@@ -32,7 +32,7 @@ def proven(make: Callable[[], Engine], reference: Engine, content: str) -> routi
     except BaseException as error:
         _log.info("engine_refuses", error=str(error)[:200])
         return None
-    return _routed(engine, reference, json.loads(content))
+    return None if engine is None else _routed(engine, reference, json.loads(content))
 
 
 def _routed(engine: Engine, reference: Engine, content: dict[str, Any]) -> routing.Routed | None:
