@@ -58,6 +58,24 @@ def add(
             rich_help_panel=_FILES,
         ),
     ] = None,
+    text_rows: Annotated[
+        str | None,
+        options.choice(
+            "--text-rows",
+            "With text: a row is a line (as if not given), a file, or what blank lines or --text-separator separate.",
+            *("line", "file", "separated"),
+            panel=_FILES,
+        ),
+    ] = None,
+    text_separator: Annotated[
+        str | None,
+        typer.Option(
+            "--text-separator",
+            metavar="TEXT",
+            help="With text: what stands between two rows, such as '<|endoftext|>'; \\n is a line end.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
     metadata: options.Metadata = None,
     watch: options.Watch = True,
     catalog: options.Catalog = None,
@@ -68,6 +86,7 @@ def add(
     Relative paths are taken from the current folder. Doing it again with the same source changes nothing.
 
     [dim]polytok dataset add docs corpus/*.jsonl.zst[/]
+    [dim]polytok dataset add books shelf/ --format text --text-rows file[/]
     [dim]polytok dataset add stories --hub roneneldan/TinyStories --split train[/]
     """
     with session.start(catalog, as_json) as run:
@@ -81,6 +100,8 @@ def add(
             revision=revision,
             delimiter=_unescaped(delimiter),
             json_field=json_field,
+            text_rows=text_rows,
+            text_separator=_unescaped(text_separator),
             metadata=options.metadata(metadata),
         )
         if watch:

@@ -30,6 +30,8 @@ class Methods(resource.Resource):
         revision: str | None = None,
         delimiter: str | None = None,
         json_field: str | None = None,
+        text_rows: str | None = None,
+        text_separator: str | None = None,
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Dataset:
@@ -37,10 +39,11 @@ class Methods(resource.Resource):
 
         `files` are paths, folders, globs or fsspec URIs (jsonl, json, csv, tsv, parquet, text, arrow, compressed or
         not); the format is taken from each name unless given. `delimiter` separates the cells of CSV. `json_field` is
-        the field with the rows, where a file of JSON is one object with several lists. The same id with the same
-        source gives the dataset that exists. Raises AlreadyExists, InvalidArgument.
+        the field with the rows, where a file of JSON is one object with several lists. `text_rows` says what is a row
+        of a text file: `line`, `file`, or `separated`, by the `text_separator` or else by blank lines. The same id with
+        the same source gives the dataset that exists. Raises AlreadyExists, InvalidArgument.
         """
-        options = sources.FileOptions(delimiter, json_field)
+        options = sources.FileOptions(delimiter, json_field, text_rows, text_separator)
         source = sources.dataset(files, format, hub, split, config, revision, options)
         dataset = pb.Dataset(source=source, metadata=metadata or {})
         request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset, request_id=request_id)

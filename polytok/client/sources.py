@@ -17,6 +17,8 @@ class FileOptions:
 
     delimiter: str | None = None
     json_field: str | None = None
+    text_rows: str | None = None
+    text_separator: str | None = None
 
 
 def dataset(
@@ -36,7 +38,9 @@ def dataset(
         if file_format is not None:
             raise errors.InvalidArgument("A format belongs to files; a hub repository knows its own.")
         if options != FileOptions():
-            raise errors.InvalidArgument("delimiter and json_field belong to files, not to a hub repository.")
+            raise errors.InvalidArgument(
+                "delimiter, json_field, text_rows and text_separator belong to files, not to a hub repository."
+            )
         if not split:
             raise errors.InvalidArgument("A hub repository needs a split, such as 'train'.")
         source = pb.HubSource(repo_id=repository(hub), config=config or "", split=split, revision=revision or "")
@@ -65,8 +69,14 @@ def _files(uris: Sequence[str], file_format: str | None, options: FileOptions) -
     delimiter = options.delimiter
     if file_format is not None and file_format.lower() == "tsv":
         file_format, delimiter = "csv", delimiter or "\t"
+    rows = options.text_rows or ("separated" if options.text_separator else None)
     return pb.FileSource(
-        uris=uris, format=_format(file_format), delimiter=delimiter or "", json_field=options.json_field or ""
+        uris=uris,
+        format=_format(file_format),
+        delimiter=delimiter or "",
+        json_field=options.json_field or "",
+        text_rows=_text_rows(rows),
+        text_separator=options.text_separator or "",
     )
 
 
@@ -76,4 +86,13 @@ def _format(name: str | None) -> pb.FileSource.Format.ValueType:
     known = {key.removeprefix("FORMAT_").lower(): value for key, value in pb.FileSource.Format.items() if value}
     if name.lower() not in known:
         raise errors.InvalidArgument(f"{name!r} is no format; one of: {', '.join(known)}, tsv.")
+    return known[name.lower()]
+
+
+def _text_rows(name: str | None) -> pb.FileSource.TextRows.ValueType:
+    if name is None:
+        return pb.FileSource.TEXT_ROWS_UNSPECIFIED
+    known = {key.removeprefix("TEXT_ROWS_").lower(): value for key, value in pb.FileSource.TextRows.items() if value}
+    if name.lower() not in known:
+        raise errors.InvalidArgument(f"{name!r} is no kind of rows in text; one of: {', '.join(known)}.")
     return known[name.lower()]

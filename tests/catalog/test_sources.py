@@ -17,6 +17,8 @@ def source(**options):
         {"delimiter": "\t"},
         {"delimiter": "|", "format": FileSource.FORMAT_CSV},
         {"json_field": "rows", "format": FileSource.FORMAT_JSON},
+        {"text_rows": FileSource.TEXT_ROWS_FILE},
+        {"text_rows": FileSource.TEXT_ROWS_SEPARATED, "text_separator": "\n", "format": FileSource.FORMAT_TEXT},
     ],
 )
 def test_options_of_formats(options):
@@ -31,6 +33,9 @@ def test_options_of_formats(options):
         ({"delimiter": "é"}, "delimiter", "cannot separate cells"),
         ({"delimiter": ",", "format": FileSource.FORMAT_JSON}, "delimiter", "belongs to CSV files"),
         ({"json_field": "rows", "format": FileSource.FORMAT_JSONL}, "json_field", "belongs to JSON files"),
+        ({"text_rows": 1, "format": FileSource.FORMAT_CSV}, "text_rows", "belongs to text files"),
+        ({"text_rows": 2, "text_separator": "x"}, "text_separator", "ask for these as text_rows"),
+        ({"text_rows": 3, "text_separator": "\0"}, "text_separator", "NUL"),
         ({"json_field": "\0"}, "json_field", "NUL"),
     ],
 )

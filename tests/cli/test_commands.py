@@ -50,6 +50,10 @@ def test_how_files_are_read(polytok_: Run, tmp_path: pathlib.Path) -> None:
         "dataset", "add", material.unique("j"), path, "--format=json", "--json-field=test", "--json"
     ).json()
     assert (added["state"], added["num_samples"]) == ("READY", 2)
+    path.write_text("one\ntwo\n--\nthree\n")
+    for options, rows in ((["--text-rows=file"], 1), ([r"--text-separator=\n--\n"], 2), ([], 4)):
+        added = polytok_("dataset", "add", material.unique("x"), path, "--format=text", *options, "--json").json()
+        assert (added["state"], added["num_samples"]) == ("READY", rows)
 
 
 def test_lines_on_a_pipe(polytok_: Run, documents: pathlib.Path) -> None:

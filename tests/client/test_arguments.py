@@ -92,7 +92,13 @@ def test_how_files_are_read() -> None:
     options = sources.FileOptions(delimiter="|", json_field="rows")
     source = sources.dataset("/a", None, None, None, None, None, options)
     assert (source.files.delimiter, source.files.json_field) == ("|", "rows")
-    with pytest.raises(errors.InvalidArgument, match="delimiter and json_field belong to files"):
+    options = sources.FileOptions(text_separator="\n---\n")
+    source = sources.dataset("/a", "text", None, None, None, None, options)
+    assert source.files.text_rows == datasets_pb2.FileSource.TEXT_ROWS_SEPARATED
+    assert source.files.text_separator == "\n---\n"
+    with pytest.raises(errors.InvalidArgument, match="one of: line, file, separated"):
+        sources.dataset("/a", None, None, None, None, None, sources.FileOptions(text_rows="page"))
+    with pytest.raises(errors.InvalidArgument, match="text_rows and text_separator belong to files"):
         sources.dataset(None, None, "org/name", "train", None, None, options)
 
 

@@ -49,6 +49,14 @@ def write_jsonl(path: pathlib.Path, count: int, size: int) -> None:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts(count, size))
 
 
+def write_json(path: pathlib.Path, count: int, size: int) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"data": [')
+        for number, text in enumerate(texts(count, size)):
+            file.write(("," if number else "") + json.dumps({"text": text}, ensure_ascii=False, indent=1))
+        file.write("]}")
+
+
 def write_csv(path: pathlib.Path, count: int, size: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.write("text\n")
@@ -85,6 +93,7 @@ def write_arrow(path: pathlib.Path, count: int, size: int) -> None:
 
 WRITERS: dict[str, Callable[[pathlib.Path, int, int], None]] = {
     "jsonl": write_jsonl,
+    "json": write_json,
     "csv": write_csv,
     "txt": write_text,
     "parquet": write_parquet,

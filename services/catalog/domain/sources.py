@@ -38,6 +38,8 @@ def _options(files: datasets_pb2.FileSource) -> dict[str, tuple[object, _Format,
     return {
         "delimiter": (files.delimiter, _Files.FORMAT_CSV, "CSV"),
         "json_field": (files.json_field, _Files.FORMAT_JSON, "JSON"),
+        "text_rows": (files.text_rows, _Files.FORMAT_TEXT, "text"),
+        "text_separator": (files.text_separator, _Files.FORMAT_TEXT, "text"),
     }
 
 
@@ -48,7 +50,11 @@ def _check_files(files: datasets_pb2.FileSource) -> None:
             f"{files.delimiter!r} cannot separate cells; give a tab or a printable character of ASCII other than the"
             " double quote.",
         )
-    check_texts({"dataset.source.files.json_field": files.json_field})
+    if files.text_separator and files.text_rows != _Files.TEXT_ROWS_SEPARATED:
+        raise _invalid(
+            "dataset.source.files.text_separator", "belongs to rows that are separated; ask for these as text_rows."
+        )
+    check_texts({f"dataset.source.files.{field}": getattr(files, field) for field in ("json_field", "text_separator")})
     if files.format:
         check_format_options("dataset.source.files", files, files.format)
 

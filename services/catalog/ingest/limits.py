@@ -12,3 +12,9 @@ BATCH_BYTES = 16 << 20
 """Bytes of a record batch, about; a single row may be larger."""
 PARTS = 10_000
 """Files or hub shards of one source, each of which becomes a task."""
+DOCUMENTS = 100_000
+"""Files of one source that are a row each."""
+PART_FILES = 1000
+"""Files of a row each that are read as one part, at most."""
+PART_BYTES = 64 << 20
+"""Bytes of such files, as they are stored, that are read as one part, about."""

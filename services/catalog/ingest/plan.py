@@ -4,24 +4,31 @@ from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.domain import sources
 from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources import formats, hub, locations
+from services.catalog.ingest.sources import documents, formats, hub, locations
 
 
 def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
     """Lists what can be read independently, in the order of the rows."""
     if task.source.WhichOneof("source") == "hub":
         parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
+    elif _is_documents(task.source.files):
+        parts = [tasks_pb2.IngestPart(documents=part) for part in documents.parts(_files(task.source.files))]
     else:
         parts = [tasks_pb2.IngestPart(file=part) for part in _files(task.source.files)]
     return tasks_pb2.PlanIngestResult(parts=parts)
 
 
+def _is_documents(source: datasets_pb2.FileSource) -> bool:
+    return source.text_rows == FileSource.TEXT_ROWS_FILE
+
+
 def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
     # A file that two patterns match is read once.
-    found = list(dict.fromkeys(file for uri in source.uris for file in locations.find(uri, source.format)))
-    if len(found) > limits.PARTS:
+    most = limits.DOCUMENTS if _is_documents(source) else limits.PARTS
+    found = list(dict.fromkeys(file for uri in source.uris for file in locations.find(uri, source.format, most)))
+    if len(found) > most:
         raise failures.invalid(
-            f"The source has {len(found):,} files; {limits.PARTS:,} is the most. Join them into larger ones."
+            f"The source has {len(found):,} files; {most:,} is the most. Join them into larger ones."
         )
     parts = [
         tasks_pb2.FilePart(
@@ -30,6 +37,8 @@ def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
             size_bytes=file.size_bytes,
             delimiter=source.delimiter,
             json_field=source.json_field,
+            text_rows=source.text_rows,
+            text_separator=source.text_separator,
         )
         for file in found
     ]

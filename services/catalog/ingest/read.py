@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import failures, schemas, shards
-from services.catalog.ingest.sources import delimited, files, hub
+from services.catalog.ingest.sources import delimited, documents, files, hub
 from services.runtime.storage import Storage
 
 ORIGIN = b"polytok.source"
@@ -60,9 +60,7 @@ class _Part:
         self._prefix = f"{task.raw_key}/part-{task.ordinal:05d}"
         self._tag = tag
         self._shard_bytes = task.shard_bytes
-        self.source: Source = (
-            hub.Shard(task.part.hub) if task.part.WhichOneof("part") == "hub" else files.File(task.part.file)
-        )
+        self.source = _source(task.part)
 
     def report(self) -> None:
         """Tells how far the reading is; what is read a second time does not count."""
@@ -73,6 +71,16 @@ class _Part:
     def writer(self, suffix: str = "") -> shards.Writer:
         """Writes shards under this part's names."""
         return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes)
+
+
+def _source(part: tasks_pb2.IngestPart) -> Source:
+    match part.WhichOneof("part"):
+        case "hub":
+            return hub.Shard(part.hub)
+        case "documents":
+            return documents.Documents(part.documents)
+        case _:
+            return files.File(part.file)
 
 
 def _written(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:

@@ -27,7 +27,7 @@ class File:
         self._by_name = formats.of_name(part.uri)
         self._total = part.size_bytes
         self._raw: RawFile | None = None
-        self._json_field = part.json_field
+        self._part = part
         delimiter = part.delimiter or ("\t" if self._by_name.tabs else ",")
         self._delimited = delimited.Delimited(self._decompressed, self.name, delimiter)
 
@@ -47,7 +47,7 @@ class File:
         return {
             FileSource.FORMAT_JSONL: lambda: jsonl.batches(self._text(), self.name),
             FileSource.FORMAT_JSON: self._json,
-            FileSource.FORMAT_TEXT: lambda: text.batches(self._text(), self.name),
+            FileSource.FORMAT_TEXT: self._rows_of_text,
             FileSource.FORMAT_CSV: self._delimited.batches,
             FileSource.FORMAT_PARQUET: self._parquet,
             FileSource.FORMAT_ARROW: lambda: arrow.batches(self._decompressed(), self.name),
@@ -56,11 +56,18 @@ class File:
     def _text(self) -> Utf8:
         return Utf8(self._decompressed(), self.name)
 
+    def _rows_of_text(self) -> Iterator[pa.RecordBatch]:
+        if self._part.text_rows == FileSource.TEXT_ROWS_FILE:
+            return text.whole(self._text(), self.name)
+        if self._part.text_rows == FileSource.TEXT_ROWS_SEPARATED:
+            return text.by_separator(self._text(), self.name, self._part.text_separator)
+        return text.by_line(self._text(), self.name)
+
     def _json(self) -> Iterator[pa.RecordBatch]:
         # Many files named .json hold JSON lines.
-        if not self._json_field and json_document.is_lines(self._text(), self.name):
+        if not self._part.json_field and json_document.is_lines(self._text(), self.name):
             return jsonl.batches(self._text(), self.name)
-        return json_document.batches(self._text(), self.name, self._json_field)
+        return json_document.batches(self._text(), self.name, self._part.json_field)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         if self._by_name.compression:

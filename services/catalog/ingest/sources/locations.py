@@ -20,7 +20,7 @@ class Found(NamedTuple):
     size_bytes: int
 
 
-def find(uri: str, wanted: formats.Format) -> list[Found]:
+def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Found]:
     """The files that a path or URI names, in order of their names.
 
     A folder stands for all files below it whose names have the ending of the wanted format, or of any; those whose
@@ -32,10 +32,9 @@ def find(uri: str, wanted: formats.Format) -> list[Found]:
         files = _listed(filesystem, path, uri, wanted)
     except Exception as error:
         raise failures.reading(uri, error) from error
-    if len(files) > limits.PARTS:
+    if len(files) > most:
         raise failures.invalid(
-            f"{failures.shown(uri)} stands for {len(files):,} files; {limits.PARTS:,} is the most."
-            " Join them into larger ones."
+            f"{failures.shown(uri)} stands for {len(files):,} files; {most:,} is the most. Join them into larger ones."
         )
     return [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
 

@@ -1,17 +1,24 @@
-"""Text files: a row a line, in a column `text`."""
+"""Text files: rows in a column `text`, of which each is a line, the whole file, or what stands between separators."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from services.catalog.ingest import failures, limits
 from services.catalog.ingest.sources import lines, utf8
 from services.catalog.ingest.sources.utf8 import Utf8
 
 SCHEMA = pa.schema([("text", pa.string())])
 
+_BLANK_LINES = re.compile(rb"\r?\n(?:\r?\n)+")
+_LINE_ENDS_FIRST = re.compile(rb"\A(?:\r?\n)+")
+_LINE_ENDS_LAST = re.compile(rb"(?:\r?\n)+\Z")
+_LINE_ENDS = frozenset({b"", b"\n", b"\r\n"})
 
-def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
+
+def by_line(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
     r"""Splits at `\n` and `\r\n`, which are taken off; any other character is kept. An empty line is an empty row."""
     for block in lines.blocks(source, name):
         data = block.data.replace(b"\r\n", b"\n") if b"\r" in block.data else block.data
@@ -19,3 +26,93 @@ def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
         # What follows the last line end is not a line, unless there is something.
         rows = split.slice(0, len(split) - 1) if data.endswith(b"\n") else split
         yield pa.record_batch([rows], schema=SCHEMA)
+
+
+def whole(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
+    """One row, with every character of the file; none if the file is empty."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := source.read(limits.BLOCK_BYTES):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limits.ROW_BYTES:
+            raise failures.invalid(
+                f"{name} is longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
+                " Split the file, or make a row of each line or of what stands between separators."
+            )
+    return _batches([b"".join(chunks)] if size else [])
+
+
+def by_separator(source: Utf8, name: str, separator: str) -> Iterator[pa.RecordBatch]:
+    """Rows as they stand between separators; those that are empty, and a line end after the last, are left out.
+
+    Without a separator, rows are the paragraphs between blank lines.
+    """
+    if separator:
+        pieces = _Pieces(source, name, re.compile(re.escape(separator.encode())), len(separator.encode()))
+        return _batches(piece for piece, is_last in pieces if piece and not (is_last and piece in _LINE_ENDS))
+    return _batches(
+        paragraph
+        for piece, _ in _Pieces(source, name, _BLANK_LINES, None)
+        if (paragraph := _LINE_ENDS_LAST.sub(b"", _LINE_ENDS_FIRST.sub(b"", piece)))
+    )
+
+
+class _Pieces:
+    """What stands between separators, and of each piece whether it is the last."""
+
+    def __init__(self, source: Utf8, name: str, pattern: re.Pattern[bytes], length: int | None) -> None:
+        self._source = source
+        self._name = name
+        self._pattern = pattern
+        self._length = length
+        """How long a separator is; None if what is read later may lengthen it."""
+        self._line = 1
+        self._data = b""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bool]]:
+        searched = 0
+        while chunk := self._source.read(limits.BLOCK_BYTES):
+            self._data += chunk
+            begin = 0
+            for found in self._pattern.finditer(self._data, searched):
+                if self._length is None and found.end() == len(self._data):
+                    break
+                self._check_length(begin, found.start())
+                yield self._data[begin : found.start()], False
+                self._line += self._data.count(b"\n", begin, found.end())
+                begin = found.end()
+            self._data = self._data[begin:]
+            self._check_length(0, len(self._data))
+            searched = self._unsearched()
+        yield self._data, True
+
+    def _unsearched(self) -> int:
+        """Where a separator may begin that goes on in what is read next."""
+        if self._length is not None:
+            return max(0, len(self._data) - self._length + 1)
+        return len(self._data.rstrip(b"\r\n"))
+
+    def _check_length(self, begin: int, end: int) -> None:
+        if end - begin > limits.ROW_BYTES:
+            raise failures.invalid(
+                f"{self._name}: the text that begins on line {self._line} is longer than {limits.ROW_BYTES >> 20} MiB,"
+                " the most that a row may hold, without a separator. Split it, or name the separator that it has."
+            )
+
+
+def _batches(rows: Iterable[bytes]) -> Iterator[pa.RecordBatch]:
+    gathered: list[bytes] = []
+    size = 0
+    for row in rows:
+        gathered.append(row)
+        size += len(row)
+        if size >= limits.BLOCK_BYTES or len(gathered) >= limits.BATCH_ROWS:
+            yield _batch(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield _batch(gathered)
+
+
+def _batch(rows: list[bytes]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(rows, pa.binary()).cast(pa.string())], schema=SCHEMA)
