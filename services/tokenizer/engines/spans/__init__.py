@@ -1,0 +1,26 @@
+"""An engine of our own for SentencePiece BPE and WordPiece: texts cut where no token can span, each span encoded once.
+
+`sentencepiece` and `wordpiece` say where a cut is exact, and why; the reference encodes the spans.
+"""
+
+import json
+
+import tokenizers
+
+from services.tokenizer.engines import Engine
+from services.tokenizer.engines.spans import sentencepiece, wordpiece
+
+_MAKERS = {"BPE": sentencepiece.derive, "WordPiece": wordpiece.derive}
+
+
+def make(backend: tokenizers.Tokenizer) -> Engine | None:
+    """Returns an engine for a tokenizer, or None if it is of a kind whose cuts are not known to be exact."""
+    content = json.loads(backend.to_str())
+    derive = _MAKERS.get(content["model"]["type"])
+    cuts = derive(backend, content) if derive else None
+    if cuts is None or backend.encode("", add_special_tokens=False).ids:
+        return None
+    # Loads the compiler, which tokenizers of other kinds do without.
+    from services.tokenizer.engines.spans import engine  # noqa: PLC0415
+
+    return engine.Spans(backend, cuts)

@@ -1,0 +1,363 @@
+"""The compiled loops over bytes: cutting, looking spans up, and putting ids together.
+
+The table of spans is an array of slots of four words, found by open addressing:
+
+    0  the span's bytes 0 to 7, or the hash of a long span
+    1  the span's bytes 8 to 14 and, in the highest byte, how many bytes it has: never 0, so 0 is an empty slot.
+       Of a span of more than 15 bytes the highest byte is 255, the rest the place of its length and bytes in `keys`
+    2  how many ids it has, and in the high half the first id, or the place in `ids` if there are more than three
+    3  the second and the third id
+
+A span is found only if all its bytes are the same. Bytes are read as words of eight, lowest first, from buffers that go
+on for PADDING bytes after the text.
+"""
+
+# What is an int here becomes one of 64 bits when it is compiled, and so do those that are read from arrays.
+# mypy: disable-error-code="arg-type,assignment,no-any-return,return-value"
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+_Bytes = NDArray[np.uint8]
+_Words = NDArray[np.uint64]
+_Ids = NDArray[np.int32]
+_Places = NDArray[np.int64]
+
+PADDING = 32
+SLOT = 4
+INLINE = 3
+"""Ids that a slot has room for."""
+ROOM = 64
+"""A span of more ids is put in place afterwards, as one that is not in the table is."""
+_SHORT = 15
+
+_ONE, _EIGHT, _32, _56, _63, _64 = (np.uint64(number) for number in (1, 8, 32, 56, 63, 64))
+_LOW = np.uint64(0xFFFFFFFF)
+_PLACE = np.uint64((1 << 56) - 1)
+_LONG = np.uint64(255 << 56)
+_A, _B, _C = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD))
+
+
+def _inlined(function: _Function) -> _Function:
+    """Compiles for use by the other functions: a call would cost more than most of these do."""
+    inlined: _Function = numba.njit(forceinline=True)(function)
+    return inlined
+
+
+def _compiled(function: _Function) -> _Function:
+    """Compiles on first use; keeps the result on disk where there is a folder to write to."""
+    try:
+        compiled: _Function = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        compiled = numba.njit(nogil=True)(function)
+    return compiled
+
+
+@_inlined
+def _word(words: _Words, start: int) -> np.uint64:
+    place = start >> 3
+    shift = np.uint64((start & 7) << 3)
+    return (words[place] >> shift) | ((words[place + 1] << _ONE) << (_63 - shift))
+
+
+@_inlined
+def _first_bytes(word: np.uint64, number: int) -> np.uint64:
+    """Keeps 1 to 8 bytes."""
+    shift = _64 - (np.uint64(number) * _EIGHT)
+    return (word << shift) >> shift
+
+
+@_inlined
+def _mixed(word: np.uint64) -> np.uint64:
+    word = (word ^ (word >> _32)) * _B
+    return word ^ (word >> _32)
+
+
+@_inlined
+def _hash(words: _Words, start: int, length: int) -> np.uint64:
+    found = np.uint64(length)
+    for done in range(0, length, 8):
+        found = _mixed((found * _A) ^ _first_bytes(_word(words, start + done), min(8, length - done)))
+    return found
+
+
+@_inlined
+def _key(words: _Words, start: int, length: int) -> tuple[np.uint64, np.uint64]:
+    if length > _SHORT:
+        return _hash(words, start, length), _LONG
+    size = np.uint64(length) << _56
+    if length <= 8:
+        return _first_bytes(_word(words, start), length), size
+    return _word(words, start), _first_bytes(_word(words, start + 8), length - 8) | size
+
+
+@_inlined
+def _same(words: _Words, start: int, length: int, keys: _Words, place: int) -> bool:
+    if keys[place] != np.uint64(length):
+        return False
+    for done in range(0, length, 8):
+        place += 1
+        if keys[place] != _first_bytes(_word(words, start + done), min(8, length - done)):
+            return False
+    return True
+
+
+@_inlined
+def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -> int:
+    """Returns where a span's slot begins, or if it has none the complement of where it would."""
+    first, second = _key(words, start, length)
+    last = len(slots) // SLOT - 1
+    place = np.int64(_mixed((first * _A) ^ (second * _C)) >> _ONE) & last
+    while True:
+        base = place * SLOT
+        held = slots[base + 1]
+        if held == np.uint64(0):
+            return ~base
+        if slots[base] == first:
+            if length > _SHORT:
+                if held >= _LONG and _same(words, start, length, keys, np.int64(held & _PLACE)):
+                    return base
+            elif held == second:
+                return base
+        place = (place + 1) & last
+
+
+@_inlined
+def _decoded(text: _Bytes, position: int) -> tuple[int, int]:
+    """Returns a character that is not ASCII, and its length."""
+    lead = np.int64(text[position])
+    code, size = lead & 0x1F, 2
+    if lead >= 0xF0:
+        code, size = lead & 0x07, 4
+    elif lead >= 0xE0:
+        code, size = lead & 0x0F, 3
+    for step in range(1, size):
+        code = (code << 6) | (np.int64(text[position + step]) & 0x3F)
+    return code, size
+
+
+@_inlined
+def _cut(text: _Bytes, position: int, end: int, left: _Ids, right: _Ids, pairs: NDArray[np.bool_]) -> int:
+    """Returns the first place after a position where a cut is exact, or the end."""
+    row = -1
+    while position < end:
+        code, size = np.int64(text[position]), 1
+        if code >= 0x80:
+            code, size = _decoded(text, position)
+        if row >= 0 and pairs[row + right[code]]:
+            return position
+        row = left[code]
+        position += size
+    return end
+
+
+@_inlined
+def _holds(text: _Bytes, start: int, end: int, needles: _Bytes, bounds: _Places, heads: _Places) -> bool:
+    """Tells whether a text holds any of the needles, which are in the order of their first bytes."""
+    for position in range(start, end):
+        byte = text[position]
+        for needle in range(heads[byte], heads[byte + 1]):
+            length = bounds[needle + 1] - bounds[needle]
+            if position + length > end:
+                continue
+            step = 1
+            while step < length and text[position + step] == needles[bounds[needle] + step]:
+                step += 1
+            if step >= length:
+                return True
+    return False
+
+
+@_inlined
+def _begins_with_space(text: _Bytes, start: int, end: int) -> bool:
+    if text[start] == 0x20:
+        return True
+    return end - start >= 3 and text[start] == 0xE2 and text[start + 1] == 0x96 and text[start + 2] == 0x81
+
+
+@_compiled
+def lay_out(
+    data: _Bytes,
+    offsets: _Places,
+    prefix: int,
+    needles: _Bytes,
+    bounds: _Places,
+    heads: _Places,
+    text: _Bytes,
+    ends: _Places,
+    apart: NDArray[np.bool_],
+) -> None:
+    """Copies documents one after the other, each with its space in front; leaves out those with a needle."""
+    place = 0
+    for document in range(len(offsets) - 1):
+        start, end = offsets[document], offsets[document + 1]
+        apart[document] = _holds(data, start, end, needles, bounds, heads)
+        if start < end and not apart[document]:
+            if prefix == 1 or (prefix == 2 and not _begins_with_space(data, start, end)):
+                text[place] = 0x20
+                place += 1
+            text[place : place + end - start] = data[start:end]
+            place += end - start
+        ends[document] = place
+
+
+@_compiled
+def scan(
+    text: _Bytes,
+    words: _Words,
+    ends: _Places,
+    state: _Places,
+    left: _Ids,
+    right: _Ids,
+    pairs: NDArray[np.bool_],
+    slots: _Words,
+    keys: _Words,
+    ids: _Ids,
+    out: _Ids,
+    rows: _Places,
+    missing: _Places,
+    most_bytes: int,
+) -> None:
+    """Writes the ids of spans until the texts end, or as many spans are missing as there is room for.
+
+    `state` is document, position, ids written, spans missing. A missing span is start, length and how many ids are
+    before it; a finished document how many ids and how many missing spans are.
+    """
+    document, position, number, missed = state[0], state[1], 0, 0
+    bytes_missed = 0
+    room, most = len(out) - ROOM, len(missing) // 3
+    while document < len(ends):
+        end = ends[document]
+        while position < end:
+            if number > room or missed == most or bytes_missed > most_bytes:
+                state[0], state[1], state[2], state[3] = document, position, number, missed
+                return
+            stop = _cut(text, position, end, left, right, pairs)
+            base = _find(slots, keys, words, position, stop - position)
+            count = ROOM + 1 if base < 0 else np.int64(slots[base + 2] & _LOW)
+            if count <= INLINE:
+                out[number] = np.int32(slots[base + 2] >> _32)
+                out[number + 1] = np.int32(slots[base + 3] & _LOW)
+                out[number + 2] = np.int32(slots[base + 3] >> _32)
+                number += count
+            elif count <= ROOM:
+                place = np.int64(slots[base + 2] >> _32)
+                for step in range(count):
+                    out[number + step] = ids[place + step]
+                number += count
+            else:
+                missing[3 * missed] = position
+                missing[3 * missed + 1] = stop - position
+                missing[3 * missed + 2] = number
+                missed += 1
+                bytes_missed += stop - position
+            position = stop
+        rows[2 * document], rows[2 * document + 1] = number, missed
+        document += 1
+    state[0], state[1], state[2], state[3] = document, position, number, missed
+
+
+@_compiled
+def insert(
+    words: _Words,
+    missing: _Places,
+    slots: _Words,
+    keys: _Words,
+    used: int,
+    bases: _Places,
+    fresh: _Places,
+) -> tuple[int, int]:
+    """Gives each missing span its slot; tells which are new, and how much of `keys` is used now."""
+    new = 0
+    for number in range(len(missing) // 3):
+        start, length = missing[3 * number], missing[3 * number + 1]
+        base = _find(slots, keys, words, start, length)
+        if base < 0:
+            base = ~base
+            first, second = _key(words, start, length)
+            if length > _SHORT:
+                second = _LONG | np.uint64(used)
+                keys[used] = np.uint64(length)
+                used += 1
+                for done in range(0, length, 8):
+                    keys[used] = _first_bytes(_word(words, start + done), min(8, length - done))
+                    used += 1
+            slots[base], slots[base + 1] = first, second
+            fresh[new] = number
+            new += 1
+        bases[number] = base
+    return new, used
+
+
+@_compiled
+def settle(slots: _Words, bases: _Places, values: _Ids, offsets: _Places, ids: _Ids, used: int) -> int:
+    """Writes the ids of new spans into their slots."""
+    for number in range(len(bases)):
+        base, start = bases[number], offsets[number]
+        count = offsets[number + 1] - start
+        slots[base + 2], slots[base + 3] = np.uint64(count), np.uint64(0)
+        if count > INLINE:
+            slots[base + 2] |= np.uint64(used) << _32
+            for step in range(count):
+                ids[used + step] = values[start + step]
+            used += count
+        else:
+            if count > 0:
+                slots[base + 2] |= np.uint64(values[start]) << _32
+            if count > 1:
+                slots[base + 3] |= np.uint64(values[start + 1])
+            if count > 2:
+                slots[base + 3] |= np.uint64(values[start + 2]) << _32
+    return used
+
+
+@_compiled
+def splice(
+    out: _Ids,
+    number: int,
+    missing: _Places,
+    bases: _Places,
+    slots: _Words,
+    ids: _Ids,
+    before: _Places,
+    whole: _Ids,
+) -> None:
+    """Puts the ids of what was missing between those that were found; `before` counts them up to each span."""
+    done = 0
+    for span in range(len(bases)):
+        until = missing[3 * span + 2]
+        whole[done + before[span] : until + before[span]] = out[done:until]
+        done = until
+        place, base = done + before[span], bases[span]
+        count = before[span + 1] - before[span]
+        if count > INLINE:
+            start = np.int64(slots[base + 2] >> _32)
+            whole[place : place + count] = ids[start : start + count]
+        else:
+            if count > 0:
+                whole[place] = np.int32(slots[base + 2] >> _32)
+            if count > 1:
+                whole[place + 1] = np.int32(slots[base + 3] & _LOW)
+            if count > 2:
+                whole[place + 2] = np.int32(slots[base + 3] >> _32)
+    whole[done + before[-1] :] = out[done:number]
+
+
+@_compiled
+def rehash(old: _Words, slots: _Words) -> None:
+    """Moves every slot to a larger table."""
+    last = len(slots) // SLOT - 1
+    for start in range(0, len(old), SLOT):
+        second = old[start + 1]
+        if second != np.uint64(0):
+            kind = min(second, _LONG)
+            place = np.int64(_mixed((old[start] * _A) ^ (kind * _C)) >> _ONE) & last
+            while slots[place * SLOT + 1] != np.uint64(0):
+                place = (place + 1) & last
+            for step in range(SLOT):
+                slots[place * SLOT + step] = old[start + step]

@@ -1,0 +1,96 @@
+"""Cuts for BPE as SentencePiece has it: marks (U+2581) stand for spaces, and the model sees the text as one word.
+
+Why the ids of the spans are the ids of the whole:
+
+1. *The model's input.* Without an added token's text in it, a text is normalised in one piece: perhaps a mark is put
+   in front, every space becomes a mark, and nothing else changes. The engine puts a space in front instead, which is
+   the same. Normalisation looks at one character at a time, so it is the same for spans.
+2. *Symbols.* BPE first makes a symbol of each character: its piece if the vocabulary has it, else a symbol for each of
+   its bytes. All 256 byte pieces must be there, so that nothing is ever unknown: unknown characters are fused with
+   those before them, over any cut, or vanish.
+3. *Merges.* Only neighbours named by a merge (x, y) are ever joined. A symbol's piece is its text, but for symbols of
+   bytes, and tokenizers whose merges name any of those are refused. So what joins two symbols over
+   the place between the characters a and b is a merge with x ending in a and y beginning with b. Where there is none
+   (most pairs: all 61,249 merges of Llama 2 have but 3,279), nothing ever joins them. Joins on either
+   side are made in the order of rank and place, which the other side does not change.
+
+As a pre-tokenizer, `Metaspace` may also split before every mark. Then each mark begins a word of its own, words are
+encoded alone, and a cut before a mark is exact whatever the merges are.
+"""
+
+from typing import Any
+
+import tokenizers
+
+from services.tokenizer.engines.spans import batches, cuts
+
+_MARK = "\u2581"
+_ALIKE = _MARK + " "
+_PREPEND = {"type": "Prepend", "prepend": _MARK}
+_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _MARK}
+_SEPARATORS = "\n\0\r\t\x7f"
+_BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
+# After the normaliser no space is left to split at.
+_NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
+    """Returns the cuts of a tokenizer, or None if the argument above does not hold for it."""
+    shape = _shape(content)
+    if shape is None or not _is_plain(content["model"], backend.get_vocab(with_added_tokens=False)):
+        return None
+    needles = _needles(content["added_tokens"])
+    if needles is None:
+        return None
+    prefix, splits = shape
+    joined = _joined(content["model"], splits=splits)
+    seams = {character for pair in joined for character in pair}
+    plain = tokenizers.Tokenizer(backend.model)
+    plain.normalizer = tokenizers.normalizers.Replace(" ", _MARK)
+    encode = batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
+    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, encode)
+
+
+def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:
+    """Tells when a mark is put in front, and whether texts are split before marks."""
+    normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
+    steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else [normalizer]
+    if steps in ([_PREPEND, _REPLACE], [_REPLACE]):
+        prefix = cuts.PREFIX_ALWAYS if _PREPEND in steps else cuts.PREFIX_NEVER
+        return (prefix, False) if splitter in (None, _NO_SPLIT) else None
+    if normalizer is None and splitter and splitter["type"] == "Metaspace" and splitter["replacement"] == _MARK:
+        never = splitter["prepend_scheme"] == "never"
+        return cuts.PREFIX_NEVER if never else cuts.PREFIX_MISSING, bool(splitter["split"])
+    return None
+
+
+def _is_plain(model: dict[str, Any], vocab: dict[str, int]) -> bool:
+    """Tells whether the model's symbols are what the argument takes them for."""
+    return (
+        not any(model[name] for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
+        and bool(model["byte_fallback"])
+        and vocab.keys() >= _BYTES
+        # The content shows but one of two pieces with one id.
+        and len(set(vocab.values())) == len(vocab)
+        and not any(part in _BYTES for pair in model["merges"] for part in pair)
+    )
+
+
+def _joined(model: dict[str, Any], *, splits: bool) -> set[tuple[str, str]]:
+    """The pairs of characters between which no cut is made."""
+    joined = {(a[-1], b[0]) for a, b in model["merges"]}
+    return {pair for pair in joined if pair[1] != _MARK} if splits else joined
+
+
+def _needles(added: list[dict[str, Any]]) -> list[bytes] | None:
+    """What a text must hold to hold an added token; None if there is no telling."""
+    found = []
+    for token in added:
+        text = token["content"]
+        if token["normalized"]:
+            # It is looked for in the normalised text, where all but spaces is as it was.
+            text = max(text.replace(" ", _MARK).split(_MARK), key=len)
+        if not text:
+            return None
+        found.append(text.encode())
+    return found

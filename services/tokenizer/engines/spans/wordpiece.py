@@ -1,0 +1,77 @@
+"""Cuts for WordPiece as BERT has it: words are found by `BertNormalizer` and `BertPreTokenizer`, and encoded alone.
+
+Why the ids of the spans are the ids of the whole:
+
+1. *Words.* The model sees one word at a time, and a word ends at white space and on both sides of punctuation. So a
+   place where a word ends in any case may be cut, if normalisation is the same on either side of it as in the whole.
+2. *Cleaning, the spaces around Chinese characters and lower case* look at one character at a time.
+3. *Accents* are found after canonical decomposition, which takes each character apart and then puts the combining
+   marks after each starter in order. No mark is ever moved over a starter, so decomposition is the same on both sides
+   of a place where a starter that is not taken apart ends or begins. ASCII, the punctuation and the Chinese characters
+   below are such starters, and Unicode promises that they stay so. A combining mark may begin a span, as it may begin
+   a word.
+4. A cut is made before ASCII white space, and on both sides of a character that is a word of its own. What follows
+   white space goes with it into one span: that is fewer spans.
+
+Which characters are words of their own is asked of the tokenizer's own normaliser and pre-tokenizer.
+"""
+
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from services.tokenizer.engines.spans import batches, cuts
+
+_SPACE = " \t\n\r"
+_MARKS = (
+    *range(0x21, 0x7F),
+    *range(0x2010, 0x2028),
+    *range(0x3001, 0x3003),
+    *range(0x3008, 0x3012),
+    *(0xFF01, 0xFF08, 0xFF09, 0xFF0C, 0xFF1A, 0xFF1B, 0xFF1F),
+)
+# Those of Unicode 1.1: the tokenizer takes some that were added later for unassigned, and removes them.
+_CHINESE = range(0x4E00, 0x9FA6)
+_SEPARATORS = "|~^"
+_OTHER, _WHITE, _ALONE = range(3)
+
+
+def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
+    """Returns the cuts of a tokenizer, or None if the argument above does not hold for it."""
+    normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
+    if splitter != {"type": "BertPreTokenizer"} or (normalizer and normalizer["type"] != "BertNormalizer"):
+        return None
+    # Tokens looked for in the normalised text can be written in ways that only the normaliser knows.
+    if any(token["normalized"] or not token["content"] for token in content["added_tokens"]):
+        return None
+    plain = tokenizers.Tokenizer(backend.model)
+    if normalizer:
+        plain.normalizer = backend.normalizer
+    plain.pre_tokenizer = backend.pre_tokenizer
+    needles = [token["content"].encode() for token in content["added_tokens"]]
+    encode = batches.Batches(plain, _SEPARATORS).encode
+    return cuts.Cuts(_classes(plain), cuts.PREFIX_NEVER, needles, encode)
+
+
+def _classes(plain: tokenizers.Tokenizer) -> cuts.Classes:
+    kinds = np.zeros(cuts.CODES, np.int32)
+    for character in _alone(plain):
+        kinds[ord(character)] = _ALONE
+    for character in _SPACE:
+        kinds[ord(character)] = _WHITE
+    pairs = np.ones((3, 3), np.bool_)
+    pairs[_OTHER, _OTHER] = False
+    pairs[_WHITE] = False
+    return cuts.Classes(kinds * 3, kinds, pairs.reshape(-1))
+
+
+def _alone(plain: tokenizers.Tokenizer) -> list[str]:
+    """Returns those of the characters above that are words of their own, and stay what they are."""
+    characters = [chr(code) for code in (*_MARKS, *_CHINESE)]
+    text = "".join(f" a{character}a" for character in characters)
+    if plain.normalizer is not None:
+        text = plain.normalizer.normalize_str(text)
+    words = [word for word, _ in plain.pre_tokenizer.pre_tokenize_str(text)]
+    between = {word for before, word, after in zip(words, words[1:], words[2:], strict=False) if before == after == "a"}
+    return [character for character in characters if character in between]
