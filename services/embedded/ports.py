@@ -8,6 +8,9 @@ import socket
 _FIRST, _END = 20_000, 32_768
 _ATTEMPTS = 200
 
+_given: set[int] = set()
+"""What this process has given out: several servers get their ports before the first of them listens."""
+
 
 def free_port() -> int:
     """Returns a TCP port of 127.0.0.1 that nobody listens on now.
@@ -22,5 +25,8 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            if port in _given:
+                continue
+            _given.add(port)
             return port
     raise OSError(f"no port from {_FIRST} to {_END} is free on 127.0.0.1")

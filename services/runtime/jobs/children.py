@@ -31,6 +31,7 @@ class Child:
             child.MEMORY_BYTES: str(memory_bytes),
         }
         self._process: asyncio.subprocess.Process | None = None
+        self._warmed = False
         self._gone: asyncio.Task[None] | None = None
         self._events: asyncio.StreamReader | None = None
         self._transport: asyncio.ReadTransport | None = None
@@ -45,10 +46,16 @@ class Child:
         """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def warm(self) -> bool:
+        """Whether the process runs and has come up."""
+        return self.alive and self._warmed
+
     async def start(self) -> None:
         """Starts the process and waits until it is warm."""
         # By exec, never by fork alone: threads and gRPC do not survive a fork. A group of its own, so that whatever
         # the task starts can be ended with it.
+        self._warmed = False
         reading, writing = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -84,6 +91,7 @@ class Child:
         if event is None or not event.ready:
             await self.kill()
             raise ChildFailed(f"The child process did not come up: it {self.end()}.")
+        self._warmed = True
 
     async def send(self, task: messages_pb2.ChildTask) -> None:
         """Has the child start a task."""

@@ -65,7 +65,7 @@ class Worker:
 
     async def ready(self) -> bool:
         """Whether a task would be taken now."""
-        return self._client.is_connected and self._child.alive and self._pull.sure
+        return self._client.is_connected and self._child.warm and self._pull.sure
 
     async def run(self, stop: Stopping) -> None:
         """Works until it is asked to stop; then gives its task back and ends its child."""

@@ -1,0 +1,65 @@
+"""One stack to break for all of these tests, and what a run without faults gives in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+import polytok
+from tests.client import material
+from tests.faults import scene as scenes
+from tests.support import stacks
+
+if TYPE_CHECKING:
+    import pathlib
+
+DATASET, MODEL, CALM = "corpus", "model", "calm"
+_WORDS = ("sea", "wind", "ship", "sail", "harbour", "tide", "lantern", "captain", "rope", "anchor", "gull", "storm")
+
+
+@pytest.fixture(scope="package")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
+    """A stack with two tokenizer workers and a dataset of many shards."""
+    folder = tmp_path_factory.mktemp("faults")
+    environment = {**os.environ, **scenes.SETTINGS}
+    with (
+        stacks.new_home() as home,
+        stacks.started(home, workers=len(scenes.WORKERS), environment=environment) as stack,
+        polytok.Client(stack.catalog_address) as client,
+    ):
+        client.datasets.create(DATASET, files=write_corpus(folder / "docs.jsonl"))
+        client.models.create(MODEL, str(material.write_model(folder / "model")))
+        assert client.datasets.wait(DATASET, timeout=60).num_shards > 12
+        client.models.wait(MODEL, timeout=60)
+        client.tokenizations.create(DATASET, MODEL, variant=CALM, max_length=32)
+        client.tokenizations.wait(DATASET, MODEL, variant=CALM, timeout=60)
+        yield stack
+
+
+@pytest.fixture
+async def scene(breakable: stacks.Stack) -> AsyncIterator[scenes.Scene]:
+    async with polytok.AsyncClient(breakable.catalog_address) as client:
+        scene = scenes.Scene(breakable, client, DATASET, MODEL)
+        await scene.at_rest()
+        yield scene
+
+
+@pytest.fixture
+async def calm(scene: scenes.Scene) -> list[list[int]]:
+    """The rows of a run without faults."""
+    return scene.ids(await scene.client.tokenizations.get(DATASET, MODEL, variant=CALM))
+
+
+def write_corpus(path: pathlib.Path) -> pathlib.Path:
+    """About 160 KiB of text that no two documents share."""
+    chance = random.Random(7)
+    with path.open("w") as file:
+        for number in range(600):
+            text = f"Document {number}: " + " ".join(chance.choices(_WORDS, k=45))
+            file.write(json.dumps({"text": text}) + "\n")
+    return path

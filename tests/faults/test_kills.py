@@ -1,0 +1,145 @@
+"""Whatever is killed in the middle of a tokenization, it ends READY, once, as a run without faults does (I2)."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from polytok.client import watching
+from tests.faults.scene import WORKERS, Scene, child_of
+from tests.support import processes
+
+FIRST, SECOND = WORKERS
+Rows = list[list[int]]
+
+
+class Watcher:
+    """Watches a tokenization from its beginning, as somebody does who looks at its bar."""
+
+    def __init__(self, versions: AsyncIterator[Any]) -> None:
+        self._seen: list[Any] = []
+        self._task = asyncio.create_task(self._watch(versions))
+
+    async def _watch(self, versions: AsyncIterator[Any]) -> None:
+        async for version in versions:
+            self._seen.append(version)
+
+    async def verify(self) -> None:
+        """The bar never went back, and the record became READY once, at the end (I5)."""
+        await asyncio.wait_for(self._task, 60)
+        progress = [version.progress for version in self._seen]
+        assert progress == sorted(progress)
+        assert progress[-1] == 100
+        states = [watching.state(version) for version in self._seen]
+        assert states.count("READY") == 1
+        order = [state for place, state in enumerate(states) if state not in states[:place]]
+        assert [state for state in order if state != "QUEUED"] == ["PROCESSING", "READY"]
+        assert states == sorted(states, key=order.index)
+
+
+async def is_whole(scene: Scene, variant: str, calm: Rows, watcher: Watcher) -> dict[str, int]:
+    """Waits for the end, which must be that of a run without faults; gives how the attempts on the way ended."""
+    made = await scene.wait(variant)
+    await watcher.verify()
+    assert scene.ids(made) == calm
+    await scene.nothing_left_behind(made)
+    dataset = await scene.client.datasets.get(scene.dataset)
+    outcomes = await scene.outcomes(made)
+    # Each shard once, and the publication.
+    assert outcomes.pop("SUCCEEDED") == dataset.num_shards + 1
+    assert watching.state(dataset) == "READY"
+    assert made.statistics.num_documents == dataset.num_samples
+    assert "RUNNING" not in outcomes
+    return outcomes
+
+
+async def begin(scene: Scene, variant: str, *, running: int, succeeded: int = 0) -> tuple[Any, Watcher]:
+    record = await scene.create(variant)
+    watcher = Watcher(scene.client.tokenizations.watch(record))
+    await scene.busy(record, running=running, succeeded=succeeded)
+    return record, watcher
+
+
+async def test_a_worker_is_killed(scene: Scene, calm: Rows) -> None:
+    async with scene.held(FIRST):
+        record, watcher = await begin(scene, "worker", running=1, succeeded=3)
+        child = scene.child(FIRST)
+        await scene.killed(FIRST)
+        assert not processes.is_alive(child)  # it went with its worker, though it was stopped
+    assert await is_whole(scene, "worker", calm, watcher) == {"LOST": 1}
+    (error,) = await scene.complaints(record)
+    assert error.startswith("WORKER_LOST: ")
+
+
+async def test_a_child_is_killed(scene: Scene, calm: Rows) -> None:
+    async with scene.held(FIRST):
+        record, watcher = await begin(scene, "child", running=1, succeeded=3)
+        worker = scene.pid(FIRST)
+        os.kill(scene.child(FIRST), signal.SIGKILL)
+    assert await is_whole(scene, "child", calm, watcher) == {"FAILED": 1}
+    (error,) = await scene.complaints(record)
+    assert error.startswith("WORKER_LOST: ")
+    assert "SIGKILL" in error
+    assert scene.pid(FIRST) == worker
+    assert child_of(worker)
+
+
+async def test_both_workers_are_killed(scene: Scene, calm: Rows) -> None:
+    async with scene.held(FIRST, SECOND):
+        _, watcher = await begin(scene, "workers", running=2)
+        await asyncio.gather(scene.killed(FIRST), scene.killed(SECOND))
+    assert await is_whole(scene, "workers", calm, watcher) == {"LOST": 2}
+
+
+async def test_a_worker_that_was_cut_off_is_fenced(scene: Scene, calm: Rows) -> None:
+    """Its worker stands still until the lease is another's; what it then says changes nothing (I3)."""
+    worker = scene.pid(FIRST)
+    async with scene.held(FIRST):
+        record, watcher = await begin(scene, "fenced", running=1, succeeded=3)
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        assert await is_whole(scene, "fenced", calm, watcher) == {"LOST": 1}
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert scene.pid(FIRST) == worker
+    # It finds out, gives up, and takes the next task.
+    async with scene.held(SECOND):
+        other = await scene.create("after-fenced")
+        await scene.busy(other, running=1, succeeded=3)
+    await scene.nothing_left_behind(await scene.wait("after-fenced"))
+    await scene.nothing_left_behind(await scene.client.tokenizations.get(record))
+
+
+async def wipe_the_queue(scene: Scene) -> None:
+    before = scene.pid("nats")
+    os.kill(before, signal.SIGKILL)
+    shutil.rmtree(scene.stack.home / "nats" / "jetstream")
+    await scene.restarted("nats", before)
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        lambda scene: scene.killed("catalog"),
+        lambda scene: scene.killed("postgres"),
+        lambda scene: scene.killed("nats"),
+        wipe_the_queue,
+    ],
+    ids=["catalog", "postgres", "nats", "nats-wiped"],
+)
+async def test_what_they_all_need_is_killed(
+    scene: Scene, calm: Rows, strike: Callable[[Scene], Awaitable[None]], request: pytest.FixtureRequest
+) -> None:
+    variant = request.node.callspec.id
+    # Two tasks in the workers' hands, and the rest waits on the queue.
+    async with scene.held(*WORKERS):
+        _, watcher = await begin(scene, variant, running=2)
+        await strike(scene)
+    outcomes = await is_whole(scene, variant, calm, watcher)
+    # An owner that was away for longer than a lease costs an attempt of each task that ran, and nothing else.
+    assert set(outcomes) <= {"LOST"}
+    assert outcomes.get("LOST", 0) <= 2
