@@ -19,7 +19,7 @@ class TokenizerSettings(Settings):
     cached: int = Field(default=2, ge=1, le=64)
     """Tokenizers that stay loaded."""
 
-    engine: Literal["auto", "reference", "gigatoken", "fastokens"] = "auto"
+    engine: Literal["auto", "reference", "gigatoken", "fastokens", "spans"] = "auto"
     """What encodes: `auto` takes the fastest engine that proves itself, another name only that one, if it does."""
 
     @property

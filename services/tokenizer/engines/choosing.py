@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from services.runtime.telemetry import logging
 from services.tokenizer import loading
-from services.tokenizer.engines import Engine, proving, routing
+from services.tokenizer.engines import Engine, proving, routing, spans
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
@@ -18,6 +18,7 @@ Maker = Callable[[loading.Tokenizer, str, bool], Engine | None]
 """Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
 
 MAKERS: Mapping[str, Maker] = {
+    "spans": lambda tokenizer, *_: spans.make(tokenizer.backend),
     "gigatoken": lambda _, content, parallel: Gigatoken(content, parallel=parallel),
     "fastokens": lambda tokenizer, content, _: Fastokens(
         content, split_special_tokens=bool(tokenizer.backend.encode_special_tokens)
@@ -35,8 +36,9 @@ def candidates(content: Mapping[str, Any]) -> tuple[str, ...]:
     model = content["model"]
     # With dropout the same text has other ids every time.
     if model["type"] == "BPE" and not model.get("dropout"):
-        return ("gigatoken", "fastokens")
-    return ()
+        # SentencePiece's kind falls back to a token for each byte.
+        return ("spans", "gigatoken", "fastokens") if model["byte_fallback"] else ("gigatoken", "fastokens")
+    return ("spans",) if model["type"] == "WordPiece" else ()
 
 
 class Known:
