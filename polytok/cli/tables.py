@@ -10,7 +10,7 @@ from rich.markup import escape
 from polytok.client import names, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
@@ -109,7 +109,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, list):
-        return "\n".join(_item(item) for item in value)
+        return "\n".join(_spans(value) if name.endswith("length_histogram") else map(_item, value))
     if isinstance(value, dict):
         return "\n".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, bool):
@@ -119,6 +119,14 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
+def _spans(histogram: list[int]) -> Iterator[str]:
+    """The lengths that occur, by powers of two."""
+    for place, number in enumerate(histogram):
+        if number:
+            span = str(place) if place < 2 else f"{1 << (place - 1):,} to {(1 << place) - 1:,}"
+            yield f"{span} tokens: {number:,}"
 
 
 def _item(item: Any) -> str:

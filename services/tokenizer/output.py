@@ -1,7 +1,7 @@
 """What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer import forms, loading, statistics, writing
+from services.tokenizer import forms, histograms, loading, statistics, writing
 from services.tokenizer.ragged import Ragged
 
 
@@ -19,12 +19,15 @@ class Output:
         self._writer = writer
         self._unknown = tokenizer.unknown
         self._total = statistics.merge([])
+        self.lengths = histograms.Histogram()
+        """How long the sequences are."""
 
     def add(self, documents: Ragged) -> None:
         """Writes the sequences that are complete with these documents."""
         for rows in self._sequencer.add(documents):
             # Before they are padded: padding is no token of anything.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
+            self.lengths.add(rows.ids.lengths)
             for padded in self._padder.add(rows):
                 self._writer.write(padded)
 

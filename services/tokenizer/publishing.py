@@ -20,7 +20,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import statistics, writing
+from services.tokenizer import histograms, statistics, writing
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -31,6 +31,9 @@ def publish(
 ) -> tasks_pb2.PublishTokenizationResult:
     """Checks and merges what the shards gave."""
     merged = statistics.merge(shard.statistics for shard in task.shards)
+    lengths = histograms.merge(shard.lengths for shard in task.shards)
+    merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
+    merged.length_histogram.extend(lengths.by_powers())
     _check_not_empty(task, merged)
     files = [file for shard in task.shards for file in shard.files]
     _verify(files, storage, context)
@@ -59,7 +62,12 @@ def publish(
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
     if merged.num_tokens and merged.text_bytes:
         return
-    if merged.text_bytes and task.parameters.HasField("packing"):
+    if merged.num_documents and merged.num_documents == statistics.dropped(merged):
+        message = (
+            f"The filters drop all of the dataset's {merged.num_documents} documents. "
+            "Loosen some of them, or leave them out."
+        )
+    elif merged.text_bytes and task.parameters.HasField("packing"):
         message = (
             f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
             f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."
@@ -109,7 +117,10 @@ def _manifest(
         },
         "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
         # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
-        "statistics": {field.name: getattr(merged, field.name) for field in merged.DESCRIPTOR.fields},
+        "statistics": {
+            field.name: list(getattr(merged, field.name)) if field.is_repeated else getattr(merged, field.name)
+            for field in merged.DESCRIPTOR.fields
+        },
         "files": [
             {
                 "name": posixpath.relpath(file.key, task.tokenized_key),

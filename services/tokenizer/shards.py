@@ -81,4 +81,4 @@ def _tokenize(
     total.MergeFrom(cleaner.statistics)
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)
-    return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total)
+    return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total, lengths=made.lengths.message())

@@ -56,3 +56,14 @@ def test_document_options(polytok_: Run, ready: tuple[str, str]) -> None:
     assert statistics["num_matched"] == sum("77 ships" in text for text in texts) > 0
     assert len(datasets.load_from_disk(made["tokenized_path"])) == statistics["num_sequences"] == len(kept)
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0
+
+
+def test_lengths_are_shown(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    command = ("tokenize", dataset, "-m", model, "--variant", "lengths", "--max-length", "8", "--watch", "--json")
+    made = polytok_(*command).json()["tokenizations"][0]
+    assert made["statistics"]["length_histogram"] == [0, 0, 0, 0, len(material.TEXTS)]
+    assert made["statistics"]["median_seq_length"] == 8
+    shown = polytok_("tokenization", "show", dataset, model, "--variant", "lengths").out
+    assert f"8 to 15 tokens: {len(material.TEXTS)}" in shown
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "lengths").code == 0

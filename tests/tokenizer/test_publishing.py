@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import statistics
 
 import datasets
 import pytest
@@ -62,6 +63,7 @@ def test_the_manifest_tells_all(runner: jobs.Runner, storage: Storage) -> None:
     assert manifest["parameters"] == {"text_column": "text", "max_length": 40}
     assert manifest["tokenizer"]["fingerprint"] == runner.reference.fingerprint
     assert manifest["statistics"]["num_tokens"] == published.statistics.num_tokens
+    assert manifest["statistics"]["length_histogram"] == list(published.statistics.length_histogram) != []
     assert manifest["versions"].keys() == {"polytok", "tokenizers", "transformers"}
     for entry in manifest["files"]:
         key = f"{jobs.TOKENIZED}/{entry['name']}"
@@ -97,6 +99,12 @@ def test_statistics_are_merged(runner: jobs.Runner, storage: Storage) -> None:
         engine=results[0].statistics.engine,
         reference_version=results[0].statistics.reference_version,
         text_bytes=sum(len(text.encode()) for text in [*material.DOCUMENTS[:5], "one"]),
+        median_seq_length=statistics.median(lengths),
+        # 1, 2 to 3, …, 32 to 63 tokens.
+        length_histogram=[
+            0,
+            *(sum(least <= length < 2 * least for length in lengths) for least in (1, 2, 4, 8, 16, 32)),
+        ],
     )
 
 

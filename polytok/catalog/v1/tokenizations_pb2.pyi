@@ -558,6 +558,8 @@ class TokenizationStatistics(_message.Message):
     NUM_UNMATCHED_FIELD_NUMBER: _builtins.int
     NUM_MATCHED_FIELD_NUMBER: _builtins.int
     NUM_JUNK_FIELD_NUMBER: _builtins.int
+    MEDIAN_SEQ_LENGTH_FIELD_NUMBER: _builtins.int
+    LENGTH_HISTOGRAM_FIELD_NUMBER: _builtins.int
     NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
     REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
@@ -596,10 +598,16 @@ class TokenizationStatistics(_message.Message):
     """Documents with Filters.drop_pattern, dropped."""
     num_junk: _builtins.int
     """Documents of more junk than Filters.max_junk, dropped."""
+    median_seq_length: _builtins.float
+    """Tokens of the sequence in the middle, by length; from 1024 tokens on to within 1.6 percent."""
     num_engine_mismatches: _builtins.int
     """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
     reference_version: _builtins.str
     """The version of the package `tokenizers` whose ids these are."""
+    @_builtins.property
+    def length_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many sequences have 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
+
     def __init__(
         self,
         *,
@@ -621,12 +629,14 @@ class TokenizationStatistics(_message.Message):
         num_unmatched: _builtins.int = ...,
         num_matched: _builtins.int = ...,
         num_junk: _builtins.int = ...,
+        median_seq_length: _builtins.float = ...,
+        length_histogram: _abc.Iterable[_builtins.int] | None = ...,
         num_engine_mismatches: _builtins.int = ...,
         reference_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "max_seq_length", b"max_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -199,6 +199,7 @@ class TokenizeShardResult(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    LENGTHS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenizedFile]:
         """The files, in the order of the rows; none if the shard gave no sequence."""
@@ -207,19 +208,56 @@ class TokenizeShardResult(_message.Message):
     def statistics(self) -> _tokenizations_pb2.TokenizationStatistics:
         """What is in them."""
 
+    @_builtins.property
+    def lengths(self) -> Global___LengthHistogram:
+        """How long the sequences are, padding left out."""
+
     def __init__(
         self,
         *,
         files: _abc.Iterable[Global___TokenizedFile] | None = ...,
         statistics: _tokenizations_pb2.TokenizationStatistics | None = ...,
+        lengths: Global___LengthHistogram | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lengths", b"lengths", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "statistics", b"statistics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "lengths", b"lengths", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenizeShardResult: _TypeAlias = TokenizeShardResult  # noqa: Y015
+
+@_typing.final
+class LengthHistogram(_message.Message):
+    """How many sequences are how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths that occur: a length below 1024 stands for itself; from there on, 64 equal parts of each power of two up
+        to the next are numbered on.
+        """
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many sequences each of them has."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LengthHistogram: _TypeAlias = LengthHistogram  # noqa: Y015
 
 @_typing.final
 class TokenizedFile(_message.Message):
