@@ -1,10 +1,10 @@
 """`polytok tokenization`."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from polytok.cli import options, session
+from polytok.cli import exits, options, session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,6 +114,36 @@ def path(
         found = run.client.tokenizations.get(dataset, model, variant=variant)
         record = run.client.tokenizations.resolve(found.dataset, found.model, variant=found.variant)
         run.out.result({"name": record.name, "path": record.tokenized_path}, record.tokenized_path)
+
+
+@app.command()
+def verify(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    sample: Annotated[
+        int,
+        typer.Option("--sample", metavar="N", min=0, help="Encode so many documents again, too, chosen at random."),
+    ] = 0,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Read a READY tokenization's files again and compare them with their checksums.
+
+    With --sample, documents are encoded again with the reference tokenizer, and compared with what is stored.
+    Nothing is changed; the exit code is 1 if something is wrong.
+
+    [dim]polytok tokenization verify docs gpt2 --sample 1000[/]
+    """
+    from polytok.cli import verifying  # noqa: PLC0415  imports protobuf
+
+    with session.start(catalog, as_json) as run:
+        result = verifying.follow(
+            run.out, run.client.tokenizers.verifying(dataset, model, variant=variant, sample=sample)
+        )
+        verifying.show(run.out, result)
+    if result.findings:
+        raise typer.Exit(exits.FAILED)
 
 
 def _follow(run: session.Session, record: Any) -> None:

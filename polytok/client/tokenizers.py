@@ -1,6 +1,6 @@
 """Tokenizers of models: what they are, and what they make of a text."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from polytok import errors
@@ -43,6 +43,30 @@ class Methods(resource.Resource):
         )
         reply: Any = await self._via.unary(self._stub.Compare, request)
         return list(reply.encodings)
+
+    @once.iteration
+    async def verifying(
+        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: int = 0
+    ) -> AsyncGenerator[pb.VerifyResponse, None]:
+        """Verifies a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
+
+        Every file is read and compared with its checksum, and `sample` documents are encoded again with the
+        reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile).
+        """
+        request = pb.VerifyRequest(name=names.tokenization(dataset, model, variant), sample=sample)
+        async for response in self._via.stream(self._stub.Verify, request, None):
+            yield response
+
+    @once.operation
+    async def verify(
+        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: int = 0
+    ) -> pb.VerifyResult:
+        """What `verifying` found; nothing is wrong where it has no findings."""
+        request = pb.VerifyRequest(name=names.tokenization(dataset, model, variant), sample=sample)
+        async for response in self._via.stream(self._stub.Verify, request, None):
+            if response.HasField("result"):
+                return response.result
+        raise errors.Internal("The tokenizer ended a verification without a result.")
 
 
 def _utf8(text: str) -> str:

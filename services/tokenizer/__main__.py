@@ -2,7 +2,6 @@
 
 import sys
 
-from polytok.catalog.v1 import models_pb2_grpc
 from polytok.jobs.v1 import leases_pb2_grpc
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
 from services.runtime import messaging, process
@@ -22,7 +21,9 @@ from services.runtime.settings import (
 from services.runtime.telemetry import endpoint, logging, tracing
 from services.tokenizer import service
 from services.tokenizer.answering import Answering
+from services.tokenizer.catalog import Catalog
 from services.tokenizer.settings import TokenizerSettings
+from services.tokenizer.verifying import Verifying
 
 _POOL = "tokenizer"
 _KINDS = ("model.inspect", "tokenize.shard", "tokenize.publish")
@@ -62,7 +63,9 @@ async def main(stopping: Stopping) -> None:
         _CHILD,
     )
     answering = Answering(_ANSWERS, service=f"{_POOL}-answers", memory_bytes=settings.memory_bytes)
-    servicer = service.TokenizerServicer(models_pb2_grpc.ModelServiceStub(catalog), answering)
+    records = Catalog(catalog)
+    verifying = Verifying(records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes)
+    servicer = service.TokenizerServicer(records, answering, verifying)
     server = Server(listening, service=_POOL)
     server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, service.NAME)
     port = await server.start()

@@ -27,6 +27,8 @@ _CLASSES: dict[str, type[errors.PolytokError]] = {
     "HUB_UNAVAILABLE": errors.Unavailable,
     "STORAGE_FAILED": errors.Unavailable,
     "WORKER_LOST": errors.ResourceExhausted,
+    "PATH_OUTSIDE_ROOT": errors.FailedPrecondition,
+    "WRONG_STATE": errors.FailedPrecondition,
 }
 
 
@@ -94,24 +96,21 @@ class Answering:
                 raise
             self._idle = asyncio.create_task(self._end_idle(), name="answers-idle")
         if event.HasField("error"):
-            raise _error(event.error)
+            raise error(event.error)
         return event.result
 
     async def _answer(self, task: messages_pb2.ChildTask) -> messages_pb2.ChildEvent:
         if not self._child.alive:
             try:
                 await self._child.start()
-            except ChildFailed as error:
-                raise errors.Unavailable(f"{error} The worker's log has the details.") from error
+            except ChildFailed as failure:
+                raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
             _log.info("answers ready", pid=self._child.pid)
         await self._child.send(task)
         while (event := await self._child.receive()) is not None:
             if event.HasField("result") or event.HasField("error"):
                 return event
-        raise errors.Unavailable(
-            f"The process that encodes {self._child.end()}; try again, or give the worker more memory.",
-            reason="WORKER_LOST",
-        )
+        raise lost(self._child)
 
     async def _end_idle(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -120,6 +119,14 @@ class Answering:
                 await self._child.stop()
 
 
-def _error(told: leases_pb2.TaskError) -> errors.PolytokError:
+def error(told: leases_pb2.TaskError) -> errors.PolytokError:
+    """The error that such a process had, as one of the call that asked it."""
     kind = _CLASSES.get(told.reason, errors.Internal)
     return kind(told.message, reason=told.reason, retryable=told.retryable)
+
+
+def lost(child: Child) -> errors.Unavailable:
+    """The error for a process that died over a question."""
+    return errors.Unavailable(
+        f"The process that was asked {child.end()}; try again, or give the worker more memory.", reason="WORKER_LOST"
+    )

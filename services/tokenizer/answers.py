@@ -1,33 +1,44 @@
-"""The process behind TokenizerService, `python -m services.tokenizer.answers`: loads tokenizers and encodes texts.
+"""The process behind TokenizerService, `python -m services.tokenizer.answers`: encodes texts, verifies files.
 
 It is not the one that does the tasks, which is busy for minutes where somebody waits for a text's tokens.
 """
 
 import os
 import sys
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 
 from polytok import errors
-from polytok.tokenizer.v1 import answers_pb2, tasks_pb2
+from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
 from services.runtime.jobs import child
+from services.runtime.settings import StorageSettings
+from services.runtime.storage import Storage
 from services.tokenizer.settings import TokenizerSettings
+
+if TYPE_CHECKING:
+    from services.tokenizer import loading
 
 _CACHED = 8
 
 
-def _encode_task(payload: any_pb2.Any) -> answers_pb2.EncodeTask:
-    task = answers_pb2.EncodeTask()
-    if not payload.Unpack(task):
-        raise errors.Internal(f"{payload.type_url!r} is no EncodeTask.", retryable=False)
-    return task
+_Question = TypeVar("_Question", bound=Message)
 
 
-def _reference(payload: any_pb2.Any) -> tasks_pb2.TokenizerReference:
-    reference = tasks_pb2.TokenizerReference()
-    if not payload.Unpack(reference):
-        raise errors.Internal(f"{payload.type_url!r} is no TokenizerReference.", retryable=False)
-    return reference
+def _unpacked(payload: any_pb2.Any, question: _Question) -> _Question:
+    if not payload.Unpack(question):
+        raise errors.Internal(f"{payload.type_url!r} is no {question.DESCRIPTOR.full_name}.", retryable=False)
+    return question
+
+
+def _verify(
+    task: answers_pb2.VerifyTask, tokenizers: "loading.Tokenizers", context: child.TaskContext
+) -> tokenizer_pb2.VerifyResult:
+    # Who only encodes a text need not wait for what this imports.
+    from services.tokenizer import verification  # noqa: PLC0415
+
+    return verification.verify(task, Storage(StorageSettings().root), tokenizers, context)
 
 
 def main() -> None:
@@ -43,8 +54,13 @@ def main() -> None:
     tokenizers = loading.Tokenizers(max(settings.cached, _CACHED))
     child.serve(
         {
-            "inspect": lambda payload, _: describing.inspect(_reference(payload), tokenizers),
-            "encode": lambda payload, _: describing.encode(_encode_task(payload), tokenizers),
+            "inspect": lambda payload, _: describing.inspect(
+                _unpacked(payload, tasks_pb2.TokenizerReference()), tokenizers
+            ),
+            "encode": lambda payload, _: describing.encode(_unpacked(payload, answers_pb2.EncodeTask()), tokenizers),
+            "verify": lambda payload, context: _verify(
+                _unpacked(payload, answers_pb2.VerifyTask()), tokenizers, context
+            ),
         },
         warm=loading.warm,
     )

@@ -32,7 +32,7 @@ def test_help_is_fast_as_it_imports_no_client() -> None:
         ("encode",),
         *(("dataset", name) for name in ("add", "list", "show", "watch", "cancel", "retry", "delete")),
         *(("model", name) for name in ("add", "list", "show", "watch", "retry", "delete")),
-        *(("tokenization", name) for name in ("list", "show", "watch", "cancel", "retry", "delete", "path")),
+        *(("tokenization", name) for name in ("list", "show", "watch", "cancel", "retry", "delete", "path", "verify")),
     ],
     ids=" ".join,
 )

@@ -48,3 +48,37 @@ class EncodeTask(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodeTask: _TypeAlias = EncodeTask  # noqa: Y015
+
+@_typing.final
+class VerifyTask(_message.Message):
+    """Payload of `verify`, whose result is a VerifyResult."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENIZED_PATH_FIELD_NUMBER: _builtins.int
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    tokenized_path: _builtins.str
+    """The tokenization's folder: a path or URI below the storage's root."""
+    manifest_digest: _builtins.str
+    """sha256 that its manifest must have."""
+    raw_path: _builtins.str
+    """The dataset's folder, for a sample."""
+    sample: _builtins.int
+    """So many documents are encoded again."""
+    def __init__(
+        self,
+        *,
+        tokenized_path: _builtins.str = ...,
+        manifest_digest: _builtins.str = ...,
+        raw_path: _builtins.str = ...,
+        sample: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "raw_path", b"raw_path", "sample", b"sample", "tokenized_path", b"tokenized_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyTask: _TypeAlias = VerifyTask  # noqa: Y015

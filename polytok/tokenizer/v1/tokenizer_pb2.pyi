@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from polytok.catalog.v1 import models_pb2 as _models_pb2
 import builtins as _builtins
 import sys
@@ -298,3 +299,201 @@ class Token(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class VerifyRequest(_message.Message):
+    """Names a tokenization to verify."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
+    sample: _builtins.int
+    """So many documents are encoded again with the reference; 0 encodes none. They are chosen at random where a document
+    is one sequence; where documents are packed or give several sequences, they are the first of shards that are
+    chosen at random.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sample: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyResponse(_message.Message):
+    """How far a verification is, or what it found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___VerifyProgress:
+        """It is at work."""
+
+    @_builtins.property
+    def result(self) -> Global___VerifyResult:
+        """It is done."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___VerifyProgress | None = ...,
+        result: Global___VerifyResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015
+
+@_typing.final
+class VerifyProgress(_message.Message):
+    """How far a verification is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    done_bytes: _builtins.int
+    """Bytes read."""
+    total_bytes: _builtins.int
+    """Bytes to read."""
+    def __init__(
+        self,
+        *,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyProgress: _TypeAlias = VerifyProgress  # noqa: Y015
+
+@_typing.final
+class VerifyResult(_message.Message):
+    """What a verification found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    NUM_FILES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SAMPLED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The tokenization."""
+    num_files: _builtins.int
+    """Files that were read."""
+    size_bytes: _builtins.int
+    """Bytes that were read of them."""
+    sampled_documents: _builtins.int
+    """Documents that were encoded again."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyFinding]:
+        """What is wrong; empty if nothing is. At most 1000 are told."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        findings: _abc.Iterable[Global___VerifyFinding] | None = ...,
+        num_files: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        sampled_documents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "name", b"name", "num_files", b"num_files", "sampled_documents", b"sampled_documents", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyResult: _TypeAlias = VerifyResult  # noqa: Y015
+
+@_typing.final
+class VerifyFinding(_message.Message):
+    """Something wrong with a tokenization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[VerifyFinding._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: VerifyFinding._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_MISSING: VerifyFinding._Kind.ValueType  # 1
+        """The file is not there."""
+        KIND_WRONG_SIZE: VerifyFinding._Kind.ValueType  # 2
+        """The file has another size than was written: it was truncated, or something was appended."""
+        KIND_WRONG_CHECKSUM: VerifyFinding._Kind.ValueType  # 3
+        """The file's bytes are not those that were written."""
+        KIND_INCONSISTENT: VerifyFinding._Kind.ValueType  # 4
+        """The file does not fit the others."""
+        KIND_WRONG_IDS: VerifyFinding._Kind.ValueType  # 5
+        """A sequence is not what the reference makes of its document."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is wrong."""
+
+    KIND_UNSPECIFIED: VerifyFinding.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_MISSING: VerifyFinding.Kind.ValueType  # 1
+    """The file is not there."""
+    KIND_WRONG_SIZE: VerifyFinding.Kind.ValueType  # 2
+    """The file has another size than was written: it was truncated, or something was appended."""
+    KIND_WRONG_CHECKSUM: VerifyFinding.Kind.ValueType  # 3
+    """The file's bytes are not those that were written."""
+    KIND_INCONSISTENT: VerifyFinding.Kind.ValueType  # 4
+    """The file does not fit the others."""
+    KIND_WRONG_IDS: VerifyFinding.Kind.ValueType  # 5
+    """A sequence is not what the reference makes of its document."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___VerifyFinding.Kind.ValueType
+    """What is wrong."""
+    file: _builtins.str
+    """The file's name in the tokenization's folder."""
+    row: _builtins.int
+    """The row of the file, from 0; unset where it is not about a row."""
+    message: _builtins.str
+    """The same as a sentence."""
+    def __init__(
+        self,
+        *,
+        kind: Global___VerifyFinding.Kind.ValueType = ...,
+        file: _builtins.str = ...,
+        row: _builtins.int | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_row", b"_row", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_row", b"_row", "file", b"file", "kind", b"kind", "message", b"message", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__row: _TypeAlias = _typing.Literal["row"]  # noqa: Y015
+    _WhichOneofArgType__row: _TypeAlias = _typing.Literal["_row", b"_row"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__row) -> _WhichOneofReturnType__row | None: ...
+
+Global___VerifyFinding: _TypeAlias = VerifyFinding  # noqa: Y015

@@ -52,6 +52,11 @@ class TokenizerServiceStub:
                 request_serializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareRequest.SerializeToString,
                 response_deserializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareResponse.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_stream(
+                '/polytok.tokenizer.v1.TokenizerService/Verify',
+                request_serializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyResponse.FromString,
+                _registered_method=True)
 
 
 class TokenizerServiceServicer:
@@ -84,6 +89,17 @@ class TokenizerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
+        the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+        Streams progress, then the result, which is the last message.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
+        TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenizerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +117,11 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
                     servicer.Compare,
                     request_deserializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareRequest.FromString,
                     response_serializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_stream_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyRequest.FromString,
+                    response_serializer=polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,6 +208,33 @@ class TokenizerService:
             '/polytok.tokenizer.v1.TokenizerService/Compare',
             polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareRequest.SerializeToString,
             polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/polytok.tokenizer.v1.TokenizerService/Verify',
+            polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyRequest.SerializeToString,
+            polytok_dot_tokenizer_dot_v1_dot_tokenizer__pb2.VerifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,13 @@ class TokenizerServiceStub:
     """
     Compare: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.CompareRequest, _tokenizer_pb2.CompareResponse]
     """Encodes a text with the tokenizers of several models. Errors: those of Encode."""
+    Verify: _grpc.UnaryStreamMultiCallable[_tokenizer_pb2.VerifyRequest, _tokenizer_pb2.VerifyResponse]
+    """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
+    the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+    Streams progress, then the result, which is the last message.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
+    TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+    """
 
 @_typing.type_check_only
 class TokenizerServiceAsyncStub(TokenizerServiceStub):
@@ -67,6 +74,13 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """
     Compare: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.CompareRequest, _tokenizer_pb2.CompareResponse]  # type: ignore[assignment]
     """Encodes a text with the tokenizers of several models. Errors: those of Encode."""
+    Verify: _aio.UnaryStreamMultiCallable[_tokenizer_pb2.VerifyRequest, _tokenizer_pb2.VerifyResponse]  # type: ignore[assignment]
+    """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
+    the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+    Streams progress, then the result, which is the last message.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
+    TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+    """
 
 class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
@@ -102,5 +116,18 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizer_pb2.CompareResponse, _abc.Awaitable[_tokenizer_pb2.CompareResponse]]:
         """Encodes a text with the tokenizers of several models. Errors: those of Encode."""
+
+    @_abc_1.abstractmethod
+    def Verify(
+        self,
+        request: _tokenizer_pb2.VerifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tokenizer_pb2.VerifyResponse], _abc.AsyncIterator[_tokenizer_pb2.VerifyResponse]]:
+        """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
+        the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+        Streams progress, then the result, which is the last message.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
+        TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+        """
 
 def add_TokenizerServiceServicer_to_server(servicer: TokenizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,46 @@
+"""How a verification is shown."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from polytok import errors
+from polytok.cli import documents, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from polytok.cli.output import Output
+    from polytok.tokenizer.v1 import tokenizer_pb2
+
+
+def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> tokenizer_pb2.VerifyResult:
+    """Shows on a terminal how far a verification is; gives its result."""
+    # On a pipe a line for each percent would be noise.
+    with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
+        for response in responses:
+            if response.HasField("result"):
+                return response.result
+            if status is not None:
+                done, total = response.progress.done_bytes, response.progress.total_bytes
+                status.update(f"Read {tables.size(done) or '0 B'} of {tables.size(total)}")
+    raise errors.Internal("The tokenizer ended the verification without a result.")
+
+
+def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
+    """Prints what a verification found."""
+    read = f"{tables.count(result.num_files) or 'no'} files with {tables.size(result.size_bytes) or '0 B'} were read"
+    if result.sampled_documents:
+        read += f", {tables.count(result.sampled_documents)} documents encoded again"
+    lines = [f"[red]✗[/] {escape(finding.message)}" for finding in result.findings]
+    if lines:
+        lines.append(
+            f"[bold red]{result.name} is damaged[/]: {read}. Delete it with `polytok tokenization delete`, and "
+            "tokenize again."
+        )
+    else:
+        lines.append(f"[green]✓[/] {result.name} is whole: {read}.")
+    out.result(documents.record(result), "\n".join(lines))

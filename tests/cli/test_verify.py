@@ -1,0 +1,80 @@
+"""`polytok tokenization verify` against a stack."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+import polytok
+from polytok import errors
+from tests.cli.conftest import Run
+from tests.client import material
+from tests.support import processes
+from tests.support.servers import await_condition
+
+if TYPE_CHECKING:
+    from tests.support.stacks import Stack
+
+
+@pytest.fixture
+def made(polytok_: Run, ready: tuple[str, str]) -> Iterator[tuple[str, pathlib.Path]]:
+    """A READY tokenization of the test's own, and its folder."""
+    dataset, model = ready
+    variant = material.unique("v")
+    command = ("tokenize", dataset, "-m", model, "--variant", variant, "--max-length", "16", "--watch", "--json")
+    (record,) = polytok_(*command).json()["tokenizations"]
+    yield f"{dataset}/{model}~{variant}", pathlib.Path(record["tokenized_path"])
+    assert polytok_("tokenization", "delete", record["name"]).code == 0
+
+
+def test_a_whole_tokenization(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
+    name, folder = made
+    found = polytok_("tokenization", "verify", name, "--sample", "25", "--json").json()
+    assert found["findings"] == []
+    assert found["num_files"] == len(list(folder.iterdir()))
+    assert found["sampled_documents"] == 25
+    shown = polytok_("tokenization", "verify", *name.split("/"))
+    assert shown.code == 0
+    assert "is whole" in shown.out
+
+
+def test_a_flipped_bit(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
+    name, folder = made
+    (path,) = folder.glob("*.arrow")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    result = polytok_("tokenization", "verify", name, "--json")
+    assert result.code == 1
+    (finding,) = json.loads(result.out)["findings"]
+    assert (finding["kind"], finding["file"]) == ("WRONG_CHECKSUM", path.name)
+    shown = polytok_("tokenization", "verify", name)
+    assert shown.code == 1
+    assert path.name in shown.out
+    # It is told, and the record is left alone.
+    assert polytok_("tokenization", "show", name, "--json").json()["state"] == "READY"
+
+
+def test_what_cannot_be_verified(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, _ = ready
+    assert polytok_("tokenization", "verify", dataset, "absent").code == 4
+    assert polytok_("tokenization", "verify", dataset, "absent", "--sample", "-1").code == 2
+
+
+def test_no_process_is_left(polytok_: Run, stack: "Stack", made: tuple[str, pathlib.Path]) -> None:
+    name, _ = made
+
+    def running() -> int:
+        return sum("services.tokenizer.answers" in line for line in processes.using(stack.home))
+
+    before = running()
+    with polytok.Client() as client:
+        assert not client.tokenizers.verify(name).findings
+        verification = client.tokenizers.verifying(name)
+        next(verification)
+        verification.close()  # type: ignore[attr-defined]
+        with pytest.raises(errors.NotFound):
+            client.tokenizers.verify("absent/absent")
+    await_condition(lambda: running() <= before, "the processes that verified have ended")

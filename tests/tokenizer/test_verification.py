@@ -1,0 +1,178 @@
+"""Verifying a tokenization's files."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import verification
+from tests.tokenizer import jobs, material
+
+Finding = tokenizer_pb2.VerifyFinding
+Parameters = tokenizations_pb2.TokenizationParameters
+RAW = "datasets/d/raw"
+TEXTS = [text[:2000] for text in material.DOCUMENTS] + material.ADVERSARIAL
+
+
+class Made:
+    """A published tokenization of two shards."""
+
+    def __init__(self, storage: Storage, folder: object, parameters: Parameters) -> None:
+        self.storage = storage
+        self.runner = jobs.Runner(storage, folder)
+        names = [f"part-0000{number}.arrow" for number in range(2)]
+        halves: Sequence[Sequence[str]] = (TEXTS[:40], TEXTS[40:])
+        shards = [
+            jobs.text_shard(storage, half[:25], half[25:], key=f"{RAW}/{name}")
+            for name, half in zip(names, halves, strict=True)
+        ]
+        storage.write_bytes(f"{RAW}/state.json", json.dumps({"_data_files": [{"filename": n} for n in names]}).encode())
+        results = [
+            self.runner.tokenize(shard, parameters, ordinal=number, count=2) for number, shard in enumerate(shards)
+        ]
+        self.files = [result.files[0].key.rpartition("/")[2] for result in results]
+        self.published = self.runner.publish(results, parameters)
+        jobs.opened(storage, self.published)
+
+    def path(self, name: str) -> pathlib.Path:
+        path = self.storage.local_path(f"{jobs.TOKENIZED}/{name}")
+        assert path is not None
+        return path
+
+    def verify(self, sample: int = 0) -> tokenizer_pb2.VerifyResult:
+        task = answers_pb2.VerifyTask(
+            tokenized_path=self.storage.uri(jobs.TOKENIZED),
+            manifest_digest=self.published.manifest_digest,
+            raw_path=self.storage.uri(RAW),
+            sample=sample,
+        )
+        return verification.verify(task, self.storage, self.runner.tokenizers, self.runner.context())
+
+    def change(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        self.path(name).write_bytes(change(self.path(name).read_bytes()))
+
+    def forge(self, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Changes a file's rows and everything that would tell."""
+        with pa.ipc.open_stream(self.path(name).read_bytes()) as stream:
+            table = change(stream.read_all())
+        with self.path(name).open("wb") as file, pa.ipc.new_stream(file, table.schema) as written:
+            written.write_table(table)
+        data = self.path(name).read_bytes()
+        manifest = json.loads(self.path("polytok.json").read_bytes())
+        for each in manifest["files"]:
+            if each["name"] == name:
+                each |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+        self.path("polytok.json").write_text(json.dumps(manifest))
+        digest = self.published.manifest_digest = hashlib.sha256(self.path("polytok.json").read_bytes()).hexdigest()
+        self.change("state.json", lambda data: json.dumps(json.loads(data) | {"_fingerprint": digest[:16]}).encode())
+
+
+@pytest.fixture
+def made(storage: Storage, folders: dict[str, pathlib.Path]) -> Made:
+    return Made(storage, folders["byte_level"], Parameters(max_length=64))
+
+
+def told(result: tokenizer_pb2.VerifyResult) -> list[tuple[str, str]]:
+    return [(Finding.Kind.Name(each.kind).removeprefix("KIND_"), each.file) for each in result.findings]
+
+
+def test_nothing_is_wrong(made: Made) -> None:
+    result = made.verify()
+    assert told(result) == []
+    assert (result.num_files, result.sampled_documents) == (5, 0)
+    assert result.size_bytes == sum(
+        made.path(name).stat().st_size for name in (*made.files, "polytok.json", "state.json", "dataset_info.json")
+    )
+    assert made.runner.events[-1].progress.done == made.runner.events[-1].progress.total > 0
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
+@pytest.mark.parametrize("name", ["polytok.json", "state.json", "dataset_info.json", 0, 1])
+def test_a_flipped_bit_is_found_and_named(made: Made, name: str | int, place: float) -> None:
+    file = made.files[name] if isinstance(name, int) else name
+
+    def flip(data: bytes) -> bytes:
+        at = int(len(data) * place)
+        return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+    made.change(file, flip)
+    assert [each for _, each in told(made.verify())] == [file]
+
+
+def test_files_of_another_length(made: Made) -> None:
+    made.change(made.files[0], lambda data: data[:-100])
+    made.change(made.files[1], lambda data: data + b"\0")
+    result = made.verify()
+    assert told(result) == [("WRONG_SIZE", made.files[0]), ("WRONG_SIZE", made.files[1])]
+    assert result.findings[0].message.endswith("it became shorter.")
+    assert result.findings[1].message.endswith("it became longer.")
+
+
+@pytest.mark.parametrize("name", ["polytok.json", "state.json", "dataset_info.json", 0])
+def test_a_file_that_is_gone(made: Made, name: str | int) -> None:
+    file = made.files[name] if isinstance(name, int) else name
+    made.path(file).unlink()
+    assert told(made.verify()) == [("MISSING", file)]
+
+
+def test_files_that_do_not_fit_each_other(made: Made) -> None:
+    made.change("state.json", lambda data: json.dumps(json.loads(data) | {"_data_files": []}).encode())
+    made.change("dataset_info.json", lambda data: json.dumps(json.loads(data) | {"features": {}}).encode())
+    assert told(made.verify()) == [("INCONSISTENT", "state.json"), ("INCONSISTENT", "dataset_info.json")]
+
+
+FORMS = {
+    "plain": {"max_length": 64},
+    "whole": {"truncation": Parameters.TRUNCATION_NONE},
+    "left": {"max_length": 20, "truncation": Parameters.TRUNCATION_LEFT},
+    "packed": {"max_length": 32, "packing": {}},
+    "packed long": {"max_length": 3000, "packing": {"separator": tokenizations_pb2.Packing.BOUNDARY_EOS}},
+    "overflowing": {"max_length": 32, "overflow": True, "stride": 5},
+    "padded": {"max_length": 40, "padding": {"token": tokenizations_pb2.Padding.TOKEN_EOS}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+def test_a_sample_is_what_the_reference_makes(
+    storage: Storage, folders: dict[str, pathlib.Path], kind: str, form: str
+) -> None:
+    how: Any = FORMS[form]
+    result = Made(storage, folders[kind], Parameters(**how)).verify(sample=30)
+    assert told(result) == []
+    assert 30 <= result.sampled_documents <= len(TEXTS)
+
+
+@pytest.mark.parametrize("form", ["plain", "packed", "overflowing", "padded"])
+def test_a_sequence_that_the_reference_would_not_make(
+    storage: Storage, folders: dict[str, pathlib.Path], form: str
+) -> None:
+    how: Any = FORMS[form]
+    made = Made(storage, folders["byte_level"], Parameters(**how))
+
+    def forged(table: pa.Table) -> pa.Table:
+        rows = table["input_ids"].to_pylist()
+        rows[3][1] ^= 1
+        ids = pa.array(rows, table.schema.field("input_ids").type)
+        return table.set_column(0, table.schema.field("input_ids"), ids)
+
+    made.forge(made.files[0], forged)
+    assert told(made.verify()) == []
+    result = made.verify(sample=len(TEXTS))
+    assert told(result) == [("WRONG_IDS", made.files[0])]
+    assert result.findings[0].row == 3
+    assert "token 1 is" in result.findings[0].message
+
+
+def test_a_folder_elsewhere(made: Made, tmp_path: pathlib.Path) -> None:
+    task = answers_pb2.VerifyTask(tokenized_path=str(tmp_path / "elsewhere"))
+    with pytest.raises(errors.FailedPrecondition, match="POLYTOK_STORAGE_ROOT"):
+        verification.verify(task, made.storage, made.runner.tokenizers, made.runner.context())
