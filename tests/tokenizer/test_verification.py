@@ -176,3 +176,14 @@ def test_a_folder_elsewhere(made: Made, tmp_path: pathlib.Path) -> None:
     task = answers_pb2.VerifyTask(tokenized_path=str(tmp_path / "elsewhere"))
     with pytest.raises(errors.FailedPrecondition, match="POLYTOK_STORAGE_ROOT"):
         verification.verify(task, made.storage, made.runner.tokenizers, made.runner.context())
+
+
+def test_documents_that_cannot_be_found_again(made: Made) -> None:
+    manifest = json.loads(made.path("polytok.json").read_bytes())
+    manifest["parameters"]["reordering"] = {"seed": 7}
+    data = json.dumps(manifest).encode()
+    made.path("polytok.json").write_bytes(data)
+    made.published.manifest_digest = hashlib.sha256(data).hexdigest()
+    with pytest.raises(errors.FailedPrecondition, match="with reordering cannot be found again") as caught:
+        made.verify(sample=1)
+    assert "without a sample" in caught.value.message
