@@ -44,12 +44,15 @@ async def follow(
 ) -> AsyncGenerator[Watched, None]:
     """The record as it is and after every change, to its terminal state; takes up again where a stream broke."""
     clock = _Clock(seconds)
+    last: Watched | None = None
     while True:
         try:
             stream = open_stream(clock.left())
             try:
                 async for record in stream:
                     clock.answered()
+                    _keep_progress(record, last)
+                    last = record
                     yield record
                     if is_terminal(record):
                         return
@@ -60,6 +63,14 @@ async def follow(
             if clock.is_patience_over():
                 raise
         await via.sleep(clock.pause())
+
+
+def _keep_progress(record: Any, last: Any) -> None:
+    """Leaves progress where it was shown: a catalog that has just started has heard of less of it."""
+    if last is None or is_terminal(record) or "progress" not in record.DESCRIPTOR.fields_by_name:
+        return
+    if record.job == last.job:
+        record.progress = max(record.progress, last.progress)
 
 
 class _Clock:

@@ -4,41 +4,18 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from polytok.client import watching
 from tests.faults.scene import WORKERS, Scene, child_of
+from tests.faults.watcher import Watcher
 from tests.support import processes
 
 FIRST, SECOND = WORKERS
 Rows = list[list[int]]
-
-
-class Watcher:
-    """Watches a tokenization from its beginning, as somebody does who looks at its bar."""
-
-    def __init__(self, versions: AsyncIterator[Any]) -> None:
-        self._seen: list[Any] = []
-        self._task = asyncio.create_task(self._watch(versions))
-
-    async def _watch(self, versions: AsyncIterator[Any]) -> None:
-        async for version in versions:
-            self._seen.append(version)
-
-    async def verify(self) -> None:
-        """The bar never went back, and the record became READY once, at the end (I5)."""
-        await asyncio.wait_for(self._task, 60)
-        progress = [version.progress for version in self._seen]
-        assert progress == sorted(progress)
-        assert progress[-1] == 100
-        states = [watching.state(version) for version in self._seen]
-        assert states.count("READY") == 1
-        order = [state for place, state in enumerate(states) if state not in states[:place]]
-        assert [state for state in order if state != "QUEUED"] == ["PROCESSING", "READY"]
-        assert states == sorted(states, key=order.index)
 
 
 async def is_whole(scene: Scene, variant: str, calm: Rows, watcher: Watcher) -> dict[str, int]:

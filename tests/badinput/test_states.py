@@ -1,0 +1,105 @@
+"""Commands that come too early: before a dataset is READY, and while something is being made."""
+
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+import polytok
+from polytok.client import watching
+from tests.badinput.commands import Bystander, Command
+from tests.client import material
+from tests.support.servers import await_condition
+
+if TYPE_CHECKING:
+    from tests.support.stacks import Stack
+
+
+@pytest.fixture
+def held_ingest(stack: "Stack") -> Iterator[None]:
+    """No dataset is read in meanwhile."""
+    pid = stack.facts["pids"]["ingest"]
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def held_tokenizer(stack: "Stack") -> Iterator[None]:
+    """The worker takes a task and gets nowhere with it: its child is stopped."""
+    (child,) = children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.child")
+    os.kill(child, signal.SIGSTOP)
+    yield
+    if child in children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.child"):
+        os.kill(child, signal.SIGCONT)
+
+
+def begin(client: polytok.Client, dataset: str, model: str, path: pathlib.Path) -> None:
+    """Has a tokenization made of a new dataset; returns once a worker is at it."""
+    client.datasets.create(dataset, files=path)
+    client.datasets.wait(dataset, timeout=60)
+    client.tokenizations.create(dataset, model)
+    await_condition(
+        lambda: watching.state(client.tokenizations.get(dataset, model)) == "PROCESSING", "the tokenization is made"
+    )
+
+
+def children(pid: int, module: str) -> list[int]:
+    """The children of a process that run a module."""
+    found = [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in found if module in pathlib.Path(f"/proc/{child}/cmdline").read_text().split("\0")]
+
+
+@pytest.mark.usefixtures("held_ingest")
+def test_a_dataset_that_is_not_ready(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
+    name = material.unique("early")
+    command.done("dataset", "add", name, material.write_jsonl(tmp_path / "docs.jsonl"), "--no-watch")
+    message = command.refused("tokenize", name, "--model", bystander.model, code=5)
+    assert message == (
+        f"datasets/{name} is PENDING; wait until it is READY: `polytok dataset watch {name}` shows how far it is."
+    )
+    # One that was only asked for goes at once.
+    command.done("dataset", "delete", name)
+    command.refused("dataset", "show", name, code=4)
+
+
+@pytest.mark.usefixtures("held_tokenizer")
+def test_deleting_what_is_being_made(
+    command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
+) -> None:
+    name, model = material.unique("busy"), bystander.model
+    begin(client, name, model, material.write_jsonl(tmp_path / "docs.jsonl"))
+    message = command.refused("dataset", "delete", name, code=5)
+    assert f"datasets/{name} has 1 tokenization" in message
+    assert model in message
+    assert f"`polytok dataset delete {name} --force`" in message
+    message = command.refused("tokenization", "path", name, model, code=5)
+    assert "is PROCESSING" in message
+    message = command.refused("tokenization", "retry", name, model, code=5)
+    assert "It is being made already." in message
+    path = client.tokenizations.get(name, model).tokenized_path
+    command.done("tokenization", "delete", name, model)
+    command.refused("tokenization", "show", name, model, code=4)
+    client.tokenizations.create(name, model)
+    assert client.tokenizations.wait(name, model, timeout=60).tokenized_path == path
+    assert len(client.load(name, model)) == len(material.TEXTS)
+
+
+@pytest.mark.usefixtures("held_tokenizer")
+def test_deleting_a_dataset_with_what_is_being_made_of_it(
+    command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
+) -> None:
+    name, model = material.unique("busy"), bystander.model
+    begin(client, name, model, material.write_jsonl(tmp_path / "docs.jsonl"))
+    folder = pathlib.Path(client.datasets.get(name).raw_path).parent
+    command.done("dataset", "delete", name, "--force")
+    command.refused("dataset", "show", name, code=4)
+    await_condition(lambda: not folder.exists(), "its files are gone")
+
+
+def test_deleting_a_model_that_is_used(command: Command, bystander: Bystander) -> None:
+    message = command.refused("model", "delete", bystander.model, code=5)
+    assert "tokenization" in message

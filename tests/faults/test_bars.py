@@ -1,0 +1,44 @@
+"""What people see of a tokenization goes forward only, whatever happens to those who tell them."""
+
+import nats
+
+from polytok.jobs.v1 import leases_pb2, messages_pb2
+from services.runtime import messaging
+from tests.faults.scene import WORKERS, Scene, eventually
+from tests.faults.watcher import Watcher
+
+
+async def tell_of_progress(scene: Scene, job: str) -> None:
+    """Tells people, as a worker would, that the tasks under way are nearly done; the rows know nothing of it yet."""
+    client = await nats.connect(scene.stack.facts["nats_url"])
+    for task, epoch in await scene.rows(
+        "SELECT id, epoch FROM job_tasks WHERE job_id = $1::uuid AND state = 'RUNNING'", job
+    ):
+        event = messages_pb2.ProgressEvent(
+            task_id=str(task), job_id=job, epoch=epoch, progress=leases_pb2.TaskProgress(done=900, total=1000)
+        )
+        await client.publish(messaging.Subjects("polytok").progress(task), event.SerializeToString())
+    await client.close()
+
+
+async def test_a_bar_does_not_go_back_when_the_catalog_restarts(scene: Scene) -> None:
+    async with scene.held(*WORKERS):
+        record = await scene.create("bar")
+        watcher = Watcher(scene.client.tokenizations.watch(record))
+        await scene.busy(record, running=2)
+        await tell_of_progress(scene, record.job)
+
+        async def is_shown() -> bool:
+            return any(version.progress > 2 for version in watcher.seen)
+
+        await eventually(is_shown, "the progress is shown")
+        # The one that comes next has not heard of it.
+        await scene.killed("catalog")
+        seen = len(watcher.seen)
+
+        async def is_watching_again() -> bool:
+            return len(watcher.seen) > seen
+
+        await eventually(is_watching_again, "the watch goes on")
+    await scene.wait("bar")
+    await watcher.verify()
