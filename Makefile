@@ -16,11 +16,11 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long lint format protos bench clean
+.PHONY: help run up install test test-long lint format protos bench bench-tokenize clean
 
 help: ## Show this
 	@echo "make …"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: $(RUN_STAMP) ## Install, and carry one corpus through two models into two tokenizations
 	@$(BIN)/polytok demo $(DEMO_ARGS)
@@ -55,6 +55,9 @@ protos: $(DEV_STAMP) ## Generate the stubs under polytok/ from protos/
 
 bench: $(DEV_STAMP) ## Measure the platform; writes benchmarks/results/bench.json
 	@$(BIN)/python -m benchmarks
+
+bench-tokenize: $(DEV_STAMP) ## Measure tokenizing against datasets.map; writes benchmarks/results/tokenize.json
+	@$(BIN)/python -m benchmarks.tokenize
 
 clean: ## Remove .venv and everything else that can be made again; data in POLYTOK_HOME stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,9 +3,9 @@
 import json
 import pathlib
 import pydoc_data.topics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 
 def documents(count: int) -> Iterator[str]:
@@ -45,3 +45,22 @@ def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
     (folder / "config.json").write_text(
         json.dumps({"model_type": "gpt2", "n_positions": 1024, "n_embd": 64, "n_layer": 2})
     )
+
+
+def write_wordpiece(folder: pathlib.Path, texts: Sequence[str], vocabulary: int = 30_000) -> None:
+    """Trains a WordPiece as BERT has it on texts, and writes it in the Hugging Face layout."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    roles = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -34,6 +34,7 @@ class Report:
     figures: list[Figure] = dataclasses.field(default_factory=list)
     ratios: dict[str, float] = dataclasses.field(default_factory=dict)
     baselines: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(
         self, name: str, value: float, unit: str, *, below: float | None = None, above: float | None = None
@@ -76,7 +77,7 @@ class Report:
             "figures": {f.name: {"value": f.value, "unit": f.unit, "aim": f.aim, "met": f.met} for f in self.figures},
             "ratios": self.ratios,
             "baselines": self.baselines,
-            "conditions": conditions(),
+            "conditions": conditions() | self.notes,
         }
         path.write_text(json.dumps(document, indent=2) + "\n")
         return path

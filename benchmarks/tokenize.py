@@ -1,0 +1,186 @@
+"""Tokenizing: the worker's path from raw shards to a published folder, against `datasets.map` and `save_to_disk`.
+
+`make bench-tokenize` runs it and writes `benchmarks/results/tokenize.json`. Every measurement is a process of its own.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import corpus, raw_shards, report
+
+console = Console()
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+AIMS = {"gpt2": 50, "phi4": 50, "llama2": 20, "wordpiece": 10}
+"""How many times faster than the baseline the project wants to be."""
+_ROW = 1024
+_TIMES = 7
+_MADE_BYTES = 16_000_000
+_LOAD = 2.5
+
+
+class Bench:
+    """Measures, and shows how far it is."""
+
+    def __init__(self, work: pathlib.Path, progress: Progress, steps: int) -> None:
+        self._work = work
+        self._progress = progress
+        self._task = progress.add_task("", total=steps)
+
+    def ours(self, tokenizer: pathlib.Path, raw: list[dict[str, Any]], packed: int) -> dict[str, Any]:
+        """Runs the worker's path, and copies its files for the floor."""
+        arguments = {"work": str(self._work), "tokenizer": str(tokenizer), "raw": raw, "packed": packed}
+        shutil.rmtree(self._work / "tokenized", ignore_errors=True)
+        found = self._run("ours", tokenizer.name, "benchmarks.tokenize_ours", {**arguments, "engine": "auto"})
+        found["copy_seconds"] = self._copy(found.pop("files"))
+        return found
+
+    def theirs(self, tokenizer: pathlib.Path, source: pathlib.Path, packed: int) -> dict[str, Any]:
+        """Runs the baseline."""
+        target = self._work / "theirs"
+        shutil.rmtree(target, ignore_errors=True)
+        arguments = {"source": str(source), "tokenizer": str(tokenizer), "target": str(target), "packed": packed}
+        return self._run("datasets.map", tokenizer.name, "benchmarks.tokenize_theirs", arguments)
+
+    def _run(self, who: str, name: str, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        kind = "packed" if arguments["packed"] else "plain"
+        self._progress.update(self._task, description=f"{name} {kind}: {who}")
+        done = subprocess.run(
+            [sys.executable, "-m", module, json.dumps(arguments)],
+            env=os.environ | _threads(ours=who == "ours"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{module} failed:\n{done.stderr[-4000:]}")
+        self._progress.advance(self._task)
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    def _copy(self, files: list[str]) -> float:
+        """Seconds that a plain copy of the files takes, until it is on the disk."""
+        began = time.perf_counter()
+        for file in files:
+            target = self._work / "copy.arrow"
+            shutil.copyfile(file, target)
+            descriptor = os.open(target, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        return time.perf_counter() - began
+
+
+def _threads(*, ours: bool) -> dict[str, str]:
+    """What the worker tells its child; the baseline's processes share the cores as `datasets` has it."""
+    cores = str(len(os.sched_getaffinity(0)))
+    if ours:
+        return {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
+    return {"TOKENIZERS_PARALLELISM": "false"}
+
+
+def main(*names: str) -> None:
+    """Runs every part and writes the report; with names of tokenizers, shows those only."""
+    found = report.Report("tokenize")
+    found.baseline("datasets", "transformers", "tokenizers", "gigatoken", "fastokens", "numba", "pyarrow")
+    with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:
+        work = pathlib.Path(folder)
+        texts, tokenizers = _material(work, found)
+        chosen = [tokenizer for tokenizer in tokenizers if not names or tokenizer.name in names]
+        once = raw_shards.write(work, "raw", texts, 1)
+        many = raw_shards.write(work, "many/raw", texts, _TIMES)
+        found.notes |= {
+            "load_before": f"{os.getloadavg()[0]:.1f}",
+            "ours": f"{_bytes(many) / 1e6:.0f} MB, the corpus {_TIMES} times in {len(many)} shards, and once; "
+            "one process with a thread a core; tokenizer and engine loaded; "
+            "probe, sample, checksums and publication in the time",
+            "theirs": f"{_bytes(once) / 1e6:.0f} MB, the corpus once; num_proc is all cores; tokenizer loaded",
+            "ids": "hash equal to the baseline's: plain row for row; packed against the baseline's documents in one "
+            "stream, as its own rows drop what does not fill a row in each batch",
+        }
+        if os.getloadavg()[0] > _LOAD:
+            console.print(f"[yellow]The load average is over {_LOAD}: other work slows both sides.[/]")
+        columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+            bench = Bench(work, progress, steps=6 * len(chosen))
+            for tokenizer in chosen:
+                _measure(bench, tokenizer, work, once, many, found)
+    found.notes["load_after"] = f"{os.getloadavg()[0]:.1f}"
+    found.show(console)
+    if not names:
+        console.print(f"Written to {found.write()}")
+
+
+def _measure(
+    bench: Bench,
+    tokenizer: pathlib.Path,
+    work: pathlib.Path,
+    once: list[dict[str, Any]],
+    many: list[dict[str, Any]],
+    found: report.Report,
+) -> None:
+    name = tokenizer.name
+    expected: dict[str, Any] = {}
+    for packed in (0, _ROW):
+        kind = f"{name}, {'packed' if packed else 'plain'}"
+        theirs = bench.theirs(tokenizer, work / once[0]["key"], packed)
+        expected |= theirs if not packed else {}
+        single = bench.ours(tokenizer, once, packed)
+        steady = bench.ours(tokenizer, many, packed)
+        if single["sha256"] != expected["packed_sha256" if packed else "sha256"]:
+            raise RuntimeError(f"{kind}: the ids are not those of the baseline.")
+        speeds = [_bytes(raw) / 1e6 / run["seconds"] for raw, run in ((once, theirs), (once, single), (many, steady))]
+        found.add(f"{kind}: datasets.map", speeds[0], "MB/s")
+        found.add(f"{kind}: ours, corpus once", speeds[1], "MB/s")
+        found.add(f"{kind}: ours, {len(many)} shards", speeds[2], "MB/s", above=AIMS.get(name, 1) * speeds[0])
+        found.ratios[f"{kind}, corpus once"] = speeds[1] / speeds[0]
+        found.ratios[f"{kind}, {len(many)} shards"] = speeds[2] / speeds[0]
+        # Other work on the machine changes the clock's ratio more than this one.
+        found.ratios[f"{kind}, {len(many)} shards, processor time"] = (
+            _bytes(many) / steady["processor_seconds"] * theirs["processor_seconds"] / _bytes(once)
+        )
+        found.ratios[f"{kind}, to a plain copy of the output"] = steady["copy_seconds"] / steady["seconds"]
+        found.add(f"{kind}: memory, peak", steady["memory_bytes"] / 2**20, "MiB", below=1024)
+        found.notes[f"engine of {kind}"] = f"{steady['engine']}, started in {steady['start_seconds']:.1f} s"
+        steps = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in steady["steps"].items())
+        found.notes[f"steps of {kind}"] = (
+            f"{steady['seconds']:.2f} s, processor {steady['processor_seconds']:.2f} s; each alone: {steps}, "
+            f"plain copy {steady['copy_seconds']:.2f} s"
+        )
+
+
+def _material(work: pathlib.Path, found: report.Report) -> tuple[pa.Array, list[pathlib.Path]]:
+    """The corpus and tokenizers of `shared/`; without these, made on the spot."""
+    file = SHARED / "corpus" / "mix32.parquet"
+    if file.is_file():
+        texts = pq.read_table(file, columns=["text"])["text"].combine_chunks()
+        tokenizers = [SHARED / "tokenizers" / name for name in ("gpt2", "phi4", "llama2")]
+        found.notes["corpus"] = file.name
+    else:
+        console.print(f"There is no {file}: GPT-2, Phi-4 and Llama 2 are skipped; corpus and tokenizers are made here.")
+        few = list(corpus.documents(100))
+        count = 100 * _MADE_BYTES // sum(len(text.encode()) for text in few)
+        texts = pa.array(list(corpus.documents(count)))
+        corpus.write_tokenizer(work / "byte-level")
+        tokenizers = [work / "byte-level"]
+        found.notes["corpus"] = "Python's manual, over and over: speeds of real text are lower"
+    corpus.write_wordpiece(work / "wordpiece", texts[: max(200, len(texts) // 4)].to_pylist())
+    return texts, [*tokenizers, work / "wordpiece"]
+
+
+def _bytes(raw: list[dict[str, Any]]) -> int:
+    return sum(shard["text_bytes"] for shard in raw)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
