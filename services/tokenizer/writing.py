@@ -75,8 +75,9 @@ class ShardWriter:
             self._staged = self._stack.enter_context(self._storage.create(self._key))
             self._schema = _schema(document_starts=bool(starts))
             self._stream = self._stack.enter_context(pa.ipc.new_stream(self._staged, self._schema))
-        masks = [np.ones(len(part.ids.values), np.int8) if part.mask is None else part.mask for part in pending]
-        lists = [_lists(rows.offsets, rows.values), _lists(rows.offsets, np.concatenate(masks))]
+        masks = [part.mask for part in pending if part.mask is not None]
+        mask = np.concatenate(masks) if masks else np.ones(len(rows.values), np.int8)
+        lists = [_lists(rows.offsets, rows.values), _lists(rows.offsets, mask)]
         if starts:
             joined = ragged.concatenate(starts)
             lists.append(_lists(joined.offsets, joined.values))
