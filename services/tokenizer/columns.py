@@ -1,5 +1,7 @@
 """The column of a raw shard that holds the text, and what can be wrong with it."""
 
+from typing import NamedTuple
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,12 +26,28 @@ def choose(schema: pa.Schema, name: str, where: str) -> str:
     return name
 
 
-def texts(column: pa.Array, name: str, where: str, first_row: int) -> pa.Array:
+class Origin(NamedTuple):
+    """What a shard's rows were read from, and which row of it is the shard's first."""
+
+    name: str
+    first_row: int
+
+
+def origin(schema: pa.Schema) -> Origin | None:
+    """Returns what the schema's metadata tells, as polytok/catalog/v1/tasks.proto describes it at RawShard."""
+    about = schema.metadata or {}
+    row = about.get(b"polytok.source_row", b"")
+    name = about.get(b"polytok.source", b"").decode(errors="replace")
+    return Origin(name, int(row)) if name and row.isdigit() else None
+
+
+def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
     """Returns the column as large strings, every one of them there and valid UTF-8."""
     if column.null_count:
-        row = first_row + int(pc.index(column.is_null(), pa.scalar(True)).as_py())
+        place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
+        source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
         raise _wrong(
-            f"Column {name!r} has no value in row {row} of {where} (the first row is 0). "
+            f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is 0){source}. "
             "Remove such rows from the source, or put an empty text there, and add the dataset again."
         )
     strings = column.cast(pa.large_string())

@@ -107,9 +107,12 @@ def _batches(
     try:
         with pa.ipc.open_stream(file) as stream:
             name = columns.choose(stream.schema, text_column, where)
+            origin = columns.origin(stream.schema)
             for batch in stream:
-                texts = columns.texts(batch.column(name), name, where, row)
+                texts = columns.texts(batch.column(name), name, where, row, origin)
                 row += len(texts)
+                if origin:
+                    origin = origin._replace(first_row=origin.first_row + len(texts))
                 yield texts
     except pa.ArrowInvalid as error:
         raise errors.InvalidArgument(

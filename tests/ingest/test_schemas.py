@@ -169,3 +169,22 @@ def test_a_type_that_datasets_cannot_load(ingest: Ingest, source: pathlib.Path) 
         " Leave it out, or convert it."
     )
     assert ingest.stored() == []
+
+
+def test_shards_tell_what_their_rows_were_read_from(ingest: Ingest, source: pathlib.Path) -> None:
+    (source / "a.jsonl").write_text("".join(f'{{"n": {number}, "text": "{"x" * 10}"}}\n' for number in range(10)))
+    # The decimal makes the other file's shards be written anew.
+    (source / "b.jsonl").write_text('{"n": 0.5, "text": "y"}\n')
+    (source / "c.jsonl").write_text('{"text": "z"}\n{"text": "z", "n": 1}\n')
+    result = ingest.files(source, shard_bytes=40)
+    about = []
+    for shard in result.shards:
+        (batch,) = ingest.batches(shard)
+        about.append((batch.schema.metadata[b"polytok.source"], int(batch.schema.metadata[b"polytok.source_row"])))
+        assert batch.num_rows == shard.num_rows
+    assert about == [(b"a.jsonl", 0), (b"a.jsonl", 4), (b"a.jsonl", 8), (b"b.jsonl", 0), (b"c.jsonl", 0)]
+    assert ingest.dataset()["n"][:] == [*range(10), 0.5, None, 1]
+    # Neither is the folder told, nor does it change the fingerprint.
+    fingerprint = result.fingerprint
+    source.rename(source.with_name("elsewhere"))
+    assert ingest.files(source.with_name("elsewhere"), shard_bytes=40).fingerprint == fingerprint

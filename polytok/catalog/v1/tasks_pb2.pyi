@@ -303,7 +303,10 @@ Global___ReadPartResult: _TypeAlias = ReadPartResult  # noqa: Y015
 
 @_typing.final
 class RawShard(_message.Message):
-    """An Arrow file of a dataset (IPC stream, as `datasets` writes it)."""
+    """An Arrow file of a dataset (IPC stream, as `datasets` writes it). Its schema's metadata names what its rows were read
+    from: `polytok.source` is the name, as messages show it, and `polytok.source_row` the place there of the first row,
+    from 0. Shards that were not written by our ingest may lack them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

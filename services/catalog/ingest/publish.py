@@ -8,7 +8,7 @@ import datasets
 import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog.ingest import failures, schemas, shards
+from services.catalog.ingest import failures, read, schemas, shards
 from services.catalog.ingest.read import ORIGIN, Report
 from services.runtime.storage import Storage
 
@@ -89,28 +89,31 @@ def _shards(
     result: list[tasks_pb2.RawShard] = []
     for number, part in enumerate(parts):
         fits = schemas.stored(_arrow_schema(part)).equals(schema, check_metadata=False)
+        first_row = 0
         for shard in part.shards:
             kept = shard
             if not fits:
-                prefix = f"{task.raw_key}/part-{number:05d}-{len(result):05d}"
-                kept = _widened(storage, shard, schema, _origin(part), (prefix, tag))
+                name = (f"{task.raw_key}/part-{number:05d}-{len(result):05d}", tag)
+                kept = _widened(storage, shard, schema, shards.Origin(_origin(part), first_row), name)
                 written.append(kept.key)
             result.append(kept)
+            first_row += shard.num_rows
         report(number + 1, len(parts))
     return result
 
 
 def _widened(
-    storage: Storage, shard: tasks_pb2.RawShard, schema: pa.Schema, origin: str, name: tuple[str, str]
+    storage: Storage, shard: tasks_pb2.RawShard, schema: pa.Schema, origin: shards.Origin, name: tuple[str, str]
 ) -> tasks_pb2.RawShard:
     try:
-        with shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1) as writer:
+        kept = origin._replace(name=read.origin(origin.name).name)
+        with shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1, origin=kept) as writer:
             for batch in shards.stored(storage, shard.key):
                 writer.write(schemas.conformed(batch, schema))
     except schemas.Unfit as unfit:
         raise failures.invalid(
-            f"{origin}: column {unfit.column!r} cannot take the type that it has in other files without loss ({unfit})."
-            " Give it the same type in all files."
+            f"{origin.name}: column {unfit.column!r} cannot take the type that it has in other files without loss"
+            f" ({unfit}). Give it the same type in all files."
         ) from unfit
     (only,) = writer.shards
     return only

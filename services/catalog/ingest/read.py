@@ -1,5 +1,6 @@
 """`ingest.read`: the rows of one part, as raw Arrow shards."""
 
+import posixpath
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class _Part:
         self._tag = tag
         self._shard_bytes = task.shard_bytes
         self.source = _source(task.part)
+        self._origin = origin(self.source.name)
 
     def report(self) -> None:
         """Tells how far the reading is; what is read a second time does not count."""
@@ -70,7 +72,12 @@ class _Part:
 
     def writer(self, suffix: str = "") -> shards.Writer:
         """Writes shards under this part's names."""
-        return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes)
+        return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
+
+
+def origin(name: str) -> shards.Origin:
+    """A source as its rows' shards name it: without folders, so that the same file makes the same shards anywhere."""
+    return shards.Origin(posixpath.basename(name))
 
 
 def _source(part: tasks_pb2.IngestPart) -> Source:

@@ -3,7 +3,7 @@
 import contextlib
 import types
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,20 @@ from polytok.catalog.v1 import tasks_pb2
 from services.catalog.ingest import limits, schemas
 from services.runtime.storage import StagedFile, Storage
 
+_SOURCE = b"polytok.source"
+_SOURCE_ROW = b"polytok.source_row"
+# As polytok/catalog/v1/tasks.proto has them at RawShard.
+
 _SIZE_FACTOR = 4
 """A shard with little text in it ends at this many times its share of text."""
+
+
+class Origin(NamedTuple):
+    """What rows were read from, as messages about them name it."""
+
+    name: str
+    first_row: int = 0
+    """The place in it of the first row that is written, from 0."""
 
 
 class Writer:
@@ -24,7 +36,7 @@ class Writer:
     so that the same rows make the same shards. If the block ends with an error, all files written are removed.
     """
 
-    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int) -> None:
+    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origin: Origin) -> None:
         self.shards: list[tasks_pb2.RawShard] = []
         """The shards that are finished."""
         self.rows = 0
@@ -33,6 +45,7 @@ class Writer:
         self._prefix = prefix
         self._suffix = suffix
         self._shard_bytes = max(shard_bytes, 1)
+        self._origin = origin
         self._shard: _Shard | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -57,12 +70,12 @@ class Writer:
         """Adds rows. A schema that differs from the rows' before begins a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
-        self.rows += batch.num_rows
         sizes = _text_bytes(batch)
         start = 0
         while start < batch.num_rows:
             rows = self._rows_that_fit(sizes[start : start + limits.BATCH_ROWS])
             self._add(batch.slice(start, rows), int(sizes[start : start + rows].sum()))
+            self.rows += rows
             start += rows
 
     def discard(self) -> None:
@@ -83,7 +96,9 @@ class Writer:
     def _add(self, batch: pa.RecordBatch, text_bytes: int) -> None:
         if self._shard is None:
             key = f"{self._prefix}-{len(self.shards):05d}-{self._suffix}.arrow"
-            self._shard = _Shard(self._storage, key, batch.schema)
+            first = self._origin.first_row + self.rows
+            about = {_SOURCE: self._origin.name.encode(), _SOURCE_ROW: str(first).encode()}
+            self._shard = _Shard(self._storage, key, batch.schema, about)
         if self._pending_bytes + batch.nbytes > limits.BATCH_BYTES:
             self._flush()
         self._pending.append(batch)
@@ -111,14 +126,14 @@ class Writer:
 class _Shard:
     """One file, while it is written."""
 
-    def __init__(self, storage: Storage, key: str, schema: pa.Schema) -> None:
+    def __init__(self, storage: Storage, key: str, schema: pa.Schema, about: dict[bytes, bytes]) -> None:
         self.text_bytes = 0
         self.schema = schema
         self._key = key
         self._rows = 0
         self._storing = storage.create(key)
         self._file: StagedFile = self._storing.__enter__()
-        self._stream = pa.ipc.new_stream(self._file, schema)
+        self._stream = pa.ipc.new_stream(self._file, schema.with_metadata({**(schema.metadata or {}), **about}))
 
     @property
     def size(self) -> int:
