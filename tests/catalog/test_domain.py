@@ -276,6 +276,7 @@ def test_padding_takes_the_padding_token_or_else_the_end():
     ],
 )
 def test_every_option_makes_another_tokenization(other):
+    assert completed(completed(other)) == completed(other)
     one, two = parameters.shown(completed()), parameters.shown(completed(other))
     assert sources.differences(one, two)
     # A record keeps its parameters as JSON.
