@@ -52,7 +52,11 @@ def junk(text: str) -> float:
     [
         (Filters(min_characters=6), "num_too_short", lambda text: len(text) >= 6),
         (Filters(max_characters=1000), "num_too_long", lambda text: len(text) <= 1000),
-        (Filters(keep_pattern="^[A-Z]\\w+:? "), "num_unmatched", lambda text: re.search("^[A-Z]\\w+:? ", text, re.A)),
+        (
+            Filters(keep_pattern="^[A-Z]\\w+:? "),
+            "num_unmatched",
+            lambda text: re.search("^[A-Z]\\w+:? ", text, re.ASCII),
+        ),
         (Filters(drop_pattern="(?m)^Name"), "num_matched", lambda text: not re.search("(?m)^Name", text)),
         (Filters(max_junk=0.5), "num_junk", lambda text: junk(text) <= 0.5),
         (Filters(max_junk=0.03), "num_junk", lambda text: junk(text) <= 0.03),
