@@ -22,9 +22,9 @@ _MOST = 2048
 class Classes:
     """Which pairs of characters may be parted."""
 
-    left: NDArray[np.int32]
+    left: NDArray[np.uint32]
     """For each code point its row of `pairs`, times the number of columns."""
-    right: NDArray[np.int32]
+    right: NDArray[np.uint32]
     """For each code point its column."""
     pairs: NDArray[np.bool_]
     """Row by row: whether a cut is exact there."""
@@ -39,11 +39,20 @@ class Cuts:
     """When a space is put before a text: one of PREFIX_…."""
     needles: Sequence[bytes]
     """A text with one of these is not cut at all: it may hold an added token."""
+    blank: NDArray[np.bool_]
+    """For each byte whether it is an ASCII character that is passed over where a span would begin: it has no ids."""
     encode: Callable[[list[str]], Ragged]
     """Encodes spans of text, as they are, with the reference."""
 
 
 PREFIX_NEVER, PREFIX_ALWAYS, PREFIX_MISSING = range(3)
+
+
+def blank(characters: str) -> NDArray[np.bool_]:
+    """Returns a table of bytes in which those of some characters are set."""
+    found = np.zeros(256, np.bool_)
+    found[[ord(character) for character in characters]] = True
+    return found
 
 
 def classes(joined: Iterable[tuple[str, str]], alike: str = "") -> Classes:
@@ -75,8 +84,8 @@ def _numbered(codes: Iterable[int]) -> dict[int, int]:
     return {code: min(number, _MOST) for number, code in enumerate(sorted(set(codes)), 1)}
 
 
-def _spread(numbers: dict[int, int], values: NDArray[np.integer], alike: str) -> NDArray[np.int32]:
-    found = np.full(CODES, values[0], np.int32) if values[0] else np.zeros(CODES, np.int32)
+def _spread(numbers: dict[int, int], values: NDArray[np.integer], alike: str) -> NDArray[np.uint32]:
+    found = np.full(CODES, values[0], np.uint32) if values[0] else np.zeros(CODES, np.uint32)
     for code, number in numbers.items():
         found[code] = values[number]
     for character in alike:

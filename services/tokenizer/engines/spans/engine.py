@@ -129,6 +129,7 @@ class _Part:
             cuts.classes.left,
             cuts.classes.right,
             cuts.classes.pairs,
+            cuts.blank,
             table.slots,
             table.keys,
             table.ids,

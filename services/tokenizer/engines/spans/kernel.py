@@ -26,6 +26,7 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 _Bytes = NDArray[np.uint8]
 _Words = NDArray[np.uint64]
 _Ids = NDArray[np.int32]
+_Classes = NDArray[np.uint32]
 _Places = NDArray[np.int64]
 
 PADDING = 32
@@ -129,29 +130,30 @@ def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -
 
 @_inlined
 def _decoded(text: _Bytes, position: int) -> tuple[int, int]:
-    """Returns a character that is not ASCII, and its length."""
-    lead = np.int64(text[position])
-    code, size = lead & 0x1F, 2
+    """Returns a character, and its length."""
+    lead = np.uint32(text[position])
+    if lead < 0x80:
+        return lead, 1
+    code, size = lead & np.uint32(0x1F), 2
     if lead >= 0xF0:
-        code, size = lead & 0x07, 4
+        code, size = lead & np.uint32(0x07), 4
     elif lead >= 0xE0:
-        code, size = lead & 0x0F, 3
+        code, size = lead & np.uint32(0x0F), 3
     for step in range(1, size):
-        code = (code << 6) | (np.int64(text[position + step]) & 0x3F)
-    return code, size
+        code = (code << np.uint32(6)) | (np.uint32(text[position + step]) & np.uint32(0x3F))
+    return np.uint32(code), size
 
 
 @_inlined
-def _cut(text: _Bytes, position: int, end: int, left: _Ids, right: _Ids, pairs: NDArray[np.bool_]) -> int:
+def _cut(text: _Bytes, position: int, end: int, left: _Classes, right: _Classes, pairs: NDArray[np.bool_]) -> int:
     """Returns the first place after a position where a cut is exact, or the end."""
-    row = -1
+    code, size = _decoded(text, position)
+    position += size
     while position < end:
-        code, size = np.int64(text[position]), 1
-        if code >= 0x80:
-            code, size = _decoded(text, position)
-        if row >= 0 and pairs[row + right[code]]:
-            return position
         row = left[code]
+        code, size = _decoded(text, position)
+        if pairs[row + right[code]]:
+            return position
         position += size
     return end
 
@@ -212,9 +214,10 @@ def scan(
     words: _Words,
     ends: _Places,
     state: _Places,
-    left: _Ids,
-    right: _Ids,
+    left: _Classes,
+    right: _Classes,
     pairs: NDArray[np.bool_],
+    blank: NDArray[np.bool_],
     slots: _Words,
     keys: _Words,
     ids: _Ids,
@@ -234,6 +237,9 @@ def scan(
     while document < len(ends):
         end = ends[document]
         while position < end:
+            if blank[text[position]]:
+                position += 1
+                continue
             if number > room or missed == most or bytes_missed > most_bytes:
                 state[0], state[1], state[2], state[3] = document, position, number, missed
                 return

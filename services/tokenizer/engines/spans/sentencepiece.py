@@ -48,7 +48,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     plain = tokenizers.Tokenizer(backend.model)
     plain.normalizer = tokenizers.normalizers.Replace(" ", _MARK)
     encode = batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
-    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, encode)
+    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode)
 
 
 def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:

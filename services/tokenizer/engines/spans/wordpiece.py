@@ -10,8 +10,8 @@ Why the ids of the spans are the ids of the whole:
    of a place where a starter that is not taken apart ends or begins. ASCII, the punctuation and the Chinese characters
    below are such starters, and Unicode promises that they stay so. A combining mark may begin a span, as it may begin
    a word.
-4. A cut is made before ASCII white space, and on both sides of a character that is a word of its own. What follows
-   white space goes with it into one span: that is fewer spans.
+4. A cut is made on both sides of ASCII white space, which gives no ids and is passed over, and on both sides of a
+   character that is a word of its own.
 
 Which characters are words of their own is asked of the tokenizer's own normaliser and pre-tokenizer.
 """
@@ -34,7 +34,6 @@ _MARKS = (
 # Those of Unicode 1.1: the tokenizer takes some that were added later for unassigned, and removes them.
 _CHINESE = range(0x4E00, 0x9FA6)
 _SEPARATORS = "|~^"
-_OTHER, _WHITE, _ALONE = range(3)
 
 
 def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
@@ -51,19 +50,14 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     plain.pre_tokenizer = backend.pre_tokenizer
     needles = [token["content"].encode() for token in content["added_tokens"]]
     encode = batches.Batches(plain, _SEPARATORS).encode
-    return cuts.Cuts(_classes(plain), cuts.PREFIX_NEVER, needles, encode)
+    return cuts.Cuts(_classes(plain), cuts.PREFIX_NEVER, needles, cuts.blank(_SPACE), encode)
 
 
 def _classes(plain: tokenizers.Tokenizer) -> cuts.Classes:
-    kinds = np.zeros(cuts.CODES, np.int32)
-    for character in _alone(plain):
-        kinds[ord(character)] = _ALONE
-    for character in _SPACE:
-        kinds[ord(character)] = _WHITE
-    pairs = np.ones((3, 3), np.bool_)
-    pairs[_OTHER, _OTHER] = False
-    pairs[_WHITE] = False
-    return cuts.Classes(kinds * 3, kinds, pairs.reshape(-1))
+    bounds = np.zeros(cuts.CODES, np.uint32)
+    for character in [*_SPACE, *_alone(plain)]:
+        bounds[ord(character)] = 1
+    return cuts.Classes(bounds * np.uint32(2), bounds, np.array([False, True, True, True]))
 
 
 def _alone(plain: tokenizers.Tokenizer) -> list[str]:
