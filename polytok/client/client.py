@@ -32,8 +32,8 @@ class Client:
 
     The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
     `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
-    may take `timeout` seconds; while the catalog is away it is tried again, and happens once however often it is
-    tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
+    may take `timeout` seconds; one that finds the catalog away is tried four times in about a second, and happens once
+    however often it is tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
     """
 
     def __init__(
