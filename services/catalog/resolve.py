@@ -11,9 +11,13 @@ from services.runtime.database import Database
 from services.runtime.storage import Storage
 
 _CACHED = 4096
+_PAUSE_SECONDS = 0.002
+"""From one query to the next: calls that come close together share one. The first call of all never waits for it."""
 
 _Name = names.TokenizationName
 _Answer = tokenizations_pb2.ResolveTokenizationResponse
+_Found = _Answer | records.Tokenization | None
+"""What a name stands for: a READY tokenization's answer, the record of one that is not READY, or nothing."""
 
 
 class Resolver:
@@ -22,23 +26,24 @@ class Resolver:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
-        self._waiting: dict[_Name, asyncio.Future[records.Tokenization | None]] = {}
+        self._waiting: dict[_Name, asyncio.Future[_Found]] = {}
         self._reading: asyncio.Task[None] | None = None
         # A message costs more to make than to keep; the etag tells when it is out of date.
         self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
 
     async def resolve(self, name: _Name) -> _Answer:
         """Gives the published tokenization of that name."""
-        record = await self._read(name)
-        if record is None:
+        found = await self._read(name)
+        if isinstance(found, _Answer):
+            return found
+        if found is None:
             async with self._database.connection() as conn:
                 raise await tokenizations.not_found(conn, name)
-        if record.status != "READY":
-            short = f"{record.dataset_name}/{record.resource.rpartition('/')[2]}"
-            states.TOKENIZATION.require_ready(record.resource, short, record.status, record.error_message)
-        return self._answer(record)
+        short = f"{found.dataset_name}/{found.resource.rpartition('/')[2]}"
+        states.TOKENIZATION.require_ready(found.resource, short, found.status, found.error_message)
+        return self._answer(found)
 
-    async def _read(self, name: _Name) -> records.Tokenization | None:
+    async def _read(self, name: _Name) -> _Found:
         future = self._waiting.get(name)
         if future is None:
             future = self._waiting[name] = asyncio.get_running_loop().create_future()
@@ -52,20 +57,26 @@ class Resolver:
             while self._waiting:
                 batch, self._waiting = self._waiting, {}
                 await self._read_batch(batch)
+                await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             self._reading = None
 
-    async def _read_batch(self, batch: dict[_Name, asyncio.Future[records.Tokenization | None]]) -> None:
+    async def _read_batch(self, batch: dict[_Name, asyncio.Future[_Found]]) -> None:
         try:
             async with self._database.connection() as conn:
-                found = await tokenizations.resolve(conn, list(batch))
+                records_found = await tokenizations.resolve(conn, list(batch))
+            # An answer is made once for all who asked for it.
+            found = {name: self._found(records_found.get(name)) for name in batch}
         except Exception as error:
             # Whatever it is, every caller must hear it.
             for future in batch.values():
                 future.set_exception(error)
         else:
             for name, future in batch.items():
-                future.set_result(found.get(name))
+                future.set_result(found[name])
+
+    def _found(self, record: records.Tokenization | None) -> _Found:
+        return self._answer(record) if record and record.status == "READY" else record
 
     def _answer(self, record: records.Tokenization) -> _Answer:
         key = (record.id, record.etag)
