@@ -1,6 +1,7 @@
 """Draws what a terminal showed: `tmux capture-pane -e -p | python docs/picture.py "make run" > docs/make-run.svg`."""
 
 import io
+import re
 import sys
 
 from rich.console import Console
@@ -14,7 +15,8 @@ def draw(ansi: str, title: str) -> str:
     width = max(line.cell_len for line in text.split("\n"))
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(text)
-    return console.export_svg(title=title)
+    # The reader's own monospaced font serves; a page should not fetch one for a picture.
+    return re.sub(r"@font-face\s*{[^}]*}", "", console.export_svg(title=title))
 
 
 if __name__ == "__main__":
