@@ -39,8 +39,7 @@ class Resolver:
         if found is None:
             async with self._database.connection() as conn:
                 raise await tokenizations.not_found(conn, name)
-        short = f"{found.dataset_name}/{found.resource.rpartition('/')[2]}"
-        states.TOKENIZATION.require_ready(found.resource, short, found.status, found.error_message)
+        states.TOKENIZATION.require_ready(found.resource, found.short, found.status, found.error_message)
         return self._answer(found)
 
     async def _read(self, name: _Name) -> _Found:

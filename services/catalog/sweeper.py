@@ -17,6 +17,7 @@ from polytok import errors
 from services.catalog import requests, tables
 from services.catalog.domain import names
 from services.catalog.folders import Folders
+from services.catalog.repositories import holds
 from services.catalog.settings import CatalogSettings
 from services.runtime.database import Database
 from services.runtime.storage import Storage
@@ -52,6 +53,7 @@ class Sweeper:
         listed = await asyncio.to_thread(self._storage.list, names.DATASETS_KEY)
         async with self._database.transaction() as conn:
             await requests.forget(conn, datetime.timedelta(hours=self._settings.request_hours))
+            await holds.forget(conn)
         async with self._database.connection() as conn:
             folders, files = await _orphans(conn, listed)
         due = self._due({*folders, *files})

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -953,3 +954,103 @@ class ResolveTokenizationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveTokenizationResponse: _TypeAlias = ResolveTokenizationResponse  # noqa: Y015
+
+@_typing.final
+class HoldTokenizationRequest(_message.Message):
+    """Keeps a tokenization from being deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
+    holder: _builtins.str
+    """Who reads it: the resource name of an extraction or a training, such as `extractions/{id}`. A refused deletion
+    names it.
+    """
+    manifest_digest: _builtins.str
+    """The manifest_digest that the holder began with: a tokenization that was deleted and made anew meanwhile is
+    refused. Empty takes whichever is there.
+    """
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long from now, by the database's clock."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        manifest_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "manifest_digest", b"manifest_digest", "name", b"name", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldTokenizationRequest: _TypeAlias = HoldTokenizationRequest  # noqa: Y015
+
+@_typing.final
+class HoldTokenizationResponse(_message.Message):
+    """A tokenization that is held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENIZATION_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STORAGE_KEY_FIELD_NUMBER: _builtins.int
+    storage_key: _builtins.str
+    """Key of its folder in the storage that all services share."""
+    @_builtins.property
+    def tokenization(self) -> Global___Tokenization:
+        """The whole record; its state is READY."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the hold ends unless it is prolonged."""
+
+    def __init__(
+        self,
+        *,
+        tokenization: Global___Tokenization | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        storage_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "tokenization", b"tokenization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "storage_key", b"storage_key", "tokenization", b"tokenization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldTokenizationResponse: _TypeAlias = HoldTokenizationResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseTokenizationRequest(_message.Message):
+    """Ends a hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
+    holder: _builtins.str
+    """Who held it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        holder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseTokenizationRequest: _TypeAlias = ReleaseTokenizationRequest  # noqa: Y015

@@ -79,6 +79,16 @@ class TokenizationServiceStub:
                 request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationRequest.SerializeToString,
                 response_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationResponse.FromString,
                 _registered_method=True)
+        self.HoldTokenization = channel.unary_unary(
+                '/polytok.catalog.v1.TokenizationService/HoldTokenization',
+                request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationRequest.SerializeToString,
+                response_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationResponse.FromString,
+                _registered_method=True)
+        self.ReleaseTokenization = channel.unary_unary(
+                '/polytok.catalog.v1.TokenizationService/ReleaseTokenization',
+                request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ReleaseTokenizationRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TokenizationServiceServicer:
@@ -149,6 +159,23 @@ class TokenizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldTokenization(self, request, context):
+        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
+        training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
+        Repeating the call prolongs the holder's hold; it never shortens it.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseTokenization(self, request, context):
+        """Ends a hold. There being no such hold, or no such tokenization any more, is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -191,6 +218,16 @@ def add_TokenizationServiceServicer_to_server(servicer, server):
                     servicer.ResolveTokenization,
                     request_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationRequest.FromString,
                     response_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationResponse.SerializeToString,
+            ),
+            'HoldTokenization': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldTokenization,
+                    request_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationRequest.FromString,
+                    response_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationResponse.SerializeToString,
+            ),
+            'ReleaseTokenization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseTokenization,
+                    request_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ReleaseTokenizationRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -413,6 +450,60 @@ class TokenizationService:
             '/polytok.catalog.v1.TokenizationService/ResolveTokenization',
             polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationRequest.SerializeToString,
             polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ResolveTokenizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldTokenization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.catalog.v1.TokenizationService/HoldTokenization',
+            polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationRequest.SerializeToString,
+            polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.HoldTokenizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseTokenization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.catalog.v1.TokenizationService/ReleaseTokenization',
+            polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.ReleaseTokenizationRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,14 @@ class TokenizationServiceStub:
     """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
     """
+    HoldTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.HoldTokenizationRequest, _tokenizations_pb2.HoldTokenizationResponse]
+    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
+    training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
+    Repeating the call prolongs the holder's hold; it never shortens it.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
+    """
+    ReleaseTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.ReleaseTokenizationRequest, _empty_pb2.Empty]
+    """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
 
 @_typing.type_check_only
 class TokenizationServiceAsyncStub(TokenizationServiceStub):
@@ -96,6 +104,14 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
     """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
     """
+    HoldTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.HoldTokenizationRequest, _tokenizations_pb2.HoldTokenizationResponse]  # type: ignore[assignment]
+    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
+    training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
+    Repeating the call prolongs the holder's hold; it never shortens it.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
+    """
+    ReleaseTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.ReleaseTokenizationRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
 
 class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tokenizations: one dataset as token ids for one model, with its own files, parameters, statistics and state.
@@ -175,5 +191,25 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
         """
+
+    @_abc_1.abstractmethod
+    def HoldTokenization(
+        self,
+        request: _tokenizations_pb2.HoldTokenizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokenizations_pb2.HoldTokenizationResponse, _abc.Awaitable[_tokenizations_pb2.HoldTokenizationResponse]]:
+        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
+        training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
+        Repeating the call prolongs the holder's hold; it never shortens it.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseTokenization(
+        self,
+        request: _tokenizations_pb2.ReleaseTokenizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
 
 def add_TokenizationServiceServicer_to_server(servicer: TokenizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -125,6 +125,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A message on the queue is no task message of ours.
     Example: a log line and a count on /metrics; no caller reads it.
     """
+    ERROR_REASON_RESOURCE_CHANGED: _ErrorReason.ValueType  # 26
+    """The resource was deleted and made anew since it was read.
+    Example: FAILED_PRECONDITION "datasets/docs/tokenizations/gpt2 was made anew since extractions/e1 began."
+    """
+    ERROR_REASON_MODEL_MISFIT: _ErrorReason.ValueType  # 27
+    """A tokenization and a model do not fit: another tokenizer, more token ids than embedding rows, sequences longer
+    than the model's context.
+    Example: "datasets/docs/tokenizations/gpt2 has 50257 token ids and the model 1000 embedding rows."
+    """
+    ERROR_REASON_MODEL_INVALID: _ErrorReason.ValueType  # 28
+    """A model's weights cannot be loaded: they are missing, damaged, or need more memory than there is.
+    Example: "/models/gpt2 holds no weights (model.safetensors). Name a folder that has them."
+    """
+    ERROR_REASON_HOOK_NOT_FOUND: _ErrorReason.ValueType  # 29
+    """The model has no such hook, or no such layer.
+    Example: "blocks.12.hook_resid_post: the model has layers 0 to 11."
+    """
+    ERROR_REASON_NOT_FINITE: _ErrorReason.ValueType  # 30
+    """The model gave NaN or infinity, and the policy is to fail.
+    Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the google.rpc.ErrorInfo detail (AIP-193) that every failed call carries, under the
@@ -234,5 +255,26 @@ Example: INVALID_ARGUMENT "'../etc' leaves the storage root."
 ERROR_REASON_MESSAGE_INVALID: ErrorReason.ValueType  # 25
 """A message on the queue is no task message of ours.
 Example: a log line and a count on /metrics; no caller reads it.
+"""
+ERROR_REASON_RESOURCE_CHANGED: ErrorReason.ValueType  # 26
+"""The resource was deleted and made anew since it was read.
+Example: FAILED_PRECONDITION "datasets/docs/tokenizations/gpt2 was made anew since extractions/e1 began."
+"""
+ERROR_REASON_MODEL_MISFIT: ErrorReason.ValueType  # 27
+"""A tokenization and a model do not fit: another tokenizer, more token ids than embedding rows, sequences longer
+than the model's context.
+Example: "datasets/docs/tokenizations/gpt2 has 50257 token ids and the model 1000 embedding rows."
+"""
+ERROR_REASON_MODEL_INVALID: ErrorReason.ValueType  # 28
+"""A model's weights cannot be loaded: they are missing, damaged, or need more memory than there is.
+Example: "/models/gpt2 holds no weights (model.safetensors). Name a folder that has them."
+"""
+ERROR_REASON_HOOK_NOT_FOUND: ErrorReason.ValueType  # 29
+"""The model has no such hook, or no such layer.
+Example: "blocks.12.hook_resid_post: the model has layers 0 to 11."
+"""
+ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 30
+"""The model gave NaN or infinity, and the policy is to fail.
+Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -138,6 +138,11 @@ class Tokenization:
         return names.tokenization(self.dataset_name, self.model_name, self.variant)
 
     @property
+    def short(self) -> str:
+        """What commands call it."""
+        return f"{self.dataset_name}/{self.resource.rpartition('/')[2]}"
+
+    @property
     def etag(self) -> str:
         """Changes with every change."""
         return etag(self.id, self.updated_at)

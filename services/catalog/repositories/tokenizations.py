@@ -1,4 +1,4 @@
-"""Rows of tokenizations, of their files and of who holds them."""
+"""Rows of tokenizations and of their files."""
 
 import functools
 import uuid
@@ -17,7 +17,6 @@ from services.catalog.repositories import datasets, models, statements
 
 _table = tables.dataset_tokenizations
 _files = tables.tokenization_files
-_holds = tables.tokenization_holds
 
 _select = sa.select(
     _table, tables.datasets.c.name.label("dataset_name"), tables.models.c.name.label("model_name")
@@ -169,16 +168,6 @@ async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> 
 async def delete(conn: AsyncConnection, uid: str) -> None:
     """Deletes a tokenization and the rows of its files."""
     await conn.execute(_table.delete().where(_table.c.id == uid))
-
-
-async def holders(conn: AsyncConnection, uid: str) -> list[str]:
-    """Who reads a tokenization right now."""
-    statement = (
-        sa.select(_holds.c.holder)
-        .where(_holds.c.tokenization_id == uid, _holds.c.expires_at > sa.func.clock_timestamp())
-        .order_by(_holds.c.holder)
-    )
-    return list((await conn.execute(statement)).scalars())
 
 
 async def files(conn: AsyncConnection, uid: str) -> list[records.File]:

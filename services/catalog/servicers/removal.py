@@ -7,6 +7,7 @@ from services.catalog import changes
 from services.catalog.domain import records
 from services.catalog.folders import Folders
 from services.catalog.mutations import Unit
+from services.catalog.repositories import holds
 from services.catalog.repositories import tokenizations as repository
 from services.catalog.servicers import parts
 from services.runtime.jobs.store import JobStore
@@ -26,7 +27,7 @@ async def tokenizations(
 
 async def tokenization(unit: Unit, store: JobStore, folders: Folders, record: records.Tokenization) -> None:
     """Removes a tokenization that is stopped and locked."""
-    holders = await repository.holders(unit.conn, record.id)
+    holders = await holds.holders(unit.conn, record.id)
     if holders:
         raise parts.held(record.resource, holders)
     await parts.drop_jobs(unit.conn, store, record.resource)

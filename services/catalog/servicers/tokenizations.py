@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator
 from google.protobuf import empty_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
 from services.catalog import creation, messages, mutations, paging
 from services.catalog.domain import names, records, states
 from services.catalog.mutations import Unit
-from services.catalog.repositories import datasets, models, tokenizations
+from services.catalog.repositories import datasets, holds, models, tokenizations
 from services.catalog.repositories.statements import Lock
 from services.catalog.resolve import Resolver
 from services.catalog.servicers import parts, removal
@@ -146,6 +147,44 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             names.parse_dataset(request.dataset), names.parse_model(request.model), request.variant
         )
         return await self._resolver.resolve(name)
+
+    async def HoldTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.HoldTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.HoldTokenizationResponse:
+        """Keeps a tokenization from being deleted."""
+        name = names.parse_tokenization(request.name)
+        async with self._database.transaction() as conn:
+            # Shared with other holders; a deletion, which locks for a change, comes before or after.
+            record = await tokenizations.get(conn, name, Lock.REFERENCE)
+            states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
+            if request.manifest_digest not in {"", record.manifest_digest}:
+                raise _made_anew(record, request.holder)
+            expires_at = await holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
+        held = tokenizations_pb2.HoldTokenizationResponse(
+            tokenization=self._message(record), storage_key=record.tokenized_path
+        )
+        held.expire_time.FromDatetime(expires_at)
+        return held
+
+    async def ReleaseTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.ReleaseTokenizationRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Ends a hold."""
+        name = names.parse_tokenization(request.name)
+        async with self._database.transaction() as conn:
+            record = await tokenizations.find(conn, name)
+            if record is not None:
+                await holds.release(conn, record.id, request.holder)
+        return empty_pb2.Empty()
+
+
+def _made_anew(record: records.Tokenization, holder: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        f"{record.resource} was deleted and made anew since {holder} began: its files are not the same any more. "
+        f"Delete {holder} and make it anew.",
+        reason="RESOURCE_CHANGED",
+        metadata={"resource": record.resource},
+    )
 
 
 async def _require_known(conn: AsyncConnection, dataset: str, model: str | None) -> None:
