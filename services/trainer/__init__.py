@@ -1,0 +1,1 @@
+"""Trains sparse autoencoders on the activations of a model that reads a tokenization."""
