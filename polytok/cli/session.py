@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from polytok.cli.live import Watch
     from polytok.client import Client
 
+PATIENCE_SECONDS = 5.0
+"""A person who named a wrong address waits this long to be told so; a catalog that restarts is mostly back in it."""
+
 
 class Session:
     """One run of one command."""
@@ -75,5 +78,5 @@ def start(catalog: str | None, as_json: bool) -> Iterator[Session]:
     from polytok.client import Client  # noqa: PLC0415
 
     out = Output(as_json=as_json)
-    with Client(catalog) as client:
+    with Client(catalog, patience=PATIENCE_SECONDS) as client:
         yield Session(client, out)

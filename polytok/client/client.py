@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TIMEOUT_SECONDS = 30.0
+PATIENCE_SECONDS = 15.0
+"""As long as a catalog that was killed takes to be back on a busy machine."""
 TLS_VARIABLE = "POLYTOK_TLS_CA"
 
 
@@ -32,15 +34,22 @@ class Client:
 
     The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
     `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
-    may take `timeout` seconds; one that finds the catalog away is tried four times in about a second, and happens once
+    may take `timeout` seconds; one that finds the catalog away is tried again for `patience` seconds, and happens once
     however often it is tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
     """
 
     def __init__(
-        self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        address: str | None = None,
+        *,
+        tls_ca: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = home.catalog_address(address)
-        self._connect = functools.partial(exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout)
+        self._connect = functools.partial(
+            exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
+        )
         self._via = self._connect(self.address)
         self.datasets = datasets.Datasets(self._via)
         self.models = models.Models(self._via)
@@ -97,10 +106,17 @@ class AsyncClient:
     """
 
     def __init__(
-        self, address: str | None = None, *, tls_ca: str | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        address: str | None = None,
+        *,
+        tls_ca: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = home.catalog_address(address)
-        self._connect = functools.partial(exchange.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout)
+        self._connect = functools.partial(
+            exchange.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
+        )
         self._via = self._connect(self.address)
         self.datasets = datasets.AsyncDatasets(self._via)
         self.models = models.AsyncModels(self._via)

@@ -5,16 +5,17 @@ from __future__ import annotations  # the stubs' generic types exist for type ch
 import asyncio
 import contextlib
 import functools
+import itertools
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from polytok import transport
+from polytok import errors, transport
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request", bound=Message)
@@ -25,7 +26,9 @@ class Exchange(Protocol):
     """Sends requests and waits, over a channel that it opens when it is first used."""
 
     timeout: float
-    """Seconds that a call may take, all tries together."""
+    """Seconds that a try of a call may take."""
+    patience: float
+    """Seconds that a call goes on trying while the service is away, beyond the channel's own four tries."""
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
         """The stub of a service on the channel."""
@@ -48,8 +51,9 @@ class Exchange(Protocol):
 class Blocking:
     """Blocks. Its coroutines never suspend, so `once.run` runs them without an event loop."""
 
-    def __init__(self, address: str, tls_ca: str, timeout: float) -> None:
+    def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
+        self.patience = patience
         self._open = functools.partial(transport.open_channel, address, tls_ca)
         self._channel: grpc.Channel | None = None
 
@@ -61,8 +65,12 @@ class Blocking:
 
     async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
         """See Exchange."""
-        with _our_errors():
-            return method(_identified(request), timeout=self.timeout)
+
+        async def once(request: Request) -> Reply:
+            with _our_errors():
+                return method(request, timeout=self.timeout)
+
+        return await _patiently(self, once, request)
 
     async def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
@@ -90,8 +98,9 @@ class Blocking:
 class Asynchronous:
     """Awaits, on the event loop that first uses it."""
 
-    def __init__(self, address: str, tls_ca: str, timeout: float) -> None:
+    def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
+        self.patience = patience
         self._open = functools.partial(transport.open_async_channel, address, tls_ca)
         self._channel: grpc.aio.Channel | None = None
 
@@ -103,8 +112,12 @@ class Asynchronous:
 
     async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
         """See Exchange."""
-        with _our_errors():
-            return await cast("Any", method)(_identified(request), timeout=self.timeout)  # type: ignore[no-any-return]
+
+        async def once(request: Request) -> Reply:
+            with _our_errors():
+                return await cast("Any", method)(request, timeout=self.timeout)  # type: ignore[no-any-return]
+
+        return await _patiently(self, once, request)
 
     async def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
@@ -135,6 +148,27 @@ def _our_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise transport.from_rpc_error(error) from None
+
+
+async def _patiently(via: Exchange, once: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
+    """Asks again and again while the service is away, as while it restarts; what is asked for happens once."""
+    identified = _identified(request)
+    pauses = iter(_pauses())
+    end = time.monotonic() + via.patience
+    while True:
+        try:
+            return await once(identified)
+        except errors.Unavailable:
+            pause = next(pauses)
+            if time.monotonic() + pause > end:
+                raise
+        await via.sleep(pause)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between tries: 0.2, 0.4, 0.8, and then 1 for ever."""
+    yield from (0.2, 0.4, 0.8)
+    yield from itertools.repeat(1.0)
 
 
 def _identified(request: Request) -> Request:

@@ -46,7 +46,10 @@ def test_what_a_killed_stack_left_is_no_stack(folder: pathlib.Path) -> None:
 
 
 def test_nobody_answers() -> None:
-    with polytok.Client("127.0.0.1:1") as client, pytest.raises(errors.Unavailable, match="does not answer"):
+    with (
+        polytok.Client("127.0.0.1:1", patience=0) as client,
+        pytest.raises(errors.Unavailable, match="does not answer"),
+    ):
         client.datasets.get("docs")
 
 

@@ -46,6 +46,9 @@ def test_an_address_of_ones_own(
     client: polytok.Client, ready: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POLYTOK_TOKENIZER_ADDRESS", "127.0.0.1:1")
-    with polytok.Client(client.address, timeout=0.5) as elsewhere, pytest.raises(errors.PolytokError) as caught:
+    with (
+        polytok.Client(client.address, timeout=0.5, patience=0) as elsewhere,
+        pytest.raises(errors.PolytokError) as caught,
+    ):
         elsewhere.encode("the sea", ready[1])
     assert caught.value.retryable
