@@ -66,6 +66,11 @@ NAME_IT = "Give the file the ending of what it is, or name its format."
         ),
         ("a.jsonl", b"id,text\n1,x\n", f"a.jsonl, line 1: not JSON (Expecting value at column 1). {MEND_LINE}"),
         ("a.jsonl", b'[\n {"a": 1}\n]\n', f"a.jsonl, line 1: not JSON (Expecting value at column 2). {ONE_A_LINE}"),
+        (
+            "a.jsonl",
+            b'{"a": "\t"}\n',
+            f"a.jsonl, line 1: not JSON (Invalid control character at column 8). {MEND_LINE}",
+        ),
         ("a.jsonl", b'[{"a": 1}]\n', f"a.jsonl, line 1: a JSON array, not an object. {ONE_A_LINE}"),
         ("a.jsonl", b'{"a": 1}\n"x"\n', f"a.jsonl, line 2: a JSON string, not an object. {ONE_A_LINE}"),
         (
@@ -141,6 +146,18 @@ LATIN = "Convert the file to UTF-8, as with `iconv -f LATIN1 -t UTF-8` if it is 
             "a.jsonl",
             ROWS + b'{"text": "\xff"}\n',
             f"a.jsonl, line 3001: not UTF-8 (byte 0xff at offset {len(ROWS) + 10} of the file). {LATIN}",
+        ),
+        (
+            "a.jsonl",
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+            "a.jsonl is to be read as jsonl, and is a PNG image. Give the file the ending of what it is, or name its"
+            " format.",
+        ),
+        (
+            "a.jsonl",
+            b'{"a":\xff\0',
+            "a.jsonl is not text: it holds NUL bytes, the first at offset 6. Give the file the ending of what it is, or"
+            " leave it out.",
         ),
         ("a.txt", b"cut \xf0\x9f\x99", f"a.txt, line 1: not UTF-8 (byte 0xf0 at offset 4 of the file). {LATIN}"),
         (

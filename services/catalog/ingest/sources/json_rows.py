@@ -111,7 +111,10 @@ def _wrong(text: bytes) -> tuple[int, str] | None:
         value = json.loads(text.decode())
     except json.JSONDecodeError as error:
         begun = text.strip() in {b"[", b"{"}
-        return error.lineno - 1, f"not JSON ({error.msg} at column {error.colno}). {ONE_A_LINE if begun else _MEND}"
+        return (
+            error.lineno - 1,
+            f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno}). {ONE_A_LINE if begun else _MEND}",
+        )
     except RecursionError:
         return 0, "nested too deeply. Flatten the object."
     if not isinstance(value, dict):

@@ -8,6 +8,8 @@ from services.catalog.ingest import failures
 from services.catalog.ingest.sources.compression import Readable
 
 _MARK = b"\xef\xbb\xbf"
+_LOOK_BYTES = 64 << 10
+"""Binary data have a NUL byte in far fewer bytes than these."""
 _LEADS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
 
 
@@ -47,6 +49,12 @@ class Utf8(io.RawIOBase):
         self._unchecked = chunk[len(chunk) - cut :] if cut else b""
 
     def _invalid(self, chunk: bytes) -> Exception:
+        if b"\0" in chunk[:_LOOK_BYTES]:
+            # No encoding of letters that a converter knows: Latin-1 and its like have no use for it.
+            return failures.invalid(
+                f"{self._name} is not text: it holds NUL bytes, the first at offset {self._offset + chunk.index(0)}."
+                " Give the file the ending of what it is, or leave it out."
+            )
         try:
             chunk.decode()
         except UnicodeDecodeError as error:
