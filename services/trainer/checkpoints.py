@@ -1,0 +1,244 @@
+"""Checkpoints: folders that appear whole or not at all, checked when read, and of which the last few are kept.
+
+A checkpoint `step-000000001000` holds safetensors files and a `manifest.json` with the rest of the state, the size and
+sha256 of every file, and a sha256 of itself. It is written beside its place, brought to disk, and renamed; nothing in
+it is ever unpickled. When the newest is damaged, the one before it is taken.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from polytok import errors
+from services.runtime.telemetry import logging
+from services.trainer.data.streams import State
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+_NAME = re.compile(r"step-(\d{12})")
+_PART = ".part"
+_MANIFEST = "manifest.json"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_log = logging.get(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """One that is there; whether its bytes are right is known once it is read."""
+
+    name: str
+    step: int
+    size_bytes: int
+    created_at: float
+    """Seconds since 1970, by this machine's clock."""
+
+
+class Loaded(NamedTuple):
+    """What was read, and what is to be told about it."""
+
+    step: int
+    states: dict[str, State]
+    values: dict[str, Any]
+    damaged: list[str]
+    """A sentence for each newer checkpoint that was passed over."""
+
+
+class Writing:
+    """A checkpoint being written: files by name, each of one state."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def add(self, name: str, state: State) -> dict[str, Any]:
+        """Writes a state as `{name}.safetensors`; answers its entry for the manifest."""
+        path = self._folder / f"{name}.safetensors"
+        tensors = {key: tensor.detach().contiguous() for key, tensor in state.tensors.items()}
+        # safetensors refuses tensors that share memory, as views of one block may.
+        save_file(_unshared(tensors), path)
+        _sync(path)
+        return {
+            "file": path.name,
+            "size_bytes": path.stat().st_size,
+            "sha256": _sha256(path),
+            "values": state.values,
+        }
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own."""
+
+    def __init__(self, folder: pathlib.Path, *, keep: int = 2) -> None:
+        self._folder = folder
+        self._keep = max(1, keep)
+
+    def save(self, step: int, states: Mapping[str, State], values: Mapping[str, Any]) -> Checkpoint:
+        """Writes a checkpoint of named states, and removes old ones.
+
+        Raises `errors.ResourceExhausted` on a full disk; those before it are untouched.
+        """
+        with self.writing(step) as writing:
+            return self.publish(step, {name: writing.add(name, state) for name, state in states.items()}, values)
+
+    @contextlib.contextmanager
+    def writing(self, step: int) -> Generator[Writing]:
+        """Gives a checkpoint to write to; what was not published when the block ends is removed."""
+        folder = self._part(step)
+        with self._translated(step):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                yield Writing(folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def publish(self, step: int, files: Mapping[str, Any], values: Mapping[str, Any]) -> Checkpoint:
+        """Gives a written checkpoint its manifest and its name; `files` are the answers of `Writing.add` by name."""
+        folder = self._part(step)
+        content = {"format": FORMAT, "step": step, "files": dict(files), "values": dict(values)}
+        manifest = folder / _MANIFEST
+        manifest.write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n")
+        _sync(manifest)
+        _sync(folder)
+        final = self._folder / _name(step)
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
+        _sync(self._folder)
+        self._remove_old()
+        return _described(final)
+
+    def list(self) -> list[Checkpoint]:
+        """All that are there, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return [_described(path) for path in sorted(found)]
+
+    def latest(self, device: str = "cpu") -> Loaded | None:
+        """Reads the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged."""
+        damaged: list[str] = []
+        for checkpoint in reversed(self.list()):
+            try:
+                states, values = self._read(self._folder / checkpoint.name, device)
+            except errors.DataLoss as error:
+                _log.warning("checkpoint is damaged", checkpoint=checkpoint.name, error=error.message)
+                damaged.append(error.message)
+                continue
+            return Loaded(checkpoint.step, states, values, damaged)
+        if damaged:
+            raise errors.DataLoss(
+                f"No checkpoint can be read. {' '.join(damaged)} Start the training anew, without resuming."
+            )
+        return None
+
+    def clear(self) -> None:
+        """Removes all of them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _part(self, step: int) -> pathlib.Path:
+        return self._folder / f"{_name(step)}{_PART}"
+
+    def _remove_old(self) -> None:
+        for path in self._folder.iterdir():
+            if path.name.endswith(_PART):
+                shutil.rmtree(path, ignore_errors=True)
+        for checkpoint in self.list()[: -self._keep]:
+            shutil.rmtree(self._folder / checkpoint.name, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _translated(self, step: int) -> Generator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise self._failure(step, error) from error
+
+    def _failure(self, step: int, error: OSError | SafetensorError) -> errors.PolytokError:
+        number = _error_number(error)
+        kept = self.list()
+        rest = f"The one of step {kept[-1].step:,} is kept" if kept else "There is none before it"
+        cause = os.strerror(number) if number else str(error)
+        if number in _FULL:
+            message = f"{cause} while writing the checkpoint of step {step:,}. {rest}; make room, then resume."
+            return errors.ResourceExhausted(message, reason="STORAGE_FAILED")
+        message = f"{cause} while writing the checkpoint of step {step:,} to {self._folder}. {rest}; then resume."
+        return errors.Unavailable(message, reason="STORAGE_FAILED")
+
+    def _read(self, folder: pathlib.Path, device: str) -> tuple[dict[str, State], dict[str, Any]]:
+        content = _manifest(folder)
+        states = {}
+        for name, entry in content["files"].items():
+            path = folder / pathlib.PurePath(entry["file"]).name
+            if not path.is_file():
+                raise errors.DataLoss(f"{folder.name}/{path.name} is missing.")
+            if (path.stat().st_size, _sha256(path)) != (entry["size_bytes"], entry["sha256"]):
+                raise errors.DataLoss(f"{folder.name}/{path.name} does not hold what was written (sha256 differs).")
+            states[name] = State(load_file(path, device=device), entry["values"])
+        return states, content["values"]
+
+
+def _name(step: int) -> str:
+    return f"step-{step:012d}"
+
+
+def _described(folder: pathlib.Path) -> Checkpoint:
+    match = _NAME.fullmatch(folder.name)
+    assert match is not None
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    return Checkpoint(folder.name, int(match[1]), sum(sizes), folder.stat().st_mtime)
+
+
+def _manifest(folder: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / _MANIFEST).read_bytes())
+        written = content.pop("sha256")
+        if written == _digest(content) and content["format"] == FORMAT:
+            return dict(content)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        pass
+    raise errors.DataLoss(f"{folder.name}/{_MANIFEST} does not hold what was written.")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return result
+
+
+def _error_number(error: OSError | SafetensorError) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors tells the operating system's error in words alone: "… (os error 28)".
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else 0
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

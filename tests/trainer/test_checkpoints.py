@@ -1,0 +1,150 @@
+"""Checkpoints come back as written; a damaged or half-written one never takes the place of a good one."""
+
+import json
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from polytok import errors
+from services.trainer.checkpoints import Checkpoints
+from services.trainer.data.streams import State
+
+
+def states(number: float) -> dict[str, State]:
+    values = torch.full((50, 40), number)
+    return {
+        "sae-one": State({"weights": values, "same": values[:10], "counts": torch.arange(5)}, {"step": number}),
+        "data": State({"held": torch.full((30, 2), number, dtype=torch.bfloat16)}, {"position": {"row": 3}}),
+    }
+
+
+@pytest.fixture
+def checkpoints(tmp_path: pathlib.Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints", keep=2)
+
+
+def test_they_come_back_as_written(checkpoints: Checkpoints) -> None:
+    written = checkpoints.save(40, states(1.5), {"seed": 3, "scale": 0.1 + 0.2})
+    assert checkpoints.list() == [written]
+    assert written.step == 40
+    assert written.size_bytes > 50 * 40 * 4
+    loaded = checkpoints.latest()
+    assert loaded is not None
+    assert (loaded.step, loaded.values, loaded.damaged) == (40, {"seed": 3, "scale": 0.1 + 0.2}, [])
+    for name, state in states(1.5).items():
+        assert loaded.states[name].values == state.values
+        assert loaded.states[name].tensors.keys() == state.tensors.keys()
+        for key, tensor in state.tensors.items():
+            assert loaded.states[name].tensors[key].dtype == tensor.dtype
+            assert torch.equal(loaded.states[name].tensors[key], tensor)
+
+
+def test_the_last_few_are_kept(checkpoints: Checkpoints) -> None:
+    for step in (1, 2, 3, 20):
+        checkpoints.save(step, states(step), {})
+    assert [each.step for each in checkpoints.list()] == [3, 20]
+
+
+def test_there_may_be_none(checkpoints: Checkpoints) -> None:
+    assert checkpoints.latest() is None
+    assert checkpoints.list() == []
+
+
+@pytest.mark.parametrize("file", ["sae-one.safetensors", "data.safetensors", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_one_is_passed_over_and_said(
+    checkpoints: Checkpoints, tmp_path: pathlib.Path, file: str, damage: str
+) -> None:
+    checkpoints.save(1, states(1), {"n": 1})
+    checkpoints.save(2, states(2), {"n": 2})
+    path = tmp_path / "checkpoints" / "step-000000000002" / file
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "remove":
+        path.unlink()
+    loaded = checkpoints.latest()
+    assert loaded is not None
+    assert (loaded.step, loaded.values) == (1, {"n": 1})
+    assert len(loaded.damaged) == 1
+    assert f"step-000000000002/{file}" in loaded.damaged[0]
+
+
+def test_all_damaged_is_an_error(checkpoints: Checkpoints, tmp_path: pathlib.Path) -> None:
+    checkpoints.save(1, states(1), {})
+    (tmp_path / "checkpoints" / "step-000000000001" / "data.safetensors").write_bytes(b"x" * 10)
+    with pytest.raises(errors.DataLoss, match=r"No checkpoint can be read\. step-000000000001/data\.safetensors"):
+        checkpoints.latest()
+
+
+def test_a_manifest_leads_to_no_other_folder(checkpoints: Checkpoints, tmp_path: pathlib.Path) -> None:
+    checkpoints.save(1, states(1), {})
+    path = tmp_path / "checkpoints" / "step-000000000001" / "manifest.json"
+    content = json.loads(path.read_text())
+    content["files"]["data"]["file"] = "../../outside.safetensors"
+    path.write_text(json.dumps(content))
+    with pytest.raises(errors.DataLoss, match="manifest"):
+        checkpoints.latest()
+
+
+def test_one_left_half_written_is_not_seen_and_removed(checkpoints: Checkpoints, tmp_path: pathlib.Path) -> None:
+    part = tmp_path / "checkpoints" / "step-000000000005.part"
+    part.mkdir(parents=True)
+    (part / "data.safetensors").write_bytes(b"half")
+    assert checkpoints.list() == []
+    checkpoints.save(6, states(6), {})
+    assert not part.exists()
+    assert [each.step for each in checkpoints.list()] == [6]
+
+
+def test_a_full_disk_leaves_the_one_before(checkpoints: Checkpoints, tmp_path: pathlib.Path) -> None:
+    checkpoints.save(1, states(1), {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(errors.ResourceExhausted) as raised:
+            checkpoints.save(2, states(2), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert raised.value.message == (
+        "File too large while writing the checkpoint of step 2. The one of step 1 is kept; make room, then resume."
+    )
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000000001"]
+    loaded = checkpoints.latest()
+    assert loaded is not None
+    assert loaded.step == 1
+
+
+def test_killed_while_writing(tmp_path: pathlib.Path) -> None:
+    """A process killed at any moment leaves only whole checkpoints."""
+    script = textwrap.dedent("""
+        import itertools, pathlib, sys, torch
+        from services.trainer.checkpoints import Checkpoints
+        from services.trainer.data.streams import State
+        checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), keep=2)
+        for step in itertools.count(1):
+            checkpoints.save(step, {"data": State({"held": torch.full((1 << 18,), float(step))}, {})}, {"step": step})
+            print(step, flush=True)
+    """)
+    folder = tmp_path / "checkpoints"
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = [int(process.stdout.readline()) for _ in range(5)]
+    process.kill()
+    told += [int(line) for line in process.stdout.read().split()]
+    process.stdout.close()
+    process.wait()
+    loaded = Checkpoints(folder).latest()
+    assert loaded is not None
+    assert loaded.damaged == []
+    assert loaded.step >= told[-1]
+    assert loaded.states["data"].tensors["held"][0] == loaded.step == loaded.values["step"]
