@@ -27,9 +27,10 @@ def _serve(_: Sequence[str]) -> None:
 
 
 def _migrate(arguments: Sequence[str]) -> None:
-    from services.catalog import migrate  # noqa: PLC0415
+    from services.catalog.migrations.schema import runner  # noqa: PLC0415
+    from services.runtime.migrations import command  # noqa: PLC0415
 
-    migrate.main(arguments)
+    command.main(runner, arguments)
 
 
 def _ingest(_: Sequence[str]) -> None:

@@ -11,9 +11,7 @@ from polytok.catalog.v1 import (
     tokenizations_pb2,
     tokenizations_pb2_grpc,
 )
-from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
-from services.catalog import tables
-from services.catalog.folders import Folders
+from services.catalog import keeping, tables
 from services.catalog.handlers import datasets as dataset_jobs
 from services.catalog.handlers import models as model_jobs
 from services.catalog.handlers import tokenizations as tokenization_jobs
@@ -22,17 +20,11 @@ from services.catalog.servicers.models import ModelServicer
 from services.catalog.servicers.parts import Parts
 from services.catalog.servicers.tokenizations import TokenizationServicer
 from services.catalog.settings import CatalogSettings
-from services.catalog.sweeper import Sweeper
-from services.catalog.watch import Watch
-from services.runtime import messaging, process
-from services.runtime.database import open_database
-from services.runtime.jobs.engine import JobEngine
-from services.runtime.jobs.progress import ProgressHub
-from services.runtime.jobs.service import LeaseServicer
-from services.runtime.jobs.store import JobStore
-from services.runtime.notifications import Listener
 from services.runtime.process import Stopping
-from services.runtime.rpc.server import Server
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Mutations
+from services.runtime.records.owner import Owner
+from services.runtime.records.sweeper import Sweeper
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 
@@ -40,7 +32,7 @@ OWNER = "catalog"
 """The name under which workers know the LeaseService of this service."""
 
 
-class Catalog:
+class Catalog(Owner):
     """One catalog process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -53,74 +45,42 @@ class Catalog:
         jobs: JobSettings,
         settings: CatalogSettings,
     ) -> None:
-        self._messages = messages
-        self._jobs = jobs
-        self.database = open_database(database)
-        self._listener = Listener(database)
-        self._watch = Watch(self.database, self._listener)
-        self.store = JobStore(
-            tables.jobs,
-            {
+        super().__init__(
+            OWNER,
+            database=database,
+            messages=messages,
+            server=server,
+            jobs=jobs,
+            tables=tables.jobs,
+            handlers={
                 dataset_jobs.KIND: dataset_jobs.DatasetIngestion(storage, settings.shard_bytes),
                 model_jobs.KIND: model_jobs.ModelInspection(),
                 tokenization_jobs.KIND: tokenization_jobs.Tokenizing(storage),
             },
-            jobs,
-            OWNER,
         )
-        folders = Folders(self.database, storage)
-        self.sweeper = Sweeper(self.database, storage, folders, settings)
-        self._server = Server(server, service=OWNER)
-        self._serve(Parts(self.database, storage, self.store, folders, self._watch))
-
-    def _serve(self, shared: Parts) -> None:
-        add = self._server.add
-        add(
+        folders = Folders(self.database, storage, keeping.is_used)
+        self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
+        mutations = Mutations(self.database, tables.answers)
+        shared = Parts(self.database, storage, self.store, folders, self.watch, mutations)
+        self.serve(
             datasets_pb2_grpc.add_DatasetServiceServicer_to_server,
             DatasetServicer(shared),
-            datasets_pb2.DESCRIPTOR.services_by_name["DatasetService"].full_name,
+            datasets_pb2.DESCRIPTOR,
+            "DatasetService",
         )
-        add(
+        self.serve(
             models_pb2_grpc.add_ModelServiceServicer_to_server,
             ModelServicer(shared),
-            models_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+            models_pb2.DESCRIPTOR,
+            "ModelService",
         )
-        add(
+        self.serve(
             tokenizations_pb2_grpc.add_TokenizationServiceServicer_to_server,
             TokenizationServicer(shared),
-            tokenizations_pb2.DESCRIPTOR.services_by_name["TokenizationService"].full_name,
+            tokenizations_pb2.DESCRIPTOR,
+            "TokenizationService",
         )
-        add(
-            leases_pb2_grpc.add_LeaseServiceServicer_to_server,
-            LeaseServicer(self.database, self.store),
-            leases_pb2.DESCRIPTOR.services_by_name["LeaseService"].full_name,
-        )
-
-    async def start(self) -> int:
-        """Serves; answers the port. It serves whether or not NATS is there: what is created runs once it is."""
-        return await self._server.start()
 
     def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
         """The side tasks, for `process.supervise`."""
-        return {"listener": self._listener.run(), "sweeper": self.sweeper.run(), "doorbell": self._doorbell(stop)}
-
-    async def _doorbell(self, stop: Stopping) -> None:
-        """Connects to NATS, for as long as that takes, and runs all that needs it."""
-        client = await messaging.connect(self._messages, OWNER)
-        try:
-            subjects = messaging.Subjects(self._messages.namespace)
-            hub = ProgressHub(client, subjects, self.store)
-            self._watch.hear(hub)
-            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener)
-            await process.supervise(stop=stop, tasks={**engine.tasks(), "progress": hub.run()})
-        finally:
-            await client.close()
-
-    async def ready(self) -> bool:
-        """Whether calls can be answered."""
-        return await self.database.check()
-
-    async def stop(self) -> None:
-        """Lets the calls that run end, and closes what was opened."""
-        await self._server.drain()
-        await self.database.close()
+        return {**super().tasks(stop), "sweeper": self.sweeper.run()}

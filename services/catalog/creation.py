@@ -6,11 +6,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog import changes, messages, patterns
 from services.catalog.domain import names, parameters, records, sources, states
-from services.catalog.folders import Folders
 from services.catalog.handlers import tokenizations as handler
 from services.catalog.repositories import datasets, models, tokenizations
-from services.catalog.repositories.statements import Lock
 from services.runtime.jobs.store import JobStore
+from services.runtime.records.folders import Folders
+from services.runtime.records.statements import Lock
 
 
 class Creation:

@@ -7,59 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from services.runtime.jobs.tables import JobTables
+from services.runtime.records import columns, requests
 
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata = sa.MetaData(naming_convention=columns.NAMING)
 """Every table of the catalog, those of the job library included."""
 
 jobs = JobTables(metadata)
 """The tables of the jobs that make the catalog's records."""
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False, server_default="")
-
-
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-
-
-def _small(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer, nullable=False, server_default="0")
-
-
-def _document(name: str, default: str) -> sa.Column[object]:
-    return sa.Column(name, pg.JSONB, nullable=False, server_default=sa.text(f"'{default}'::jsonb"))
-
-
-def _time(name: str) -> sa.Column[object]:
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp())
-
-
-def _optional_time(name: str) -> sa.Column[object]:
-    return sa.Column(name, sa.DateTime(timezone=True))
-
-
-def _status(*states: str) -> tuple[sa.Column[str], sa.CheckConstraint]:
-    listed = ", ".join(f"'{state}'" for state in states)
-    return (
-        sa.Column("status", sa.Text, nullable=False, server_default=states[0]),
-        sa.CheckConstraint(f"status IN ({listed})", name="status"),
-    )
-
-
-def _progress() -> tuple[sa.Column[float], sa.CheckConstraint]:
-    return (
-        sa.Column("progress", sa.Double, nullable=False, server_default="0"),
-        sa.CheckConstraint("progress >= 0 AND progress <= 100", name="progress"),
-    )
 
 
 datasets = sa.Table(
@@ -69,21 +23,21 @@ datasets = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),  # the id its creator chose
     sa.Column("source", pg.JSONB, nullable=False),  # a polytok.catalog.v1.DatasetSource
     sa.Column("raw_path", sa.Text, nullable=False),  # storage key of the folder
-    _count("num_samples"),
-    _count("size_bytes"),
-    _small("num_shards"),
-    _document("columns", "[]"),  # [{"name": …, "type": …}] in file order
-    _document("features", "{}"),  # as `datasets` writes them
-    _text("fingerprint"),
-    *_status("PENDING", "DOWNLOADING", "PROCESSING", "READY", "ERROR", "CANCELLED"),
-    *_progress(),
-    _text("error_reason"),
-    _text("error_message"),
-    _document("metadata", "{}"),
+    columns.count("num_samples"),
+    columns.count("size_bytes"),
+    columns.small("num_shards"),
+    columns.document("columns", "[]"),  # [{"name": …, "type": …}] in file order
+    columns.document("features", "{}"),  # as `datasets` writes them
+    columns.text("fingerprint"),
+    *columns.status("PENDING", "DOWNLOADING", "PROCESSING", "READY", "ERROR", "CANCELLED"),
+    *columns.progress(),
+    columns.text("error_reason"),
+    columns.text("error_message"),
+    columns.document("metadata", "{}"),
     sa.Column("job_id", pg.UUID(as_uuid=True)),
-    _time("created_at"),
-    _time("updated_at"),
-    _optional_time("completed_at"),
+    columns.time("created_at"),
+    columns.time("updated_at"),
+    columns.optional_time("completed_at"),
     sa.Index(None, "created_at", "id"),
     sa.Index(None, "job_id"),
 )
@@ -95,10 +49,10 @@ dataset_shards = sa.Table(
     sa.Column("dataset_id", pg.UUID(as_uuid=True), sa.ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("ordinal", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("key", sa.Text, nullable=False, unique=True),
-    _count("num_rows"),
-    _count("size_bytes"),
+    columns.count("num_rows"),
+    columns.count("size_bytes"),
     sa.Column("sha256", sa.Text, nullable=False),
-    _count("text_bytes"),
+    columns.count("text_bytes"),
 )
 """The raw Arrow files of a dataset, in the order of its rows."""
 
@@ -108,23 +62,23 @@ models = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),  # m_ and 8 hexadecimal digits
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("repo_id", sa.Text, nullable=False),
-    _text("revision"),
-    _text("tokenizer_repo_id"),
-    _text("tokenizer_fingerprint"),
-    _text("tokenizer_class"),
-    _small("vocab_size"),
-    _document("special_tokens", "[]"),  # [{"role": …, "text": …, "id": …}]
-    _text("architecture"),
-    _small("d_model"),
-    _small("n_layers"),
-    _small("context_length"),
-    *_status("PENDING", "READY", "ERROR"),
-    _text("error_reason"),
-    _text("error_message"),
-    _document("metadata", "{}"),
+    columns.text("revision"),
+    columns.text("tokenizer_repo_id"),
+    columns.text("tokenizer_fingerprint"),
+    columns.text("tokenizer_class"),
+    columns.small("vocab_size"),
+    columns.document("special_tokens", "[]"),  # [{"role": …, "text": …, "id": …}]
+    columns.text("architecture"),
+    columns.small("d_model"),
+    columns.small("n_layers"),
+    columns.small("context_length"),
+    *columns.status("PENDING", "READY", "ERROR"),
+    columns.text("error_reason"),
+    columns.text("error_message"),
+    columns.document("metadata", "{}"),
     sa.Column("job_id", pg.UUID(as_uuid=True)),
-    _time("created_at"),
-    _time("updated_at"),
+    columns.time("created_at"),
+    columns.time("updated_at"),
     sa.CheckConstraint("id ~ '^m_[0-9a-f]{8}$'", name="id"),
     sa.Index(None, "created_at", "id"),
     sa.Index(None, "job_id"),
@@ -137,27 +91,27 @@ dataset_tokenizations = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),  # tok_{dataset_id}_{model_id}, and _{variant}
     sa.Column("dataset_id", pg.UUID(as_uuid=True), sa.ForeignKey("datasets.id"), nullable=False),
     sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False),
-    _text("variant"),  # empty: the one that (dataset, model) resolves to
-    _document("parameters", "{}"),  # a polytok.catalog.v1.TokenizationParameters, every default filled in
-    _text("tokenizer_repo_id"),
-    _text("tokenizer_revision"),
-    _text("tokenizer_fingerprint"),
+    columns.text("variant"),  # empty: the one that (dataset, model) resolves to
+    columns.document("parameters", "{}"),  # a polytok.catalog.v1.TokenizationParameters, every default filled in
+    columns.text("tokenizer_repo_id"),
+    columns.text("tokenizer_revision"),
+    columns.text("tokenizer_fingerprint"),
     sa.Column("tokenized_path", sa.Text, nullable=False),  # storage key of the folder
-    _small("vocab_size"),
-    _count("num_tokens"),
-    _count("num_sequences"),
+    columns.small("vocab_size"),
+    columns.count("num_tokens"),
+    columns.count("num_sequences"),
     sa.Column("avg_seq_length", sa.Double, nullable=False, server_default="0"),
-    _document("statistics", "{}"),  # the other fields of polytok.catalog.v1.TokenizationStatistics
-    _text("manifest_digest"),
-    *_status("QUEUED", "PROCESSING", "READY", "ERROR", "CANCELLED"),
-    *_progress(),
-    _text("error_reason"),
-    _text("error_message"),
+    columns.document("statistics", "{}"),  # the other fields of polytok.catalog.v1.TokenizationStatistics
+    columns.text("manifest_digest"),
+    *columns.status("QUEUED", "PROCESSING", "READY", "ERROR", "CANCELLED"),
+    *columns.progress(),
+    columns.text("error_reason"),
+    columns.text("error_message"),
     sa.Column("job_id", pg.UUID(as_uuid=True)),
-    _time("created_at"),
-    _time("updated_at"),
-    _optional_time("started_at"),
-    _optional_time("completed_at"),
+    columns.time("created_at"),
+    columns.time("updated_at"),
+    columns.optional_time("started_at"),
+    columns.optional_time("completed_at"),
     sa.UniqueConstraint("dataset_id", "model_id", "variant"),
     sa.Index(None, "created_at", "id"),
     sa.Index(None, "model_id"),
@@ -176,8 +130,8 @@ tokenization_files = sa.Table(
     ),
     sa.Column("ordinal", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("key", sa.Text, nullable=False, unique=True),
-    _count("num_rows"),
-    _count("size_bytes"),
+    columns.count("num_rows"),
+    columns.count("size_bytes"),
     sa.Column("sha256", sa.Text, nullable=False),
 )
 """The published Arrow files of a tokenization, in the order of its rows."""
@@ -193,18 +147,9 @@ tokenization_holds = sa.Table(
     ),
     sa.Column("holder", sa.Text, primary_key=True),  # a resource name, such as `extractions/…`
     sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-    _time("created_at"),
+    columns.time("created_at"),
 )
 """Who reads a tokenization right now, and until when at most: it is not deleted meanwhile."""
 
-requests = sa.Table(
-    "requests",
-    metadata,
-    sa.Column("request_id", pg.UUID(as_uuid=True), primary_key=True),
-    sa.Column("method", sa.Text, nullable=False),
-    sa.Column("request_hash", sa.LargeBinary, nullable=False),
-    sa.Column("response", sa.LargeBinary, nullable=False),
-    _time("created_at"),
-    sa.Index(None, "created_at"),
-)
+answers = requests.table(metadata)
 """Answers that were given, by request id (AIP-155)."""

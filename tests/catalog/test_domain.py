@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
 from services.catalog.domain import missing, names, parameters, records, sources, states
+from services.runtime.records import etags
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Parameters = tokenizations_pb2.TokenizationParameters
@@ -353,5 +354,5 @@ def test_a_name_like_no_other_suggests_none():
 
 def test_the_etag_changes_with_the_record_alone():
     later = NOW.replace(microsecond=1)
-    assert records.etag("a", NOW) == records.etag("a", NOW)
-    assert len({records.etag("a", NOW), records.etag("a", later), records.etag("b", NOW)}) == 3
+    assert etags.make("a", NOW) == etags.make("a", NOW)
+    assert len({etags.make("a", NOW), etags.make("a", later), etags.make("b", NOW)}) == 3

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from services.catalog.sweeper import Sweeper
+from services.runtime.records.sweeper import Sweeper
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ async def test_what_a_failed_job_wrote_goes(ready, worker):
 
 async def test_an_orphan_has_its_grace(ready):
     settings = ready.catalog.sweeper._settings.model_copy(update={"sweep_grace_seconds": 3600})
-    sweeper = Sweeper(ready.database, ready.storage, ready.catalog.sweeper._folders, settings)
+    before = ready.catalog.sweeper
+    sweeper = Sweeper(ready.database, ready.storage, before._folders, before._house, settings)
     key = f"datasets/{uuid.uuid4()}/raw/part.arrow"
     ready.storage.write_bytes(key, b"x")
     assert await sweeper.sweep() == []

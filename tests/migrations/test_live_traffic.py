@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.catalog.migrations import runner
+from services.catalog.migrations.schema import runner
+from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 
@@ -87,7 +88,7 @@ def _life(connection: asyncpg.Connection, known: dict[uuid.UUID, str]) -> Callab
     return live
 
 
-async def _upgrade(settings: DatabaseSettings, phase: runner.Phase) -> None:
+async def _upgrade(settings: DatabaseSettings, phase: Phase) -> None:
     await asyncio.to_thread(runner.upgrade, settings, phase)
 
 

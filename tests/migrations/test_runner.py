@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.catalog.migrations import runner
+from services.catalog.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 

@@ -6,9 +6,10 @@ import asyncpg
 import pytest
 
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
-from services.catalog.migrations import runner
+from services.catalog.migrations.schema import runner
 from services.runtime import database as databases
 from services.runtime import storage as storages
+from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings, MessagingSettings
 from tests.catalog import hands
 from tests.migrations import old
@@ -20,7 +21,7 @@ async def test_old_records_are_served(
     before: asyncpg.Connection,
     messaging_settings: MessagingSettings,
     storage: storages.Storage,
-    phase: runner.Phase,
+    phase: Phase,
 ) -> None:
     root = str(storage.local_path("datasets")).removesuffix("/datasets")
     await old.fill(before)

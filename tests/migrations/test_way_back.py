@@ -8,14 +8,16 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.catalog.migrations import after, runner
+from services.catalog.migrations import after
+from services.catalog.migrations.schema import runner
+from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 
 _NEW = [relation.split(".")[1] for relation in after.RELATIONS]
 
 
-async def _up(settings: DatabaseSettings, phase: runner.Phase = "all") -> None:
+async def _up(settings: DatabaseSettings, phase: Phase = "all") -> None:
     await asyncio.to_thread(runner.upgrade, settings, phase)
 
 
@@ -86,7 +88,7 @@ async def _add_new_records(connection: asyncpg.Connection) -> uuid.UUID:
 
 @pytest.mark.parametrize("phase", ["pre", "all"])
 async def test_old_rows_come_back_to_the_byte(
-    database_settings: DatabaseSettings, before: asyncpg.Connection, phase: runner.Phase
+    database_settings: DatabaseSettings, before: asyncpg.Connection, phase: Phase
 ) -> None:
     await old.fill(before)
     # What is at work is declared failed at the end of a rollout; that may show.

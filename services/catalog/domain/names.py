@@ -100,9 +100,6 @@ def tokenization_uid(dataset_id: uuid.UUID, model_id: str, variant: str) -> str:
 DATASETS_KEY = "datasets"
 """Storage key of the folder that holds every dataset's folder."""
 
-MANIFESTS = frozenset({"state.json", "dataset_info.json", "polytok.json"})
-"""The files that a worker stages and a publication gives their final names."""
-
 
 def dataset_key(dataset_id: uuid.UUID) -> str:
     """Storage key of all that belongs to a dataset, its tokenizations included."""

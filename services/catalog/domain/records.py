@@ -1,6 +1,5 @@
 """The catalog's records, as their rows have them (DESIGN §3)."""
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from services.catalog.domain import names
-
-
-def etag(uid: object, updated_at: datetime) -> str:
-    """Changes with every change of a record (AIP-154); progress is no change."""
-    return hashlib.sha256(f"{uid} {updated_at.timestamp():.6f}".encode()).hexdigest()[:16]
+from services.runtime.records import etags
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class Dataset:
     @property
     def etag(self) -> str:
         """Changes with every change."""
-        return etag(self.id, self.updated_at)
+        return etags.make(self.id, self.updated_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +78,7 @@ class Model:
     @property
     def etag(self) -> str:
         """Changes with every change."""
-        return etag(self.id, self.updated_at)
+        return etags.make(self.id, self.updated_at)
 
     @property
     def progress(self) -> float:
@@ -145,7 +140,7 @@ class Tokenization:
     @property
     def etag(self) -> str:
         """Changes with every change."""
-        return etag(self.id, self.updated_at)
+        return etags.make(self.id, self.updated_at)
 
 
 @dataclass(frozen=True, slots=True)

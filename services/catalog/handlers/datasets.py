@@ -12,9 +12,9 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog import changes
 from services.catalog.domain import records, states
-from services.catalog.handlers import packing, publication
 from services.catalog.repositories import datasets
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.records import packing, publication
 from services.runtime.storage import Storage
 
 KIND = "dataset.ingest"

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes
 from services.catalog.domain import records
-from services.catalog.handlers import packing
 from services.catalog.repositories import models
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.records import packing
 
 KIND = "model.inspect"
 

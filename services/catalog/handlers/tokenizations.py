@@ -12,9 +12,9 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes, messages
 from services.catalog.domain import names, records, states
-from services.catalog.handlers import packing, publication
 from services.catalog.repositories import datasets, tokenizations
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.records import packing, publication
 from services.runtime.storage import Storage
 
 KIND = "tokenization"

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog import tables
 from services.catalog.domain import missing, names, records
-from services.catalog.repositories import statements
+from services.runtime.records import statements
 
 _table = tables.datasets
 _shards = tables.dataset_shards

@@ -20,7 +20,8 @@ async def hold(conn: AsyncConnection, uid: str, holder: str, ttl: timedelta) -> 
         index_elements=[_table.c.tokenization_id, _table.c.holder],
         set_={"expires_at": sa.func.greatest(_table.c.expires_at, insert.excluded.expires_at)},
     ).returning(_table.c.expires_at)
-    return (await conn.execute(statement)).scalar_one()
+    expires_at: datetime = (await conn.execute(statement)).scalar_one()
+    return expires_at
 
 
 async def release(conn: AsyncConnection, uid: str, holder: str) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog import tables
 from services.catalog.domain import missing, names, records
-from services.catalog.repositories import datasets, models, statements
+from services.catalog.repositories import datasets, models
+from services.runtime.records import statements
 
 _table = tables.dataset_tokenizations
 _files = tables.tokenization_files

@@ -8,14 +8,15 @@ from google.protobuf import empty_pb2, json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
-from services.catalog import changes, messages, mutations, paging
+from services.catalog import changes, messages
 from services.catalog.domain import missing, names, records, sources, states
 from services.catalog.handlers import datasets as handler
-from services.catalog.mutations import Unit
 from services.catalog.repositories import datasets, tokenizations
-from services.catalog.repositories.statements import Lock
 from services.catalog.servicers import parts, removal
 from services.catalog.servicers.parts import Context, Parts
+from services.runtime.records import etags, paging, stopping
+from services.runtime.records.mutations import Unit
+from services.runtime.records.statements import Lock
 
 
 class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
@@ -27,6 +28,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
+        self._mutations = shared.mutations
 
     def _message(self, record: records.Dataset) -> datasets_pb2.Dataset:
         return messages.dataset(record, self._storage)
@@ -41,7 +43,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         async def act(unit: Unit) -> datasets_pb2.Dataset:
             return self._message(await self._create(unit.conn, request))
 
-        return await mutations.run(self._database, "CreateDataset", request, datasets_pb2.Dataset, act)
+        return await self._mutations.run("CreateDataset", request, datasets_pb2.Dataset, act)
 
     async def _create(self, conn: AsyncConnection, request: datasets_pb2.CreateDatasetRequest) -> records.Dataset:
         dataset_id = uuid.uuid4()
@@ -105,12 +107,12 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
 
         async def act(unit: Unit) -> datasets_pb2.Dataset:
             record = await datasets.get(unit.conn, identifier, Lock.CHANGE)
-            parts.check_etag(record, request.dataset.etag)
+            etags.check(record, request.dataset.etag)
             record = await datasets.update(unit.conn, record.id, metadata=dict(request.dataset.metadata))
             await changes.tell(unit.conn, record.id)
             return self._message(record)
 
-        return await mutations.run(self._database, "UpdateDataset", request, datasets_pb2.Dataset, act)
+        return await self._mutations.run("UpdateDataset", request, datasets_pb2.Dataset, act)
 
     async def DeleteDataset(self, request: datasets_pb2.DeleteDatasetRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
         """Deletes a dataset with its files, and its tokenizations if forced."""
@@ -119,16 +121,16 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             await self._delete(unit, request)
             return empty_pb2.Empty()
 
-        return await mutations.run(self._database, "DeleteDataset", request, empty_pb2.Empty, act)
+        return await self._mutations.run("DeleteDataset", request, empty_pb2.Empty, act)
 
     async def _delete(self, unit: Unit, request: datasets_pb2.DeleteDatasetRequest) -> None:
         record = await self._stopped(unit.conn, request.name)
-        parts.check_etag(record, request.etag)
+        etags.check(record, request.etag)
         dependents = await tokenizations.depending(unit.conn, dataset_id=record.id)
         if dependents and not request.force:
             raise parts.depended_on(record.resource, [dependent.resource for dependent in dependents])
         await removal.tokenizations(unit, self._store, self._folders, dependents)
-        await parts.drop_jobs(unit.conn, self._store, record.resource)
+        await stopping.drop_jobs(unit.conn, self._store, record.resource)
         await datasets.delete(unit.conn, record.id)
         await changes.tell(unit.conn, record.id)
         # A dataset that came from an earlier version may lie elsewhere.
@@ -137,7 +139,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> records.Dataset:
         identifier = names.parse_dataset(name)
-        record = await parts.stopped(conn, self._store, functools.partial(datasets.find, conn, identifier))
+        record = await stopping.stopped(conn, self._store, functools.partial(datasets.find, conn, identifier))
         if record is None:
             raise missing.dataset(identifier, await datasets.known(conn))
         return record
@@ -154,7 +156,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             unit.after_commit.append(functools.partial(self._folders.reclaim, record.raw_path))
             return self._message(record)
 
-        return await mutations.run(self._database, "CancelDataset", request, datasets_pb2.Dataset, act)
+        return await self._mutations.run("CancelDataset", request, datasets_pb2.Dataset, act)
 
     async def RetryDataset(self, request: datasets_pb2.RetryDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
         """Reads a dataset in again."""
@@ -166,7 +168,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             await self._folders.claim(unit.conn, record.raw_path)
             return self._message(await self._begin(unit.conn, record))
 
-        return await mutations.run(self._database, "RetryDataset", request, datasets_pb2.Dataset, act)
+        return await self._mutations.run("RetryDataset", request, datasets_pb2.Dataset, act)
 
     async def WatchDataset(  # noqa: N802
         self, request: datasets_pb2.WatchDatasetRequest, context: Context

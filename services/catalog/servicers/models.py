@@ -8,14 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, models_pb2_grpc
-from services.catalog import changes, messages, mutations, paging
+from services.catalog import changes, messages
 from services.catalog.domain import missing, names, records, sources, states
 from services.catalog.handlers import models as handler
-from services.catalog.mutations import Unit
 from services.catalog.repositories import models, tokenizations
-from services.catalog.repositories.statements import Lock
 from services.catalog.servicers import parts, removal
 from services.catalog.servicers.parts import Context, Parts
+from services.runtime.records import etags, paging, stopping
+from services.runtime.records.mutations import Unit
+from services.runtime.records.statements import Lock
 
 _UID_TRIES = 5
 _SOURCE_FIELDS = ("repo_id", "revision", "tokenizer_repo_id")
@@ -29,6 +30,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
+        self._mutations = shared.mutations
 
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
         """Registers a model."""
@@ -41,7 +43,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         async def act(unit: Unit) -> models_pb2.Model:
             return messages.model(await self._create(unit.conn, request))
 
-        return await mutations.run(self._database, "CreateModel", request, models_pb2.Model, act)
+        return await self._mutations.run("CreateModel", request, models_pb2.Model, act)
 
     async def _create(self, conn: AsyncConnection, request: models_pb2.CreateModelRequest) -> records.Model:
         source = {field: getattr(request.model, field) for field in _SOURCE_FIELDS}
@@ -93,12 +95,12 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
         async def act(unit: Unit) -> models_pb2.Model:
             record = await models.get(unit.conn, identifier, Lock.CHANGE)
-            parts.check_etag(record, request.model.etag)
+            etags.check(record, request.model.etag)
             record = await models.update(unit.conn, record.id, metadata=dict(request.model.metadata))
             await changes.tell(unit.conn, record.id)
             return messages.model(record)
 
-        return await mutations.run(self._database, "UpdateModel", request, models_pb2.Model, act)
+        return await self._mutations.run("UpdateModel", request, models_pb2.Model, act)
 
     async def DeleteModel(self, request: models_pb2.DeleteModelRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
         """Deletes a model, and its tokenizations if forced."""
@@ -107,19 +109,19 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             await self._delete(unit, request)
             return empty_pb2.Empty()
 
-        return await mutations.run(self._database, "DeleteModel", request, empty_pb2.Empty, act)
+        return await self._mutations.run("DeleteModel", request, empty_pb2.Empty, act)
 
     async def _delete(self, unit: Unit, request: models_pb2.DeleteModelRequest) -> None:
         identifier = names.parse_model(request.name)
-        record = await parts.stopped(unit.conn, self._store, functools.partial(models.find, unit.conn, identifier))
+        record = await stopping.stopped(unit.conn, self._store, functools.partial(models.find, unit.conn, identifier))
         if record is None:
             raise missing.model(identifier, await models.known(unit.conn))
-        parts.check_etag(record, request.etag)
+        etags.check(record, request.etag)
         dependents = await tokenizations.depending(unit.conn, model_id=record.id)
         if dependents and not request.force:
             raise parts.depended_on(record.resource, [dependent.resource for dependent in dependents])
         await removal.tokenizations(unit, self._store, self._folders, dependents)
-        await parts.drop_jobs(unit.conn, self._store, record.resource)
+        await stopping.drop_jobs(unit.conn, self._store, record.resource)
         await models.delete(unit.conn, record.id)
         await changes.tell(unit.conn, record.id)
 
@@ -132,7 +134,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             states.MODEL.require_retryable(record.resource, record.status)
             return messages.model(await self._begin(unit.conn, record))
 
-        return await mutations.run(self._database, "RetryModel", request, models_pb2.Model, act)
+        return await self._mutations.run("RetryModel", request, models_pb2.Model, act)
 
     async def WatchModel(  # noqa: N802
         self, request: models_pb2.WatchModelRequest, context: Context

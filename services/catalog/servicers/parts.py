@@ -1,22 +1,17 @@
 """What every servicer of the catalog is made of."""
 
-import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import grpc
-import sqlalchemy as sa
 from google.protobuf import field_mask_pb2
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.catalog import tables
-from services.catalog.folders import Folders
-from services.catalog.repositories.statements import Lock
-from services.catalog.watch import Watch
 from services.runtime.database import Database
 from services.runtime.jobs.store import JobStore
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Mutations
+from services.runtime.records.watch import Watch
 from services.runtime.storage import Storage
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,56 +26,7 @@ class Parts:
     store: JobStore
     folders: Folders
     watch: Watch
-
-
-class _Made(Protocol):
-    @property
-    def resource(self) -> str: ...
-
-    @property
-    def etag(self) -> str: ...
-
-    @property
-    def job_id(self) -> uuid.UUID | None: ...
-
-
-Record = TypeVar("Record", bound=_Made)
-
-
-async def stopped(
-    conn: AsyncConnection, store: JobStore, read: Callable[[Lock], Awaitable[Record | None]]
-) -> Record | None:
-    """Cancels the job that makes a record, if one is at it, and gives the record, locked; None if it is gone.
-
-    Locks are taken in the order of the job library: job, then record.
-    """
-    record = await read(Lock.NONE)
-    while record is not None:
-        job_id = record.job_id
-        if job_id is not None:
-            await store.cancel(conn, job_id)
-        record = await read(Lock.CHANGE)
-        # A retry may have given it another job meanwhile; with the record locked nobody else can.
-        if record is not None and record.job_id == job_id:
-            break
-    return record
-
-
-async def drop_jobs(conn: AsyncConnection, store: JobStore, resource: str) -> None:
-    """Deletes the jobs that made a resource, those before a retry included."""
-    jobs = tables.jobs.jobs
-    for job_id in (await conn.execute(sa.select(jobs.c.id).where(jobs.c.resource == resource))).scalars().all():
-        await store.delete(conn, job_id)
-
-
-def check_etag(record: _Made, etag: str) -> None:
-    """Refuses a change of something other than what the caller has read (AIP-154)."""
-    if etag and etag != record.etag:
-        raise errors.Aborted(
-            f"{record.resource} changed since you read it; read it again and repeat the change.",
-            reason="ETAG_MISMATCH",
-            metadata={"resource": record.resource},
-        )
+    mutations: Mutations
 
 
 def check_mask(mask: field_mask_pb2.FieldMask) -> None:

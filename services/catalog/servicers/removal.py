@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from services.catalog import changes
 from services.catalog.domain import records
-from services.catalog.folders import Folders
-from services.catalog.mutations import Unit
 from services.catalog.repositories import holds
 from services.catalog.repositories import tokenizations as repository
 from services.catalog.servicers import parts
 from services.runtime.jobs.store import JobStore
+from services.runtime.records import stopping
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Unit
 
 
 async def tokenizations(
@@ -19,7 +20,7 @@ async def tokenizations(
     """Stops and removes tokenizations, unless somebody reads one of them right now."""
     for dependent in dependents:
         uid = dependent.id
-        locked = await parts.stopped(unit.conn, store, functools.partial(repository.by_id, unit.conn, uid))
+        locked = await stopping.stopped(unit.conn, store, functools.partial(repository.by_id, unit.conn, uid))
         # None: somebody else deleted it meanwhile.
         if locked is not None:
             await tokenization(unit, store, folders, locked)
@@ -30,7 +31,7 @@ async def tokenization(unit: Unit, store: JobStore, folders: Folders, record: re
     holders = await holds.holders(unit.conn, record.id)
     if holders:
         raise parts.held(record.resource, holders)
-    await parts.drop_jobs(unit.conn, store, record.resource)
+    await stopping.drop_jobs(unit.conn, store, record.resource)
     await repository.delete(unit.conn, record.id)
     await changes.tell(unit.conn, record.id)
     unit.after_commit.append(functools.partial(folders.reclaim, record.tokenized_path))

@@ -8,14 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
-from services.catalog import creation, messages, mutations, paging
+from services.catalog import creation, messages
 from services.catalog.domain import names, records, states
-from services.catalog.mutations import Unit
 from services.catalog.repositories import datasets, holds, models, tokenizations
-from services.catalog.repositories.statements import Lock
 from services.catalog.resolve import Resolver
-from services.catalog.servicers import parts, removal
+from services.catalog.servicers import removal
 from services.catalog.servicers.parts import Context, Parts
+from services.runtime.records import etags, paging, stopping
+from services.runtime.records.mutations import Unit
+from services.runtime.records.statements import Lock
 
 
 class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
@@ -27,6 +28,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
+        self._mutations = shared.mutations
         self._creation = creation.Creation(shared.store, shared.folders)
         self._resolver = Resolver(shared.database, shared.storage)
 
@@ -44,7 +46,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
             return self._message(await self._creation.create(unit.conn, name, request.parameters))
 
-        return await mutations.run(self._database, "CreateTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._mutations.run("CreateTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def GetTokenization(  # noqa: N802
         self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
@@ -84,15 +86,15 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
-            parts.check_etag(record, request.etag)
+            etags.check(record, request.etag)
             await removal.tokenization(unit, self._store, self._folders, record)
             return empty_pb2.Empty()
 
-        return await mutations.run(self._database, "DeleteTokenization", request, empty_pb2.Empty, act)
+        return await self._mutations.run("DeleteTokenization", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
         name = names.parse_tokenization(resource)
-        record = await parts.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
+        record = await stopping.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
         if record is None:
             raise await tokenizations.not_found(conn, name)
         return record
@@ -109,7 +111,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             unit.after_commit.append(functools.partial(self._folders.reclaim, record.tokenized_path))
             return self._message(record)
 
-        return await mutations.run(self._database, "CancelTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._mutations.run("CancelTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def RetryTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
@@ -122,7 +124,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             states.TOKENIZATION.require_retryable(record.resource, record.status)
             return self._message(await self._creation.begin(unit.conn, record))
 
-        return await mutations.run(self._database, "RetryTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._mutations.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def WatchTokenization(  # noqa: N802
         self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context

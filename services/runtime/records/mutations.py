@@ -9,8 +9,8 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.catalog import requests
 from services.runtime.database import Database
+from services.runtime.records import requests
 from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
@@ -30,37 +30,43 @@ class Unit:
     after_commit: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
 
 
-async def run(
-    database: Database,
-    method: str,
-    request: Message,
-    answer_type: type[Answer],
-    act: Callable[[Unit], Awaitable[Answer]],
-) -> Answer:
-    """Runs a change, again if it lost a race, and then what it asked for after the commit."""
-    for left in reversed(range(_TRIES)):
-        try:
-            unit, answer = await _attempt(database, method, request, answer_type, act)
-        except errors.Unavailable as error:
-            if not left or not _lost_race(error):
-                raise
-        else:
-            await _follow_up(unit)
-            return answer
-    raise AssertionError("unreachable")
+class Mutations:
+    """Runs the changes of one service; `answers` is its table of request ids."""
 
+    def __init__(self, database: Database, answers: sa.Table) -> None:
+        self._database = database
+        self._answers = answers
 
-async def _attempt(
-    database: Database,
-    method: str,
-    request: Message,
-    answer_type: type[Answer],
-    act: Callable[[Unit], Awaitable[Answer]],
-) -> tuple[Unit, Answer]:
-    async with database.transaction() as conn:
-        unit = Unit(conn)
-        answer = await requests.once(conn, method, request, answer_type, lambda: act(unit))
-    return unit, answer
+    async def run(
+        self,
+        method: str,
+        request: Message,
+        answer_type: type[Answer],
+        act: Callable[[Unit], Awaitable[Answer]],
+    ) -> Answer:
+        """Runs a change, again if it lost a race, and then what it asked for after the commit."""
+        for left in reversed(range(_TRIES)):
+            try:
+                unit, answer = await self._attempt(method, request, answer_type, act)
+            except errors.Unavailable as error:
+                if not left or not _lost_race(error):
+                    raise
+            else:
+                await _follow_up(unit)
+                return answer
+        raise AssertionError("unreachable")
+
+    async def _attempt(
+        self,
+        method: str,
+        request: Message,
+        answer_type: type[Answer],
+        act: Callable[[Unit], Awaitable[Answer]],
+    ) -> tuple[Unit, Answer]:
+        async with self._database.transaction() as conn:
+            unit = Unit(conn)
+            answer = await requests.once(conn, self._answers, method, request, answer_type, lambda: act(unit))
+        return unit, answer
 
 
 def _lost_race(error: errors.Unavailable) -> bool:

@@ -5,19 +5,31 @@ it until then. Doing it twice does no harm.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 from polytok import errors
-from polytok.catalog.v1 import tasks_pb2
-from services.catalog.domain import names
 from services.runtime.storage import Storage
 
+MANIFESTS = frozenset({"state.json", "dataset_info.json", "polytok.json"})
+"""What makes a folder of Arrow files one that `datasets.load_from_disk` opens, and what Polytok tells of it."""
 
-async def publish(storage: Storage, folder: str, files: Sequence[tasks_pb2.StagedFile]) -> None:
-    """Checks the staged files and moves each to its place in the folder."""
+
+class StagedFile(Protocol):
+    """A `polytok.catalog.v1.StagedFile`."""
+
+    staged_key: str
+    final_key: str
+    sha256: str
+
+
+async def publish(
+    storage: Storage, folder: str, files: Sequence[StagedFile], *, names: Collection[str] = MANIFESTS
+) -> None:
+    """Checks the staged files and moves each to its place in the folder; `names` are those that they may have."""
     check_inside(folder, [file.staged_key for file in files])
     for file in files:
-        if file.final_key not in {f"{folder}/{name}" for name in names.MANIFESTS}:
+        if file.final_key not in {f"{folder}/{name}" for name in names}:
             raise _outside(folder, file.final_key)
     await asyncio.to_thread(_move, storage, files)
 
@@ -32,12 +44,12 @@ def check_inside(folder: str, keys: Iterable[str]) -> None:
 def _outside(folder: str, key: str) -> errors.Internal:
     return errors.Internal(
         f"A worker wants to publish {key!r}, which does not belong in {folder!r}; "
-        "its version does not fit this catalog's.",
+        "its version does not fit this service's.",
         retryable=False,
     )
 
 
-def _move(storage: Storage, files: Sequence[tasks_pb2.StagedFile]) -> None:
+def _move(storage: Storage, files: Sequence[StagedFile]) -> None:
     for file in files:
         if storage.exists(file.staged_key):
             storage.verify(file.staged_key, file.sha256)

@@ -34,7 +34,7 @@ def _unpacked(result: TaskResult, expected: type[Result]) -> Result:
     if not right:
         raise errors.Internal(
             f"A worker answered task {result.kind!r} with something other than {expected.DESCRIPTOR.name}; "
-            "its version does not fit this catalog's.",
+            "its version does not fit this service's.",
             retryable=False,
         )
     return message

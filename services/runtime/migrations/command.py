@@ -1,31 +1,31 @@
-"""`python -m services.catalog migrate up | down | current | check`: the commands over `migrations.runner`."""
+"""`python -m services.… migrate up | down | current | check`: the commands over a `Runner`."""
 
 import argparse
 import asyncio
 import os
 from collections.abc import Sequence
 
-from services.catalog.migrations import runner
 from services.runtime import process
+from services.runtime.migrations.runner import Runner
 from services.runtime.process import Stopping
 from services.runtime.settings import DatabaseSettings, TelemetrySettings
 from services.runtime.telemetry import logging
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(runner: Runner, arguments: Sequence[str]) -> None:
     """Runs one command on the database of POLYTOK_DATABASE_URL."""
-    chosen = _parser().parse_args(arguments)
+    chosen = _parser(runner.program).parse_args(arguments)
 
     async def migrate(_: Stopping) -> None:
-        logging.configure(TelemetrySettings(), "catalog-migrate")
-        await asyncio.to_thread(_run, chosen)
+        logging.configure(TelemetrySettings(), f"{runner.program.rpartition('.')[2]}-migrate")
+        await asyncio.to_thread(_run, runner, chosen)
 
     process.run(migrate)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m services.catalog migrate", description="Changes the schema of POLYTOK_DATABASE_URL."
+        prog=f"python -m {program} migrate", description="Changes the schema of POLYTOK_DATABASE_URL."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="apply what is missing")
@@ -38,11 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     down = commands.add_parser("down", help="go back to a revision")
     down.add_argument("revision", help='its id, "-1" for one back, or "base"')
     commands.add_parser("current", help="print the revision that the database is at")
-    commands.add_parser("check", help="fail unless the database has exactly the catalog's tables")
+    commands.add_parser("check", help="fail unless the database has exactly the service's tables")
     return parser
 
 
-def _run(chosen: argparse.Namespace) -> None:
+def _run(runner: Runner, chosen: argparse.Namespace) -> None:
     settings = DatabaseSettings()
     # Paths of old records become storage keys where the root is known.
     storage_root = os.environ.get("POLYTOK_STORAGE_ROOT", "")

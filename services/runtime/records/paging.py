@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from polytok import errors
-from services.catalog.repositories import statements
+from services.runtime.records import statements
 
 DEFAULT_SIZE = 100
 MAX_SIZE = 1000
@@ -66,7 +66,7 @@ def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
 
 
 def read_uuid(text: str) -> uuid.UUID:
-    """Reads the id of a dataset in a token."""
+    """Reads an id that is a UUID in a token."""
     return uuid.UUID(text)
 
 

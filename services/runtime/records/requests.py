@@ -8,19 +8,33 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.catalog import tables
-
-_table = tables.requests
+from services.runtime.records import columns
 
 Answer = TypeVar("Answer", bound=Message)
 
 
+def table(metadata: sa.MetaData) -> sa.Table:
+    """The table `requests` of a service: answers that were given, by request id."""
+    return sa.Table(
+        "requests",
+        metadata,
+        sa.Column("request_id", pg.UUID(as_uuid=True), primary_key=True),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("request_hash", sa.LargeBinary, nullable=False),
+        sa.Column("response", sa.LargeBinary, nullable=False),
+        columns.time("created_at"),
+        sa.Index(None, "created_at"),
+    )
+
+
 async def once(
     conn: AsyncConnection,
+    answers: sa.Table,
     method: str,
     request: Message,
     answer_type: type[Answer],
@@ -36,22 +50,22 @@ async def once(
     key = uuid.UUID(request_id)
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
     first = (
-        upsert(_table)
+        upsert(answers)
         .values(request_id=key, method=method, request_hash=digest, response=b"")
         .on_conflict_do_nothing()
-        .returning(_table.c.request_id)
+        .returning(answers.c.request_id)
     )
     if (await conn.execute(first)).one_or_none() is None:
-        return await _replay(conn, key, method, digest, answer_type)
+        return await _replay(conn, answers, key, method, digest, answer_type)
     answer = await act()
-    await conn.execute(_table.update().where(_table.c.request_id == key).values(response=answer.SerializeToString()))
+    await conn.execute(answers.update().where(answers.c.request_id == key).values(response=answer.SerializeToString()))
     return answer
 
 
 async def _replay(
-    conn: AsyncConnection, key: uuid.UUID, method: str, digest: bytes, answer_type: type[Answer]
+    conn: AsyncConnection, answers: sa.Table, key: uuid.UUID, method: str, digest: bytes, answer_type: type[Answer]
 ) -> Answer:
-    row = (await conn.execute(sa.select(_table).where(_table.c.request_id == key))).one_or_none()
+    row = (await conn.execute(sa.select(answers).where(answers.c.request_id == key))).one_or_none()
     if row is None:
         raise errors.Unavailable("The answer to this request id has just expired; use a new id.")
     if row.method != method or row.request_hash != digest:
@@ -63,6 +77,6 @@ async def _replay(
     return answer_type.FromString(row.response)
 
 
-async def forget(conn: AsyncConnection, age: timedelta) -> None:
+async def forget(conn: AsyncConnection, answers: sa.Table, age: timedelta) -> None:
     """Drops answers older than `age`."""
-    await conn.execute(_table.delete().where(_table.c.created_at < sa.func.clock_timestamp() - age))
+    await conn.execute(answers.delete().where(answers.c.created_at < sa.func.clock_timestamp() - age))

@@ -1,7 +1,7 @@
 """Watching a record: what it is now, then every change from whichever replica, until it is at rest.
 
-Changes are told by Postgres (`changes`), live progress by NATS; both may be lost, so the record is also read again
-every other second.
+Changes are told by Postgres (`services.runtime.notifications`), live progress by NATS; both may be lost, so the
+record is also read again every other second.
 """
 
 import asyncio
@@ -15,10 +15,9 @@ from typing import Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.catalog import changes
-from services.catalog.domain import states
 from services.runtime.database import Database
 from services.runtime.notifications import Listener
+from services.runtime.records import states
 
 _POLL_SECONDS = 2.0
 _SPACING_SECONDS = 0.2
@@ -49,13 +48,16 @@ class Live(Protocol):
 
 
 class Watch:
-    """Wakes the streams that watch a record when it changes."""
+    """Wakes the streams that watch a record when it changes.
 
-    def __init__(self, database: Database, listener: Listener) -> None:
+    `channel` is the Postgres channel on which the service tells the uids of records that changed.
+    """
+
+    def __init__(self, database: Database, listener: Listener, channel: str) -> None:
         self._database = database
         self._live: Live | None = None
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        listener.subscribe(changes.CHANNEL, self._changed)
+        listener.subscribe(channel, self._changed)
 
     def hear(self, live: Live) -> None:
         """Shows live progress from now on; until then, what the records say."""

@@ -1,12 +1,10 @@
-"""How the tables in the database differ from those in `tables.metadata`.
+"""How the tables in the database differ from those of a service's metadata.
 
 The metadata's tables are made in a schema that is rolled back, and Postgres itself describes both: columns, defaults,
 constraints and indexes, each as it would print them.
 """
 
 import sqlalchemy as sa
-
-from services.catalog import tables
 
 _SCRATCH = "polytok_check"
 
@@ -33,14 +31,16 @@ _DESCRIPTION = """
 """
 
 
-def differences(connection: sa.Connection) -> list[str]:
-    """Says what differs, a phrase a thing; nothing when all is alike."""
+def differences(connection: sa.Connection, metadata: sa.MetaData, schema: str) -> list[str]:
+    """Says what differs from the tables in a schema, a phrase a thing; nothing when all is alike."""
     nested = connection.begin_nested()
     try:
         connection.execute(sa.text(f"CREATE SCHEMA {_SCRATCH}"))
         connection.execute(sa.text(f"SET LOCAL search_path = {_SCRATCH}"))
-        tables.metadata.create_all(connection, checkfirst=False)
-        wanted, found = _described(connection, _SCRATCH), _described(connection, "public")
+        scratch = connection.execution_options(schema_translate_map={metadata.schema: _SCRATCH})
+        metadata.create_all(scratch, checkfirst=False)
+        names = [table.name for table in metadata.sorted_tables]
+        wanted, found = _described(connection, _SCRATCH, names), _described(connection, schema, names)
     finally:
         nested.rollback()
     return [
@@ -50,10 +50,9 @@ def differences(connection: sa.Connection) -> list[str]:
     ]
 
 
-def _described(connection: sa.Connection, schema: str) -> dict[str, str]:
-    names = [table.name for table in tables.metadata.sorted_tables]
+def _described(connection: sa.Connection, schema: str, names: list[str]) -> dict[str, str]:
     rows = connection.execute(sa.text(_DESCRIPTION), {"schema": schema, "names": names})
-    return {thing: definition.replace(f"{_SCRATCH}.", "").replace("public.", "") for thing, definition in rows}
+    return {thing: definition.replace(f"{schema}.", "") for thing, definition in rows}
 
 
 def _phrase(wanted: str | None, found: str | None) -> str:

@@ -1,77 +1,53 @@
-"""Removes files that no record refers to: what a late worker wrote, what a crash kept from being cleaned up.
+"""What the catalog's storage holds that no record refers to, and which folders records use."""
 
-A file is deleted once it has been seen without a record for the grace period; what a job at work writes is left alone.
-"""
-
-import asyncio
 import datetime
-import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from polytok import errors
-from services.catalog import requests, tables
+from services.catalog import tables
 from services.catalog.domain import names
-from services.catalog.folders import Folders
 from services.catalog.repositories import holds
 from services.catalog.settings import CatalogSettings
-from services.runtime.database import Database
-from services.runtime.storage import Storage
-from services.runtime.telemetry import logging
-
-_log = logging.get(__name__)
+from services.runtime.records import publication, requests
+from services.runtime.records.sweeper import House
 
 _CHUNK = 5000
 _ENDED = frozenset({"ERROR", "CANCELLED"})
 
-
-class Sweeper:
-    """Looks through the storage now and then. Several replicas may do so at once."""
-
-    def __init__(self, database: Database, storage: Storage, folders: Folders, settings: CatalogSettings) -> None:
-        self._database = database
-        self._storage = storage
-        self._folders = folders
-        self._settings = settings
-        self._seen: dict[str, float] = {}
-
-    async def run(self) -> None:
-        """Sweeps until it is cancelled."""
-        while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
-            try:
-                await self.sweep()
-            except errors.PolytokError as error:
-                _log.warning("sweep put off", error=error.message)
-
-    async def sweep(self) -> list[str]:
-        """Deletes what has been an orphan for long enough, and tells which keys: of folders, and of single files."""
-        listed = await asyncio.to_thread(self._storage.list, names.DATASETS_KEY)
-        async with self._database.transaction() as conn:
-            await requests.forget(conn, datetime.timedelta(hours=self._settings.request_hours))
-            await holds.forget(conn)
-        async with self._database.connection() as conn:
-            folders, files = await _orphans(conn, listed)
-        due = self._due({*folders, *files})
-        swept = [key for key in sorted(folders) if key in due and await self._folders.reclaim(key)]
-        for key in sorted(files & due):
-            await asyncio.to_thread(self._storage.delete, key)
-            swept.append(key)
-        if swept:
-            _log.info("swept", count=len(swept), keys=swept[:10])
-        return swept
-
-    def _due(self, orphans: Collection[str]) -> set[str]:
-        now = time.monotonic()
-        self._seen = {key: self._seen.get(key, now) for key in orphans}
-        return {key for key, since in self._seen.items() if now - since >= self._settings.sweep_grace_seconds}
+_tokenizations = tables.dataset_tokenizations
+_datasets = tables.datasets
 
 
-async def _orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
+def house(settings: CatalogSettings) -> House:
+    """What the sweeper keeps in order."""
+
+    async def expire(conn: AsyncConnection) -> None:
+        await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await holds.forget(conn)
+
+    return House(names.DATASETS_KEY, orphans, expire)
+
+
+async def is_used(conn: AsyncConnection, key: str) -> bool:
+    """Whether a record uses a folder."""
+    # A record that ended in ERROR or CANCELLED has no use for its files; one that is READY or being made has.
+    used = [
+        sa.select(sa.literal(1)).where(
+            sa.or_(path == key, path.startswith(f"{key}/", autoescape=True)), status.not_in(("ERROR", "CANCELLED"))
+        )
+        for path, status in (
+            (_tokenizations.c.tokenized_path, _tokenizations.c.status),
+            (_datasets.c.raw_path, _datasets.c.status),
+        )
+    ]
+    return (await conn.execute(sa.union_all(*used).limit(1))).first() is not None
+
+
+async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
     """Folders that nothing uses, and files in used folders that no manifest names."""
     status = await _statuses(conn)
     folders: set[str] = set()
@@ -83,7 +59,7 @@ async def _orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[st
         elif status.get(folder, "ERROR") in _ENDED:
             folders.add(folder)
         elif status[folder] == "READY":
-            candidates.update(key for key in keys if key.rpartition("/")[2] not in names.MANIFESTS)
+            candidates.update(key for key in keys if key.rpartition("/")[2] not in publication.MANIFESTS)
     return folders, candidates - await _published(conn, sorted(candidates))
 
 

@@ -1,0 +1,30 @@
+"""Etags (AIP-154): whoever changes a record changes the one that it has read."""
+
+import hashlib
+from datetime import datetime
+from typing import Protocol
+
+from polytok import errors
+
+
+class _Tagged(Protocol):
+    @property
+    def resource(self) -> str: ...
+
+    @property
+    def etag(self) -> str: ...
+
+
+def make(uid: object, updated_at: datetime) -> str:
+    """Changes with every change of a record; progress is no change."""
+    return hashlib.sha256(f"{uid} {updated_at.timestamp():.6f}".encode()).hexdigest()[:16]
+
+
+def check(record: _Tagged, etag: str) -> None:
+    """Refuses a change of something other than what the caller has read."""
+    if etag and etag != record.etag:
+        raise errors.Aborted(
+            f"{record.resource} changed since you read it; read it again and repeat the change.",
+            reason="ETAG_MISMATCH",
+            metadata={"resource": record.resource},
+        )
