@@ -196,3 +196,5 @@ class WorkerSettings(Settings):
     """Unique among live workers."""
     memory_bytes: int = Field(default=0, ge=0)
     """Private memory (RLIMIT_DATA) that the child may use; 0 sets no limit."""
+    give_back_seconds: float = Field(default=20, ge=0, le=3600)
+    """How long a task that can go on later may take to stop by itself once the worker stops."""

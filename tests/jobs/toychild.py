@@ -36,6 +36,24 @@ def work(facts, context):
         context.report(step + 1, steps, f"step {step + 1}".encode() if facts.get("resume") else b"")
 
 
+def climb(facts, context):
+    """Goes up step by step from where it was left, records each step, and stops when it is wanted back."""
+    first = int(context.resume_point or b"0")
+    last = int(facts["steps"])
+    for step in range(first + 1, last + 1):
+        if context.wanted_back.is_set():
+            raise child.GivenBack
+        if step == facts.get("kill_at") and first_time(facts["once"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+        found = struct_pb2.Struct()
+        found.update({"step": step})
+        context.record(found)
+        if step % 10 == 0 or context.wanted_back.is_set():
+            context.report(step, last, str(step).encode())
+    return {"climbed": last - first}
+
+
 def kill(facts, context):
     """Dies, once or always."""
     if not facts.get("once") or first_time(facts["once"]):
@@ -89,7 +107,7 @@ def first_time(path):
     return True
 
 
-DOINGS = {f.__name__: f for f in (echo, work, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)}
+DOINGS = {f.__name__: f for f in (echo, work, climb, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)}
 
 if __name__ == "__main__":
     child.serve({"toy.make": make}, warm=lambda: None)

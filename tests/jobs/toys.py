@@ -93,10 +93,10 @@ class Handler:
 class Shop:
     """The database side: a store over a database of its own."""
 
-    def __init__(self, database: Database, settings: JobSettings) -> None:
+    def __init__(self, database: Database, settings: JobSettings, handler: Any = None) -> None:
         self.database = database
         self.settings = settings
-        self.handler = Handler()
+        self.handler = handler or Handler()
         self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="toyshop")
 
     async def create(self, *tasks: model.NewTask) -> uuid.UUID:
@@ -253,7 +253,7 @@ class House:
         self.port = await self.server.start()
 
     @contextlib.asynccontextmanager
-    async def worker(self, stub: Any = None) -> AsyncIterator[tuple[Worker, Stopping]]:
+    async def worker(self, stub: Any = None, **options: bool) -> AsyncIterator[tuple[Worker, Stopping]]:
         """A worker in this process, with a warm child, until the block ends."""
         client = await messaging.connect(self.messaging_settings, "worker")
         stop = Stopping()
@@ -266,6 +266,7 @@ class House:
             [TASK],
             {"toyshop": stub or self.stub},
             [sys.executable, str(CHILD)],
+            **options,
         )
         running = asyncio.create_task(worker.run(stop))
         try:

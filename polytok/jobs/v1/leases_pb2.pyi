@@ -5,10 +5,12 @@ How a worker takes, keeps and ends a task. The service that owns the task's job 
 the queue only rings the bell.
 """
 
+from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -170,6 +172,7 @@ class ExtendLeaseRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task, a UUID."""
     epoch: _builtins.int
@@ -180,6 +183,13 @@ class ExtendLeaseRequest(_message.Message):
     def progress(self) -> Global___TaskProgress:
         """How far the task has come."""
 
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """What the task found since the last call, in order: one of the report messages of the task's kind. They are kept
+        in the transaction that keeps the resume point, so none is missing of what lies before it. A call that is
+        repeated brings them twice; the owner keeps them once.
+        """
+
     def __init__(
         self,
         *,
@@ -187,10 +197,11 @@ class ExtendLeaseRequest(_message.Message):
         epoch: _builtins.int = ...,
         progress: Global___TaskProgress | None = ...,
         resume_point: _builtins.bytes = ...,
+        reports: _abc.Iterable[_any_pb2.Any] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "progress", b"progress", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "progress", b"progress", "reports", b"reports", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +214,9 @@ class ExtendLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TTL_FIELD_NUMBER: _builtins.int
+    GIVE_BACK_FIELD_NUMBER: _builtins.int
+    give_back: _builtins.bool
+    """The task is wanted back: reach a resume point soon, tell it, and then call ReleaseLease."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease is valid from now, by the database's clock."""
@@ -211,10 +225,11 @@ class ExtendLeaseResponse(_message.Message):
         self,
         *,
         ttl: _duration_pb2.Duration | None = ...,
+        give_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["give_back", b"give_back", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

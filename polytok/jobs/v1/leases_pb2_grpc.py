@@ -78,7 +78,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendLease(self, request, context):
-        """Keeps the lease for another TTL, and carries progress and the resume point.
+        """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
+        whether the task is wanted back.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,7 +105,7 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Gives the task back unfinished, as a draining worker does. Costs no attempt.
+        """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

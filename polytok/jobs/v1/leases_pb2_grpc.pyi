@@ -43,7 +43,8 @@ class LeaseServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (TASK_UNAVAILABLE).
     """
     ExtendLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ExtendLeaseRequest, _leases_pb2.ExtendLeaseResponse]
-    """Keeps the lease for another TTL, and carries progress and the resume point.
+    """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
+    whether the task is wanted back.
     Errors: ABORTED (LEASE_LOST).
     """
     CompleteTask: _grpc.UnaryUnaryMultiCallable[_leases_pb2.CompleteTaskRequest, _leases_pb2.CompleteTaskResponse]
@@ -57,7 +58,7 @@ class LeaseServiceStub:
     Errors: ABORTED (LEASE_LOST).
     """
     ReleaseLease: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]
-    """Gives the task back unfinished, as a draining worker does. Costs no attempt.
+    """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
     Errors: ABORTED (LEASE_LOST).
     """
 
@@ -74,7 +75,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (TASK_UNAVAILABLE).
     """
     ExtendLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ExtendLeaseRequest, _leases_pb2.ExtendLeaseResponse]  # type: ignore[assignment]
-    """Keeps the lease for another TTL, and carries progress and the resume point.
+    """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
+    whether the task is wanted back.
     Errors: ABORTED (LEASE_LOST).
     """
     CompleteTask: _aio.UnaryUnaryMultiCallable[_leases_pb2.CompleteTaskRequest, _leases_pb2.CompleteTaskResponse]  # type: ignore[assignment]
@@ -88,7 +90,7 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     Errors: ABORTED (LEASE_LOST).
     """
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
-    """Gives the task back unfinished, as a draining worker does. Costs no attempt.
+    """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
     Errors: ABORTED (LEASE_LOST).
     """
 
@@ -114,7 +116,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _leases_pb2.ExtendLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_leases_pb2.ExtendLeaseResponse, _abc.Awaitable[_leases_pb2.ExtendLeaseResponse]]:
-        """Keeps the lease for another TTL, and carries progress and the resume point.
+        """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
+        whether the task is wanted back.
         Errors: ABORTED (LEASE_LOST).
         """
 
@@ -146,7 +149,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _leases_pb2.ReleaseLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_leases_pb2.ReleaseLeaseResponse, _abc.Awaitable[_leases_pb2.ReleaseLeaseResponse]]:
-        """Gives the task back unfinished, as a draining worker does. Costs no attempt.
+        """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
         Errors: ABORTED (LEASE_LOST).
         """
 

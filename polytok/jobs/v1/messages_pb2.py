@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from polytok import _rules as buf_dot_validate_dot_validate__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from polytok.jobs.v1 import leases_pb2 as polytok_dot_jobs_dot_v1_dot_leases__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/jobs/v1/messages.proto\x12\x0fpolytok.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cpolytok/jobs/v1/leases.proto\"\x9c\x01\n\x0bTaskMessage\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12#\n\x05owner\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[a-z]{1,32}$\x12\x32\n\x04kind\x18\x03 \x01(\tB$\xbaH!r\x1f\x32\x1d^[a-z]{1,32}(\\.[a-z]{1,32})?$\x12\x19\n\x08\x64ispatch\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"\x8d\x01\n\rProgressEvent\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06job_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12/\n\x08progress\x18\x04 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgress\"%\n\tStopEvent\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"`\n\tChildTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x14\n\x0cresume_point\x18\x05 \x01(\x0c\"\xae\x01\n\nChildEvent\x12\x0f\n\x05ready\x18\x01 \x01(\x08H\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgressH\x00\x12\x10\n\x06result\x18\x03 \x01(\x0cH\x00\x12+\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1a.polytok.jobs.v1.TaskErrorH\x00\x12\x14\n\x0cresume_point\x18\x05 \x01(\x0c\x42\x07\n\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/jobs/v1/messages.proto\x12\x0fpolytok.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1cpolytok/jobs/v1/leases.proto\"\x9c\x01\n\x0bTaskMessage\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12#\n\x05owner\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[a-z]{1,32}$\x12\x32\n\x04kind\x18\x03 \x01(\tB$\xbaH!r\x1f\x32\x1d^[a-z]{1,32}(\\.[a-z]{1,32})?$\x12\x19\n\x08\x64ispatch\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"\x8d\x01\n\rProgressEvent\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x18\n\x06job_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12/\n\x08progress\x18\x04 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgress\"%\n\tStopEvent\x12\x18\n\x06job_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"s\n\tChildTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x14\n\x0cresume_point\x18\x05 \x01(\x0c\x12\x11\n\tgive_back\x18\x06 \x01(\x08\"\xec\x01\n\nChildEvent\x12\x0f\n\x05ready\x18\x01 \x01(\x08H\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgressH\x00\x12\x10\n\x06result\x18\x03 \x01(\x0cH\x00\x12+\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1a.polytok.jobs.v1.TaskErrorH\x00\x12&\n\x06report\x18\x06 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12\x14\n\ngiven_back\x18\x07 \x01(\x08H\x00\x12\x14\n\x0cresume_point\x18\x05 \x01(\x0c\x42\x07\n\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESSEVENT'].fields_by_name['epoch']._serialized_options = b'\272H\004\"\002(\001'
   _globals['_STOPEVENT'].fields_by_name['job_id']._loaded_options = None
   _globals['_STOPEVENT'].fields_by_name['job_id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_TASKMESSAGE']._serialized_start=111
-  _globals['_TASKMESSAGE']._serialized_end=267
-  _globals['_PROGRESSEVENT']._serialized_start=270
-  _globals['_PROGRESSEVENT']._serialized_end=411
-  _globals['_STOPEVENT']._serialized_start=413
-  _globals['_STOPEVENT']._serialized_end=450
-  _globals['_CHILDTASK']._serialized_start=452
-  _globals['_CHILDTASK']._serialized_end=548
-  _globals['_CHILDEVENT']._serialized_start=551
-  _globals['_CHILDEVENT']._serialized_end=725
+  _globals['_TASKMESSAGE']._serialized_start=138
+  _globals['_TASKMESSAGE']._serialized_end=294
+  _globals['_PROGRESSEVENT']._serialized_start=297
+  _globals['_PROGRESSEVENT']._serialized_end=438
+  _globals['_STOPEVENT']._serialized_start=440
+  _globals['_STOPEVENT']._serialized_end=477
+  _globals['_CHILDTASK']._serialized_start=479
+  _globals['_CHILDTASK']._serialized_end=594
+  _globals['_CHILDEVENT']._serialized_start=597
+  _globals['_CHILDEVENT']._serialized_end=833
 # @@protoc_insertion_point(module_scope)

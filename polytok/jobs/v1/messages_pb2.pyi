@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from polytok.jobs.v1 import leases_pb2 as _leases_pb2
@@ -93,15 +94,16 @@ Global___ProgressEvent: _TypeAlias = ProgressEvent  # noqa: Y015
 
 @_typing.final
 class StopEvent(_message.Message):
-    """Tells workers to stop work at once, on core NATS, subject `{namespace}.stop.{job id}`: a courtesy that saves
-    seconds. A worker that misses it learns the same from its next ExtendLease.
+    """Tells workers that a job's tasks are to stop, or are wanted back, on core NATS, subject `{namespace}.stop.{job id}`:
+    a courtesy that saves seconds. It decides nothing: a worker that hears it asks with ExtendLease, and one that misses
+    it learns the same from its next.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The job whose tasks are to stop, a UUID."""
+    """The job, a UUID."""
     def __init__(
         self,
         *,
@@ -117,7 +119,7 @@ Global___StopEvent: _TypeAlias = StopEvent  # noqa: Y015
 
 @_typing.final
 class ChildTask(_message.Message):
-    """What a worker's parent writes to its child process: run this."""
+    """What a worker's parent writes to its child process: run this, or stop running it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,6 +128,7 @@ class ChildTask(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
+    GIVE_BACK_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task, a UUID."""
     epoch: _builtins.int
@@ -136,6 +139,8 @@ class ChildTask(_message.Message):
     """The serialized google.protobuf.Any with the payload."""
     resume_point: _builtins.bytes
     """Where an earlier attempt left off; empty at first."""
+    give_back: _builtins.bool
+    """Starts nothing: asks the task of this id and epoch, which runs, to stop where another attempt can go on."""
     def __init__(
         self,
         *,
@@ -144,10 +149,11 @@ class ChildTask(_message.Message):
         kind: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         resume_point: _builtins.bytes = ...,
+        give_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "payload", b"payload", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "give_back", b"give_back", "kind", b"kind", "payload", b"payload", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,7 +161,9 @@ Global___ChildTask: _TypeAlias = ChildTask  # noqa: Y015
 
 @_typing.final
 class ChildEvent(_message.Message):
-    """What the child process writes back: progress any number of times, then one result or one error."""
+    """What the child process writes back: progress and reports any number of times, then one result, one error, or word
+    that the task stopped as it was asked to.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,11 +171,15 @@ class ChildEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    GIVEN_BACK_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     """The child is up and waits for a task."""
     result: _builtins.bytes
     """The task is done: the serialized google.protobuf.Any with the result."""
+    given_back: _builtins.bool
+    """The task stopped because it was asked to; its last resume point tells where it can go on."""
     resume_point: _builtins.bytes
     """Where another attempt may go on, with progress; empty leaves the last one."""
     @_builtins.property
@@ -178,6 +190,10 @@ class ChildEvent(_message.Message):
     def error(self) -> _leases_pb2.TaskError:
         """The task failed."""
 
+    @_builtins.property
+    def report(self) -> _any_pb2.Any:
+        """The task found this on the way."""
+
     def __init__(
         self,
         *,
@@ -185,13 +201,15 @@ class ChildEvent(_message.Message):
         progress: _leases_pb2.TaskProgress | None = ...,
         result: _builtins.bytes = ...,
         error: _leases_pb2.TaskError | None = ...,
+        report: _any_pb2.Any | None = ...,
+        given_back: _builtins.bool = ...,
         resume_point: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "progress", b"progress", "ready", b"ready", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "given_back", b"given_back", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "progress", b"progress", "ready", b"ready", "result", b"result", "resume_point", b"resume_point"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "given_back", b"given_back", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result", "resume_point", b"resume_point"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ready", "progress", "result", "error"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ready", "progress", "result", "error", "report", "given_back"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

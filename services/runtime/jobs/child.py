@@ -43,6 +43,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.get(__name__)
 
 
+class GivenBack(Exception):
+    """Raised by a task function that stopped because it was asked to, after it told its resume point."""
+
+
 @dataclass
 class TaskContext:
     """What a task function is told besides its payload, and how it tells how far it is."""
@@ -51,6 +55,8 @@ class TaskContext:
     epoch: int
     resume_point: bytes
     send: Callable[[messages_pb2.ChildEvent], None]
+    wanted_back: threading.Event = field(default_factory=threading.Event)
+    """Set once the task is to stop where another attempt can go on: it then raises `GivenBack`."""
     _reported_at: float = field(default=0.0, init=False)
 
     @property
@@ -66,6 +72,12 @@ class TaskContext:
         self._reported_at = now
         progress = leases_pb2.TaskProgress(done=done, total=total)
         self.send(messages_pb2.ChildEvent(progress=progress, resume_point=resume_point))
+
+    def record(self, found: Message) -> None:
+        """Has the owner keep a report: not later than the next resume point, and only while the lease is valid."""
+        event = messages_pb2.ChildEvent()
+        event.report.Pack(found)
+        self.send(event)
 
 
 TaskFunction = Callable[[any_pb2.Any, TaskContext], Message]
@@ -86,18 +98,19 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
     # What a task starts must not hold the pipe open: its end tells the parent that this process is gone.
     os.set_inheritable(descriptor, False)
     events = os.fdopen(descriptor, "wb")
-    tasks: queue.SimpleQueue[messages_pb2.ChildTask] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(sys.stdin.buffer, tasks), name="tasks", daemon=True).start()
+    writing = threading.Lock()
 
     def send(event: messages_pb2.ChildEvent) -> None:
-        events.write(frames.encode(event))
-        events.flush()
+        with writing:
+            events.write(frames.encode(event))
+            events.flush()
 
+    tasks: queue.SimpleQueue[tuple[messages_pb2.ChildTask, TaskContext]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, tasks, send), name="tasks", daemon=True).start()
     warm()
     send(messages_pb2.ChildEvent(ready=True))
     while True:
-        task = tasks.get()
-        send(_run(handlers, task, send))
+        send(_run(handlers, *tasks.get()))
 
 
 def _die_with(parent: int) -> None:
@@ -117,11 +130,20 @@ def _limit_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def _receive(stream: BinaryIO, tasks: "queue.SimpleQueue[messages_pb2.ChildTask]") -> None:
-    # In a thread of its own, so that the end of the parent is seen while a task runs.
+def _receive(
+    stream: BinaryIO,
+    tasks: "queue.SimpleQueue[tuple[messages_pb2.ChildTask, TaskContext]]",
+    send: Callable[[messages_pb2.ChildEvent], None],
+) -> None:
+    # In a thread of its own, so that the end of the parent, and its wish, are seen while a task runs.
+    context = None
     try:
         while (task := frames.read(stream, messages_pb2.ChildTask)) is not None:
-            tasks.put(task)
+            if not task.give_back:
+                context = TaskContext(task.task_id, task.epoch, task.resume_point, send)
+                tasks.put((task, context))
+            elif context is not None and (task.task_id, task.epoch) == (context.task_id, context.epoch):
+                context.wanted_back.set()
     except (frames.BrokenFrame, OSError) as error:
         _log.error("child stops: its parent's messages cannot be read", error=str(error))
     os._exit(0)
@@ -130,9 +152,8 @@ def _receive(stream: BinaryIO, tasks: "queue.SimpleQueue[messages_pb2.ChildTask]
 def _run(
     handlers: Mapping[str, TaskFunction],
     task: messages_pb2.ChildTask,
-    send: Callable[[messages_pb2.ChildEvent], None],
+    context: TaskContext,
 ) -> messages_pb2.ChildEvent:
-    context = TaskContext(task_id=task.task_id, epoch=task.epoch, resume_point=task.resume_point, send=send)
     try:
         handler = handlers.get(task.kind)
         if handler is None:
@@ -140,6 +161,8 @@ def _run(
         result = any_pb2.Any()
         result.Pack(handler(any_pb2.Any.FromString(task.payload), context))
         return messages_pb2.ChildEvent(result=result.SerializeToString())
+    except GivenBack:
+        return messages_pb2.ChildEvent(given_back=True)
     except Exception as error:
         return messages_pb2.ChildEvent(error=explain(error, task))
 

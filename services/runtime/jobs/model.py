@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 MAX_BACKOFF = timedelta(seconds=60)
 
@@ -56,6 +56,8 @@ class NewTask:
     ordinal: int = 0
     weight: int = 0
     max_attempts: int | None = None
+    resume_point: bytes = b""
+    """Where an earlier job of the same resource left off."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,13 @@ class Lease:
     resume_point: bytes
     attempt: int
     job_id: uuid.UUID
+
+
+class Extension(NamedTuple):
+    """A lease that goes on for `ttl` from now; `give_back`: the task is wanted back."""
+
+    ttl: timedelta
+    give_back: bool
 
 
 @dataclass(frozen=True)
@@ -190,3 +199,25 @@ class JobHandler(Protocol):
 
     async def progressed(self, conn: Any, job: Job, percent: float) -> None:
         """A worker reported; `percent` is the whole job's."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A handler that keeps what tasks report on the way."""
+
+    async def record(self, conn: Any, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
+        """Keeps reports (serialized google.protobuf.Any, in order) of the task that holds a lease under `epoch`.
+
+        In the transaction that keeps the resume point, the task's row locked. The same reports may come again.
+        """
+
+
+@runtime_checkable
+class Pausing(Protocol):
+    """A handler whose jobs can stop for a while: the job ends, and another goes on from its resume point."""
+
+    async def is_wanted_back(self, conn: Any, job: Job) -> bool:
+        """Whether the job is to stop."""
+
+    async def given_back(self, conn: Any, job: Job, resume_point: bytes) -> None:
+        """The job ended, CANCELLED, because it is wanted back; `resume_point` is its task's last, empty if none."""

@@ -106,6 +106,7 @@ class Rows:
                 "payload": task.payload,
                 "weight": task.weight,
                 "max_attempts": task.max_attempts or max_attempts,
+                "resume_point": task.resume_point,
             }
             for task_id, task in zip(ids, tasks, strict=True)
         ]
@@ -252,6 +253,12 @@ class Rows:
         query = sa.select(self._tasks.c.id).where(self._tasks.c.job_id == job_id, self._tasks.c.stage == stage)
         query = query.where(self._tasks.c.state != TaskState.SUCCEEDED.value).limit(1)
         return (await conn.execute(query)).first() is not None
+
+    async def live(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+        """The tasks of a job that go on."""
+        table = self._tasks
+        query = sa.select(table.c.id).where(table.c.job_id == job_id, table.c.state.in_(_LIVE))
+        return (await conn.execute(query.order_by(table.c.ordinal))).scalars().all()
 
     async def results(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> list[TaskResult]:
         """What the tasks of a stage gave, by kind and ordinal."""

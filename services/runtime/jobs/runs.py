@@ -19,6 +19,8 @@ from services.runtime.process import Stopping
 from services.runtime.telemetry import logging
 
 _TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.4
+"""From one word to the owner to the next, while the task reports."""
 _RELEASE_SECONDS = 5.0
 
 SUCCEEDED = "succeeded"
@@ -28,6 +30,8 @@ FENCED = "fenced"
 """The owner gave the task to somebody else, or nobody is to do it any more."""
 UNREACHABLE = "unreachable"
 """The owner could not be asked before the lease ran out."""
+
+_GIVEN_BACK = messages_pb2.ChildEvent(given_back=True)
 
 _log = logging.get(__name__)
 
@@ -44,14 +48,20 @@ class Run:
     message: Msg
     client: Client
     subjects: messaging.Subjects
+    give_back_seconds: float = 0.0
+    """How long the task may take to stop by itself once it is wanted back; 0: it cannot, and is ended."""
     _progress: leases_pb2.TaskProgress | None = None
     _resume_point: bytes = b""
+    _reports: list[any_pb2.Any] = field(default_factory=list)
     _told_at: float = 0.0
-    _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked_back: bool = False
+    _in_doubt: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._ttl = self.lease.ttl.ToTimedelta().total_seconds()
         self._deadline = self._ends(self.sent_at)
+        self._extended_at = self.sent_at
 
     async def run(self, stop: Stopping) -> str:
         """Works until the task is done, the lease is lost or the worker stops; tells how it ended."""
@@ -60,19 +70,25 @@ class Run:
         asked = asyncio.create_task(stop.event.wait(), name="stop")
         try:
             await asyncio.wait({work, beat, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                # The last word to the owner must not race with an extension.
-                await _cancel(beat)
-                return await self._report(work.result())
-            await _cancel(work)
-            await self.child.kill()
-            return beat.result() if beat.done() else await self._release(beat)
+            if not work.done() and not beat.done() and self.give_back_seconds:
+                await self._ask_back()
+                await asyncio.wait({work, beat}, timeout=self.give_back_seconds, return_when=asyncio.FIRST_COMPLETED)
+            done = work.done()
+            if not done:
+                await _cancel(work)
+                await self.child.kill()
+            if not done and beat.done():
+                return beat.result()
+            # The last word to the owner must not race with an extension.
+            await _cancel(beat)
+            return await self._report(work.result() if done else _GIVEN_BACK)
         finally:
             await _cancel(work, beat, asked)
 
     def doubt(self) -> None:
-        """Somebody said that the job is no more: asks the owner at once."""
-        self._doubt.set()
+        """Somebody said that the job is no more, or is wanted back: asks the owner at once."""
+        self._in_doubt = True
+        self._woken.set()
 
     def _ends(self, sent_at: float) -> float:
         """When the child must be gone: a little before the lease runs out."""
@@ -97,7 +113,10 @@ class Run:
                     self._progress = event.progress
                     self._resume_point = event.resume_point or self._resume_point
                     await self._tell()
-                case "result" | "error":
+                case "report":
+                    self._reports.append(event.report)
+                    self._woken.set()
+                case "result" | "error" | "given_back":
                     return event
 
     def _death(self) -> leases_pb2.TaskError:
@@ -119,32 +138,75 @@ class Run:
             await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
 
     async def _beat(self) -> str:
-        """Prolongs the lease every third of its TTL, until that fails; tells why."""
+        """Prolongs the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._ttl / 3):
-                    await self._doubt.wait()
-            self._doubt.clear()
-            request = leases_pb2.ExtendLeaseRequest(
-                task_id=self.task_id, epoch=self.lease.epoch, progress=self._progress, resume_point=self._resume_point
-            )
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    extended, sent_at = await owners.call(
-                        self.stub.ExtendLease, request, until=lambda: self._deadline, try_seconds=self._ttl / 3
-                    )
-            except (TimeoutError, errors.PolytokError) as error:
-                _log.warning("lease lost", task=self.task_id, epoch=self.lease.epoch, error=str(error))
-                return FENCED if _fenced(error) else UNREACHABLE
-            self._ttl = extended.ttl.ToTimedelta().total_seconds()
-            self._deadline = self._ends(sent_at)
+            await self._until_due()
+            lost = await self._extend()
+            if lost:
+                return lost
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self.message.in_progress()
 
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        resting_until = loop.time() + self._ttl / 3
+        while not self._in_doubt:
+            due = min(resting_until, self._extended_at + _REPORT_SECONDS) if self._reports else resting_until
+            if due <= loop.time():
+                return
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._woken.wait()
+
+    async def _extend(self) -> str:
+        """Prolongs the lease, and hands over what the task told since; tells why not, or nothing."""
+        self._in_doubt = False
+        # One snapshot: a resume point never reaches the owner without the reports that came before it.
+        reports = self._reports[:]
+        request = leases_pb2.ExtendLeaseRequest(
+            task_id=self.task_id,
+            epoch=self.lease.epoch,
+            progress=self._progress,
+            resume_point=self._resume_point,
+            reports=reports,
+        )
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                extended, sent_at = await owners.call(
+                    self.stub.ExtendLease, request, until=lambda: self._deadline, try_seconds=self._ttl / 3
+                )
+        except (TimeoutError, errors.PolytokError) as error:
+            _log.warning("lease lost", task=self.task_id, epoch=self.lease.epoch, error=str(error))
+            return FENCED if _fenced(error) else UNREACHABLE
+        del self._reports[: len(reports)]
+        self._ttl = extended.ttl.ToTimedelta().total_seconds()
+        self._deadline = self._ends(sent_at)
+        self._extended_at = asyncio.get_running_loop().time()
+        if extended.give_back:
+            await self._ask_back()
+        return ""
+
+    async def _ask_back(self) -> None:
+        """Asks the child, once, to stop where another attempt can go on."""
+        if not self._asked_back:
+            self._asked_back = True
+            task = messages_pb2.ChildTask(task_id=self.task_id, epoch=self.lease.epoch, give_back=True)
+            await self.child.send(task)
+
     async def _report(self, event: messages_pb2.ChildEvent) -> str:
         """Tells the owner how the task ended."""
-        if event.WhichOneof("event") == "error":
-            return await self._fail(event.error)
+        lost = await self._extend() if self._reports else ""
+        if lost:
+            return lost
+        match event.WhichOneof("event"):
+            case "error":
+                return await self._fail(event.error)
+            case "given_back":
+                return await self._release()
+        return await self._complete(event)
+
+    async def _complete(self, event: messages_pb2.ChildEvent) -> str:
         request = leases_pb2.CompleteTaskRequest(
             task_id=self.task_id, epoch=self.lease.epoch, result=any_pb2.Any.FromString(event.result)
         )
@@ -178,8 +240,7 @@ class Run:
         )
         return FAILED
 
-    async def _release(self, beat: "asyncio.Task[str]") -> str:
-        await _cancel(beat)
+    async def _release(self) -> str:
         request = leases_pb2.ReleaseLeaseRequest(
             task_id=self.task_id, epoch=self.lease.epoch, resume_point=self._resume_point
         )

@@ -53,10 +53,15 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
         """Prolongs a lease."""
         progress = (request.progress.done, request.progress.total) if request.HasField("progress") else None
         async with self._database.transaction() as conn:
-            ttl = await self._store.extend(
-                conn, uuid.UUID(request.task_id), request.epoch, progress, request.resume_point
+            extension = await self._store.extend(
+                conn,
+                uuid.UUID(request.task_id),
+                request.epoch,
+                progress,
+                request.resume_point,
+                [report.SerializeToString() for report in request.reports],
             )
-        return leases_pb2.ExtendLeaseResponse(ttl=_duration(ttl))
+        return leases_pb2.ExtendLeaseResponse(ttl=_duration(extension.ttl), give_back=extension.give_back)
 
     async def CompleteTask(  # noqa: N802
         self, request: leases_pb2.CompleteTaskRequest, context: Context

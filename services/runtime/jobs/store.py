@@ -75,6 +75,21 @@ class JobStore:
         if job.state == JobState.ACTIVE:
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
 
+    async def take_back(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
+        """Ends a job that is wanted back, if no worker has a task of it; tells whether it did.
+
+        Otherwise the workers are told, and the job ends once they have given their tasks back.
+        """
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None or job.state != JobState.ACTIVE:
+            return False
+        held = [await self.rows.lock(conn, task_id) for task_id in await self.rows.live(conn, job_id)]
+        if any(each.leased for each in held if each):
+            await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+            return False
+        await self._end_given_back(conn, job, next((each.task.resume_point for each in held if each), b""))
+        return True
+
     async def get(self, conn: AsyncConnection, job_id: uuid.UUID) -> model.Job | None:
         """Reads a job."""
         row = await self.rows.job(conn, job_id)
@@ -130,8 +145,9 @@ class JobStore:
         epoch: int,
         progress: tuple[int, int] | None = None,
         resume_point: bytes = b"",
-    ) -> timedelta:
-        """Prolongs a lease and gives its TTL; `progress` is (done, total)."""
+        reports: Sequence[bytes] = (),
+    ) -> model.Extension:
+        """Prolongs a lease; `progress` is (done, total). `reports` are kept with the resume point, or not at all."""
         task = await self.rows.lock_task(conn, task_id)
         changes: dict[str, Any] = {}
         if task is not None and progress is not None:
@@ -141,8 +157,12 @@ class JobStore:
             changes["resume_point"] = resume_point
         if task is None or not await self.rows.extend(conn, task_id, epoch, self._ttl, changes):
             raise lost(task_id, epoch)
+        row = await self.rows.job(conn, task.job_id)
+        assert row is not None
+        if reports:
+            await self._record(conn, row, epoch, reports)
         await self._progressed(conn, task.job_id)
-        return self._ttl
+        return model.Extension(self._ttl, await self._is_wanted_back(conn, row))
 
     async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
         """Ends a task well, and with the last one of the stage, the stage or the job."""
@@ -179,7 +199,11 @@ class JobStore:
         changes: dict[str, Any] = {"attempts": held.task.attempts - 1}
         if resume_point:
             changes["resume_point"] = resume_point
-        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=True)
+        wanted_back = await self._is_wanted_back(conn, held.job)
+        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=not wanted_back)
+        if wanted_back:
+            await self._end_given_back(conn, held.job, resume_point or held.task.resume_point)
+            return
         await self.rows.put_back(conn, held.task, timedelta(0), changes)
         await self.wake_relay(conn)
 
@@ -211,6 +235,27 @@ class JobStore:
         assert standing is not None
         await self._handler(row).progressed(conn, job_of(row), standing.percent())
 
+    async def _record(self, conn: AsyncConnection, row: sa.Row[Any], epoch: int, reports: Sequence[bytes]) -> None:
+        handler = self._handler(row)
+        if not isinstance(handler, model.Recording):
+            raise errors.InvalidArgument(
+                f"Jobs of kind {row.kind!r} keep no reports; worker and {self.owner} are of different versions, "
+                "upgrade the older one.",
+                reason="MESSAGE_INVALID",
+            )
+        await handler.record(conn, job_of(row), epoch, reports)
+
+    async def _is_wanted_back(self, conn: AsyncConnection, row: sa.Row[Any]) -> bool:
+        handler = self._handler(row)
+        return isinstance(handler, model.Pausing) and await handler.is_wanted_back(conn, job_of(row))
+
+    async def _end_given_back(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
+        """Ends a job that is wanted back, with all its tasks."""
+        handler = self._handler(row)
+        assert isinstance(handler, model.Pausing)
+        ended = await self._close(conn, row.id, JobState.CANCELLED)
+        await handler.given_back(conn, job_of(ended), resume_point)
+
     async def _advance(self, conn: AsyncConnection, held: Held) -> None:
         job, stage = held.job, held.task.stage
         if await self.rows.unfinished(conn, job.id, stage):
@@ -228,6 +273,10 @@ class JobStore:
     async def _fail(self, conn: AsyncConnection, held: Held, failure: Failure, outcome: Outcome) -> bool:
         task = held.task
         retry = failure.retryable and task.attempts < task.max_attempts
+        if retry and await self._is_wanted_back(conn, held.job):
+            await self.rows.end_attempt(conn, task, outcome, failure, will_retry=False)
+            await self._end_given_back(conn, held.job, task.resume_point)
+            return False
         await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
         if retry:
             await self.rows.put_back(conn, task, model.backoff(self._settings.backoff_seconds, task.attempts))
@@ -243,14 +292,20 @@ class JobStore:
     async def _end(
         self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
     ) -> None:
-        await self.rows.cancel_tasks(conn, job_id)
-        await self.outbox.clear(conn, job_id)
-        job = await self.rows.end_job(conn, job_id, state, failure)
-        await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+        job = await self._close(conn, job_id, state, failure)
         if failure is None:
             await self._handler(job).cancelled(conn, job_of(job))
         else:
             await self._handler(job).failed(conn, job_of(job), failure)
+
+    async def _close(
+        self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
+    ) -> sa.Row[Any]:
+        await self.rows.cancel_tasks(conn, job_id)
+        await self.outbox.clear(conn, job_id)
+        job = await self.rows.end_job(conn, job_id, state, failure)
+        await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+        return job
 
 
 def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:

@@ -27,13 +27,19 @@ _RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _OWNER_AWAY_SECONDS = 2.0
 _OWNER_UNKNOWN_SECONDS = 30.0
 _PATIENCE_SECONDS = 30.0
+_STARTING_SECONDS = 5.0
+"""How often the queue is told that a message waits for a child to come up."""
 
 _log = logging.get(__name__)
 _validator = protovalidate.Validator()
 
 
 class Worker:
-    """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get."""
+    """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get.
+
+    `lazy` starts the child with the first task, for children that cost much and may not be needed. `gives_back` tells
+    that tasks stop by themselves where they can go on when they are wanted back, and heed `TaskContext.wanted_back`.
+    """
 
     def __init__(
         self,
@@ -45,8 +51,13 @@ class Worker:
         kinds: Sequence[str],
         owners: Mapping[str, "leases_pb2_grpc.LeaseServiceAsyncStub"],
         child_command: Sequence[str],
+        *,
+        lazy: bool = False,
+        gives_back: bool = False,
     ) -> None:
         self._settings = settings
+        self._lazy = lazy
+        self._give_back_seconds = settings.give_back_seconds if gives_back else 0.0
         self._client = client
         self._subjects = subjects
         self._kinds = kinds
@@ -65,7 +76,7 @@ class Worker:
 
     async def ready(self) -> bool:
         """Whether a task would be taken now."""
-        return self._client.is_connected and self._child.warm and self._pull.sure
+        return self._client.is_connected and (self._lazy or self._child.warm) and self._pull.sure
 
     async def run(self, stop: Stopping) -> None:
         """Works until it is asked to stop; then gives its task back and ends its child."""
@@ -74,13 +85,13 @@ class Worker:
         ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
         try:
             while not stop.is_set():
-                if not await self._have_child(stop):
+                if not self._lazy and not await self._have_child(stop):
                     continue
                 message = await self._pull.next()
                 if message is None:
                     continue
                 # An idle child may have died since; that is not the task's fault.
-                if await self._have_child(stop):
+                if await self._have_child_for(message, stop):
                     await self._take(message, stop)
                 else:
                     await message.nak()
@@ -101,6 +112,18 @@ class Worker:
         if run is not None and message.subject == self._subjects.stop(run.lease.job_id):
             # The event decides nothing; the owner is asked.
             run.doubt()
+
+    async def _have_child_for(self, message: Msg, stop: Stopping) -> bool:
+        """Makes sure of a warm child, while the queue waits with a message."""
+        starting = asyncio.create_task(self._have_child(stop), name="have-child")
+        try:
+            while not (await asyncio.wait({starting}, timeout=_STARTING_SECONDS))[0]:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await message.in_progress()
+            return starting.result()
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
 
     async def _have_child(self, stop: Stopping) -> bool:
         """Makes sure of a warm child; after a failure, once the pause is over."""
@@ -176,7 +199,18 @@ class Worker:
             await message.nak(delay=_OWNER_AWAY_SECONDS)
             return
         await self._work(
-            Run(stub, lease, task.task_id, sent_at, self._child, message, self._client, self._subjects), stop
+            Run(
+                stub,
+                lease,
+                task.task_id,
+                sent_at,
+                self._child,
+                message,
+                self._client,
+                self._subjects,
+                self._give_back_seconds,
+            ),
+            stop,
         )
 
     async def _work(self, run: Run, stop: Stopping) -> None:
