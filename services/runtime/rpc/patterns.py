@@ -1,13 +1,15 @@
 """Says in words what a regular expression of our contracts allows.
 
-The contracts use a small part of the language: literals, classes as `[a-z0-9._-]`, `{m,n}`, `?` and groups. A pattern
+The contracts use a small part of the language: literals, classes as `[a-z0-9._-]`, `{m}`, `{m,n}`, `?` and groups. A pattern
 with anything else is shown as it is.
 """
 
 import functools
 import re
 
-_TOKEN = re.compile(r"\[(?P<set>[^\]]+)\](?:\{(?P<low>\d+),(?P<high>\d+)\})?|\\(?P<escaped>.)|(?P<literal>[\w/.~:,-])")
+_TOKEN = re.compile(
+    r"\[(?P<set>[^\]]+)\](?:\{(?P<low>\d+)(?:,(?P<high>\d+))?\})?|\\(?P<escaped>.)|(?P<literal>[\w/.~:,-])"
+)
 _WORDS = {"a-z": "a lowercase letter", "A-Z": "an uppercase letter", "0-9": "a digit"}
 _RANGE = re.compile(r"a-z|A-Z|0-9|.")
 
@@ -68,7 +70,7 @@ def _shape(text: str) -> tuple[str, list[str]]:
             raise ValueError("not of the small language")
         position = token.end()
         if token["set"]:
-            run.append((token["set"], int(token["low"] or 1), int(token["high"] or 1)))
+            run.append((token["set"], int(token["low"] or 1), int(token["high"] or token["low"] or 1)))
         else:
             shape += end_run() + (token["escaped"] or token["literal"])
     return shape + end_run(), slots
@@ -92,14 +94,15 @@ def _group(text: str) -> tuple[str, list[str], int, bool]:
 
 
 def _classes(text: str) -> list[tuple[str, int, int]]:
-    return [(each["set"], 0, int(each["high"] or 1)) for each in _TOKEN.finditer(text) if each["set"]]
+    return [(each["set"], 0, int(each["high"] or each["low"] or 1)) for each in _TOKEN.finditer(text) if each["set"]]
 
 
 def _slot(run: list[tuple[str, int, int]]) -> str:
     low = sum(each[1] for each in run)
     high = sum(each[2] for each in run)
     everything = list(dict.fromkeys(part for each in run for part in _RANGE.findall(each[0])))
-    phrase = f"{low} to {high} characters, each {_list(everything)}"
+    size = f"{low}" if low == high else f"{low} to {high}"
+    phrase = f"{size} characters, each {_list(everything)}"
     first, last = _RANGE.findall(run[0][0]), _RANGE.findall(run[-1][0])
     if set(first) != set(everything):
         ends = "the first and the last" if last == first and len(run) > 1 else "the first"
