@@ -1,7 +1,7 @@
 """Says in words what a regular expression of our contracts allows.
 
-The contracts use a small part of the language: literals, classes as `[a-z0-9._-]`, `{m}`, `{m,n}`, `?` and groups. A pattern
-with anything else is shown as it is.
+The contracts use a small part of the language: literals, classes as `[a-z0-9._-]`, `{m}`, `{m,n}`, `?` and groups. A
+pattern with anything else is shown as it is.
 """
 
 import functools
@@ -10,8 +10,8 @@ import re
 _TOKEN = re.compile(
     r"\[(?P<set>[^\]]+)\](?:\{(?P<low>\d+)(?:,(?P<high>\d+))?\})?|\\(?P<escaped>.)|(?P<literal>[\w/.~:,-])"
 )
-_WORDS = {"a-z": "a lowercase letter", "A-Z": "an uppercase letter", "0-9": "a digit"}
-_RANGE = re.compile(r"a-z|A-Z|0-9|.")
+_WORDS = {"a-z": "a lowercase letter", "A-Z": "an uppercase letter", "0-9": "a digit", "a-f": "a letter from a to f"}
+_RANGE = re.compile(r"a-z|a-f|A-Z|0-9|.")
 
 
 @functools.cache
