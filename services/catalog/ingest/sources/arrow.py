@@ -5,18 +5,22 @@ holds, so that it need not be sought in and may be compressed; the closing word 
 """
 
 import io
+import struct
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources import content
+from services.catalog.ingest.sources import arrow_messages, content
 from services.catalog.ingest.sources.compression import Readable
 
 _MAGIC = b"ARROW1"
 _FILE_HEADER_BYTES = 8
 _MESSAGE_BYTES = 192 << 20
+_DECOMPRESSED_BYTES = 512 << 20
+"""Of a record batch whose buffers are compressed. Uncompressed ones are bounded by the message."""
 
 
 def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
@@ -38,15 +42,16 @@ def _pieces(batch: pa.RecordBatch, name: str) -> Iterator[pa.RecordBatch]:
 
 
 class _Stream(io.RawIOBase):
-    """The stream within a file or stream, with a bound on what is read at once."""
+    """The stream within a file or stream, message by message, with a bound on each as it is and decompressed."""
 
     def __init__(self, source: Readable, name: str) -> None:
         self._source = source
         self._name = name
-        self._head = _exactly(source, _FILE_HEADER_BYTES)
-        self._is_file = self._head.startswith(_MAGIC)
-        if self._is_file:
-            self._head = b""
+        head = _exactly(source, _FILE_HEADER_BYTES)
+        self._is_file = head.startswith(_MAGIC)
+        self._head = b"" if self._is_file else head
+        self._pieces: deque[bytes] = deque()
+        self._ended = False
 
     def readable(self) -> bool:
         """It can be read."""
@@ -55,11 +60,47 @@ class _Stream(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes. Arrow asks for the body of a record batch at once."""
         assert size is not None
-        if size > _MESSAGE_BYTES:
+        found = []
+        while size > 0 and (self._pieces or self._fill()):
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            found.append(piece)
+            size -= len(piece)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _fill(self) -> bool:
+        """Takes the next message; tells whether there is one."""
+        if self._ended:
+            return False
+        try:
+            message = arrow_messages.read(self._exactly)
+            if message is None or not message.metadata:
+                self._ended = True
+                self._pieces.extend([message.head] if message else [])
+                return message is not None
+            self._check(message.body_bytes, _MESSAGE_BYTES, "")
+            body = self._exactly(message.body_bytes)
+            if len(body) == message.body_bytes:
+                size = arrow_messages.decompressed_bytes(message.metadata, body)
+                self._check(size, _DECOMPRESSED_BYTES, ", decompressed")
+        except struct.error as error:
             raise failures.invalid(
-                f"{self._name} has a record batch of {size >> 20} MiB; {_MESSAGE_BYTES >> 20} MiB is the most."
+                f"{self._name} is not whole Arrow ({error}). It may have been cut off: copy or write it again."
+            ) from error
+        self._pieces.extend(piece for piece in (message.head, body) if piece)
+        return True
+
+    def _check(self, size: int, most: int, how: str) -> None:
+        if size > most:
+            raise failures.invalid(
+                f"{self._name} has a record batch of {size >> 20:,} MiB{how}; {most >> 20:,} MiB is the most."
                 " Write it again in smaller batches, or as Parquet."
             )
+
+    def _exactly(self, size: int) -> bytes:
+        self._check(size, _MESSAGE_BYTES, "")
         head, self._head = self._head[:size], self._head[size:]
         return head + _exactly(self._source, size - len(head))
 

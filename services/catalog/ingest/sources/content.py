@@ -13,7 +13,7 @@ def explained(name: str, format_name: str) -> Generator[None]:
     """Turns errors about a file's content into ours. Those about reading it are ours already."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, MemoryError):
             raise
         said = " ".join(str(error).split())[:200].rstrip(".")

@@ -1,0 +1,108 @@
+"""The messages of an Arrow stream, one at a time, and how large each becomes when its buffers are decompressed.
+
+Arrow decompresses a record batch as a whole and has no bound for it: a few kilobytes may stand for many gigabytes. What
+a batch will take is told in the message itself, so it can be refused before any of it is decompressed.
+
+Layout: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format and, for the metadata,
+format/Message.fbs, of whose FlatBuffers only the few fields that are needed are read.
+"""
+
+import struct
+from typing import Any, NamedTuple
+
+_CONTINUATION = b"\xff\xff\xff\xff"
+_DICTIONARY, _BATCH = 2, 3
+"""Of the union MessageHeader."""
+_AS_IT_IS = -1
+"""Stands in place of a buffer's length where compressing it did not pay."""
+
+
+class Message(NamedTuple):
+    """The framing with the metadata, and the body; both shorter than they tell where the stream was cut off."""
+
+    head: bytes
+    metadata: bytes
+    body_bytes: int
+    """How long the body is, as the metadata tell."""
+
+
+class _Table:
+    """A table of FlatBuffers: fields by their place in the schema."""
+
+    def __init__(self, data: bytes, place: int) -> None:
+        self._data = data
+        self._place = place
+        self._fields = place - _int(data, "<i", place)
+
+    def _at(self, field: int) -> int | None:
+        entry = 4 + 2 * field
+        if entry + 2 > _int(self._data, "<H", self._fields):
+            return None
+        offset = _int(self._data, "<H", self._fields + entry)
+        return self._place + offset if offset else None
+
+    def number(self, field: int, kind: str) -> int:
+        """A scalar; 0 where it is left out."""
+        place = self._at(field)
+        return 0 if place is None else _int(self._data, kind, place)
+
+    def target(self, field: int) -> int | None:
+        """Where the table or vector of a field begins; None where it is left out."""
+        place = self._at(field)
+        return None if place is None else place + _int(self._data, "<I", place)
+
+    def table(self, field: int) -> "_Table | None":
+        """A table within."""
+        place = self.target(field)
+        return None if place is None else _Table(self._data, place)
+
+
+def _int(data: bytes, kind: str, place: int) -> int:
+    if place < 0:
+        raise struct.error("an offset leads out of the message")
+    return int(struct.unpack_from(kind, data, place)[0])
+
+
+def read(read_exactly: Any) -> Message | None:
+    """Reads the head of the next message; None at the end of the stream.
+
+    `read_exactly(size)` gives so many bytes, or all that are left. Raises struct.error where this is no Arrow.
+    """
+    head = read_exactly(4)
+    if head == _CONTINUATION:
+        head += read_exactly(4)
+    size = _int(head[-4:], "<i", 0) if len(head) >= 4 else 0
+    if size <= 0:
+        # The end, or what Arrow will refuse.
+        return Message(head, b"", 0) if head else None
+    metadata = read_exactly(size)
+    if len(metadata) < size:
+        return Message(head + metadata, b"", 0)
+    body_bytes = _Table(metadata, _int(metadata, "<I", 0)).number(3, "<q")
+    if body_bytes < 0:
+        raise struct.error("a body has a negative length")
+    return Message(head + metadata, metadata, body_bytes)
+
+
+def decompressed_bytes(metadata: bytes, body: bytes) -> int:
+    """How many bytes the buffers of a record batch or dictionary are once they are decompressed; else 0.
+
+    Raises struct.error where the metadata are no metadata, or point out of the body.
+    """
+    message = _Table(metadata, _int(metadata, "<I", 0))
+    kind, header = message.number(1, "<B"), message.table(2)
+    if kind == _DICTIONARY and header is not None:
+        header = header.table(1)
+    if kind not in {_DICTIONARY, _BATCH} or header is None or header.target(3) is None:
+        return 0
+    buffers = header.target(2)
+    if buffers is None:
+        return 0
+    count = _int(metadata, "<I", buffers)
+    places = struct.iter_unpack("<qq", metadata[buffers + 4 : buffers + 4 + 16 * count])
+    return sum(_decompressed(body, offset, length) for offset, length in places if length)
+
+
+def _decompressed(body: bytes, offset: int, length: int) -> int:
+    size = _int(body, "<q", offset)
+    return length if size == _AS_IT_IS else max(size, 0)
