@@ -1,0 +1,142 @@
+"""Where each family of models has what TransformerLens's hook names stand for.
+
+The names are those of TransformerLens (`components/transformer_block.py`, `components/bert_block.py`), the modules
+those of transformers. A point is the input or the output of a module: the input of the layer norm behind a residual
+addition is the sum itself, bit for bit.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+Side = Literal["input", "output"]
+
+
+class Point(NamedTuple):
+    """A place in a block."""
+
+    path: str
+    """The module, by its path below the block; empty is the block itself."""
+    side: Side
+
+
+class Family(NamedTuple):
+    """How the models of one kind are built. Paths are relative to the model without its head."""
+
+    blocks: str
+    """The list of blocks."""
+    embedding: str
+    """The token embedding."""
+    points: Mapping[str, Point]
+    """Hook name without `blocks.{i}.` → where it is."""
+    masked: bool = False
+    """Whether tokens see those behind them: a masked language model, and not a causal one."""
+
+
+def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> dict[str, Point]:
+    """A block that normalises before attention and MLP; without `middle` both read the block's input."""
+    points = {
+        "hook_resid_pre": Point("", "input"),
+        "hook_attn_out": Point(attention, "output"),
+        "hook_mlp_out": Point(mlp, "output"),
+        "hook_resid_post": Point("", "output"),
+        "attn.hook_z": Point(z, "input"),
+        "mlp.hook_post": Point(down, "input"),
+    }
+    return points | ({"hook_resid_mid": Point(middle, "input")} if middle else {})
+
+
+def _post_norm(points: dict[str, Point], middle: str, last: str) -> dict[str, Point]:
+    """A block that normalises after each addition; as in TransformerLens, the sums are the residual stream."""
+    return points | {
+        "hook_resid_mid": Point(middle, "input"),
+        "hook_resid_post": Point(last, "input"),
+        "hook_normalized_resid_post": Point("", "output"),
+    }
+
+
+def _gpt2(_: Any) -> Family:
+    return Family("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.c_proj", "ln_2"))
+
+
+def _gpt_neo(_: Any) -> Family:
+    return Family("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.attention.out_proj", "ln_2"))
+
+
+def _gptj(_: Any) -> Family:
+    return Family("h", "wte", _points("mlp", "mlp.fc_out", "attn", "attn.out_proj"))
+
+
+def _gpt_neox(config: Any) -> Family:
+    middle = "" if config.use_parallel_residual else "post_attention_layernorm"
+    points = _points("mlp", "mlp.dense_4h_to_h", "attention", "attention.dense", middle)
+    return Family("layers", "embed_in", points)
+
+
+def _llama(_: Any) -> Family:
+    points = _points("mlp", "mlp.down_proj", "self_attn", "self_attn.o_proj", "post_attention_layernorm")
+    return Family("layers", "embed_tokens", points)
+
+
+def _gemma(_: Any) -> Family:
+    # Gemma 2 and 3 normalise what attention and MLP give before it is added: that is what the hooks are to show.
+    points = _points(
+        "post_feedforward_layernorm",
+        "mlp.down_proj",
+        "post_attention_layernorm",
+        "self_attn.o_proj",
+        "pre_feedforward_layernorm",
+    )
+    return Family("layers", "embed_tokens", points)
+
+
+def _phi(_: Any) -> Family:
+    return Family("layers", "embed_tokens", _points("mlp", "mlp.fc2", "self_attn", "self_attn.dense"))
+
+
+def _opt(config: Any) -> Family:
+    points = _points("fc2", "fc2", "self_attn", "self_attn.out_proj", "final_layer_norm")
+    if not config.do_layer_norm_before:
+        points = _post_norm(points, "self_attn_layer_norm", "final_layer_norm")
+    return Family("decoder.layers", "decoder.embed_tokens", points)
+
+
+def _bert(_: Any) -> Family:
+    points = _points("output.dense", "output.dense", "attention.output.dense", "attention.output.dense")
+    points = _post_norm(points, "attention.output.LayerNorm", "output.LayerNorm")
+    return Family("encoder.layer", "embeddings.word_embeddings", points, masked=True)
+
+
+def _distilbert(_: Any) -> Family:
+    points = _points("ffn", "ffn.lin2", "attention", "attention.out_lin")
+    points = _post_norm(points, "sa_layer_norm", "output_layer_norm")
+    return Family("transformer.layer", "embeddings.word_embeddings", points, masked=True)
+
+
+_FAMILIES: dict[str, Callable[[Any], Family]] = {
+    "bert": _bert,
+    "distilbert": _distilbert,
+    "gemma": _llama,
+    "gemma2": _gemma,
+    "gemma3_text": _gemma,
+    "gpt2": _gpt2,
+    "gpt_neo": _gpt_neo,
+    "gpt_neox": _gpt_neox,
+    "gptj": _gptj,
+    "llama": _llama,
+    "mistral": _llama,
+    "opt": _opt,
+    "phi": _phi,
+    "phi3": _llama,
+    "qwen2": _llama,
+    "qwen3": _llama,
+    "roberta": _bert,
+    "xlm-roberta": _bert,
+}
+
+NAMES = tuple(_FAMILIES)
+"""The kinds of models that can be hooked, by the `model_type` of their config.json."""
+
+
+def of(config: Any) -> Family:
+    """The family of a transformers configuration whose `model_type` is one of NAMES."""
+    return _FAMILIES[config.model_type](config)

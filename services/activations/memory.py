@@ -1,0 +1,74 @@
+"""How much memory there is, and errors that mean there was too little."""
+
+import os
+import pathlib
+import resource
+
+import torch
+
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+_CPU_ALLOCATION_FAILED = ("can't allocate memory", "DefaultCPUAllocator: not enough memory")
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process may still take on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = [_system(), *(_group(*files) for files in _GROUPS), _data_limit()]
+    return max(0, min(limit for limit in limits if limit is not None))
+
+
+def total(device: torch.device) -> int:
+    """Bytes that a device has, whoever uses them: the same on every run."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # torch has no class of its own for what malloc refused.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATION_FAILED)
+
+
+def readable(num_bytes: int) -> str:
+    """A number of bytes for people."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
+def _system() -> int:
+    path = pathlib.Path("/proc/meminfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return total(torch.device("cpu"))
+
+
+def _group(limit: str, used: str) -> int | None:
+    """What the control group leaves, as containers are limited."""
+    try:
+        text = pathlib.Path(limit).read_text().strip()
+        return None if text == "max" else int(text) - int(pathlib.Path(used).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _data_limit() -> int | None:
+    """What the limit on allocated memory leaves, which workers set for their children."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    try:
+        # Pages of data and stack: the sixth number (proc(5)).
+        return soft - int(pathlib.Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return soft

@@ -1,0 +1,209 @@
+"""Language models out of a local directory: what they are, and loaded for reading their activations."""
+
+import json
+import pathlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from polytok import errors
+from services.activations import families, memory, weights
+
+Attention = Literal["sdpa", "eager"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The number formats that models are run in."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a model without its weights."""
+
+    kind: str
+    """The `model_type` of its configuration: `gpt2`, `llama`, …"""
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    """Width of the MLP's inner layer."""
+    d_heads: int
+    """Width of all attention heads together: what `attn.hook_z` has."""
+    embedding_rows: int
+    """How many token ids it knows."""
+    context_length: int
+    """Tokens that it can look at; 0 where nothing limits them."""
+    num_parameters: int
+    weight_bytes: int
+    """As stored."""
+    family: families.Family = field(repr=False)
+    configuration: Any = field(repr=False)
+    """The transformers configuration."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is a masked language model, and not a causal one."""
+        return self.family.masked
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run."""
+
+    description: Description
+    module: Any
+    """The transformers model, with its language-modelling head, in evaluation mode."""
+    dtype: torch.dtype
+    device: torch.device
+    has_head: bool
+    """Whether the head's weights were there: without, logits mean nothing."""
+    compiled: bool = False
+    """Whether blocks run through torch.compile."""
+
+    @property
+    def base(self) -> Any:
+        """The model without its head."""
+        return self.module.base_model
+
+
+def describe(folder: pathlib.Path) -> Description:
+    """Reads config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
+    configuration = _configuration(folder)
+    config = configuration.to_dict()
+    found = weights.read(folder)
+    heads = configuration.num_attention_heads
+    d_model = configuration.hidden_size
+    head = getattr(configuration, "head_dim", None) or d_model // heads
+    return Description(
+        kind=configuration.model_type,
+        n_layers=configuration.num_hidden_layers,
+        d_model=d_model,
+        d_mlp=_inner(config) or 4 * d_model,
+        d_heads=heads * head,
+        embedding_rows=configuration.vocab_size,
+        context_length=_context(configuration),
+        num_parameters=found.num_parameters,
+        weight_bytes=found.num_bytes,
+        family=families.of(configuration),
+        configuration=configuration,
+    )
+
+
+def load(
+    folder: pathlib.Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attention: Attention = "sdpa",
+    compile: bool = False,  # noqa: A002  as torch calls it
+    available: int | None = None,
+) -> LoadedModel:
+    """Loads a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
+
+    `available` is how many bytes it may take, by default what the device has left. Raises InvalidArgument for a wrong
+    dtype or device, FailedPrecondition for a directory that cannot be loaded, ResourceExhausted if it does not fit.
+    """
+    description = describe(folder)
+    kind, place = _dtype(dtype), _device(device)
+    _check_fits(folder, description, kind, place, available)
+    auto = transformers.AutoModelForMaskedLM if description.masked else transformers.AutoModelForCausalLM
+    # Loading tells its way on standard error otherwise, as if somebody watched.
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        module, info = auto.from_pretrained(
+            folder,
+            config=description.configuration,
+            dtype=kind,
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        if memory.is_exhausted(error):
+            raise
+        raise weights.invalid(f"{folder} cannot be loaded: {error}") from error
+    missing = set(info["missing_keys"])
+    prefix = module.base_model_prefix + "."
+    absent = sorted(key for key in missing if key.startswith(prefix))
+    if absent:
+        raise weights.invalid(
+            f"{folder} lacks weights that a {description.kind} model has, as {absent[0]!r} ({len(absent)} in all). "
+            "Copy all of the model's files there."
+        )
+    module = module.to(place).eval().requires_grad_(False)
+    return LoadedModel(description, module, kind, place, has_head=not missing, compiled=compile)
+
+
+def _configuration(folder: pathlib.Path) -> Any:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise weights.invalid(f"{folder} holds no config.json: it is no model directory. Name one that is.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind = content.get("model_type") if isinstance(content, dict) else None
+    except (OSError, ValueError) as error:
+        raise weights.invalid(f"{path} cannot be read as JSON ({error}). Copy it there again.") from error
+    if kind not in families.NAMES:
+        raise weights.invalid(
+            f"{path}: models of type {kind!r} cannot be hooked. These can: {', '.join(families.NAMES)}."
+        )
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise weights.invalid(
+            f"{path} is no configuration of a {kind} model ({error}). Copy it there again."
+        ) from error
+
+
+def _inner(config: dict[str, Any]) -> int:
+    # What the architectures call the width of the MLP.
+    names = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim")
+    return next((config[name] for name in names if isinstance(config.get(name), int)), 0)
+
+
+def _context(configuration: Any) -> int:
+    length = getattr(configuration, "max_position_embeddings", 0) or 0
+    if configuration.model_type in {"roberta", "xlm-roberta"}:
+        # Positions count from behind the padding token's.
+        length -= configuration.pad_token_id + 1
+    return length
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise errors.InvalidArgument(
+            f"dtype: {name!r} is none of {', '.join(DTYPES)}.",
+            violations=[errors.FieldViolation("dtype", f"must be one of {', '.join(DTYPES)}")],
+        )
+    return DTYPES[name]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise errors.InvalidArgument(f"device: {name!r} is no device; name cpu, cuda or cuda:0, cuda:1, ….") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise errors.InvalidArgument(
+            f"device: there is no {name!r} here; {torch.cuda.device_count()} GPUs are seen. "
+            "Take cpu, or install a torch that fits the driver."
+        )
+    return device
+
+
+def _check_fits(
+    folder: pathlib.Path, description: Description, dtype: torch.dtype, device: torch.device, available: int | None
+) -> None:
+    needed = description.num_parameters * dtype.itemsize
+    left = memory.available(device) if available is None else available
+    if needed <= left:
+        return
+    smaller = " Load it as bfloat16, which takes half," if dtype == torch.float32 else " Take a smaller model,"
+    raise errors.ResourceExhausted(
+        f"{folder} does not fit: its {description.num_parameters:,} parameters take {memory.readable(needed)} as "
+        f"{str(dtype).removeprefix('torch.')}, and {device} has {memory.readable(left)} left."
+        f"{smaller} or a worker with more memory.",
+        reason="MODEL_INVALID",
+        metadata={"needed_bytes": str(needed), "available_bytes": str(left)},
+    )

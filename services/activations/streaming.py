@@ -1,0 +1,210 @@
+"""Streams a tokenization's activations: one forward pass for all hooks, in the rows' order, without padding."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polytok import errors
+from services.activations import batches, capturing, hooks, memory
+from services.activations.models import Description, LoadedModel
+from services.activations.rows import Rows
+from services.runtime.telemetry import logging
+
+_log = logging.get(__name__)
+_WINDOW_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is streamed, and how."""
+
+    hooks: tuple[str, ...]
+    context_size: int = 0
+    """Tokens after which a row ends; 0 leaves rows as they are."""
+    batch_tokens: int = 0
+    """Tokens in a forward pass at most, padding included; 0 chooses by model and device."""
+    excluded_token_ids: tuple[int, ...] = ()
+    """Tokens that the model sees and whose activations are left out."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The activations of some rows, one behind the other in the rows' order."""
+
+    first_row: int
+    num_rows: int
+    token_ids: Tensor
+    """int32 [n], on the CPU: the tokens that were kept."""
+    row: Tensor
+    """int64 [n], on the CPU: which row of the tokenization each is from."""
+    position: Tensor
+    """int32 [n], on the CPU: where it stands in its row, padding not counted."""
+    values: dict[str, Tensor]
+    """Hook → [n, width] in the model's dtype, on its device, in the order of the hooks asked for.
+
+    These are inference tensors: autograd works on a copy of them, as any `torch.cat` or `clone` outside makes.
+    """
+
+    @property
+    def next_row(self) -> int:
+        """Where a stream goes on that is to give what this one gives after this piece."""
+        return self.first_row + self.num_rows
+
+
+class Stream:
+    """Activations of a tokenization's rows.
+
+    A stream that starts at a piece's `next_row`, with the same settings and `batch_tokens`, gives the very pieces that
+    followed it, bit for bit.
+    """
+
+    def __init__(self, model: LoadedModel, dataset: Any, settings: Settings) -> None:
+        """Takes a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
+        self._model = model
+        self._rows = Rows(dataset, settings.context_size)
+        self._excluded = np.array(sorted(set(settings.excluded_token_ids)), np.int64)
+        self.hooks = hooks.parse(settings.hooks, model.description)
+        self.batch_tokens = settings.batch_tokens or automatic_batch_tokens(model, len(self.hooks))
+        """Tokens in a forward pass; is halved whenever memory does not suffice. Part of what a resumed stream needs."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def pieces(self, first_row: int = 0, num_rows: int | None = None) -> Generator[Piece]:
+        """Yields what the rows give, in their order. Holds the model's hooks until it is exhausted or closed.
+
+        Raises InvalidArgument for token ids that the model does not know and rows beyond its context,
+        ResourceExhausted if there is no memory for a single row.
+        """
+        end = len(self._rows) if num_rows is None else min(first_row + num_rows, len(self._rows))
+        with capturing.Capture(self._model, self.hooks) as capture:
+            while first_row < end:
+                # Halving changes where windows end; they are cut anew from the row where it happened.
+                tokens = self.batch_tokens
+                for window in batches.windows(self._rows, first_row, end, tokens, tokens * _WINDOW_BATCHES):
+                    yield self._piece(capture, window)
+                    first_row = window.first_row + len(window.rows.lengths)
+                    if self.batch_tokens != tokens:
+                        break
+
+    def _piece(self, capture: capturing.Capture, window: batches.Window) -> Piece:
+        ids, lengths, offsets = window.rows.values, window.rows.lengths, window.rows.offsets
+        self._check(window, ids, lengths)
+        keep = ~np.isin(ids, self._excluded) if len(self._excluded) else np.ones(len(ids), np.bool_)
+        order = np.cumsum(keep) - 1
+        parts: dict[str, list[Tensor]] = {hook.name: [] for hook in self.hooks}
+        targets: list[NDArray[np.int64]] = []
+        pending = list(batches.batches(lengths, self.batch_tokens))
+        while pending:
+            batch = pending.pop(0)
+            try:
+                taken, chosen = self._forward(capture, ids, offsets, lengths[batch], batch, keep)
+            except Exception as error:
+                if not memory.is_exhausted(error):
+                    raise
+                pending = [*self._halved(batch, lengths, error), *pending]
+                continue
+            targets.append(order[chosen])
+            for name, value in taken.items():
+                parts[name].append(value)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        position = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+        return Piece(
+            first_row=window.first_row,
+            num_rows=len(lengths),
+            token_ids=torch.from_numpy(ids[keep].astype(np.int32)),
+            row=torch.from_numpy(row[keep] + window.first_row),
+            position=torch.from_numpy(position[keep].astype(np.int32)),
+            values={hook.name: self._joined(parts[hook.name], targets, hook.width) for hook in self.hooks},
+        )
+
+    def _forward(
+        self,
+        capture: capturing.Capture,
+        ids: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        batch: NDArray[np.int64],
+        keep: NDArray[np.bool_],
+    ) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
+        """Runs a batch; gives what is kept of it, [n, width], and which of the window's tokens that is."""
+        longest = int(lengths.max())
+        within = np.arange(longest) < lengths[:, None]
+        source = np.where(within, offsets[batch][:, None] + np.arange(longest), 0)
+        tokens = np.where(within, ids[source], 0)
+        padded = not within.all()
+        # Behind the text, padding is seen by no causal model: without a mask it takes its fast path.
+        mask = torch.from_numpy(within.astype(np.int64)) if padded and self._model.description.masked else None
+        device = self._model.device
+        seen = capture.run(torch.from_numpy(tokens).to(device), None if mask is None else mask.to(device))
+        wanted = within & keep[source]
+        if wanted.all():
+            return {name: value.flatten(0, 1) for name, value in seen.items()}, source.ravel()
+        index = torch.from_numpy(np.flatnonzero(wanted)).to(device)
+        with torch.inference_mode():
+            return {name: value.flatten(0, 1).index_select(0, index) for name, value in seen.items()}, source[wanted]
+
+    def _joined(self, parts: Sequence[Tensor], targets: Sequence[NDArray[np.int64]], width: int) -> Tensor:
+        """Puts the batches' vectors into the rows' order."""
+        if not parts:
+            return torch.empty(0, width, dtype=self._model.dtype, device=self._model.device)
+        if len(parts) == 1 and (np.diff(targets[0]) == 1).all():
+            return parts[0]
+        with torch.inference_mode():
+            target = torch.from_numpy(np.argsort(np.concatenate(targets))).to(self._model.device)
+            return torch.cat(list(parts)).index_select(0, target)
+
+    def _halved(
+        self, batch: NDArray[np.int64], lengths: NDArray[np.int64], error: Exception
+    ) -> list[NDArray[np.int64]]:
+        """Two batches of one for which memory did not suffice; batches from now on are half as large."""
+        longest = int(lengths[batch].max())
+        if len(batch) == 1:
+            raise errors.ResourceExhausted(
+                f"There is no memory on {self._model.device} for a single row of {longest} tokens. "
+                "Take a smaller context_size, bfloat16, fewer hooks, or a worker with more memory.",
+                reason="MODEL_INVALID",
+            ) from error
+        self.batch_tokens = max(longest, min(self.batch_tokens, longest * len(batch)) // 2)
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        _log.warning("batch_halved", batch_tokens=self.batch_tokens, device=str(self._model.device))
+        half = (len(batch) + 1) // 2
+        return [batch[:half], batch[half:]]
+
+    def _check(self, window: batches.Window, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        description = self._model.description
+        rows = f"rows {window.first_row} to {window.first_row + len(lengths) - 1}"
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < description.embedding_rows:
+            wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
+            raise errors.InvalidArgument(
+                f"Token id {wrong} in {rows}: the model has {description.embedding_rows} embedding rows "
+                f"(ids 0 to {description.embedding_rows - 1}). Take the tokenization that was made for this model.",
+                reason="MODEL_MISFIT",
+            )
+        longest = int(lengths.max(initial=0))
+        if description.context_length and longest > description.context_length:
+            raise errors.InvalidArgument(
+                f"A row of {longest} tokens among {rows}: the model looks at {description.context_length}. "
+                f"Take a context_size of {description.context_length} or less.",
+                reason="MODEL_MISFIT",
+            )
+
+
+def automatic_batch_tokens(model: LoadedModel, num_hooks: int) -> int:
+    """A power of two of tokens that goes well through a model: the same on every run on the same kind of machine."""
+    description: Description = model.description
+    if model.device.type == "cpu":
+        # More is no faster: the matrices are large enough, and smaller ones stay in the caches.
+        return 2048
+    # What a block allocates for a token, roughly, and what the hooks keep of it over a window.
+    each = model.dtype.itemsize * (12 * description.d_model + 4 * description.d_mlp)
+    each += model.dtype.itemsize * description.d_model * num_hooks * 2 * _WINDOW_BATCHES
+    left = memory.total(model.device) - description.num_parameters * model.dtype.itemsize
+    fitting = max(1, int(left * 0.5) // each)
+    return int(min(1 << 15, 1 << (fitting.bit_length() - 1)))

@@ -1,0 +1,93 @@
+"""What a model's safetensors files hold, read from their headers alone.
+
+Format: https://github.com/huggingface/safetensors#format: eight bytes of length, little-endian, and as much JSON.
+"""
+
+import json
+import math
+import pathlib
+import struct
+from typing import Any, NamedTuple
+
+from polytok import errors
+
+_HEADER_LIMIT = 100_000_000
+"""What the format's own library allows for a header, in bytes."""
+
+
+class Weights(NamedTuple):
+    """The tensors of a model directory."""
+
+    num_parameters: int
+    num_bytes: int
+    """As they are stored."""
+
+
+def invalid(message: str) -> errors.FailedPrecondition:
+    """A model that cannot be used as it is."""
+    return errors.FailedPrecondition(message, reason="MODEL_INVALID")
+
+
+def read(folder: pathlib.Path) -> Weights:
+    """Counts what the files of a model directory hold; raises FailedPrecondition if there is nothing to load."""
+    tensors = [tensor for path in _files(folder) for tensor in _tensors(path)]
+    return Weights(sum(count for count, _ in tensors), sum(size for _, size in tensors))
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not index.is_file():
+        raise invalid(_nothing(folder))
+    places = _json_object(index.read_bytes(), index).get("weight_map")
+    names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+    for name in names:
+        # The index is somebody else's: it may name no file elsewhere.
+        if pathlib.PurePath(name).name != name or not (folder / name).is_file():
+            raise invalid(f"{index} names {name!r}, which is not in {folder}. Copy all of the model's files there.")
+    if not names:
+        raise invalid(f"{index} names no files. Copy the model's files there again.")
+    return [folder / name for name in names]
+
+
+def _nothing(folder: pathlib.Path) -> str:
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        return (
+            f"{folder} holds pickled weights only, which can run code when they are opened. Convert them to "
+            "safetensors where you trust them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(folder)."
+        )
+    return (
+        f"{folder} holds no weights: neither model.safetensors nor model.safetensors.index.json. "
+        "Copy the model's weights there, or name a directory or repository that has them."
+    )
+
+
+def _tensors(path: pathlib.Path) -> list[tuple[int, int]]:
+    """Elements and bytes of each tensor of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else 0
+        if not 0 < length <= min(_HEADER_LIMIT, size - 8):
+            raise invalid(f"{path} is no safetensors file, or is cut short ({size} bytes). Copy it there again.")
+        header = _json_object(file.read(length), path)
+    header.pop("__metadata__", None)
+    try:
+        spans = [(math.prod(tensor["shape"]), *tensor["data_offsets"]) for tensor in header.values()]
+        found = [(count, last - first) for count, first, last in spans]
+        end = max((last for _, _, last in spans), default=0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise invalid(f"{path}: its header describes no tensors ({error!r}). Copy the file there again.") from error
+    if 8 + length + end != size:
+        raise invalid(f"{path} has {size} bytes, and should have {8 + length + end}. Copy the file there again.")
+    return found
+
+
+def _json_object(data: bytes, path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise invalid(f"{path} cannot be read as JSON ({error}). Copy the file there again.") from error
+    if not isinstance(content, dict):
+        raise invalid(f"{path} holds no JSON object. Copy the file there again.")
+    return content
