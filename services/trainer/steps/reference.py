@@ -1,0 +1,50 @@
+"""The reference: sae-lens's own forward pass and loss, differentiated by autograd. Trains every architecture."""
+
+import contextlib
+from typing import Any
+
+import torch
+
+from services.trainer import architectures, lens, plan
+from services.trainer.steps import common
+
+
+class Reference(common.Step):
+    """One step as `sae_lens.training.sae_trainer.SAETrainer` takes it."""
+
+    def __init__(self, config: plan.SaeConfig, sae: Any, options: common.Options) -> None:
+        super().__init__(config, sae, options)
+        forward = sae.training_forward_pass
+        self._forward = torch.compile(forward) if options.compile else forward
+
+    def _compute(self, batch: torch.Tensor) -> common.Computed:
+        self.sae.train()
+        before = getattr(self.sae, "topk_threshold", None)
+        with self._autocast(batch.device.type):
+            output = self._forward(
+                step_input=lens.module().saes.sae.TrainStepInput(
+                    sae_in=batch,
+                    coefficients=self.coefficients(),
+                    dead_neuron_mask=self.dead(),
+                    n_training_steps=self.steps_done,
+                    is_logging_step=False,
+                )
+            )
+        output.loss.backward()
+        gradients = architectures.gradients(self.sae)
+        self.sae.zero_grad()
+        with torch.no_grad():
+            acts = output.feature_acts.detach()
+            lowest = None
+            if before is not None:
+                # The forward pass moved the threshold in a new tensor; where it moves to is decided once, outside.
+                self.sae.topk_threshold = before
+                lowest = torch.where(acts > 0, acts, torch.inf).min()
+            fired = (acts != 0).sum(0).float()
+        losses = {name: value.detach() for name, value in output.losses.items()}
+        return common.Computed(output.loss.detach(), losses, gradients, fired, output.sae_out.detach(), lowest)
+
+    def _autocast(self, device: str) -> contextlib.AbstractContextManager[Any]:
+        if not self._options.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type=device, dtype=torch.bfloat16)
