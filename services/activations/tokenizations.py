@@ -1,0 +1,177 @@
+"""Tokenizations as extractor and trainer read them: found by manifest, checked by sha256, memory-mapped.
+
+The manifest, `polytok.json`, is read by the digest that the catalog answered with, so that files which were deleted or
+made anew in between are never taken for those that were asked for. Imports no torch.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from polytok import errors
+from services.runtime.storage import Storage
+
+_MANIFEST = "polytok.json"
+
+
+@dataclass(frozen=True)
+class File:
+    """An Arrow file of a tokenization (IPC stream, as `datasets` writes it)."""
+
+    key: str
+    num_rows: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a published tokenization consists of."""
+
+    name: str
+    """Resource name, `datasets/{dataset}/tokenizations/{model}`."""
+    files: Sequence[File]
+    """In the order of the rows."""
+    parameters: Mapping[str, Any]
+    """A polytok.catalog.v1.TokenizationParameters as JSON."""
+    tokenizer: Mapping[str, Any]
+    """repo_id, revision, fingerprint, vocab_size."""
+    statistics: Mapping[str, Any]
+    """A polytok.catalog.v1.TokenizationStatistics, numbers as numbers."""
+
+    @functools.cached_property
+    def num_rows(self) -> int:
+        """Sequences in all files."""
+        return sum(file.num_rows for file in self.files)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Rows in memory-mapped files."""
+
+    table: pa.Table
+    """Columns `input_ids` and, where it is padded or was asked for, `attention_mask`."""
+    first_row: int
+    """Which row of the tokenization the table's first is."""
+
+
+def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
+    """Reads the manifest in a tokenization's folder.
+
+    Raises FailedPrecondition (RESOURCE_CHANGED) unless it is the one with this sha256: the tokenization was deleted, or
+    deleted and made anew.
+    """
+    if not digest:
+        raise errors.FailedPrecondition(
+            f"{name} was taken over from an earlier version and has no checksums. Delete it and make it again: "
+            f"{_command(name)}.",
+            reason="NOT_READY",
+            metadata={"resource": name},
+        )
+    try:
+        data = storage.read_bytes(f"{key}/{_MANIFEST}")
+    except errors.NotFound:
+        raise _changed(name, "was deleted") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise _changed(name, "was made anew")
+    found = json.loads(data)
+    files = [
+        File(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
+        for file in found["files"]
+    ]
+    return Manifest(found["name"], files, found["parameters"], found["tokenizer"], found["statistics"])
+
+
+class Reader:
+    """Opens files of tokenizations; each is read against its checksum once, as long as it stays as it is."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._checked: set[tuple[str, str, int]] = set()
+
+    def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> Opened:
+        """Opens the files that hold these rows (all from `first_row` on by default), and no other.
+
+        Raises DataLoss that names the file whose bytes are not those that were written.
+        """
+        end = manifest.num_rows if num_rows is None else first_row + num_rows
+        tables: list[pa.Table] = []
+        start = begin = 0
+        for file in manifest.files:
+            stop = start + file.num_rows
+            if stop > first_row and start < end:
+                begin = begin if tables else start
+                tables.append(self._open(manifest.name, file))
+            start = stop
+        if not tables:
+            raise errors.InvalidArgument(
+                f"{manifest.name} has {manifest.num_rows} rows, and none from {first_row} to {end - 1}."
+            )
+        return Opened(pa.concat_tables(tables), begin)
+
+    def _open(self, name: str, file: File) -> pa.Table:
+        path = self._storage.local_path(file.key)
+        try:
+            if path is None:
+                data = self._storage.read_bytes(file.key)
+                self._check(name, file, hashlib.sha256(data).hexdigest(), len(data))
+                source: Any = io.BytesIO(data)
+            else:
+                self._check_in_place(name, file)
+                source = pa.memory_map(str(path))
+            with pa.ipc.open_stream(source) as stream:
+                return stream.read_all()
+        except (errors.NotFound, FileNotFoundError):
+            raise _changed(name, "was deleted") from None
+        except pa.ArrowInvalid as error:
+            raise errors.DataLoss(
+                f"{posixpath.basename(file.key)} of {name} is no Arrow stream ({error}). {_mend(name)}",
+                metadata={"file": file.key},
+            ) from error
+
+    def _check_in_place(self, name: str, file: File) -> None:
+        path = self._storage.local_path(file.key)
+        assert path is not None
+        status = path.stat()
+        seen = (file.key, file.sha256, status.st_mtime_ns)
+        if seen not in self._checked:
+            self._check(name, file, self._storage.sha256(file.key), status.st_size)
+            self._checked.add(seen)
+
+    def _check(self, name: str, file: File, sha256: str, size: int) -> None:
+        if (sha256, size) != (file.sha256, file.size_bytes):
+            raise errors.DataLoss(
+                f"{posixpath.basename(file.key)} of {name} does not hold what was written: {size} bytes with sha256 "
+                f"{sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…. {_mend(name)}",
+                metadata={"file": file.key},
+            )
+
+
+def _changed(name: str, what: str) -> errors.FailedPrecondition:
+    return errors.FailedPrecondition(
+        f"{name} {what} since this was created. Make it with {_command(name)} unless it is there, and then retry.",
+        reason="RESOURCE_CHANGED",
+        metadata={"resource": name},
+    )
+
+
+def _mend(name: str) -> str:
+    _, dataset, _, model = name.split("/")
+    return (
+        f"Delete the tokenization (`polytok tokenization delete {dataset} {model.replace('~', ' --variant ')}`), make "
+        f"it again ({_command(name)}), and then retry."
+    )
+
+
+def _command(name: str) -> str:
+    """The command line that makes a tokenization."""
+    _, dataset, _, model = name.split("/")
+    model, _, variant = model.partition("~")
+    return f"`polytok tokenize {dataset} --model {model}{f' --variant {variant}' if variant else ''}`"
