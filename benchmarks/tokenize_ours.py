@@ -1,16 +1,21 @@
-"""What a worker's child does with a tokenization's tasks: `python -m benchmarks.tokenize_ours JSON`.
+"""What the workers of a machine do with a tokenization's tasks: `python -m benchmarks.tokenize_ours JSON`.
 
-Prints a line of JSON. The tokenizer is loaded and its engine chosen before the clock starts, as in a child at work; the
-probe of the dataset's documents, the samples of its shards, the checksums and the publication are in the time.
+A process a core, as `polytok up` has them, each with a thread a core; they take one shard after another, and one of
+them publishes. Prints a line of JSON. Tokenizer and engine are loaded before the clock starts, as in a child at work;
+the probe of the dataset's documents, the samples of its shards, checksums and publication are in the time.
 """
 
+import concurrent.futures
 import json
+import multiprocessing
+import os
 import pathlib
 import resource
 import sys
+import threading
 import time
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -24,37 +29,109 @@ from services.tokenizer import loading, publishing, reading, shards
 from services.tokenizer.engines import choosing, sampling
 
 _WARM = "some words to begin with, " * 2000
+_KEY = "tokenized"
 
 
 def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engine: str) -> None:
     """Tokenizes raw shards of a storage, publishes, and tells how long it took."""
-    child = Child(work, tokenizer, packed, engine)
     began = time.perf_counter()
-    child.run("warm/tokenized", raw_shards.write(pathlib.Path(work), "warm/raw", pa.array([_WARM]), 1))
-    started = time.perf_counter() - began
-    began, processor = time.perf_counter(), time.process_time()
-    published, files = child.run("tokenized", raw)
-    seconds, processor = time.perf_counter() - began, time.process_time() - processor
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    with Workers(min(len(os.sched_getaffinity(0)), len(raw)), (work, tokenizer, packed, engine)) as workers:
+        before = sum(usage.seconds for usage in workers.usages())
+        started = time.perf_counter() - began
+        began = time.perf_counter()
+        published, files = workers.run(raw)
+        seconds = time.perf_counter() - began
+        usages = workers.usages()
+        steps = workers.steps(raw)
     answer = {
         "seconds": seconds,
-        "processor_seconds": processor,
+        "processor_seconds": sum(usage.seconds for usage in usages) - before,
         "start_seconds": started,
+        "workers": len(usages),
         "engine": published.statistics.engine,
         "mismatches": published.statistics.num_engine_mismatches,
         "size_bytes": published.statistics.size_bytes,
         "sha256": raw_shards.sha256_of_ids(files),
         "files": [str(file) for file in files],
-        "memory_bytes": memory,
-        "steps": child.steps(raw),
+        "memory_bytes": max(usage.memory_bytes for usage in usages),
+        "steps": steps,
     }
     print(json.dumps(answer))
+
+
+class Usage(NamedTuple):
+    """What a worker has used since it began."""
+
+    seconds: float
+    memory_bytes: int
+
+
+class Workers:
+    """Processes that are warm, and take tasks from one queue."""
+
+    def __init__(self, count: int, arguments: tuple[str, str, int, str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._count = count
+        together = context.Barrier(count)
+        self._pool = concurrent.futures.ProcessPoolExecutor(count, context, _begin, (together, *arguments))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def usages(self) -> list[Usage]:
+        """What each worker has used; waits until all are warm."""
+        return [future.result() for future in [self._pool.submit(_usage) for _ in range(self._count)]]
+
+    def run(self, raw: list[dict[str, Any]]) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
+        """Tokenizes every shard, and publishes."""
+        results = list(self._pool.map(_tokenize, range(len(raw)), raw, [len(raw)] * len(raw)))
+        return self._pool.submit(_publish, results).result()
+
+    def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
+        """See Child."""
+        return self._pool.submit(_steps, raw).result()
+
+
+_child: "Child"
+_together: threading.Barrier
+
+
+def _begin(together: threading.Barrier, *arguments: Any) -> None:
+    global _child, _together  # noqa: PLW0603  a process of the pool is one child
+    _child, _together = Child(*arguments), together
+    warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
+    key = f"warm-{os.getpid()}/{_KEY}"
+    _child.publish(key, [_child.tokenize(key, 0, warm[0], 1)])
+
+
+def _usage() -> Usage:
+    _together.wait()  # so that each worker answers once
+    return Usage(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+
+
+def _tokenize(ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
+    return _child.tokenize(_KEY, ordinal, shard, count)
+
+
+def _publish(
+    results: list[tasks_pb2.TokenizeShardResult],
+) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
+    return _child.publish(_KEY, results)
+
+
+def _steps(raw: list[dict[str, Any]]) -> dict[str, float]:
+    return _child.steps(raw)
 
 
 class Child:
     """Runs tasks as the worker's child does."""
 
     def __init__(self, work: str, tokenizer: str, packed: int, engine: str) -> None:
+        self.work = pathlib.Path(work)
+        self._context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
         self._storage = Storage(work)
         self._tokenizers = loading.Tokenizers(1)
         self._chooser = choosing.Chooser(engine)
@@ -68,32 +145,26 @@ class Child:
             self._parameters.packing.begin_of_batch = self._parameters.packing.separator = none
             self._parameters.max_length = packed
 
-    def run(
-        self, key: str, raw: list[dict[str, Any]]
+    def tokenize(self, key: str, ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
+        """Tokenizes a shard."""
+        task = tasks_pb2.TokenizeShardTask(
+            shard=catalog_tasks_pb2.RawShard(**shard),
+            tokenizer=self._reference,
+            parameters=self._parameters,
+            tokenized_key=key,
+            ordinal=ordinal,
+            count=count,
+        )
+        return shards.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
+
+    def publish(
+        self, key: str, results: list[tasks_pb2.TokenizeShardResult]
     ) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-        """Tokenizes, publishes, and gives the folder's small files their names, as the catalog does."""
-        context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
-        results = [
-            shards.tokenize(
-                tasks_pb2.TokenizeShardTask(
-                    shard=catalog_tasks_pb2.RawShard(**shard),
-                    tokenizer=self._reference,
-                    parameters=self._parameters,
-                    tokenized_key=key,
-                    ordinal=ordinal,
-                    count=len(raw),
-                ),
-                self._storage,
-                self._tokenizers,
-                self._chooser,
-                context,
-            )
-            for ordinal, shard in enumerate(raw)
-        ]
+        """Publishes, and gives the folder's small files their names, as the catalog does."""
         task = tasks_pb2.PublishTokenizationTask(
             tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters
         )
-        published = publishing.publish(task, self._storage, context)
+        published = publishing.publish(task, self._storage, self._context)
         for staged in published.staged_files:
             self._storage.move(staged.staged_key, staged.final_key)
         paths = [self._storage.local_path(file.key) for result in results for file in result.files]

@@ -10,7 +10,7 @@ from rich.markup import escape
 from polytok.client import names, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.table import Table
 
@@ -92,7 +92,9 @@ def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
     """Everything that is set in a record."""
     pairs = [("state", state(record))]
     for name, value in _flat(document):
-        if name not in {"name", "state"} and value not in (None, "", 0, 0.0, [], {}):
+        # That none of it was cut or unknown is worth telling.
+        is_told = name.endswith("_share") or value not in (None, "", 0, 0.0, [], {})
+        if is_told and name not in {"name", "state"}:
             pairs.append((name, escape(_shown(name, value))))
     return out.facts(record.name, pairs)
 
@@ -109,7 +111,7 @@ def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, list):
-        return "\n".join(_spans(value) if name.endswith("length_histogram") else map(_item, value))
+        return "\n".join(_LISTS.get(name.rpartition(".")[2], _items)(value))
     if isinstance(value, dict):
         return "\n".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, bool):
@@ -118,6 +120,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{value:,} ({size(value)})"
     if isinstance(value, int):
         return f"{value:,}"
+    if name.endswith("_share"):
+        return percent(value)
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
@@ -127,6 +131,27 @@ def _spans(histogram: list[int]) -> Iterator[str]:
         if number:
             span = str(place) if place < 2 else f"{1 << (place - 1):,} to {(1 << place) - 1:,}"
             yield f"{span} tokens: {number:,}"
+
+
+def _frequencies(tokens: list[dict[str, Any]]) -> Iterator[str]:
+    """Tokens, the most frequent first."""
+    for each in tokens:
+        yield f"{each['id']} {each['piece']!r}: {each['count']:,} ({percent(each['share'])})"
+
+
+def _items(items: list[Any]) -> Iterator[str]:
+    yield from map(_item, items)
+
+
+_LISTS: Mapping[str, Callable[[list[Any]], Iterator[str]]] = {
+    "length_histogram": _spans,
+    "most_frequent_tokens": _frequencies,
+}
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 for people."""
+    return f"{100 * share:.2f} %" if share >= 0.0001 or not share else "under 0.01 %"
 
 
 def _item(item: Any) -> str:

@@ -52,7 +52,7 @@ def main() -> None:
                 _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
             ),
             "tokenize.publish": lambda payload, context: publishing.publish(
-                _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, context
+                _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, tokenizers, context
             ),
         },
         warm=loading.warm,

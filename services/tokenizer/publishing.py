@@ -13,6 +13,7 @@ from concurrent import futures
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
@@ -20,14 +21,17 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import histograms, statistics, writing
+from services.runtime.telemetry import logging
+from services.tokenizer import counting, histograms, loading, statistics, writing
+
+_log = logging.get(__name__)
 
 FORMAT = 1
 """Version of the manifest's layout."""
 
 
 def publish(
-    task: tasks_pb2.PublishTokenizationTask, storage: Storage, context: TaskContext
+    task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
     """Checks and merges what the shards gave."""
     merged = statistics.merge(shard.statistics for shard in task.shards)
@@ -36,7 +40,11 @@ def publish(
     merged.length_histogram.extend(lengths.by_powers())
     _check_not_empty(task, merged)
     files = [file for shard in task.shards for file in shard.files]
-    _verify(files, storage, context)
+    counts = counting.Counts(task.vocab_size)
+    _verify(files, counts, storage, context)
+    counts.fill_in(merged)
+    _name_tokens(merged, task.tokenizer, tokenizers)
+    statistics.add_shares(merged)
     manifest = _json(_manifest(task, files, merged))
     digest = hashlib.sha256(manifest).hexdigest()
     contents = {
@@ -80,12 +88,26 @@ def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizati
     raise errors.FailedPrecondition(message, reason="SOURCE_EMPTY")
 
 
-def _verify(files: list[tasks_pb2.TokenizedFile], storage: Storage, context: TaskContext) -> None:
+def _name_tokens(
+    merged: tokenizations_pb2.TokenizationStatistics,
+    reference: tasks_pb2.TokenizerReference,
+    tokenizers: loading.Tokenizers,
+) -> None:
+    try:
+        counting.name_tokens(merged, tokenizers.get(reference))
+    except errors.PolytokError as error:
+        # All the ids are there and right: not for the want of their names should the work be lost.
+        _log.warning("tokens_without_names", error=error.message)
+
+
+def _verify(
+    files: list[tasks_pb2.TokenizedFile], counts: counting.Counts, storage: Storage, context: TaskContext
+) -> None:
     total = sum(file.size_bytes for file in files)
     done = 0
     # Hashing and reading leave Python's lock to others: a thread a core.
     with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        measured = pool.map(lambda file: (storage.size(file.key), storage.sha256(file.key)), files)
+        measured = pool.map(lambda file: counts.measure(storage, file), files)
         for file, found in zip(files, measured, strict=True):
             if found != (file.size_bytes, file.sha256):
                 # The others need not be read.
@@ -117,10 +139,7 @@ def _manifest(
         },
         "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
         # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
-        "statistics": {
-            field.name: list(getattr(merged, field.name)) if field.is_repeated else getattr(merged, field.name)
-            for field in merged.DESCRIPTOR.fields
-        },
+        "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
         "files": [
             {
                 "name": posixpath.relpath(file.key, task.tokenized_key),
@@ -132,6 +151,12 @@ def _manifest(
         ],
         "versions": {name: importlib.metadata.version(name) for name in ("polytok", "tokenizers", "transformers")},
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
 
 
 def _state(files: list[tasks_pb2.TokenizedFile], digest: str) -> dict[str, Any]:

@@ -51,13 +51,18 @@ class CheckedFile:
         """Tells pyarrow that it may read."""
         return True
 
-    def verify(self, shard: tasks_pb2.RawShard) -> None:
-        """Reads what is left, and compares size and checksum with what was written."""
+    def drain(self) -> tuple[int, str]:
+        """Reads what is left; gives size and sha256 of the whole file."""
         while self.read(_CHUNK_BYTES):
             pass
-        if (self.position, self._digest.hexdigest()) != (shard.size_bytes, shard.sha256):
+        return self.position, self._digest.hexdigest()
+
+    def verify(self, shard: tasks_pb2.RawShard) -> None:
+        """Reads what is left, and compares size and checksum with what was written."""
+        size, sha256 = self.drain()
+        if (size, sha256) != (shard.size_bytes, shard.sha256):
             raise errors.DataLoss(
-                f"{shard.key}: the file's {self.position} bytes with sha256 {self._digest.hexdigest()[:12]}… are not "
+                f"{shard.key}: the file's {size} bytes with sha256 {sha256[:12]}… are not "
                 f"the {shard.size_bytes} bytes with sha256 {shard.sha256[:12]}… that were written. "
                 "The dataset has to be added again.",
                 metadata={"file": shard.key},

@@ -53,6 +53,18 @@ def merge(
     )
 
 
+def add_shares(merged: tokenizations_pb2.TokenizationStatistics) -> None:
+    """Fills in the shares of what was counted."""
+    documents = merged.num_documents - dropped(merged)
+    merged.unknown_share = _share(merged.num_unknown, merged.num_tokens)
+    merged.truncated_share = _share(merged.num_truncated, documents)
+    merged.padded_share = _share(merged.num_padded, merged.num_tokens + merged.num_padded)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
 def dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
     """Returns how many documents the filters dropped, all together."""
     return counted.num_too_short + counted.num_too_long + counted.num_unmatched + counted.num_matched + counted.num_junk

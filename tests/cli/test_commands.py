@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from typing import TYPE_CHECKING
 
 import datasets
@@ -115,6 +116,11 @@ def test_a_tokenization_from_tokenize_to_delete(polytok_: Run, documents: pathli
     assert made[0] in polytok_("tokenization", "list", "--model", model, "--json").json()["tokenizations"]
     for named in ((dataset, model), (f"{dataset}/{model}",), (made[0]["name"],), (made[0]["uid"],)):
         assert polytok_("tokenization", "show", *named, "--json").json() == made[0]
+    shown = polytok_("tokenization", "show", dataset, model).out
+    first = made[0]["statistics"]["most_frequent_tokens"][0]
+    assert f"{first['id']} {first['piece']!r}: {first['count']:,} ({100 * first['share']:.2f} %)\n" in shown
+    assert re.search(r"statistics.truncated_share +100.00 %\n", shown)
+    assert re.search(r"statistics.padded_share +0.00 %\n", shown)
     path = polytok_("tokenization", "path", dataset, model).out.strip()
     assert path == made[0]["tokenized_path"]
     assert len(datasets.load_from_disk(path)) == len(material.TEXTS)

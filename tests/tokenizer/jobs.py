@@ -80,7 +80,7 @@ class Runner:
         return shards.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
 
     def publish(
-        self, results: Sequence[tasks_pb2.TokenizeShardResult], parameters: Parameters
+        self, results: Sequence[tasks_pb2.TokenizeShardResult], parameters: Parameters, *, vocab_size: int = 0
     ) -> tasks_pb2.PublishTokenizationResult:
         """Runs `tokenize.publish`."""
         task = tasks_pb2.PublishTokenizationTask(
@@ -89,10 +89,10 @@ class Runner:
             shards=results,
             tokenizer=self.reference,
             parameters=parameters,
-            vocab_size=self.tokenizers.get(self.reference).vocab_size,
+            vocab_size=vocab_size or self.tokenizers.get(self.reference).vocab_size,
             dataset_fingerprint=hashlib.sha256(b"docs").hexdigest(),
         )
-        return publishing.publish(task, self.storage, self.context())
+        return publishing.publish(task, self.storage, self.tokenizers, self.context())
 
 
 def opened(storage: Storage, result: tasks_pb2.PublishTokenizationResult) -> datasets.Dataset:

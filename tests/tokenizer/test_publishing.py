@@ -85,7 +85,11 @@ def test_the_same_work_publishes_the_same_bytes(runner: jobs.Runner) -> None:
 def test_statistics_are_merged(runner: jobs.Runner, storage: Storage) -> None:
     results = tokenized(runner, [material.DOCUMENTS[:5], ["", "one"]], PARAMETERS)
     merged = runner.publish(results, PARAMETERS).statistics
-    lengths = [len(row) for result in results for row in jobs.rows(storage, result)]
+    rows = [row for result in results for row in jobs.rows(storage, result)]
+    lengths = [len(row) for row in rows]
+    # tests/tokenizer/test_counting.py has an oracle for these.
+    assert len(merged.most_frequent_tokens) == 20
+    merged.ClearField("most_frequent_tokens")
     assert merged == tokenizations_pb2.TokenizationStatistics(
         num_tokens=sum(lengths),
         num_sequences=7,
@@ -94,6 +98,8 @@ def test_statistics_are_merged(runner: jobs.Runner, storage: Storage) -> None:
         min_seq_length=1,
         max_seq_length=40,
         num_truncated=5,
+        truncated_share=5 / 7,
+        num_unique_tokens=len({token for row in rows for token in row}),
         num_files=2,
         size_bytes=sum(file.size_bytes for result in results for file in result.files),
         engine=results[0].statistics.engine,

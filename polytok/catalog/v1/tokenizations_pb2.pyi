@@ -245,8 +245,14 @@ class TokenizationParameters(_message.Message):
     FILTERS_FIELD_NUMBER: _builtins.int
     NORMALIZATION_FIELD_NUMBER: _builtins.int
     MAX_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    COLUMN_CHOICE_FIELD_NUMBER: _builtins.int
+    SHUFFLE_SEED_FIELD_NUMBER: _builtins.int
     text_column: _builtins.str
-    """The column that holds the text; empty takes `text`, else the only column of strings."""
+    """The column that holds the text, or conversations. Empty takes the column `text`, else the only one of conversations,
+    else the only one with another usual name of text (`content`, `document`, `body`), else the only one of strings;
+    what leaves a choice is refused, and the error lists it.
+    """
     max_length: _builtins.int
     """Tokens in a sequence at most, special tokens included; 0 is refused, unset takes the model's context length."""
     truncation: Global___TokenizationParameters.Truncation.ValueType
@@ -267,7 +273,15 @@ class TokenizationParameters(_message.Message):
     normalization: Global___TokenizationParameters.Normalization.ValueType
     """Changes the text before it is filtered and tokenized; unset leaves every byte as it is."""
     max_documents: _builtins.int
-    """Takes only so many documents, the first of the dataset, before any is filtered; unset takes all."""
+    """Takes only so many documents, before any is filtered: the first of the dataset, or with shuffle_seed a random sample
+    of it; unset takes all.
+    """
+    column_choice: _builtins.str
+    """Why text_column is what it is, in words. Filled in by the catalog; what a caller sends is ignored."""
+    shuffle_seed: _builtins.int
+    """Shuffles the documents of the whole dataset, from 0 up: the same seed gives the same order for the same dataset,
+    however many workers there are. Unset leaves them in the dataset's order.
+    """
     @_builtins.property
     def packing(self) -> Global___Packing:
         """Packs documents into sequences of exactly max_length tokens; unset gives one sequence a document."""
@@ -281,6 +295,12 @@ class TokenizationParameters(_message.Message):
     @_builtins.property
     def filters(self) -> Global___Filters:
         """Drops whole documents, after normalization; unset drops none."""
+
+    @_builtins.property
+    def chat(self) -> Global___Chat:
+        """How conversations become text. Set by itself where text_column holds conversations: lists of objects with `role` and
+        `content`, as OpenAI has them, or with `from` and `value`, as ShareGPT has them.
+        """
 
     def __init__(
         self,
@@ -296,10 +316,13 @@ class TokenizationParameters(_message.Message):
         filters: Global___Filters | None = ...,
         normalization: Global___TokenizationParameters.Normalization.ValueType = ...,
         max_documents: _builtins.int | None = ...,
+        chat: Global___Chat | None = ...,
+        column_choice: _builtins.str = ...,
+        shuffle_seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "packing", b"packing", "padding", b"padding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "_shuffle_seed", b"_shuffle_seed", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "packing", b"packing", "padding", b"padding", "shuffle_seed", b"shuffle_seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "add_special_tokens", b"add_special_tokens", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "normalization", b"normalization", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "_shuffle_seed", b"_shuffle_seed", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "column_choice", b"column_choice", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "normalization", b"normalization", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "shuffle_seed", b"shuffle_seed", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
@@ -307,14 +330,50 @@ class TokenizationParameters(_message.Message):
     _WhichOneofArgType__max_documents: _TypeAlias = _typing.Literal["_max_documents", b"_max_documents"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__shuffle_seed: _TypeAlias = _typing.Literal["shuffle_seed"]  # noqa: Y015
+    _WhichOneofArgType__shuffle_seed: _TypeAlias = _typing.Literal["_shuffle_seed", b"_shuffle_seed"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__add_special_tokens) -> _WhichOneofReturnType__add_special_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_documents) -> _WhichOneofReturnType__max_documents | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shuffle_seed) -> _WhichOneofReturnType__shuffle_seed | None: ...
 
 Global___TokenizationParameters: _TypeAlias = TokenizationParameters  # noqa: Y015
+
+@_typing.final
+class Chat(_message.Message):
+    """Renders each conversation with a chat template, as `apply_chat_template` of transformers does, and tokenizes that text
+    without further special tokens: the template writes them. In turns as OpenAI has them, a field that is null counts as
+    left out. Of turns as ShareGPT has them, `human` and `user` become `user`; `gpt`, `chatgpt`, `bing`, `bard`, `model` and
+    `assistant` become `assistant`; `system` stays; `tool`, `function`, `function_response` and `observation` become `tool`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    add_generation_prompt: _builtins.bool
+    """Ends each conversation with what begins an answer of the assistant."""
+    template: _builtins.str
+    """A template of one's own (Jinja, in the sandbox of transformers); empty takes the tokenizer's. A template that asks for
+    the date gets the day on which the tokenization was created, UTC.
+    """
+    def __init__(
+        self,
+        *,
+        add_generation_prompt: _builtins.bool = ...,
+        template: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_generation_prompt", b"add_generation_prompt", "template", b"template"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chat: _TypeAlias = Chat  # noqa: Y015
 
 @_typing.final
 class Filters(_message.Message):
@@ -327,6 +386,7 @@ class Filters(_message.Message):
     KEEP_PATTERN_FIELD_NUMBER: _builtins.int
     DROP_PATTERN_FIELD_NUMBER: _builtins.int
     MAX_JUNK_FIELD_NUMBER: _builtins.int
+    DROP_DUPLICATES_FIELD_NUMBER: _builtins.int
     min_characters: _builtins.int
     """Drops documents of fewer characters (Unicode code points)."""
     max_characters: _builtins.int
@@ -339,6 +399,11 @@ class Filters(_message.Message):
     """Drops documents of whose characters a greater share than this is junk: neither letter, mark, number nor white
     space of any script. Prose has some 0.03, source code some 0.2.
     """
+    drop_duplicates: _builtins.bool
+    """Drops documents whose text, normalized, is that of a document before it in the dataset that no filter dropped; of
+    those that max_documents takes. Texts are equal if their 128-bit hashes are (XXH64 with the seeds 0 and
+    0x9e3779b97f4a7c15): among a billion different texts, two are taken for equal with a chance of 10^-21.
+    """
     def __init__(
         self,
         *,
@@ -347,10 +412,11 @@ class Filters(_message.Message):
         keep_pattern: _builtins.str = ...,
         drop_pattern: _builtins.str = ...,
         max_junk: _builtins.float | None = ...,
+        drop_duplicates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk", "max_junk", b"max_junk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk", "drop_pattern", b"drop_pattern", "keep_pattern", b"keep_pattern", "max_characters", b"max_characters", "max_junk", b"max_junk", "min_characters", b"min_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk", "drop_duplicates", b"drop_duplicates", "drop_pattern", b"drop_pattern", "keep_pattern", b"keep_pattern", "max_characters", b"max_characters", "max_junk", b"max_junk", "min_characters", b"min_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_junk: _TypeAlias = _typing.Literal["max_junk"]  # noqa: Y015
     _WhichOneofArgType__max_junk: _TypeAlias = _typing.Literal["_max_junk", b"_max_junk"]  # noqa: Y015
@@ -466,7 +532,7 @@ Global___Padding: _TypeAlias = Padding  # noqa: Y015
 @_typing.final
 class Packing(_message.Message):
     """Concatenates documents and cuts them into sequences of max_length tokens, row for row what SAELens's
-    `concat_and_batch_sequences` gives on each raw shard. A boundary token is not doubled where the document has it.
+    `concat_and_batch_sequences` gives for all documents in order. A boundary token is not doubled where the document has it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -561,8 +627,14 @@ class TokenizationStatistics(_message.Message):
     NUM_JUNK_FIELD_NUMBER: _builtins.int
     MEDIAN_SEQ_LENGTH_FIELD_NUMBER: _builtins.int
     LENGTH_HISTOGRAM_FIELD_NUMBER: _builtins.int
+    NUM_UNIQUE_TOKENS_FIELD_NUMBER: _builtins.int
+    MOST_FREQUENT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_SHARE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_SHARE_FIELD_NUMBER: _builtins.int
+    PADDED_SHARE_FIELD_NUMBER: _builtins.int
     NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
     REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
+    NUM_DUPLICATES_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
     """Tokens, padding excluded."""
     num_sequences: _builtins.int
@@ -601,13 +673,27 @@ class TokenizationStatistics(_message.Message):
     """Documents of more junk than Filters.max_junk, dropped."""
     median_seq_length: _builtins.float
     """Tokens of the sequence in the middle, by length; from 1024 tokens on to within 1.6 percent."""
+    num_unique_tokens: _builtins.int
+    """How many different tokens there are, padding left out."""
+    unknown_share: _builtins.float
+    """num_unknown in num_tokens, 0 to 1."""
+    truncated_share: _builtins.float
+    """num_truncated in the documents that were tokenized, 0 to 1."""
+    padded_share: _builtins.float
+    """num_padded in all that the files hold, padding included, 0 to 1."""
     num_engine_mismatches: _builtins.int
     """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
     reference_version: _builtins.str
     """The version of the package `tokenizers` whose ids these are."""
+    num_duplicates: _builtins.int
+    """Documents dropped by Filters.drop_duplicates."""
     @_builtins.property
     def length_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many sequences have 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
+
+    @_builtins.property
+    def most_frequent_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenFrequency]:
+        """The 20 most frequent tokens, padding left out; of equally frequent ones the lowest ids."""
 
     def __init__(
         self,
@@ -632,16 +718,56 @@ class TokenizationStatistics(_message.Message):
         num_junk: _builtins.int = ...,
         median_seq_length: _builtins.float = ...,
         length_histogram: _abc.Iterable[_builtins.int] | None = ...,
+        num_unique_tokens: _builtins.int = ...,
+        most_frequent_tokens: _abc.Iterable[Global___TokenFrequency] | None = ...,
+        unknown_share: _builtins.float = ...,
+        truncated_share: _builtins.float = ...,
+        padded_share: _builtins.float = ...,
         num_engine_mismatches: _builtins.int = ...,
         reference_version: _builtins.str = ...,
+        num_duplicates: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "num_documents", b"num_documents", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenizationStatistics: _TypeAlias = TokenizationStatistics  # noqa: Y015
+
+@_typing.final
+class TokenFrequency(_message.Message):
+    """How often a token occurs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """The token."""
+    piece: _builtins.str
+    """The vocabulary's entry for it, such as `Ġthe`; empty if the tokenizer was out of reach when the files were published."""
+    count: _builtins.int
+    """How often it occurs."""
+    share: _builtins.float
+    """Its share in all tokens, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        piece: _builtins.str = ...,
+        count: _builtins.int = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "id", b"id", "piece", b"piece", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenFrequency: _TypeAlias = TokenFrequency  # noqa: Y015
 
 @_typing.final
 class CreateTokenizationRequest(_message.Message):

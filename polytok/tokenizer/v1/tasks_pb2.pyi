@@ -137,7 +137,7 @@ Global___InspectModelResult: _TypeAlias = InspectModelResult  # noqa: Y015
 
 @_typing.final
 class TokenizeShardTask(_message.Message):
-    """Payload of `tokenize.shard`: one raw shard to token ids."""
+    """Payload of `tokenize.shard`, one raw shard to a file of token ids, and of `tokenize.encode` (stages.proto)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,6 +149,9 @@ class TokenizeShardTask(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
     FIRST_ROW_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    DATASET_ROWS_FIELD_NUMBER: _builtins.int
     tokenized_key: _builtins.str
     """Storage key of the folder to write into."""
     ordinal: _builtins.int
@@ -158,7 +161,13 @@ class TokenizeShardTask(_message.Message):
     dataset: _builtins.str
     """The dataset, `datasets/{id}`, for what is told to people."""
     first_row: _builtins.int
-    """The place of the shard's first row in the dataset, from 0; for what is told to people."""
+    """The place of the shard's first row in the dataset, from 0."""
+    model: _builtins.str
+    """The model, `models/{id}`, for what is told to people."""
+    date: _builtins.str
+    """The day for chat templates that ask for it, as 2025-12-31."""
+    dataset_rows: _builtins.int
+    """Rows of the whole dataset; needed with a shuffle seed."""
     @_builtins.property
     def shard(self) -> _tasks_pb2.RawShard:
         """The shard."""
@@ -182,10 +191,13 @@ class TokenizeShardTask(_message.Message):
         count: _builtins.int = ...,
         dataset: _builtins.str = ...,
         first_row: _builtins.int = ...,
+        model: _builtins.str = ...,
+        date: _builtins.str = ...,
+        dataset_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "shard", b"shard", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dataset", b"dataset", "first_row", b"first_row", "ordinal", b"ordinal", "parameters", b"parameters", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dataset", b"dataset", "dataset_rows", b"dataset_rows", "date", b"date", "first_row", b"first_row", "model", b"model", "ordinal", b"ordinal", "parameters", b"parameters", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,7 +205,7 @@ Global___TokenizeShardTask: _TypeAlias = TokenizeShardTask  # noqa: Y015
 
 @_typing.final
 class TokenizeShardResult(_message.Message):
-    """Result of `tokenize.shard`."""
+    """Result of `tokenize.shard`, and of `tokenize.assemble` (stages.proto)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,6 +281,7 @@ class TokenizedFile(_message.Message):
     NUM_ROWS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the file."""
     num_rows: _builtins.int
@@ -277,6 +290,8 @@ class TokenizedFile(_message.Message):
     """Bytes."""
     sha256: _builtins.str
     """sha256, hexadecimal."""
+    phase: _builtins.int
+    """With packing across raw shards: how many tokens of the file's documents are in the last sequence of an earlier file."""
     def __init__(
         self,
         *,
@@ -284,12 +299,15 @@ class TokenizedFile(_message.Message):
         num_rows: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        phase: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "phase", b"phase"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "num_rows", b"num_rows", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "key", b"key", "num_rows", b"num_rows", "phase", b"phase", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__phase: _TypeAlias = _typing.Literal["phase"]  # noqa: Y015
+    _WhichOneofArgType__phase: _TypeAlias = _typing.Literal["_phase", b"_phase"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__phase) -> _WhichOneofReturnType__phase | None: ...
 
 Global___TokenizedFile: _TypeAlias = TokenizedFile  # noqa: Y015
 
@@ -306,6 +324,7 @@ class PublishTokenizationTask(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     VOCAB_SIZE_FIELD_NUMBER: _builtins.int
     DATASET_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the tokenization."""
     tokenized_key: _builtins.str
@@ -326,6 +345,10 @@ class PublishTokenizationTask(_message.Message):
     def parameters(self) -> _tokenizations_pb2.TokenizationParameters:
         """How, every default filled in."""
 
+    @_builtins.property
+    def counted(self) -> _containers.RepeatedCompositeFieldContainer[_tokenizations_pb2.TokenizationStatistics]:
+        """What stages before the last counted: documents, and what became of them."""
+
     def __init__(
         self,
         *,
@@ -336,10 +359,11 @@ class PublishTokenizationTask(_message.Message):
         parameters: _tokenizations_pb2.TokenizationParameters | None = ...,
         vocab_size: _builtins.int = ...,
         dataset_fingerprint: _builtins.str = ...,
+        counted: _abc.Iterable[_tokenizations_pb2.TokenizationStatistics] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset_fingerprint", b"dataset_fingerprint", "name", b"name", "parameters", b"parameters", "shards", b"shards", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "dataset_fingerprint", b"dataset_fingerprint", "name", b"name", "parameters", b"parameters", "shards", b"shards", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

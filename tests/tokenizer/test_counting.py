@@ -1,0 +1,114 @@
+"""How often each token occurs, against Python's Counter over what the published files hold."""
+
+import collections
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import transformers
+
+from polytok import errors
+from services.runtime.storage import Storage
+from services.tokenizer import counting, loading
+from tests.tokenizer import jobs, material
+from tests.tokenizer.jobs import Parameters
+
+PARTS = [material.DOCUMENTS[:9], [""], material.ADVERSARIAL, ["unseen \U0001fae8 ☃ 漢字 漢字"]]
+_P = Parameters
+
+
+def packed(**fields: object) -> Parameters:
+    parameters = Parameters(text_column="text", max_length=16, truncation=_P.TRUNCATION_NONE, **fields)
+    parameters.packing.SetInParent()
+    return parameters
+
+
+def padded(role: str) -> Parameters:
+    parameters = Parameters(text_column="text", max_length=24, add_special_tokens=True)
+    parameters.padding.token = getattr(parameters.padding, f"TOKEN_{role}")
+    return parameters
+
+
+FORMS = {
+    "sentencepiece": [
+        Parameters(text_column="text", max_length=20, add_special_tokens=True),
+        Parameters(text_column="text", max_length=20, overflow=True, stride=5, add_special_tokens=True),
+        packed(),
+        padded("EOS"),
+    ],
+    "wordpiece": [Parameters(text_column="text", max_length=16, add_special_tokens=True), padded("PAD")],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [(kind, place) for kind, many in FORMS.items() for place in range(len(many))]
+)
+def test_what_is_published_is_what_the_files_hold(
+    storage: Storage, folders: dict[str, pathlib.Path], kind: str, place: int
+) -> None:
+    parameters = FORMS[kind][place]
+    runner = jobs.Runner(storage, folders[kind])
+    results = [
+        runner.tokenize(
+            jobs.text_shard(storage, part, key=f"datasets/d/raw/part-{ordinal:05d}.arrow"),
+            parameters,
+            ordinal=ordinal,
+            count=len(PARTS),
+        )
+        for ordinal, part in enumerate(PARTS)
+    ]
+    published = runner.publish(results, parameters)
+    found = published.statistics
+    rows = jobs.opened(storage, published)
+    tokens: collections.Counter[int] = collections.Counter()
+    stored = 0
+    for row in rows:
+        stored += len(row["input_ids"])
+        tokens.update(token for token, real in zip(row["input_ids"], row["attention_mask"], strict=True) if real)
+    oracle = transformers.AutoTokenizer.from_pretrained(folders[kind])
+    expected = sorted(tokens.items(), key=lambda item: (-item[1], item[0]))[:20]
+    assert [(each.id, each.count) for each in found.most_frequent_tokens] == expected
+    assert [each.piece for each in found.most_frequent_tokens] == oracle.convert_ids_to_tokens(
+        [token for token, _ in expected]
+    )
+    assert [each.share for each in found.most_frequent_tokens] == [count / tokens.total() for _, count in expected]
+    assert (found.num_tokens, found.num_unique_tokens) == (tokens.total(), len(tokens))
+    unknown = oracle.convert_tokens_to_ids("[UNK]" if kind == "wordpiece" else "<unk>")
+    assert found.unknown_share == tokens[unknown] / tokens.total()
+    assert found.unknown_share > 0
+    assert found.padded_share == (stored - tokens.total()) / stored
+    assert (found.padded_share > 0) == parameters.HasField("padding")
+    assert found.truncated_share == found.num_truncated / sum(map(len, PARTS))
+    assert (found.truncated_share > 0) == (not parameters.HasField("packing"))
+    manifest = json.loads(storage.read_bytes(f"{jobs.TOKENIZED}/polytok.json"))["statistics"]
+    assert manifest["num_unique_tokens"] == len(tokens)
+    assert [(each["id"], each["count"]) for each in manifest["most_frequent_tokens"]] == expected
+
+
+def test_gaps_in_the_vocabulary_are_counted() -> None:
+    for ids in ([0, 2, 9, 9], [7], []):
+        found = counting.counted(np.array(ids, np.int32), np.zeros(3, np.int64))
+        expected = collections.Counter(ids)
+        assert {token: int(count) for token, count in enumerate(found) if count} == expected
+
+
+@pytest.mark.parametrize("ids", [[-1, 2], [1 << 25]])
+def test_what_cannot_be_an_id_is_damage(ids: list[int]) -> None:
+    with pytest.raises(errors.DataLoss, match="is no token id"):
+        counting.counted(np.array(ids, np.int32), np.zeros(3, np.int64))
+
+
+def test_tokens_have_no_names_where_the_tokenizer_is_gone(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    folder = shutil.copytree(folders["sentencepiece"], tmp_path / "tokenizer")
+    runner = jobs.Runner(storage, folder)
+    parameters = Parameters(text_column="text", max_length=20)
+    result = runner.tokenize(jobs.text_shard(storage, ["one one two"]), parameters)
+    shutil.rmtree(folder)
+    runner.tokenizers = loading.Tokenizers(1)
+    found = runner.publish([result], parameters, vocab_size=1500).statistics
+    assert found.num_unique_tokens == len(set(jobs.rows(storage, result)[0]))
+    assert {each.piece for each in found.most_frequent_tokens} == {""}
