@@ -4,16 +4,19 @@ SAELens walks the documents token by token of its batches. Here the documents be
 included, and rows are cut from it: a row that starts at a separator leaves that out, and a row gets the begin-of-batch
 token in front unless it starts with it. Rows are as long as each other but for those two exceptions, so whole runs of
 row starts are one arithmetic series, and only the exceptions are walked one by one.
+
+The stream of a whole dataset is that of its parts, one after the other. A part can be packed by itself by who knows its
+phase, which is how many of its tokens belong to the last row of the parts before it; phases.py finds it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polytok import errors
-from services.tokenizer import ragged, sequences
+from services.tokenizer import phases, ragged, sequences
 from services.tokenizer.copying import copy_rows
 from services.tokenizer.ragged import Ids, Offsets, Ragged
 from services.tokenizer.sequences import Rows
@@ -59,13 +62,21 @@ class Packed:
         self._droppable: NDArray[np.bool_] = np.empty(0, np.bool_)
         self._separator_opens = separator_opens
         self._begins: Offsets = np.empty(0, np.int64)
+        self._phase = 0
+
+    def skip(self, phase: int) -> None:
+        """Leaves out so many tokens of the stream: the rows of documents before these have them."""
+        self._phase = phase
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
         """Yields the rows that are complete with these documents."""
-        tokens, droppable, separators, begins = _stream(sequences.frame(documents, self._around), self._boundaries)
+        tokens, droppable, separators, begins = stream(sequences.frame(documents, self._around), self._boundaries)
+        skipped = min(self._phase, len(tokens))
+        self._phase -= skipped
+        tokens, droppable = tokens[skipped:], droppable[skipped:]
         if self._separator_opens is not None:
-            begins = (separators if self._separator_opens else begins) + len(self._stream)
-            self._begins = np.concatenate([self._begins, begins])
+            begins = (separators if self._separator_opens else begins) - skipped
+            self._begins = np.concatenate([self._begins, begins[begins >= 0] + len(self._stream)])
         tokens = np.concatenate([self._stream, tokens])
         droppable = np.concatenate([self._droppable, droppable])
         starts, rest = self._row_starts(tokens, droppable)
@@ -78,6 +89,27 @@ class Packed:
         headed = self._length - self._taken(tokens, starts)
         yield Rows(rows, document_starts=document_starts(self._begins, starts, headed, self._length))
         self._begins = self._begins[np.searchsorted(self._begins, rest) :] - rest
+
+    def complete(self, following: Iterable[Ragged]) -> Iterator[Rows]:
+        """Yields the row that was begun, if the documents that follow fill it, and no other row in them."""
+        # Not even asked for where nothing was begun.
+        if not len(self._stream):
+            return
+        for documents in following:
+            for rows in self.add(documents):
+                if rows.ids.num_rows:
+                    yield _first(rows)
+                    return
+
+    def moved(self, documents: Ragged, following: Ids) -> Ids:
+        """Returns what becomes of each phase (phases.py) in these documents and what follows, given that."""
+        tokens, droppable, *_ = stream(sequences.frame(documents, self._around), self._boundaries)
+        return phases.before(tokens, droppable, self._boundaries.begin_of_batch, following)
+
+    @property
+    def length(self) -> int:
+        """Tokens in a row."""
+        return self._length
 
     def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
         """Returns where rows start in the stream, and where the first incomplete one does."""
@@ -125,6 +157,15 @@ class Packed:
         return Ragged(rows, offsets)
 
 
+def _first(rows: Rows) -> Rows:
+    starts = None if rows.document_starts is None else _first_row(rows.document_starts)
+    return Rows(_first_row(rows.ids), document_starts=starts)
+
+
+def _first_row(rows: Ragged) -> Ragged:
+    return Ragged(rows.values[: rows.offsets[1]], rows.offsets[:2])
+
+
 def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: int) -> Ragged:
     """Returns the places in each row at which a document starts, 0 first: what stands there belongs to some document.
 
@@ -143,7 +184,7 @@ def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: i
     return Ragged(values, offsets)
 
 
-def _stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_], Offsets, Offsets]:
+def stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_], Offsets, Offsets]:
     """Joins documents into one stream, and marks the separators in it: they are dropped at the start of a row.
 
     Returns also where each document starts, with its separator and without.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polytok import errors
@@ -12,6 +12,7 @@ from services.tokenizer import packing, ragged, sequences
 from services.tokenizer.packing import Boundaries
 from services.tokenizer.ragged import Ragged
 from services.tokenizer.sequences import Rows
+from tests.tokenizer.saelens import batched
 
 # The vectors of SAELens's behaviour; begin-of-batch, begin-of-sequence, separator.
 DOCUMENTS = [[5, 6, 7], [8, 9], [1, *range(10, 18)], [], [18]]
@@ -108,6 +109,38 @@ ids = st.integers(1, 4)
 boundary = st.none() | ids
 
 
+@settings(deadline=None)
+@given(
+    documents=st.lists(st.lists(ids, max_size=12), max_size=12),
+    length=st.integers(2, 9),
+    boundaries=st.builds(Boundaries, boundary, boundary, boundary),
+)
+def test_rows_are_those_of_saelens(documents: list[list[int]], length: int, boundaries: Boundaries) -> None:
+    expected = batched(documents, length, boundaries)
+    assert rows_of(packing.Packed(sequences.NO_FRAME, length, boundaries).add(flat(documents))) == expected
+    assert list(walked(documents, length, boundaries)) == expected
+    cut = rows_of(packing.Cut(sequences.NO_FRAME, length, boundaries).add(flat(documents)))
+    assert cut == batched(documents, length, boundaries, alone=True)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 33])
+@pytest.mark.parametrize("separator", [None, 1, 3])
+@pytest.mark.parametrize("begin_of_sequence", [None, 1, 2])
+@pytest.mark.parametrize("begin_of_batch", [None, 1])
+def test_every_combination_of_boundaries(
+    begin_of_batch: int | None, begin_of_sequence: int | None, separator: int | None, length: int
+) -> None:
+    if begin_of_batch is not None:
+        # With 1 SAELens makes no end of it, and it is refused here.
+        length += 1
+    boundaries = Boundaries(begin_of_batch, begin_of_sequence, separator)
+    chance = np.random.default_rng(7)
+    documents = [chance.integers(1, 9, chance.integers(0, 40)).tolist() for _ in range(60)]
+    expected = batched(documents, length, boundaries)
+    assert rows_of(packing.Packed(sequences.NO_FRAME, length, boundaries).add(flat(documents))) == expected
+
+
+@settings(deadline=None)
 @given(
     documents=st.lists(st.lists(ids, max_size=12), max_size=12),
     length=st.integers(2, 9),
@@ -126,6 +159,7 @@ def test_equals_the_walk_however_documents_arrive(
     assert rows == list(walked(documents, length, boundaries))
 
 
+@settings(deadline=None)
 @given(
     documents=st.lists(st.lists(ids, max_size=12), max_size=12),
     length=st.integers(2, 9),
