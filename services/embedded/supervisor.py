@@ -1,8 +1,8 @@
-"""The embedded stack: Postgres, NATS, the catalog and its workers, each a process of its own on free ports.
+"""The embedded stack: Postgres, NATS, the services and their workers, each a process of its own on free ports.
 
-Two lines start side by side: Postgres, migrations, catalog; and NATS, workers, which need the catalog only for a task.
-Stopping goes from the workers through the catalog and NATS to Postgres, so that each still reaches what it needs to
-end in good order. This process does none of their work, and does not import gRPC.
+Two lines start side by side: Postgres, migrations, owners of records; and NATS, workers, which need an owner only for
+a task. Stopping goes from the workers through the owners and NATS to Postgres, so that each still reaches what it needs
+to end in good order. This process does none of their work, and does not import gRPC.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from services.embedded import guard, keeper, lock, nats, ports, postgres
+from services.embedded import guard, keeper, lock, nats, ports, postgres, services
 from services.embedded.home import Home
 from services.embedded.logs import Log
 from services.embedded.program import Program, Service
@@ -56,6 +56,7 @@ class Supervisor:
         self._held = held
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {}
+        self._addresses: dict[str, str] = {}
 
     async def run(self) -> None:
         """Runs the stack until a signal asks it to stop."""
@@ -92,23 +93,31 @@ class Supervisor:
         passwords = self._home.passwords()
         database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
         queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
-        address, tokenizer_address = f"{_HOST}:{ports.free_port()}", f"{_HOST}:{ports.free_port()}"
+        self._addresses = {owner.name: f"{_HOST}:{ports.free_port()}" for owner in services.OWNERS}
+        processes = list(services.processes(self._workers))
+        listening = {process.name: f"{_HOST}:{ports.free_port() if process.listens else 0}" for process in processes}
         async with asyncio.TaskGroup() as group:
             migrated = group.create_task(self._start_database(database))
             await self._start_on_free_port(queue)
-            for worker in self._make_workers(queue, address, tokenizer_address):
-                group.create_task(self._start(worker))
+            for process in processes:
+                group.create_task(self._start(self._make_worker(process, queue, listening[process.name])))
             await migrated
-            await self._start(self._make_catalog(database, queue, address))
+            for owner in services.OWNERS:
+                group.create_task(self._start(self._make_owner(owner, database, queue)))
         self._facts = {
-            "catalog_address": address,
-            "tokenizer_address": tokenizer_address,
+            **{f"{name}_address": address for name, address in self._addresses.items()},
+            **{
+                f"{process.name.removesuffix('-1')}_address": listening[process.name]
+                for process in processes
+                if process.listens
+            },
             "nats_url": queue.url,
             "database_url": database.url,
             "storage_root": str(self._home.data),
         }
         self._publish()
-        self._report(f"ready in {time.monotonic() - self._began:.1f} s: catalog at {address}. Ctrl-C stops it.")
+        took = time.monotonic() - self._began
+        self._report(f"ready in {took:.1f} s: catalog at {self._addresses['catalog']}. Ctrl-C stops it.")
         async with asyncio.TaskGroup() as group:
             for each in self._keepers:
                 group.create_task(each.keep())
@@ -145,20 +154,14 @@ class Supervisor:
             raise
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
 
-    def _make_catalog(self, database: postgres.Postgres, queue: nats.Nats, address: str) -> Service:
+    def _make_owner(self, owner: services.Owner, database: postgres.Postgres, queue: nats.Nats) -> Service:
+        address = self._addresses[owner.name]
         environment = {**self._environment(queue), **self._stores(database), **_listening(address)}
-        return Service("catalog", ("services.catalog", "serve"), environment, announcements=self._home.run)
+        return Service(owner.name, owner.module, environment, announcements=self._home.run)
 
-    def _make_workers(self, queue: nats.Nats, catalog: str, tokenizer: str) -> list[Service]:
-        environment = {**self._environment(queue), "POLYTOK_CATALOG_ADDRESS": catalog}
-        modules: dict[str, Sequence[str]] = {"ingest": ("services.catalog", "ingest")}
-        modules |= {f"tokenizer-{number}": ("services.tokenizer",) for number in range(1, self._workers + 1)}
-        # People's texts go to the first tokenizer, whose port stays; the others take any.
-        listening = {name: _listening(f"{_HOST}:0") for name in modules} | {"tokenizer-1": _listening(tokenizer)}
-        return [
-            Service(name, module, {**environment, **listening[name]}, announcements=self._home.run)
-            for name, module in modules.items()
-        ]
+    def _make_worker(self, process: services.Process, queue: nats.Nats, address: str) -> Service:
+        environment = {**self._environment(queue), **_listening(address), **process.environment}
+        return Service(process.name, process.module, environment, announcements=self._home.run)
 
     def _stores(self, database: postgres.Postgres) -> dict[str, str]:
         return {"POLYTOK_DATABASE_URL": database.url, "POLYTOK_STORAGE_ROOT": str(self._home.data)}
@@ -171,13 +174,14 @@ class Supervisor:
             "POLYTOK_METRICS_HOST": _HOST,
             "POLYTOK_METRICS_PORT": "0",
             "POLYTOK_STORAGE_ROOT": str(self._home.data),
+            **{owner.variable: self._addresses[owner.name] for owner in services.OWNERS},
         }
 
     async def _migrate(self, environment: Mapping[str, str]) -> None:
-        """Brings the schema up to date."""
+        """Brings the schemas up to date, in one process."""
         log = Log(self._home.logs / "migrate.log")
         log.rotate()
-        argv = [sys.executable, "-m", "services.catalog", "migrate", "up"]
+        argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.OWNERS)]
         with log.open() as stream:
             process = await asyncio.create_subprocess_exec(
                 *guard.command(argv, on_parent_death=signal.SIGKILL),
@@ -221,14 +225,10 @@ class Supervisor:
     async def _down(self) -> None:
         """Stops everything, the last started first; workers together."""
         self._home.withdraw()
-        stages: tuple[Callable[[str], bool], ...] = (
-            lambda name: name not in ("catalog", "nats", "postgres"),
-            lambda name: name == "catalog",
-            lambda name: name == "nats",
-            lambda name: name == "postgres",
-        )
-        for belongs in stages:
-            stops: list[Awaitable[None]] = [each.stop() for each in self._keepers if belongs(each.program.name)]
+        owners = [owner.name for owner in services.OWNERS]
+        workers = {each.program.name for each in self._keepers} - {*owners, "nats", "postgres"}
+        for stage in (workers, *({name} for name in reversed(owners)), {"nats"}, {"postgres"}):
+            stops: list[Awaitable[None]] = [each.stop() for each in self._keepers if each.program.name in stage]
             await asyncio.gather(*stops)
         if self._keepers and not self._forced:
             self._report("stopped")

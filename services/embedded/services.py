@@ -1,0 +1,76 @@
+"""The services that a stack runs. To add one is to add a line here.
+
+A service that owns records has a server and a schema in the database; its address goes to every process as
+`POLYTOK_{NAME}_ADDRESS` and into `stack.json` as `{name}_address`. Workers take tasks, and some listen too.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+
+class Owner(NamedTuple):
+    """A service that owns records."""
+
+    name: str
+    module: Sequence[str]
+    """What `python -m` runs."""
+    schema: str
+    """The module that has the runner of its migrations."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that tells its address."""
+        return f"POLYTOK_{self.name.upper()}_ADDRESS"
+
+
+class Workers(NamedTuple):
+    """Processes that take tasks."""
+
+    name: str
+    module: Sequence[str]
+    number: Literal["one", "as asked", "a GPU"]
+    """How many: one; as many as `--workers` says; one for each GPU, and one where there is none."""
+    listens: bool = False
+    """Whether the first has an address of its own, `{name}_address`."""
+
+
+OWNERS = (Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),)
+"""In the order in which they may depend on one another."""
+
+WORKERS = (
+    Workers("ingest", ("services.catalog", "ingest"), "one"),
+    Workers("tokenizer", ("services.tokenizer",), "as asked", listens=True),
+)
+
+
+class Process(NamedTuple):
+    """One worker process."""
+
+    name: str
+    module: Sequence[str]
+    listens: bool
+    environment: Mapping[str, str]
+
+
+def processes(asked: int) -> Iterator[Process]:
+    """Every worker process of a stack that was asked for so many."""
+    for workers in WORKERS:
+        if workers.number == "one":
+            yield Process(workers.name, workers.module, workers.listens, {})
+            continue
+        places: Sequence[Mapping[str, str]] = [{}] * asked
+        if workers.number == "a GPU":
+            places = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus()] or [{}]
+        for number, environment in enumerate(places, start=1):
+            listens = workers.listens and number == 1
+            yield Process(f"{workers.name}-{number}", workers.module, listens, environment)
+
+
+def gpus() -> Sequence[str]:
+    """The NVIDIA GPUs that may be used, as CUDA names them; no library is loaded to find out."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu for gpu in chosen.split(",") if gpu.strip() not in {"", "-1"}]
+    return [str(number) for number, _ in enumerate(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))]
