@@ -1,0 +1,38 @@
+"""Chooses the training step for a configuration."""
+
+import torch
+
+from services.trainer import architectures, plan
+from services.trainer.steps import common, reference, seam, sparse
+
+
+def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.TrainingStep:
+    """Makes the autoencoder with its initial weights, and the fastest step that trains it.
+
+    In a group of processes (torch.distributed initialised), gradients and counters are shared: see `reduction`.
+    """
+    options = common.Options(
+        planned.optimizer,
+        training.total_steps,
+        dead_feature_window=training.dead_feature_window,
+        feature_sampling_window=training.feature_sampling_window,
+        autocast=training.autocast,
+        compile=training.compile,
+    )
+    sae = architectures.build(planned.sae, device=training.device)
+    return choose(planned.sae, training.reference)(planned.sae, sae, options)
+
+
+def choose(config: plan.SaeConfig, reference_only: bool = False) -> type[common.Step]:
+    """Tells which step trains a configuration: the sparse one for the topk family, but for bfloat16 weights.
+
+    Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
+    """
+    fast = config.architecture in plan.TOPK_FAMILY and config.dtype != "bfloat16"
+    return sparse.Sparse if fast and not reference_only else reference.Reference
+
+
+def set_threads(threads: int) -> None:
+    """Fixes the number of processor threads that PyTorch computes with; 0 leaves it."""
+    if threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,173 @@
+"""Training steps of topk, batchtopk and matryoshka_batchtopk that compute with the active latents alone.
+
+sae-lens multiplies six dense matrices a step: encoder and decoder, forward, and both sides backward. Here the encoder's
+forward product alone is dense; everything after the choice of latents goes through the active pairs. Two facts save the
+rest: scaling scores by the decoder's norms and activations back by them cancels, so that no gradient passes through the
+norms; and the gradient of the input bias needs the sum over the batch of the latents' gradients, not each of them.
+
+Losses: arXiv 2406.04093 (topk), 2412.06410 (batchtopk), 2503.17547 (matryoshka), as sae-lens 6.54 has them.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+
+from services.trainer import plan
+from services.trainer.steps import common, pairs, revival, selection
+
+_CHECK_EVERY = 50
+
+
+class Sparse(common.Step):
+    """A step of the topk family: loss and gradients equal to the reference's, but for rounding and ties."""
+
+    def __init__(self, config: plan.SaeConfig, sae: Any, options: common.Options) -> None:
+        super().__init__(config, sae, options)
+        self._encoder, self._decoder = self._leaves["W_enc.T"], self._leaves["W_dec"]
+        self._b_enc, self._b_dec = self._leaves["b_enc"], self._leaves["b_dec"]
+        self._hidden = torch.empty(0)
+        self._hint = 0.0
+        self._revival_checked, self._revival_due = 0, False
+        nested = config.architecture == "matryoshka_batchtopk"
+        self._widths = config.matryoshka_widths if nested else (config.d_sae,)
+
+    @torch.no_grad()
+    def _compute(self, batch: torch.Tensor) -> common.Computed:
+        target = batch.to(self._decoder.dtype)
+        encoded = self._encode(target)
+        active = self._select(encoded.scores)
+        scores = encoded.scores[active.rows, active.latents]
+        positive = scores > 0
+        acts = torch.where(positive, scores, 0.0)
+        if encoded.norms is not None:
+            acts = acts / encoded.norms[active.latents]
+        errors, act_gradients = self._decode(active, acts, target)
+        act_gradients = torch.where(positive, act_gradients, 0.0)
+        gradients = revival.Gradients(
+            active.per_latent(act_gradients, encoded.centred),
+            self._decoder_gradient(active, acts, errors),
+            active.total(act_gradients),
+        )
+        losses = {"mse_loss": _mean_square(errors[-1])}
+        losses["auxiliary_reconstruction_loss"] = self._revive(encoded, errors, gradients)
+        for width, error in zip(self._widths[:-1], errors[:-1], strict=True):
+            losses[f"inner_mse_loss_{width}"] = _mean_square(error)
+        return common.Computed(
+            torch.stack(list(losses.values())).sum(),
+            losses,
+            {
+                "b_dec": self._bias_gradient(errors, gradients.bias),
+                "W_dec": gradients.decoder,
+                "W_enc.T": gradients.encoder,
+                "b_enc": gradients.bias,
+            },
+            active.total(positive.float()),
+            errors[-1] + target,
+            self._lowest(scores, positive),
+        )
+
+    def _encode(self, target: torch.Tensor) -> revival.Encoded:
+        centred = target - self._b_dec if self.config.apply_b_dec_to_input else target
+        norms = self._decoder.norm(dim=-1) if self.config.rescale_acts_by_decoder_norm else None
+        if self._options.autocast:
+            with self._autocast():
+                product = centred @ self._encoder.t()
+            scores = product + self._b_enc
+        else:
+            shape = (len(target), self.config.d_sae)
+            if self._hidden.shape != shape:
+                self._hidden = target.new_empty(shape)
+            scores = torch.addmm(self._b_enc, centred, self._encoder.t(), out=self._hidden)
+        return revival.Encoded(centred, scores if norms is None else scores.mul_(norms), norms, self._decoder)
+
+    def _select(self, scores: torch.Tensor) -> pairs.Pairs:
+        batch, d_sae = scores.shape
+        if self.config.architecture == "topk":
+            latents = selection.of_rows(scores, int(self.config.k))
+            rows = torch.arange(batch, device=scores.device).repeat_interleave(latents.shape[1])
+            return pairs.Pairs(rows, latents.view(-1), batch, d_sae)
+        flat = selection.of_batch(scores, int(self.config.k * batch), self._hint)
+        if scores.device.type != "cpu":
+            flat = flat.sort().values
+        return pairs.Pairs(flat // d_sae, flat % d_sae, batch, d_sae)
+
+    def _decode(
+        self, active: pairs.Pairs, acts: torch.Tensor, target: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Reconstructs at every width. Gives errors, each (batch, d_in), and the activations' gradients, (pairs,)."""
+        start, total, errors = 0, self._b_dec - target, []
+        with torch.enable_grad():
+            acts = acts.requires_grad_()
+            for width in self._widths:
+                inside = acts
+                if len(self._widths) > 1:
+                    inside = acts * ((active.latents >= start) & (active.latents < width))
+                total = total + active.decode(inside, self._decoder)
+                errors.append(total)
+                start = width
+            loss = torch.stack([_mean_square(error) for error in errors]).sum()
+        (gradients,) = torch.autograd.grad(loss, acts)
+        return [error.detach() for error in errors], gradients
+
+    def _decoder_gradient(self, active: pairs.Pairs, acts: torch.Tensor, errors: list[torch.Tensor]) -> torch.Tensor:
+        """A latent takes part in the reconstructions of its own width and of all greater ones."""
+        acts, scale = acts.detach(), 2 / len(errors[0])
+        found, end, error = [], self.config.d_sae, torch.zeros_like(errors[0])
+        starts = (0, *self._widths[:-1])
+        for start, own in zip(reversed(starts), reversed(errors), strict=True):
+            error = error + own
+            found.append(active.per_latent(acts, error * scale, start, end))
+            end = start
+        return found[0] if len(found) == 1 else torch.cat(found[::-1])
+
+    def _bias_gradient(self, errors: list[torch.Tensor], bias: torch.Tensor) -> torch.Tensor:
+        gradient = torch.stack([error.sum(0) for error in errors]).sum(0) * (2 / len(errors[0]))
+        return gradient - bias @ self._encoder if self.config.apply_b_dec_to_input else gradient
+
+    def _revive(
+        self, encoded: revival.Encoded, errors: list[torch.Tensor], gradients: revival.Gradients
+    ) -> torch.Tensor:
+        loss = errors[0].new_zeros(())
+        if not self._revival_needed():
+            return loss
+        by_width = self.config.architecture == "matryoshka_batchtopk" and self.config.use_matryoshka_aux_loss
+        spans = list(zip((0, *self._widths[:-1]), self._widths, strict=True)) if by_width else [(0, self.config.d_sae)]
+        dead = self.dead()
+        with self._autocast():
+            for span, error in zip(spans, errors if by_width else errors[-1:], strict=True):
+                loss = loss + revival.add(encoded, -error, dead, self.config.aux_loss_coefficient, gradients, span)
+        return loss
+
+    def _revival_needed(self) -> bool:
+        """Tells whether latents may be dead. On a device, their counters are read once in many steps.
+
+        A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss
+        is computed for a while without asking, and is nothing if none is dead.
+        """
+        if self._since_fired.device.type == "cpu":
+            return True
+        if self.steps_done >= self._revival_checked:
+            left = self._options.dead_feature_window - int(self._since_fired.max())
+            self._revival_due = left < _CHECK_EVERY
+            self._revival_checked = self.steps_done + (_CHECK_EVERY if self._revival_due else left + 1)
+        return self._revival_due
+
+    def _lowest(self, scores: torch.Tensor, positive: torch.Tensor) -> torch.Tensor | None:
+        if self.config.architecture == "topk":
+            return None
+        lowest = torch.where(positive, scores, torch.inf)
+        lowest = lowest.min() if len(lowest) else scores.new_full((), torch.inf)
+        if scores.device.type == "cpu":
+            # A little below, so that the next batch, somewhat different, finds enough above it.
+            self._hint = 0.9 * float(lowest) if bool(lowest.isfinite()) else 0.0
+        return lowest
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if not self._options.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type=self._decoder.device.type, dtype=torch.bfloat16)
+
+
+def _mean_square(error: torch.Tensor) -> torch.Tensor:
+    return error.square().sum(-1).mean()
