@@ -125,19 +125,28 @@ class ServerSettings(Settings):
         return self
 
 
-class PeerSettings(Settings):
-    """Where other services are."""
+class TransportSettings(Settings):
+    """How a client of other services proves who it is, and they to it. Settings that name peers extend this."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_")
 
-    catalog_address: str = Field(default=..., pattern=r"^.+:\d{1,5}$")
-    """host:port of the catalog."""
     tls_ca: str = ""
     """PEM file with the authority that signed the servers' certificates; empty talks plaintext."""
     tls_certificate: str = ""
     """PEM file with this client's certificate, where servers demand one."""
     tls_key: str = ""
     """PEM file with the key of tls_certificate."""
+
+
+ADDRESS = r"^.+:\d{1,5}$"
+"""What an address looks like."""
+
+
+class PeerSettings(TransportSettings):
+    """Where the catalog is."""
+
+    catalog_address: str = Field(default=..., pattern=ADDRESS)
+    """host:port of the catalog."""
 
 
 class StorageSettings(Settings):
