@@ -112,6 +112,7 @@ dataset_tokenizations = sa.Table(
     columns.time("updated_at"),
     columns.optional_time("started_at"),
     columns.optional_time("completed_at"),
+    sa.Column("shared_from", sa.Text),  # resource name of the tokenization that made the files; null: this one
     sa.UniqueConstraint("dataset_id", "model_id", "variant"),
     sa.Index(None, "created_at", "id"),
     sa.Index(None, "model_id"),
@@ -129,12 +130,34 @@ tokenization_files = sa.Table(
         primary_key=True,
     ),
     sa.Column("ordinal", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("key", sa.Text, nullable=False, unique=True),
+    sa.Column("key", sa.Text, nullable=False, index=True),
     columns.count("num_rows"),
     columns.count("size_bytes"),
     sa.Column("sha256", sa.Text, nullable=False),
 )
-"""The published Arrow files of a tokenization, in the order of its rows."""
+"""The published Arrow files of a tokenization, in the order of its rows. Several tokenizations may share them."""
+
+tokenization_repairs = sa.Table(
+    "tokenization_repairs",
+    metadata,
+    sa.Column(
+        "tokenization_id",
+        sa.Text,
+        sa.ForeignKey("dataset_tokenizations.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("tokenized_path", sa.Text, nullable=False, index=True),  # the folder that is repaired
+    *columns.status("QUEUED", "PROCESSING", "DONE", "ERROR", "CANCELLED"),
+    *columns.progress(),
+    columns.text("error_reason"),
+    columns.text("error_message"),
+    columns.document("outcome", "{}"),  # what was found and done: fields of a polytok.catalog.v1.Repair
+    sa.Column("job_id", pg.UUID(as_uuid=True), index=True),
+    columns.time("created_at"),
+    columns.time("updated_at"),
+    columns.optional_time("completed_at"),
+)
+"""The last repair of a tokenization's files. What is repaired stays READY."""
 
 tokenization_holds = sa.Table(
     "tokenization_holds",

@@ -17,7 +17,7 @@ async def test_a_fresh_installation_is_quick_and_exact(database_settings: Databa
     started = time.monotonic()
     await asyncio.to_thread(runner.upgrade, database_settings)
     assert time.monotonic() - started < 2
-    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0006"
     await asyncio.to_thread(runner.check, database_settings)
     connection = await old.connect(database_settings.url)
     schemas = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname IN ('rollout', 'retired')")
@@ -29,7 +29,7 @@ async def test_a_second_upgrade_changes_nothing(database_settings: DatabaseSetti
     await asyncio.to_thread(runner.upgrade, database_settings)
     for phase in ("pre", "post", "all"):
         await asyncio.to_thread(runner.upgrade, database_settings, phase)
-    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0006"
 
 
 async def test_the_phases_in_their_order(database_settings: DatabaseSettings) -> None:
@@ -40,7 +40,7 @@ async def test_the_phases_in_their_order(database_settings: DatabaseSettings) ->
     with pytest.raises(errors.FailedPrecondition, match="0003"):
         await asyncio.to_thread(runner.check, database_settings)
     await asyncio.to_thread(runner.upgrade, database_settings, "post")
-    assert await asyncio.to_thread(runner.current, database_settings) == "0004"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0006"
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,12 @@ async def _add_new_records(connection: asyncpg.Connection) -> uuid.UUID:
             {"max_length": 64},
         )
         await connection.execute(
-            "INSERT INTO tokenization_files (tokenization_id, ordinal, key, sha256) VALUES ($1, 0, $1, 'abc')",
+            "INSERT INTO tokenization_files (tokenization_id, ordinal, key, sha256) "
+            "VALUES ($1, 0, $1, 'abc'), ($1, 1, 'shared', 'abc')",
             identifier,
+        )
+        await connection.execute(
+            "INSERT INTO tokenization_repairs (tokenization_id, tokenized_path) VALUES ($1, 'k')", identifier
         )
         await connection.execute(
             "INSERT INTO tokenization_holds (tokenization_id, holder, expires_at) VALUES ($1, 'x', now())", identifier
@@ -125,7 +129,7 @@ async def test_each_step_back_and_forth_keeps_everything(
     await _up(database_settings)
     await _add_new_records(before)
     new = await _new(before)
-    for revision in ("0003", "0002", "0001", "0002", "0003"):
+    for revision in ("0005", "0004", "0003", "0002", "0001", "0002", "0003", "0004", "0005"):
         await _down(database_settings, revision)
         await _up(database_settings)
         assert await _new(before) == new, revision

@@ -124,6 +124,7 @@ class Tokenization:
     updated_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    shared_from: str | None
     dataset_name: str
     model_name: str
 

@@ -5,6 +5,8 @@
 search path of new code, and move to `public` once no old code is left.
 """
 
+from services.catalog.migrations import sharing
+
 _RECORDS = (
     """
     CREATE TABLE rollout.datasets (
@@ -110,6 +112,7 @@ _TOKENIZATIONS = (
         updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         started_at timestamptz,
         completed_at timestamptz,
+        shared_from text,
         CONSTRAINT pk_dataset_tokenizations PRIMARY KEY (id),
         CONSTRAINT uq_dataset_tokenizations_dataset_id_model_id_variant UNIQUE (dataset_id, model_id, variant),
         CONSTRAINT fk_dataset_tokenizations_dataset_id_datasets
@@ -148,6 +151,7 @@ _TOKENIZATIONS = (
             FOREIGN KEY (tokenization_id) REFERENCES public.dataset_tokenizations (id) ON DELETE CASCADE
     )
     """,
+    *sharing.TABLES,
     """
     CREATE TABLE public.requests (
         request_id uuid NOT NULL,
@@ -253,6 +257,7 @@ RELATIONS = (
     "public.dataset_tokenizations",
     "public.tokenization_files",
     "public.tokenization_holds",
+    "public.tokenization_repairs",
     "public.requests",
     "public.jobs",
     "public.job_tasks",

@@ -164,6 +164,7 @@ _PLACES = {
     "public.dataset_tokenizations": "EXISTS (SELECT FROM rollout.datasets AS d WHERE d.id = r.dataset_id)",
     "public.tokenization_files": "EXISTS (SELECT FROM public.dataset_tokenizations WHERE id = r.tokenization_id)",
     "public.tokenization_holds": "EXISTS (SELECT FROM public.dataset_tokenizations WHERE id = r.tokenization_id)",
+    "public.tokenization_repairs": "EXISTS (SELECT FROM public.dataset_tokenizations WHERE id = r.tokenization_id)",
     "rollout.links": "EXISTS (SELECT FROM rollout.datasets AS d WHERE d.id = r.dataset_id)",
 }
 

@@ -6,6 +6,7 @@ One process at a time works on a database; the others wait, so that replicas may
 import asyncio
 import contextlib
 import importlib.resources
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
@@ -116,16 +117,13 @@ class Runner:
         """The revision to upgrade to: the last of those missing that may run in this phase."""
         revision = self._revision(connection)
         missing = [step for step in reversed(list(scripts.walk_revisions())) if _is_after(step.revision, revision)]
-        target = None
-        for step in missing:
-            if phase not in ("all", step.module.phase):
-                break
-            target = step.revision
-        if phase == "post" and target is None and missing:
+        if phase == "post" and missing and missing[0].module.phase != phase:
             raise errors.FailedPrecondition(
                 f"The database is at revision {revision or 'none'}; run the phase 'pre' and roll out before 'post'."
             )
-        return target
+        # Once no code but this one runs, what prepares a later rollout harms nobody either.
+        steps = itertools.takewhile(lambda step: step.module.phase == "pre", missing) if phase == "pre" else missing
+        return max((step.revision for step in steps), default=None)
 
 
 def _is_after(revision: str, other: str | None) -> bool:

@@ -5,7 +5,17 @@ For when no old code runs any more. New code notices nothing but a wait of milli
 
 from alembic import op
 
-from services.catalog.migrations import after, archive, batches, copying, following, functions, returning, statements
+from services.catalog.migrations import (
+    after,
+    archive,
+    batches,
+    copying,
+    following,
+    functions,
+    returning,
+    sharing,
+    statements,
+)
 
 revision = "0004"
 down_revision = "0003"
@@ -46,6 +56,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     statements.run_locking("LOCK TABLE public.models, public.datasets IN ACCESS EXCLUSIVE MODE")
     statements.run(
+        # Where this version's revisions were never all applied.
+        sharing.COLUMN,
+        *sharing.TABLES,
         "CREATE SCHEMA rollout",
         *(f"ALTER TABLE public.{name} SET SCHEMA rollout" for name in _MOVED),
         *copying.TABLES,
