@@ -25,9 +25,11 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 AIMS = {"gpt2": 50, "phi4": 50, "llama2": 20, "wordpiece": 10}
 """How many times faster than the baseline the project wants to be."""
 _ROW = 1024
-_TIMES = 7
+_TIMES = 8
 _MADE_BYTES = 16_000_000
 _LOAD = 2.5
+_COMING = "1.0.0rc3"
+"""The version of `tokenizers` that is coming: encodes many times faster than the one that `transformers` asks for."""
 
 
 class Bench:
@@ -46,19 +48,26 @@ class Bench:
         found["copy_seconds"] = self._copy(found.pop("files"))
         return found
 
-    def theirs(self, tokenizer: pathlib.Path, source: pathlib.Path, packed: int) -> dict[str, Any]:
-        """Runs the baseline."""
+    def theirs(
+        self, tokenizer: pathlib.Path, source: pathlib.Path, packed: int, coming: pathlib.Path | None = None
+    ) -> dict[str, Any]:
+        """Runs the baseline; `coming` is a folder with another version of `tokenizers`."""
         target = self._work / "theirs"
         shutil.rmtree(target, ignore_errors=True)
         arguments = {"source": str(source), "tokenizer": str(tokenizer), "target": str(target), "packed": packed}
-        return self._run("datasets.map", tokenizer.name, "benchmarks.tokenize_theirs", arguments)
+        who = "datasets.map" if coming is None else f"… with {_COMING}"
+        return self._run(
+            who, tokenizer.name, "benchmarks.tokenize_theirs", {**arguments, "alone": coming is not None}, coming
+        )
 
-    def _run(self, who: str, name: str, module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _run(
+        self, who: str, name: str, module: str, arguments: dict[str, Any], path: pathlib.Path | None = None
+    ) -> dict[str, Any]:
         kind = "packed" if arguments["packed"] else "plain"
         self._progress.update(self._task, description=f"{name} {kind}: {who}")
         done = subprocess.run(
             [sys.executable, "-m", module, json.dumps(arguments)],
-            env=os.environ | _threads(ours=who == "ours"),
+            env=os.environ | _threads(ours=who == "ours") | ({"PYTHONPATH": str(path)} if path else {}),
             capture_output=True,
             text=True,
             check=False,
@@ -102,7 +111,7 @@ def main(*names: str) -> None:
         found.notes |= {
             "load_before": f"{os.getloadavg()[0]:.1f}",
             "ours": f"{_bytes(many) / 1e6:.0f} MB, the corpus {_TIMES} times in {len(many)} shards, and once; "
-            "one process with a thread a core; tokenizer and engine loaded; "
+            "a worker a core, each with a thread a core; tokenizer and engine loaded; "
             "probe, sample, checksums and publication in the time",
             "theirs": f"{_bytes(once) / 1e6:.0f} MB, the corpus once; num_proc is all cores; tokenizer loaded",
             "ids": "hash equal to the baseline's: plain row for row; packed against the baseline's documents in one "
@@ -112,9 +121,10 @@ def main(*names: str) -> None:
             console.print(f"[yellow]The load average is over {_LOAD}: other work slows both sides.[/]")
         columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
         with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-            bench = Bench(work, progress, steps=6 * len(chosen))
+            coming = _coming(work, found)
+            bench = Bench(work, progress, steps=(8 if coming else 6) * len(chosen))
             for tokenizer in chosen:
-                _measure(bench, tokenizer, work, once, many, found)
+                _measure(bench, tokenizer, work, once, many, coming, found)
     found.notes["load_after"] = f"{os.getloadavg()[0]:.1f}"
     found.show(console)
     if not names:
@@ -127,6 +137,7 @@ def _measure(
     work: pathlib.Path,
     once: list[dict[str, Any]],
     many: list[dict[str, Any]],
+    coming: pathlib.Path | None,
     found: report.Report,
 ) -> None:
     name = tokenizer.name
@@ -143,6 +154,14 @@ def _measure(
         found.add(f"{kind}: datasets.map", speeds[0], "MB/s")
         found.add(f"{kind}: ours, corpus once", speeds[1], "MB/s")
         found.add(f"{kind}: ours, {len(many)} shards", speeds[2], "MB/s", above=AIMS.get(name, 1) * speeds[0])
+        if coming:
+            new = bench.theirs(tokenizer, work / once[0]["key"], packed, coming)
+            speed = _bytes(once) / 1e6 / new["seconds"]
+            found.add(f"{kind}: datasets.map, tokenizers {_COMING}", speed, "MB/s")
+            found.ratios[f"{kind}, {len(many)} shards, to tokenizers {_COMING}"] = speeds[2] / speed
+            if not packed:
+                same = "the same" if new["sha256"] == theirs["sha256"] else "others"
+                found.notes[f"ids of {name} by tokenizers {_COMING}"] = f"{same} as by {theirs['version']}"
         found.ratios[f"{kind}, corpus once"] = speeds[1] / speeds[0]
         found.ratios[f"{kind}, {len(many)} shards"] = speeds[2] / speeds[0]
         # Other work on the machine changes the clock's ratio more than this one.
@@ -157,6 +176,20 @@ def _measure(
             f"{steady['seconds']:.2f} s, processor {steady['processor_seconds']:.2f} s; each alone: {steps}, "
             f"plain copy {steady['copy_seconds']:.2f} s"
         )
+
+
+def _coming(work: pathlib.Path, found: report.Report) -> pathlib.Path | None:
+    """Installs the coming version of `tokenizers` beside the environment, where only the baseline sees it."""
+    folder = work / "coming"
+    package = f"tokenizers=={_COMING}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        found.notes[package] = "could not be installed, and was not measured against"
+        console.print(f"[yellow]{package} {found.notes[package]}: {done.stderr[-300:]}[/]")
+        return None
+    found.baselines[package] = _COMING
+    return folder
 
 
 def _material(work: pathlib.Path, found: report.Report) -> tuple[pa.Array, list[pathlib.Path]]:

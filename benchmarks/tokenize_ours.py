@@ -100,7 +100,7 @@ _together: threading.Barrier
 
 
 def _begin(together: threading.Barrier, *arguments: Any) -> None:
-    global _child, _together  # noqa: PLW0603  a process of the pool is one child
+    global _child, _together
     _child, _together = Child(*arguments), together
     warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
     key = f"warm-{os.getpid()}/{_KEY}"
@@ -164,7 +164,7 @@ class Child:
         task = tasks_pb2.PublishTokenizationTask(
             tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters
         )
-        published = publishing.publish(task, self._storage, self._context)
+        published = publishing.publish(task, self._storage, self._tokenizers, self._context)
         for staged in published.staged_files:
             self._storage.move(staged.staged_key, staged.final_key)
         paths = [self._storage.local_path(file.key) for result in results for file in result.files]

@@ -1,6 +1,7 @@
 """What a user would write without Polytok: `datasets.map` on all cores and `save_to_disk`.
 
-`python -m benchmarks.tokenize_theirs JSON`; prints a line of JSON. The tokenizer is loaded before the clock starts.
+`python -m benchmarks.tokenize_theirs JSON`; prints a line of JSON. The tokenizer is loaded before the clock starts: by
+`transformers`, or, where `transformers` does not take the version of `tokenizers` that is found first, by that alone.
 """
 
 import json
@@ -8,29 +9,32 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 import datasets
 import numpy as np
-import transformers
+import tokenizers
 
 from benchmarks import raw_shards
 
+Columns = dict[str, list[list[int]]]
+Encode = Callable[[list[str], bool], Columns]
+"""input_ids and attention_mask of texts, with special tokens or without."""
 
-def main(source: str, tokenizer: str, target: str, packed: int) -> None:
-    """Tokenizes a raw shard and saves it."""
+
+def main(source: str, tokenizer: str, target: str, packed: int, alone: bool = False) -> None:
+    """Tokenizes a raw shard and saves it; `alone`, without `transformers`."""
     datasets.disable_caching()
     datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    loaded = transformers.AutoTokenizer.from_pretrained(tokenizer)
+    encode = _alone(tokenizer) if alone else _with_transformers(tokenizer)
     rows = datasets.Dataset.from_file(source)
 
-    def whole(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        found = loaded(batch["text"])
-        return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
+    def whole(batch: dict[str, list[str]]) -> Columns:
+        return encode(batch["text"], True)
 
-    def grouped(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+    def grouped(batch: dict[str, list[str]]) -> Columns:
         # As Hugging Face's own examples do it: within a batch, and what does not fill a row is dropped.
-        stream = [token for ids in loaded(batch["text"], add_special_tokens=False)["input_ids"] for token in ids]
+        stream = [token for ids in encode(batch["text"], False)["input_ids"] for token in ids]
         cut = [stream[start : start + packed] for start in range(0, len(stream) // packed * packed, packed)]
         return {"input_ids": cut, "attention_mask": [[1] * packed] * len(cut)}
 
@@ -39,14 +43,38 @@ def main(source: str, tokenizer: str, target: str, packed: int) -> None:
     made = rows.map(grouped if packed else whole, batched=True, num_proc=cores, remove_columns=rows.column_names)
     made.save_to_disk(target)
     answer: dict[str, object] = {
+        "version": tokenizers.__version__,
         "seconds": time.perf_counter() - began,
         "processor_seconds": _processor() - processor,
     }
     if not packed:
         files = sorted(pathlib.Path(target).glob("data-*.arrow"))
         values, lengths = raw_shards.ids(files)
-        answer |= {"sha256": raw_shards.sha256(values, lengths), "packed_sha256": _packed(loaded, values, lengths)}
+        answer |= {"sha256": raw_shards.sha256(values, lengths), "packed_sha256": _packed(encode, values, lengths)}
     print(json.dumps(answer))
+
+
+def _with_transformers(folder: str) -> Encode:
+    import transformers  # noqa: PLC0415  it refuses versions of tokenizers that are not its own
+
+    transformers.logging.set_verbosity_error()
+    loaded = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def encode(texts: list[str], special: bool) -> Columns:
+        found = loaded(texts, add_special_tokens=special)
+        return {name: found[name] for name in ("input_ids", "attention_mask")}
+
+    return encode
+
+
+def _alone(folder: str) -> Encode:
+    loaded = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder, "tokenizer.json")))
+
+    def encode(texts: list[str], special: bool) -> Columns:
+        found = loaded.encode_batch_fast(texts, add_special_tokens=special)
+        return {"input_ids": [each.ids for each in found], "attention_mask": [each.attention_mask for each in found]}
+
+    return encode
 
 
 def _processor() -> float:
@@ -54,11 +82,9 @@ def _processor() -> float:
     return sum(os.times()[:4])
 
 
-def _packed(
-    loaded: transformers.PreTrainedTokenizerFast, values: np.ndarray, lengths: np.ndarray, length: int = 1024
-) -> str:
+def _packed(encode: Encode, values: np.ndarray, lengths: np.ndarray, length: int = 1024) -> str:
     """The hash of these documents' ids in one stream, special tokens left out, cut into rows."""
-    plain, framed = (loaded("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    plain, framed = (encode(["a"], special)["input_ids"][0] for special in (False, True))
     before = framed.index(plain[0])
     after = len(framed) - before - len(plain)
     ends = np.cumsum(lengths)
