@@ -45,11 +45,14 @@ def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> di
     return points | ({"hook_resid_mid": Point(middle, "input")} if middle else {})
 
 
-def _post_norm(points: dict[str, Point], middle: str, last: str) -> dict[str, Point]:
-    """A block that normalises after each addition; as in TransformerLens, the sums are the residual stream."""
+def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
+    """A block that normalises after each addition.
+
+    `hook_resid_post` is the block's normalised output: the model's hidden state and what the next block reads, as in
+    TransformerLens's TransformerBridge. HookedEncoder calls it `hook_normalized_resid_post`.
+    """
     return points | {
         "hook_resid_mid": Point(middle, "input"),
-        "hook_resid_post": Point(last, "input"),
         "hook_normalized_resid_post": Point("", "output"),
     }
 
@@ -96,20 +99,23 @@ def _phi(_: Any) -> Family:
 def _opt(config: Any) -> Family:
     points = _points("fc2", "fc2", "self_attn", "self_attn.out_proj", "final_layer_norm")
     if not config.do_layer_norm_before:
-        points = _post_norm(points, "self_attn_layer_norm", "final_layer_norm")
+        points = _post_norm(points, "self_attn_layer_norm")
     return Family("decoder.layers", "decoder.embed_tokens", points)
 
 
 def _bert(_: Any) -> Family:
     points = _points("output.dense", "output.dense", "attention.output.dense", "attention.output.dense")
-    points = _post_norm(points, "attention.output.LayerNorm", "output.LayerNorm")
-    return Family("encoder.layer", "embeddings.word_embeddings", points, masked=True)
+    return Family(
+        "encoder.layer",
+        "embeddings.word_embeddings",
+        _post_norm(points, "attention.output.LayerNorm"),
+        masked=True,
+    )
 
 
 def _distilbert(_: Any) -> Family:
     points = _points("ffn", "ffn.lin2", "attention", "attention.out_lin")
-    points = _post_norm(points, "sa_layer_norm", "output_layer_norm")
-    return Family("transformer.layer", "embeddings.word_embeddings", points, masked=True)
+    return Family("transformer.layer", "embeddings.word_embeddings", _post_norm(points, "sa_layer_norm"), masked=True)
 
 
 _FAMILIES: dict[str, Callable[[Any], Family]] = {

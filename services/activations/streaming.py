@@ -49,6 +49,8 @@ class Piece:
 
     These are inference tensors: autograd works on a copy of them, as any `torch.cat` or `clone` outside makes.
     """
+    made: torch.cuda.Event | None = None
+    """On a GPU, when the values are there: another stream than the one that made them has to wait for it."""
 
     @property
     def next_row(self) -> int:
@@ -121,6 +123,7 @@ class Stream:
             row=torch.from_numpy(row[keep] + window.first_row),
             position=torch.from_numpy(position[keep].astype(np.int32)),
             values={hook.name: self._joined(parts[hook.name], targets, hook.width) for hook in self.hooks},
+            made=torch.cuda.current_stream().record_event() if self._model.device.type == "cuda" else None,
         )
 
     def _forward(

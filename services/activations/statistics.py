@@ -1,0 +1,211 @@
+"""What a hook's activations are like, gathered in one pass in float64 and merged across tasks.
+
+Moments are kept about the mean and merged by Chan et al. (1979) for the second and Pébay (2008, SAND2008-6212, eqs.
+3.1) for the third and fourth, so that the result does not depend on how the vectors were split, rounding apart.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from torch import Tensor
+
+from polytok import errors
+
+Vector = NDArray[np.float64]
+OUTLIER = 6.0
+"""A dimension is an outlier if its root mean square is more than so many times the median dimension's."""
+_CHUNK_NUMBERS = 1 << 15
+"""What stays in a core's cache while all sums of it are made."""
+
+
+@dataclass
+class Statistics:
+    """Of the vectors of one hook. Vectors with NaN or infinity are counted and in nothing else."""
+
+    width: int
+    count: int = 0
+    """Vectors, those with NaN or infinity left out."""
+    nan: int = 0
+    """Numbers that are NaN."""
+    infinite: int = 0
+    """Numbers that are infinite."""
+    left_out: int = 0
+    """Vectors with one of these."""
+    mean: Vector = field(default_factory=lambda: np.zeros(0))
+    """Mean vector [width]: what is subtracted to centre."""
+    moments: Vector = field(default_factory=lambda: np.zeros((3, 0)))
+    """Sums of the second, third and fourth power of the distance from the mean [3, width]."""
+    low: Vector = field(default_factory=lambda: np.zeros(0))
+    """Smallest number [width]."""
+    high: Vector = field(default_factory=lambda: np.zeros(0))
+    """Largest number [width]."""
+    norm_mean: float = 0.0
+    """Mean Euclidean length."""
+    norm_moment: float = 0.0
+    """Sum of squared distances of the lengths from their mean."""
+
+    def __post_init__(self) -> None:
+        if not len(self.mean):
+            self.mean, self.moments = np.zeros(self.width), np.zeros((3, self.width))
+            self.low, self.high = np.full(self.width, np.inf), np.full(self.width, -np.inf)
+
+    def add(self, values: Tensor) -> None:
+        """Takes vectors [n, width] of any floating-point type and device."""
+        norms = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
+        fine = torch.isfinite(norms)
+        if not bool(fine.all()):
+            self.nan += int(torch.isnan(values).sum())
+            self.infinite += int(torch.isinf(values).sum())
+            self.left_out += int((~fine).sum())
+            values, norms = values[fine], norms[fine]
+        if len(values):
+            self.merge(_of(values, norms, self.mean if self.count else None))
+
+    def merge(self, other: "Statistics") -> None:
+        """Takes in what another gathered of the same hook."""
+        if other.width != self.width:
+            raise errors.InvalidArgument(
+                f"Statistics of {other.width} dimensions do not merge with those of {self.width}: they are of another "
+                "hook or model.",
+                reason="WRONG_STATE",
+            )
+        self.nan += other.nan
+        self.infinite += other.infinite
+        self.left_out += other.left_out
+        total = self.count + other.count
+        if not other.count:
+            return
+        delta = other.mean - self.mean
+        self.moments = _merged(self.moments, self.count, other.moments, other.count, delta)
+        self.mean = self.mean + delta * (other.count / total)
+        apart = other.norm_mean - self.norm_mean
+        self.norm_moment += other.norm_moment + apart * apart * (self.count * other.count / total)
+        self.norm_mean += apart * (other.count / total)
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        self.count = total
+
+    @property
+    def variance(self) -> Vector:
+        """Of each dimension, over all vectors (not the estimate that divides by one less)."""
+        second: Vector = self.moments[0]
+        return second / max(1, self.count)
+
+    @property
+    def kurtosis(self) -> Vector:
+        """Of each dimension: 3 for normally distributed numbers; 0 where nothing varies."""
+        spread = self.moments[0]
+        varies = spread > 0
+        return np.where(varies, self.count * self.moments[2] / np.where(varies, spread * spread, 1.0), 0.0)
+
+    @property
+    def dead(self) -> NDArray[np.int64]:
+        """Dimensions that are the same for all vectors."""
+        return np.flatnonzero(self.low == self.high)
+
+    @property
+    def outliers(self) -> NDArray[np.int64]:
+        """Dimensions whose root mean square is over OUTLIER times the median dimension's."""
+        scale = np.sqrt(self.variance + self.mean**2)
+        return np.flatnonzero(scale > OUTLIER * np.median(scale)) if self.count else np.zeros(0, np.int64)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as JSON has it: numbers, and lists with one for each dimension."""
+        some = bool(self.count)
+        return {
+            "num_vectors": self.count,
+            "width": self.width,
+            "norm_mean": self.norm_mean,
+            "norm_std": float(np.sqrt(self.norm_moment / max(1, self.count))),
+            "min": float(self.low.min()) if some else 0.0,
+            "max": float(self.high.max()) if some else 0.0,
+            "variance_mean": float(self.variance.mean()),
+            "kurtosis_mean": float(self.kurtosis.mean()),
+            "num_nan": self.nan,
+            "num_infinite": self.infinite,
+            "num_vectors_left_out": self.left_out,
+            "dead_dimensions": self.dead.tolist() if some else [],
+            "outlier_dimensions": self.outliers.tolist(),
+            "mean_vector": self.mean.tolist(),
+            "variance_vector": self.variance.tolist(),
+        }
+
+    def to_bytes(self) -> bytes:
+        """All of it for a message between tasks, as safetensors."""
+        counts = np.array([self.count, self.nan, self.infinite, self.left_out], np.int64)
+        norms = np.array([self.norm_mean, self.norm_moment])
+        arrays = {"mean": self.mean, "moments": self.moments, "low": self.low, "high": self.high}
+        return save_arrays({"counts": counts, "norms": norms, **arrays})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Statistics":
+        """Reads what to_bytes wrote; raises DataLoss for anything else."""
+        try:
+            arrays = load_arrays(data)
+            count, nan, infinite, left_out = arrays["counts"].tolist()
+            norm_mean, norm_moment = arrays["norms"].tolist()
+            (width,) = arrays["mean"].shape
+            mean, low, high = (arrays[name].reshape(width) for name in ("mean", "low", "high"))
+            moments = arrays["moments"].reshape(3, width)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise errors.DataLoss(
+                f"These are no statistics of activations ({error}). Retry the extraction.", reason="MESSAGE_INVALID"
+            ) from error
+        return cls(width, count, nan, infinite, left_out, mean, moments, low, high, norm_mean, norm_moment)
+
+
+def _merged(ours: Vector, num_ours: int, theirs: Vector, num_theirs: int, delta: Vector) -> Vector:
+    """Moments [3, width] of two sets together; `delta` is their mean less ours."""
+    total = num_ours + num_theirs
+    a, b = num_ours / total, num_theirs / total
+    product = num_ours * b
+    square = delta * delta
+    second = ours[0] + theirs[0] + square * product
+    third = ours[1] + theirs[1] + square * delta * product * (a - b) + 3 * delta * (a * theirs[0] - b * ours[0])
+    fourth = (
+        ours[2]
+        + theirs[2]
+        + square * square * product * (a * a - a * b + b * b)
+        + 6 * square * (a * a * theirs[0] + b * b * ours[0])
+        + 4 * delta * (a * theirs[1] - b * ours[1])
+    )
+    return np.stack([second, third, fourth])
+
+
+def _of(values: Tensor, norms: Tensor, about: Vector | None) -> Statistics:
+    """Statistics of finite vectors; sums are made about a point near their mean, so that little cancels."""
+    count, width = values.shape
+    pivot = torch.from_numpy(about).to(values.device) if about is not None else values[:1024].double().mean(0)
+    sums = torch.zeros(4, width, dtype=torch.float64, device=values.device)
+    for chunk in torch.split(values, max(1, _CHUNK_NUMBERS // width)):
+        distance = chunk - pivot
+        sums[0] += distance.sum(0)
+        square = distance * distance
+        sums[1] += square.sum(0)
+        sums[2] += (square * distance).sum(0)
+        sums[3] += square.mul_(square).sum(0)
+    first, second, third, fourth = sums.cpu().numpy()
+    shift = first / count
+    moments = np.stack(
+        [
+            np.maximum(0.0, second - count * shift**2),
+            third - 3 * shift * second + 2 * count * shift**3,
+            np.maximum(0.0, fourth - 4 * shift * third + 6 * shift**2 * second - 3 * count * shift**4),
+        ]
+    )
+    norm_mean = float(norms.mean())
+    return Statistics(
+        width,
+        count,
+        mean=pivot.cpu().numpy() + shift,
+        moments=moments,
+        low=values.amin(0).double().cpu().numpy(),
+        high=values.amax(0).double().cpu().numpy(),
+        norm_mean=norm_mean,
+        norm_moment=float(((norms - norm_mean) ** 2).sum()),
+    )

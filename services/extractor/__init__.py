@@ -1,0 +1,1 @@
+"""Owns extractions: a tokenization and a model become files of activations."""

@@ -1,0 +1,108 @@
+"""Tiny models of every family, made on the spot, and rows of random tokens."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+
+from services.activations import models
+
+ROWS = 97
+"""Embedding rows of every model here."""
+_IDS = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 1}
+_COMMON = _IDS | {
+    "num_hidden_layers": 3,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 2,
+}
+_GROUPED = _COMMON | {"num_key_value_heads": 2}
+
+CONFIGURATIONS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: transformers.BertConfig(**_COMMON),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        vocab_size=ROWS, n_layers=3, dim=32, hidden_dim=48, n_heads=4, max_position_embeddings=64, pad_token_id=2
+    ),
+    "gemma": lambda: transformers.GemmaConfig(**_GROUPED, head_dim=8),
+    "gemma2": lambda: transformers.Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=6),
+    "gpt2": lambda: transformers.GPT2Config(**_IDS, n_layer=3, n_embd=32, n_head=4, n_positions=64, n_ctx=64),
+    "gpt_neo": lambda: transformers.GPTNeoConfig(
+        **_IDS,
+        num_layers=3,
+        attention_types=[[["global", "local", "global"], 1]],
+        hidden_size=32,
+        num_heads=4,
+        max_position_embeddings=64,
+        window_size=6,
+    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**_COMMON),
+    "gptj": lambda: transformers.GPTJConfig(**_IDS, n_layer=3, n_embd=32, n_head=4, n_positions=64, rotary_dim=4),
+    "llama": lambda: transformers.LlamaConfig(**_GROUPED),
+    "mistral": lambda: transformers.MistralConfig(**_GROUPED, head_dim=8, sliding_window=6),
+    "opt": lambda: transformers.OPTConfig(
+        **_IDS,
+        num_hidden_layers=3,
+        hidden_size=32,
+        ffn_dim=48,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        word_embed_proj_dim=32,
+        pad_token_id=2,
+    ),
+    "phi": lambda: transformers.PhiConfig(**_COMMON),
+    "phi3": lambda: transformers.Phi3Config(**_GROUPED),
+    "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
+    "qwen3": lambda: transformers.Qwen3Config(**_GROUPED, head_dim=16),
+    "roberta": lambda: transformers.RobertaConfig(**_COMMON | {"pad_token_id": 1, "max_position_embeddings": 66}),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(
+        **_COMMON | {"pad_token_id": 1, "max_position_embeddings": 66}
+    ),
+}
+
+
+def save(kind: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:
+    """Writes a model with random weights and gives its folder; the same ones each time."""
+    configuration = CONFIGURATIONS[kind]()
+    for name, value in changes.items():
+        setattr(configuration, name, value)
+    auto = transformers.AutoModelForMaskedLM if "bert" in kind else transformers.AutoModelForCausalLM
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    model = auto.from_config(configuration)
+    for parameter in model.parameters():
+        # As they are initialised, biases are 0 and norms 1: a hook on the wrong side of one would look right.
+        torch.nn.init.normal_(parameter, 0.5 if parameter.ndim == 1 else 0.0, 0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load(kind: str, folder: pathlib.Path, **options: Any) -> models.LoadedModel:
+    """Loads such a model, with the attention whose results depend on nothing but the row."""
+    return models.load(save(kind, folder / kind), **({"attention": "eager"} | options))
+
+
+def rows(count: int, longest: int, shortest: int = 1, seed: int = 0) -> list[list[int]]:
+    """Rows of random tokens, none of them a special one."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(3, ROWS, int(generator.integers(shortest, longest + 1))).tolist() for _ in range(count)]
+
+
+def dataset(lists: list[list[int]]) -> datasets.Dataset:
+    """A tokenization without padding."""
+    return datasets.Dataset.from_dict({"input_ids": lists})
+
+
+def padded(lists: list[list[int]], *, left: bool) -> datasets.Dataset:
+    """A tokenization with padding up to its longest row."""
+    longest = max(map(len, lists))
+    fill = [longest - len(row) for row in lists]
+    ids = [[2] * n + row if left else row + [2] * n for n, row in zip(fill, lists, strict=True)]
+    masks = [[0] * n + [1] * len(row) if left else [1] * len(row) + [0] * n for n, row in zip(fill, lists, strict=True)]
+    return datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": masks})
