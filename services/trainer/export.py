@@ -1,0 +1,161 @@
+"""Trained autoencoders as SAELens opens them: `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
+
+sae-lens's own conversion decides what an architecture becomes for inference: batchtopk and matryoshka_batchtopk become
+jumprelu with their learned threshold, topk gets decoder rows of length 1. What was done to activations before training
+is folded into the weights first, so that the exported autoencoder takes the model's own activations.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+
+from polytok import errors
+from services.trainer import lens, normalization
+
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+SPARSITY = "sparsity.safetensors"
+FILES = (CONFIG, WEIGHTS, SPARSITY)
+"""Every exported folder holds these and nothing else."""
+
+_EPSILON = 1e-10
+"""Added to firing frequencies before their logarithm, as in sae-lens."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What an autoencoder was trained on: fields of SAELens's metadata, by its names, and further ones of Polytok's."""
+
+    model_name: str
+    """Repository or path that the model is loaded from."""
+    hook_name: str
+    """TransformerLens's name."""
+    dataset_path: str
+    context_size: int
+    """Tokens of a sequence."""
+    prepend_bos: bool
+    """Whether sequences begin with the model's begin-of-sequence token."""
+    model_class_name: str = "AutoModelForCausalLM"
+    hook_head_index: int | None = None
+    exclude_special_tokens: bool | tuple[int, ...] = False
+    """Whether activations of special tokens were left out, or of which ids."""
+    further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Whatever else shall be found in the metadata, JSON values by name: model revision, tokenization, code version."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the metadata's fields; a further field does not replace one of SAELens's."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "further"}
+        if isinstance(self.exclude_special_tokens, tuple):
+            own["exclude_special_tokens"] = list(self.exclude_special_tokens)
+        return dict(self.further) | own
+
+
+class Firing(NamedTuple):
+    """How often latents fired in the last window of training."""
+
+    counts: torch.Tensor
+    """Shape (d_sae,)."""
+    samples: int
+    """Vectors that they were counted over."""
+    dead: int
+    """Latents that count as dead."""
+
+
+class Converted(NamedTuple):
+    """An autoencoder ready for inference."""
+
+    config: dict[str, Any]
+    """As in `cfg.json`."""
+    weights: dict[str, torch.Tensor]
+    """Contiguous, on the processor."""
+
+
+@torch.no_grad()
+def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[str, Any] | None = None) -> Converted:
+    """Folds the normalisation into a copy of a trained autoencoder (a sae-lens training class) and converts it."""
+    folded = _copy(sae, metadata or {})
+    if scaling.whitening is not None:
+        whitening = scaling.whitening
+        folded.fold_activation_whitening(whitening.mean.cpu(), whitening.matrix.cpu(), whitening.inverse.cpu())
+    elif scaling.kind != "none":
+        folded.fold_activation_norm_scaling_factor(scaling.scale)
+    weights = folded.state_dict()
+    folded.process_state_dict_for_saving_inference(weights)
+    config = folded.cfg.get_inference_sae_cfg_dict()
+    # As it was trained: folding changed the configuration of the copy.
+    config["metadata"]["training_architecture_details"] = sae.cfg.get_training_architecture_details()
+    if scaling.kind != "none":
+        config["metadata"]["activation_normalization"] = scaling.to_dict()
+    return Converted(config, {name: tensor.contiguous() for name, tensor in weights.items()})
+
+
+def inference(sae: Any, scaling: normalization.Normalization) -> Any:
+    """Gives the `sae_lens.SAE` that an export of this autoencoder opens as, without the way over a disk."""
+    converted = convert(sae, scaling)
+    inference_class, config_class = lens.module().registry.get_sae_class(converted.config["architecture"])
+    config = config_class.from_dict(converted.config | {"device": "meta"})
+    opened = inference_class(config)
+    opened.cfg.device = "cpu"
+    opened.load_state_dict(converted.weights, assign=True)
+    return opened.to(dtype=sae.dtype, device=str(sae.W_dec.device))
+
+
+def write(
+    sae: Any, scaling: normalization.Normalization, origin: Origin, firing: Firing, folder: pathlib.Path
+) -> pathlib.Path:
+    """Writes the three files into a folder, made where it is missing, and syncs them to disk. Returns the folder.
+
+    Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
+    """
+    frequencies = firing.counts.double().cpu() / max(firing.samples, 1)
+    metadata = origin.to_dict()
+    if firing.samples:
+        metadata |= {"l0": float(frequencies.sum()), "num_dead_features": firing.dead}
+    converted = convert(sae, scaling, metadata)
+    for name, tensor in converted.weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise errors.FailedPrecondition(
+                f"{folder.name}: {name} holds values that are not finite, so it is not exported. Export an earlier "
+                "checkpoint, or train anew with a lower learning rate."
+            )
+    sparsity = torch.log10(frequencies + _EPSILON).float()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _synced(folder / CONFIG, (json.dumps(converted.config, indent=2, allow_nan=False) + "\n").encode())
+        _synced(folder / WEIGHTS, safetensors.torch.save(converted.weights))
+        _synced(folder / SPARSITY, safetensors.torch.save({"sparsity": sparsity}))
+    except OSError as error:
+        raise errors.ResourceExhausted(
+            f"{folder}: the autoencoder cannot be written ({error.strerror}). Make room or mend the folder's "
+            "permissions, then resume the training: its last checkpoint is unchanged."
+        ) from error
+    return folder
+
+
+def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
+    """Makes a training autoencoder of the same weights on the processor, whose parameters may be changed."""
+    config = copy.deepcopy(sae.cfg)
+    config.device = "meta"
+    for name, value in metadata.items():
+        config.metadata[name] = value
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="WARNING: You have only set one matryoshka level")
+        made = type(sae)(config)
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}
+    made.load_state_dict(weights, assign=True)
+    return made.to(device="cpu")
+
+
+def _synced(path: pathlib.Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

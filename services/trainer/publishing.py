@@ -1,0 +1,188 @@
+"""Exported autoencoders as a Hugging Face repository: one folder a hook, and a model card.
+
+Files are uploaded from where the export wrote them, in one commit; nothing is copied before. The same layout can be
+made on a disk by hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import huggingface_hub.errors
+
+from polytok import errors
+from services.trainer import export
+
+CARD = "README.md"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
+
+
+class Exported(NamedTuple):
+    """An exported autoencoder."""
+
+    name: str
+    hook: str
+    folder: pathlib.Path
+
+
+class Layout(NamedTuple):
+    """A repository's content."""
+
+    card: str
+    files: dict[str, pathlib.Path]
+    """By path in the repository, `/` between its parts."""
+
+
+def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
+    """Plans a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
+
+    Raises `errors.NotFound` for a folder that is no complete export, `errors.InvalidArgument` for names that cannot be
+    paths.
+    """
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        raise _invalid("repository", f"{repository!r} is no repository name; write it as owner/name.")
+    hooks = [each.hook for each in exports]
+    files: dict[str, pathlib.Path] = {}
+    configs: dict[str, Mapping[str, Any]] = {}
+    for each in exports:
+        for part in (each.hook, each.name):
+            if not _NAME.fullmatch(part) or ".." in part:
+                raise _invalid("name", f"{part!r} cannot be a folder; use letters, digits, dots, dashes, underscores.")
+        identifier = each.hook if hooks.count(each.hook) == 1 else f"{each.hook}/{each.name}"
+        if identifier in configs:
+            raise _invalid("name", f"{identifier!r} is there twice; give every autoencoder a name of its own.")
+        for file in export.FILES:
+            if not (each.folder / file).is_file():
+                raise errors.NotFound(
+                    f"{each.folder} holds no {file}: it is no complete export. Export {each.name} first."
+                )
+            files[f"{identifier}/{file}"] = each.folder / file
+        configs[identifier] = json.loads((each.folder / export.CONFIG).read_text(encoding="utf-8"))
+    return Layout(_card(repository, configs), files)
+
+
+def lay_out(layout: Layout, folder: pathlib.Path) -> None:
+    """Makes the repository in a new or empty folder, by hard links; files of another disk are copied."""
+    if folder.exists() and any(folder.iterdir()):
+        raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty it.")
+    for path, source in layout.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    (folder / CARD).write_text(layout.card, encoding="utf-8")
+
+
+def push(
+    layout: Layout,
+    repository: str,
+    *,
+    revision: str = "main",
+    private: bool = True,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Uploads the repository in one commit, made where it does not exist. Returns the commit's URL.
+
+    Without a token, the one of `hf auth login` is used. Raises `errors.PermissionDenied`, `errors.NotFound` and
+    `errors.Unavailable`.
+    """
+    api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
+    additions = [
+        huggingface_hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(source))
+        for path, source in layout.files.items()
+    ]
+    card = huggingface_hub.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=layout.card.encode())
+    message = f"Autoencoders: {', '.join(sorted({path.split('/')[0] for path in layout.files}))}"
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, [card, *additions], commit_message=message[:120], revision=revision)
+    except huggingface_hub.errors.RevisionNotFoundError as error:
+        raise errors.NotFound(
+            f"{repository} has no revision {revision!r}. Push to main, or make the branch."
+        ) from error
+    except huggingface_hub.errors.HfHubHTTPError as error:
+        raise _refused(repository, error) from error
+    except (OSError, huggingface_hub.errors.HFValidationError) as error:
+        raise errors.Unavailable(
+            f"{repository} cannot be reached: {error}. Check the network, then push again."
+        ) from error
+    return str(commit.commit_url)
+
+
+def _refused(repository: str, error: huggingface_hub.errors.HfHubHTTPError) -> errors.PolytokError:
+    status = getattr(error.response, "status_code", 0)
+    if status in {401, 403, 404}:
+        return errors.PermissionDenied(
+            f"{repository}: the hub refused ({status}). Log in with `hf auth login` and a token that may write there."
+        )
+    return errors.Unavailable(f"{repository}: the hub answered {status or error}. Push again later.")
+
+
+def _card(repository: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    models = sorted({str(_metadata(config, "model_name")) for config in configs.values()})
+    rows = "\n".join(_row(identifier, config) for identifier, config in configs.items())
+    first = next(iter(configs), "<folder>")
+    return f"""---
+library_name: saelens
+tags: [sparse-autoencoder, saelens, polytok]
+---
+
+# Sparse autoencoders of {_cell(", ".join(models))}
+
+| folder | architecture | d_in | latents | L0 | dead | dataset | context | BOS |
+|---|---|---:|---:|---:|---:|---|---:|---|
+{rows}
+
+Each folder opens in [SAELens](https://github.com/decoderesearch/SAELens):
+
+```python
+from sae_lens import SAE
+
+sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
+```
+
+L0 and dead latents are those of the last window of training. `cfg.json` says under `metadata` what each was trained on;
+activations go in as the model gives them, whatever normalisation they were trained with. Trained by Polytok.
+"""
+
+
+def _row(identifier: str, config: Mapping[str, Any]) -> str:
+    trained = _metadata(config, "training_architecture") or config["architecture"]
+    shown = (
+        config["architecture"] if trained == config["architecture"] else f"{config['architecture']} (from {trained})"
+    )
+    l0, dead = _metadata(config, "l0"), _metadata(config, "num_dead_features")
+    cells = [
+        f"`{identifier}`",
+        shown,
+        config["d_in"],
+        config["d_sae"],
+        "" if l0 is None else f"{float(l0):.1f}",
+        "" if dead is None else dead,
+        _metadata(config, "dataset_path"),
+        _metadata(config, "context_size"),
+        "yes" if _metadata(config, "prepend_bos") else "no",
+    ]
+    return f"| {' | '.join(_cell(str(cell)) for cell in cells)} |"
+
+
+def _metadata(config: Mapping[str, Any], name: str) -> Any:
+    return config.get("metadata", {}).get(name)
+
+
+def _cell(text: str) -> str:
+    """Keeps a text within one cell of a table, and from being taken for HTML."""
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _invalid(field: str, description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(description, violations=[errors.FieldViolation(field, description)])
