@@ -1,13 +1,28 @@
 """What a source of activations is to the buffer that reads it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from services.activations.hooks import Hook
+from services.activations.models import LoadedModel
+
 Block = dict[str, torch.Tensor]
 """Activations of some tokens by hook, each of shape (tokens, width of the hook); row i is the same token everywhere."""
+
+
+class Sequences(NamedTuple):
+    """Some sequences of tokens, padded to one length."""
+
+    input_ids: torch.Tensor
+    """Shape (sequences, length), int64."""
+    attention_mask: torch.Tensor
+    """Same shape; 0 is padding, behind the tokens."""
+    kept: torch.Tensor
+    """Same shape, boolean: tokens whose activations are trained on. False wherever there is padding."""
+
 
 Position = dict[str, Any]
 """Where a source stands, as JSON."""
@@ -52,8 +67,28 @@ class Source(Protocol):
         """Goes to a position; raises `errors.DataLoss` for one that this source cannot have told."""
 
 
-class HeldOut(Protocol):
-    """Activations that no source of the training gives."""
+class Data(Protocol):
+    """What a training reads: activations to train on, and held-out sequences that it never trains on."""
 
-    def __iter__(self) -> Iterator[Block]:
-        """Gives them block by block, the same at every call."""
+    widths: Mapping[str, int]
+    """Width of each hook."""
+    description: dict[str, Any]
+    """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
+
+    def source(self, rank: int, size: int) -> Source:
+        """Gives the activations of the `rank`-th of `size` disjoint parts of the sequences."""
+
+    def held_out(self) -> Iterator[Block]:
+        """Gives activations of the held-out sequences, the same at every call."""
+
+    def spliced(self, hook: str) -> "Spliced | None":
+        """Gives what an autoencoder of the hook is evaluated in the model with; None where there is no such model."""
+
+
+class Spliced(NamedTuple):
+    """A model, a place in it, and sequences for it."""
+
+    model: LoadedModel
+    hook: Hook
+    sequences: Callable[[], Iterator[Sequences]]
+    """Gives the held-out sequences."""

@@ -1,0 +1,194 @@
+"""Activations computed while the training runs: a model reads a tokenization's rows, in another order each epoch.
+
+Rows are shuffled by (seed, epoch); the last ones of an order by the seed alone are held out. A position is an epoch,
+a row and the number of tokens in a forward pass: from there `services.activations.streaming` goes on bit for bit.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from polytok import errors
+from services.activations import hooks, streaming
+from services.activations.models import LoadedModel
+from services.activations.rows import Rows
+from services.trainer.data.streams import Block, Position, Sequences, Spliced
+
+_SPLIT = 0
+_EPOCHS = 1
+_LARGEST_SHARE = 10
+_SEQUENCES = 4
+
+
+class LiveSource:
+    """The activations of some rows, in an order that seed and epoch decide."""
+
+    def __init__(
+        self, model: LoadedModel, dataset: Any, settings: streaming.Settings, rows: NDArray[np.int64], seed: int
+    ) -> None:
+        """`dataset` is a `datasets.Dataset`; `rows` are the indices of those that are read."""
+        found = hooks.parse(settings.hooks, model.description)
+        self.widths = {hook.name: hook.width for hook in found}
+        self._model = model
+        self._dataset = dataset
+        self._rows = rows
+        self._seed = seed
+        self._settings = replace(
+            settings, batch_tokens=settings.batch_tokens or streaming.automatic_batch_tokens(model, len(found))
+        )
+        self._epoch = 0
+        self._row = 0
+        self._tokens = 0
+        self._pieces: Generator[streaming.Piece] | None = None
+        self._stream: streaming.Stream | None = None
+
+    def read(self) -> Block:
+        """Gives the next piece that holds tokens; raises `errors.FailedPrecondition` where no row holds any."""
+        while True:
+            pieces = self._opened()
+            piece = next(pieces, None)
+            if piece is None:
+                self._next_epoch()
+                continue
+            assert self._stream is not None
+            self._row = piece.next_row
+            self._settings = replace(self._settings, batch_tokens=self._stream.batch_tokens)
+            self._tokens += len(piece.token_ids)
+            if len(piece.token_ids):
+                return piece.values
+
+    def _opened(self) -> Generator[streaming.Piece]:
+        if self._pieces is None:
+            order = np.random.default_rng([self._seed, _EPOCHS, self._epoch]).permutation(len(self._rows))
+            dataset = self._dataset.select(self._rows[order])
+            self._stream = streaming.Stream(self._model, dataset, self._settings)
+            self._pieces = self._stream.pieces(first_row=self._row)
+        return self._pieces
+
+    def _next_epoch(self) -> None:
+        if not self._tokens:
+            raise errors.FailedPrecondition(
+                f"None of the {len(self._rows):,} sequences to train on has a token that is kept. "
+                "Exclude fewer tokens, or train on another tokenization.",
+                reason="SOURCE_EMPTY",
+            )
+        self.release()
+        self._epoch, self._row, self._tokens = self._epoch + 1, 0, 0
+
+    def release(self) -> None:
+        """Takes its hooks off the model until the next `read`, so that the model can run otherwise."""
+        if self._pieces is not None:
+            self._pieces.close()
+        self._pieces = self._stream = None
+
+    def position(self) -> Position:
+        """Tells the next row."""
+        return {
+            "epoch": self._epoch,
+            "row": self._row,
+            "tokens": self._tokens,
+            "batch_tokens": self._settings.batch_tokens,
+        }
+
+    def seek(self, position: Position) -> None:
+        """Goes to a row of an epoch."""
+        epoch, row, tokens, batch_tokens = (int(position[name]) for name in ("epoch", "row", "tokens", "batch_tokens"))
+        if epoch < 0 or not 0 <= row <= len(self._rows) or batch_tokens < 1:
+            raise errors.DataLoss(
+                f"The checkpoint goes on at row {row} of epoch {epoch}; there are {len(self._rows)} rows. "
+                "Start the training anew, without resuming."
+            )
+        self.release()
+        self._epoch, self._row, self._tokens = epoch, row, tokens
+        self._settings = replace(self._settings, batch_tokens=batch_tokens)
+
+
+class Live:
+    """A model and a tokenization to train on, some of its rows held out."""
+
+    def __init__(
+        self, model: LoadedModel, dataset: Any, settings: streaming.Settings, *, seed: int, held_out_rows: int
+    ) -> None:
+        """`dataset` is what `datasets.load_from_disk` gave; at most a tenth of its rows is held out, and one at least.
+
+        Raises `errors.InvalidArgument` for hooks that the model does not have.
+        """
+        self._model = model
+        self._dataset = dataset
+        self._settings = settings
+        self._seed = seed
+        self._hooks = {hook.name: hook for hook in hooks.parse(settings.hooks, model.description)}
+        self.widths = {name: hook.width for name, hook in self._hooks.items()}
+        train, held = split(len(dataset), held_out_rows, seed)
+        self._train, self._held = train, held
+        self._sources: list[LiveSource] = []
+        self.description = {
+            "source": "live",
+            "rows": len(dataset),
+            "held_out_rows": len(held),
+            "held_out": f"the last {len(held)} rows of a permutation seeded with {seed}; never trained on",
+        }
+
+    def source(self, rank: int, size: int) -> LiveSource:
+        """Gives every `size`-th row, from the `rank`-th on."""
+        source = LiveSource(self._model, self._dataset, self._settings, self._train[rank::size], self._seed)
+        self._sources.append(source)
+        return source
+
+    def held_out(self) -> Iterator[Block]:
+        """Runs the model on the held-out rows."""
+        self._release()
+        stream = streaming.Stream(self._model, self._dataset.select(self._held), self._settings)
+        for piece in stream.pieces():
+            if len(piece.token_ids):
+                yield piece.values
+
+    def spliced(self, hook: str) -> Spliced | None:
+        """Gives the model, unless it has no head, or one that predicts no next tokens."""
+        if not self._model.has_head or self._model.description.masked:
+            return None
+        self._release()
+        return Spliced(self._model, self._hooks[hook], self._sequences)
+
+    def _sequences(self) -> Iterator[Sequences]:
+        rows = Rows(self._dataset.select(self._held), self._settings.context_size)
+        return sequences(rows, self._settings.excluded_token_ids, self._model.device)
+
+    def _release(self) -> None:
+        for source in self._sources:
+            source.release()
+
+
+def split(rows: int, held_out: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gives the rows to train on and those held out, each in ascending order.
+
+    Raises `errors.FailedPrecondition` where there are too few to hold any out.
+    """
+    if rows < 2:
+        raise errors.FailedPrecondition(
+            f"The tokenization has {rows} sequences; one to train on and one to evaluate on are needed at least. "
+            "Use a larger dataset, or shorter sequences.",
+            reason="SOURCE_EMPTY",
+        )
+    held = min(held_out, max(1, rows // _LARGEST_SHARE))
+    order = np.random.default_rng([seed, _SPLIT]).permutation(rows)
+    return np.sort(order[: rows - held]), np.sort(order[rows - held :])
+
+
+def sequences(rows: Rows, excluded: tuple[int, ...], device: torch.device) -> Iterator[Sequences]:
+    """Gives rows a few at a time, padded behind."""
+    marked = np.array(sorted(excluded), np.int64)
+    for first in range(0, len(rows), _SEQUENCES):
+        ragged = rows.read(first, _SEQUENCES)
+        longest = int(ragged.lengths.max(initial=0))
+        if longest < 2:
+            continue
+        mask = np.arange(longest) < ragged.lengths[:, None]
+        ids = np.zeros(mask.shape, np.int64)
+        ids[mask] = ragged.values
+        kept = mask & ~np.isin(ids, marked)
+        yield Sequences(*(torch.from_numpy(each).to(device) for each in (ids, mask.astype(np.int64), kept)))

@@ -1,0 +1,75 @@
+"""Evaluates the autoencoders of a training on its held-out sequences, all of them in one pass of the model."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from services.trainer.data.streams import Data
+from services.trainer.evaluation import reconstruction, splicing
+
+_CHUNK_ELEMENTS = 1 << 25
+"""Latents that are looked at together."""
+
+
+class Autoencoder(NamedTuple):
+    """What an autoencoder does with activations as the model gives them: normalisation is its own affair."""
+
+    hook: str
+    d_sae: int
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    """Activations of shape (n, d_in) to latents (n, d_sae)."""
+    decode: Callable[[torch.Tensor], torch.Tensor]
+    """And back."""
+
+
+def evaluate(data: Data, autoencoders: Mapping[str, Autoencoder]) -> dict[str, dict[str, Any]]:
+    """Gives the figures of each autoencoder by name, those in the model where there is one to run.
+
+    `formulas` says what each figure is, `held_out` on which sequences.
+    """
+    found, means = _reconstruct(data, autoencoders)
+    for hook, mean in means.items():
+        of_hook = {name: each for name, each in autoencoders.items() if each.hook == hook}
+        for name, figures in _splice(data, hook, mean, of_hook).items():
+            found[name] |= figures
+    return {name: figures | {"held_out": data.description} for name, figures in found.items()}
+
+
+def _reconstruct(
+    data: Data, autoencoders: Mapping[str, Autoencoder]
+) -> tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]]:
+    """Figures of reconstruction by name, and the mean activation by hook."""
+    sums: dict[str, reconstruction.Reconstruction] = {}
+    totals: dict[str, torch.Tensor] = {}
+    samples = 0
+    for block in data.held_out():
+        samples += len(next(iter(block.values())))
+        for hook, values in block.items():
+            total = values.sum(0, dtype=torch.float64)
+            totals[hook] = totals[hook] + total if hook in totals else total
+        for name, each in autoencoders.items():
+            vectors = block[each.hook]
+            into = sums.setdefault(name, reconstruction.Reconstruction(each.d_sae, vectors.device))
+            chunk = max(1, _CHUNK_ELEMENTS // each.d_sae)
+            reconstruction.measure(each.encode, each.decode, vectors, into, chunk=chunk)
+    figures = {name: each.figures() | {"formulas": reconstruction.FORMULAS} for name, each in sums.items()}
+    return figures, {hook: total / samples for hook, total in totals.items()}
+
+
+def _splice(
+    data: Data, hook: str, mean: torch.Tensor, autoencoders: Mapping[str, Autoencoder]
+) -> dict[str, dict[str, Any]]:
+    spliced = data.spliced(hook) if autoencoders else None
+    if spliced is None:
+        return {}
+    reconstructs = {name: _through(each) for name, each in autoencoders.items()}
+    sums = splicing.Splicing(spliced.model, spliced.hook, reconstructs, mean)
+    for sequences in spliced.sequences():
+        sums.add(sequences)
+    formulas = reconstruction.FORMULAS | splicing.FORMULAS
+    return {name: sums.figures(name) | {"formulas": formulas} for name in autoencoders}
+
+
+def _through(autoencoder: Autoencoder) -> splicing.Replace:
+    return lambda vectors: autoencoder.decode(autoencoder.encode(vectors))
