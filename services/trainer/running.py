@@ -1,0 +1,268 @@
+"""The training loop: several autoencoders from one stream of activations, that goes on exactly where it was stopped."""
+
+import dataclasses
+import time
+from typing import Any
+
+import torch
+
+from polytok import errors
+from services.runtime.telemetry import logging
+from services.trainer import normalization, plan, ranks, reports
+from services.trainer.checkpoints import Checkpoints, Loaded
+from services.trainer.data.mixing import MixingBuffer
+from services.trainer.data.prefetching import Prefetcher
+from services.trainer.data.streams import Block, Data, State
+from services.trainer.evaluation import evaluating
+from services.trainer.steps import building
+from services.trainer.trainees import Trainee, diverged
+
+_log = logging.get(__name__)
+_REPORT_SECONDS = 0.2
+_FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device"})
+"""Fields of a plan that do not change what is trained."""
+_AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
+
+
+@dataclasses.dataclass
+class Listeners:
+    """Who is told what."""
+
+    report: reports.OnProgress
+    on_rows: reports.OnRows
+    stop: reports.Stop
+
+
+class Run:
+    """One training, from its start or a checkpoint to its last step or a stop."""
+
+    def __init__(
+        self,
+        training: plan.TrainingPlan,
+        data: Data,
+        checkpoints: Checkpoints,
+        group: ranks.Group,
+        listeners: Listeners,
+        *,
+        ahead: int = 2,
+    ) -> None:
+        """`ahead` is the number of batches made ready while a step computes."""
+        self._plan = training
+        self._data = data
+        self._checkpoints = checkpoints
+        self._group = group
+        self._listeners = listeners
+        self._source = data.source(group.rank, group.size)
+        self._batch = group.share(training.batch_size, "batch_size")
+        buffer = MixingBuffer(
+            self._source,
+            samples=group.share(training.buffer_samples, "buffer_samples"),
+            batch=self._batch,
+            seed=training.seed,
+            device=training.device,
+        )
+        self._stream = Prefetcher(buffer, ahead)
+        self.trainees: list[Trainee] = []
+        self.step = 0
+        self._kept_step = 0
+        self._seconds_before = 0.0
+        self._began = time.monotonic()
+        self._told = (0.0, 0, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the training began, earlier runs up to their checkpoint included."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def prepare(self, loaded: Loaded | None) -> None:
+        """Makes the autoencoders and goes to where a checkpoint was; at the start, estimates the normalisation.
+
+        Raises `errors.FailedPrecondition` for a checkpoint of another plan.
+        """
+        torch.manual_seed(self._plan.seed)
+        self.tell("preparing")
+        found = self._normalization() if loaded is None else {}
+        for planned in self._plan.saes:
+            key = (planned.hook, planned.sae.normalize_activations)
+            step = building.build(planned, self._plan)
+            self.trainees.append(Trainee(planned, step, found.get(key, normalization.Normalization())))
+        if loaded is not None:
+            self._load(loaded)
+
+    def _normalization(self) -> dict[normalization.Key, normalization.Normalization]:
+        wanted = normalization.keys(self._plan.saes)
+        samples = self._plan.normalization_batches * self._batch
+        return normalization.estimate(self._source, wanted, samples, self._group.sum)
+
+    def go(self) -> bool:
+        """Trains to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
+        self._began = time.monotonic()
+        with self._stream:
+            while self.step < self._plan.total_steps:
+                if self._is_stopped():
+                    self._save()
+                    return False
+                self._advance(self._stream.take())
+        self._save()
+        return True
+
+    def _is_stopped(self) -> bool:
+        if self._group.size == 1:
+            return self._listeners.stop.is_set()
+        # All processes stop after the same step; to agree at every step would cost more than the step.
+        return self.step % self._plan.log_every == 0 and any(self._group.gather(self._listeners.stop.is_set()))
+
+    def _advance(self, batch: Block) -> None:
+        self.step += 1
+        last = self.step == self._plan.total_steps
+        measure = self.step % self._plan.log_every == 0 or last
+        normalized: dict[normalization.Key, torch.Tensor] = {}
+        for trainee in self.trainees:
+            key = (trainee.planned.hook, trainee.normalization.kind)
+            if key not in normalized:
+                normalized[key] = trainee.normalization.apply(batch[key[0]])
+            trainee.train(normalized[key], self.step, measure=measure)
+        if measure:
+            self._log()
+        if self.step % self._plan.checkpoint_every == 0:
+            self._save()
+        if self._plan.evaluate_every and self.step % self._plan.evaluate_every == 0 and not last:
+            self.evaluate()
+        self.tell("training")
+
+    def _log(self) -> None:
+        self._check()
+        own = [trainee.row(self.step, self._samples, self.seconds) for trainee in self.trainees]
+        everywhere = self._group.gather([row.to_dict() for row in own])
+        if self._group.first:
+            self._listeners.on_rows([_averaged(own[index], everywhere, index) for index in range(len(own))])
+
+    def _check(self) -> None:
+        """Raises where a loss was not finite, in every process alike."""
+        for steps in self._group.gather([trainee.first_bad_step() for trainee in self.trainees]):
+            for trainee, step in zip(self.trainees, steps, strict=True):
+                if step:
+                    samples = step * self._plan.batch_size
+                    what = f"The loss became NaN or infinite at step {step:,} ({samples:,} samples)"
+                    raise diverged(trainee.planned, what, self._kept_step)
+
+    def _check_weights(self) -> None:
+        for trainee in self.trainees:
+            if not trainee.has_finite_weights():
+                what = f"Weights became NaN or infinite by step {self.step:,}"
+                raise diverged(trainee.planned, what, self._kept_step)
+
+    def _save(self) -> None:
+        """Writes a checkpoint, unless the newest is of this step."""
+        if self.step == self._kept_step:
+            return
+        self._check()
+        self._check_weights()
+        with self._checkpoints.writing(self.step) as writing, self._stream.paused() as stream:
+            files = {f"data-{self._group.rank:05d}": writing.add(f"data-{self._group.rank:05d}", stream)}
+            if self._group.first:
+                for index, trainee in enumerate(self.trainees):
+                    files[f"sae-{index:05d}"] = writing.add(f"sae-{index:05d}", trainee.state())
+                files["random"] = writing.add("random", _random())
+            parts = self._group.gather(files)
+            if self._group.first:
+                merged = {name: entry for part in parts for name, entry in part.items()}
+                self._checkpoints.publish(self.step, merged, self._values())
+        # No process goes on to the next before this one has its name.
+        self._group.gather(None)
+        self._kept_step = self.step
+
+    def _values(self) -> dict[str, Any]:
+        return {"plan": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
+
+    def _load(self, loaded: Loaded) -> None:
+        self._check_same(loaded.values)
+        for index, trainee in enumerate(self.trainees):
+            trainee.load(loaded.states[f"sae-{index:05d}"], self._plan.device)
+        self._stream.load(loaded.states[f"data-{self._group.rank:05d}"])
+        _set_random(loaded.states["random"])
+        self.step = self._kept_step = loaded.step
+        self._seconds_before = float(loaded.values["seconds"])
+        damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
+        message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
+        _log.info("training resumes", step=loaded.step, damaged=loaded.damaged)
+        self.tell("preparing", message)
+
+    def _check_same(self, values: dict[str, Any]) -> None:
+        old, new = dict(values["plan"]), self._plan.to_dict()
+        changed = sorted(name for name in new if name not in _FREE_TO_CHANGE and old.get(name) != new[name])
+        if values["processes"] != self._group.size:
+            changed.append(f"number of processes ({values['processes']}, now {self._group.size})")
+        if changed:
+            raise errors.FailedPrecondition(
+                f"The checkpoint of this training was made with another {', '.join(changed)}. A training goes on with "
+                "the plan it began with; start a new one for another plan."
+            )
+
+    def evaluate(self) -> list[reports.EvaluationRow]:
+        """Evaluates all autoencoders as they are now, in the first process; the others wait."""
+        rows: list[reports.EvaluationRow] = []
+        if self._group.first:
+            self.tell("evaluating")
+            # The model is the stream's too: it must not read ahead meanwhile.
+            with self._stream.paused():
+                found = evaluating.evaluate(self._data, {each.name: each.inference() for each in self.trainees})
+            for trainee in self.trainees:
+                figures = found[trainee.name] | {"dead_latents_training": int(trainee.step.dead().sum())}
+                rows.append(
+                    reports.EvaluationRow(sae=trainee.name, step=self.step, samples=self._samples, figures=figures)
+                )
+            self._listeners.on_rows(list(rows))
+        self._group.gather(None)
+        return rows
+
+    def tell(self, phase: reports.Phase, message: str = "") -> None:
+        """Reports progress, a few times a second at most unless the phase changes or there is a message."""
+        now = time.monotonic()
+        then, step, speed = self._told
+        written = self.step == self._kept_step and self.step != step
+        often = phase == "training" and now - then < _REPORT_SECONDS and not written
+        if not self._group.first or (often and not message):
+            return
+        if self.step > step and then:
+            speed = (self.step - step) * self._plan.batch_size / (now - then)
+        self._told = (now, self.step, speed)
+        progress = reports.Progress(
+            step=self.step,
+            total_steps=self._plan.total_steps,
+            samples=self._samples,
+            total_samples=self._plan.total_steps * self._plan.batch_size,
+            samples_per_second=speed,
+            phase=phase,
+            message=message,
+            checkpoint_step=self._kept_step,
+        )
+        self._listeners.report(progress)
+
+    @property
+    def _samples(self) -> int:
+        return self.step * self._plan.batch_size
+
+
+def _averaged(row: reports.MetricsRow, everywhere: list[Any], index: int) -> reports.MetricsRow:
+    """The row with what each process measured on its part of the batch averaged over the processes."""
+    if len(everywhere) == 1:
+        return row
+    of_all = [rows[index] for rows in everywhere]
+    means = {name: sum(each[name] for each in of_all) / len(of_all) for name in _AVERAGED}
+    losses = {name: sum(each["losses"][name] for each in of_all) / len(of_all) for name in row.losses}
+    return dataclasses.replace(row, losses=losses, **means)
+
+
+def _random() -> State:
+    """PyTorch's own generators, from which whatever an architecture draws comes."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return State(tensors)
+
+
+def _set_random(state: State) -> None:
+    torch.set_rng_state(state.tensors["cpu"])
+    if "cuda" in state.tensors:
+        torch.cuda.set_rng_state(state.tensors["cuda"])

@@ -1,0 +1,127 @@
+"""Trains a plan: from data to exported autoencoders, going on from the newest checkpoint.
+
+    result = train(plan, folder, open_data=lambda device: live.Live(…), report=print, on_rows=print, stop=event)
+
+`folder` holds `checkpoints/` and, at the end, `saes/{name}/`. Whatever kills the process, a call with the same plan
+goes on from the newest checkpoint, and ends with the weights of a run that was not killed: bit for bit on a processor
+with the same number of threads. Under torchrun every process calls it with the same arguments; the first one reports.
+"""
+
+import dataclasses
+import pathlib
+import re
+import threading
+from collections.abc import Callable
+
+from polytok import errors
+from services.trainer import export, failures, plan, ranks, reports, running
+from services.trainer.checkpoints import Checkpoints
+from services.trainer.data.streams import Data
+from services.trainer.steps import building
+
+CHECKPOINTS = "checkpoints"
+EXPORTS = "saes"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def _silent(_: object) -> None:
+    pass
+
+
+def train(
+    training: plan.TrainingPlan,
+    folder: pathlib.Path,
+    *,
+    open_data: Callable[[str], Data],
+    report: reports.OnProgress = _silent,
+    on_rows: reports.OnRows = _silent,
+    stop: reports.Stop | None = None,
+    origin: Callable[[plan.PlannedSae], export.Origin] | None = None,
+    resume: bool = True,
+    keep: int = 2,
+    ahead: int = 2,
+) -> reports.Result:
+    """Trains to the end, or until `stop` is set, after which the same call goes on.
+
+    `open_data` gets the device that this process computes on; `origin` tells what an export says of itself. `resume`
+    false begins anew and removes checkpoints that are there; the last `keep` are kept; `ahead` batches are made ready
+    while a step computes.
+
+    Raises `errors.InvalidArgument` for a plan that does not fit the data, `errors.FailedPrecondition` for a loss that
+    is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
+    `errors.DataLoss` where no checkpoint can be read.
+    """
+    with ranks.joined(training.device) as group:
+        own = dataclasses.replace(training, device=group.device)
+        with failures.explained(own):
+            building.set_threads(own.threads)
+            _check_names(own)
+            data = open_data(group.device)
+            _check_widths(own, data)
+            checkpoints = Checkpoints(folder / CHECKPOINTS, keep=keep)
+            if not resume and group.first:
+                checkpoints.clear()
+            group.gather(None)
+            listeners = running.Listeners(report, on_rows, stop or threading.Event())
+            run = running.Run(own, data, checkpoints, group, listeners, ahead=ahead)
+            run.prepare(checkpoints.latest())
+            if not run.go():
+                return _result(run, own, finished=False)
+            evaluations = run.evaluate()
+            exports = _export(run, folder / EXPORTS, origin or _unknown) if group.first else {}
+            group.gather(None)
+            return dataclasses.replace(_result(run, own, finished=True), evaluations=evaluations, exports=exports)
+
+
+def _result(run: running.Run, training: plan.TrainingPlan, *, finished: bool) -> reports.Result:
+    return reports.Result(
+        finished=finished,
+        step=run.step,
+        samples=run.step * training.batch_size,
+        seconds=run.seconds,
+        exports={},
+        evaluations=[],
+        normalization={trainee.name: trainee.normalization.to_dict() for trainee in run.trainees},
+    )
+
+
+def _export(
+    run: running.Run, folder: pathlib.Path, origin: Callable[[plan.PlannedSae], export.Origin]
+) -> dict[str, pathlib.Path]:
+    run.tell("exporting")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for trainee in run.trainees:
+        found[trainee.name] = folder / trainee.name
+        trainee.export(origin(trainee.planned), found[trainee.name])
+    return found
+
+
+def _unknown(planned: plan.PlannedSae) -> export.Origin:
+    return export.Origin(model_name="", hook_name=planned.hook, dataset_path="", context_size=0, prepend_bos=False)
+
+
+def _check_names(training: plan.TrainingPlan) -> None:
+    for planned in training.saes:
+        if not _NAME.fullmatch(planned.name):
+            description = f"{planned.name!r} cannot be a folder; use letters, digits, dots, dashes, underscores"
+            raise errors.InvalidArgument(
+                f"saes.name: {description}.", violations=[errors.FieldViolation("saes.name", f"{description}.")]
+            )
+
+
+def _check_widths(training: plan.TrainingPlan, data: Data) -> None:
+    for planned in training.saes:
+        width = data.widths.get(planned.hook)
+        if width is None:
+            description = f"{planned.hook} is not in the data; it has {', '.join(data.widths)}"
+            raise errors.InvalidArgument(
+                f"saes.hook: {description}.",
+                reason="HOOK_NOT_FOUND",
+                violations=[errors.FieldViolation("saes.hook", f"{description}.")],
+            )
+        if width and width != planned.sae.d_in:
+            description = f"is {planned.sae.d_in}; {planned.hook} has {width} numbers a token"
+            raise errors.InvalidArgument(
+                f"sae.d_in {description}.", violations=[errors.FieldViolation("sae.d_in", f"{description}.")]
+            )
