@@ -61,6 +61,10 @@ class Owner:
         """Serves one service of a contract; `add` is what protoc made for it."""
         self._server.add(add, servicer, contract.services_by_name[service].full_name)
 
+    def listen(self, callback: Callable[[str], None]) -> None:
+        """Calls back with the uid of every record that changed in whichever replica, "" where any may have."""
+        self._listener.subscribe(self.name, callback)
+
     async def start(self) -> int:
         """Serves; answers the port. It serves whether or not NATS is there: what is created runs once it is."""
         return await self._server.start()

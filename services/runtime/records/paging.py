@@ -15,6 +15,7 @@ from services.runtime.records import statements
 
 DEFAULT_SIZE = 100
 MAX_SIZE = 1000
+_NONE = "is none that a list gave; take next_page_token as it is."
 
 
 class _Request(Protocol):
@@ -43,16 +44,35 @@ def size(request: _Request) -> int:
 
 def after(request: _Request, read_id: Callable[[str], Any]) -> statements.Place | None:
     """The place that the page begins after; None begins at the newest."""
+    parts = read(request, str, str)
+    if parts is None:
+        return None
+    created_at, identifier = parts
+    try:
+        return statements.Place(datetime.fromisoformat(created_at), read_id(identifier))
+    except (ValueError, TypeError, AttributeError):
+        raise _wrong(_NONE) from None
+
+
+def read(request: _Request, *kinds: type) -> list[Any] | None:
+    """What `write` put into the page token, values of these kinds; None without one."""
     if not request.page_token:
         return None
     try:
-        digest, created_at, identifier = json.loads(base64.urlsafe_b64decode(request.page_token.encode("ascii")))
-        place = statements.Place(datetime.fromisoformat(created_at), read_id(identifier))
+        parts: list[Any]
+        digest, *parts = json.loads(base64.urlsafe_b64decode(request.page_token.encode("ascii")))
     except (ValueError, TypeError, AttributeError):
-        raise _wrong("is none that a list gave; take next_page_token as it is.") from None
+        raise _wrong(_NONE) from None
+    if [type(part) for part in parts] != list(kinds):
+        raise _wrong(_NONE)
     if digest != _digest(request):
         raise _wrong("belongs to a list with other filters; begin that list again without a token.")
-    return place
+    return parts
+
+
+def write(request: _Request, *parts: Any) -> str:
+    """A page token that tells where the next page begins."""
+    return base64.urlsafe_b64encode(json.dumps([_digest(request), *parts]).encode()).decode()
 
 
 def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
@@ -61,8 +81,7 @@ def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
     if len(found) <= limit:
         return found, ""
     last = found[limit - 1]
-    token = json.dumps([_digest(request), last.created_at.isoformat(), str(last.id)])
-    return found[:limit], base64.urlsafe_b64encode(token.encode()).decode()
+    return found[:limit], write(request, last.created_at.isoformat(), str(last.id))
 
 
 def read_uuid(text: str) -> uuid.UUID:

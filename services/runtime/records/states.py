@@ -61,7 +61,7 @@ def shown_progress(percent: float) -> float:
     return min(percent, 99.0)
 
 
-_ORDER = ("PENDING", "QUEUED", "DOWNLOADING", "PROCESSING", "READY", "ERROR", "CANCELLED")
+_ORDER = ("PENDING", "QUEUED", "DOWNLOADING", "PROCESSING", "PAUSED", "READY", "ERROR", "CANCELLED")
 
 
 def _order(state: str) -> int:
