@@ -19,6 +19,9 @@ class Reference(common.Step):
 
     def _compute(self, batch: torch.Tensor) -> common.Computed:
         self.sae.train()
+        if self.config.architecture == "gated":
+            # Its auxiliary loss multiplies the input as it comes, where the others bring it to the weights' type.
+            batch = batch.to(self.sae.W_dec.dtype)
         before = getattr(self.sae, "topk_threshold", None)
         with self._autocast(batch.device.type):
             output = self._forward(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from services.trainer.steps import placement
+
 
 class Encoded(NamedTuple):
     """What the encoder made of a batch, and the weights that the loss goes through."""
@@ -46,7 +48,7 @@ def add(
     columns are computed with. Elsewhere no value is read: all columns take part, and the living count for nothing.
     """
     first, last = span or (0, len(dead))
-    if dead.device.type == "cpu":
+    if placement.reads_values(dead):
         columns = dead[first:last].nonzero().view(-1) + first
         if not len(columns):
             return residual.new_zeros(())

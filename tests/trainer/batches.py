@@ -1,0 +1,60 @@
+"""Small configurations and activations for tests of training steps."""
+
+import torch
+
+from services.trainer import architectures, plan
+from services.trainer.steps import common
+
+D_IN, D_SAE, BATCH = 12, 48, 24
+OPTIMIZER = plan.OptimizerConfig(lr=1e-2, lr_warm_up_steps=3, lr_decay_steps=4)
+
+FAST = {
+    "topk": plan.SaeConfig(architecture="topk", d_in=D_IN, d_sae=D_SAE, k=4, dtype="float64"),
+    "topk, plain": plan.SaeConfig(
+        architecture="topk",
+        d_in=D_IN,
+        d_sae=D_SAE,
+        k=4,
+        dtype="float64",
+        rescale_acts_by_decoder_norm=False,
+        apply_b_dec_to_input=False,
+        aux_loss_coefficient=0.3,
+    ),
+    "topk, wide": plan.SaeConfig(architecture="topk", d_in=D_IN, d_sae=512, k=3, dtype="float64"),
+    "batchtopk": plan.SaeConfig(architecture="batchtopk", d_in=D_IN, d_sae=D_SAE, k=2.5, dtype="float64"),
+    "matryoshka": plan.SaeConfig(
+        architecture="matryoshka_batchtopk",
+        d_in=D_IN,
+        d_sae=D_SAE,
+        k=4,
+        dtype="float64",
+        matryoshka_widths=(8, 24),
+        use_matryoshka_aux_loss=False,
+    ),
+    "matryoshka, its aux loss": plan.SaeConfig(
+        architecture="matryoshka_batchtopk",
+        d_in=D_IN,
+        d_sae=D_SAE,
+        k=4,
+        dtype="float64",
+        matryoshka_widths=(8, 24),
+        use_matryoshka_aux_loss=True,
+    ),
+}
+
+
+def options(total: int = 20, **changes: object) -> common.Options:
+    """Options under which latents die and windows end within a test."""
+    return common.Options(OPTIMIZER, total, dead_feature_window=2, feature_sampling_window=7)._replace(**changes)
+
+
+def activations(count: int, dtype: str = "float64", seed: int = 1) -> list[torch.Tensor]:
+    """Batches of Gaussian vectors around a mean that is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    made = [torch.randn(BATCH, D_IN, generator=generator, dtype=torch.float64) + 0.3 for _ in range(count)]
+    return [batch.to(getattr(torch, dtype)) for batch in made]
+
+
+def step(kind: type[common.Step], config: plan.SaeConfig, opts: common.Options | None = None) -> common.Step:
+    """A step with the configuration's initial weights."""
+    return kind(config, architectures.build(config), opts or options())
