@@ -116,13 +116,15 @@ def _shown(name: str, value: Any) -> str:
         return "\n".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
+    return _number(name, value) if isinstance(value, int | float) else str(value)
+
+
+def _number(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         return f"{value:,} ({size(value)})"
-    if isinstance(value, int):
-        return f"{value:,}"
     if name.endswith("_share"):
         return percent(value)
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
 def _spans(histogram: list[int]) -> Iterator[str]:

@@ -1,228 +1,45 @@
 """`polytok tokenize`: a dataset for one or more models."""
 
+import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polytok.cli import options, session
+from polytok.cli import options, session, tokenizing
 
 if TYPE_CHECKING:
+    from polytok.catalog.v1.tokenizations_pb2 import TokenizationParameters
     from polytok.cli.live import Watch
-
-_SEQUENCES = "Sequences"
-_PACKING = "Packing"
-_DOCUMENTS = "Documents"
-
-Column = Annotated[
-    str | None,
-    typer.Option(
-        "--column",
-        metavar="NAME",
-        help="The column that holds the text. By default `text`, else the only column of strings.",
-        rich_help_panel=_SEQUENCES,
-    ),
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length",
-        metavar="N",
-        help="Tokens in a sequence at most, special tokens included. By default the model's context length.",
-        rich_help_panel=_SEQUENCES,
-    ),
-]
-Truncation = Annotated[
-    str | None,
-    options.choice(
-        "--truncation",
-        "What a longer document keeps: its start (right, the default), its end (left), or all of it (none).",
-        "right",
-        "left",
-        "none",
-        panel=_SEQUENCES,
-    ),
-]
-SpecialTokens = Annotated[
-    bool | None,
-    typer.Option(
-        "--special-tokens/--no-special-tokens",
-        help="Whether the tokenizer adds its special tokens to each document. By default yes, and no when packing.",
-        rich_help_panel=_SEQUENCES,
-        show_default=False,
-    ),
-]
-MaxDocuments = Annotated[
-    int | None,
-    typer.Option(
-        "--max-documents",
-        metavar="N",
-        help="Take only the first N documents; by default all.",
-        rich_help_panel=_DOCUMENTS,
-    ),
-]
-Normalize = Annotated[
-    str | None,
-    options.choice(
-        "--normalize",
-        "A Unicode normalization form to bring the text into; by default every byte stays as it is.",
-        "nfc",
-        "nfkc",
-        panel=_DOCUMENTS,
-    ),
-]
-MinCharacters = Annotated[
-    int | None,
-    typer.Option("--min-characters", metavar="N", help="Drop documents of fewer.", rich_help_panel=_DOCUMENTS),
-]
-MaxCharacters = Annotated[
-    int | None,
-    typer.Option("--max-characters", metavar="N", help="Drop documents of more.", rich_help_panel=_DOCUMENTS),
-]
-Keep = Annotated[
-    str | None,
-    typer.Option(
-        "--keep",
-        metavar="REGEX",
-        help="Drop documents in which this regular expression (RE2) is not found.",
-        rich_help_panel=_DOCUMENTS,
-    ),
-]
-Drop = Annotated[
-    str | None,
-    typer.Option(
-        "--drop",
-        metavar="REGEX",
-        help="Drop documents in which this regular expression (RE2) is found.",
-        rich_help_panel=_DOCUMENTS,
-    ),
-]
-MaxJunk = Annotated[
-    float | None,
-    typer.Option(
-        "--max-junk",
-        metavar="SHARE",
-        help="Drop documents with a greater share (0 to 1) of characters that are neither letter, mark, number nor "
-        "white space.",
-        rich_help_panel=_DOCUMENTS,
-    ),
-]
-Overflow = Annotated[
-    bool | None,
-    typer.Option(
-        "--overflow/--no-overflow",
-        help="Keep all of a longer document, as several sequences.",
-        rich_help_panel=_SEQUENCES,
-        show_default=False,
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(
-        "--stride",
-        metavar="N",
-        help="Tokens that each of those shares with the one before; 0 by default. Implies --overflow.",
-        rich_help_panel=_SEQUENCES,
-    ),
-]
-Pad = Annotated[
-    str | None,
-    options.choice(
-        "--pad",
-        "Fill sequences up to max-length, or up to the longest of each Arrow file.",
-        "max_length",
-        "longest",
-        panel=_SEQUENCES,
-    ),
-]
-PadSide = Annotated[
-    str | None,
-    options.choice("--pad-side", "Where padding goes; right by default.", "right", "left", panel=_SEQUENCES),
-]
-PadToken = Annotated[
-    str | None,
-    options.choice(
-        "--pad-token",
-        "What padding is: pad where the tokenizer has such a token, else eos.",
-        "pad",
-        "eos",
-        panel=_SEQUENCES,
-    ),
-]
-Pack = Annotated[
-    bool,
-    typer.Option(
-        "--pack",
-        help="Concatenate documents and cut them into sequences of exactly max-length tokens, as SAELens does; "
-        "without it each document is one sequence.",
-        rich_help_panel=_PACKING,
-    ),
-]
-_BOUNDARIES = ("none", "bos", "eos")
-BeginOfBatch = Annotated[
-    str | None,
-    options.choice(
-        "--begin-of-batch", "The token at the start of every sequence; bos by default.", *_BOUNDARIES, panel=_PACKING
-    ),
-]
-BeginOfSequence = Annotated[
-    str | None,
-    options.choice(
-        "--begin-of-sequence",
-        "The token at the start of every document; none by default.",
-        *_BOUNDARIES,
-        panel=_PACKING,
-    ),
-]
-Separator = Annotated[
-    str | None,
-    options.choice("--separator", "The token between documents; bos by default.", *_BOUNDARIES, panel=_PACKING),
-]
-Concatenation = Annotated[
-    bool | None,
-    typer.Option(
-        "--concatenate/--no-concatenate",
-        help="Whether a sequence may hold several documents; if not, what does not fill a sequence is dropped.",
-        rich_help_panel=_PACKING,
-        show_default=False,
-    ),
-]
-DocumentStarts = Annotated[
-    bool | None,
-    typer.Option(
-        "--document-starts/--no-document-starts",
-        help="Whether to store where in each sequence documents start, in a column `document_starts`; by default no.",
-        rich_help_panel=_PACKING,
-        show_default=False,
-    ),
-]
 
 
 def command(
     dataset: options.DatasetArgument,
     models: options.ModelOption,
     variant: options.Variant = "",
-    column: Column = None,
-    max_length: MaxLength = None,
-    truncation: Truncation = None,
-    special_tokens: SpecialTokens = None,
-    overflow: Overflow = None,
-    stride: Stride = None,
-    pad: Pad = None,
-    pad_side: PadSide = None,
-    pad_token: PadToken = None,
-    pack: Pack = False,
-    begin_of_batch: BeginOfBatch = None,
-    begin_of_sequence: BeginOfSequence = None,
-    separator: Separator = None,
-    concatenate: Concatenation = None,
-    document_starts: DocumentStarts = None,
-    max_documents: MaxDocuments = None,
-    normalize: Normalize = None,
-    min_characters: MinCharacters = None,
-    max_characters: MaxCharacters = None,
-    keep: Keep = None,
-    drop: Drop = None,
-    max_junk: MaxJunk = None,
+    column: tokenizing.Column = None,
+    chat_template: tokenizing.ChatTemplate = None,
+    generation_prompt: tokenizing.GenerationPrompt = None,
+    max_length: tokenizing.MaxLength = None,
+    truncation: tokenizing.Truncation = None,
+    special_tokens: tokenizing.SpecialTokens = None,
+    overflow: tokenizing.Overflow = None,
+    stride: tokenizing.Stride = None,
+    pad: tokenizing.Pad = None,
+    pad_side: tokenizing.PadSide = None,
+    pad_token: tokenizing.PadToken = None,
+    pack: tokenizing.Pack = False,
+    begin_of_batch: tokenizing.BeginOfBatch = None,
+    begin_of_sequence: tokenizing.BeginOfSequence = None,
+    separator: tokenizing.Separator = None,
+    concatenate: tokenizing.Concatenation = None,
+    document_starts: tokenizing.DocumentStarts = None,
+    max_documents: tokenizing.MaxDocuments = None,
+    normalize: tokenizing.Normalize = None,
+    min_characters: tokenizing.MinCharacters = None,
+    max_characters: tokenizing.MaxCharacters = None,
+    keep: tokenizing.Keep = None,
+    drop: tokenizing.Drop = None,
+    max_junk: tokenizing.MaxJunk = None,
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
     ] = False,
@@ -237,6 +54,7 @@ def command(
 
     [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
     [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
+    [dim]polytok tokenize chats -m llama3-instruct --column messages[/]
     """
     packing = _set(
         begin_of_batch=begin_of_batch,
@@ -255,6 +73,7 @@ def command(
     )
     parameters = _set(
         text_column=column,
+        chat=_set(template=_template(chat_template), add_generation_prompt=generation_prompt) or None,
         max_length=max_length,
         truncation=truncation,
         add_special_tokens=special_tokens,
@@ -271,11 +90,29 @@ def command(
             run.client.tokenizations.create(dataset, model, variant=variant, **parameters)
             for model in dict.fromkeys(models)
         ]
+        if column is None:
+            _tell_column(run, dataset, records[0].parameters)
         if watch:
             records = run.follow([_watch(record.name) for record in records])
         run.show_list("tokenizations", records)
         if watch:
             run.end(records)
+
+
+def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:
+    """Says which column the catalog chose: nobody should find out from the ids."""
+    what = "The conversations" if chosen.HasField("chat") else "The text"
+    run.out.remark(f"{what} of {dataset} is column `{chosen.text_column}`: {chosen.column_choice}.")
+
+
+def _template(file: pathlib.Path | None) -> str | None:
+    """The text of a template's file; the catalog checks how long it may be."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as UTF-8 text.", param_hint="--chat-template") from error
 
 
 def _watch(name: str) -> "Watch":

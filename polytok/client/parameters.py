@@ -49,11 +49,24 @@ class Filters(TypedDict, total=False):
     """Those with a greater share of characters that are neither letter, mark, number nor white space."""
 
 
+class Chat(TypedDict, total=False):
+    """How conversations become text, as `apply_chat_template` of transformers makes it."""
+
+    add_generation_prompt: bool
+    """Ends each conversation with what begins an answer of the assistant."""
+    template: str
+    """A Jinja template of one's own; by default the tokenizer's."""
+
+
 class Parameters(TypedDict, total=False):
     """How a dataset is tokenized; what is left out takes its default."""
 
     text_column: str
-    """The column that holds the text; by default `text`, else the only column of strings."""
+    """The column that holds the text or conversations; by default the one that there is no doubt about, which the
+    record then names and gives the reason for: `text`, the only one of conversations, the only one with another usual
+    name of text (`content`, `document`, `body`), or the only one of strings."""
+    chat: Chat | bool
+    """Renders conversations through a chat template; by default wherever text_column holds them."""
     max_length: int
     """Tokens in a sequence at most, special tokens included; by default the model's context length."""
     truncation: Literal["right", "left", "none"]
@@ -80,6 +93,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     """The message for the parameters."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     packing = values.pop("packing", False)
+    chat = values.pop("chat", False)
     padding = values.pop("padding", None)
     truncation = values.pop("truncation", None)
     normalization = values.pop("normalization", None)
@@ -98,6 +112,8 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
         message.normalization = _enum(pb.TokenizationParameters.Normalization, "NORMALIZATION", normalization)
     if padding is not None:
         message.padding.CopyFrom(_padding({"to": padding} if isinstance(padding, str) else dict(padding)))
+    if chat is not False:
+        message.chat.CopyFrom(_chat({} if chat is True else chat))
     if packing is not False:
         message.packing.CopyFrom(_packing({} if packing is True else packing))
     return message
@@ -109,6 +125,13 @@ def _padding(values: dict[str, Any]) -> pb.Padding:
     if unknown:
         raise errors.InvalidArgument(f"Padding has no {min(unknown)!r}; it has: {', '.join(enums)}.")
     return pb.Padding(**{name: _enum(enums[name], name.upper(), value) for name, value in values.items()})
+
+
+def _chat(values: Chat) -> pb.Chat:
+    unknown = values.keys() - Chat.__annotations__.keys()
+    if unknown:
+        raise errors.InvalidArgument(f"A chat has no {min(unknown)!r}; it has: {', '.join(Chat.__annotations__)}.")
+    return pb.Chat(**values)
 
 
 def _packing(packing: Packing) -> pb.Packing:

@@ -13,6 +13,14 @@ def choose(schema: pa.Schema, name: str, where: str) -> str:
     if not name:
         strings = [field.name for field in schema if _is_text(field.type)]
         name = "text" if "text" in strings or len(strings) != 1 else strings[0]
+    found = existing(schema, name, where).type
+    if not _is_text(found) and not pa.types.is_null(found):
+        raise wrong(f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column.")
+    return name
+
+
+def existing(schema: pa.Schema, name: str, where: str) -> pa.Field:
+    """Returns the column of that name."""
     if name not in schema.names:
         columns = ", ".join(schema.names)
         raise errors.NotFound(
@@ -20,10 +28,7 @@ def choose(schema: pa.Schema, name: str, where: str) -> str:
             reason="COLUMN_NOT_FOUND",
             metadata={"columns": columns},
         )
-    found = schema.field(name).type
-    if not _is_text(found) and not pa.types.is_null(found):
-        raise _wrong(f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column.")
-    return name
+    return schema.field(name)
 
 
 class Origin(NamedTuple):
@@ -41,12 +46,34 @@ def origin(schema: pa.Schema) -> Origin | None:
     return Origin(name, int(row)) if name and row.isdigit() else None
 
 
+class Texts:
+    """The column of a raw shard that holds the text."""
+
+    def __init__(self, name: str) -> None:
+        """Takes `text`, else the only column of strings, where there is no name."""
+        self.name = name
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Refuses a column that is not there or holds something else."""
+        self.name = choose(schema, self.name, where)
+
+    def texts(self, column: pa.Array, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
+        """Returns the column as large strings, every one of them there and valid UTF-8."""
+        return texts(column, self.name, where, first_row, read_from)
+
+
+def place(name: str, where: str, first_row: int, row: int, read_from: Origin | None) -> str:
+    """Says where a value is, in the dataset and in the user's own file."""
+    source = f", which is row {read_from.first_row + row} of {read_from.name}" if read_from else ""
+    return f"Column {name!r}, row {first_row + row} of {where} (the first row is 0){source}"
+
+
 def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
     """Returns the column as large strings, every one of them there and valid UTF-8."""
     if column.null_count:
         place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
         source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
-        raise _wrong(
+        raise wrong(
             f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is 0){source}. "
             "Remove such rows from the source, or put an empty text there, and add the dataset again."
         )
@@ -54,7 +81,7 @@ def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Or
     try:
         strings.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise _wrong(
+        raise wrong(
             f"Column {name!r} of {where} holds bytes that are not UTF-8 in rows {first_row} to "
             f"{first_row + len(strings) - 1}. Mend the source and add the dataset again."
         ) from error
@@ -67,5 +94,6 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _wrong(message: str) -> errors.InvalidArgument:
+def wrong(message: str) -> errors.InvalidArgument:
+    """Returns the error for a column that holds what it should not."""
     return errors.InvalidArgument(message, reason="COLUMN_INVALID")

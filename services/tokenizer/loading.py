@@ -36,6 +36,8 @@ class Tokenizer:
     """What its post-processor puts around a document."""
     unknown: int | None
     """The id that stands for text that the vocabulary lacks, if there is such text."""
+    pretrained: transformers.PreTrainedTokenizerFast
+    """The tokenizer as `transformers` has it, around the same backend: it knows chat templates."""
 
     def special(self, role: str) -> int | None:
         """Returns the id of the special token of a role, or None."""
@@ -96,6 +98,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
         model_max_length=loaded.model_max_length if loaded.model_max_length < 1 << 30 else 0,
         frame=_frame(backend, folder),
         unknown=_unknown(backend),
+        pretrained=loaded,
     )
 
 

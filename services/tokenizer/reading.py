@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import posixpath
 from collections.abc import Generator, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer import columns, slicing
+from services.tokenizer.ragged import Offsets
 
 SLICE_BYTES = 8 << 20
 """Bytes of text that are encoded at once: enough for all threads of an engine, little beside the memory it takes."""
@@ -28,6 +29,8 @@ class Slice(NamedTuple):
     """How long they are together."""
     position: int
     """How much of the file has been read with them, in bytes."""
+    rows: Offsets | None = None
+    """Which rows of the shard they are, from 0, in order; None where nobody told."""
 
 
 class CheckedFile:
@@ -85,8 +88,30 @@ def verified(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[CheckedFi
         checked.verify(shard)
 
 
+class Column(Protocol):
+    """A column of which texts are made."""
+
+    name: str
+    """Its name, once it was checked."""
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Refuses a column that is not there or holds something else."""
+
+    def texts(
+        self, column: pa.Array, where: str, first_row: int, read_from: columns.Origin | None = None, /
+    ) -> pa.Array:
+        """Returns its values as large strings."""
+
+
 def slices(
     file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, *, dataset: str = "", first_row: int = 0
+) -> Iterator[Slice]:
+    """Yields the texts of a column of strings; see `pieces`."""
+    return pieces(file, shard, columns.Texts(text_column), dataset=dataset, first_row=first_row)
+
+
+def pieces(
+    file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, *, dataset: str = "", first_row: int = 0
 ) -> Iterator[Slice]:
     """Yields the texts of a shard in order, small batches together and large ones in parts.
 
@@ -94,7 +119,7 @@ def slices(
     """
     pending: list[pa.Array] = []
     size = begin = 0
-    for texts in _batches(file, shard, text_column, dataset, first_row):
+    for texts in _batches(file, shard, column, dataset, first_row):
         pending.append(texts)
         size += texts.nbytes
         if size >= SLICE_BYTES:
@@ -105,16 +130,16 @@ def slices(
 
 
 def _batches(
-    file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, dataset: str, first_row: int
+    file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, dataset: str, first_row: int
 ) -> Iterator[pa.Array]:
     name_of_file = posixpath.basename(shard.key)
     where, row = (dataset, first_row) if dataset else (name_of_file, 0)
     try:
         with pa.ipc.open_stream(file) as stream:
-            name = columns.choose(stream.schema, text_column, where)
+            column.check(stream.schema, where)
             origin = columns.origin(stream.schema)
             for batch in stream:
-                texts = columns.texts(batch.column(name), name, where, row, origin)
+                texts = column.texts(batch.column(column.name), where, row, origin)
                 row += len(texts)
                 if origin:
                     origin = origin._replace(first_row=origin.first_row + len(texts))

@@ -31,7 +31,17 @@ _FEW = 64
 _ORDINAL = re.compile(r"shard-(\d+)-of-\d+-")
 # What changes neither which documents there are nor their order.
 _KNOWN = frozenset(
-    {"text_column", "max_length", "truncation", "add_special_tokens", "packing", "overflow", "stride", "padding"}
+    {
+        "text_column",
+        "column_choice",
+        "max_length",
+        "truncation",
+        "add_special_tokens",
+        "packing",
+        "overflow",
+        "stride",
+        "padding",
+    }
 )
 
 

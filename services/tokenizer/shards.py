@@ -11,7 +11,7 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
-from services.tokenizer import cleaning, encoding, loading, output, reading, writing
+from services.tokenizer import cleaning, documents, encoding, loading, output, reading, writing
 from services.tokenizer.ahead import Ahead
 from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
@@ -63,18 +63,14 @@ def _tokenize(
         writing.ShardWriter(storage, key) as writer,
         reading.verified(storage, task.shard) as file,
         Ahead(
-            cleaner.cleaned(
-                reading.slices(
-                    file, task.shard, task.parameters.text_column, dataset=task.dataset, first_row=task.first_row
-                )
-            ),
+            cleaner.cleaned(documents.of(task, file, tokenizer)),
             "read",
         ) as pieces,
         Ahead(encoder.encoded(pieces), "encode") as encoded,
         contextlib.closing(output.Output(task.parameters, tokenizer, writer)) as made,
     ):
-        for piece, documents in encoded:
-            made.add(documents)
+        for piece, ids in encoded:
+            made.add(ids)
             context.report(piece.position, task.shard.size_bytes)
         total = made.finish()
     total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION

@@ -67,6 +67,6 @@ def test_numbers(command: Command, bystander: Bystander) -> None:
 def test_several_columns_of_text_and_none_called_text(
     command: Command, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    name = add(command, tmp_path / "docs.jsonl", [{"title": "t", "body": "b"}])
+    name = add(command, tmp_path / "docs.jsonl", [{"title": "t", "summary": "s"}])
     message = command.refused("tokenize", name, "--model", bystander.model, code=2)
-    assert f"datasets/{name} has several columns of text; choose one of: title, body." in message
+    assert f"datasets/{name} has several columns of text: title, summary. Name the one to tokenize: `--column" in message

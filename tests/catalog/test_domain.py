@@ -103,7 +103,11 @@ def test_uids_and_keys_follow_the_design():
 
 def test_every_default_is_filled_in():
     assert completed() == Parameters(
-        text_column="text", max_length=2048, truncation=Parameters.TRUNCATION_RIGHT, add_special_tokens=True
+        text_column="text",
+        column_choice="its name is `text`",
+        max_length=2048,
+        truncation=Parameters.TRUNCATION_RIGHT,
+        add_special_tokens=True,
     )
     assert completed(for_model=model(context_length=0)).max_length == 1024
 
@@ -111,6 +115,7 @@ def test_every_default_is_filled_in():
 def test_packing_brings_its_own_defaults():
     assert completed(Parameters(packing=Packing())) == Parameters(
         text_column="text",
+        column_choice="its name is `text`",
         max_length=2048,
         truncation=Parameters.TRUNCATION_NONE,
         add_special_tokens=False,
@@ -158,7 +163,8 @@ def test_the_only_column_of_text_is_taken():
             {"a": "string", "b": "string"},
             "",
             "COLUMN_NOT_FOUND",
-            "datasets/docs has several columns of text; choose one of: a, b.",
+            "datasets/docs has several columns of text: a, b. Name the one to tokenize: `--column NAME` on the command "
+            "line, `text_column` in a request.",
         ),
         (
             {"a": "int64", "b": "list<item: string>"},

@@ -45,7 +45,7 @@ def test_what_is_not_given_is_not_sent() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"max_len": 8}, "no parameter 'max_len'; there are: text_column, max_length"),
+        ({"max_len": 8}, "no parameter 'max_len'; there are: text_column, chat, max_length"),
         ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
         ({"packing": {"seperator": "eos"}}, "Packing has no 'seperator'"),
         ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),

@@ -1,15 +1,14 @@
 """How a tokenization's parameters are completed and checked against its dataset and model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.domain import cleaning, missing, padding, records
+from services.catalog.domain import chats, cleaning, columns, padding, records
 
 DEFAULT_MAX_LENGTH = 1024
 """Where the model does not say how long a sequence it takes."""
 
-_TEXT_TYPES = frozenset({"string", "large_string", "string_view"})
 _Parameters = tokenizations_pb2.TokenizationParameters
 _Packing = tokenizations_pb2.Packing
 
@@ -20,7 +19,13 @@ def complete(
     """Fills in every default, and refuses what cannot work on this dataset with this model."""
     parameters = _Parameters()
     parameters.CopyFrom(asked)
-    parameters.text_column = _text_column(asked.text_column, dataset)
+    choice = columns.choose(
+        asked.text_column,
+        dataset,
+        only_chats=asked.HasField("chat") and not asked.text_column,
+        known_why=asked.column_choice,
+    )
+    parameters.text_column, parameters.column_choice = choice.column, choice.why
     parameters.max_length = _max_length(asked, model)
     packing = asked.HasField("packing")
     _check_overflow(parameters)
@@ -32,46 +37,8 @@ def complete(
     cleaning.complete(parameters)
     if not asked.HasField("add_special_tokens"):
         parameters.add_special_tokens = not packing
+    chats.complete(parameters, asked, is_chat=choice.is_chat)
     return parameters
-
-
-def _text_column(asked: str, dataset: records.Dataset) -> str:
-    types = {column["name"]: column["type"] for column in dataset.columns}
-    if asked:
-        return _checked_column(asked, types, dataset)
-    if "text" in types:
-        return _checked_column("text", types, dataset)
-    texts = [name for name, kind in types.items() if kind in _TEXT_TYPES]
-    if len(texts) == 1:
-        return texts[0]
-    listed = ", ".join(types)
-    if texts:
-        message = f"{dataset.resource} has several columns of text; choose one of: {', '.join(texts)}."
-    else:
-        message = f"{dataset.resource} has no column of text; it has: {listed}."
-    raise errors.InvalidArgument(
-        message,
-        reason="COLUMN_NOT_FOUND",
-        metadata={"columns": listed[:500]},
-        violations=[errors.FieldViolation("parameters.text_column", message)],
-    )
-
-
-def _checked_column(name: str, types: Mapping[str, str], dataset: records.Dataset) -> str:
-    if name not in types:
-        raise missing.column(dataset.resource, name, list(types))
-    if types[name] in _TEXT_TYPES:
-        return name
-    held = "nothing but nulls" if types[name] == "null" else types[name]
-    texts = [column for column, kind in types.items() if kind in _TEXT_TYPES]
-    advice = f"Columns of text: {', '.join(texts)}." if texts else "No column of it holds text."
-    message = f"Column {name!r} of {dataset.resource} holds {held}, not text. {advice}"
-    raise errors.InvalidArgument(
-        message,
-        reason="COLUMN_INVALID",
-        metadata={"column": name, "type": types[name][:200]},
-        violations=[errors.FieldViolation("parameters.text_column", message)],
-    )
 
 
 def _max_length(asked: tokenizations_pb2.TokenizationParameters, model: records.Model) -> int:
@@ -167,7 +134,7 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         flat["overflow"] = parameters.overflow
         flat["stride"] = parameters.stride
         flat.update(padding.shown(parameters))
-    return flat | cleaning.shown(parameters)
+    return flat | chats.shown(parameters) | cleaning.shown(parameters)
 
 
 def _short(enum_name: str) -> str:

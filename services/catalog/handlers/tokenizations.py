@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,6 +48,8 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                     count=len(shards),
                     dataset=names.dataset(tokenization.dataset_name),
                     first_row=first_row,
+                    model=names.model(tokenization.model_name),
+                    date=tokenization.created_at.astimezone(UTC).date().isoformat(),
                 )
             ),
             ordinal=ordinal,

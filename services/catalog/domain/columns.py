@@ -1,0 +1,123 @@
+"""Which column of a dataset is tokenized: the one that was named, or the one that its columns leave no doubt about."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from polytok import errors
+from services.catalog.domain import missing, records
+
+USUAL = ("content", "document", "body")
+"""Beside `text`, names that a column of documents commonly has."""
+
+_TEXT_TYPES = frozenset({"string", "large_string", "string_view"})
+_LIST_OF_STRUCTS = re.compile(r"(?:large_)?list<[^<>]*?: struct<(.*)>(?: not null)?>")
+
+
+class Choice(NamedTuple):
+    """The column that is tokenized."""
+
+    column: str
+    is_chat: bool
+    """Whether it holds conversations."""
+    why: str
+    """One of REASONS."""
+
+
+ASKED = "it was asked for"
+CALLED_TEXT = "its name is `text`"
+ONLY_CHATS = "it is the only column of conversations"
+ONLY_USUAL = "it is the only column of text with a usual name"
+ONLY_TEXT = "it is the only column of text"
+REASONS = frozenset({ASKED, CALLED_TEXT, ONLY_CHATS, ONLY_USUAL, ONLY_TEXT})
+
+
+def choose(asked: str, dataset: records.Dataset, *, only_chats: bool, known_why: str = "") -> Choice:
+    """Chooses the column; refuses to guess where several could be meant.
+
+    With `only_chats`, the caller has asked for conversations. `known_why` came with what was asked for: parameters that
+    are a record's own stay what they are.
+    """
+    types = {column["name"]: column["type"] for column in dataset.columns}
+    texts = [] if only_chats else [name for name, kind in types.items() if kind in _TEXT_TYPES]
+    chats = [name for name, kind in types.items() if is_chat(kind)]
+    if asked:
+        return _named(asked, types, texts, chats, dataset, known_why if known_why in REASONS else ASKED)
+    if "text" in types and not only_chats:
+        return _named("text", types, texts, chats, dataset, CALLED_TEXT)
+    usual = [name for name in USUAL if name in texts]
+    for candidates, why in (
+        (chats, ONLY_CHATS),
+        (usual, ONLY_USUAL),
+        (texts, ONLY_TEXT),
+    ):
+        if len(candidates) == 1:
+            return Choice(candidates[0], candidates is chats, why)
+        if candidates:
+            raise _ambiguous(dataset, candidates, "conversations" if candidates is chats else "text")
+    what = "conversations" if only_chats else "text"
+    raise _refused(
+        "COLUMN_NOT_FOUND",
+        f"{dataset.resource} has no column of {what}; it has: {', '.join(types)}.",
+        {"columns": ", ".join(types)[:500]},
+    )
+
+
+def is_chat(kind: str) -> bool:
+    """Whether an Arrow type, as pyarrow prints it, is that of conversations: of OpenAI's form or of ShareGPT's."""
+    found = _LIST_OF_STRUCTS.fullmatch(kind)
+    if found is None:
+        return False
+    fields = _fields(found[1])
+    openai = fields.get("role") in _TEXT_TYPES and "content" in fields
+    return openai or (fields.get("from") in _TEXT_TYPES and fields.get("value") in _TEXT_TYPES)
+
+
+def _fields(body: str) -> dict[str, str]:
+    """The fields of a struct's type and their own types."""
+    parts, depth, begin = [], 0, 0
+    for place, character in enumerate(body):
+        depth += {"<": 1, ">": -1}.get(character, 0)
+        if not depth and body.startswith(", ", place):
+            parts.append(body[begin:place])
+            begin = place + 2
+    pairs = (part.partition(": ") for part in (*parts, body[begin:]))
+    return {name: kind.removesuffix(" not null") for name, _, kind in pairs}
+
+
+def _named(
+    name: str,
+    types: Mapping[str, str],
+    texts: Sequence[str],
+    chats: Sequence[str],
+    dataset: records.Dataset,
+    why: str,
+) -> Choice:
+    if name not in types:
+        raise missing.column(dataset.resource, name, list(types))
+    if name in texts or name in chats:
+        return Choice(name, name in chats, why)
+    held = "nothing but nulls" if types[name] == "null" else types[name]
+    what = "text" if texts or not chats else "conversations"
+    others = [f"Columns of {kind}: {', '.join(of)}." for kind, of in (("text", texts), ("conversations", chats)) if of]
+    raise _refused(
+        "COLUMN_INVALID",
+        f"Column {name!r} of {dataset.resource} holds {held}, not {what}. "
+        + (" ".join(others) or f"No column of it holds {what}."),
+        {"column": name, "type": types[name][:200]},
+    )
+
+
+def _ambiguous(dataset: records.Dataset, candidates: Sequence[str], what: str) -> errors.InvalidArgument:
+    listed = ", ".join(candidates)
+    return _refused(
+        "COLUMN_NOT_FOUND",
+        f"{dataset.resource} has several columns of {what}: {listed}. Name the one to tokenize: `--column NAME` on the "
+        "command line, `text_column` in a request.",
+        {"columns": listed[:500]},
+    )
+
+
+def _refused(reason: str, message: str, metadata: Mapping[str, str]) -> errors.InvalidArgument:
+    violations = [errors.FieldViolation("parameters.text_column", message)]
+    return errors.InvalidArgument(message, reason=reason, metadata=dict(metadata), violations=violations)

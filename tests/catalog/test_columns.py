@@ -1,0 +1,132 @@
+"""Which column is tokenized, and why; what is refused instead of being guessed."""
+
+import pyarrow as pa
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.catalog.domain import columns, parameters, sources
+from tests.catalog import test_domain as domain
+
+Parameters = tokenizations_pb2.TokenizationParameters
+Chat = tokenizations_pb2.Chat
+TURN = [("role", pa.string()), ("content", pa.string())]
+OPENAI = str(pa.list_(pa.struct(TURN)))
+SHAREGPT = str(pa.list_(pa.struct([("value", pa.string()), ("from", pa.string()), ("weight", pa.float64())])))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (pa.list_(pa.struct(TURN)), True),
+        (pa.large_list(pa.struct(TURN)), True),
+        (pa.list_(pa.field("element", pa.struct(TURN), nullable=False)), True),
+        (pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), ("content", pa.null())])), True),
+        (
+            pa.list_(
+                pa.struct([("calls", pa.list_(pa.struct([("a", pa.int64()), ("b", pa.map_("str", "int8"))]))), *TURN])
+            ),
+            True,
+        ),
+        (pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string())])))])), True),
+        (pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())])), True),
+        (pa.list_(pa.struct([("from", pa.string()), ("value", pa.int64())])), False),
+        (pa.list_(pa.struct([("role", pa.int64()), ("content", pa.string())])), False),
+        (pa.list_(pa.struct([("role", pa.string())])), False),
+        (pa.list_(pa.struct([("x", pa.struct(TURN))])), False),
+        (pa.struct(TURN), False),
+        (pa.list_(pa.string()), False),
+        (pa.string(), False),
+    ],
+)
+def test_conversations_are_known_by_their_type(kind: pa.DataType, *, expected: bool) -> None:
+    assert columns.is_chat(str(kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "column", "why"),
+    [
+        ({"id": "string", "text": "string", "messages": OPENAI}, "text", "its name is `text`"),
+        ({"text": SHAREGPT, "id": "string"}, "text", "its name is `text`"),
+        (
+            {"prompt": "string", "prompt_id": "string", "messages": OPENAI},
+            "messages",
+            "it is the only column of conversations",
+        ),
+        (
+            {"title": "string", "content": "string", "url": "string"},
+            "content",
+            "it is the only column of text with a usual name",
+        ),
+        ({"id": "int64", "poem": "string"}, "poem", "it is the only column of text"),
+    ],
+)
+def test_the_choice_and_its_reason(of: dict[str, str], column: str, why: str) -> None:
+    found = domain.completed(of=domain.dataset(**of))
+    assert (found.text_column, found.column_choice) == (column, why)
+    assert found.HasField("chat") == (of[column] in {OPENAI, SHAREGPT})
+    # Naming it makes the same tokenization, and says so.
+    named = domain.completed(Parameters(text_column=column), of=domain.dataset(**of))
+    assert named.column_choice == "it was asked for"
+    assert sources.differences(parameters.shown(found), parameters.shown(named)) == []
+    assert domain.completed(found, of=domain.dataset(**of)) == found
+
+
+@pytest.mark.parametrize(
+    ("of", "asked", "message"),
+    [
+        (
+            {"chosen": OPENAI, "rejected": OPENAI, "content": "string"},
+            Parameters(),
+            "datasets/docs has several columns of conversations: chosen, rejected. Name the one to tokenize: "
+            "`--column NAME` on the command line, `text_column` in a request.",
+        ),
+        (
+            {"content": "string", "body": "string", "id": "string"},
+            Parameters(),
+            "datasets/docs has several columns of text: content, body. Name the one to tokenize: `--column NAME` on "
+            "the command line, `text_column` in a request.",
+        ),
+        (
+            {"text": "string"},
+            Parameters(chat=Chat()),
+            "datasets/docs has no column of conversations; it has: text.",
+        ),
+        (
+            {"id": "int64", "messages": OPENAI},
+            Parameters(text_column="id"),
+            "Column 'id' of datasets/docs holds int64, not conversations. Columns of conversations: messages.",
+        ),
+    ],
+)
+def test_no_column_is_guessed(of: dict[str, str], asked: Parameters, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        domain.completed(asked, of=domain.dataset(**of))
+    assert caught.value.message == message
+    assert [violation.field for violation in caught.value.violations] == ["parameters.text_column"]
+
+
+def test_conversations_are_taken_before_text_where_they_are_asked_for() -> None:
+    both = domain.dataset(text="string", messages=OPENAI)
+    assert domain.completed(Parameters(chat=Chat()), of=both).text_column == "messages"
+    with pytest.raises(errors.InvalidArgument, match=r"parameters\.chat: column 'text' holds text, not conversations"):
+        domain.completed(Parameters(chat=Chat(), text_column="text"), of=both)
+
+
+def test_special_tokens_are_not_written_twice() -> None:
+    of = domain.dataset(messages=OPENAI)
+    assert not domain.completed(of=of).add_special_tokens
+    assert not domain.completed(Parameters(packing=tokenizations_pb2.Packing()), of=of).add_special_tokens
+    with pytest.raises(errors.InvalidArgument, match="they would be there twice"):
+        domain.completed(Parameters(add_special_tokens=True), of=of)
+
+
+def test_other_renderings_are_other_tokenizations() -> None:
+    of = domain.dataset(messages=OPENAI)
+    plain = parameters.shown(domain.completed(of=of))
+    for chat, told in (
+        (Chat(add_generation_prompt=True), ["chat.add_generation_prompt False, not True"]),
+        (Chat(template="x" * 9000), ["chat.template unset, not 'of 9000 bytes (sha256 "]),
+    ):
+        differing = sources.differences(plain, parameters.shown(domain.completed(Parameters(chat=chat), of=of)))
+        assert [found[: len(start)] for found, start in zip(differing, told, strict=True)] == told

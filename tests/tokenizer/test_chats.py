@@ -1,0 +1,256 @@
+"""Conversations get the ids that `apply_chat_template` of transformers gives for each of them."""
+
+import pathlib
+import re
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import transformers
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.catalog.v1 import tokenizations_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import chats, loading, reading
+from tests.tokenizer import jobs
+from tests.tokenizer.jobs import Parameters
+
+Chat = tokenizations_pb2.Chat
+
+CHATML = """{%- for message in messages -%}
+<|im_start|>{{ message.role }}{% if message.name is defined %} ({{ message.name }}){% endif %}
+
+{%- if message.content is defined %}
+
+{{ message.content | trim }}{% endif %}
+{%- for call in message.tool_calls or [] %}
+
+<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+LLAMA = """{{ bos_token }}{% for message in messages %}
+{%- if message.role == 'system' and not loop.first %}{{ raise_exception('System comes first') }}{% endif %}
+{%- if message.role == 'assistant' %} {{ message.content }} {{ eos_token }}
+{%- else %}[INST] {{ message.content }} [/INST]{% endif %}{% endfor %}"""
+
+OPENAI: list[list[dict[str, Any]]] = [
+    [
+        {"role": "user", "content": "  Why is the sea salt?\n"},
+        {"role": "assistant", "content": "Rivers — 河 — bring it."},
+    ],
+    [{"role": "system", "content": "Be brief. <|im_end|> </s> <s>"}, {"role": "user", "content": ""}],
+    [
+        {"role": "user", "content": "Weather in Oslo?", "name": "Kari"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}],
+        },
+        {"role": "tool", "content": '{"degrees": -3}'},
+        {"role": "assistant", "content": "Cold.", "tool_calls": []},
+    ],
+    [{"role": "user", "content": "don't 👩‍👩‍👧 e\u0301" * 30}],
+]
+SHAREGPT = [
+    [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi!"}],
+    [{"from": "user", "value": "1+1"}, {"from": "chatgpt", "value": "2"}, {"from": "observation", "value": "ok"}],
+]
+AS_OPENAI = [
+    [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi!"},
+    ],
+    [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}, {"role": "tool", "content": "ok"}],
+]
+
+
+def shard(storage: Storage, rows: list[Any], column: str = "messages") -> catalog_tasks_pb2.RawShard:
+    # Each row a batch of its own, under the one schema that all of them fit in, as the ingest writes them.
+    kind = pa.array(rows).type
+    batches = [pa.record_batch({column: pa.array([row], kind)}) for row in rows]
+    return jobs.raw_shard(storage, batches)
+
+
+def with_template(folder: pathlib.Path, to: pathlib.Path, template: str | None, *added: str) -> pathlib.Path:
+    """A copy of a tokenizer with a chat template and further tokens."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(to)
+    return to
+
+
+def expected(folder: pathlib.Path, conversations: list[Any], **how: Any) -> list[list[int]]:
+    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    return [oracle.apply_chat_template(each, tokenize=True, **how)["input_ids"] for each in conversations]
+
+
+def plain(**chat: Any) -> Parameters:
+    return Parameters(
+        text_column="messages", truncation=Parameters.TRUNCATION_NONE, add_special_tokens=False, chat=Chat(**chat)
+    )
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_the_ids_are_those_of_transformers(
+    storage: Storage, folder: pathlib.Path, tmp_path: pathlib.Path, *, prompt: bool
+) -> None:
+    model = with_template(folder, tmp_path / "model", CHATML, "<|im_start|>", "<|im_end|>")
+    runner = jobs.Runner(storage, model)
+    result = runner.tokenize(shard(storage, OPENAI), plain(add_generation_prompt=prompt))
+    oracle = expected(model, OPENAI, add_generation_prompt=prompt)
+    assert jobs.rows(storage, result) == oracle
+    begin = runner.tokenizers.get(runner.reference).backend.token_to_id("<|im_start|>")
+    assert [row.count(begin) for row in oracle] == [len(turns) + prompt for turns in OPENAI]
+    assert result.statistics.num_documents == len(OPENAI)
+    # Cut as transformers cuts them.
+    cut = plain(add_generation_prompt=prompt)
+    cut.truncation, cut.max_length = Parameters.TRUNCATION_RIGHT, 24
+    again = runner.tokenize(shard(storage, OPENAI), cut, epoch=2)
+    assert jobs.rows(storage, again) == expected(
+        model, OPENAI, add_generation_prompt=prompt, truncation=True, max_length=24
+    )
+
+
+def test_special_tokens_are_there_once(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    model = with_template(folders["sentencepiece"], tmp_path / "model", LLAMA)
+    runner = jobs.Runner(storage, model)
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI[:2]), plain()))
+    assert rows == expected(model, OPENAI[:2])
+    begin = runner.tokenizers.get(runner.reference).special("bos_token")
+    # The second conversation has the text of the token in it, which is that token wherever it stands.
+    assert [row.count(begin) for row in rows] == [1, 2]
+
+
+def test_the_form_of_sharegpt(storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    model = with_template(folders["byte_level"], tmp_path / "model", CHATML, "<|im_start|>", "<|im_end|>")
+    runner = jobs.Runner(storage, model)
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, SHAREGPT), plain()))
+    assert rows == expected(model, AS_OPENAI)
+
+
+def test_a_template_of_ones_own(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    runner = jobs.Runner(storage, folders["byte_level"])
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
+    assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4"])
+def test_real_tokenizers(storage: Storage, shared: pathlib.Path, name: str) -> None:
+    folder = shared / "tokenizers" / name
+    runner = jobs.Runner(storage, folder)
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
+    assert rows == expected(folder, OPENAI, chat_template=CHATML)
+
+
+def test_conversations_are_packed_and_padded(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    runner = jobs.Runner(storage, folders["byte_level"])
+    parameters = plain(template=CHATML)
+    parameters.max_length = 16
+    parameters.packing.begin_of_batch = parameters.packing.separator = tokenizations_pb2.Packing.BOUNDARY_NONE
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), parameters))
+    stream = [token for row in expected(folders["byte_level"], OPENAI, chat_template=CHATML) for token in row]
+    assert rows == [stream[start : start + 16] for start in range(0, len(stream) - 15, 16)]
+
+
+def rendered(
+    folder: pathlib.Path, rows: list[Any], template: str, date: str = "", model: str = "models/small"
+) -> list[str]:
+    column = chats.Conversations("messages", Chat(template=template), loading.load(folder), model=model, date=date)
+    array = pa.array(rows)
+    column.check(pa.schema([("messages", array.type)]), "datasets/chats")
+    texts: list[str] = column.texts(array, "datasets/chats", 40, None).to_pylist()
+    return texts
+
+
+def test_the_date_is_that_of_the_tokenization(folders: dict[str, pathlib.Path]) -> None:
+    template = "{{ strftime_now('%d %b %Y') }}"
+    folder = folders["byte_level"]
+    assert rendered(folder, OPENAI[:1], template, date="2024-02-29") == ["29 Feb 2024"]
+    assert rendered(folder, OPENAI[:1], template, date="2025-12-31") == ["31 Dec 2025"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        (None, "the conversation has no turns"),
+        ([], "the conversation has no turns"),
+        ([{"role": "user", "content": "a"}, None], "turn 2 of 2 is empty"),
+        ([{"role": None, "content": "a"}], "turn 1 of 1 has no role"),
+        ([{"role": "user", "content": None}], "turn 1 of 1, of the role 'user', has no content"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}],
+            "the chat template does not take it (System comes first)",
+        ),
+        ([{"from": "human", "value": None}], "turn 1 of 1, from 'human', has no value"),
+        (
+            [{"from": "alien", "value": "x"}],
+            "turn 1 of 1 is from 'alien', which is none of human, user, gpt, chatgpt, bing, bard, model, assistant,"
+            " system, tool, function, function_response, observation",
+        ),
+    ],
+)
+def test_a_malformed_conversation_is_named(folders: dict[str, pathlib.Path], turns: Any, message: str) -> None:
+    fine = [{"from": "human", "value": "x"}] if "from" in str(turns) else OPENAI[0]
+    with pytest.raises(errors.InvalidArgument) as caught:
+        rendered(folders["byte_level"], [fine, turns], LLAMA)
+    assert caught.value.reason == "COLUMN_INVALID"
+    mend = "Take another template; or mend" if "template" in message else "Mend"
+    assert caught.value.message == (
+        "Column 'messages', row 41 of datasets/chats (the first row is 0): "
+        f"{message}. {mend} or remove the conversation, and add the dataset again."
+    )
+
+
+def test_a_tokenizer_without_a_template(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    said = r"tokenizer of models/small has no chat template. Give one of your own \(`--chat-template FILE`"
+    with pytest.raises(errors.InvalidArgument, match=said) as caught:
+        rendered(folders["byte_level"], OPENAI, "")
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["byte_level"])
+    tokenizer.chat_template = {"rag": LLAMA, "tool_use": CHATML}
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(errors.InvalidArgument, match="chat templates for rag, tool_use, none of them the default"):
+        rendered(tmp_path, OPENAI, "")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}\n{{ m.role }", "(line 2)"),
+        ("{% include 'x' %}", "does not take it"),
+        ("{{ messages.__class__.__mro__ }}", "does not take it"),
+        ("{{ messages[0].content.x.y }}", "does not take it"),
+        ("{{ 1 / 0 }}", "does not take it (division by zero)"),
+    ],
+)
+def test_a_template_that_is_wrong(folders: dict[str, pathlib.Path], template: str, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=re.escape(message)):
+        rendered(folders["byte_level"], OPENAI, template)
+
+
+def test_a_column_that_holds_something_else(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    runner = jobs.Runner(storage, folders["byte_level"])
+    parameters = plain(template=LLAMA)
+    parameters.text_column = "text"
+    with pytest.raises(errors.InvalidArgument, match="holds string, not conversations"):
+        runner.tokenize(jobs.text_shard(storage, ["x"]), parameters)
+    parameters.text_column = "nothing"
+    with pytest.raises(errors.NotFound, match="no column 'nothing'"):
+        runner.tokenize(jobs.text_shard(storage, ["x"]), parameters)
+
+
+def test_a_shard_of_conversations_is_read_in_pieces(
+    storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "SLICE_BYTES", 64)
+    runner = jobs.Runner(storage, folders["byte_level"])
+    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI * 3), plain(template=CHATML)))
+    assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML) * 3
