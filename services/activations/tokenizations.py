@@ -52,16 +52,6 @@ class Manifest:
         return sum(file.num_rows for file in self.files)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Rows in memory-mapped files."""
-
-    table: pa.Table
-    """Columns `input_ids` and, where it is padded or was asked for, `attention_mask`."""
-    first_row: int
-    """Which row of the tokenization the table's first is."""
-
-
 def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
     """Reads the manifest in a tokenization's folder.
 
@@ -96,35 +86,40 @@ class Reader:
         self._storage = storage
         self._checked: set[tuple[str, str, int]] = set()
 
-    def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> Opened:
-        """Opens the files that hold these rows (all from `first_row` on by default), and no other.
+    def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
+        """All rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
 
-        Raises DataLoss that names the file whose bytes are not those that were written.
+        The files are memory-mapped; those of a remote storage are fetched, where they hold rows that were asked for, and
+        the others' rows are null. Raises DataLoss that names the file whose bytes are not those that were written, among
+        the files with rows asked for, and FailedPrecondition (RESOURCE_CHANGED) if one is gone.
         """
         end = manifest.num_rows if num_rows is None else first_row + num_rows
-        tables: list[pa.Table] = []
-        start = begin = 0
+        found: list[pa.Table | None] = []
+        start = 0
         for file in manifest.files:
-            stop = start + file.num_rows
-            if stop > first_row and start < end:
-                begin = begin if tables else start
-                tables.append(self._open(manifest.name, file))
-            start = stop
-        if not tables:
+            wanted = start + file.num_rows > first_row and start < end
+            found.append(self._open(manifest.name, file, wanted=wanted))
+            start += file.num_rows
+        schema = next((table.schema for table in found if table is not None), None)
+        if schema is None:
             raise errors.InvalidArgument(
                 f"{manifest.name} has {manifest.num_rows} rows, and none from {first_row} to {end - 1}."
             )
-        return Opened(pa.concat_tables(tables), begin)
+        pairs = zip(found, manifest.files, strict=True)
+        return pa.concat_tables([_nulls(schema, file.num_rows) if table is None else table for table, file in pairs])
 
-    def _open(self, name: str, file: File) -> pa.Table:
+    def _open(self, name: str, file: File, *, wanted: bool) -> pa.Table | None:
         path = self._storage.local_path(file.key)
+        if path is None and not wanted:
+            return None
         try:
             if path is None:
                 data = self._storage.read_bytes(file.key)
                 self._check(name, file, hashlib.sha256(data).hexdigest(), len(data))
                 source: Any = io.BytesIO(data)
             else:
-                self._check_in_place(name, file)
+                if wanted:
+                    self._check_in_place(name, file)
                 source = pa.memory_map(str(path))
             with pa.ipc.open_stream(source) as stream:
                 return stream.read_all()
@@ -152,6 +147,10 @@ class Reader:
                 f"{sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…. {_mend(name)}",
                 metadata={"file": file.key},
             )
+
+
+def _nulls(schema: pa.Schema, count: int) -> pa.Table:
+    return pa.table([pa.nulls(count, field.type) for field in schema], schema=schema)
 
 
 def _changed(name: str, what: str) -> errors.FailedPrecondition:

@@ -1,1 +1,4 @@
-"""Owns extractions: a tokenization and a model become files of activations."""
+"""The extractor: what models compute on the way, for every token of a tokenization, as files that SAE tools open.
+
+`server` owns the records (Postgres) and imports no torch; the other modules are its workers'.
+"""

@@ -251,7 +251,7 @@ class ExtractionParameters(_message.Message):
     CONTEXT_SIZE_FIELD_NUMBER: _builtins.int
     MAX_SEQUENCES_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
-    BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
     COMPUTE_FORMAT_FIELD_NUMBER: _builtins.int
     STORAGE_FORMAT_FIELD_NUMBER: _builtins.int
     EXCLUDE_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
@@ -259,8 +259,8 @@ class ExtractionParameters(_message.Message):
     NONFINITE_FIELD_NUMBER: _builtins.int
     COMPILE_FIELD_NUMBER: _builtins.int
     context_size: _builtins.int
-    """Tokens of each sequence at most; what is behind them is left out. Unset takes whole sequences, which must then not
-    be longer than the model's context.
+    """Tokens of each sequence at most, what is behind them is left out; and activations in a row of the files. Unset takes
+    the longest sequence, which must then not be longer than the model's context.
     """
     max_sequences: _builtins.int
     """Sequences at most, the first of the tokenization; unset takes all."""
@@ -268,8 +268,10 @@ class ExtractionParameters(_message.Message):
     """Tokens at most, padding excluded: so many whole sequences, from the first, as do not exceed them, and at least one.
     Unset takes all.
     """
-    batch_tokens: _builtins.int
-    """Tokens in one forward pass, padding included; unset finds what is fast and fits, and halves it when memory runs out."""
+    batch_size: _builtins.int
+    """Sequences of context_size tokens in one forward pass; unset finds what is fast and fits. Either way it is halved when
+    memory runs out.
+    """
     compute_format: Global___NumberFormat.ValueType
     """The model's numbers; FLOAT32 by default."""
     storage_format: Global___NumberFormat.ValueType
@@ -297,7 +299,7 @@ class ExtractionParameters(_message.Message):
         context_size: _builtins.int | None = ...,
         max_sequences: _builtins.int | None = ...,
         max_tokens: _builtins.int | None = ...,
-        batch_tokens: _builtins.int | None = ...,
+        batch_size: _builtins.int | None = ...,
         compute_format: Global___NumberFormat.ValueType = ...,
         storage_format: Global___NumberFormat.ValueType = ...,
         exclude_special_tokens: _builtins.bool = ...,
@@ -305,12 +307,12 @@ class ExtractionParameters(_message.Message):
         nonfinite: Global___ExtractionParameters.Nonfinite.ValueType = ...,
         compile: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_tokens", b"batch_tokens", "context_size", b"context_size", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_size", b"batch_size", "context_size", b"context_size", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_tokens", b"batch_tokens", "compile", b"compile", "compute_format", b"compute_format", "context_size", b"context_size", "exclude_special_tokens", b"exclude_special_tokens", "excluded_token_ids", b"excluded_token_ids", "hooks", b"hooks", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens", "nonfinite", b"nonfinite", "storage_format", b"storage_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_size", b"batch_size", "compile", b"compile", "compute_format", b"compute_format", "context_size", b"context_size", "exclude_special_tokens", b"exclude_special_tokens", "excluded_token_ids", b"excluded_token_ids", "hooks", b"hooks", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens", "nonfinite", b"nonfinite", "storage_format", b"storage_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__batch_tokens: _TypeAlias = _typing.Literal["batch_tokens"]  # noqa: Y015
-    _WhichOneofArgType__batch_tokens: _TypeAlias = _typing.Literal["_batch_tokens", b"_batch_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__context_size: _TypeAlias = _typing.Literal["context_size"]  # noqa: Y015
     _WhichOneofArgType__context_size: _TypeAlias = _typing.Literal["_context_size", b"_context_size"]  # noqa: Y015
     _WhichOneofReturnType__max_sequences: _TypeAlias = _typing.Literal["max_sequences"]  # noqa: Y015
@@ -318,7 +320,7 @@ class ExtractionParameters(_message.Message):
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_tokens) -> _WhichOneofReturnType__batch_tokens | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_size) -> _WhichOneofReturnType__context_size | None: ...
     @_typing.overload
@@ -340,8 +342,10 @@ class ExtractionStatistics(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     HOOKS_FIELD_NUMBER: _builtins.int
+    NUM_LEFT_OVER_FIELD_NUMBER: _builtins.int
+    NUM_ROWS_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
-    """Tokens whose activations are stored: rows of the files, padding and excluded tokens left out."""
+    """Tokens whose activations are stored, padding and excluded tokens left out."""
     num_sequences: _builtins.int
     """Sequences that were read."""
     num_files: _builtins.int
@@ -350,6 +354,10 @@ class ExtractionStatistics(_message.Message):
     """Bytes of the Arrow files."""
     seconds: _builtins.float
     """Seconds from the first worker's start to publication."""
+    num_left_over: _builtins.int
+    """Tokens at the ends of ranges that fill no row and are in no file; the hooks' statistics have them."""
+    num_rows: _builtins.int
+    """Rows of the files, each of context_size tokens."""
     @_builtins.property
     def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HookStatistics]:
         """One for each hook, in the order of the parameters."""
@@ -363,10 +371,12 @@ class ExtractionStatistics(_message.Message):
         size_bytes: _builtins.int = ...,
         seconds: _builtins.float = ...,
         hooks: _abc.Iterable[Global___HookStatistics] | None = ...,
+        num_left_over: _builtins.int = ...,
+        num_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hooks", b"hooks", "num_files", b"num_files", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "seconds", b"seconds", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hooks", b"hooks", "num_files", b"num_files", "num_left_over", b"num_left_over", "num_rows", b"num_rows", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "seconds", b"seconds", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -216,10 +216,13 @@ class ExtractRangeResult(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     NUM_SEQUENCES_FIELD_NUMBER: _builtins.int
+    NUM_LEFT_OVER_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
     """Tokens whose activations are stored."""
     num_sequences: _builtins.int
     """Sequences that were read."""
+    num_left_over: _builtins.int
+    """Tokens at the range's end that fill no row and are in no file."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActivationFile]:
         """The files, in the order of the rows."""
@@ -235,10 +238,11 @@ class ExtractRangeResult(_message.Message):
         statistics: Global___StatisticsFile | None = ...,
         num_tokens: _builtins.int = ...,
         num_sequences: _builtins.int = ...,
+        num_left_over: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "statistics", b"statistics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "num_left_over", b"num_left_over", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,7 +261,7 @@ class ActivationFile(_message.Message):
     key: _builtins.str
     """Storage key of the file."""
     num_rows: _builtins.int
-    """Rows: tokens."""
+    """Rows."""
     size_bytes: _builtins.int
     """Bytes."""
     sha256: _builtins.str
@@ -280,7 +284,7 @@ Global___ActivationFile: _TypeAlias = ActivationFile  # noqa: Y015
 
 @_typing.final
 class StatisticsFile(_message.Message):
-    """Statistics of a range, as safetensors."""
+    """A file with the statistics of a range: a RangeStatistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -303,6 +307,56 @@ class StatisticsFile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatisticsFile: _TypeAlias = StatisticsFile  # noqa: Y015
+
+@_typing.final
+class RangeStatistics(_message.Message):
+    """What was seen in a range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hooks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HookState]:
+        """One for each hook."""
+
+    def __init__(
+        self,
+        *,
+        hooks: _abc.Iterable[Global___HookState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hooks", b"hooks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RangeStatistics: _TypeAlias = RangeStatistics  # noqa: Y015
+
+@_typing.final
+class HookState(_message.Message):
+    """What was seen at one hook, in a form that can be merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    hook: _builtins.str
+    """The hook's name."""
+    state: _builtins.bytes
+    """Sums and moments, as safetensors."""
+    def __init__(
+        self,
+        *,
+        hook: _builtins.str = ...,
+        state: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HookState: _TypeAlias = HookState  # noqa: Y015
 
 @_typing.final
 class PublishExtractionTask(_message.Message):

@@ -27,6 +27,10 @@ class Folders:
         self._storage = storage
         self._is_used = is_used
 
+    async def lock(self, conn: AsyncConnection, key: str) -> None:
+        """Keeps others from taking, emptying or repairing a folder until the transaction ends."""
+        await conn.execute(_LOCK, {"key": key})
+
     async def claim(self, conn: AsyncConnection, key: str) -> None:
         """Takes a folder for a job that begins, and empties it of what an earlier one left."""
         await conn.execute(_LOCK, {"key": key})

@@ -56,6 +56,11 @@ class Mutations:
                 return answer
         raise AssertionError("unreachable")
 
+    async def answered(self, method: str, request: Message, answer_type: type[Answer]) -> Answer | None:
+        """The answer that was given to this request id before, if it was: for calls that do much before they `run`."""
+        async with self._database.connection() as conn:
+            return await requests.answered(conn, self._answers, method, request, answer_type)
+
     async def _attempt(
         self,
         method: str,

@@ -62,6 +62,20 @@ async def once(
     return answer
 
 
+async def answered(
+    conn: AsyncConnection, answers: sa.Table, method: str, request: Message, answer_type: type[Answer]
+) -> Answer | None:
+    """The answer that was given to this request id before; None if there was none."""
+    request_id = getattr(request, "request_id", "")
+    if not request_id:
+        return None
+    key = uuid.UUID(request_id)
+    if (await conn.execute(sa.select(answers.c.request_id).where(answers.c.request_id == key))).one_or_none() is None:
+        return None
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    return await _replay(conn, answers, key, method, digest, answer_type)
+
+
 async def _replay(
     conn: AsyncConnection, answers: sa.Table, key: uuid.UUID, method: str, digest: bytes, answer_type: type[Answer]
 ) -> Answer:

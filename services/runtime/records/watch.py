@@ -69,7 +69,8 @@ class Watch:
             event.set()
 
     @contextlib.contextmanager
-    def _listening(self, uid: str) -> Generator[asyncio.Event]:
+    def listening(self, uid: str) -> Generator[asyncio.Event]:
+        """Gives an event that is set whenever a uid is told, and whenever wake-ups may have been lost."""
         event = asyncio.Event()
         self._waiting[uid].add(event)
         try:
@@ -88,7 +89,7 @@ class Watch:
         """Gives the record and its progress whenever one of the two changed; ends after a terminal state."""
         last: tuple[Record, float] | None = None
         due = time.monotonic()
-        with self._listening(str(uid)) as event, _Reports(event) as reports:
+        with self.listening(str(uid)) as event, _Reports(event) as reports:
             while True:
                 event.clear()
                 record, percent = now = await self._look(lifecycle, read, last)

@@ -1,0 +1,81 @@
+"""The extractor as a whole: what it is made of, and the one place where that is put together."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import grpc.aio
+
+from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.activations import holding
+from services.extractor.server import estimates, handler, keeping, tables
+from services.extractor.server.changes import OWNER
+from services.extractor.server.creation import Creation
+from services.extractor.server.servicer import ExtractionServicer, Parts
+from services.extractor.server.settings import ExtractorSettings
+from services.runtime.process import Stopping
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Mutations
+from services.runtime.records.owner import Owner
+from services.runtime.records.sweeper import Sweeper
+from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
+from services.runtime.storage import Storage
+
+
+class Extractor(Owner):
+    """One extractor process; any number of them may share one database, one NATS and one storage."""
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseSettings,
+        messages: MessagingSettings,
+        storage: Storage,
+        server: ServerSettings,
+        jobs: JobSettings,
+        settings: ExtractorSettings,
+        catalog: grpc.aio.Channel,
+    ) -> None:
+        super().__init__(
+            OWNER,
+            database=database,
+            messages=messages,
+            server=server,
+            jobs=jobs,
+            tables=tables.jobs,
+            handlers={
+                handler.KIND: handler.Extracting(storage),
+                estimates.KIND: estimates.Estimating(),
+            },
+        )
+        self._channel = catalog
+        records = holding.Catalog(catalog)
+        self.keeper = holding.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
+        # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
+        self.listen(lambda _: self.keeper.wake())
+        folders = Folders(self.database, storage, keeping.is_used)
+        self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
+        shared = Parts(
+            database=self.database,
+            storage=storage,
+            store=self.store,
+            folders=folders,
+            watch=self.watch,
+            mutations=Mutations(self.database, tables.answers),
+            creation=Creation(self.store, folders, records, settings.range_bytes),
+            estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
+        )
+        self.serve(
+            extractions_pb2_grpc.add_ExtractionServiceServicer_to_server,
+            ExtractionServicer(shared),
+            extractions_pb2.DESCRIPTOR,
+            "ExtractionService",
+        )
+
+    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """The side tasks, for `process.supervise`."""
+        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.keeper.run()}
+
+    async def stop(self) -> None:
+        """Lets the calls that run end, and closes what was opened."""
+        await super().stop()
+        await self._channel.close()

@@ -1,0 +1,127 @@
+"""Estimates: a job of one task, whose answer the caller waits for; nothing of it stays."""
+
+import asyncio
+import contextlib
+import datetime
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
+from services.extractor.server import changes, names, tables
+from services.runtime.database import Database
+from services.runtime.jobs.model import Failure, Job, JobState, NewTask, TaskResult
+from services.runtime.jobs.store import JobStore
+from services.runtime.records import packing
+from services.runtime.records.watch import Watch
+
+KIND = "extraction.estimate"
+_POLL_SECONDS = 1.0
+
+# What a failed trial is to somebody who asked for it; anything else is a state of things that has to be mended.
+_CLASSES: dict[str, type[errors.PolytokError]] = {
+    "HOOK_NOT_FOUND": errors.InvalidArgument,
+    "INVALID_FIELD": errors.InvalidArgument,
+    "CHECKSUM_MISMATCH": errors.DataLoss,
+    "STORAGE_FAILED": errors.ResourceExhausted,
+    "WORKER_LOST": errors.ResourceExhausted,
+    "HUB_UNAVAILABLE": errors.Unavailable,
+    "INTERNAL": errors.Internal,
+}
+
+
+class Estimating:
+    """Wakes whoever waits for the estimate."""
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """A worker has begun."""
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """There is one stage."""
+        return []
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """The answer is there."""
+        await changes.tell(conn, job.id)
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """The trial failed."""
+        await changes.tell(conn, job.id)
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Nobody waits any more."""
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Nobody sees it."""
+
+
+class Estimates:
+    """Has workers try extractions out."""
+
+    def __init__(self, database: Database, store: JobStore, watch: Watch, seconds: float) -> None:
+        self._database = database
+        self._store = store
+        self._watch = watch
+        self._seconds = seconds
+
+    async def estimate(self, order: tasks_pb2.ExtractionOrder) -> extractions_pb2.EstimateExtractionResponse:
+        """What an extraction would take; raises what would stop it, and DeadlineExceeded if no worker is free."""
+        uid = uuid.uuid4()
+        order.extraction_key = f"{names.ESTIMATES_KEY}/{uid}"
+        payload = packing.pack(tasks_pb2.EstimateExtractionTask(order=order))
+        task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
+        async with self._database.transaction() as conn:
+            job_id = await self._store.create(conn, KIND, f"estimates/{uid}", [task])
+        try:
+            return await self._answer(job_id)
+        finally:
+            # Whoever hangs up leaves nothing behind; a worker that is at it is stopped.
+            await asyncio.shield(self._drop(job_id))
+
+    async def _answer(self, job_id: uuid.UUID) -> extractions_pb2.EstimateExtractionResponse:
+        try:
+            async with asyncio.timeout(self._seconds):
+                job = await self._ended(job_id)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                f"No worker tried the extraction out within {self._seconds:.0f} s: all are busy, or none runs. "
+                "`polytok extraction list` shows what they are at; ask again later, or start more workers."
+            ) from None
+        if job.state != JobState.SUCCEEDED:
+            reason = job.error_reason or "INTERNAL"
+            kind = _CLASSES.get(reason, errors.FailedPrecondition)
+            raise kind(job.error_message or "The trial failed.", reason=reason)
+        async with self._database.connection() as conn:
+            results = await self._store.rows.results(conn, job_id, 0)
+        (found,) = packing.unpack(results, tasks_pb2.EstimateExtractionResult)
+        return found.estimate
+
+    async def _ended(self, job_id: uuid.UUID) -> Job:
+        with self._watch.listening(str(job_id)) as event:
+            while True:
+                event.clear()
+                async with self._database.connection() as conn:
+                    job = await self._store.get(conn, job_id)
+                if job is None:
+                    raise errors.Unavailable("The estimate was dropped while it was made; ask again.")
+                if job.state != JobState.ACTIVE:
+                    return job
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await event.wait()
+
+    async def _drop(self, job_id: uuid.UUID) -> None:
+        async with self._database.transaction() as conn:
+            await self._store.delete(conn, job_id)
+
+
+async def forget(conn: AsyncConnection, age: datetime.timedelta) -> None:
+    """Drops the estimates that nobody can wait for any more: their server died."""
+    jobs = tables.jobs.jobs
+    old = jobs.c.created_at < sa.func.clock_timestamp() - 2 * age
+    await conn.execute(jobs.delete().where(jobs.c.kind == KIND, old))

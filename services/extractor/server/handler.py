@@ -1,0 +1,118 @@
+"""Jobs of kind `extraction`: a plan, a task for each range of rows, then one that publishes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from google.protobuf import json_format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.extractor.v1 import tasks_pb2
+from services.extractor.server import changes, extractions, messages, names
+from services.extractor.server.records import Extraction
+from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.records import packing, publication
+from services.runtime.records.states import shown_progress
+from services.runtime.storage import Storage
+
+KIND = "extraction"
+_PLAN = "extract.plan"
+_PUBLISH = "extract.publish"
+_NAMES = publication.MANIFESTS | {names.VECTORS}
+
+
+def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
+    """The task that a job begins with."""
+    task = tasks_pb2.PlanExtractionTask(order=messages.order(extraction), range_bytes=range_bytes)
+    return [NewTask(kind=_PLAN, payload=packing.pack(task))]
+
+
+class Extracting:
+    """Brings an extraction from QUEUED through PROCESSING to READY, ERROR or CANCELLED."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """A worker has begun."""
+        await self._change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """Plan, ranges, publish."""
+        extraction = await extractions.of_job(conn, job.id)
+        if extraction is None or results[0].kind == _PUBLISH:
+            return []
+        order = messages.order(extraction)
+        if results[0].kind == _PLAN:
+            (plan,) = packing.unpack(results, tasks_pb2.PlanExtractionResult)
+            return _ranges(order, plan.ranges)
+        ranges = packing.unpack(results, tasks_pb2.ExtractRangeResult)
+        files = [file for each in ranges for file in each.files]
+        publication.check_inside(
+            extraction.path, [*(file.key for file in files), *(each.statistics.key for each in ranges)]
+        )
+        await extractions.replace_files(conn, extraction.id, files)
+        return [
+            NewTask(kind=_PUBLISH, payload=packing.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)))
+        ]
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Publishes the files."""
+        extraction = await extractions.of_job(conn, job.id)
+        if extraction is None:
+            return
+        (found,) = packing.unpack(results, tasks_pb2.PublishExtractionResult)
+        await publication.publish(self._storage, extraction.path, found.staged_files, names=_NAMES)
+        now = (await conn.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        started = extraction.started_at or now
+        found.statistics.seconds = (now - started).total_seconds()
+        await self._change(
+            conn,
+            job,
+            status="READY",
+            progress=100.0,
+            statistics=json_format.MessageToDict(found.statistics, preserving_proto_field_name=True),
+            manifest_digest=found.manifest_digest,
+            completed_at=now,
+        )
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why."""
+        await self._change(
+            conn,
+            job,
+            status="ERROR",
+            error_reason=failure.reason,
+            error_message=failure.message,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Marks the extraction."""
+        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Shows how many tokens are done."""
+        await extractions.progress(conn, job.id, shown_progress(percent))
+
+    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        extraction = await extractions.of_job(conn, job.id)
+        if extraction is not None:
+            await extractions.update(conn, extraction.id, **values)
+            await changes.tell(conn, extraction.id)
+
+
+def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRange]) -> list[NewTask]:
+    return [
+        NewTask(
+            kind="extract.range",
+            payload=packing.pack(
+                tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(ranges))
+            ),
+            ordinal=ordinal,
+            weight=max(1, each.num_tokens),
+        )
+        for ordinal, each in enumerate(ranges)
+    ]

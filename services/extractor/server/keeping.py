@@ -1,0 +1,93 @@
+"""What the extractor's storage holds that no record refers to, and which tokenizations its records hold."""
+
+import datetime
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.activations.holding import Hold
+from services.extractor.server import estimates, extractions, names, tables
+from services.extractor.server.records import Extraction
+from services.extractor.server.settings import ExtractorSettings
+from services.runtime.database import Database
+from services.runtime.records import publication, requests
+from services.runtime.records.sweeper import House
+
+_CHUNK = 5000
+_ENDED = ("ERROR", "CANCELLED")
+_FINAL = publication.MANIFESTS | {names.VECTORS}
+
+_table = tables.extractions
+_files = tables.extraction_files
+
+
+def house(settings: ExtractorSettings) -> House:
+    """What the sweeper keeps in order."""
+
+    async def expire(conn: AsyncConnection) -> None:
+        await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await estimates.forget(conn, datetime.timedelta(seconds=settings.estimate_seconds))
+
+    return House(names.EXTRACTIONS_KEY, orphans, expire)
+
+
+async def is_used(conn: AsyncConnection, key: str) -> bool:
+    """Whether a record uses a folder."""
+    statement = sa.select(_table.c.id).where(_table.c.path == key, _table.c.status.not_in(_ENDED))
+    return (await conn.execute(statement)).first() is not None
+
+
+async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Folders that nothing uses, and files in used folders that no record names."""
+    rows = await conn.execute(sa.select(_table.c.path, _table.c.status))
+    statuses: dict[str, str] = {row.path: row.status for row in rows}
+    folders: set[str] = set()
+    candidates: set[str] = set()
+    for key in listed:
+        folder, _, file = key.rpartition("/")
+        # extractions/{uid}/{file}; whatever else lies here is not ours.
+        if folder.count("/") != 1 or names.uid(folder.rpartition("/")[2]) is None:
+            continue
+        status = statuses.get(folder, "ERROR")
+        if status in _ENDED:
+            folders.add(folder)
+        elif status == "READY" and file not in _FINAL:
+            candidates.add(key)
+    return folders, candidates - await _published(conn, sorted(candidates))
+
+
+async def _published(conn: AsyncConnection, keys: list[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(keys), _CHUNK):
+        chunk = sa.literal(keys[start : start + _CHUNK], pg.ARRAY(sa.Text))
+        found.update((await conn.execute(sa.select(_files.c.key).where(_files.c.key == sa.any_(chunk)))).scalars())
+    return found
+
+
+class Ledger:
+    """The tokenizations that extractions hold (`services.activations.holding.Ledger`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def live(self) -> Sequence[Hold]:
+        """Those of extractions that are being made."""
+        async with self._database.connection() as conn:
+            return [hold(record) for record in await extractions.held(conn, live=True)]
+
+    async def ended(self) -> Sequence[Hold]:
+        """Those of extractions that ended."""
+        async with self._database.connection() as conn:
+            return [hold(record) for record in await extractions.held(conn, live=False)]
+
+    async def forget(self, released: Hold) -> None:
+        """The hold was released."""
+        async with self._database.transaction() as conn:
+            await extractions.let_go(conn, names.parse(released.holder))
+
+
+def hold(record: Extraction) -> Hold:
+    """The hold of an extraction."""
+    return Hold(record.tokenization, record.resource, record.tokenization_digest)

@@ -1,0 +1,80 @@
+"""From records to the messages of `polytok.extractor.v1`."""
+
+from datetime import datetime
+
+from google.protobuf import json_format, timestamp_pb2
+
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
+from services.extractor.server.records import Extraction
+from services.runtime.storage import Storage
+
+
+def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extraction:
+    """The message of an extraction."""
+    return extractions_pb2.Extraction(
+        name=record.resource,
+        uid=str(record.id),
+        dataset=record.dataset,
+        model=record.model,
+        variant=record.variant,
+        tokenization=record.tokenization,
+        tokenization_uid=record.tokenization_uid,
+        tokenization_manifest_digest=record.tokenization_digest,
+        tokenizer_fingerprint=record.tokenizer_fingerprint,
+        model_repo_id=record.model_repo_id,
+        model_revision=record.model_revision,
+        code_version=record.code_version,
+        parameters=parameters(record),
+        state=extractions_pb2.Extraction.State.Value(f"STATE_{record.status}"),
+        progress=record.progress,
+        path=storage.uri(record.path),
+        statistics=_statistics(record),
+        manifest_digest=record.manifest_digest,
+        job=str(record.job_id or ""),
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+        create_time=_timestamp(record.created_at),
+        update_time=_timestamp(record.updated_at),
+        start_time=_timestamp(record.started_at),
+        complete_time=_timestamp(record.completed_at),
+        etag=record.etag,
+    )
+
+
+def parameters(record: Extraction) -> extractions_pb2.ExtractionParameters:
+    """The parameters of an extraction."""
+    return json_format.ParseDict(
+        dict(record.parameters), extractions_pb2.ExtractionParameters(), ignore_unknown_fields=True
+    )
+
+
+def order(record: Extraction) -> tasks_pb2.ExtractionOrder:
+    """What every task of an extraction is told."""
+    return tasks_pb2.ExtractionOrder(
+        name=record.resource,
+        tokenization=record.tokenization,
+        tokenization_key=record.tokenization_key,
+        manifest_digest=record.tokenization_digest,
+        model=record.model,
+        model_repo_id=record.model_repo_id,
+        model_revision=record.model_revision,
+        parameters=parameters(record),
+        excluded_token_ids=record.excluded_token_ids,
+        extraction_key=record.path,
+    )
+
+
+def _statistics(record: Extraction) -> extractions_pb2.ExtractionStatistics | None:
+    if record.status != "READY":
+        return None
+    return json_format.ParseDict(
+        dict(record.statistics), extractions_pb2.ExtractionStatistics(), ignore_unknown_fields=True
+    )
+
+
+def _timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

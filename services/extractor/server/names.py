@@ -1,0 +1,66 @@
+"""Resource names, ids and storage keys of extractions."""
+
+import difflib
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+
+from polytok import errors
+
+_EXTRACTION = re.compile(r"extractions/([a-z0-9][a-z0-9._-]{0,62})")
+_LONGEST_ID = 63
+_DIGEST_LETTERS = 8
+
+EXTRACTIONS_KEY = "extractions"
+"""Storage key of the folder that holds every extraction's folder."""
+ESTIMATES_KEY = "estimates"
+"""Storage key of the folder that trials write below, and leave nothing in."""
+VECTORS = "statistics.safetensors"
+"""The file with what was seen at each dimension."""
+
+
+def extraction(identifier: str) -> str:
+    """Names an extraction."""
+    return f"extractions/{identifier}"
+
+
+def key(uid: uuid.UUID) -> str:
+    """Storage key of the folder of an extraction."""
+    return f"{EXTRACTIONS_KEY}/{uid}"
+
+
+def parse(name: str) -> str:
+    """Reads the id out of `extractions/{id}`."""
+    found = _EXTRACTION.fullmatch(name)
+    if found is None:
+        message = f"{name!r} is not of the form extractions/{{extraction}}."
+        raise errors.InvalidArgument(message, violations=[errors.FieldViolation("name", message)])
+    return found[1]
+
+
+def uid(identifier: str) -> uuid.UUID | None:
+    """Reads an extraction's uid; None if the id is one that somebody chose."""
+    if len(identifier) != 36:
+        return None
+    try:
+        return uuid.UUID(identifier)
+    except ValueError:
+        return None
+
+
+def made_up(dataset: str, model: str, variant: str, parameters: bytes) -> str:
+    """An id for an extraction whose creator chose none: the same for the same."""
+    digest = hashlib.sha256(b"\0".join([dataset.encode(), model.encode(), variant.encode(), parameters])).hexdigest()
+    of = "-".join(part for part in (dataset.partition("/")[2], model.partition("/")[2], variant) if part)
+    return f"{of[: _LONGEST_ID - _DIGEST_LETTERS - 1]}-{digest[:_DIGEST_LETTERS]}"
+
+
+def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
+    """Tells that there is no such extraction."""
+    close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+    return errors.NotFound(
+        f"No extraction is called {identifier!r}.{hint} `polytok extraction list` shows the extractions that exist.",
+        metadata={"resource": extraction(identifier)},
+    )

@@ -1,0 +1,34 @@
+"""`python -m services.extractor serve`: configuration, logging, resources, then serving until a signal comes."""
+
+from services.extractor.server.application import Extractor
+from services.extractor.server.changes import OWNER
+from services.extractor.server.settings import ExtractorSettings
+from services.runtime import settings
+from services.runtime.process import Stopping
+from services.runtime.records import owner
+from services.runtime.rpc import channel
+from services.runtime.storage import Storage
+
+
+async def main(stop: Stopping) -> None:
+    """Serves the extractor."""
+
+    def make(server: settings.ServerSettings) -> Extractor:
+        peers = settings.PeerSettings()
+        return Extractor(
+            database=settings.DatabaseSettings(),
+            messages=settings.MessagingSettings(),
+            storage=Storage(settings.StorageSettings().root),
+            server=server,
+            jobs=settings.JobSettings(),
+            settings=ExtractorSettings(),
+            catalog=channel.open_channel(
+                peers.catalog_address,
+                tls_ca=peers.tls_ca,
+                tls_certificate=peers.tls_certificate,
+                tls_key=peers.tls_key,
+                service=OWNER,
+            ),
+        )
+
+    await owner.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

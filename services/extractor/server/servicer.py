@@ -1,0 +1,174 @@
+"""ExtractionService (polytok/extractor/v1/extractions.proto)."""
+
+import functools
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.extractor.server import changes, creation, extractions, messages, names
+from services.extractor.server.creation import Creation
+from services.extractor.server.estimates import Estimates
+from services.extractor.server.records import LIFECYCLE, Extraction
+from services.runtime.database import Database
+from services.runtime.jobs.store import JobStore
+from services.runtime.records import etags, paging, stopping
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Mutations, Unit
+from services.runtime.records.statements import Lock
+from services.runtime.records.watch import Watch
+from services.runtime.storage import Storage
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The resources of one extractor process."""
+
+    database: Database
+    storage: Storage
+    store: JobStore
+    folders: Folders
+    watch: Watch
+    mutations: Mutations
+    creation: Creation
+    estimates: Estimates
+
+
+class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
+    """Serves extractions."""
+
+    def __init__(self, shared: Parts) -> None:
+        self._shared = shared
+        self._database = shared.database
+        self._mutations = shared.mutations
+
+    def _message(self, record: Extraction) -> extractions_pb2.Extraction:
+        return messages.extraction(record, self._shared.storage)
+
+    async def CreateExtraction(  # noqa: N802
+        self, request: extractions_pb2.CreateExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Starts an extraction."""
+        answered = await self._mutations.answered("CreateExtraction", request, extractions_pb2.Extraction)
+        if answered is not None:
+            return answered
+        # Before the transaction, which keeps a connection to the database for as long as the catalog takes.
+        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            return self._message(await self._shared.creation.create(unit.conn, request.extraction_id, found))
+
+        return await self._mutations.run("CreateExtraction", request, extractions_pb2.Extraction, act)
+
+    async def GetExtraction(  # noqa: N802
+        self, request: extractions_pb2.GetExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Reads an extraction."""
+        async with self._database.connection() as conn:
+            return self._message(await extractions.get(conn, names.parse(request.name)))
+
+    async def ListExtractions(  # noqa: N802
+        self, request: extractions_pb2.ListExtractionsRequest, context: Context
+    ) -> extractions_pb2.ListExtractionsResponse:
+        """Reads a page of extractions."""
+        statuses = [extractions_pb2.Extraction.State.Name(state).removeprefix("STATE_") for state in request.states]
+        after = paging.after(request, paging.read_uuid)
+        async with self._database.connection() as conn:
+            found = await extractions.page(
+                conn, statuses, after, paging.size(request) + 1, dataset=request.dataset, model=request.model
+            )
+        page, token = paging.cut(request, found)
+        return extractions_pb2.ListExtractionsResponse(
+            extractions=[self._message(record) for record in page], next_page_token=token
+        )
+
+    async def DeleteExtraction(  # noqa: N802
+        self, request: extractions_pb2.DeleteExtractionRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Deletes an extraction with its files."""
+
+        async def act(unit: Unit) -> empty_pb2.Empty:
+            record = await self._stopped(unit.conn, request.name)
+            etags.check(record, request.etag)
+            await stopping.drop_jobs(unit.conn, self._shared.store, record.resource)
+            await extractions.delete(unit.conn, record.id)
+            await changes.tell(unit.conn, record.id)
+            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            if record.held:
+                # The row that remembers the hold is gone: now, or when the hold runs out.
+                unit.after_commit.append(functools.partial(self._shared.creation.release, record))
+            return empty_pb2.Empty()
+
+        return await self._mutations.run("DeleteExtraction", request, empty_pb2.Empty, act)
+
+    async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
+        identifier = names.parse(name)
+        record = await stopping.stopped(conn, self._shared.store, functools.partial(extractions.find, conn, identifier))
+        if record is None:
+            raise await extractions.not_found(conn, identifier)
+        return record
+
+    async def CancelExtraction(  # noqa: N802
+        self, request: extractions_pb2.CancelExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Stops an extraction."""
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            record = await self._stopped(unit.conn, request.name)
+            if record.status != "CANCELLED":
+                LIFECYCLE.require_cancellable(record.resource, record.status)
+            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            return self._message(record)
+
+        return await self._mutations.run("CancelExtraction", request, extractions_pb2.Extraction, act)
+
+    async def RetryExtraction(  # noqa: N802
+        self, request: extractions_pb2.RetryExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Extracts again."""
+        identifier = names.parse(request.name)
+        answered = await self._mutations.answered("RetryExtraction", request, extractions_pb2.Extraction)
+        if answered is not None:
+            return answered
+        async with self._database.connection() as conn:
+            before = await extractions.get(conn, identifier)
+        LIFECYCLE.require_retryable(before.resource, before.status)
+        asked = messages.parameters(before)
+        found = await self._shared.creation.find(before.dataset, before.model, before.variant, asked)
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            record = await extractions.get(unit.conn, identifier, Lock.CHANGE)
+            LIFECYCLE.require_retryable(record.resource, record.status)
+            record = await extractions.update(unit.conn, record.id, **creation.values(found))
+            return self._message(await self._shared.creation.begin(unit.conn, record))
+
+        return await self._mutations.run("RetryExtraction", request, extractions_pb2.Extraction, act)
+
+    async def WatchExtraction(  # noqa: N802
+        self, request: extractions_pb2.WatchExtractionRequest, context: Context
+    ) -> AsyncGenerator[extractions_pb2.WatchExtractionResponse]:
+        """Streams an extraction until it is at rest."""
+        async with self._database.connection() as conn:
+            first = await extractions.get(conn, names.parse(request.name))
+
+        async def read(conn: AsyncConnection) -> Extraction | None:
+            return await extractions.find(conn, str(first.id))
+
+        async for record, percent in self._shared.watch.follow(first.id, LIFECYCLE, read):
+            message = self._message(record)
+            message.progress = percent
+            yield extractions_pb2.WatchExtractionResponse(extraction=message)
+
+    async def EstimateExtraction(  # noqa: N802
+        self, request: extractions_pb2.EstimateExtractionRequest, context: Context
+    ) -> extractions_pb2.EstimateExtractionResponse:
+        """Tells what an extraction would take."""
+        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
+        async with self._shared.creation.trial(found) as order:
+            return await self._shared.estimates.estimate(order)

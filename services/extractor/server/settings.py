@@ -1,0 +1,27 @@
+"""The extractor's own configuration; what every service has is in `services.runtime.settings`."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.runtime import settings
+from services.runtime.records.sweeper import SweepSettings
+
+
+class ExtractorSettings(SweepSettings):
+    """How extractions are cut, and how the extractor keeps its house."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_EXTRACTOR_")
+
+    range_bytes: int = Field(default=256 * 1024 * 1024, ge=1024, le=64 * 1024**3)
+    """Activations that one task writes, about: what is lost when a worker dies."""
+    renew_seconds: float = Field(default=60, gt=0, le=300)
+    """How often the tokenizations that are read are held anew; a hold lasts ten minutes."""
+    estimate_seconds: float = Field(default=300, gt=0, le=3600)
+    """How long an estimate may take, the wait for a free worker included."""
+
+
+class ExtractorPeers(settings.TransportSettings):
+    """Where the extractor is, for its workers."""
+
+    extractor_address: str = Field(default=..., pattern=settings.ADDRESS)
+    """host:port of the extractor."""
