@@ -12,6 +12,7 @@ from polytok.catalog.v1 import (
     tokenizations_pb2_grpc,
 )
 from services.catalog import keeping, tables
+from services.catalog.creation import Creation
 from services.catalog.handlers import datasets as dataset_jobs
 from services.catalog.handlers import models as model_jobs
 from services.catalog.handlers import tokenizations as tokenization_jobs
@@ -20,6 +21,7 @@ from services.catalog.servicers.models import ModelServicer
 from services.catalog.servicers.parts import Parts
 from services.catalog.servicers.tokenizations import TokenizationServicer
 from services.catalog.settings import CatalogSettings
+from services.catalog.waiting import Waiting
 from services.runtime.process import Stopping
 from services.runtime.records.folders import Folders
 from services.runtime.records.mutations import Mutations
@@ -61,6 +63,7 @@ class Catalog(Owner):
         folders = Folders(self.database, storage, keeping.is_used)
         self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
         mutations = Mutations(self.database, tables.answers)
+        self.waiting = Waiting(self.database, self._listener, Creation(self.store, folders))
         shared = Parts(self.database, storage, self.store, folders, self.watch, mutations)
         self.serve(
             datasets_pb2_grpc.add_DatasetServiceServicer_to_server,
@@ -83,4 +86,4 @@ class Catalog(Owner):
 
     def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
         """The side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "sweeper": self.sweeper.run()}
+        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "waiting": self.waiting.run()}

@@ -1,5 +1,9 @@
 """How a tokenization comes to be: what is checked, what is written, and the job that makes it."""
 
+import secrets
+from typing import Any
+
+import sqlalchemy as sa
 from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -7,10 +11,19 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog import changes, messages, patterns
 from services.catalog.domain import names, parameters, records, sources, states
 from services.catalog.handlers import tokenizations as handler
-from services.catalog.repositories import datasets, models, tokenizations
+from services.catalog.repositories import datasets, models, sharing, tokenizations
 from services.runtime.jobs.store import JobStore
 from services.runtime.records.folders import Folders
 from services.runtime.records.statements import Lock
+
+_BEGINNING: dict[str, Any] = {
+    "status": states.TOKENIZATION.first,
+    "progress": 0.0,
+    "error_reason": "",
+    "error_message": "",
+    "started_at": None,
+    "completed_at": None,
+}
 
 
 class Creation:
@@ -36,32 +49,74 @@ class Creation:
         complete = parameters.complete(asked, dataset, model)
         uid = names.tokenization_uid(dataset.id, model.id, name.variant)
         made = await tokenizations.insert(conn, **_values(uid, name.variant, complete, dataset, model))
-        record = await tokenizations.by_id(conn, uid)
-        assert record is not None  # locked by the insert, or held by its dataset, which is locked
-        return await self.begin(conn, record) if made else _same(record, complete)
+        # Locked by the insert, or held by its dataset, which is locked.
+        record = await tokenizations.require(conn, uid)
+        return await self.settle(conn, record) if made else _same(record, complete)
 
-    async def begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
+    async def settle(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
+        """Brings a tokenization, which is locked, to its files: another's, those that another is about to have, or own.
+
+        Another's are those of a tokenizer of the same content with the same parameters. READY ones are shared at once.
+        While a job makes such files this one waits for its end, and is settled again (`services.catalog.waiting`).
+        """
+        if record.tokenizer_fingerprint and await sharing.is_allowed(conn):
+            await sharing.lock(conn, record)
+            for other in await sharing.alike(conn, record):
+                if await (self._share if other.status == "READY" else self._wait)(conn, record, other):
+                    return await tokenizations.require(conn, record.id)
+        return await self._begin(conn, record)
+
+    async def _share(self, conn: AsyncConnection, record: records.Tokenization, source: records.Tokenization) -> bool:
+        """Takes the files of another tokenization, unless that was deleted in between."""
+        # With the lock on its row it is not deleted before this commits; with that on its folder it is not repaired.
+        locked = await tokenizations.by_id(conn, source.id, Lock.REFERENCE)
+        await self._folders.lock(conn, source.tokenized_path)
+        found = await tokenizations.by_id(conn, source.id)
+        if locked is None or found is None or (found.status, found.tokenized_path) != ("READY", source.tokenized_path):
+            return False
+        await sharing.take_files(conn, record.id, found)
+        await changes.tell(conn, record.id)
+        return True
+
+    async def _wait(self, conn: AsyncConnection, record: records.Tokenization, maker: records.Tokenization) -> bool:
+        """Lets it wait for one that a job is at."""
+        if (record.status, record.job_id, record.shared_from) == ("QUEUED", None, maker.resource):
+            return True
+        await tokenizations.update(conn, record.id, **_BEGINNING, job_id=None, shared_from=maker.resource)
+        await changes.tell(conn, record.id)
+        return True
+
+    async def _begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Starts the job that makes a tokenization, the first one or another."""
-        parameters.require_shards(await datasets.get(conn, str(record.dataset_id), Lock.REFERENCE))
-        await self._folders.claim(conn, record.tokenized_path)
+        dataset = await datasets.get(conn, str(record.dataset_id), Lock.REFERENCE)
+        parameters.require_shards(dataset)
+        path = await self._free_folder(conn, record, dataset)
         await tokenizations.replace_files(conn, record.id, [])
+        await tokenizations.update(conn, record.id, **_BEGINNING, tokenized_path=path, shared_from=None)
+        own = await tokenizations.require(conn, record.id)
         shards = await datasets.shards(conn, record.dataset_id)
-        job_id = await self._store.create(conn, handler.KIND, record.resource, handler.first_tasks(record, shards))
+        job_id = await self._store.create(conn, handler.KIND, own.resource, handler.first_tasks(own, shards))
+        await tokenizations.update(conn, record.id, job_id=job_id)
+        await changes.tell(conn, record.id)
+        return await tokenizations.require(conn, record.id)
+
+    async def _free_folder(self, conn: AsyncConnection, record: records.Tokenization, dataset: records.Dataset) -> str:
+        """Takes a folder of its own, empty: others may still share that of a tokenization that had the same name."""
+        path = record.tokenized_path
+        while True:
+            await self._folders.lock(conn, path)
+            if not await sharing.is_others(conn, path, record.id):
+                await self._folders.claim(conn, path)
+                return path
+            path = names.tokenized_key(dataset.raw_path, record.model_id, record.variant) + f"_{secrets.token_hex(4)}"
+
+    async def give_up(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
+        """Cancels a tokenization, which is locked, that waits for another's files."""
         await tokenizations.update(
-            conn,
-            record.id,
-            job_id=job_id,
-            status=states.TOKENIZATION.first,
-            progress=0.0,
-            error_reason="",
-            error_message="",
-            started_at=None,
-            completed_at=None,
+            conn, record.id, status="CANCELLED", shared_from=None, completed_at=sa.func.clock_timestamp()
         )
         await changes.tell(conn, record.id)
-        begun = await tokenizations.by_id(conn, record.id)
-        assert begun is not None  # locked by the update
-        return begun
+        return await tokenizations.require(conn, record.id)
 
 
 def _values(

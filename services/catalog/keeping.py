@@ -86,7 +86,11 @@ async def _statuses(conn: AsyncConnection) -> dict[str, str]:
         (sa.and_(datasets.c.status == "READY", datasets.c.fingerprint == ""), unlisted), else_=datasets.c.status
     )
     of_tokenizations = sa.select(tokenizations.c.tokenized_path, of_tokenization.label("status"))
-    found = {row.tokenized_path: row.status for row in await conn.execute(of_tokenizations)}
+    found: dict[str, str] = {}
+    for folder, status in await conn.execute(of_tokenizations):
+        # Of those that share a folder, all are READY; one that failed has no use for it any more.
+        if found.get(folder, "ERROR") in _ENDED:
+            found[folder] = status
     for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, of_dataset)):
         found[names.dataset_key(uid)] = found[folder] = status
     return found

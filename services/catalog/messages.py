@@ -89,6 +89,7 @@ def tokenization(record: records.Tokenization, storage: Storage) -> tokenization
         start_time=_timestamp(record.started_at),
         complete_time=_timestamp(record.completed_at),
         etag=record.etag,
+        shared_from=record.shared_from or "",
     )
 
 

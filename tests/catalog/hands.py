@@ -95,6 +95,11 @@ class Running:
             return (await conn.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
 
 
+def fingerprint(tokenizer: str) -> str:
+    """What stands for the content of a tokenizer."""
+    return hashlib.sha256(tokenizer.encode()).hexdigest()
+
+
 @contextlib.asynccontextmanager
 async def running(
     database: Database,
@@ -196,13 +201,15 @@ class Worker:
         )
         await publishing.complete(result)
 
-    async def inspect(self, name: str, context_length: int = 2048, special: dict[str, str] = SPECIAL) -> None:
-        """Makes a model READY."""
+    async def inspect(
+        self, name: str, context_length: int = 2048, special: dict[str, str] = SPECIAL, tokenizer: str = ""
+    ) -> None:
+        """Makes a model READY; `tokenizer` names its tokenizer's content, which is its own by default."""
         model = await self.catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
         held = await self.take(model.job)
         await held.complete(
             tokenizer_tasks_pb2.InspectModelResult(
-                tokenizer_fingerprint="f" * 64,
+                tokenizer_fingerprint=fingerprint(tokenizer or name),
                 tokenizer_class="GPT2Tokenizer",
                 vocab_size=1000,
                 special_tokens=[

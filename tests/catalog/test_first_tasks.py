@@ -40,6 +40,7 @@ def tokenization(**parameters):
         updated_at=NOW,
         started_at=None,
         completed_at=None,
+        shared_from=None,
         dataset_name="docs",
         model_name="gpt2",
     )

@@ -41,7 +41,7 @@ async def test_names_and_uids_find_the_same(ready, worker):
 
 
 async def test_many_calls_at_once_each_get_their_own(ready, worker):
-    created = [await ready.tokenize("docs", "gpt2", variant=f"v{number}", max_length=8) for number in range(5)]
+    created = [await ready.tokenize("docs", "gpt2", variant=f"v{number}", max_length=8 + number) for number in range(5)]
     for each in created:
         await worker.finish(each)
     asked = [number % 5 for number in range(200)]

@@ -57,7 +57,7 @@ async def test_create_answers_a_queued_tokenization_with_all_its_fields(ready):
     assert created.parameters.text_column == "text"
     assert created.parameters.max_length == 2048
     assert created.tokenizer_repo_id == "/models/gpt2"
-    assert created.tokenizer_fingerprint == "f" * 64
+    assert created.tokenizer_fingerprint == hands.fingerprint("gpt2")
     assert created.vocab_size == 1000
     assert (
         created.tokenized_path
@@ -75,7 +75,7 @@ async def test_the_way_to_ready(ready, worker):
     task = shard.payload(tasks_pb2.TokenizeShardTask)
     assert (task.ordinal, task.count) == (0, 1)
     assert task.parameters == created.parameters
-    assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="/models/gpt2", fingerprint="f" * 64)
+    assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="/models/gpt2", fingerprint=hands.fingerprint("gpt2"))
     assert task.shard.text_bytes == 5
     assert ready.storage.sha256(task.shard.key) == task.shard.sha256
     processing = await ready.tokenization(NAME)

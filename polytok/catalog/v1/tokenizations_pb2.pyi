@@ -84,6 +84,7 @@ class Tokenization(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SHARED_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     uid: _builtins.str
@@ -116,6 +117,10 @@ class Tokenization(_message.Message):
     """What went wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
+    shared_from: _builtins.str
+    """The tokenization that made the files, by name, where another did: it had a tokenizer of the same content and the
+    same parameters. While this one is QUEUED, the one that it waits for. It may be deleted: the files stay.
+    """
     @_builtins.property
     def parameters(self) -> Global___TokenizationParameters:
         """How it was tokenized, every default filled in."""
@@ -165,10 +170,11 @@ class Tokenization(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        shared_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,7 +283,9 @@ class TokenizationParameters(_message.Message):
     of it; unset takes all.
     """
     column_choice: _builtins.str
-    """Why text_column is what it is, in words. Filled in by the catalog; what a caller sends is ignored."""
+    """Why text_column is what it is, in words. Filled in by the catalog; what a caller sends is ignored, unless it is what a
+    record says beside its text_column.
+    """
     shuffle_seed: _builtins.int
     """Shuffles the documents of the whole dataset, from 0 up: the same seed gives the same order for the same dataset,
     however many workers there are. Unset leaves them in the dataset's order.

@@ -101,6 +101,8 @@ class TokenizationServiceServicer:
     def CreateTokenization(self, request, context):
         """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
         The same parameters for the same dataset, model and variant answer the tokenization that exists.
+        Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
+        is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
         INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
         """

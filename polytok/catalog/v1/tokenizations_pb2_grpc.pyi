@@ -41,6 +41,8 @@ class TokenizationServiceStub:
     CreateTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.CreateTokenizationRequest, _tokenizations_pb2.Tokenization]
     """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
     The same parameters for the same dataset, model and variant answer the tokenization that exists.
+    Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
+    is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
     INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
     """
@@ -83,6 +85,8 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
     CreateTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.CreateTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
     """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
     The same parameters for the same dataset, model and variant answer the tokenization that exists.
+    Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
+    is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
     INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
     """
@@ -128,6 +132,8 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
         """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
         The same parameters for the same dataset, model and variant answer the tokenization that exists.
+        Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
+        is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
         INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
         """

@@ -24,7 +24,13 @@ _select = sa.select(
 ).select_from(_table.join(tables.datasets).join(tables.models))
 
 
-def _record(row: sa.Row[Any]) -> records.Tokenization:
+def select() -> sa.Select[Any]:
+    """Selects tokenizations, for `record`."""
+    return _select
+
+
+def record(row: sa.Row[Any]) -> records.Tokenization:
+    """The tokenization in a row."""
     return records.Tokenization(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
 
 
@@ -47,7 +53,7 @@ async def find(
     """Reads a tokenization by the ids or uids in its name."""
     statement = _select.where(of_dataset(name.dataset), of_model(name.model), _table.c.variant == name.variant)
     row = (await conn.execute(statements.locked(statement, lock, _table))).one_or_none()
-    return _record(row) if row else None
+    return record(row) if row else None
 
 
 async def get(
@@ -65,7 +71,7 @@ async def not_found(conn: AsyncConnection, name: names.TokenizationName) -> Exce
     dataset = await datasets.get(conn, name.dataset)
     await models.get(conn, name.model)
     statement = _select.where(_table.c.dataset_id == dataset.id).limit(statements.MAX_KNOWN)
-    known = [_record(row).resource.rsplit("/", 1)[1] for row in await conn.execute(statement)]
+    known = [record(row).resource.rsplit("/", 1)[1] for row in await conn.execute(statement)]
     return missing.tokenization(name, known)
 
 
@@ -75,7 +81,14 @@ async def by_id(
     """Reads a tokenization by its uid."""
     statement = statements.locked(_select.where(_table.c.id == uid), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
-    return _record(row) if row else None
+    return record(row) if row else None
+
+
+async def require(conn: AsyncConnection, uid: str) -> records.Tokenization:
+    """Reads a tokenization that this transaction has locked, so that it is there."""
+    found = await by_id(conn, uid)
+    assert found is not None
+    return found
 
 
 async def resolve(
@@ -115,7 +128,7 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenizati
     """Reads and locks the tokenization that a job makes; None if it has another job by now, or is gone."""
     statement = statements.locked(_select.where(_table.c.job_id == job_id), statements.Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
-    return _record(row) if row else None
+    return record(row) if row else None
 
 
 async def depending(
@@ -123,7 +136,7 @@ async def depending(
 ) -> list[records.Tokenization]:
     """Reads the tokenizations of a dataset or of a model, in an order in which all may lock them."""
     condition = _table.c.dataset_id == dataset_id if dataset_id else _table.c.model_id == model_id
-    return [_record(row) for row in await conn.execute(_select.where(condition).order_by(_table.c.id))]
+    return [record(row) for row in await conn.execute(_select.where(condition).order_by(_table.c.id))]
 
 
 async def page(
@@ -142,7 +155,7 @@ async def page(
     if model is not None:
         statement = statement.where(of_model(model))
     statement = statements.page(statement, _table, statuses, after, limit)
-    return [_record(row) for row in await conn.execute(statement)]
+    return [record(row) for row in await conn.execute(statement)]
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> bool:

@@ -108,6 +108,8 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.TOKENIZATION.require_cancellable(record.resource, record.status)
+                # No job was at it: it waited for another's files.
+                record = await self._creation.give_up(unit.conn, record)
             unit.after_commit.append(functools.partial(self._folders.reclaim, record.tokenized_path))
             return self._message(record)
 
@@ -122,7 +124,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
             record = await tokenizations.get(unit.conn, name, Lock.CHANGE)
             states.TOKENIZATION.require_retryable(record.resource, record.status)
-            return self._message(await self._creation.begin(unit.conn, record))
+            return self._message(await self._creation.settle(unit.conn, record))
 
         return await self._mutations.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
 
