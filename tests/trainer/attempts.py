@@ -1,0 +1,61 @@
+"""Trainings in processes of their own, that a test kills. They are forked from one that has imported everything."""
+
+import multiprocessing
+import multiprocessing.connection
+import pathlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from services.trainer import lens, plan, training
+from services.trainer.data.streams import Data
+
+lens.module()
+
+Arguments = tuple[Callable[[str], Data], plan.TrainingPlan, pathlib.Path]
+
+
+def _attempt(arguments: Arguments, told: multiprocessing.connection.Connection) -> None:
+    open_data, planned, folder = arguments
+    result = training.train(planned, folder, open_data=open_data, on_rows=lambda rows: told.send(rows[0].step))
+    told.send("finished" if result.finished else "stopped")
+
+
+def context() -> Any:
+    """Gives processes that start without importing anew."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.trainer.attempts"])
+    return found
+
+
+def run(arguments: Arguments, killed_after: int | None, draw: random.Random) -> bool:
+    """Trains until the end, or kills the process some time after it told so many rows; tells whether it ended."""
+    processes = context()
+    receiving, sending = processes.Pipe(duplex=False)
+    process = processes.Process(target=_attempt, args=(arguments, sending))
+    process.start()
+    sending.close()
+    try:
+        for _ in range(10_000 if killed_after is None else killed_after):
+            if receiving.recv() == "finished":
+                process.join()
+                return bool(process.exitcode == 0)
+        # Anywhere in a step, or while a checkpoint is written.
+        process.join(draw.random() * 0.02)
+        process.kill()
+    except EOFError:
+        pass
+    finally:
+        process.join()
+        receiving.close()
+    return False
+
+
+def until_the_end(arguments: Arguments, kills: int, seed: int) -> int:
+    """Trains with some kills at random moments in between; gives how many there were."""
+    draw = random.Random(seed)
+    for number in range(kills):
+        if run(arguments, draw.randint(1, 30), draw):
+            return number
+    assert run(arguments, None, draw), "the training failed"
+    return kills

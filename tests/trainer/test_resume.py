@@ -1,0 +1,79 @@
+"""A training killed at any moment and gone on with ends with the same weights, bit for bit."""
+
+import functools
+import pathlib
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from services.trainer import plan, training
+from services.trainer.checkpoints import Checkpoints
+from services.trainer.data.streams import Data, State
+from tests.trainer import attempts, gaussian, models
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return models.save(tmp_path_factory.mktemp("model"))
+
+
+def open_gaussian(_: str) -> Data:
+    return gaussian.Gaussian()
+
+
+def open_live(folder: pathlib.Path, _: str) -> Data:
+    return models.data(folder)
+
+
+def planned(hook: str, architectures: tuple[plan.Architecture, ...], threads: int) -> plan.TrainingPlan:
+    scales: tuple[plan.Normalization, ...] = ("expected_average_only_in", "covariance_whitening", "none")
+    saes = [
+        gaussian.sae(architecture, normalize_activations=scales[index % 3], matryoshka_widths=(8,))
+        for index, architecture in enumerate(architectures)
+    ]
+    return gaussian.training(*saes, hook=hook, threads=threads, log_every=1, checkpoint_every=4, total_samples=32 * 60)
+
+
+def last_state(folder: pathlib.Path) -> dict[str, State]:
+    loaded = Checkpoints(folder / training.CHECKPOINTS).latest()
+    assert loaded is not None
+    assert loaded.damaged == []
+    return loaded.states
+
+
+def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
+    first, second = last_state(one), last_state(other)
+    assert first.keys() == second.keys()
+    for name, state in first.items():
+        assert state.values == second[name].values, name
+        assert state.tensors.keys() == second[name].tensors.keys()
+        for key, tensor in state.tensors.items():
+            assert torch.equal(tensor, second[name].tensors[key]), f"{name} {key}"
+    for path in (one / training.EXPORTS).glob("*/*"):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
+
+
+def check(folder: pathlib.Path, open_data: Callable[[str], Data], whole: plan.TrainingPlan, kills: int) -> None:
+    """Trains without and with kills, and compares all that is left."""
+    assert attempts.run((open_data, whole, folder / "whole"), None, random.Random(0))
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    assert attempts.until_the_end((open_data, whole, folder / "killed"), kills, seed) >= 1
+    assert_same(folder / "whole", folder / "killed")
+
+
+@pytest.mark.parametrize("source", ["gaussian", "live"])
+def test_killed_trainings_end_bit_for_bit_like_others(
+    tmp_path: pathlib.Path, model_folder: pathlib.Path, source: str
+) -> None:
+    open_data = open_gaussian if source == "gaussian" else functools.partial(open_live, model_folder)
+    hook = gaussian.HOOK if source == "gaussian" else models.HOOK
+    check(tmp_path, open_data, planned(hook, ("topk", "standard", "batchtopk"), threads=1), kills=3)
+
+
+@pytest.mark.long
+def test_every_architecture_with_several_threads(tmp_path: pathlib.Path, model_folder: pathlib.Path) -> None:
+    open_data = functools.partial(open_live, model_folder)
+    check(tmp_path, open_data, planned(models.HOOK, plan.ARCHITECTURES, threads=2), kills=8)
