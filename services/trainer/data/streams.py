@@ -54,8 +54,9 @@ class Source(Protocol):
     that was sent to a position goes on exactly as the one that told it.
     """
 
-    widths: Mapping[str, int]
-    """Width of each hook."""
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of each hook."""
 
     def read(self) -> Block:
         """Gives the next block, of one token or more."""
@@ -70,10 +71,13 @@ class Source(Protocol):
 class Data(Protocol):
     """What a training reads: activations to train on, and held-out sequences that it never trains on."""
 
-    widths: Mapping[str, int]
-    """Width of each hook."""
-    description: dict[str, Any]
-    """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of each hook."""
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
 
     def source(self, rank: int, size: int) -> Source:
         """Gives the activations of the `rank`-th of `size` disjoint parts of the sequences."""
