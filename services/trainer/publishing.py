@@ -105,13 +105,18 @@ def push(
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.create_commit(repository, [card, *additions], commit_message=message[:120], revision=revision)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise _invalid("repository", f"{error}") from error
     except huggingface_hub.errors.RevisionNotFoundError as error:
         raise errors.NotFound(
             f"{repository} has no revision {revision!r}. Push to main, or make the branch."
         ) from error
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise _refused(repository, error) from error
-    except (OSError, huggingface_hub.errors.HFValidationError) as error:
+    except Exception as error:
+        # The hub's client is httpx under a changing name, whose errors share no base with Python's own.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
         raise errors.Unavailable(
             f"{repository} cannot be reached: {error}. Check the network, then push again."
         ) from error

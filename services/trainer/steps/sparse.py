@@ -27,6 +27,7 @@ class Sparse(common.Step):
         self._encoder, self._decoder = self._leaves["W_enc.T"], self._leaves["W_dec"]
         self._b_enc, self._b_dec = self._leaves["b_enc"], self._leaves["b_dec"]
         self._hidden = torch.empty(0)
+        self._compiled: Any = torch.compile(_scores) if options.compile else None
         self._hint = 0.0
         self._revival_checked, self._revival_due = 0, False
         nested = config.architecture == "matryoshka_batchtopk"
@@ -70,16 +71,21 @@ class Sparse(common.Step):
     def _encode(self, target: torch.Tensor) -> revival.Encoded:
         centred = target - self._b_dec if self.config.apply_b_dec_to_input else target
         norms = self._decoder.norm(dim=-1) if self.config.rescale_acts_by_decoder_norm else None
+        return revival.Encoded(centred, self._scores(centred, norms), norms, self._decoder)
+
+    def _scores(self, centred: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
+        if self._compiled is not None:
+            with self._autocast():
+                return self._compiled(centred, self._encoder, self._b_enc, norms)
         if self._options.autocast:
             with self._autocast():
-                product = centred @ self._encoder.t()
-            scores = product + self._b_enc
-        else:
-            shape = (len(target), self.config.d_sae)
-            if self._hidden.shape != shape:
-                self._hidden = target.new_empty(shape)
-            scores = torch.addmm(self._b_enc, centred, self._encoder.t(), out=self._hidden)
-        return revival.Encoded(centred, scores if norms is None else scores.mul_(norms), norms, self._decoder)
+                return _scores(centred, self._encoder, self._b_enc, norms)
+        shape = (len(centred), self.config.d_sae)
+        if self._hidden.shape != shape:
+            # Kept from step to step: memory of this size is otherwise given back and faulted in anew each time.
+            self._hidden = centred.new_empty(shape)
+        scores = torch.addmm(self._b_enc, centred, self._encoder.t(), out=self._hidden)
+        return scores if norms is None else scores.mul_(norms)
 
     def _select(self, scores: torch.Tensor) -> pairs.Pairs:
         batch, d_sae = scores.shape
@@ -167,6 +173,13 @@ class Sparse(common.Step):
         if not self._options.autocast:
             return contextlib.nullcontext()
         return torch.autocast(device_type=self._decoder.device.type, dtype=torch.bfloat16)
+
+
+def _scores(
+    centred: torch.Tensor, encoder: torch.Tensor, bias: torch.Tensor, norms: torch.Tensor | None
+) -> torch.Tensor:
+    hidden = centred @ encoder.t() + bias
+    return hidden if norms is None else hidden * norms
 
 
 def _mean_square(error: torch.Tensor) -> torch.Tensor:

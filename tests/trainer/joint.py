@@ -1,0 +1,39 @@
+"""Run by test_joint_steps: one of the processes that train together. Arguments: folder, rank, number of them."""
+
+import json
+import pathlib
+import sys
+
+import torch
+import torch.distributed
+
+from services.trainer.steps import building
+from tests.trainer import batches
+
+STEPS = 8
+NAMES = ("topk", "topk, wide", "batchtopk", "matryoshka")
+
+
+def main(folder: pathlib.Path, rank: int, size: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    told = {}
+    for name in NAMES:
+        step = batches.step(building.choose(batches.FAST[name]), batches.FAST[name])
+        for batch in batches.activations(STEPS):
+            step(batch.chunk(size)[rank])
+        state = step.state()
+        told[name] = {
+            "parameters": [float(value) for value in state.tensors["parameters.W_dec"].flatten()],
+            "encoder": [float(value) for value in state.tensors["parameters.W_enc.T"].flatten()],
+            "since_fired": state.tensors["since_fired"].tolist(),
+            "firings": state.tensors["firings"].tolist(),
+            "samples": state.numbers["firing_samples"],
+            "threshold": float(state.tensors.get("topk_threshold", torch.zeros(()))),
+        }
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

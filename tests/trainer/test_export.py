@@ -1,0 +1,159 @@
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from polytok import errors
+from services.trainer import export, lens, normalization, plan
+from services.trainer.steps import building
+from tests.trainer import batches
+
+D_IN, D_SAE = 16, 64
+ORIGIN = export.Origin(
+    model_name="gpt2",
+    hook_name="blocks.2.hook_resid_post",
+    dataset_path="corpus",
+    context_size=128,
+    prepend_bos=True,
+    exclude_special_tokens=(0, 50256),
+    further={"model_revision": "abc", "tokenization": "datasets/a/tokenizations/b"},
+)
+
+
+@pytest.fixture(scope="module")
+def activations():
+    """Vectors with a mean and directions of very different length, as a model's are."""
+    generator = torch.Generator().manual_seed(5)
+    mixing = torch.randn(D_IN, D_IN, generator=generator) * torch.linspace(0.2, 3, D_IN)
+    return torch.randn(512, D_IN, generator=generator) @ mixing + 2
+
+
+def _scaling(kind, activations):
+    if kind == "expected_average_only_in":
+        return normalization.Normalization(kind, D_IN**0.5 / float(activations.norm(dim=-1).mean()))
+    if kind == "covariance_whitening":
+        values, vectors = torch.linalg.eigh(torch.cov(activations.double().T))
+        whitening = normalization.Whitening(
+            activations.double().mean(0), (vectors * values.rsqrt()).contiguous(), (values.sqrt()[:, None] * vectors.T)
+        )
+        return normalization.Normalization(kind, 1.0, whitening)
+    return normalization.Normalization()
+
+
+def _trained(architecture, scaling, activations, **changes):
+    config = plan.SaeConfig(
+        **{
+            "architecture": architecture,
+            "d_in": D_IN,
+            "d_sae": D_SAE,
+            "k": 6,
+            "l1_coefficient": 0.5,
+            "l0_coefficient": 0.3,
+            "jumprelu_bandwidth": 0.5,
+            "matryoshka_widths": (16, 32),
+            "normalize_activations": scaling.kind,
+        }
+        | changes
+    )
+    options = batches.options(60)._replace(optimizer=plan.OptimizerConfig(lr=1e-2))
+    step = batches.step(building.choose(config), config, options)
+    for part in scaling.apply(activations).chunk(6) * 10:
+        step(part)
+    return step
+
+
+@torch.no_grad()
+def _ours(step, scaling, activations):
+    """Latents and reconstruction by the formulas of the papers, of what the training holds."""
+    sae, config = step.sae, step.config
+    given = scaling.apply(activations)
+    if config.architecture in ("batchtopk", "matryoshka_batchtopk"):
+        norms = sae.W_dec.norm(dim=-1)
+        hidden = ((given - sae.b_dec * config.apply_b_dec_to_input) @ sae.W_enc + sae.b_enc) * norms
+        latents = torch.where(hidden > sae.topk_threshold.float(), hidden.relu(), 0)
+        output = (latents / norms) @ sae.W_dec + sae.b_dec
+    else:
+        latents = sae.encode(given)
+        output = sae.decode(latents)
+    if scaling.whitening is not None:
+        return latents, (output.double() @ scaling.whitening.inverse + scaling.whitening.mean).float()
+    # A latent of the topk family is measured along a decoder row of length 1: in the units of what comes in.
+    return latents / (scaling.scale if config.architecture in plan.TOPK_FAMILY else 1), output / scaling.scale
+
+
+def _write(step, scaling, folder):
+    counts, samples = step.firing()
+    return export.write(step.sae, scaling, ORIGIN, export.Firing(counts, samples, int(step.dead().sum())), folder)
+
+
+@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("kind", plan.NORMALIZATIONS)
+@pytest.mark.parametrize("from_input", [True, False])
+def test_saelens_opens_it_and_gives_our_numbers(architecture, kind, from_input, activations, tmp_path):
+    scaling = _scaling(kind, activations)
+    step = _trained(architecture, scaling, activations, apply_b_dec_to_input=from_input)
+    before = {name: tensor.clone() for name, tensor in step.state().tensors.items()}
+    folder = _write(step, scaling, tmp_path / "sae")
+    opened = lens.module().SAE.load_from_disk(folder)
+    with torch.no_grad():
+        latents = opened.encode(activations)
+        output = opened.decode(latents)
+    expected, reconstruction = _ours(step, scaling, activations)
+    scale = float(expected.abs().max())
+    assert float((latents - expected).abs().max()) < 1e-5 * scale
+    assert float((output - reconstruction).abs().max()) < 1e-5 * float(activations.abs().max())
+    l0 = (latents != 0).float().sum(-1)
+    assert torch.equal(l0, (expected != 0).float().sum(-1))
+    assert 0 < float(l0.mean()) < D_SAE
+    assert torch.equal(export.inference(step.sae, scaling).encode(activations), latents)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in step.state().tensors.items())
+
+
+@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+def test_the_files_say_what_it_is_and_was_trained_on(architecture, activations, tmp_path):
+    scaling = _scaling("expected_average_only_in", activations)
+    step = _trained(architecture, scaling, activations)
+    folder = _write(step, scaling, tmp_path / "sae")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(export.FILES)
+    config = json.loads((folder / "cfg.json").read_text())
+    becomes_jumprelu = architecture in ("batchtopk", "matryoshka_batchtopk")
+    assert config["architecture"] == ("jumprelu" if becomes_jumprelu else architecture)
+    assert (config["d_in"], config["d_sae"], config["dtype"], config["device"]) == (D_IN, D_SAE, "float32", "cpu")
+    assert config["normalize_activations"] == "none"
+    metadata = config["metadata"]
+    assert metadata["training_architecture"] == architecture
+    assert metadata["training_architecture_details"]["decoder_init_norm"] == 0.1
+    assert metadata["activation_normalization"]["scale"] == scaling.scale
+    assert {name: metadata[name] for name in ("model_name", "hook_name", "dataset_path", "context_size")} == {
+        "model_name": "gpt2",
+        "hook_name": "blocks.2.hook_resid_post",
+        "dataset_path": "corpus",
+        "context_size": 128,
+    }
+    assert metadata["exclude_special_tokens"] == [0, 50256]
+    assert metadata["tokenization"] == "datasets/a/tokenizations/b"
+    assert metadata["sae_lens_version"].startswith("6.")
+    counts, samples = step.firing()
+    sparsity = safetensors.torch.load_file(folder / "sparsity.safetensors")["sparsity"]
+    assert torch.allclose(10**sparsity, (counts / samples).float(), atol=1e-6)
+    assert metadata["l0"] == pytest.approx(float(counts.sum()) / samples)
+    assert metadata["num_dead_features"] == int(step.dead().sum())
+
+
+def test_weights_that_are_not_finite_are_not_written(activations, tmp_path):
+    scaling = _scaling("none", activations)
+    step = _trained("standard", scaling, activations)
+    with torch.no_grad():
+        step.sae.W_dec[3, 2] = float("nan")
+    with pytest.raises(errors.FailedPrecondition, match="W_dec holds values that are not finite"):
+        _write(step, scaling, tmp_path / "sae")
+    assert not (tmp_path / "sae").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(activations, tmp_path):
+    scaling = _scaling("none", activations)
+    step = _trained("standard", scaling, activations)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.ResourceExhausted, match="cannot be written"):
+        _write(step, scaling, tmp_path / "file" / "sae")

@@ -1,0 +1,64 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from services.trainer.steps import building
+from tests.trainer import batches, joint
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each of two processes that trained together on halves of every batch ended with."""
+    folder = tmp_path_factory.mktemp("joint")
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.trainer.joint", str(folder), str(rank), "2"],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=150)
+        assert process.returncode == 0, errors.decode()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", joint.NAMES)
+def test_processes_stay_together(told, name):
+    assert told[0][name] == told[1][name]
+
+
+@pytest.mark.parametrize("name", ["topk", "topk, wide"])
+def test_two_processes_train_as_one_does_on_the_joint_batch(told, name):
+    config = batches.FAST[name]
+    alone = batches.step(building.choose(config), config)
+    died = 0
+    for batch in batches.activations(joint.STEPS):
+        alone(batch)
+        died = max(died, int(alone.dead().sum()))
+    assert died, "no latent died: the auxiliary loss was not tried"
+    state = alone.state()
+    assert told[0][name]["parameters"] == pytest.approx(state.tensors["parameters.W_dec"].flatten().tolist(), abs=1e-10)
+    assert told[0][name]["encoder"] == pytest.approx(state.tensors["parameters.W_enc.T"].flatten().tolist(), abs=1e-10)
+    assert told[0][name]["since_fired"] == state.tensors["since_fired"].tolist()
+    assert told[0][name]["firings"] == state.tensors["firings"].tolist()
+    assert told[0][name]["samples"] == state.numbers["firing_samples"]
+
+
+def test_a_batch_is_chosen_among_by_each_process_for_itself(told):
+    """k on average holds in every part; the threshold is the parts' mean, near that of the whole."""
+    config = batches.FAST["batchtopk"]
+    alone = batches.step(building.choose(config), config)
+    for batch in batches.activations(joint.STEPS):
+        alone(batch)
+    assert sum(told[0]["batchtopk"]["firings"]) == pytest.approx(float(alone.firing()[0].sum()), abs=2 * joint.STEPS)
+    threshold = float(alone.state().tensors["topk_threshold"])
+    assert told[0]["batchtopk"]["threshold"] == pytest.approx(threshold, rel=0.1)

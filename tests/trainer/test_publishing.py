@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+
+from polytok import errors
+from services.trainer import architectures, export, lens, normalization, plan, publishing
+
+
+def _exported(folder, name, hook, architecture="topk"):
+    sae = architectures.build(plan.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
+    origin = export.Origin(
+        model_name="org/model", hook_name=hook, dataset_path="a|<b>", context_size=64, prepend_bos=False
+    )
+    firing = export.Firing(torch.ones(32), 8, 3)
+    return publishing.Exported(
+        name, hook, export.write(sae, normalization.Normalization(), origin, firing, folder / name)
+    )
+
+
+@pytest.fixture
+def exports(tmp_path):
+    """Two autoencoders of one hook and one of another."""
+    first, second = "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"
+    return [
+        _exported(tmp_path / "out", "small", first),
+        _exported(tmp_path / "out", "nested", first, "matryoshka_batchtopk"),
+        _exported(tmp_path / "out", "other", second, "standard"),
+    ]
+
+
+def test_a_repository_has_a_folder_for_each_hook_that_saelens_opens(exports, tmp_path):
+    layout = publishing.plan_layout(exports, "owner/saes")
+    publishing.lay_out(layout, tmp_path / "repository")
+    found = sorted(str(path.relative_to(tmp_path / "repository")) for path in (tmp_path / "repository").rglob("*.json"))
+    assert found == [
+        "blocks.0.hook_resid_post/nested/cfg.json",
+        "blocks.0.hook_resid_post/small/cfg.json",
+        "blocks.1.hook_mlp_out/cfg.json",
+    ]
+    for path in found:
+        opened = lens.module().SAE.load_from_disk((tmp_path / "repository" / path).parent)
+        assert opened.cfg.d_sae == 32
+
+
+def test_laying_out_copies_nothing(exports, tmp_path):
+    layout = publishing.plan_layout(exports, "owner/saes")
+    publishing.lay_out(layout, tmp_path / "repository")
+    for path, source in layout.files.items():
+        assert (tmp_path / "repository" / path).samefile(source)
+    with pytest.raises(errors.AlreadyExists, match="not empty"):
+        publishing.lay_out(layout, tmp_path / "repository")
+
+
+def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
+    card = publishing.plan_layout(exports, "owner/saes").card
+    assert card.startswith("---\nlibrary_name: saelens\n")
+    rows = [line for line in card.splitlines() if line.startswith("| `")]
+    assert rows == [
+        r"| `blocks.0.hook_resid_post/small` | topk | 8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no |",
+        "| `blocks.0.hook_resid_post/nested` | jumprelu (from matryoshka_batchtopk) | 8 | 32 | 4.0 | 3 | "
+        r"a\|&lt;b> | 64 | no |",
+        r"| `blocks.1.hook_mlp_out` | standard | 8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no |",
+    ]
+    assert 'SAE.from_pretrained("owner/saes", "blocks.0.hook_resid_post/small")' in card
+    assert "Sparse autoencoders of org/model" in card
+
+
+@pytest.mark.parametrize("repository", ["", "a/b/c", "../x", "owner/..", "/x", "owner/a b"])
+def test_what_is_no_repository_is_refused(exports, repository):
+    with pytest.raises(errors.InvalidArgument, match="owner/name"):
+        publishing.plan_layout(exports, repository)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", ".hidden"])
+def test_names_that_lead_elsewhere_are_refused(exports, name):
+    with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
+        publishing.plan_layout([exports[0]._replace(name=name)], "owner/saes")
+    with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
+        publishing.plan_layout([exports[0]._replace(hook=name)], "owner/saes")
+
+
+def test_an_incomplete_export_is_told(exports):
+    (exports[1].folder / export.SPARSITY).unlink()
+    with pytest.raises(errors.NotFound, match=r"no sparsity.safetensors.*Export nested first"):
+        publishing.plan_layout(exports, "owner/saes")
+
+
+def test_one_name_twice_is_told(exports):
+    with pytest.raises(errors.InvalidArgument, match="is there twice"):
+        publishing.plan_layout([exports[0], exports[0]], "owner/saes")
+
+
+def test_a_hub_that_cannot_be_reached_is_told(exports):
+    layout = publishing.plan_layout(exports, "owner/saes")
+    with pytest.raises(errors.Unavailable, match="owner/saes cannot be reached"):
+        publishing.push(layout, "owner/saes", token="none", endpoint="http://127.0.0.1:9")
+
+
+def test_a_name_that_the_hub_has_not_is_told(exports):
+    layout = publishing.plan_layout(exports, "owner/two--dashes")
+    with pytest.raises(errors.InvalidArgument, match="two--dashes"):
+        publishing.push(layout, "owner/two--dashes", token="none", endpoint="http://127.0.0.1:9")
+
+
+def test_the_card_of_a_configuration_is_data(exports, tmp_path):
+    path = exports[2].folder / export.CONFIG
+    config = json.loads(path.read_text())
+    config["metadata"]["dataset_path"] = "x\n# heading"
+    path.write_text(json.dumps(config))
+    assert "\n# heading" not in publishing.plan_layout(exports, "owner/saes").card

@@ -1,0 +1,95 @@
+import pytest
+import safetensors.torch
+import torch
+
+from polytok import errors
+from services.trainer import plan
+from services.trainer.steps import building, seam
+from tests.trainer import batches
+
+CONFIGS = batches.FAST | {
+    architecture: plan.SaeConfig(
+        architecture=architecture, d_in=batches.D_IN, d_sae=batches.D_SAE, l1_warm_up_steps=6, l0_warm_up_steps=6
+    )
+    for architecture in ("standard", "gated", "jumprelu")
+}
+
+
+def _same(first, second):
+    return all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_that_goes_on_from_a_state_ends_equal_bit_for_bit(name):
+    config = plan.SaeConfig.from_dict(CONFIGS[name].to_dict() | {"dtype": "float32"})
+    data = batches.activations(18, "float32")
+    whole = batches.step(building.choose(config), config)
+    for batch in data[:9]:
+        whole(batch)
+    state = whole.state()
+    # As a checkpoint holds it: tensors that safetensors accepts, and numbers that JSON does.
+    kept = safetensors.torch.save(state.tensors), dict(state.numbers)
+    expected = [whole(batch, measure=True) for batch in data[9:]]
+    resumed = batches.step(building.choose(config), plan.SaeConfig.from_dict(config.to_dict() | {"seed": 9}))
+    resumed.load(seam.State(safetensors.torch.load(kept[0]), kept[1]))
+    for batch, outcome in zip(data[9:], expected, strict=True):
+        again = resumed(batch, measure=True)
+        assert torch.equal(again.loss, outcome.loss)
+        assert {key: float(value) for key, value in again.metrics.items()} == {
+            key: float(value) for key, value in outcome.metrics.items()
+        }
+    assert _same(whole.state(), resumed.state())
+    assert whole.state().numbers == resumed.state().numbers == {"steps_done": 18, "firing_samples": 4 * batches.BATCH}
+
+
+def test_two_runs_from_one_seed_are_equal_and_from_two_are_not():
+    config = batches.FAST["batchtopk"]
+    other = plan.SaeConfig.from_dict(config.to_dict() | {"seed": 1})
+    steps = [batches.step(building.choose(config), each) for each in (config, config, other)]
+    for batch in batches.activations(6):
+        for step in steps:
+            step(batch)
+    first, second, third = (step.state() for step in steps)
+    assert _same(first, second)
+    assert not torch.equal(first.tensors["parameters.W_dec"], third.tensors["parameters.W_dec"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"d_sae": 64}, r"\(48, 12\).*\(64, 12\)"),
+        ({"architecture": "topk"}, "topk_threshold"),
+        ({"dtype": "float32"}, "float64"),
+    ],
+)
+def test_a_state_of_another_configuration_is_refused(changes, told):
+    config = batches.FAST["batchtopk"]
+    state = batches.step(building.choose(config), config).state()
+    other = plan.SaeConfig.from_dict(config.to_dict() | {"k": 4} | changes)
+    step = batches.step(building.choose(other), other)
+    with pytest.raises(errors.FailedPrecondition, match=told) as caught:
+        step.load(state)
+    assert "start a new training" in caught.value.message
+
+
+def test_a_plan_gives_a_step_of_its_options():
+    planned = plan.PlannedSae(name="a", hook="h", sae=batches.FAST["topk"], optimizer=batches.OPTIMIZER)
+    training = plan.TrainingPlan(saes=(planned,), total_samples=20 * batches.BATCH, batch_size=batches.BATCH)
+    step = building.build(planned, training)
+    assert step.learning_rate() == pytest.approx(1e-2 / 3)
+    for batch in batches.activations(18):
+        step(batch)
+    # Two of the four steps of decay are done.
+    assert step.learning_rate() == pytest.approx(1e-2 / 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("architecture", ["topk", "matryoshka_batchtopk", "standard"])
+@pytest.mark.parametrize("reference", [False, True])
+def test_compiled_steps_give_the_same(architecture, reference, monkeypatch):
+    monkeypatch.setattr(torch._logging._internal.log, "disabled", True)
+    config = plan.SaeConfig.from_dict(batches.FAST["matryoshka"].to_dict() | {"architecture": architecture})
+    kind = building.choose(config, reference)
+    plain, compiled = batches.step(kind, config), batches.step(kind, config, batches.options(compile=True))
+    for batch in batches.activations(6):
+        assert float(compiled(batch).loss) == pytest.approx(float(plain(batch).loss), rel=1e-9)
