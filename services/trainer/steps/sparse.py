@@ -76,7 +76,8 @@ class Sparse(common.Step):
     def _scores(self, centred: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
         if self._compiled is not None:
             with self._autocast():
-                return self._compiled(centred, self._encoder, self._b_enc, norms)
+                compiled: torch.Tensor = self._compiled(centred, self._encoder, self._b_enc, norms)
+                return compiled
         if self._options.autocast:
             with self._autocast():
                 return _scores(centred, self._encoder, self._b_enc, norms)
