@@ -89,9 +89,9 @@ class Reader:
     def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
         """All rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
 
-        The files are memory-mapped; those of a remote storage are fetched, where they hold rows that were asked for, and
-        the others' rows are null. Raises DataLoss that names the file whose bytes are not those that were written, among
-        the files with rows asked for, and FailedPrecondition (RESOURCE_CHANGED) if one is gone.
+        The files are memory-mapped. Those of a remote storage are fetched where they hold rows that were asked for; the
+        others' rows are null. Raises DataLoss, which names the file, if the bytes of a file with rows asked for are not
+        those that were written, and FailedPrecondition (RESOURCE_CHANGED) if a file is gone.
         """
         end = manifest.num_rows if num_rows is None else first_row + num_rows
         found: list[pa.Table | None] = []

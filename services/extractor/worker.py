@@ -2,7 +2,7 @@
 
 import sys
 
-from services.extractor.server.settings import ExtractorPeers
+from services.extractor.settings import ExtractorPeers
 from services.runtime.jobs import pool
 from services.runtime.process import Stopping
 

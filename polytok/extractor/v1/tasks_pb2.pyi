@@ -397,7 +397,6 @@ class PublishExtractionResult(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     STAGED_FILES_FIELD_NUMBER: _builtins.int
-    VECTORS_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """sha256 of `polytok.json`."""
     @_builtins.property
@@ -406,11 +405,9 @@ class PublishExtractionResult(_message.Message):
 
     @_builtins.property
     def staged_files(self) -> _containers.RepeatedCompositeFieldContainer[_tasks_pb2.StagedFile]:
-        """Files to publish at commit: `state.json`, `dataset_info.json` and `polytok.json`."""
-
-    @_builtins.property
-    def vectors(self) -> Global___ActivationFile:
-        """The vectors of the statistics (means and so on for each dimension), published with the files."""
+        """Files to publish at commit: `state.json`, `dataset_info.json`, `polytok.json` and `statistics.safetensors`, which has
+        the statistics' vectors (means and so on for each dimension).
+        """
 
     def __init__(
         self,
@@ -418,11 +415,10 @@ class PublishExtractionResult(_message.Message):
         statistics: _extractions_pb2.ExtractionStatistics | None = ...,
         manifest_digest: _builtins.str = ...,
         staged_files: _abc.Iterable[_tasks_pb2.StagedFile] | None = ...,
-        vectors: Global___ActivationFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "staged_files", b"staged_files", "statistics", b"statistics", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "staged_files", b"staged_files", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,6 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.runtime import settings
 from services.runtime.records.sweeper import SweepSettings
 
 
@@ -18,10 +17,3 @@ class ExtractorSettings(SweepSettings):
     """How often the tokenizations that are read are held anew; a hold lasts ten minutes."""
     estimate_seconds: float = Field(default=300, gt=0, le=3600)
     """How long an estimate may take, the wait for a free worker included."""
-
-
-class ExtractorPeers(settings.TransportSettings):
-    """Where the extractor is, for its workers."""
-
-    extractor_address: str = Field(default=..., pattern=settings.ADDRESS)
-    """host:port of the extractor."""

@@ -1,0 +1,65 @@
+"""The model that a worker has loaded: one, kept for as long as tasks ask for the same."""
+
+import pathlib
+from typing import NamedTuple
+
+import torch
+
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
+from services.activations import models
+from services.extractor.ranges import RangeSettings
+from services.runtime import hub
+
+
+class _Key(NamedTuple):
+    folder: pathlib.Path
+    changed: int
+    dtype: str
+    compiled: bool
+
+
+class Models:
+    """Finds models' files, and loads one at a time."""
+
+    def __init__(self) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._key: _Key | None = None
+        self._model: models.LoadedModel | None = None
+
+    def folder(self, order: tasks_pb2.ExtractionOrder) -> pathlib.Path:
+        """Where a model's files are, once they are there."""
+        return hub.folder(order.model_repo_id, order.model_revision, files=hub.MODEL, reason="MODEL_INVALID")
+
+    def get(self, order: tasks_pb2.ExtractionOrder) -> models.LoadedModel:
+        """Loads a model, unless it is there. Raises what `services.activations.models.load` raises."""
+        folder = self.folder(order)
+        parameters = order.parameters
+        changed = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
+        key = _Key(folder, changed, number_format(parameters.compute_format), parameters.compile)
+        if self._model is None or key != self._key:
+            # Let go of the one before first: there may be room for one only.
+            self._key = self._model = None
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+            self._model = models.load(folder, dtype=key.dtype, device=self.device, compile=key.compiled)
+            self._key = key
+        return self._model
+
+
+def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:
+    """`float32` and so on."""
+    return extractions_pb2.NumberFormat.Name(value).removeprefix("NUMBER_FORMAT_").lower()
+
+
+def settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
+    """What every range of an extraction is made with."""
+    parameters = order.parameters
+    keep = parameters.nonfinite == extractions_pb2.ExtractionParameters.NONFINITE_KEEP
+    return RangeSettings(
+        hooks=tuple(parameters.hooks),
+        context_size=parameters.context_size,
+        batch_size=parameters.batch_size,
+        storage_dtype=number_format(parameters.storage_format),
+        excluded_token_ids=tuple(order.excluded_token_ids),
+        nonfinite="keep" if keep else "fail",
+    )
