@@ -34,12 +34,14 @@ def command(
     concatenate: tokenizing.Concatenation = None,
     document_starts: tokenizing.DocumentStarts = None,
     max_documents: tokenizing.MaxDocuments = None,
+    shuffle_seed: tokenizing.ShuffleSeed = None,
     normalize: tokenizing.Normalize = None,
     min_characters: tokenizing.MinCharacters = None,
     max_characters: tokenizing.MaxCharacters = None,
     keep: tokenizing.Keep = None,
     drop: tokenizing.Drop = None,
     max_junk: tokenizing.MaxJunk = None,
+    drop_duplicates: tokenizing.DropDuplicates = None,
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
     ] = False,
@@ -54,6 +56,7 @@ def command(
 
     [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
     [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
+    [dim]polytok tokenize docs -m gpt2 --variant sample --shuffle-seed 7 --max-documents 10000 --drop-duplicates[/]
     [dim]polytok tokenize chats -m llama3-instruct --column messages[/]
     """
     packing = _set(
@@ -70,6 +73,7 @@ def command(
         keep_pattern=keep,
         drop_pattern=drop,
         max_junk=max_junk,
+        drop_duplicates=drop_duplicates,
     )
     parameters = _set(
         text_column=column,
@@ -80,6 +84,7 @@ def command(
         overflow=True if stride and overflow is None else overflow,
         stride=stride,
         max_documents=max_documents,
+        shuffle_seed=shuffle_seed,
         normalization=normalize,
         filters=filters or None,
         padding=_set(to=pad, side=pad_side, token=pad_token) or None,

@@ -75,8 +75,27 @@ MaxDocuments = Annotated[
     typer.Option(
         "--max-documents",
         metavar="N",
-        help="Take only the first N documents; by default all.",
+        help="Take only N documents: the first ones, or with --shuffle-seed a random sample; by default all.",
         rich_help_panel=_DOCUMENTS,
+    ),
+]
+ShuffleSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--shuffle-seed",
+        metavar="N",
+        help="Shuffle the documents of the whole dataset; the same number gives the same order. By default they stay "
+        "in the dataset's order.",
+        rich_help_panel=_DOCUMENTS,
+    ),
+]
+DropDuplicates = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-duplicates/--keep-duplicates",
+        help="Whether to drop documents whose text occurred before in the dataset; by default they are kept.",
+        rich_help_panel=_DOCUMENTS,
+        show_default=False,
     ),
 ]
 Normalize = Annotated[

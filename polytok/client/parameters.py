@@ -47,6 +47,8 @@ class Filters(TypedDict, total=False):
     """Those in which this regular expression (RE2) is found."""
     max_junk: float
     """Those with a greater share of characters that are neither letter, mark, number nor white space."""
+    drop_duplicates: bool
+    """Those whose text, normalized, is that of a document before them in the dataset which no filter dropped."""
 
 
 class Chat(TypedDict, total=False):
@@ -84,7 +86,9 @@ class Parameters(TypedDict, total=False):
     normalization: Literal["nfc", "nfkc"]
     """Changes the text before it is filtered and tokenized; by default every byte stays as it is."""
     max_documents: int
-    """Takes only so many documents, the first of the dataset; by default all."""
+    """Takes only so many documents: the first of the dataset, or with shuffle_seed a random sample; by default all."""
+    shuffle_seed: int
+    """Shuffles the documents of the whole dataset, the same way for the same seed; by default they stay in order."""
     packing: Packing | bool
     """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
 

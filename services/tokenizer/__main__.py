@@ -26,7 +26,16 @@ from services.tokenizer.settings import TokenizerSettings
 from services.tokenizer.verifying import Verifying
 
 _POOL = "tokenizer"
-_KINDS = ("model.inspect", "tokenize.shard", "tokenize.publish")
+_KINDS = (
+    "model.inspect",
+    "tokenize.shard",
+    "tokenize.encode",
+    "tokenize.arrange",
+    "tokenize.duplicates",
+    "tokenize.measure",
+    "tokenize.assemble",
+    "tokenize.publish",
+)
 _OWNER = "catalog"
 _CHILD = (sys.executable, "-m", "services.tokenizer.child")
 _ANSWERS = (sys.executable, "-m", "services.tokenizer.answers")

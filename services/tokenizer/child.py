@@ -9,7 +9,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from polytok import errors
-from polytok.tokenizer.v1 import tasks_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage
@@ -37,7 +37,16 @@ def main() -> None:
     # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
     # Imported after the environment is set, which the libraries read once.
-    from services.tokenizer import inspection, loading, publishing, shards  # noqa: PLC0415
+    from services.tokenizer import (  # noqa: PLC0415
+        arranging,
+        assembling,
+        duplicates,
+        inspection,
+        loading,
+        preparing,
+        publishing,
+        shards,
+    )
     from services.tokenizer.engines import choosing  # noqa: PLC0415
 
     storage = Storage(StorageSettings().root)
@@ -50,6 +59,21 @@ def main() -> None:
             ),
             "tokenize.shard": lambda payload, context: shards.tokenize(
                 _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+            ),
+            "tokenize.encode": lambda payload, context: preparing.encode(
+                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+            ),
+            "tokenize.arrange": lambda payload, context: arranging.arrange(
+                _unpacked(payload, stages_pb2.ArrangeTask), storage, context
+            ),
+            "tokenize.duplicates": lambda payload, context: duplicates.find(
+                _unpacked(payload, stages_pb2.ArrangedTask), storage, context
+            ),
+            "tokenize.measure": lambda payload, context: assembling.measure(
+                _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
+            ),
+            "tokenize.assemble": lambda payload, context: assembling.assemble(
+                _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
             ),
             "tokenize.publish": lambda payload, context: publishing.publish(
                 _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, tokenizers, context

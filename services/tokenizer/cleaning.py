@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer import permutation
 from services.tokenizer.reading import Slice
 
 _Parameters = tokenizations_pb2.TokenizationParameters
@@ -27,45 +30,64 @@ class _Filter(NamedTuple):
 class Cleaner:
     """Cleans the documents of one shard, and counts what it read and what it dropped."""
 
-    def __init__(self, parameters: _Parameters, first_row: int) -> None:
+    def __init__(self, parameters: _Parameters, first_row: int, dataset_rows: int = 0) -> None:
+        """`first_row` is the place of the shard's first row in the dataset, which has `dataset_rows` in all."""
         self.statistics = tokenizations_pb2.TokenizationStatistics()
         """What was read and dropped so far."""
         self._form = _FORMS.get(parameters.normalization)
         self._filters = _filters(parameters.filters)
-        self._left = max(0, parameters.max_documents - first_row) if parameters.HasField("max_documents") else None
+        self._first_row = first_row
+        self._limit = parameters.max_documents if parameters.HasField("max_documents") else None
+        self._shuffled = (
+            permutation.Permutation(parameters.shuffle_seed, dataset_rows)
+            if parameters.HasField("shuffle_seed")
+            else None
+        )
 
     def cleaned(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
-        """Yields what is left of the pieces."""
+        """Yields what is left of the pieces, and which rows that is."""
+        row = 0
         for piece in pieces:
             whole = len(piece.texts)
-            limited = self._limited(piece)
-            self.statistics.num_documents += len(limited.texts)
-            self.statistics.text_bytes += limited.text_bytes
-            kept = limited._replace(texts=self._clean(limited.texts))
+            taken = self._taken(piece._replace(rows=np.arange(row, row + whole)))
+            row += whole
+            self.statistics.num_documents += len(taken.texts)
+            self.statistics.text_bytes += taken.text_bytes
+            kept = self._clean(taken)
             if len(kept.texts):
                 yield kept
             # The rest of the file is still read, for its checksum.
-            if len(limited.texts) < whole:
+            if self._shuffled is None and len(taken.texts) < whole:
                 return
 
-    def _limited(self, piece: Slice) -> Slice:
-        if self._left is None:
+    def _taken(self, piece: Slice) -> Slice:
+        """Returns the documents that max_documents takes: the first ones, or those that a shuffle brings there."""
+        assert piece.rows is not None  # cleaned() told
+        if self._limit is None:
             return piece
-        if self._left < len(piece.texts):
-            texts = piece.texts[: self._left]
-            piece = piece._replace(texts=texts, text_bytes=int(pc.sum(pc.binary_length(texts)).as_py() or 0))
-        self._left -= len(piece.texts)
+        places = piece.rows + self._first_row
+        if self._shuffled is not None:
+            places = self._shuffled.places(places)
+        is_taken = places < self._limit
+        return piece if is_taken.all() else _only(piece, is_taken)
+
+    def _clean(self, piece: Slice) -> Slice:
+        if self._form is not None:
+            piece = piece._replace(texts=pc.utf8_normalize(piece.texts, form=self._form))
+        for filtered in self._filters:
+            is_kept = filtered.keeps(piece.texts).to_numpy(zero_copy_only=False)
+            dropped = len(is_kept) - int(np.count_nonzero(is_kept))
+            setattr(self.statistics, filtered.counter, getattr(self.statistics, filtered.counter) + dropped)
+            if dropped:
+                piece = _only(piece, is_kept)
         return piece
 
-    def _clean(self, texts: pa.Array) -> pa.Array:
-        if self._form is not None:
-            texts = pc.utf8_normalize(texts, form=self._form)
-        for filtered in self._filters:
-            kept = texts.filter(filtered.keeps(texts))
-            dropped = len(texts) - len(kept)
-            setattr(self.statistics, filtered.counter, getattr(self.statistics, filtered.counter) + dropped)
-            texts = kept
-        return texts
+
+def _only(piece: Slice, which: NDArray[np.bool_]) -> Slice:
+    assert piece.rows is not None  # cleaned() told
+    texts = piece.texts.filter(pa.array(which))
+    size = int(pc.sum(pc.binary_length(texts)).as_py() or 0)
+    return piece._replace(texts=texts, text_bytes=size, rows=piece.rows[which])
 
 
 def _filters(asked: tokenizations_pb2.Filters) -> list[_Filter]:

@@ -1,8 +1,12 @@
 """What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
 
+from collections.abc import Iterable
+
+from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer import forms, histograms, loading, statistics, writing
+from services.tokenizer import forms, histograms, loading, packing, statistics, writing
 from services.tokenizer.ragged import Ragged
+from services.tokenizer.sequences import Rows
 
 
 class Output:
@@ -22,9 +26,25 @@ class Output:
         self.lengths = histograms.Histogram()
         """How long the sequences are."""
 
+    def skip(self, phase: int) -> None:
+        """Leaves out the tokens that are in a sequence which an earlier file began."""
+        self._packed().skip(phase)
+
     def add(self, documents: Ragged) -> None:
         """Writes the sequences that are complete with these documents."""
-        for rows in self._sequencer.add(documents):
+        self._write(self._sequencer.add(documents))
+
+    def complete(self, following: Iterable[Ragged]) -> None:
+        """Writes the sequence that was begun, if the documents that follow, which are another file's, fill it."""
+        self._write(self._packed().complete(following))
+
+    def _packed(self) -> packing.Packed:
+        if not isinstance(self._sequencer, packing.Packed):
+            raise errors.Internal("Only concatenated documents go on in another file.", retryable=False)
+        return self._sequencer
+
+    def _write(self, made: Iterable[Rows]) -> None:
+        for rows in made:
             # Before they are padded: padding is no token of anything.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
             self.lengths.add(rows.ids.lengths)

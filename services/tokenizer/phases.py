@@ -12,8 +12,14 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.compiling import compiled
 from services.tokenizer.ragged import Ids
+
+
+def are_needed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
+    """Tells whether rows may go on from one part to the next."""
+    return parameters.HasField("packing") and not parameters.packing.disable_concatenation
 
 
 def unmoved(length: int) -> Ids:

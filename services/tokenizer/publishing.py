@@ -22,7 +22,7 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
-from services.tokenizer import counting, histograms, loading, statistics, writing
+from services.tokenizer import counting, histograms, loading, staging, statistics, writing
 
 _log = logging.get(__name__)
 
@@ -34,7 +34,7 @@ def publish(
     task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
     """Checks and merges what the shards gave."""
-    merged = statistics.merge(shard.statistics for shard in task.shards)
+    merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
     lengths = histograms.merge(shard.lengths for shard in task.shards)
     merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
     merged.length_histogram.extend(lengths.by_powers())
@@ -60,6 +60,9 @@ def publish(
         ),
         "state.json": _json(_state(files, digest)),
     }
+    if task.counted:
+        # Every file is there; another attempt at this task needs nothing of what the earlier stages left.
+        staging.remove(storage, task.tokenized_key)
     return tasks_pb2.PublishTokenizationResult(
         statistics=merged,
         manifest_digest=digest,
@@ -146,6 +149,7 @@ def _manifest(
                 "num_rows": file.num_rows,
                 "size_bytes": file.size_bytes,
                 "sha256": file.sha256,
+                **({"phase": file.phase} if file.HasField("phase") else {}),
             }
             for file in files
         ],

@@ -48,6 +48,7 @@ def merge(
         num_unmatched=sum(part.num_unmatched for part in parts),
         num_matched=sum(part.num_matched for part in parts),
         num_junk=sum(part.num_junk for part in parts),
+        num_duplicates=sum(part.num_duplicates for part in parts),
         num_engine_mismatches=sum(part.num_engine_mismatches for part in parts),
         reference_version="+".join(sorted({part.reference_version for part in parts if part.reference_version})),
     )
@@ -67,4 +68,12 @@ def _share(part: int, whole: int) -> float:
 
 def dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
     """Returns how many documents the filters dropped, all together."""
-    return counted.num_too_short + counted.num_too_long + counted.num_unmatched + counted.num_matched + counted.num_junk
+    filtered = (
+        counted.num_too_short,
+        counted.num_too_long,
+        counted.num_unmatched,
+        counted.num_matched,
+        counted.num_junk,
+        counted.num_duplicates,
+    )
+    return sum(filtered)

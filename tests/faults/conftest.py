@@ -23,9 +23,14 @@ _WORDS = ("sea", "wind", "ship", "sail", "harbour", "tide", "lantern", "captain"
 
 
 @pytest.fixture(scope="package")
-def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Where the dataset's file and the model's tokenizer are."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="package")
+def breakable(folder: pathlib.Path) -> Iterator[stacks.Stack]:
     """A stack with two tokenizer workers and a dataset of many shards."""
-    folder = tmp_path_factory.mktemp("faults")
     environment = {**os.environ, **scenes.SETTINGS}
     with (
         stacks.new_home() as home,
@@ -42,9 +47,9 @@ def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack
 
 
 @pytest.fixture
-async def scene(breakable: stacks.Stack) -> AsyncIterator[scenes.Scene]:
+async def scene(breakable: stacks.Stack, folder: pathlib.Path) -> AsyncIterator[scenes.Scene]:
     async with polytok.AsyncClient(breakable.catalog_address) as client:
-        scene = scenes.Scene(breakable, client, DATASET, MODEL)
+        scene = scenes.Scene(breakable, client, DATASET, MODEL, folder)
         await scene.at_rest()
         yield scene
 
@@ -56,10 +61,10 @@ async def calm(scene: scenes.Scene) -> list[list[int]]:
 
 
 def write_corpus(path: pathlib.Path) -> pathlib.Path:
-    """About 160 KiB of text that no two documents share."""
-    chance = random.Random(7)
+    """About 160 KiB of text; a few documents share theirs."""
     with path.open("w") as file:
         for number in range(600):
-            text = f"Document {number}: " + " ".join(chance.choices(_WORDS, k=45))
+            # Every document has words of its own but those that occur again, far behind the first time.
+            text = f"Document {number % 590}: " + " ".join(random.Random(number % 590).choices(_WORDS, k=45))
             file.write(json.dumps({"text": text}) + "\n")
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -51,11 +52,16 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
 class Scene:
     """The stack, and one dataset with one model in it that every test tokenizes in a variant of its own."""
 
-    def __init__(self, stack: Stack, client: polytok.AsyncClient, dataset: str, model: str) -> None:
+    def __init__(
+        self, stack: Stack, client: polytok.AsyncClient, dataset: str, model: str, folder: pathlib.Path
+    ) -> None:
+        """`folder` has the dataset's file and the model's tokenizer."""
         self.stack = stack
         self.client = client
         self.dataset = dataset
         self.model = model
+        self.corpus = folder / "docs.jsonl"
+        self.tokenizer = folder / "model"
 
     async def create(self, variant: str, **more: Any) -> Any:
         """Asks for a tokenization, always with the same parameters."""
@@ -164,6 +170,11 @@ class Scene:
         """Every row of a tokenization."""
         rows: list[list[int]] = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
         return rows
+
+    def texts(self) -> list[str]:
+        """Every document of the dataset, as the user's file has it."""
+        lines = self.corpus.read_text().splitlines()
+        return [str(json.loads(line)["text"]) for line in lines]
 
     async def nothing_left_behind(self, record: Any) -> None:
         """Waits until nothing but what the record needs is there: no file, message, outbox row or lease."""

@@ -80,7 +80,12 @@ class Runner:
         return shards.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
 
     def publish(
-        self, results: Sequence[tasks_pb2.TokenizeShardResult], parameters: Parameters, *, vocab_size: int = 0
+        self,
+        results: Sequence[tasks_pb2.TokenizeShardResult],
+        parameters: Parameters,
+        *,
+        vocab_size: int = 0,
+        counted: Sequence[tokenizations_pb2.TokenizationStatistics] = (),
     ) -> tasks_pb2.PublishTokenizationResult:
         """Runs `tokenize.publish`."""
         task = tasks_pb2.PublishTokenizationTask(
@@ -91,6 +96,7 @@ class Runner:
             parameters=parameters,
             vocab_size=vocab_size or self.tokenizers.get(self.reference).vocab_size,
             dataset_fingerprint=hashlib.sha256(b"docs").hexdigest(),
+            counted=counted,
         )
         return publishing.publish(task, self.storage, self.tokenizers, self.context())
 

@@ -1,4 +1,4 @@
-"""How filters, normalisation and the limit of documents are checked."""
+"""How filters, normalisation, the limit of documents and their order are checked."""
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
@@ -28,4 +28,6 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         flat["normalization"] = _Parameters.Normalization.Name(parameters.normalization).removeprefix("NORMALIZATION_")
     if parameters.HasField("max_documents"):
         flat["max_documents"] = parameters.max_documents
+    if parameters.HasField("shuffle_seed"):
+        flat["shuffle_seed"] = parameters.shuffle_seed
     return flat

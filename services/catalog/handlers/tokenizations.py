@@ -1,4 +1,4 @@
-"""Jobs of kind `tokenization`: a task a raw shard, then one that publishes."""
+"""Jobs of kind `tokenization`: a task a raw shard, then what stages.py says, then one that publishes."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes, messages
 from services.catalog.domain import names, records, states
+from services.catalog.handlers import stages
 from services.catalog.repositories import datasets, tokenizations
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
@@ -27,11 +28,12 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
     tokenizer = _tokenizer(tokenization)
     parameters = messages.parameters(tokenization)
     first_rows = list(itertools.accumulate((shard.num_rows for shard in shards), initial=0))
-    if parameters.HasField("max_documents"):
+    # A shuffle takes the documents of a sample from anywhere.
+    if parameters.HasField("max_documents") and not parameters.HasField("shuffle_seed"):
         shards = [shard for shard, row in zip(shards, first_rows, strict=False) if row < parameters.max_documents]
     return [
         NewTask(
-            kind="tokenize.shard",
+            kind=stages.ENCODE if stages.are_needed(parameters, len(shards)) else "tokenize.shard",
             payload=packing.pack(
                 tasks_pb2.TokenizeShardTask(
                     shard=catalog_tasks_pb2.RawShard(
@@ -50,6 +52,7 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                     first_row=first_row,
                     model=names.model(tokenization.model_name),
                     date=tokenization.created_at.astimezone(UTC).date().isoformat(),
+                    dataset_rows=first_rows[-1],
                 )
             ),
             ordinal=ordinal,
@@ -80,10 +83,12 @@ class Tokenizing:
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
-        """Shards, then publish."""
+        """Shards, what more it takes, then publish."""
         tokenization = await tokenizations.of_job(conn, job.id)
         if tokenization is None or results[0].kind == "tokenize.publish":
             return []
+        if results[0].kind not in {"tokenize.shard", stages.ASSEMBLE}:
+            return await stages.following(conn, job, stage, results, tokenization, _tokenizer(tokenization))
         shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         files = [file for shard in shards for file in shard.files]
         publication.check_inside(tokenization.tokenized_path, [file.key for file in files])
@@ -102,6 +107,7 @@ class Tokenizing:
             parameters=messages.parameters(tokenization),
             vocab_size=tokenization.vocab_size,
             dataset_fingerprint=dataset.fingerprint,
+            counted=await stages.counted(conn, job, stage),
         )
         return [NewTask(kind="tokenize.publish", payload=packing.pack(publishing))]
 

@@ -1,0 +1,119 @@
+"""The stages of a tokenization whose files are made of more than one raw shard each.
+
+Where documents are packed across raw shards, shuffled, or freed of duplicates, a file depends on documents of others:
+
+    encode x raw shards → arrange → [duplicates x shares → arrange] → [measure x files → arrange] → assemble x files
+
+What there is to make files of is written down by `tokenize.arrange`; a payload says only where. Every other
+tokenization has one stage, `tokenize.shard` x raw shards. In both cases `tokenize.publish` is the last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.catalog import messages, tables
+from services.catalog.domain import records
+from services.catalog.repositories import datasets
+from services.runtime.jobs.model import Job, NewTask, TaskResult
+from services.runtime.jobs.rows import Rows
+from services.runtime.records import packing, publication
+
+ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE = (
+    f"tokenize.{name}" for name in ("encode", "arrange", "duplicates", "measure", "assemble")
+)
+_HASHES = 1 << 22
+"""Hashes of documents that one task compares: some hundred megabytes."""
+
+_Parameters = tokenizations_pb2.TokenizationParameters
+_rows = Rows(tables.jobs)
+
+
+def are_needed(parameters: _Parameters, num_shards: int) -> bool:
+    """Tells whether a file depends on documents of more than one raw shard, or on all before them."""
+    across = _concatenates(parameters) and num_shards > 1
+    return across or parameters.filters.drop_duplicates or parameters.HasField("shuffle_seed")
+
+
+def _concatenates(parameters: _Parameters) -> bool:
+    return parameters.HasField("packing") and not parameters.packing.disable_concatenation
+
+
+async def following(
+    conn: AsyncConnection,
+    job: Job,
+    stage: int,
+    results: Sequence[TaskResult],
+    tokenization: records.Tokenization,
+    tokenizer: tasks_pb2.TokenizerReference,
+) -> list[NewTask]:
+    """The tasks after a stage of `tokenize.encode`, `arrange`, `duplicates` or `measure`."""
+    if results[0].kind == ARRANGE:
+        (found,) = packing.unpack(results, stages_pb2.ArrangeResult)
+        publication.check_inside(tokenization.tokenized_path, [found.arrangement_key])
+        return await _parallel(conn, stage, found, tokenization, tokenizer)
+    task = stages_pb2.ArrangeTask(
+        tokenized_key=tokenization.tokenized_path, parameters=messages.parameters(tokenization)
+    )
+    if results[0].kind == ENCODE:
+        encoded = packing.unpack(results, stages_pb2.EncodeShardResult)
+        task.documents.extend(each.documents for each in encoded)
+        task.dataset_rows = (await datasets.get(conn, str(tokenization.dataset_id))).num_samples
+    else:
+        (before,) = packing.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
+        task.arrangement_key = before.arrangement_key
+        task.MergeFrom(_GIVEN[results[0].kind](results))
+    return [NewTask(kind=ARRANGE, payload=packing.pack(task))]
+
+
+_GIVEN: Mapping[str, Callable[[Sequence[TaskResult]], stages_pb2.ArrangeTask]] = {
+    DUPLICATES: lambda results: stages_pb2.ArrangeTask(
+        duplicates=packing.unpack(results, stages_pb2.FindDuplicatesResult)
+    ),
+    MEASURE: lambda results: stages_pb2.ArrangeTask(measured=packing.unpack(results, stages_pb2.MeasureResult)),
+}
+
+
+async def _parallel(
+    conn: AsyncConnection,
+    stage: int,
+    found: stages_pb2.ArrangeResult,
+    tokenization: records.Tokenization,
+    tokenizer: tasks_pb2.TokenizerReference,
+) -> list[NewTask]:
+    """The tasks for what is not known yet, or those that make the files."""
+    parameters = messages.parameters(tokenization)
+    kind, count = ASSEMBLE, found.num_files
+    # The first thing after what `tokenize.encode` gave, which is stage 0, was arranged.
+    if parameters.filters.drop_duplicates and stage == 1:
+        dataset = await datasets.get(conn, str(tokenization.dataset_id))
+        kind, count = DUPLICATES, -(-dataset.num_samples // _HASHES)
+    elif _concatenates(parameters) and not found.is_aligned:
+        kind = MEASURE
+    shared: dict[str, Any] = {
+        "arrangement_key": found.arrangement_key,
+        "tokenized_key": tokenization.tokenized_path,
+        "tokenizer": tokenizer,
+        "parameters": parameters,
+        "count": count,
+    }
+    return [
+        NewTask(kind=kind, payload=packing.pack(stages_pb2.ArrangedTask(ordinal=place, **shared)), ordinal=place)
+        for place in range(count)
+    ]
+
+
+async def counted(conn: AsyncConnection, job: Job, stage: int) -> list[tokenizations_pb2.TokenizationStatistics]:
+    """What the stages before this one counted."""
+    found = []
+    for earlier in range(stage):
+        results = await _rows.results(conn, job.id, earlier)
+        if results[0].kind == ENCODE:
+            found += [each.statistics for each in packing.unpack(results, stages_pb2.EncodeShardResult)]
+        elif results[0].kind == ARRANGE:
+            (arranged,) = packing.unpack(results, stages_pb2.ArrangeResult)
+            found.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=arranged.num_duplicates))
+    return found

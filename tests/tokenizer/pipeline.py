@@ -1,0 +1,126 @@
+"""A tokenization from raw shards to an opened folder, its tasks in the order in which the catalog has them done."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import datasets
+
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.tokenizer import arranging, assembling, duplicates, preparing
+from tests.tokenizer import jobs
+from tests.tokenizer.jobs import Parameters, Runner
+
+Made = TypeVar("Made")
+
+
+class Pipeline:
+    """Runs all stages; the tasks of each are done in some order or other."""
+
+    def __init__(self, runner: Runner, parameters: Parameters, *, shares: int = 3) -> None:
+        self.runner = runner
+        self.parameters = parameters
+        self.shares = shares
+        self.counted: list[tokenizations_pb2.TokenizationStatistics] = []
+        self.published = tasks_pb2.PublishTokenizationResult()
+        self._number = 0
+
+    def run(self, parts: Sequence[Sequence[str]]) -> datasets.Dataset:
+        """Tokenizes the texts of some raw shards, and opens what comes out."""
+        raw = [
+            jobs.text_shard(self.runner.storage, part[: len(part) // 2], part[len(part) // 2 :], key=key(number))
+            for number, part in enumerate(parts)
+        ]
+        made = self.assembled(raw)
+        self.published = self.runner.publish(made, self.parameters, counted=self.counted)
+        return jobs.opened(self.runner.storage, self.published)
+
+    def assembled(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[tasks_pb2.TokenizeShardResult]:
+        """All stages but the last."""
+        encoded = self.encoded(raw)
+        self.counted += [each.statistics for each in encoded]
+        found = self.arranged(
+            documents=[each.documents for each in encoded], dataset_rows=sum(shard.num_rows for shard in raw)
+        )
+        if self.parameters.filters.drop_duplicates:
+            shared = self._each(self.shares, lambda place: self._do(duplicates.find, found, place, self.shares))
+            found = self.arranged(arrangement_key=found.arrangement_key, duplicates=shared)
+        if self._concatenates and not found.is_aligned:
+            count = found.num_files
+            measured = self._each(count, lambda place: self._do_with(assembling.measure, found, place, count))
+            found = self.arranged(arrangement_key=found.arrangement_key, measured=measured)
+            assert found.is_aligned
+        return self._each(
+            found.num_files, lambda place: self._do_with(assembling.assemble, found, place, found.num_files)
+        )
+
+    def encoded(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[stages_pb2.EncodeShardResult]:
+        """`tokenize.encode` of each raw shard that is needed."""
+        first_rows = [sum(shard.num_rows for shard in raw[:place]) for place in range(len(raw))]
+        taken = len(raw)
+        if self.parameters.HasField("max_documents") and not self.parameters.HasField("shuffle_seed"):
+            taken = sum(first_row < self.parameters.max_documents for first_row in first_rows)
+        tasks = [
+            tasks_pb2.TokenizeShardTask(
+                shard=raw[place],
+                tokenizer=self.runner.reference,
+                parameters=self.parameters,
+                tokenized_key=jobs.TOKENIZED,
+                ordinal=place,
+                count=taken,
+                first_row=first_rows[place],
+                dataset_rows=sum(shard.num_rows for shard in raw),
+            )
+            for place in range(taken)
+        ]
+        return self._each(
+            taken,
+            lambda place: preparing.encode(
+                tasks[place], self.runner.storage, self.runner.tokenizers, self.runner.chooser, self._context()
+            ),
+        )
+
+    def arranged(self, **given: object) -> stages_pb2.ArrangeResult:
+        """`tokenize.arrange`."""
+        task = stages_pb2.ArrangeTask(tokenized_key=jobs.TOKENIZED, parameters=self.parameters, **given)
+        found = arranging.arrange(task, self.runner.storage, self._context())
+        self.counted.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=found.num_duplicates))
+        return found
+
+    @property
+    def _concatenates(self) -> bool:
+        return self.parameters.HasField("packing") and not self.parameters.packing.disable_concatenation
+
+    def _each(self, count: int, do: Callable[[int], Made]) -> list[Made]:
+        places = list(range(count))
+        random.shuffle(places)
+        made = {place: do(place) for place in places}
+        return [made[place] for place in range(count)]
+
+    def _task(self, found: stages_pb2.ArrangeResult, place: int, count: int) -> stages_pb2.ArrangedTask:
+        return stages_pb2.ArrangedTask(
+            arrangement_key=found.arrangement_key,
+            tokenized_key=jobs.TOKENIZED,
+            tokenizer=self.runner.reference,
+            parameters=self.parameters,
+            ordinal=place,
+            count=count,
+        )
+
+    def _do(self, do: Callable[..., Made], found: stages_pb2.ArrangeResult, place: int, count: int) -> Made:
+        return do(self._task(found, place, count), self.runner.storage, self._context())
+
+    def _do_with(self, do: Callable[..., Made], found: stages_pb2.ArrangeResult, place: int, count: int) -> Made:
+        return do(self._task(found, place, count), self.runner.storage, self.runner.tokenizers, self._context())
+
+    def _context(self) -> object:
+        # Every task has an id of its own.
+        self._number += 1
+        return self.runner.context(epoch=self._number)
+
+
+def key(number: int) -> str:
+    """The name of a raw shard."""
+    return f"datasets/d/raw/part-{number:05d}.arrow"

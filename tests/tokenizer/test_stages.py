@@ -1,0 +1,122 @@
+"""Documents of several raw shards, packed across them, shuffled, freed of duplicates, are what plain Python makes."""
+
+import pathlib
+import random
+from typing import Any
+
+import pytest
+
+from polytok.catalog.v1 import tokenizations_pb2
+from services.runtime.storage import Storage
+from services.tokenizer import arrangement, reading
+from tests.tokenizer import jobs, material, oracle
+from tests.tokenizer.jobs import Parameters
+from tests.tokenizer.pipeline import Pipeline
+
+Packing = tokenizations_pb2.Packing
+Filters = tokenizations_pb2.Filters
+BOS, EOS, NONE = Packing.BOUNDARY_BOS, Packing.BOUNDARY_EOS, Packing.BOUNDARY_NONE
+
+
+def corpus() -> list[list[str]]:
+    """Raw shards of very different sizes, with texts that occur again in the same one and in others."""
+    chance = random.Random(5)
+    texts = [*material.ADVERSARIAL, *(document[:900] for document in material.DOCUMENTS[:40]), "short", "", "a b c"]
+    texts += chance.choices(texts, k=30)
+    chance.shuffle(texts)
+    return [texts[:40], texts[40:41], [""], texts[41:60], [], texts[60:]]
+
+
+PARTS = corpus()
+TEXTS = [text for part in PARTS for text in part]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> jobs.Runner:
+    """Runs tasks with a SentencePiece tokenizer, which is loaded, and its engine chosen, once."""
+    return jobs.Runner(Storage(str(tmp_path_factory.mktemp("stages"))), folders["sentencepiece"])
+
+
+@pytest.fixture
+def runner(shared: jobs.Runner, monkeypatch: pytest.MonkeyPatch) -> jobs.Runner:
+    """The same in an empty folder; pieces are much smaller than shards."""
+    monkeypatch.setattr(reading, "SLICE_BYTES", 4000)
+    monkeypatch.setattr(arrangement, "_ROWS", 7)
+    monkeypatch.setattr(arrangement, "_IDS", 500)
+    monkeypatch.setattr(arrangement, "_OPEN", 2)
+    shared.storage.delete_tree(jobs.TOKENIZED)
+    return shared
+
+
+def compare(runner: jobs.Runner, parameters: Parameters) -> tokenizations_pb2.TokenizationStatistics:
+    """Runs everything; compares rows, statistics and what is left in the folder."""
+    pipeline = Pipeline(runner, parameters)
+    found = pipeline.run(PARTS)
+    expected = oracle.expected(TEXTS, parameters, runner.reference.repo_id)
+    assert found["input_ids"][:] == expected.rows
+    if expected.document_starts is not None:
+        assert found["document_starts"][:] == expected.document_starts
+    statistics = pipeline.published.statistics
+    for field in (*expected.counts, "num_too_short", "num_matched", "num_duplicates"):
+        assert getattr(statistics, field) == expected.counts.get(field, 0), field
+    assert statistics.num_tokens == sum(map(len, expected.rows))
+    assert statistics.num_sequences == len(expected.rows)
+    assert statistics.num_unknown == sum(row.count(0) for row in expected.rows)
+    names = {key.rpartition("/")[2] for key in runner.storage.list(jobs.TOKENIZED)}
+    assert {name for name in names if not name.startswith("shard-")} == {
+        "polytok.json",
+        "dataset_info.json",
+        "state.json",
+    }
+    return statistics
+
+
+@pytest.mark.parametrize("separator", [NONE, BOS, EOS])
+@pytest.mark.parametrize("begin_of_sequence", [NONE, BOS, EOS])
+@pytest.mark.parametrize("begin_of_batch", [NONE, BOS])
+def test_packing_across_shards(
+    runner: jobs.Runner, begin_of_batch: int, begin_of_sequence: int, separator: int
+) -> None:
+    packing = Packing(
+        begin_of_batch=begin_of_batch,
+        begin_of_sequence=begin_of_sequence,
+        separator=separator,
+        document_starts=True,
+    )
+    compare(runner, Parameters(max_length=48, packing=packing))
+
+
+@pytest.mark.parametrize("length", [2, 700, 5000, 400_000])
+def test_rows_much_shorter_and_longer_than_shards(runner: jobs.Runner, length: int) -> None:
+    parameters = Parameters(max_length=length, packing=Packing(document_starts=True))
+    if length < 400_000:
+        compare(runner, parameters)
+    else:
+        pipeline = Pipeline(runner, parameters)
+        raw = [jobs.text_shard(runner.storage, part, key=f"datasets/d/raw/{place}") for place, part in enumerate(PARTS)]
+        assert [list(made.files) for made in pipeline.assembled(raw)] == [[]] * len(PARTS)
+
+
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "duplicates": {"filters": {"drop_duplicates": True}},
+    "shuffled": {"shuffle_seed": 3},
+    "sample": {"shuffle_seed": 4, "max_documents": 31},
+    "sample of all": {"shuffle_seed": 4, "max_documents": 10_000},
+    "normalized duplicates": {"filters": {"drop_duplicates": True}, "normalization": Parameters.NORMALIZATION_NFKC},
+    "filtered": {"filters": {"drop_duplicates": True, "min_characters": 4, "drop_pattern": "[{]"}, "shuffle_seed": 9},
+    "first": {"filters": {"drop_duplicates": True}, "max_documents": 45},
+    "sampled duplicates": {"filters": {"drop_duplicates": True}, "max_documents": 45, "shuffle_seed": 0},
+}
+FORMS: dict[str, dict[str, Any]] = {
+    "one each": {"max_length": 40},
+    "packed": {"max_length": 40, "packing": {"document_starts": True}},
+    "packed otherwise": {"max_length": 33, "packing": {"begin_of_batch": NONE, "separator": EOS}},
+    "cut": {"max_length": 20, "packing": {"disable_concatenation": True}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_combinations(runner: jobs.Runner, form: str, combination: str) -> None:
+    statistics = compare(runner, Parameters(**COMBINATIONS[combination], **FORMS[form]))
+    assert bool(statistics.num_duplicates) == ("drop_duplicates" in COMBINATIONS[combination].get("filters", {}))
