@@ -63,11 +63,6 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def text_columns(schema: pa.Schema) -> list[int]:
-    """Places of the columns of text."""
-    return [place for place, field in enumerate(schema) if arrow_types.is_string(field.type)]
-
-
 def difference(first: pa.Schema, second: pa.Schema) -> tuple[str, bool] | None:
     """A column that only one of them has, and whether it is the second."""
     for name in first.names:

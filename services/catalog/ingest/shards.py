@@ -7,10 +7,9 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from polytok.catalog.v1 import tasks_pb2
-from services.catalog.ingest import limits, schemas
+from services.catalog.ingest import limits, texts
 from services.runtime.storage import StagedFile, Storage
 
 _SOURCE = b"polytok.source"
@@ -70,7 +69,7 @@ class Writer:
         """Adds rows. A schema that differs from the rows' before begins a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
-        sizes = _text_bytes(batch)
+        sizes = texts.sizes(batch)
         start = 0
         while start < batch.num_rows:
             rows = self._rows_that_fit(sizes[start : start + limits.BATCH_ROWS])
@@ -175,11 +174,3 @@ def stored(storage: Storage, key: str) -> Iterator[pa.RecordBatch]:
     """The record batches of a shard."""
     with storage.open(key) as file, pa.ipc.open_stream(file) as reader:
         yield from reader
-
-
-def _text_bytes(batch: pa.RecordBatch) -> Any:
-    """Bytes of text in each row."""
-    sizes = np.zeros(batch.num_rows, dtype=np.int64)
-    for place in schemas.text_columns(batch.schema):
-        sizes += pc.fill_null(pc.binary_length(batch.column(place)), 0).to_numpy(zero_copy_only=False)
-    return sizes

@@ -98,11 +98,16 @@ def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
     place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
     if changed := _CHANGED.search(message):
         return failures.invalid(
-            f"{name}, {place}: column {changed[1]!r} holds a {changed[3]}, and a {changed[2]} in the lines before."
+            f"{name}, {place}: column {changed[1]!r} holds {_a(changed[3])}, and {_a(changed[2])} in the lines"
+            " before."
             " Make the values of a column the same type."
         )
     said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
     return failures.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def _wrong(text: bytes) -> tuple[int, str] | None:

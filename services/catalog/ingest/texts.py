@@ -1,0 +1,37 @@
+"""How much text there is in rows, that of lists and objects included: what a shard's size is measured by."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Sizes = NDArray[np.int64]
+
+
+def sizes(batch: pa.RecordBatch) -> Sizes:
+    """Bytes of UTF-8 in each row."""
+    total = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        total += _of(column)
+    return total
+
+
+def _of(array: pa.Array) -> Sizes:
+    kind = array.type
+    if pa.types.is_string(kind):
+        return _filled(pc.binary_length(array))
+    if pa.types.is_struct(kind):
+        return np.sum([np.zeros(len(array), np.int64), *map(_of, array.flatten())], axis=0)
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        # What a null holds in its place is not flattened, and it has no length.
+        ends = np.cumsum(_filled(pc.list_value_length(array)))
+        before = np.concatenate([[0], np.cumsum(_of(array.flatten()))])
+        return np.diff(before[ends], prepend=0)
+    return np.zeros(len(array), np.int64)
+
+
+def _filled(lengths: Any) -> Sizes:
+    filled: Sizes = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return filled
