@@ -1,0 +1,78 @@
+"""The trainer's server as a whole: what it is made of, and the one place where that is put together."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import grpc.aio
+
+from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
+from services.activations import holding
+from services.runtime.process import Stopping
+from services.runtime.records.folders import Folders
+from services.runtime.records.mutations import Mutations
+from services.runtime.records.owner import Owner
+from services.runtime.records.sweeper import Sweeper
+from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
+from services.runtime.storage import Storage
+from services.trainer.server import changes, following, handler, keeping, servicer, tables
+from services.trainer.server.settings import TrainerServerSettings
+from services.trainer.server.sources import Sources
+
+
+class Trainer(Owner):
+    """One trainer process; any number of them may share one database, one NATS and one storage."""
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseSettings,
+        messages: MessagingSettings,
+        storage: Storage,
+        server: ServerSettings,
+        jobs: JobSettings,
+        catalog: grpc.aio.Channel,
+        settings: TrainerServerSettings,
+    ) -> None:
+        super().__init__(
+            changes.OWNER,
+            database=database,
+            messages=messages,
+            server=server,
+            jobs=jobs,
+            tables=tables.jobs,
+            handlers={handler.KIND: handler.Training(storage)},
+        )
+        self._catalog = catalog
+        records = holding.Catalog(catalog)
+        self.holds = holding.Keeper(records, keeping.Ledger(self.database))
+        folders = Folders(self.database, storage, keeping.is_used)
+        self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
+        self.listen(self._changed)
+        parts = servicer.Parts(
+            database=self.database,
+            storage=storage,
+            store=self.store,
+            folders=folders,
+            mutations=Mutations(self.database, tables.answers),
+            sources=Sources(records),
+            following=following.Following(self.database, storage, self.watch),
+        )
+        self.serve(
+            trainings_pb2_grpc.add_TrainingServiceServicer_to_server,
+            servicer.TrainingServicer(parts),
+            trainings_pb2.DESCRIPTOR,
+            "TrainingService",
+        )
+
+    def _changed(self, _: str) -> None:
+        # It may have ended: then its hold does too.
+        self.holds.wake()
+
+    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """The side tasks, for `process.supervise`."""
+        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.holds.run()}
+
+    async def stop(self) -> None:
+        """Lets the calls that run end, and closes what was opened."""
+        await super().stop()
+        await self._catalog.close()

@@ -1,0 +1,13 @@
+"""Tells every replica that a training changed."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.runtime import notifications
+
+OWNER = "trainer"
+"""The name under which workers know this service's LeaseService, and the Postgres channel of changes."""
+
+
+async def tell(conn: AsyncConnection, uid: object) -> None:
+    """Wakes whoever watches the record, once the transaction commits."""
+    await notifications.notify(conn, OWNER, str(uid))

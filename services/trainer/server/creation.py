@@ -1,0 +1,115 @@
+"""How a training comes to be: what is checked, what is written, and the job that trains."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from polytok.trainer.v1 import trainings_pb2
+from services.runtime.jobs.store import JobStore
+from services.trainer import plans
+from services.trainer.server import changes, findings, handler, messages, trainings
+from services.trainer.server.domain import names, records, states
+from services.trainer.server.sources import Found
+
+
+def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[str, Any]:
+    """The row of a training that is asked for, every default filled in. Raises InvalidArgument."""
+    planned = plans.planned(request.saes, source.widths)
+    plan = plans.training(planned, request.parameters, source.samples)
+    return {
+        "name": request.training_id or names.made_up(*source.words),
+        "source": _document(request.source),
+        "saes": [_document(plans.sae(each)) for each in plan.saes],
+        "parameters": _document(plans.parameters(plan)),
+        "lineage": _document(source.lineage),
+        "source_key": source.key,
+        "vocab_size": source.vocab_size,
+        "tokenizer_fingerprint": source.tokenizer_fingerprint,
+        "excluded_token_ids": list(source.excluded_token_ids),
+        "total_steps": plan.total_steps,
+        "held": True,
+    }
+
+
+def _document(message: Message) -> dict[str, Any]:
+    document: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return document
+
+
+class Creation:
+    """Makes trainings, and goes on with them."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    async def create(self, conn: AsyncConnection, row: dict[str, Any]) -> records.Training:
+        """Makes a training, or gives the one that exists if it is the same."""
+        made = await trainings.insert(conn, id=uuid.uuid4(), **row)
+        if made is not None:
+            return await self.begin(conn, made, from_start=True)
+        existing = await trainings.get(conn, row["name"])
+        differing = _differences(existing, row)
+        if differing:
+            raise errors.AlreadyExists(
+                f"{existing.resource} exists with {'; '.join(differing[:5])}. Choose another id, or delete it first.",
+                metadata={"resource": existing.resource, "differs": "; ".join(differing)[:1000]},
+            )
+        return existing
+
+    async def begin(self, conn: AsyncConnection, record: records.Training, *, from_start: bool) -> records.Training:
+        """Starts the job of a training that the caller has locked: from its last checkpoint, or from the start."""
+        if from_start:
+            await findings.clear(conn, record.id, metrics=True)
+        known: Sequence[records.Checkpoint] = await findings.checkpoints(conn, record.id)
+        checkpoint = known[-1] if known else None
+        task = handler.first_task(record, checkpoint)
+        job_id = await self._store.create(conn, handler.KIND, record.resource, [task])
+        restarted = {} if checkpoint else {"step": 0, "progress": 0.0, "started_at": None}
+        begun = await trainings.update(
+            conn,
+            record.id,
+            job_id=job_id,
+            status=states.TRAINING.first,
+            pause_requested=False,
+            error_reason="",
+            error_message="",
+            completed_at=None,
+            held=True,
+            **restarted,
+        )
+        await changes.tell(conn, record.id)
+        return begun
+
+
+def _differences(existing: records.Training, row: dict[str, Any]) -> list[str]:
+    """What is otherwise than what exists, for people."""
+    # Sources first: other tokens are the reason for other numbers of them.
+    differing = _differing("", existing.source, row["source"])
+    differing += _differing("parameters.", existing.parameters, row["parameters"])
+    if len(existing.saes) != len(row["saes"]):
+        differing.append(f"{len(existing.saes)} autoencoders, not {len(row['saes'])}")
+    for ours, theirs in zip(existing.saes, row["saes"], strict=False):
+        differing += _differing(f"{ours['name']}: ", ours, theirs)
+    before = messages.lineage(existing).tokenization_digest
+    if not differing and before != row["lineage"].get("tokenization_digest"):
+        differing.append(f"another {row['lineage'].get('tokenization')}, which was made anew since")
+    return differing
+
+
+def _differing(prefix: str, ours: Any, theirs: Any) -> list[str]:
+    return [
+        f"{prefix}{name} {_shown(ours.get(name))}, not {_shown(theirs.get(name))}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_shown(each)}" for name, each in sorted(value.items())) or "defaults"
+    return "unset" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Trainings as plain data, free of any framework."""

@@ -1,0 +1,73 @@
+"""Resource names, uids and storage keys of trainings: how each is made and read."""
+
+import difflib
+import re
+import secrets
+import uuid
+from collections.abc import Sequence
+
+from polytok import errors
+
+_ID = r"[a-z0-9][a-z0-9._-]{0,62}"
+_TRAINING = re.compile(rf"trainings/({_ID})")
+_LONGEST = 63
+
+ROOT_KEY = "trainings"
+"""Storage key of the folder that holds every training's folder."""
+
+
+def training(identifier: str) -> str:
+    """Names a training."""
+    return f"trainings/{identifier}"
+
+
+def parse(name: str) -> str:
+    """Reads the id out of `trainings/{id}`."""
+    found = _TRAINING.fullmatch(name)
+    if found is None:
+        message = (
+            f"{name!r} is not of the form trainings/{{training}}: ids are lower-case letters, digits, '.', '_', '-'."
+        )
+        raise errors.InvalidArgument(message, violations=[errors.FieldViolation("name", message)])
+    return found[1]
+
+
+def uid(identifier: str) -> uuid.UUID | None:
+    """Reads a training's uid; None if the id is one that somebody chose."""
+    if len(identifier) != 36:
+        return None
+    try:
+        return uuid.UUID(identifier)
+    except ValueError:
+        return None
+
+
+def made_up(*words: str) -> str:
+    """An id that nobody has, for whoever chose none."""
+    end = f"-{secrets.token_hex(3)}"
+    return "-".join(word for word in words if word)[: _LONGEST - len(end)] + end
+
+
+def key(identifier: uuid.UUID) -> str:
+    """Storage key of all that belongs to a training: a folder for each attempt."""
+    return f"{ROOT_KEY}/{identifier}"
+
+
+def tag(task_id: uuid.UUID, epoch: int) -> str:
+    """The folder of an attempt, below the training's: no other attempt ever has the same."""
+    return f"{task_id.hex[:12]}-e{epoch}"
+
+
+def attempt_key(path: str) -> str:
+    """The folder of the attempt that a key lies in."""
+    return "/".join(path.split("/")[:3])
+
+
+def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
+    """Tells that there is no such training, and which names are close."""
+    close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+    return errors.NotFound(
+        f"No training is called {identifier!r}.{hint} `polytok training list` shows the trainings that exist.",
+        metadata={"resource": training(identifier)},
+    )

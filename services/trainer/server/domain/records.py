@@ -1,0 +1,80 @@
+"""The trainer's records, as their rows have them."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from services.runtime.records import etags
+from services.trainer.server.domain import names
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training and where it stands. Documents are messages of `polytok.trainer.v1` as JSON."""
+
+    id: uuid.UUID
+    name: str
+    source: Mapping[str, Any]
+    saes: Sequence[Mapping[str, Any]]
+    parameters: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    source_key: str
+    vocab_size: int
+    tokenizer_fingerprint: str
+    excluded_token_ids: Sequence[int]
+    status: str
+    pause_requested: bool
+    progress: float
+    step: int
+    total_steps: int
+    cursor: int
+    result_key: str
+    results: Sequence[Mapping[str, Any]]
+    manifest_digest: str
+    error_reason: str
+    error_message: str
+    held: bool
+    job_id: uuid.UUID | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+
+    @property
+    def resource(self) -> str:
+        """Its resource name."""
+        return names.training(self.name)
+
+    @property
+    def key(self) -> str:
+        """Storage key of its folder."""
+        return names.key(self.id)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change."""
+        return etags.make(self.id, self.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A state that a training can go on from."""
+
+    step: int
+    key: str
+    size_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A row of metrics; `figures` is a StepFigures or an EvaluationFigures as JSON."""
+
+    sae: str
+    step: int
+    kind: str
+    samples: int
+    figures: Mapping[str, Any]
+    seq: int

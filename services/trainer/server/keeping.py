@@ -1,0 +1,98 @@
+"""What the trainer's storage holds that no record refers to, which folders records use, and which holds are theirs."""
+
+import datetime
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.activations.holding import Hold
+from services.runtime.database import Database
+from services.runtime.records import requests
+from services.runtime.records.sweeper import House
+from services.trainer.server import messages, sources, tables, trainings
+from services.trainer.server.domain import names
+from services.trainer.server.settings import TrainerServerSettings
+
+_trainings = tables.trainings
+_checkpoints = tables.checkpoints
+
+
+def house(settings: TrainerServerSettings) -> House:
+    """What the sweeper keeps in order."""
+
+    async def expire(conn: AsyncConnection) -> None:
+        await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+
+    return House(names.ROOT_KEY, orphans, expire)
+
+
+async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Folders of attempts that nothing uses; there are no single files."""
+    known = set((await conn.execute(sa.select(_trainings.c.id))).scalars())
+    used = await _used(conn)
+    folders: set[str] = set()
+    for key in listed:
+        parts = key.split("/")
+        uid = names.uid(parts[1]) if len(parts) > 3 else None
+        if uid is None:
+            continue  # whatever else lies here is not ours
+        if uid not in known:
+            folders.add(names.key(uid))
+            continue
+        # trainings/{uid}/{attempt}/{checkpoints or saes}/…
+        attempt, part = "/".join(parts[:3]), "/".join(parts[:4])
+        if not _within(attempt, used):
+            folders.add(attempt)
+        elif not _within(part, used):
+            folders.add(part)
+    return folders, set()
+
+
+async def is_used(conn: AsyncConnection, key: str) -> bool:
+    """Whether a record uses a folder, or one below it."""
+    return _within(key, await _used(conn))
+
+
+def _within(key: str, used: set[str]) -> bool:
+    """Whether a folder is one of those that are used, holds one, or lies in one."""
+    return any(f"{each}/".startswith(f"{key}/") or f"{key}/".startswith(f"{each}/") for each in used)
+
+
+async def _used(conn: AsyncConnection) -> set[str]:
+    """The folders that trainings need: what is published, checkpoints, and that of the attempt at work."""
+    published = sa.select(_trainings.c.result_key).where(_trainings.c.status == "READY")
+    found = set((await conn.execute(published)).scalars())
+    kept = sa.select(_checkpoints.c.key).join(_trainings, _trainings.c.id == _checkpoints.c.training_id)
+    kept = kept.where(_trainings.c.status.not_in(("READY", "CANCELLED")))
+    found.update((await conn.execute(kept)).scalars())
+    tasks = tables.jobs.tasks
+    at_work = sa.select(_trainings.c.id, tasks.c.id, tasks.c.epoch).join(tasks, tasks.c.job_id == _trainings.c.job_id)
+    at_work = at_work.where(tasks.c.state == "RUNNING")
+    found.update(f"{names.key(uid)}/{names.tag(task, epoch)}" for uid, task, epoch in await conn.execute(at_work))
+    return found
+
+
+class Ledger:
+    """The holds of trainings, for `services.activations.holding.Keeper`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def live(self) -> Sequence[Hold]:
+        """Those of trainings that run, will run, or are paused."""
+        return await self._holds(wanted=True)
+
+    async def ended(self) -> Sequence[Hold]:
+        """Those of trainings that ended."""
+        return await self._holds(wanted=False)
+
+    async def forget(self, hold: Hold) -> None:
+        """The hold was released."""
+        async with self._database.transaction() as conn:
+            await trainings.released(conn, hold.holder.removeprefix("trainings/"))
+
+    async def _holds(self, *, wanted: bool) -> Sequence[Hold]:
+        async with self._database.connection() as conn:
+            found = await trainings.holding(conn, wanted=wanted)
+        return [sources.hold_of(messages.lineage(record), record.resource) for record in found]

@@ -1,0 +1,1 @@
+"""The trainer's schema, revision by revision (Alembic)."""

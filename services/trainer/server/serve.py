@@ -1,0 +1,34 @@
+"""`python -m services.trainer serve`: configuration, logging, resources, then serving until a signal comes."""
+
+from services.runtime import settings
+from services.runtime.process import Stopping
+from services.runtime.records import owner
+from services.runtime.rpc import channel
+from services.runtime.storage import Storage
+from services.trainer.server.application import Trainer
+from services.trainer.server.changes import OWNER
+from services.trainer.server.settings import TrainerServerSettings
+
+
+async def main(stop: Stopping) -> None:
+    """Serves trainings."""
+
+    def make(server: settings.ServerSettings) -> Trainer:
+        peers = settings.PeerSettings()
+        return Trainer(
+            database=settings.DatabaseSettings(),
+            messages=settings.MessagingSettings(),
+            storage=Storage(settings.StorageSettings().root),
+            server=server,
+            jobs=settings.JobSettings(),
+            catalog=channel.open_channel(
+                peers.catalog_address,
+                tls_ca=peers.tls_ca,
+                tls_certificate=peers.tls_certificate,
+                tls_key=peers.tls_key,
+                service=OWNER,
+            ),
+            settings=TrainerServerSettings(),
+        )
+
+    await owner.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

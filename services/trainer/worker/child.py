@@ -1,0 +1,47 @@
+"""The worker's child process, `python -m services.trainer.worker.child`: trains."""
+
+import os
+
+from google.protobuf import any_pb2
+
+from polytok import errors
+from polytok.trainer.v1 import tasks_pb2
+from services.runtime.jobs import child
+from services.runtime.settings import StorageSettings
+from services.runtime.storage import Storage
+from services.trainer.worker.settings import TrainerSettings
+
+
+def main() -> None:
+    """Runs tasks until the parent ends."""
+    settings = TrainerSettings()
+    # Read once by the libraries, when they are imported.
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.usable_threads))
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    storage = Storage(StorageSettings().root)
+
+    def warm() -> None:
+        from services.trainer.worker import running  # noqa: F401, PLC0415  imports torch
+
+    def run(payload: any_pb2.Any, context: child.TaskContext) -> tasks_pb2.RunTrainingResult:
+        from services.trainer.worker import running  # noqa: PLC0415
+
+        return running.run(_unpacked(payload), storage, settings, context)
+
+    child.serve({"train.run": run}, warm=warm)
+
+
+def _unpacked(payload: any_pb2.Any) -> tasks_pb2.RunTrainingTask:
+    task = tasks_pb2.RunTrainingTask()
+    if not payload.Unpack(task):
+        raise errors.InvalidArgument(
+            f"The task's payload is {payload.type_url!r}, not {task.DESCRIPTOR.full_name!r}: trainer and worker are of "
+            "different versions; upgrade the older one.",
+            reason="MESSAGE_INVALID",
+        )
+    return task
+
+
+if __name__ == "__main__":
+    main()

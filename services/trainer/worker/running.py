@@ -1,0 +1,141 @@
+"""The task `train.run`: activations, the training loop, and the export that its owner publishes."""
+
+import dataclasses
+import importlib.metadata
+import json
+from typing import Any
+
+import torch
+from google.protobuf import json_format
+
+from polytok.trainer.v1 import tasks_pb2, trainings_pb2
+from services.runtime.jobs import child
+from services.runtime.storage import Storage
+from services.trainer import export, lens, plan, plans, reports, training
+from services.trainer.worker import telling, workspace
+from services.trainer.worker.settings import TrainerSettings
+from services.trainer.worker.sources import Live
+from services.trainer.worker.workspace import Workspace
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+_MANIFEST = "polytok.json"
+_PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
+
+lens.module()  # what the first training would wait for
+
+
+def run(
+    task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: child.TaskContext
+) -> tasks_pb2.RunTrainingResult:
+    """Trains, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
+    point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
+    source = Live(task, storage, _device(settings))
+    widths = source.widths([sae.hook for sae in task.saes])
+    complete = dataclasses.replace(
+        plans.training(plans.planned(task.saes, widths), task.parameters, 0),
+        device=_device(settings),
+        threads=settings.usable_threads,
+    )
+    with workspace.opened(storage, f"{task.key}/{context.tag}") as work:
+        if point is not None:
+            work.restore(point)
+        teller = telling.Teller(context, work, point.step if point else 0)
+        result = training.train(
+            complete,
+            work.folder,
+            open_data=lambda device: source.open(
+                complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences
+            ),
+            report=teller.progress,
+            on_rows=teller.rows,
+            stop=context.wanted_back,
+            origin=lambda planned: _origin(task, source, planned),
+            keep=settings.kept_checkpoints,
+        )
+        if not result.finished:
+            raise child.GivenBack
+        return _published(task, complete, result, work)
+
+
+def _device(settings: TrainerSettings) -> str:
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _origin(task: tasks_pb2.RunTrainingTask, source: Live, planned: plan.PlannedSae) -> export.Origin:
+    lineage = task.lineage
+    return export.Origin(
+        model_name=lineage.model_repo_id,
+        hook_name=planned.hook,
+        dataset_path=lineage.tokenization,
+        context_size=source.context_size,
+        prepend_bos=source.begins_with_bos,
+        exclude_special_tokens=tuple(task.excluded_token_ids) or False,
+        further={
+            "training": task.training,
+            "tokenization_digest": lineage.tokenization_digest,
+            "model_revision": lineage.model_revision,
+            "polytok_version": importlib.metadata.version("polytok"),
+            "seed": task.parameters.seed,
+        },
+    )
+
+
+def _published(
+    task: tasks_pb2.RunTrainingTask, complete: plan.TrainingPlan, result: reports.Result, work: Workspace
+) -> tasks_pb2.RunTrainingResult:
+    """Has the storage keep the export, its manifest last."""
+    evaluations = {row.sae: row for row in result.evaluations}
+    answer = tasks_pb2.RunTrainingResult(
+        key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)
+    )
+    for planned in complete.saes:
+        files = list(work.exported(planned.name))
+        answer.files.extend(files)
+        config = json.loads((result.exports[planned.name] / export.CONFIG).read_bytes())
+        answer.results.append(
+            trainings_pb2.TrainedSae(
+                name=planned.name,
+                hook=planned.hook,
+                architecture=config["architecture"],
+                d_in=planned.sae.d_in,
+                d_sae=planned.sae.d_sae,
+                evaluation=telling.evaluation(evaluations[planned.name]),
+                size_bytes=sum(file.size_bytes for file in files),
+            )
+        )
+    manifest = json.dumps(_manifest(task, complete, result, answer), indent=2, ensure_ascii=False) + "\n"
+    answer.manifest_digest = work.write(_MANIFEST, manifest.encode())
+    return answer
+
+
+def _manifest(
+    task: tasks_pb2.RunTrainingTask,
+    complete: plan.TrainingPlan,
+    result: reports.Result,
+    answer: tasks_pb2.RunTrainingResult,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": task.training,
+        "lineage": json_format.MessageToDict(task.lineage, preserving_proto_field_name=True),
+        "plan": complete.to_dict(),
+        "steps": result.step,
+        "samples": result.samples,
+        "seconds": result.seconds,
+        "normalization": result.normalization,
+        "evaluations": {row.sae: row.figures for row in result.evaluations},
+        "files": [{"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in answer.files],
+        "versions": dict(answer.versions),
+        "device": answer.device,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"

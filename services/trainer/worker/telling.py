@@ -1,0 +1,116 @@
+"""What a training tells its owner on the way: metrics, checkpoints, and how far it is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polytok.trainer.v1 import metrics_pb2, tasks_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.telemetry import logging
+from services.trainer import reports
+from services.trainer.worker.workspace import Workspace
+
+_FORMULAS = "formulas"
+
+_log = logging.get(__name__)
+
+
+class Teller:
+    """Turns what the loop tells into reports. `from_step` is the checkpoint's that it goes on from, or 0."""
+
+    def __init__(self, context: TaskContext, workspace: Workspace, from_step: int) -> None:
+        self._context = context
+        self._workspace = workspace
+        self._from_step = from_step
+        self._kept_step = from_step
+        self._begun = False
+
+    def progress(self, progress: reports.Progress) -> None:
+        """Takes the loop's progress; a checkpoint that is new is kept and told before the resume point names it."""
+        if progress.message:
+            _log.info("training", message=progress.message, step=progress.step)
+            # Where it went on from in truth: a damaged checkpoint is passed over for the one before.
+            self._from_step = self._kept_step = progress.step
+        if progress.phase == "preparing":
+            return
+        self._begin()
+        point = b""
+        if progress.checkpoint_step > self._kept_step:
+            self._kept_step = progress.checkpoint_step
+            point = self._checkpoint(progress.checkpoint_step)
+        self._context.report(progress.step, progress.total_steps, point)
+
+    def rows(self, rows: Sequence[reports.Row]) -> None:
+        """Takes rows of metrics."""
+        self._begin()
+        self._context.record(
+            tasks_pb2.TrainingReport(from_step=self._from_step, metrics=[metrics(row) for row in rows])
+        )
+
+    def _begin(self) -> None:
+        """Tells, first of all, where this attempt begins."""
+        if self._begun:
+            return
+        self._begun = True
+        report = tasks_pb2.TrainingReport(begins=True, from_step=self._from_step)
+        if self._from_step:
+            # Its own copy now: the earlier attempt's folder is of no more use.
+            report.checkpoint.CopyFrom(self._workspace.checkpoint(self._from_step))
+            report.kept_steps[:] = self._workspace.kept_steps()
+        self._context.record(report)
+
+    def _checkpoint(self, step: int) -> bytes:
+        point = self._workspace.checkpoint(step)
+        report = tasks_pb2.TrainingReport(from_step=self._from_step, checkpoint=point)
+        report.kept_steps[:] = self._workspace.kept_steps()
+        self._context.record(report)
+        return point.SerializeToString()
+
+
+def metrics(row: reports.Row) -> metrics_pb2.Metrics:
+    """The message of a row."""
+    message = metrics_pb2.Metrics(sae=row.sae, step=row.step, samples=row.samples)
+    if isinstance(row, reports.EvaluationRow):
+        message.evaluation.CopyFrom(evaluation(row))
+        return message
+    message.training.CopyFrom(
+        metrics_pb2.StepFigures(
+            seconds=row.seconds,
+            loss=row.loss,
+            losses=row.losses,
+            l0=row.l0,
+            explained_variance=row.explained_variance,
+            dead_latents=row.dead_latents,
+            learning_rate=row.learning_rate,
+            gradient_norm=row.gradient_norm,
+            coefficients=row.coefficients,
+            extra=row.extra,
+        )
+    )
+    return message
+
+
+def evaluation(row: reports.EvaluationRow) -> metrics_pb2.EvaluationFigures:
+    """The message of an evaluation's figures."""
+    message = metrics_pb2.EvaluationFigures()
+    _add(message, "", row.figures)
+    return message
+
+
+def _add(message: metrics_pb2.EvaluationFigures, prefix: str, figures: Mapping[str, Any]) -> None:
+    for key, value in figures.items():
+        name = f"{prefix}{key}"
+        match value:
+            case dict() if key == _FORMULAS:
+                message.formulas.update({str(each): str(text) for each, text in value.items()})
+            case dict():
+                _add(message, f"{name}.", value)
+            case bool() | str():
+                message.notes[name] = str(value)
+            case int() | float() if math.isfinite(value):
+                message.figures[name] = value
+            case list() | tuple() if all(isinstance(each, int | float) for each in value):
+                message.series[name].values[:] = value
+            case _:
+                # None stands for a ratio without a denominator, and is no figure.
+                continue

@@ -1,0 +1,105 @@
+"""The folder of one attempt at a training, where its files are written and what of them the storage gets.
+
+`{training}/{attempt}/checkpoints/step-…` and `{training}/{attempt}/saes/{name}/`. Where the storage is a folder, the
+attempt writes there; else it writes to a temporary folder, from which finished files are copied.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from polytok import errors
+from polytok.trainer.v1 import tasks_pb2
+from services.runtime.storage import Storage
+
+CHECKPOINTS = "checkpoints"
+EXPORTS = "saes"
+_CHUNK_BYTES = 8 << 20
+
+
+class Workspace:
+    """Files of one attempt. `key` is its folder in the storage."""
+
+    def __init__(self, storage: Storage, key: str, folder: pathlib.Path) -> None:
+        self._storage = storage
+        self.key = key
+        self.folder = folder
+        self._is_local = storage.local_path(key) == folder
+
+    def restore(self, point: tasks_pb2.ResumePoint) -> None:
+        """Brings an earlier attempt's checkpoints here. Raises DataLoss where they are gone."""
+        found = self._storage.list(point.key.rpartition("/")[0])
+        if not any(key.startswith(f"{point.key}/") for key in found):
+            raise errors.DataLoss(
+                f"The checkpoint of step {point.step:,} is gone from the storage ({point.key}). Begin again with "
+                "`polytok training retry … --from-start`.",
+                metadata={"key": point.key},
+            )
+        for key in found:
+            step, _, name = key.rpartition("/")
+            if ".part" not in step:
+                self._bring(key, self.folder / CHECKPOINTS / step.rpartition("/")[2] / name)
+
+    def _bring(self, key: str, target: pathlib.Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = self._storage.local_path(key)
+        if source is not None:
+            with contextlib.suppress(OSError):  # another file system, or one without links
+                os.link(source, target)
+                return
+            shutil.copyfile(source, target)
+            return
+        with self._storage.open(key) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+
+    def checkpoint(self, step: int) -> tasks_pb2.ResumePoint:
+        """Has the storage keep the checkpoint of a step, and names it."""
+        name = f"{CHECKPOINTS}/step-{step:012d}"
+        size = sum(self._keep(path, name) for path in sorted((self.folder / name).iterdir()))
+        return tasks_pb2.ResumePoint(step=step, key=f"{self.key}/{name}", size_bytes=size)
+
+    def kept_steps(self) -> list[int]:
+        """The steps of all checkpoints that are here; the storage forgets the others."""
+        folder = self.folder / CHECKPOINTS
+        names = {path.name for path in folder.iterdir() if path.name.startswith("step-") and path.suffix != ".part"}
+        if not self._is_local:
+            for key in self._storage.list(f"{self.key}/{CHECKPOINTS}"):
+                if key.split("/")[-2] not in names:
+                    self._storage.delete(key)
+        return sorted(int(name.removeprefix("step-")) for name in names)
+
+    def exported(self, name: str) -> Iterator[tasks_pb2.ExportedFile]:
+        """Has the storage keep an exported autoencoder; gives its files."""
+        folder = f"{EXPORTS}/{name}"
+        for path in sorted((self.folder / folder).iterdir()):
+            self._keep(path, folder)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            yield tasks_pb2.ExportedFile(name=f"{name}/{path.name}", size_bytes=path.stat().st_size, sha256=digest)
+
+    def write(self, name: str, data: bytes) -> str:
+        """Writes a file beside the exports; gives its sha256."""
+        return self._storage.write_bytes(f"{self.key}/{EXPORTS}/{name}", data)
+
+    def _keep(self, path: pathlib.Path, folder: str) -> int:
+        if not self._is_local:
+            with path.open("rb") as file, self._storage.create(f"{self.key}/{folder}/{path.name}") as staged:
+                while chunk := file.read(_CHUNK_BYTES):
+                    staged.write(chunk)
+        return path.stat().st_size
+
+
+@contextlib.contextmanager
+def opened(storage: Storage, key: str) -> Iterator[Workspace]:
+    """Gives the workspace of an attempt."""
+    local = storage.local_path(key)
+    if local is not None:
+        local.mkdir(parents=True, exist_ok=True)
+        yield Workspace(storage, key, local)
+        return
+    with tempfile.TemporaryDirectory(prefix="polytok-training-") as folder:
+        yield Workspace(storage, key, pathlib.Path(folder))
