@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from services.runtime import database as runtime_database
     from services.runtime import settings
     from services.runtime import storage as storages
+    from tests.support import s3
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +103,28 @@ def storage(tmp_path: pathlib.Path) -> storages.Storage:
     from services.runtime import storage as storages
 
     return storages.Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 server for the whole session."""
+    from tests.support import s3
+
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a bucket of the test's own; the environment leads this process to it."""
+    import fsspec
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    # What was opened before keeps the environment of its day.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield s3_server.bucket(f"test-{uuid.uuid4().hex}")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

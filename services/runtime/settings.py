@@ -156,6 +156,10 @@ class StorageSettings(Settings):
 
     root: str = Field(default=..., min_length=1)
     """A folder, or any URI that fsspec opens."""
+    cache: str = ""
+    """The folder for copies of remote files that a worker reads; empty takes the user's cache folder."""
+    cache_bytes: int = Field(default=20 * 1024**3, ge=0)
+    """How large it may grow, about; 0 keeps no copies."""
 
 
 class TelemetrySettings(Settings):

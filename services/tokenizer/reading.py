@@ -78,7 +78,7 @@ def verified(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[CheckedFi
 
     An error in the block gives way to the news that the bytes were wrong, which explains it.
     """
-    with storage.open(shard.key) as file:
+    with storage.open_checked(shard.key, shard.sha256) as file:
         checked = CheckedFile(file)
         try:
             yield checked

@@ -21,13 +21,16 @@ from polytok import errors
 from services.runtime.storage import Storage, keys
 
 
-@pytest.fixture(params=["local", "file", "memory"])
+@pytest.fixture(params=["local", "file", "memory", "s3"])
 def any_storage(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Storage]:
-    root = {
-        "local": str(tmp_path / "storage"),
-        "file": f"file://{tmp_path}/storage",
-        "memory": f"memory://{uuid.uuid4().hex}",
-    }[request.param]
+    if request.param == "s3":
+        root = f"s3://{request.getfixturevalue('bucket')}/team/polytok"
+    else:
+        root = {
+            "local": str(tmp_path / "storage"),
+            "file": f"file://{tmp_path}/storage",
+            "memory": f"memory://{uuid.uuid4().hex}",
+        }[request.param]
     yield Storage(root)
     if request.param == "memory":
         fsspec.filesystem("memory").store.clear()

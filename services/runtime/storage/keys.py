@@ -5,7 +5,7 @@ import errno
 import unicodedata
 from collections.abc import Generator
 
-from polytok import errors
+from polytok import errors, remote
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -32,14 +32,22 @@ def check(key: str) -> None:
 
 
 @contextlib.contextmanager
-def translated(action: str, key: str) -> Generator[None]:
-    """Turns the operating system's errors, and those that fsspec raises in their place, into ours."""
+def translated(action: str, key: str, uri: str = "") -> Generator[None]:
+    """Turns the errors of the system below, or of the store at `uri`, into ours."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise errors.NotFound(f"There is no file {key!r} in the storage.", metadata={"key": key}) from error
-    except OSError as error:
-        raise _failure(action, key, error) from error
+    except errors.PolytokError:
+        raise
+    except Exception as error:
+        # Libraries of object stores have errors of their own, which are no OSError.
+        found = remote.explained(error, uri) if uri else None
+        if found is not None:
+            raise found from error
+        if isinstance(error, FileNotFoundError):
+            raise errors.NotFound(f"There is no file {key!r} in the storage.", metadata={"key": key}) from error
+        if isinstance(error, OSError):
+            raise _failure(action, key, error) from error
+        raise
 
 
 def _failure(action: str, key: str, error: OSError) -> errors.PolytokError:

@@ -1,6 +1,7 @@
 """A root that fsspec reaches: S3, GCS, Azure, HDFS, memory and others."""
 
 import contextlib
+import io
 import posixpath
 import secrets
 from collections.abc import Generator
@@ -8,21 +9,66 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from polytok import remote
 from services.runtime.storage import keys
 from services.runtime.storage.staging import StagedFile
 
-_ATOMIC_UPLOADS = frozenset({"S3FileSystem", "GCSFileSystem"})
-"""Stores that show an object when its upload is committed, and never a part of it."""
+_OBJECT_STORES = frozenset({"S3FileSystem", "GCSFileSystem"})
+"""Stores that have no folders, and show an object when its upload is committed, and never a part of it."""
+_S3_OPTIONS = {"default_block_size": 16 << 20, "max_concurrency": 4}
+"""Blocks that are read ahead and uploaded: their number bounds the memory that one file takes."""
+
+
+class _Object(io.RawIOBase):
+    """An object that is read; what goes wrong on the way is told in our words."""
+
+    def __init__(self, file: Any, key: str, uri: str) -> None:
+        self._file = file
+        self._key = key
+        self._uri = uri
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes, or all that are left; never fewer before the end."""
+        with keys.translated("reading", self._key, self._uri):
+            return cast("bytes", self._file.read(size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to a place."""
+        return cast("int", self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Where it is."""
+        return cast("int", self._file.tell())
+
+    def close(self) -> None:
+        """Lets go of what was read ahead."""
+        self._file.close()
+        super().close()
 
 
 class RemoteRoot:
-    """Objects below a prefix. Only whole objects appear under their keys."""
+    """Objects below a prefix. Only whole objects appear under their keys.
+
+    A process that is killed in the middle of an upload leaves parts that nobody sees and the store keeps: give the
+    bucket a rule that removes incomplete uploads (`AbortIncompleteMultipartUpload`).
+    """
 
     def __init__(self, root: str) -> None:
-        self._filesystem: Any
-        self._filesystem, self._prefix = fsspec.core.url_to_fs(root)
-        self._prefix = self._prefix.rstrip("/")
-        self._atomic = type(self._filesystem).__name__ in _ATOMIC_UPLOADS
+        protocol = fsspec.core.split_protocol(root)[0]
+        options = _S3_OPTIONS if protocol in {"s3", "s3a"} else {}
+        with keys.translated("opening", root, root):
+            # Other processes write here too, so no listing may be kept.
+            self._filesystem: Any = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+        self._prefix = str(self._filesystem._strip_protocol(root)).rstrip("/")  # noqa: SLF001  as url_to_fs does
+        self._is_object_store = type(self._filesystem).__name__ in _OBJECT_STORES
 
     def path(self, key: str) -> str:
         """The object's path as the file system names it."""
@@ -32,23 +78,29 @@ class RemoteRoot:
         """The object's URI."""
         return cast("str", self._filesystem.unstrip_protocol(self.path(key)))
 
+    def _make_folder(self, folder: str) -> None:
+        # On an object store this would make a bucket whose name was misspelt.
+        if not self._is_object_store:
+            self._filesystem.makedirs(folder, exist_ok=True)
+
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
         """Uploads, and gives the object its name at the end."""
-        path = self.path(key)
+        path, uri = self.path(key), self.uri(key)
         folder, name = posixpath.split(path)
         # Elsewhere than on these stores half a file could be seen, and the last step is a rename.
-        upload = path if self._atomic else posixpath.join(folder, f".{name[:48]}.{secrets.token_hex(8)}.part")
-        with keys.translated("creating", key):
-            self._filesystem.makedirs(folder, exist_ok=True)
-            sink = self._filesystem.open(upload, "wb", autocommit=not self._atomic)
-        staged = StagedFile(sink, key)
+        atomic = self._is_object_store
+        upload = path if atomic else posixpath.join(folder, f".{name[:48]}.{secrets.token_hex(8)}.part")
+        with keys.translated("creating", key, uri):
+            self._make_folder(folder)
+            sink = self._filesystem.open(upload, "wb", autocommit=not atomic)
+        staged = StagedFile(sink, key, uri)
         try:
             yield staged
 
             def publish() -> None:
                 sink.close()
-                if self._atomic:
+                if atomic:
                     sink.commit()
                 else:
                     self._filesystem.mv(upload, path)
@@ -57,37 +109,47 @@ class RemoteRoot:
         except BaseException:
             # What went wrong is known already; a store that cannot even discard has nothing to add.
             with contextlib.suppress(Exception):
-                sink.close()
-                if self._atomic:
+                if atomic:
+                    # Closing would upload what is left.
+                    sink.closed = True
                     sink.discard()
                 else:
+                    sink.close()
                     self._filesystem.rm_file(upload)
             raise
 
     def open(self, key: str) -> BinaryIO:
         """Opens the object for reading."""
-        return cast("BinaryIO", self._filesystem.open(self.path(key), "rb"))
+        return cast("BinaryIO", _Object(self._filesystem.open(self.path(key), "rb"), key, self.uri(key)))
 
     def is_file(self, key: str) -> bool:
         """Whether there is an object."""
-        return bool(self._filesystem.isfile(self.path(key)))
+        try:
+            # Not `isfile`, for which a store that cannot be reached has no file.
+            return bool(self._filesystem.info(self.path(key))["type"] == "file")
+        except FileNotFoundError as error:
+            if remote.explained(error, self.uri(key)):
+                raise
+            return False
 
     def size(self, key: str) -> int:
         """Bytes in the object."""
         return int(self._filesystem.size(self.path(key)))
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Renames an object; a store without renames copies it on its side, then deletes the source."""
+        """Renames an object; a store without renames copies it on its side, then deletes the source.
+
+        Between the two both are there; the target is the old one or the new one at any time, and whole.
+        """
         target = self.path(target_key)
-        self._filesystem.makedirs(posixpath.dirname(target), exist_ok=True)
+        self._make_folder(posixpath.dirname(target))
         self._filesystem.mv(self.path(source_key), target)
 
     def list(self, key: str) -> list[str]:
         """Keys of all objects below a prefix."""
-        # Listings may be cached by the file system; other processes write here too.
         self._filesystem.invalidate_cache()
         start = len(self._prefix) + 1
-        return sorted(path[start:] for path in self._filesystem.find(self.path(key)))
+        return sorted(path[start:] for path in self._filesystem.find(self.path(key)) if not path.endswith("/"))
 
     def delete(self, key: str) -> None:
         """Removes one object."""
@@ -98,5 +160,8 @@ class RemoteRoot:
         """Removes all objects below a prefix."""
         self._filesystem.invalidate_cache()
         path = self.path(key)
-        if self._filesystem.exists(path):
+        if self._is_object_store:
+            if found := self._filesystem.find(path):
+                self._filesystem.rm(found)
+        elif self._filesystem.exists(path):
             self._filesystem.rm(path, recursive=True)

@@ -10,6 +10,7 @@ import fsspec
 
 from polytok import errors
 from services.runtime.storage import keys
+from services.runtime.storage.cache import Cache
 from services.runtime.storage.local import LocalRoot
 from services.runtime.storage.remote import RemoteRoot
 from services.runtime.storage.staging import StagedFile
@@ -20,10 +21,12 @@ _CHUNK_BYTES = 1 << 20
 class Storage:
     """Files under one root: a path, `file://…`, or any URI that fsspec opens."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, cache: Cache | None = None) -> None:
+        """Opens the root; `cache` keeps copies of what `open_checked` reads where the root is remote."""
         protocol, path = fsspec.core.split_protocol(root)
         self._local = LocalRoot(path) if protocol in {None, "file", "local"} else None
         self._root = self._local or RemoteRoot(root)
+        self._cache = None if self._local else cache
 
     def uri(self, key: str) -> str:
         """Where the key is: an absolute path, or a URI when the root is remote."""
@@ -35,6 +38,9 @@ class Storage:
         keys.check(key)
         return self._local.path(key) if self._local else None
 
+    def _translated(self, action: str, key: str) -> AbstractContextManager[None]:
+        return keys.translated(action, key, "" if isinstance(self._root, LocalRoot) else self._root.uri(key))
+
     def create(self, key: str) -> AbstractContextManager[StagedFile]:
         """Gives a file to write to; it appears under its key, whole and on disk, when the block ends well."""
         keys.check(key)
@@ -43,12 +49,25 @@ class Storage:
     def open(self, key: str) -> BinaryIO:
         """Opens a file for reading."""
         keys.check(key)
-        with keys.translated("opening", key):
+        with self._translated("opening", key):
             return self._root.open(key)
+
+    def open_checked(self, key: str, sha256: str) -> BinaryIO:
+        """Opens a file that should have this checksum, from a copy on this machine if there is one or may be one.
+
+        The caller checks what it reads all the same: a file with other bytes is opened as it is.
+        """
+        keys.check(key)
+        copy = self._cache.open(sha256) if self._cache else None
+        if copy is not None:
+            return copy
+        source = self.open(key)
+        with self._translated("reading", key):
+            return self._cache.add(source, sha256) if self._cache else source
 
     def read_bytes(self, key: str) -> bytes:
         """All bytes of a file."""
-        with self.open(key) as file, keys.translated("reading", key):
+        with self.open(key) as file, self._translated("reading", key):
             return file.read()
 
     def write_bytes(self, key: str, data: bytes) -> str:
@@ -60,19 +79,19 @@ class Storage:
     def exists(self, key: str) -> bool:
         """Whether there is a file of this key."""
         keys.check(key)
-        with keys.translated("looking up", key):
+        with self._translated("looking up", key):
             return self._root.is_file(key)
 
     def size(self, key: str) -> int:
         """Bytes in a file."""
         keys.check(key)
-        with keys.translated("looking up", key):
+        with self._translated("looking up", key):
             return self._root.size(key)
 
     def sha256(self, key: str) -> str:
         """The checksum of a file's bytes, in hex."""
         digest = hashlib.sha256()
-        with self.open(key) as file, keys.translated("reading", key):
+        with self.open(key) as file, self._translated("reading", key):
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
@@ -89,24 +108,24 @@ class Storage:
         """Renames a file, in place of whatever had the name."""
         keys.check(source_key)
         keys.check(target_key)
-        with keys.translated("moving", source_key):
+        with self._translated("moving", source_key):
             self._root.move(source_key, target_key)
 
     def list(self, key: str) -> list[str]:
         """Keys of all files below a folder, sorted; none if there is no such folder."""
         keys.check(key)
-        with contextlib.suppress(errors.NotFound), keys.translated("listing", key):
+        with contextlib.suppress(errors.NotFound), self._translated("listing", key):
             return self._root.list(key)
         return []
 
     def delete(self, key: str) -> None:
         """Removes a file; a missing one is fine."""
         keys.check(key)
-        with keys.translated("deleting", key):
+        with self._translated("deleting", key):
             self._root.delete(key)
 
     def delete_tree(self, key: str) -> None:
         """Removes a folder with all below it; a missing one is fine."""
         keys.check(key)
-        with keys.translated("deleting", key):
+        with self._translated("deleting", key):
             self._root.delete_tree(key)

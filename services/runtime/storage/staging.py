@@ -25,9 +25,10 @@ class StagedFile:
 
     mode = "wb"
 
-    def __init__(self, sink: Sink, key: str) -> None:
+    def __init__(self, sink: Sink, key: str, uri: str = "") -> None:
         self._sink = sink
         self._key = key
+        self._uri = uri
         self._digest = hashlib.sha256()
         self.size = 0
         self.sha256 = ""
@@ -38,7 +39,7 @@ class StagedFile:
         if self.closed:
             raise ValueError(f"write to {self._key!r} after its `with` block ended")
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
-        with keys.translated("writing", self._key):
+        with keys.translated("writing", self._key, self._uri):
             self._sink.write(view)
         self._digest.update(view)
         self.size += view.nbytes
@@ -50,7 +51,7 @@ class StagedFile:
 
     def flush(self) -> None:
         """Hands everything written so far to the system below."""
-        with keys.translated("writing", self._key):
+        with keys.translated("writing", self._key, self._uri):
             self._sink.flush()
 
     def writable(self) -> bool:
@@ -72,6 +73,6 @@ class StagedFile:
         """Ends the file and gives it its name."""
         self.flush()
         self.closed = True
-        with keys.translated("writing", self._key):
+        with keys.translated("writing", self._key, self._uri):
             publish()
         self.sha256 = self._digest.hexdigest()
