@@ -34,14 +34,20 @@ class Workers(NamedTuple):
     """How many: one; as many as `--workers` says; one for each GPU, and one where there is none."""
     listens: bool = False
     """Whether the first has an address of its own, `{name}_address`."""
+    late: bool = False
+    """Whether they start once the stack is ready: their work waits for them anyway."""
 
 
-OWNERS = (Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),)
+OWNERS = (
+    Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),
+    Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema"),
+)
 """In the order in which they may depend on one another."""
 
 WORKERS = (
     Workers("ingest", ("services.catalog", "ingest"), "one"),
     Workers("tokenizer", ("services.tokenizer",), "as asked", listens=True),
+    Workers("extractor", ("services.extractor", "work"), "a GPU", late=True),
 )
 
 
@@ -51,6 +57,7 @@ class Process(NamedTuple):
     name: str
     module: Sequence[str]
     listens: bool
+    late: bool
     environment: Mapping[str, str]
 
 
@@ -58,14 +65,14 @@ def processes(asked: int) -> Iterator[Process]:
     """Every worker process of a stack that was asked for so many."""
     for workers in WORKERS:
         if workers.number == "one":
-            yield Process(workers.name, workers.module, workers.listens, {})
+            yield Process(workers.name, workers.module, workers.listens, workers.late, {})
             continue
         places: Sequence[Mapping[str, str]] = [{}] * asked
         if workers.number == "a GPU":
             places = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus()] or [{}]
         for number, environment in enumerate(places, start=1):
             listens = workers.listens and number == 1
-            yield Process(f"{workers.name}-{number}", workers.module, listens, environment)
+            yield Process(f"{workers.name}-{number}", workers.module, listens, workers.late, environment)
 
 
 def gpus() -> Sequence[str]:

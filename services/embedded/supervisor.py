@@ -96,10 +96,11 @@ class Supervisor:
         self._addresses = {owner.name: f"{_HOST}:{ports.free_port()}" for owner in services.OWNERS}
         processes = list(services.processes(self._workers))
         listening = {process.name: f"{_HOST}:{ports.free_port() if process.listens else 0}" for process in processes}
+        prompt = [process for process in processes if not process.late]
         async with asyncio.TaskGroup() as group:
             migrated = group.create_task(self._start_database(database))
             await self._start_on_free_port(queue)
-            for process in processes:
+            for process in prompt:
                 group.create_task(self._start(self._make_worker(process, queue, listening[process.name])))
             await migrated
             for owner in services.OWNERS:
@@ -121,7 +122,16 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for each in self._keepers:
                 group.create_task(each.keep())
+            for process in processes:
+                if process.late:
+                    worker = self._make_worker(process, queue, listening[process.name])
+                    group.create_task(self._start_late(worker))
             group.create_task(self._rotate_logs())
+
+    async def _start_late(self, worker: Service) -> None:
+        kept = await self._start(worker)
+        self._publish()
+        await kept.keep()
 
     async def _start_database(self, database: postgres.Postgres) -> None:
         if not database.data.exists():
@@ -138,7 +148,7 @@ class Supervisor:
             server.port = ports.free_port()
         await self._start(server)
 
-    async def _start(self, program: Program) -> None:
+    async def _start(self, program: Program) -> keeper.Keeper:
         kept = keeper.Keeper(
             program,
             Log(self._home.logs / f"{program.name}.log"),
@@ -153,6 +163,7 @@ class Supervisor:
             self._keepers.remove(kept)
             raise
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
+        return kept
 
     def _make_owner(self, owner: services.Owner, database: postgres.Postgres, queue: nats.Nats) -> Service:
         address = self._addresses[owner.name]
@@ -206,13 +217,13 @@ class Supervisor:
         self._report("the database is up to date")
 
     def _publish(self) -> None:
-        services = [each.program for each in self._keepers if isinstance(each.program, Service)]
+        running = [each.program for each in self._keepers if isinstance(each.program, Service)]
         self._home.publish(
             {
                 **self._facts,
                 "pid": os.getpid(),
                 "pids": {each.program.name: each.pid for each in self._keepers},
-                "metrics_ports": {each.name: each.facts().get("metrics", 0) for each in services},
+                "metrics_ports": {each.name: each.facts().get("metrics", 0) for each in running},
             }
         )
 
