@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from polytok import errors
 from services.activations import families, memory, weights
@@ -70,8 +71,12 @@ def describe(folder: pathlib.Path) -> Description:
     configuration = _configuration(folder)
     config = configuration.to_dict()
     found = weights.read(folder)
-    heads = configuration.num_attention_heads
-    d_model = configuration.hidden_size
+    heads, d_model = configuration.num_attention_heads, configuration.hidden_size
+    for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if not getattr(configuration, name) > 0:
+            raise weights.invalid(
+                f"{folder / 'config.json'}: {name} is {getattr(configuration, name)}. Copy the file there again."
+            )
     head = getattr(configuration, "head_dim", None) or d_model // heads
     return Description(
         kind=configuration.model_type,
@@ -150,7 +155,7 @@ def _configuration(folder: pathlib.Path) -> Any:
         )
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise weights.invalid(
             f"{path} is no configuration of a {kind} model ({error}). Copy it there again."
         ) from error

@@ -16,7 +16,7 @@ from services.activations.rows import Rows
 from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
-_WINDOW_BATCHES = 4
+_WINDOW_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,17 @@ class Stream:
         order = np.cumsum(keep) - 1
         parts: dict[str, list[Tensor]] = {hook.name: [] for hook in self.hooks}
         targets: list[NDArray[np.int64]] = []
-        pending = list(batches.batches(lengths, self.batch_tokens))
-        while pending:
-            batch = pending.pop(0)
+        remaining = np.arange(len(lengths))
+        while len(remaining := remaining[lengths[remaining] > 0]):
+            batch = remaining[next(batches.batches(lengths[remaining], self.batch_tokens))]
             try:
                 taken, chosen = self._forward(capture, ids, offsets, lengths[batch], batch, keep)
             except Exception as error:
                 if not memory.is_exhausted(error):
                     raise
-                pending = [*self._halved(batch, lengths, error), *pending]
+                self._halve(lengths[batch], error)
                 continue
+            remaining = np.setdiff1d(remaining, batch)
             targets.append(order[chosen])
             for name, value in taken.items():
                 parts[name].append(value)
@@ -162,23 +163,19 @@ class Stream:
             target = torch.from_numpy(np.argsort(np.concatenate(targets))).to(self._model.device)
             return torch.cat(list(parts)).index_select(0, target)
 
-    def _halved(
-        self, batch: NDArray[np.int64], lengths: NDArray[np.int64], error: Exception
-    ) -> list[NDArray[np.int64]]:
-        """Two batches of one for which memory did not suffice; batches from now on are half as large."""
-        longest = int(lengths[batch].max())
-        if len(batch) == 1:
+    def _halve(self, lengths: NDArray[np.int64], error: Exception) -> None:
+        """Memory did not suffice for rows of these lengths: batches from now on are half as large."""
+        longest = int(lengths.max())
+        if len(lengths) == 1:
             raise errors.ResourceExhausted(
                 f"There is no memory on {self._model.device} for a single row of {longest} tokens. "
                 "Take a smaller context_size, bfloat16, fewer hooks, or a worker with more memory.",
                 reason="MODEL_INVALID",
             ) from error
-        self.batch_tokens = max(longest, min(self.batch_tokens, longest * len(batch)) // 2)
+        self.batch_tokens = max(longest, longest * len(lengths) // 2)
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         _log.warning("batch_halved", batch_tokens=self.batch_tokens, device=str(self._model.device))
-        half = (len(batch) + 1) // 2
-        return [batch[:half], batch[half:]]
 
     def _check(self, window: batches.Window, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         description = self._model.description

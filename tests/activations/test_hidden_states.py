@@ -1,12 +1,11 @@
 """What is captured is what the model itself calls its hidden states, bit for bit."""
 
-import pathlib
-
 import pytest
 import torch
 
 from services.activations import capturing, families, hooks
 from tests.activations import material
+from tests.activations.conftest import Loader
 
 
 def test_every_family_is_tried() -> None:
@@ -14,41 +13,62 @@ def test_every_family_is_tried() -> None:
 
 
 @pytest.mark.parametrize("kind", families.NAMES)
-def test_residual_stream(kind: str, tmp_path: pathlib.Path) -> None:
-    model = material.load(kind, tmp_path)
+def test_residual_stream(kind: str, loaded: Loader) -> None:
+    model = loaded(kind)
     ids = torch.tensor(material.rows(4, 11, 11))
     layers = range(model.description.n_layers)
-    names = [f"blocks.{layer}.hook_resid_{side}" for layer in layers for side in ("pre", "post")]
+    names = ["hook_embed"] + [f"blocks.{layer}.hook_resid_{side}" for layer in layers for side in ("pre", "post")]
     with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
         found = capture.run(ids)
     with torch.no_grad():
         expected = model.module(ids, output_hidden_states=True).hidden_states
+        embedded = model.module.get_input_embeddings()(ids)
+    assert torch.equal(found["hook_embed"], embedded)
     for layer in layers:
         assert torch.equal(found[f"blocks.{layer}.hook_resid_pre"], expected[layer])
-        if layer < layers[-1]:
+        # The last of the hidden states has gone through the model's final norm, if it has one.
+        if layer < layers[-1] or model.description.masked:
             assert torch.equal(found[f"blocks.{layer}.hook_resid_post"], expected[layer + 1])
 
 
 @pytest.mark.parametrize("kind", families.NAMES)
-def test_parts_add_up(kind: str, tmp_path: pathlib.Path) -> None:
-    """The residual stream is what attention and MLP add to it, of the last layer too: before the final norm."""
-    model = material.load(kind, tmp_path)
+def test_parts_add_up(kind: str, loaded: Loader) -> None:
+    """The residual stream is what attention and MLP add to it, behind the last layer too: before the final norm."""
+    model = loaded(kind)
     points = model.description.family.points
-    names = [f"blocks.2.{point}" for point in points]
-    parsed = hooks.parse(names, model.description)
+    parsed = hooks.parse([f"blocks.2.{point}" for point in points], model.description)
     with capturing.Capture(model, parsed) as capture:
-        found = {
-            name.removeprefix("blocks.2."): value for name, value in capture.run(torch.tensor([[5, 6, 7]])).items()
-        }
-    assert {name: value.shape[-1] for name, value in found.items()} == {
-        hook.name.removeprefix("blocks.2."): hook.width for hook in parsed
-    }
-    if "hook_resid_mid" in points:
-        torch.testing.assert_close(found["hook_resid_mid"], found["hook_resid_pre"] + found["hook_attn_out"])
-        start = found["hook_resid_mid"]
-    else:
-        start = found["hook_resid_pre"] + found["hook_attn_out"]
-    if not model.description.masked:
-        torch.testing.assert_close(found["hook_resid_post"], start + found["hook_mlp_out"])
-    else:
+        seen = capture.run(torch.tensor([[5, 6, 7]]))
+    assert {name: value.shape for name, value in seen.items()} == {hook.name: (1, 3, hook.width) for hook in parsed}
+    found = {name.removeprefix("blocks.2."): value for name, value in seen.items()}
+    middle = found["hook_resid_pre"] + found["hook_attn_out"]
+    if "hook_resid_mid" in found:
+        torch.testing.assert_close(found["hook_resid_mid"], middle)
+    if model.description.masked:
         assert torch.equal(found["hook_resid_post"], found["hook_normalized_resid_post"])
+    else:
+        torch.testing.assert_close(found["hook_resid_post"], middle + found["hook_mlp_out"])
+
+
+def test_post_norm_opt(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The one size of OPT that normalises after each addition, as BERT does."""
+    folder = material.save("opt", tmp_path_factory.mktemp("opt"), do_layer_norm_before=False)
+    model = material.models.load(folder, attention="eager")
+    names = [f"blocks.0.hook_{point}" for point in ("resid_pre", "attn_out", "resid_mid", "resid_post")]
+    ids = torch.tensor([[5, 6, 7]])
+    with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
+        before, attention, middle, after = capture.run(ids).values()
+    with torch.no_grad():
+        expected = model.module(ids, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(middle, before + attention)
+    assert torch.equal(after, expected[1])
+
+
+def test_sequential_neox(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without parallel residuals there is a middle."""
+    folder = material.save("gpt_neox", tmp_path_factory.mktemp("neox"), use_parallel_residual=False)
+    model = material.models.load(folder, attention="eager")
+    names = [f"blocks.2.hook_{point}" for point in ("resid_mid", "mlp_out", "resid_post")]
+    with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
+        middle, mlp, after = capture.run(torch.tensor([[5, 6, 7]])).values()
+    torch.testing.assert_close(after, middle + mlp)

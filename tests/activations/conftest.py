@@ -1,0 +1,29 @@
+"""Fixtures of the tests of activations."""
+
+from collections.abc import Callable
+
+import pytest
+
+from services.activations.models import LoadedModel
+from tests.activations import material
+
+Loader = Callable[[str], LoadedModel]
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loader:
+    """Gives a tiny model of a family; the same one each time."""
+    kept: dict[str, LoadedModel] = {}
+
+    def load(kind: str) -> LoadedModel:
+        if kind not in kept:
+            kept[kind] = material.load(kind, tmp_path_factory.mktemp("models"))
+        return kept[kind]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def gpt2(loaded: Loader) -> LoadedModel:
+    """A tiny GPT-2."""
+    return loaded("gpt2")

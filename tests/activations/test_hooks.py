@@ -1,0 +1,58 @@
+"""Names of hooks are checked without weights, and what is wrong with them is said."""
+
+import pytest
+
+from polytok import errors
+from services.activations import hooks
+from services.activations.models import LoadedModel
+from tests.activations.conftest import Loader
+
+
+def test_where_names_lead(gpt2: LoadedModel) -> None:
+    names = ["blocks.2.hook_resid_post", "blocks.0.attn.hook_z", "hook_embed", "transformer.h.1.mlp"]
+    assert hooks.parse(names, gpt2.description) == (
+        hooks.Hook("blocks.2.hook_resid_post", "transformer.h.2", "output", 2, 32),
+        hooks.Hook("blocks.0.attn.hook_z", "transformer.h.0.attn.c_proj", "input", 0, 32),
+        hooks.Hook("hook_embed", "transformer.wte", "output", None, 32),
+        hooks.Hook("transformer.h.1.mlp", "transformer.h.1.mlp", "output", 1, 0),
+    )
+
+
+def test_widths(loaded: Loader) -> None:
+    description = loaded("qwen3").description
+    found = hooks.parse(["blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid"], description)
+    assert [hook.width for hook in found] == [64, 48, 32]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("blocks.3.hook_resid_post", "there is no layer 3; the gpt2 model has layers 0 to 2"),
+        ("blocks.0.hook_resid_past", "have no 'hook_resid_past'; they have attn.hook_z, hook_attn_out"),
+        ("blocks.-1.hook_resid_post", "neither a hook as blocks.0.hook_resid_post nor a module"),
+        ("transformer.h.7", "nor a module of the gpt2 model as transformer.h.0"),
+        ("", "neither a hook"),
+    ],
+)
+def test_wrong_names(gpt2: LoadedModel, name: str, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        hooks.parse([name, "blocks.0.hook_resid_pre"], gpt2.description)
+    assert message in caught.value.message
+    assert caught.value.reason == "HOOK_NOT_FOUND"
+    assert [violation.field for violation in caught.value.violations] == ["hook_names"]
+
+
+def test_all_wrong_names_are_told(gpt2: LoadedModel) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        hooks.parse(["blocks.9.hook_resid_pre", "nothing"], gpt2.description)
+    assert len(caught.value.violations) == 2
+
+
+def test_parallel_blocks_have_no_middle(loaded: Loader) -> None:
+    with pytest.raises(errors.InvalidArgument, match="have no 'hook_resid_mid'"):
+        hooks.parse(["blocks.0.hook_resid_mid"], loaded("phi").description)
+
+
+def test_none_is_refused(gpt2: LoadedModel) -> None:
+    with pytest.raises(errors.InvalidArgument, match="Name at least one hook"):
+        hooks.parse([], gpt2.description)
