@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from services.activations import models, streaming
+from services.extractor import ranges
 from services.trainer.data import live
 
 HOOK = "blocks.1.hook_resid_post"
@@ -54,3 +55,15 @@ def data(
     """Gives the model of a folder and those sequences, as a training reads them."""
     settings = streaming.Settings(hooks=hooks, batch_tokens=128, excluded_token_ids=(EXCLUDED,))
     return live.Live(models.load(folder), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
+
+
+def extract(
+    model_folder: pathlib.Path, folder: pathlib.Path, hooks: tuple[str, ...] = (HOOK,), dtype: str = "float32"
+) -> pathlib.Path:
+    """Makes an extraction of those sequences and its folder, as `load_from_disk` opens it."""
+    settings = ranges.RangeSettings(hooks=hooks, context_size=8, storage_dtype=dtype, excluded_token_ids=(EXCLUDED,))
+    loaded = models.load(model_folder)
+    found = ranges.extract(loaded, tokens(60), 0, 60, settings, folder / "parts", "part", lambda *_: None)
+    files = [datasets.Dataset.from_file(str(folder / "parts" / file.key)) for file in found.files]
+    datasets.concatenate_datasets(files).save_to_disk(folder / "extraction")
+    return folder / "extraction"

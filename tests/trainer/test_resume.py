@@ -10,6 +10,7 @@ import torch
 
 from services.trainer import plan, training
 from services.trainer.checkpoints import Checkpoints
+from services.trainer.data import extraction
 from services.trainer.data.streams import Data, State
 from tests.trainer import attempts, gaussian, models
 
@@ -19,12 +20,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return models.save(tmp_path_factory.mktemp("model"))
 
 
-def open_gaussian(_: str) -> Data:
-    return gaussian.Gaussian()
-
-
 def open_live(folder: pathlib.Path, _: str) -> Data:
     return models.data(folder)
+
+
+def open_extraction(folder: pathlib.Path, _: str) -> Data:
+    return extraction.Extraction(folder, (models.HOOK,), seed=0, held_out_rows=4)
 
 
 def planned(hook: str, architectures: tuple[plan.Architecture, ...], threads: int) -> plan.TrainingPlan:
@@ -64,13 +65,14 @@ def check(folder: pathlib.Path, open_data: Callable[[str], Data], whole: plan.Tr
     assert_same(folder / "whole", folder / "killed")
 
 
-@pytest.mark.parametrize("source", ["gaussian", "live"])
+@pytest.mark.parametrize("source", ["live", "extraction"])
 def test_killed_trainings_end_bit_for_bit_like_others(
     tmp_path: pathlib.Path, model_folder: pathlib.Path, source: str
 ) -> None:
-    open_data = open_gaussian if source == "gaussian" else functools.partial(open_live, model_folder)
-    hook = gaussian.HOOK if source == "gaussian" else models.HOOK
-    check(tmp_path, open_data, planned(hook, ("topk", "standard", "batchtopk"), threads=1), kills=3)
+    open_data = functools.partial(open_live, model_folder)
+    if source == "extraction":
+        open_data = functools.partial(open_extraction, models.extract(model_folder, tmp_path))
+    check(tmp_path, open_data, planned(models.HOOK, ("topk", "standard", "batchtopk"), threads=1), kills=3)
 
 
 @pytest.mark.long

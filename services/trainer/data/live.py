@@ -163,15 +163,15 @@ class Live:
             source.release()
 
 
-def split(rows: int, held_out: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Gives the rows to train on and those held out, each in ascending order.
 
     Raises `errors.FailedPrecondition` where there are too few to hold any out.
     """
     if rows < 2:
         raise errors.FailedPrecondition(
-            f"The tokenization has {rows} sequences; one to train on and one to evaluate on are needed at least. "
-            "Use a larger dataset, or shorter sequences.",
+            f"There is too little to train on: {rows} {unit}, and one to train on and one to evaluate on are needed "
+            "at least. Use a larger dataset, or shorter sequences.",
             reason="SOURCE_EMPTY",
         )
     held = min(held_out, max(1, rows // _LARGEST_SHARE))

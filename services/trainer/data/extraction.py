@@ -1,0 +1,237 @@
+"""Activations of a finished extraction, memory-mapped: blocks of neighbouring rows in a random order each epoch.
+
+The files are those that `services.extractor` writes (and SAELens's cached activations): a column a hook, named after
+it, of [context_size, width] numbers a row; bfloat16 as uint16 in a column with `.bfloat16` behind the name; `row_index`
+says which row of the tokenization a vector is from. Reading whole blocks keeps a disk reading in sequence; the order of
+blocks is drawn from (seed, epoch), and the last ones of an order by the seed alone are held out.
+"""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from polytok import errors
+from services.activations import hooks
+from services.activations.models import LoadedModel
+from services.activations.rows import Rows
+from services.trainer.data import live
+from services.trainer.data.streams import Block, Position, Sequences, Spliced
+
+_BLOCK_BYTES = 4 << 20
+_SMALLEST_NUMBER = 20
+"""Blocks are smaller where there would be fewer of them."""
+_BFLOAT16 = ".bfloat16"
+_ROW_INDEX = "row_index"
+_EPOCHS = 1
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Where a hook's vectors are."""
+
+    name: str
+    shape: tuple[int, int]
+    """Vectors in a row, numbers in a vector."""
+    item_bytes: int
+
+
+class Table:
+    """The rows of an extraction's folder, by hook."""
+
+    def __init__(self, folder: pathlib.Path, wanted: tuple[str, ...]) -> None:
+        """Raises `errors.InvalidArgument` for a hook that is not there, `errors.DataLoss` for damaged files."""
+        dataset = _opened(folder)
+        self._columns = {hook: _column(folder, dataset.features, hook) for hook in wanted}
+        self._table: pa.Table = dataset.data.table
+        self.widths = {hook: column.shape[1] for hook, column in self._columns.items()}
+        self.context_size = next(iter(self._columns.values())).shape[0]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes in a row of all hooks wanted."""
+        return sum(each.shape[0] * each.shape[1] * each.item_bytes for each in self._columns.values())
+
+    def read(self, first: int, count: int) -> Block:
+        """Gives the vectors of some rows, one behind the other; copied out of the mapped files."""
+        part = self._table.slice(first, count)
+        return {hook: _vectors(part[column.name], column) for hook, column in self._columns.items()}
+
+    def sources(self, first: int, count: int) -> NDArray[np.int64]:
+        """Tells which row of the tokenization each of those vectors is from; none where the files do not say."""
+        if _ROW_INDEX not in self._table.column_names:
+            return np.empty(0, np.int64)
+        return _flat(self._table.slice(first, count)[_ROW_INDEX], 1).astype(np.int64)
+
+
+class ExtractionSource:
+    """Some blocks of an extraction."""
+
+    def __init__(self, table: Table, blocks: NDArray[np.int64], block_rows: int, seed: int) -> None:
+        self.widths: Mapping[str, int] = table.widths
+        self._table = table
+        self._blocks = blocks
+        self._block_rows = block_rows
+        self._seed = seed
+        self._epoch = 0
+        self._index = 0
+        self._order: tuple[int, NDArray[np.int64]] = (-1, blocks)
+
+    def read(self) -> Block:
+        """Gives the next block."""
+        if self._index == len(self._blocks):
+            self._epoch, self._index = self._epoch + 1, 0
+        if self._order[0] != self._epoch:
+            drawn = np.random.default_rng([self._seed, _EPOCHS, self._epoch])
+            self._order = (self._epoch, drawn.permutation(self._blocks))
+        block = int(self._order[1][self._index])
+        self._index += 1
+        return self._table.read(block * self._block_rows, self._block_rows)
+
+    def position(self) -> Position:
+        """Tells epoch and block."""
+        return {"epoch": self._epoch, "block": self._index}
+
+    def seek(self, position: Position) -> None:
+        """Goes to a block of an epoch."""
+        epoch, index = int(position["epoch"]), int(position["block"])
+        if epoch < 0 or not 0 <= index <= len(self._blocks):
+            raise errors.DataLoss(
+                f"The checkpoint goes on at block {index} of epoch {epoch}; there are {len(self._blocks)} blocks. "
+                "Start the training anew, without resuming."
+            )
+        self._epoch, self._index = epoch, index
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model and tokenization that an extraction was made with: what splicing needs, and training does not."""
+
+    model: LoadedModel
+    dataset: Any
+    """The tokenization, a `datasets.Dataset`."""
+    context_size: int = 0
+    """Tokens after which a row ended; 0 left rows as they are."""
+    excluded_token_ids: tuple[int, ...] = ()
+
+
+class Extraction:
+    """A finished extraction to train on, some of its blocks held out."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        wanted: tuple[str, ...],
+        *,
+        seed: int,
+        held_out_rows: int,
+        origin: Origin | None = None,
+    ) -> None:
+        """`wanted` are the hooks; at most a tenth of the blocks is held out, and one at least.
+
+        With `origin`, autoencoders are evaluated in the model too, on sequences that lie wholly in held-out blocks.
+        """
+        self._table = Table(folder, wanted)
+        self._seed = seed
+        self._origin = origin
+        self.widths: Mapping[str, int] = self._table.widths
+        rows = len(self._table)
+        self._block_rows = max(1, min(_BLOCK_BYTES // self._table.row_bytes, rows // _SMALLEST_NUMBER))
+        blocks = -(-rows // self._block_rows)
+        self._train, self._held = live.split(blocks, -(-held_out_rows // self._block_rows), seed, "blocks")
+        self.description = {
+            "source": "extraction",
+            "rows": rows,
+            "block_rows": self._block_rows,
+            "held_out_blocks": len(self._held),
+            "held_out": f"the last {len(self._held)} of a permutation of blocks of {self._block_rows} rows seeded with "
+            f"{seed}; never trained on",
+        }
+
+    def source(self, rank: int, size: int) -> ExtractionSource:
+        """Gives every `size`-th block, from the `rank`-th on."""
+        return ExtractionSource(self._table, self._train[rank::size], self._block_rows, self._seed)
+
+    def held_out(self) -> Iterator[Block]:
+        """Gives the held-out blocks."""
+        for block in self._held.tolist():
+            yield self._table.read(block * self._block_rows, self._block_rows)
+
+    def spliced(self, hook: str) -> Spliced | None:
+        """Gives the model, unless none was given, or one that predicts no next tokens."""
+        origin = self._origin
+        if origin is None or not origin.model.has_head or origin.model.description.masked:
+            return None
+        rows = self._whole_sequences()
+        if not len(rows):
+            return None
+        (found,) = hooks.parse([hook], origin.model.description)
+
+        def sequences() -> Iterator[Sequences]:
+            held = Rows(origin.dataset.select(rows), origin.context_size)
+            return live.sequences(held, origin.excluded_token_ids, origin.model.device)
+
+        return Spliced(origin.model, found, sequences)
+
+    def _whole_sequences(self) -> list[int]:
+        """Rows of the tokenization all of whose vectors are held out: neither first nor last of a run of blocks."""
+        found: list[int] = []
+        for block in self._held.tolist():
+            sources = self._table.sources(block * self._block_rows, self._block_rows)
+            found += np.unique(sources)[1:-1].tolist()
+        return found
+
+
+def _opened(folder: pathlib.Path) -> Any:
+    if not folder.is_dir():
+        raise errors.FailedPrecondition(
+            f"{folder} does not exist: the extraction is not READY, or was deleted. Extract again.", reason="NOT_READY"
+        )
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, pa.ArrowInvalid, KeyError) as error:
+        raise errors.DataLoss(f"{folder} cannot be opened as an extraction ({error}). Extract again.") from error
+
+
+def _column(folder: pathlib.Path, features: Mapping[str, Any], hook: str) -> _Column:
+    for name in (hook, hook + _BFLOAT16):
+        feature = features.get(name)
+        if isinstance(feature, datasets.Array2D):
+            length, width = feature.shape
+            return _Column(name, (int(length), int(width)), np.dtype(feature.dtype).itemsize)
+    found = sorted(
+        name.removesuffix(_BFLOAT16) for name, each in features.items() if isinstance(each, datasets.Array2D)
+    )
+    description = f"{hook} is not in the extraction {folder.name}; it has {', '.join(found) or 'none'}"
+    raise errors.InvalidArgument(
+        f"saes.hook: {description}.",
+        reason="HOOK_NOT_FOUND",
+        violations=[errors.FieldViolation("saes.hook", f"{description}.")],
+    )
+
+
+def _vectors(column: pa.ChunkedArray, of: _Column) -> torch.Tensor:
+    # Copied: what is mapped is read-only, and is read from the disk here, ahead of the step.
+    flat = np.array(_flat(column, 2))
+    values = torch.from_numpy(flat).view(-1, of.shape[1])
+    return values.view(torch.bfloat16) if of.name.endswith(_BFLOAT16) else values
+
+
+def _flat(column: pa.ChunkedArray, depth: int) -> NDArray[Any]:
+    """The numbers of lists of some depth, one behind the other."""
+    parts = []
+    for chunk in column.chunks:
+        array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+        for _ in range(depth):
+            array = array.flatten()
+        parts.append(array.to_numpy(zero_copy_only=False))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
