@@ -3,11 +3,23 @@
 import asyncio
 import functools
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from polytok.client import datasets, exchange, home, loading, models, names, once, tokenizations, tokenizers
+from polytok.client import (
+    datasets,
+    exchange,
+    home,
+    loading,
+    models,
+    names,
+    once,
+    tokenizations,
+    tokenizers,
+    trainings,
+)
 from polytok.tokenizer.v1 import tokenizer_pb2
 
 if TYPE_CHECKING:
@@ -17,6 +29,28 @@ TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 15.0
 """As long as a catalog that was killed takes to be back on a busy machine."""
 TLS_VARIABLE = "POLYTOK_TLS_CA"
+
+Via = TypeVar("Via")
+
+
+class _Peers(Generic[Via]):
+    """The other services of a catalog's stack, found when they are first needed: a catalog alone does for much."""
+
+    def __init__(self, connect: Callable[[str], Via], catalog: str) -> None:
+        self._connect = connect
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._opened: dict[str, Via] = {}
+
+    def __call__(self, service: str) -> Via:
+        with self._lock:
+            if service not in self._opened:
+                self._opened[service] = self._connect(home.service_address(service, self._catalog))
+            return self._opened[service]
+
+    def opened(self) -> Sequence[Via]:
+        """Those that were needed."""
+        return list(self._opened.values())
 
 
 class Client:
@@ -31,6 +65,10 @@ class Client:
             client.tokenizations.wait("docs", "gpt2")
             rows = client.load("docs", "gpt2")
             pieces = [token.piece for token in client.encode("A text.", "gpt2").tokens]
+            sae = {"hook": "blocks.3.hook_resid_post", "architecture": "topk", "d_sae": 4096, "k": 32}
+            client.trainings.create("docs", "gpt2", name="first", saes=[sae])
+            client.trainings.wait("first")
+            folder = client.sae_path("first")  # for SAELens's SAE.load_from_disk
 
     The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
     `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
@@ -47,10 +85,9 @@ class Client:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = home.catalog_address(address)
-        self._connect = functools.partial(
-            exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
-        )
-        self._via = self._connect(self.address)
+        connect = functools.partial(exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
+        self._via = connect(self.address)
+        self._peers = _Peers(connect, self.address)
         self.datasets = datasets.Datasets(self._via)
         self.models = models.Models(self._via)
         self.tokenizations = tokenizations.Tokenizations(self._via)
@@ -72,21 +109,25 @@ class Client:
         """The tokens of a text for several models; see `Tokenizers.compare`."""
         return self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
 
-    @functools.cached_property
-    def _tokenizer_via(self) -> exchange.Blocking:
-        # Found when it is first needed: a catalog without a tokenizer in reach does for all else.
-        return self._connect(home.tokenizer_address(self.address))
-
     @property
     def tokenizers(self) -> tokenizers.Tokenizers:
         """The tokenizers of models, at POLYTOK_TOKENIZER_ADDRESS or in the stack which runs on POLYTOK_HOME."""
-        return tokenizers.Tokenizers(self._tokenizer_via)
+        return tokenizers.Tokenizers(self._peers("tokenizer"))
+
+    @property
+    def trainings(self) -> trainings.Trainings:
+        """Sparse autoencoders and their trainings, at POLYTOK_TRAINER_ADDRESS or in the stack on POLYTOK_HOME."""
+        return trainings.Trainings(self._peers("trainer"))
+
+    def sae_path(self, training: names.Reference, sae: str = "") -> str:
+        """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
+        return self.trainings.path(training, sae)
 
     def close(self) -> None:
         """Closes the connections."""
         once.run(self._via.close())
-        if "_tokenizer_via" in self.__dict__:
-            once.run(self._tokenizer_via.close())
+        for via in self._peers.opened():
+            once.run(via.close())
 
     def __enter__(self) -> Self:
         return self
@@ -114,10 +155,11 @@ class AsyncClient:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = home.catalog_address(address)
-        self._connect = functools.partial(
+        connect = functools.partial(
             exchange.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
         )
-        self._via = self._connect(self.address)
+        self._via = connect(self.address)
+        self._peers = _Peers(connect, self.address)
         self.datasets = datasets.AsyncDatasets(self._via)
         self.models = models.AsyncModels(self._via)
         self.tokenizations = tokenizations.AsyncTokenizations(self._via)
@@ -139,20 +181,25 @@ class AsyncClient:
         """The tokens of a text for several models; see `Tokenizers.compare`."""
         return await self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
 
-    @functools.cached_property
-    def _tokenizer_via(self) -> exchange.Asynchronous:
-        return self._connect(home.tokenizer_address(self.address))
-
     @property
     def tokenizers(self) -> tokenizers.AsyncTokenizers:
         """The tokenizers of models, found as `Client.tokenizers` finds them."""
-        return tokenizers.AsyncTokenizers(self._tokenizer_via)
+        return tokenizers.AsyncTokenizers(self._peers("tokenizer"))
+
+    @property
+    def trainings(self) -> trainings.AsyncTrainings:
+        """Sparse autoencoders and their trainings, found as `Client.trainings` finds them."""
+        return trainings.AsyncTrainings(self._peers("trainer"))
+
+    async def sae_path(self, training: names.Reference, sae: str = "") -> str:
+        """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
+        return await self.trainings.path(training, sae)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._via.close()
-        if "_tokenizer_via" in self.__dict__:
-            await self._tokenizer_via.close()
+        for via in self._peers.opened():
+            await via.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,7 +9,6 @@ from polytok import errors
 
 HOME_VARIABLE = "POLYTOK_HOME"
 ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
-TOKENIZER_VARIABLE = "POLYTOK_TOKENIZER_ADDRESS"
 
 
 def folder() -> pathlib.Path:
@@ -62,17 +61,22 @@ def catalog_address(address: str | None = None) -> str:
     return str(facts["catalog_address"])
 
 
-def tokenizer_address(catalog: str) -> str:
-    """The host:port of a tokenizer worker of that catalog: POLYTOK_TOKENIZER_ADDRESS, else the embedded stack's."""
-    chosen = os.environ.get(TOKENIZER_VARIABLE)
+def service_address(service: str, catalog: str) -> str:
+    """The host:port of another service of that catalog's stack: POLYTOK_{SERVICE}_ADDRESS, else the embedded stack's.
+
+    `service` is `tokenizer`, `extractor` or `trainer`.
+    """
+    variable = f"POLYTOK_{service.upper()}_ADDRESS"
+    chosen = os.environ.get(variable)
     if chosen:
         return chosen
     facts = stack() or {}
+    found = facts.get(f"{service}_address")
     # A stack on this machine says nothing about a catalog elsewhere.
-    if facts.get("catalog_address") != catalog or not facts.get("tokenizer_address"):
+    if facts.get("catalog_address") != catalog or not found:
         raise errors.Unavailable(
-            f"Which tokenizer belongs to the catalog at {catalog} is not known here. Set {TOKENIZER_VARIABLE} to the "
-            "host:port of one of its tokenizer workers.",
+            f"Which {service} belongs to the catalog at {catalog} is not known here. Set {variable} to the host:port "
+            f"of its {service}.",
             retryable=False,
         )
-    return str(facts["tokenizer_address"])
+    return str(found)

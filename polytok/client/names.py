@@ -43,9 +43,21 @@ def tokenization(reference: Reference, of_model: Reference | None = None, varian
     return f"{name}~{variant}" if variant else name
 
 
+def extraction(reference: Reference) -> str:
+    """`extractions/{id}`."""
+    return _name("extractions", reference)
+
+
+def training(reference: Reference) -> str:
+    """`trainings/{id}`."""
+    return _name("trainings", reference)
+
+
 def short(name: str) -> str:
     """What people type for a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
-    return name.replace("/tokenizations/", "/").removeprefix("datasets/").removeprefix("models/")
+    for collection in ("datasets/", "models/", "extractions/", "trainings/"):
+        name = name.removeprefix(collection)
+    return name.replace("/tokenizations/", "/")
 
 
 def _name(collection: str, reference: Reference) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeVar
 
 from polytok import errors
-from polytok.client import exchange
+from polytok.client import exchange, names
 
 PATIENCE_SECONDS = 60
 """How long a watch goes on asking a catalog that does not answer."""
@@ -25,7 +25,7 @@ Watched = TypeVar("Watched", bound=Record)
 Open = Callable[[float | None], AsyncGenerator[Watched, None]]
 """Opens a stream of a record's versions that may last so many seconds."""
 
-_ENDS = {"READY", "ERROR", "CANCELLED"}
+_ENDS = {"READY", "ERROR", "CANCELLED", "PAUSED"}
 
 
 def state(record: Record) -> str:
@@ -35,7 +35,7 @@ def state(record: Record) -> str:
 
 
 def is_terminal(record: Record) -> bool:
-    """Whether the state stays until somebody retries."""
+    """Whether the state stays until somebody retries, or resumes."""
     return state(record) in _ENDS
 
 
@@ -124,6 +124,11 @@ def ready(record: Watched) -> Watched:
     match state(record):
         case "READY":
             return record
+        case "PAUSED":
+            raise errors.FailedPrecondition(
+                f"{record.name} is PAUSED; `polytok training resume {names.short(record.name)}` goes on with it.",
+                reason="NOT_READY",
+            )
         case "CANCELLED":
             raise errors.Cancelled(f"{record.name} was cancelled.")
         case _:
