@@ -28,6 +28,7 @@ _ROW = 1024
 _TIMES = 8
 _MADE_BYTES = 16_000_000
 _LOAD = 2.5
+_LONGEST_SECONDS = 600
 _COMING = "1.0.0rc3"
 """The version of `tokenizers` that is coming: encodes many times faster than the one that `transformers` asks for."""
 
@@ -67,7 +68,8 @@ class Bench:
         self._progress.update(self._task, description=f"{name} {kind}: {who}")
         done = subprocess.run(
             [sys.executable, "-m", module, json.dumps(arguments)],
-            env=os.environ | _threads(ours=who == "ours") | ({"PYTHONPATH": str(path)} if path else {}),
+            env=os.environ | _threads(ours=who == "ours") | (_alone(path) if path else {}),
+            timeout=_LONGEST_SECONDS,
             capture_output=True,
             text=True,
             check=False,
@@ -96,6 +98,11 @@ def _threads(*, ours: bool) -> dict[str, str]:
     if ours:
         return {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
     return {"TOKENIZERS_PARALLELISM": "false"}
+
+
+def _alone(path: pathlib.Path) -> dict[str, str]:
+    """Another version of `tokenizers`, with threads of its own."""
+    return {"PYTHONPATH": str(path), "TOKENIZERS_PARALLELISM": "true"}
 
 
 def main(*names: str) -> None:
