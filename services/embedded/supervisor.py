@@ -122,16 +122,12 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for each in self._keepers:
                 group.create_task(each.keep())
+            group.create_task(self._rotate_logs())
             for process in processes:
                 if process.late:
-                    worker = self._make_worker(process, queue, listening[process.name])
-                    group.create_task(self._start_late(worker))
-            group.create_task(self._rotate_logs())
-
-    async def _start_late(self, worker: Service) -> None:
-        kept = await self._start(worker)
-        self._publish()
-        await kept.keep()
+                    kept = await self._start(self._make_worker(process, queue, listening[process.name]))
+                    self._publish()
+                    group.create_task(kept.keep())
 
     async def _start_database(self, database: postgres.Postgres) -> None:
         if not database.data.exists():
