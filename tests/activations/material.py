@@ -13,6 +13,8 @@ from services.activations import models
 
 ROWS = 97
 """Embedding rows of every model here."""
+FOLDER = "model"
+"""What `load` calls a model's folder."""
 _IDS = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 1}
 _COMMON = _IDS | {
     "num_hidden_layers": 3,
@@ -85,7 +87,7 @@ def save(kind: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:
 
 def load(kind: str, folder: pathlib.Path, **options: Any) -> models.LoadedModel:
     """Loads such a model, with the attention whose results depend on nothing but the row."""
-    return models.load(save(kind, folder / kind), **({"attention": "eager"} | options))
+    return models.load(save(kind, folder / FOLDER), **({"attention": "eager"} | options))
 
 
 def rows(count: int, longest: int, shortest: int = 1, seed: int = 0) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Only what is needed runs, and a model is left as it was."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -79,6 +80,8 @@ def test_hooks_are_gone_afterwards(gpt2: LoadedModel) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_blocks_give_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("compiled")
     plain, compiled = material.load("gpt2", folder), material.load("gpt2", folder, compile=True)

@@ -1,0 +1,112 @@
+"""Hooks give what TransformerLens gives under the same names, nothing folded or centred.
+
+HookedTransformer and HookedEncoder compute everything themselves from converted weights; the families that they do not
+open from a directory are compared with TransformerBridge, which runs the model of transformers.
+"""
+
+import pathlib
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+import transformers
+
+from services.activations import capturing, hooks
+from services.activations.models import LoadedModel
+from tests.activations import material
+
+pytestmark = [
+    # Of TransformerLens and what it imports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+IDS = torch.tensor(material.rows(2, 5, 5))
+"""No longer than the shortest window, as TransformerLens knows of windows in some families only."""
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A place whose name has no model's in it: TransformerLens guesses the architecture from the path."""
+    return tmp_path_factory.mktemp("place")
+
+
+def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
+    points = model.description.family.points
+    names = [f"blocks.{layer}.{point}" for layer in range(model.description.n_layers) for point in points]
+    with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
+        return capture.run(IDS)
+
+
+def _hooked(folder: pathlib.Path, model: LoadedModel, kind: Any) -> Any:
+    """TransformerLens's own model, with the weights of the directory."""
+    from transformer_lens.loading_from_pretrained import get_pretrained_model_config, get_pretrained_state_dict
+
+    configuration = get_pretrained_model_config(str(folder), fold_ln=False, device="cpu", dtype=torch.float32)
+    # It would look for a tokenizer otherwise.
+    configuration.tokenizer_name = None
+    state = get_pretrained_state_dict(str(folder), configuration, model.module, dtype=torch.float32)
+    return kind(configuration), state
+
+
+def _compare(model: LoadedModel, cache: Any, renamed: dict[str, str] | None = None) -> None:
+    for name, value in _captured(model).items():
+        layer, point = name.rsplit(".hook_", 1)
+        theirs = cache[f"{layer}.hook_{(renamed or {}).get(point, point)}"]
+        torch.testing.assert_close(value, theirs.flatten(2), rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3"]
+)
+def test_hooked_transformer(kind: str, folder: pathlib.Path) -> None:
+    from transformer_lens import HookedTransformer
+
+    model = material.load(kind, folder)
+    hooked, state = _hooked(folder / material.FOLDER, model, HookedTransformer)
+    hooked.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    _, cache = hooked.run_with_cache(IDS)
+    _compare(model, cache)
+    ends = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", ".hook_z", "mlp.hook_post")
+    # Where TransformerLens has no middle, as in blocks whose halves run side by side, there is none here.
+    assert {name for name in cache if name.endswith(ends)} == set(_captured(model))
+
+
+def test_hooked_encoder(folder: pathlib.Path) -> None:
+    from transformer_lens import HookedEncoder
+
+    model = material.load("bert", folder)
+    whole = transformers.BertForPreTraining(model.module.config)
+    whole.bert.load_state_dict(model.base.state_dict(), strict=False)
+    whole.cls.predictions.load_state_dict(model.module.cls.predictions.state_dict())
+    whole.save_pretrained(folder / "whole")
+    hooked, state = _hooked(folder / material.FOLDER, LoadedModel(**model.__dict__ | {"module": whole}), HookedEncoder)
+    hooked.load_state_dict(state, strict=False)
+    _, cache = hooked.run_with_cache(IDS)
+    # HookedEncoder's residual stream behind a block is the one before its norm.
+    _compare(model, cache, {"resid_post": "normalized_resid_post"})
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "phi"])
+def test_transformer_bridge(kind: str, folder: pathlib.Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = material.load(kind, folder)
+    vocabulary = {f"t{number}": number for number in range(material.ROWS)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="t0"))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="t0", eos_token="t1", pad_token="t2"
+    ).save_pretrained(folder / material.FOLDER)
+    theirs = material.load(kind, folder).module
+    bridge = TransformerBridge.boot_transformers(
+        str(folder / material.FOLDER),
+        hf_model=theirs,
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder / material.FOLDER),
+        device="cpu",
+    )
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(IDS)
+    _compare(model, cache)
