@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from polytok.client import (
+    activations,
     datasets,
     exchange,
+    extractions,
     home,
     loading,
     models,
@@ -65,6 +67,9 @@ class Client:
             client.tokenizations.wait("docs", "gpt2")
             rows = client.load("docs", "gpt2")
             pieces = [token.piece for token in client.encode("A text.", "gpt2").tokens]
+            found = client.extractions.create("docs", "gpt2", hooks=["blocks.6.hook_resid_post"])
+            client.extractions.wait(found)
+            activations = client.activations(found)
             sae = {"hook": "blocks.3.hook_resid_post", "architecture": "topk", "d_sae": 4096, "k": 32}
             client.trainings.create("docs", "gpt2", name="first", saes=[sae])
             client.trainings.wait("first")
@@ -113,6 +118,18 @@ class Client:
     def tokenizers(self) -> tokenizers.Tokenizers:
         """The tokenizers of models, at POLYTOK_TOKENIZER_ADDRESS or in the stack which runs on POLYTOK_HOME."""
         return tokenizers.Tokenizers(self._peers("tokenizer"))
+
+    @property
+    def extractions(self) -> extractions.Extractions:
+        """What models compute on the way, at POLYTOK_EXTRACTOR_ADDRESS or in the stack on POLYTOK_HOME."""
+        return extractions.Extractions(self._peers("extractor"))
+
+    def activations(self, extraction: names.Reference) -> "Dataset":
+        """The activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
+
+        Raises NotFound where there is no such extraction, FailedPrecondition where it is not READY.
+        """
+        return activations.load(self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.Trainings:
@@ -185,6 +202,15 @@ class AsyncClient:
     def tokenizers(self) -> tokenizers.AsyncTokenizers:
         """The tokenizers of models, found as `Client.tokenizers` finds them."""
         return tokenizers.AsyncTokenizers(self._peers("tokenizer"))
+
+    @property
+    def extractions(self) -> extractions.AsyncExtractions:
+        """What models compute on the way, found as `Client.extractions` finds them."""
+        return extractions.AsyncExtractions(self._peers("extractor"))
+
+    async def activations(self, extraction: names.Reference) -> "Dataset":
+        """The activations of an extraction: a memory-mapped `datasets.Dataset`. Raises as `Client.activations` does."""
+        return await asyncio.to_thread(activations.load, await self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.AsyncTrainings:

@@ -16,6 +16,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from polytok import errors, transport
+from polytok.client import rows
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request", bound=Message)
@@ -33,13 +34,20 @@ class Exchange(Protocol):
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
         """The stub of a service on the channel."""
 
-    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
-        """The reply to a request; raises the error that the service raised."""
+    async def unary(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
+    ) -> Reply:
+        """The reply to a request, within so many seconds a try if given; raises the error that the service raised."""
 
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
     ) -> AsyncGenerator[Reply, None]:
         """The replies to a request, until the service ends them or the seconds are over."""
+
+    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: rows.Upload) -> Reply:
+        """The reply to a stream of requests, however long that is; raises what went wrong with the rows, or the service's
+        error.
+        """
 
     async def sleep(self, seconds: float) -> None:
         """Waits."""
@@ -63,12 +71,14 @@ class Blocking:
             self._channel = self._open()
         return kind(self._channel)
 
-    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
+    async def unary(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
+    ) -> Reply:
         """See Exchange."""
 
         async def once(request: Request) -> Reply:
             with _our_errors():
-                return method(request, timeout=self.timeout)
+                return method(request, timeout=seconds or self.timeout)
 
         return await _patiently(self, once, request)
 
@@ -83,6 +93,12 @@ class Blocking:
                     yield reply
         finally:
             call.cancel()
+
+    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: rows.Upload) -> Reply:
+        """See Exchange."""
+        sent.identify()
+        with _our_errors(sent):
+            return method(cast("Any", iter(sent)))
 
     async def sleep(self, seconds: float) -> None:
         """See Exchange."""
@@ -110,12 +126,14 @@ class Asynchronous:
             self._channel = self._open()
         return kind(self._channel)
 
-    async def unary(self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request) -> Reply:
+    async def unary(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
+    ) -> Reply:
         """See Exchange."""
 
         async def once(request: Request) -> Reply:
             with _our_errors():
-                return await cast("Any", method)(request, timeout=self.timeout)  # type: ignore[no-any-return]
+                return await cast("Any", method)(request, timeout=seconds or self.timeout)  # type: ignore[no-any-return]
 
         return await _patiently(self, once, request)
 
@@ -131,6 +149,12 @@ class Asynchronous:
         finally:
             call.cancel()
 
+    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: rows.Upload) -> Reply:
+        """See Exchange."""
+        sent.identify()
+        with _our_errors(sent):
+            return await cast("Any", method)(aiter(sent))  # type: ignore[no-any-return]
+
     async def sleep(self, seconds: float) -> None:
         """See Exchange."""
         await asyncio.sleep(seconds)
@@ -143,10 +167,15 @@ class Asynchronous:
 
 
 @contextlib.contextmanager
-def _our_errors() -> Iterator[None]:
+def _our_errors(sent: rows.Upload | None = None) -> Iterator[None]:
     try:
         yield
-    except grpc.RpcError as error:
+    except (grpc.RpcError, asyncio.CancelledError) as error:
+        # gRPC cancels a call whose requests cannot be made.
+        if sent is not None and sent.failure is not None:
+            raise sent.failure from None
+        if isinstance(error, asyncio.CancelledError):
+            raise
         raise transport.from_rpc_error(error) from None
 
 

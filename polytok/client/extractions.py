@@ -1,0 +1,206 @@
+"""Extractions: what models compute on the way, for the tokens of a tokenization."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+from polytok import errors
+from polytok.client import names, once, resource, watching
+from polytok.extractor.v1 import extractions_pb2 as pb
+from polytok.extractor.v1.extractions_pb2_grpc import ExtractionServiceStub
+
+Reference = names.Reference
+NumberFormat = Literal["float32", "float16", "bfloat16"]
+
+_ESTIMATE_SECONDS = 330.0
+
+
+class Parameters(TypedDict, total=False):
+    """What is extracted and how; what is left out takes its default (docs/extracting.md)."""
+
+    context_size: int | None
+    """Tokens of each sequence at most, and activations in a row of the files; by default the longest sequence."""
+    max_sequences: int | None
+    """Sequences at most, from the first."""
+    max_tokens: int | None
+    """Tokens at most: so many whole sequences, from the first, as do not exceed them."""
+    batch_size: int | None
+    """Sequences in one forward pass; by default what is fast and fits."""
+    compute_format: NumberFormat | None
+    """The model's numbers; float32 by default."""
+    storage_format: NumberFormat | None
+    """The files' numbers; those of the model by default."""
+    exclude_special_tokens: bool | None
+    """Leaves out the activations of the tokenizer's special tokens; the model still sees them."""
+    excluded_token_ids: Sequence[int] | None
+    """Leaves out the activations of these tokens too."""
+    nonfinite: Literal["fail", "keep"] | None
+    """What happens when the model gives NaN or infinity: fail, or keep and count them."""
+    compile: bool | None
+    """Compiles the model with torch.compile."""
+
+
+class Methods(resource.Resource):
+    """The calls, written once for both clients.
+
+    An extraction is named by its id, its full name, its uid or its record.
+    """
+
+    @property
+    def _stub(self) -> ExtractionServiceStub:
+        return self._via.stub(ExtractionServiceStub)
+
+    @once.operation
+    async def create(
+        self,
+        dataset: Reference,
+        model: Reference,
+        *,
+        hooks: Sequence[str],
+        variant: str = "",
+        name: str = "",
+        request_id: str = "",
+        **how: Unpack[Parameters],
+    ) -> pb.Extraction:
+        """Starts to extract what a model computes at these hooks, for the tokens of a dataset's tokenization.
+
+        The same again gives the extraction that exists; without a name, one is made up. Raises NotFound (no such
+        tokenization: the message names the command that makes it), FailedPrecondition (not READY, does not fit),
+        AlreadyExists (other parameters under that name), InvalidArgument.
+        """
+        request = pb.CreateExtractionRequest(
+            extraction_id=name,
+            dataset=names.dataset(dataset),
+            model=names.model(model),
+            variant=variant,
+            parameters=_parameters(hooks, how),
+            request_id=request_id,
+        )
+        return await self._via.unary(self._stub.CreateExtraction, request)
+
+    @once.operation
+    async def get(self, extraction: Reference) -> pb.Extraction:
+        """Reads one extraction. Raises NotFound."""
+        request = pb.GetExtractionRequest(name=names.extraction(extraction))
+        return await self._via.unary(self._stub.GetExtraction, request)
+
+    @once.iteration
+    async def list(
+        self, dataset: Reference | None = None, *, model: Reference | None = None, states: Sequence[str] = ()
+    ) -> AsyncGenerator[pb.Extraction, None]:
+        """All extractions, newest first, page by page; of one dataset, one model or some states if given."""
+        wanted = resource.states(pb.Extraction.State, states)
+
+        async def fetch(token: str) -> tuple[Any, str]:
+            request = pb.ListExtractionsRequest(
+                dataset="" if dataset is None else names.dataset(dataset),
+                model="" if model is None else names.model(model),
+                page_size=resource.PAGE_SIZE,
+                page_token=token,
+                states=wanted,
+            )
+            reply = await self._via.unary(self._stub.ListExtractions, request)
+            return reply.extractions, reply.next_page_token
+
+        async for extraction in resource.pages(fetch):
+            yield extraction
+
+    @once.operation
+    async def delete(self, extraction: Reference, *, etag: str = "", request_id: str = "") -> None:
+        """Deletes an extraction and its files, and stops it if it is being made. Raises NotFound, Aborted (etag)."""
+        request = pb.DeleteExtractionRequest(name=names.extraction(extraction), etag=etag, request_id=request_id)
+        await self._via.unary(self._stub.DeleteExtraction, request)
+
+    @once.operation
+    async def cancel(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
+        """Stops an extraction. Raises NotFound, FailedPrecondition."""
+        request = pb.CancelExtractionRequest(name=names.extraction(extraction), request_id=request_id)
+        return await self._via.unary(self._stub.CancelExtraction, request)
+
+    @once.operation
+    async def retry(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
+        """Extracts again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
+        request = pb.RetryExtractionRequest(name=names.extraction(extraction), request_id=request_id)
+        return await self._via.unary(self._stub.RetryExtraction, request)
+
+    @once.iteration
+    async def watch(self, extraction: Reference) -> AsyncGenerator[pb.Extraction, None]:
+        """The extraction as it is, then after every change, to its terminal state. Raises NotFound."""
+        async for record in watching.follow(self._via, self._stream(names.extraction(extraction))):
+            yield record
+
+    @once.operation
+    async def wait(
+        self,
+        extraction: Reference,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
+    ) -> pb.Extraction:
+        """The extraction once it is READY.
+
+        Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
+        seconds.
+        """
+        return await watching.until_ready(self._via, self._stream(names.extraction(extraction)), timeout)
+
+    @once.operation
+    async def estimate(
+        self,
+        dataset: Reference,
+        model: Reference,
+        *,
+        hooks: Sequence[str],
+        variant: str = "",
+        **how: Unpack[Parameters],
+    ) -> pb.EstimateExtractionResponse:
+        """What an extraction would take: bytes, memory and, from a short trial on a worker, time.
+
+        Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker is
+        free.
+        """
+        request = pb.EstimateExtractionRequest(
+            dataset=names.dataset(dataset),
+            model=names.model(model),
+            variant=variant,
+            parameters=_parameters(hooks, how),
+        )
+        return await self._via.unary(self._stub.EstimateExtraction, request, _ESTIMATE_SECONDS)
+
+    def _stream(self, name: str) -> watching.Open[pb.Extraction]:
+        request = pb.WatchExtractionRequest(name=name)
+
+        async def replies(seconds: float | None) -> AsyncGenerator[pb.Extraction, None]:
+            async for reply in self._via.stream(self._stub.WatchExtraction, request, seconds):
+                yield reply.extraction
+
+        return replies
+
+
+def _parameters(hooks: Sequence[str], how: Parameters) -> pb.ExtractionParameters:
+    given: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+    unknown = given.keys() - Parameters.__annotations__.keys()
+    if unknown:
+        raise errors.InvalidArgument(
+            f"{', '.join(sorted(unknown))}: no such parameter; there are {', '.join(Parameters.__annotations__)}."
+        )
+    for field in ("compute_format", "storage_format"):
+        if field in given:
+            given[field] = _value(field, given[field], "NUMBER_FORMAT_", pb.NumberFormat)
+    if "nonfinite" in given:
+        given["nonfinite"] = _value("nonfinite", given["nonfinite"], "NONFINITE_", pb.ExtractionParameters.Nonfinite)
+    names_of_hooks = [hooks] if isinstance(hooks, str) else hooks
+    return pb.ExtractionParameters(hooks=names_of_hooks, **given)
+
+
+def _value(field: str, word: str, prefix: str, enum: Any) -> Any:
+    known = {name.removeprefix(prefix).lower(): value for name, value in enum.items() if value}
+    if str(word).lower() not in known:
+        raise errors.InvalidArgument(f"{field}: {word!r} is none of {', '.join(known)}.")
+    return known[str(word).lower()]
+
+
+class Extractions(Methods, once.Blocking):
+    """Extractions, for `polytok.Client`."""
+
+
+class AsyncExtractions(Methods, once.Awaitable):
+    """Extractions, for `polytok.AsyncClient`."""
