@@ -49,7 +49,7 @@ def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) 
         parts.append(part)
         context.report(number + 1, len(keys))
     key = staging.key(task.tokenized_key, "duplicates", task.ordinal, task.count, context.tag)
-    return stages_pb2.FindDuplicatesResult(rows_key=staging.write(storage, key, _later(parts)))
+    return stages_pb2.FindDuplicatesResult(rows_key=staging.write(storage, key, later(parts)))
 
 
 def _shares(storage: Storage, keys: Sequence[str], first: int, last: int) -> Iterator[tuple[Hashes, Hashes, Offsets]]:
@@ -61,8 +61,8 @@ def _shares(storage: Storage, keys: Sequence[str], first: int, last: int) -> Ite
         yield high[begin:end], low[begin:end], rows[begin:end].view(np.int64)
 
 
-def _later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
-    """Returns the rows whose hash an earlier row has."""
+def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
+    """Returns in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
     if not parts:
         return np.empty(0, np.int64)
     high, low, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))

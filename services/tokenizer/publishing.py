@@ -141,6 +141,7 @@ def _manifest(
             "vocab_size": task.vocab_size,
         },
         "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
+        **({"date": task.date} if task.date else {}),
         # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
         "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
         "files": [

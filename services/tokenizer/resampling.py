@@ -1,15 +1,15 @@
 """Encodes a random sample of a dataset's documents again, with the reference, and compares with a tokenization.
 
-Where a document is one sequence, documents are chosen at random. A row of packed or overflowing documents depends on
-all before it in its shard, so there the first documents of random shards are taken.
+Where a document is one sequence, sequences are chosen at random. A row of packed or overflowing documents depends on
+all before it in its file, so there the first ones of random files are taken; where rows go on from file to file, the
+manifest says how much of a file's documents is in rows before it, and the first row shows whether that is right.
 """
 
-import json
-import posixpath
+import itertools
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,20 +20,20 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2, tokenizer_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import columns, forms, loading
+from services.tokenizer import documents, forms, loading, originals, packing, sequences
 from services.tokenizer.engines.reference import Reference
 from services.tokenizer.ragged import Ids, Ragged
 
 Finding = tokenizer_pb2.VerifyFinding
 
-_MOST_SHARDS = 16
+_MOST_FILES = 16
 _FEW = 64
-_ORDINAL = re.compile(r"shard-(\d+)-of-\d+-")
-# What changes neither which documents there are nor their order.
+_NAME = re.compile(r"shard-(\d+)-of-(\d+)-")
 _KNOWN = frozenset(
     {
         "text_column",
         "column_choice",
+        "chat",
         "max_length",
         "truncation",
         "add_special_tokens",
@@ -41,6 +41,10 @@ _KNOWN = frozenset(
         "overflow",
         "stride",
         "padding",
+        "filters",
+        "normalization",
+        "max_documents",
+        "shuffle_seed",
     }
 )
 
@@ -53,6 +57,7 @@ class Sample:
         self._folder = folder
         self._raw = raw
         self._parameters = _parameters(manifest)
+        self._date = manifest.get("date", "")
         told = manifest["tokenizer"]
         self._reference = tasks_pb2.TokenizerReference(
             repo_id=told["repo_id"], revision=told["revision"], fingerprint=told["fingerprint"]
@@ -63,15 +68,15 @@ class Sample:
     ) -> tuple[list[Finding], int]:
         """Compares; gives what differs and how many documents were encoded."""
         tokenizer = tokenizers.get(self._reference)
-        sources = self._sources()
-        chosen = random.sample(files, min(len(files), _MOST_SHARDS, size))
+        task = tasks_pb2.TokenizeShardTask(parameters=self._parameters, date=self._date)
+        column = documents.column(task, tokenizer)
+        found_again = originals.Originals(self._storage, self._raw, column, self._parameters)
+        chosen = random.sample(files, min(len(files), _MOST_FILES, size))
         findings: list[Finding] = []
         count = 0
         for file, places in _shares(chosen, size) if self._is_one_each else ((file, None) for file in chosen):
-            source = sources[int(_ORDINAL.match(file["name"]).group(1))]  # type: ignore[union-attr]
-            documents = self._beginning(source) if places is None else self._documents(source, places)
             wanted = -(-size // len(chosen)) if places is None else len(places)
-            found, encoded = self._compare(file, source, documents, places, wanted, tokenizer)
+            found, encoded = self._compare(file, found_again, places, wanted, tokenizer)
             findings += found
             count += encoded
         return findings, count
@@ -80,67 +85,37 @@ class Sample:
     def _is_one_each(self) -> bool:
         return not self._parameters.HasField("packing") and not self._parameters.overflow
 
-    def _sources(self) -> list[str]:
-        """The dataset's files, in the order of the shards that were made of them."""
-        listed = json.loads(self._storage.read_bytes(f"{self._raw}/state.json"))["_data_files"]
-        return [f"{self._raw}/{each['filename']}" for each in listed]
-
     def _compare(
         self,
         file: dict[str, Any],
-        source: str,
-        documents: Iterator[pa.Array],
+        found_again: originals.Originals,
         places: Sequence[int] | None,
         wanted: int,
         tokenizer: loading.Tokenizer,
     ) -> tuple[list[Finding], int]:
         """Compares the sequences of documents with those at the places; without places with the first ones."""
-        reference = Reference(tokenizer.backend)
+        ordinal, files = map(int, _NAME.match(file["name"]).groups())  # type: ignore[union-attr]
         sequencer = forms.sequencer(self._parameters, tokenizer)
-        expected: list[Ids] = []
-        count = 0
-        for texts in documents:
-            count += len(texts)
-            expected += [row for rows in sequencer.add(reference.encode(texts)) for row in _split(rows.ids)]
-            # A sequence may take more documents than were asked for.
-            if count >= wanted and expected:
-                break
-        places = range(len(expected)) if places is None else places
+        if isinstance(sequencer, packing.Packed):
+            sequencer.skip(file.get("phase", 0))
+        if places is None:
+            texts = found_again.of_file(ordinal, files, goes_on="phase" in file)
+        else:
+            texts = found_again.at(ordinal, files, places)
+        expected, count = _encoded(texts, sequencer, Reference(tokenizer.backend), wanted)
+        if places is None:
+            # One too many tells of rows that no document makes.
+            places = range(min(len(expected) + int(count < wanted), file["num_rows"]))
         found = dict(self._rows(file["name"], set(places)))
+        source = found_again.source(ordinal)
+        origin = f" It was made of {source}." if source else ""
         findings = []
-        for place, row in zip(places, expected, strict=False):
-            difference = _difference(row, found.get(place))
+        for place, row in itertools.zip_longest(places, expected[: len(places)]):
+            difference = "no document of the dataset makes it" if row is None else _difference(row, found.get(place))
             if difference:
-                message = f"{file['name']}, row {place}: {difference}. It was made of {posixpath.basename(source)}."
+                message = f"{file['name']}, row {place}: {difference}.{origin}"
                 findings.append(Finding(kind=Finding.KIND_WRONG_IDS, file=file["name"], row=place, message=message))
         return findings, count
-
-    def _documents(self, source: str, places: Sequence[int]) -> Iterator[pa.Array]:
-        """The texts in these rows of a file, which are in order."""
-        first = 0
-        rows = np.array(places)
-        for texts in self._texts(source):
-            inside = rows[(rows >= first) & (rows < first + len(texts))] - first
-            if len(inside):
-                yield texts.take(pa.array(inside))
-            first += len(texts)
-            if first > rows[-1]:
-                return
-
-    def _beginning(self, source: str) -> Iterator[pa.Array]:
-        """All texts of a file, a few at a time."""
-        for texts in self._texts(source):
-            for start in range(0, len(texts), _FEW):
-                yield texts[start : start + _FEW]
-
-    def _texts(self, source: str) -> Iterator[pa.Array]:
-        where = posixpath.basename(source)
-        first = 0
-        with self._storage.open(source) as file, pa.ipc.open_stream(file) as stream:
-            name = columns.choose(stream.schema, self._parameters.text_column, where)
-            for batch in stream:
-                yield columns.texts(batch.column(name), name, where, first)
-                first += batch.num_rows
 
     def _rows(self, name: str, wanted: set[int]) -> Iterator[tuple[int, Ids]]:
         """The sequences in these rows of a file, without padding."""
@@ -165,6 +140,24 @@ def _parameters(manifest: dict[str, Any]) -> tokenizations_pb2.TokenizationParam
             reason="WRONG_STATE",
         )
     return json_format.ParseDict(manifest["parameters"], tokenizations_pb2.TokenizationParameters())
+
+
+def _encoded(
+    texts: Iterable[pa.Array], sequencer: sequences.Sequencer, reference: Reference, wanted: int
+) -> tuple[list[Ids], int]:
+    """Makes sequences of so many documents at least, a few at a time, and tells of how many."""
+    expected: list[Ids] = []
+    count = 0
+    at_once = min(_FEW, wanted)
+    for some in texts:
+        for start in range(0, len(some), at_once):
+            few = some[start : start + at_once]
+            count += len(few)
+            expected += [row for rows in sequencer.add(reference.encode(few)) for row in _split(rows.ids)]
+            # A sequence may take more documents than were asked for.
+            if count >= wanted and expected:
+                return expected, count
+    return expected, count
 
 
 def _shares(files: Sequence[dict[str, Any]], size: int) -> Iterator[tuple[dict[str, Any], Sequence[int] | None]]:

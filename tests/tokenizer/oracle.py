@@ -13,6 +13,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.packing import Boundaries
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.saelens import batched
+from tests.tokenizer.test_cleaning import junk
 from tests.tokenizer.test_packing import walked_starts
 from tests.tokenizer.test_permutation import shuffled
 
@@ -109,4 +110,6 @@ def _filters(parameters: Parameters) -> dict[str, Callable[[str], bool]]:
         found["num_unmatched"] = lambda text: not re.search(asked.keep_pattern, text)
     if asked.drop_pattern:
         found["num_matched"] = lambda text: bool(re.search(asked.drop_pattern, text))
+    if asked.HasField("max_junk"):
+        found["num_junk"] = lambda text: junk(text) > asked.max_junk
     return found

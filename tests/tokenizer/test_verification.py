@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
+from services.catalog.handlers import stages
 from services.runtime.storage import Storage
-from services.tokenizer import verification
-from tests.tokenizer import jobs, material
+from services.tokenizer import originals, verification
+from tests.tokenizer import jobs, material, oracle
+from tests.tokenizer.pipeline import Pipeline
 
 Finding = tokenizer_pb2.VerifyFinding
 Parameters = tokenizations_pb2.TokenizationParameters
@@ -35,11 +38,16 @@ class Made:
             for name, half in zip(names, halves, strict=True)
         ]
         storage.write_bytes(f"{RAW}/state.json", json.dumps({"_data_files": [{"filename": n} for n in names]}).encode())
-        results = [
-            self.runner.tokenize(shard, parameters, ordinal=number, count=2) for number, shard in enumerate(shards)
-        ]
-        self.files = [result.files[0].key.rpartition("/")[2] for result in results]
-        self.published = self.runner.publish(results, parameters)
+        pipeline = Pipeline(self.runner, parameters)
+        if stages.are_needed(parameters, len(shards)):
+            results = pipeline.assembled(shards)
+        else:
+            results = [
+                self.runner.tokenize(shard, parameters, ordinal=number, count=2, first_row=40 * number)
+                for number, shard in enumerate(shards)
+            ]
+        self.files = [file.key.rpartition("/")[2] for result in results for file in result.files]
+        self.published = self.runner.publish(results, parameters, counted=pipeline.counted)
         jobs.opened(storage, self.published)
 
     def path(self, name: str) -> pathlib.Path:
@@ -149,6 +157,57 @@ def test_a_sample_is_what_the_reference_makes(
     result = Made(storage, folders[kind], Parameters(**how)).verify(sample=30)
     assert told(result) == []
     assert 30 <= result.sampled_documents <= len(TEXTS)
+
+
+CHOSEN: dict[str, dict[str, Any]] = {
+    "filtered": {"filters": {"min_characters": 300, "max_junk": 0.2}, "normalization": Parameters.NORMALIZATION_NFKC},
+    "first": {"max_documents": 50, "filters": {"drop_pattern": "class"}},
+    "first shard": {"max_documents": 30},
+    "shuffled": {"shuffle_seed": 5},
+    "sample": {"shuffle_seed": 5, "max_documents": 47, "filters": {"max_characters": 1999}},
+    "duplicates": {"filters": {"drop_duplicates": True}},
+    "all": {"shuffle_seed": 8, "max_documents": 70, "filters": {"drop_duplicates": True, "min_characters": 9}},
+}
+
+
+@pytest.mark.parametrize("form", ["plain", "packed", "packed long", "overflowing"])
+@pytest.mark.parametrize("chosen", CHOSEN)
+def test_documents_are_found_again(
+    storage: Storage, folders: dict[str, pathlib.Path], chosen: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(originals, "_ROWS", 11)
+    monkeypatch.setattr(originals, "_HASHES", 30)
+    monkeypatch.setattr(sys.modules[__name__], "TEXTS", [*TEXTS[:50], *TEXTS[3:20], *TEXTS[50:]])
+    parameters = Parameters(**FORMS[form], **CHOSEN[chosen])
+    made = Made(storage, folders["byte_level"], parameters)
+    result = made.verify(sample=1000)
+    assert told(result) == []
+    # Of packed ones the sample ends with each file, or goes on into the next.
+    expected = len(oracle.left(TEXTS, parameters)[0])
+    assert result.sampled_documents == expected if form == "plain" else result.sampled_documents >= expected / 2
+
+
+@pytest.mark.parametrize("change", [{"shuffle_seed": 6}, {"max_documents": 46}, {"filters": {"max_characters": 1800}}])
+def test_other_documents_than_the_manifest_says(
+    storage: Storage, folders: dict[str, pathlib.Path], change: dict[str, Any]
+) -> None:
+    made = Made(storage, folders["byte_level"], Parameters(max_length=32, **CHOSEN["sample"]))
+    manifest = json.loads(made.path("polytok.json").read_bytes())
+    manifest["parameters"] |= change
+    made.path("polytok.json").write_text(json.dumps(manifest))
+    made.forge(made.files[0], lambda table: table)
+    result = made.verify(sample=1000)
+    assert {kind for kind, _ in told(result)} == {"WRONG_IDS"}
+
+
+def test_another_phase_than_the_manifest_says(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    made = Made(storage, folders["byte_level"], Parameters(max_length=32, packing={}))
+    manifest = json.loads(made.path("polytok.json").read_bytes())
+    assert [file["phase"] > 0 for file in manifest["files"]] == [False, True]
+    manifest["files"][1]["phase"] -= 1
+    made.path("polytok.json").write_text(json.dumps(manifest))
+    made.forge(made.files[0], lambda table: table)
+    assert ("WRONG_IDS", made.files[1]) in told(made.verify(sample=30))
 
 
 @pytest.mark.parametrize("form", ["plain", "packed", "overflowing", "padded"])

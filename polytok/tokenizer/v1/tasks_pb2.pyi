@@ -325,6 +325,7 @@ class PublishTokenizationTask(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _builtins.int
     DATASET_FINGERPRINT_FIELD_NUMBER: _builtins.int
     COUNTED_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the tokenization."""
     tokenized_key: _builtins.str
@@ -333,6 +334,8 @@ class PublishTokenizationTask(_message.Message):
     """Tokens in the vocabulary."""
     dataset_fingerprint: _builtins.str
     """The fingerprint of the dataset that was read."""
+    date: _builtins.str
+    """The day that chat templates were given, as 2025-12-31; empty without a chat."""
     @_builtins.property
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenizeShardResult]:
         """The results of the shards, in order."""
@@ -360,10 +363,11 @@ class PublishTokenizationTask(_message.Message):
         vocab_size: _builtins.int = ...,
         dataset_fingerprint: _builtins.str = ...,
         counted: _abc.Iterable[_tokenizations_pb2.TokenizationStatistics] | None = ...,
+        date: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "dataset_fingerprint", b"dataset_fingerprint", "name", b"name", "parameters", b"parameters", "shards", b"shards", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "dataset_fingerprint", b"dataset_fingerprint", "date", b"date", "name", b"name", "parameters", b"parameters", "shards", b"shards", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

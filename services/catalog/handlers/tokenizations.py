@@ -51,7 +51,7 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                     dataset=names.dataset(tokenization.dataset_name),
                     first_row=first_row,
                     model=names.model(tokenization.model_name),
-                    date=tokenization.created_at.astimezone(UTC).date().isoformat(),
+                    date=_date(tokenization),
                     dataset_rows=first_rows[-1],
                 )
             ),
@@ -60,6 +60,11 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
         )
         for ordinal, (shard, first_row) in enumerate(zip(shards, first_rows, strict=False))
     ]
+
+
+def _date(tokenization: records.Tokenization) -> str:
+    """The day that chat templates are told."""
+    return tokenization.created_at.astimezone(UTC).date().isoformat()
 
 
 def _tokenizer(tokenization: records.Tokenization) -> tasks_pb2.TokenizerReference:
@@ -109,6 +114,8 @@ class Tokenizing:
             dataset_fingerprint=dataset.fingerprint,
             counted=await stages.counted(conn, job, stage),
         )
+        if publishing.parameters.HasField("chat"):
+            publishing.date = _date(tokenization)
         return [NewTask(kind="tokenize.publish", payload=packing.pack(publishing))]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
