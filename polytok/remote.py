@@ -1,8 +1,8 @@
 """What goes wrong between fsspec and an object store, in words that say what to do.
 
 Configuration comes from where every AWS tool takes it (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`,
-`AWS_SESSION_TOKEN`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`, roles of machines). No secret is in any message: an error's own
-text is passed on only where the store wrote it. Errors are told by the names of their classes and by the store's own
+`AWS_SESSION_TOKEN`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`, roles of machines). No secret is in any message: what an
+error says is passed on only where the store said it. Errors are told by the names of their classes and by the store's
 codes (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html), so that nothing is imported.
 """
 
@@ -26,6 +26,11 @@ _TROUBLES = (
         frozenset({"NoSuchBucket"}),
         errors.FailedPrecondition,
         "There is no bucket {bucket}. Create it, or mend the name; AWS_ENDPOINT_URL names a store other than AWS.",
+    ),
+    _Trouble(
+        frozenset({"ParamValidationError", "InvalidBucketName"}),
+        errors.FailedPrecondition,
+        "{bucket} is no name that a bucket can have. Mend it; credentials belong into the environment.",
     ),
     _Trouble(
         frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}),
@@ -71,17 +76,18 @@ _TROUBLES = (
 )
 
 
-def explained(error: BaseException, uri: str) -> errors.PolytokError | None:
+def explained(error: BaseException, uri: str, reason: str = "STORAGE_FAILED") -> errors.PolytokError | None:
     """Our error for one of the object store at `uri`; None for what is the same as with local files.
 
     FailedPrecondition for what somebody has to set up, PermissionDenied, and Unavailable for what may work later.
+    `reason` is the ErrorReason of the first two.
     """
     names = {name for each in _chain(error) for name in _names(each)}
     shown = re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0]
     for trouble in _TROUBLES:
         if names & trouble.names:
             text = trouble.text.format(bucket="/".join(shown.split("/")[:3]), uri=shown, said=_said(error))
-            return trouble.kind(text, reason="STORAGE_FAILED")
+            return trouble.kind(text, reason="STORAGE_FAILED" if trouble.kind is errors.Unavailable else reason)
     return None
 
 

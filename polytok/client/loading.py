@@ -1,27 +1,54 @@
 """Opening a published tokenization with `datasets`."""
 
+import contextlib
+import os
+import pathlib
 from typing import TYPE_CHECKING
 
-from polytok import errors
+from polytok import errors, remote
 from polytok.catalog.v1 import tokenizations_pb2 as pb
+from polytok.client import fetching
 
 if TYPE_CHECKING:
     import datasets
 
 
 def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
-    """The rows of a tokenization, memory-mapped where its files are local."""
+    """The rows of a tokenization, memory-mapped.
+
+    Files that lie in an object store are copied once to the user's cache folder, each checked against its checksum.
+    """
     try:
         import datasets  # noqa: PLC0415  heavy, and not every user of the client reads rows
     except ImportError as error:
         raise errors.FailedPrecondition(
             "Loading rows needs the package `datasets`; install it with `pip install 'polytok[data]'`."
         ) from error
+    path = tokenization.tokenized_path
+    if "://" in path and not path.startswith("file://"):
+        try:
+            path = str(fetching.fetch(tokenization, cache_folder()))
+        except Exception as error:
+            found = remote.explained(error, path)
+            if found is None:
+                raise
+            raise found from error
     try:
-        return datasets.load_from_disk(tokenization.tokenized_path)
+        return datasets.load_from_disk(path)
     except FileNotFoundError as error:
         raise errors.NotFound(
             f"{tokenization.name} lies in {tokenization.tokenized_path}, which this machine cannot see. Run this where "
             "the stack's storage is mounted.",
             reason="STORAGE_FAILED",
         ) from error
+
+
+def cache_folder() -> pathlib.Path:
+    """Where copies of remote tokenizations are kept: `POLYTOK_CACHE`, or else the user's cache folder."""
+    import platformdirs  # noqa: PLC0415  only who reads remote files needs it
+
+    named = os.environ.get("POLYTOK_CACHE")
+    folder = pathlib.Path(named) if named else platformdirs.user_cache_path("polytok")
+    with contextlib.suppress(RuntimeError):
+        folder = folder.expanduser()
+    return folder / "tokenizations"

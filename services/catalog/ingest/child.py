@@ -3,8 +3,8 @@
 from services.catalog.ingest import tasks
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage
+from services.runtime.storage import opened
 
 if __name__ == "__main__":
     # Everything that takes time to import came with `tasks`: there is nothing left to warm.
-    child.serve(tasks.functions(Storage(StorageSettings().root)), lambda: None)
+    child.serve(tasks.functions(opened(StorageSettings())), lambda: None)

@@ -6,7 +6,7 @@ Content that is wrong stays wrong, and fails at once; a disk or a network that f
 import errno
 import re
 
-from polytok import errors
+from polytok import errors, remote
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
@@ -38,8 +38,9 @@ def not_found(uri: str) -> errors.NotFound:
 
 def reading(uri: str, error: Exception) -> errors.PolytokError:
     """Why a file system could not open, list or read something."""
-    if isinstance(error, errors.PolytokError):
-        return error
+    found = error if isinstance(error, errors.PolytokError) else _of_store(uri, error)
+    if found:
+        return found
     name = shown(uri)
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -59,3 +60,7 @@ def reading(uri: str, error: Exception) -> errors.PolytokError:
         )
     cause = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return errors.Unavailable(f"{name} could not be read: {cause}.", reason="STORAGE_FAILED")
+
+
+def _of_store(uri: str, error: Exception) -> errors.PolytokError | None:
+    return None if isinstance(error, ImportError) else remote.explained(error, uri, "SOURCE_NOT_FOUND")

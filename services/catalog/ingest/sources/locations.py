@@ -28,7 +28,8 @@ def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Fou
     """
     _check(uri)
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        # Others add and replace files while this process lives.
+        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         files = _listed(filesystem, path, uri, wanted)
     except Exception as error:
         raise failures.reading(uri, error) from error

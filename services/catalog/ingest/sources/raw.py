@@ -22,7 +22,8 @@ class RawFile(io.RawIOBase):
         """How much was read, for progress."""
         self._file: Any = None
         try:
-            filesystem, path = fsspec.core.url_to_fs(uri)
+            # Others add and replace files while this process lives.
+            filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
             self._file = filesystem.open(path, "rb")
         except Exception as error:
             raise failures.reading(uri, error) from error
