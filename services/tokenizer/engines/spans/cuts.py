@@ -28,6 +28,13 @@ class Classes:
     """For each code point its column."""
     pairs: NDArray[np.bool_]
     """Row by row: whether a cut is exact there."""
+    ascii_pairs: NDArray[np.bool_]
+    """The same for the 128 characters of ASCII by themselves, row by row: one look instead of three."""
+
+    @classmethod
+    def of(cls, left: NDArray[np.uint32], right: NDArray[np.uint32], pairs: NDArray[np.bool_]) -> "Classes":
+        """Fills in what follows from the others."""
+        return cls(left, right, pairs, pairs[left[:128, None] + right[None, :128]].reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,9 @@ def classes(joined: Iterable[tuple[str, str]], alike: str = "") -> Classes:
         parted[lefts[a], rights[b]] = False
     parted, rows = np.unique(parted, axis=0, return_inverse=True)
     parted, columns = np.unique(parted, axis=1, return_inverse=True)
-    return Classes(
-        _spread(lefts, rows.reshape(-1) * parted.shape[1], alike),
-        _spread(rights, columns.reshape(-1), alike),
-        np.ascontiguousarray(parted).reshape(-1),
-    )
+    left = _spread(lefts, rows.reshape(-1) * parted.shape[1], alike)
+    right = _spread(rights, columns.reshape(-1), alike)
+    return Classes.of(left, right, np.ascontiguousarray(parted).reshape(-1))
 
 
 def _code(character: str, alike: str) -> int:

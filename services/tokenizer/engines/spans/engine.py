@@ -129,6 +129,7 @@ class _Part:
             cuts.classes.left,
             cuts.classes.right,
             cuts.classes.pairs,
+            cuts.classes.ascii_pairs,
             cuts.blank,
             table.slots,
             table.keys,

@@ -39,6 +39,7 @@ _SHORT = 15
 
 _ONE, _EIGHT, _32, _56, _63, _64 = (np.uint64(number) for number in (1, 8, 32, 56, 63, 64))
 _LOW = np.uint64(0xFFFFFFFF)
+_ASCII, _SEVEN = np.uint32(0x80), np.uint32(7)
 _PLACE = np.uint64((1 << 56) - 1)
 _LONG = np.uint64(255 << 56)
 _A, _B, _C = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD))
@@ -145,16 +146,31 @@ def _decoded(text: _Bytes, position: int) -> tuple[int, int]:
 
 
 @_inlined
-def _cut(text: _Bytes, position: int, end: int, left: _Classes, right: _Classes, pairs: NDArray[np.bool_]) -> int:
+def _cut(
+    text: _Bytes,
+    position: int,
+    end: int,
+    left: _Classes,
+    right: _Classes,
+    pairs: NDArray[np.bool_],
+    ascii_pairs: NDArray[np.bool_],
+) -> int:
     """Returns the first place after a position where a cut is exact, or the end."""
     code, size = _decoded(text, position)
     position += size
     while position < end:
-        row = left[code]
-        code, size = _decoded(text, position)
-        if pairs[row + right[code]]:
-            return position
-        position += size
+        byte = np.uint32(text[position])
+        if (code | byte) < _ASCII:
+            if ascii_pairs[(code << _SEVEN) | byte]:
+                return position
+            code = byte
+            position += 1
+        else:
+            row = left[code]
+            code, size = _decoded(text, position)
+            if pairs[row + right[code]]:
+                return position
+            position += size
     return end
 
 
@@ -217,6 +233,7 @@ def scan(
     left: _Classes,
     right: _Classes,
     pairs: NDArray[np.bool_],
+    ascii_pairs: NDArray[np.bool_],
     blank: NDArray[np.bool_],
     slots: _Words,
     keys: _Words,
@@ -243,7 +260,7 @@ def scan(
             if number > room or missed == most or bytes_missed > most_bytes:
                 state[0], state[1], state[2], state[3] = document, position, number, missed
                 return
-            stop = _cut(text, position, end, left, right, pairs)
+            stop = _cut(text, position, end, left, right, pairs, ascii_pairs)
             base = _find(slots, keys, words, position, stop - position)
             count = ROOM + 1 if base < 0 else np.int64(slots[base + 2] & _LOW)
             if count <= INLINE:

@@ -57,7 +57,7 @@ def _classes(plain: tokenizers.Tokenizer) -> cuts.Classes:
     bounds = np.zeros(cuts.CODES, np.uint32)
     for character in [*_SPACE, *_alone(plain)]:
         bounds[ord(character)] = 1
-    return cuts.Classes(bounds * np.uint32(2), bounds, np.array([False, True, True, True]))
+    return cuts.Classes.of(bounds * np.uint32(2), bounds, np.array([False, True, True, True]))
 
 
 def _alone(plain: tokenizers.Tokenizer) -> list[str]:
