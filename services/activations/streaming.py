@@ -139,13 +139,13 @@ class Stream:
         """Runs a batch; gives what is kept of it, [n, width], and which of the window's tokens that is."""
         longest = int(lengths.max())
         within = np.arange(longest) < lengths[:, None]
-        source = np.where(within, offsets[batch][:, None] + np.arange(longest), 0)
-        tokens = np.where(within, ids[source], 0)
+        # Filled up with the row's own first token: another's NaN would get through even where attention gives it 0.
+        source = offsets[batch][:, None] + np.where(within, np.arange(longest), 0)
         padded = not within.all()
         # Behind the text, padding is seen by no causal model: without a mask it takes its fast path.
         mask = torch.from_numpy(within.astype(np.int64)) if padded and self._model.description.masked else None
         device = self._model.device
-        seen = capture.run(torch.from_numpy(tokens).to(device), None if mask is None else mask.to(device))
+        seen = capture.run(torch.from_numpy(ids[source]).to(device), None if mask is None else mask.to(device))
         wanted = within & keep[source]
         if wanted.all():
             return {name: value.flatten(0, 1) for name, value in seen.items()}, source.ravel()
