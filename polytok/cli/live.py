@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -78,6 +80,7 @@ class _Bars:
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[speed]}"),
             console=console,
         )
 
@@ -89,13 +92,23 @@ class _Bars:
 
     def update(self, record: Any) -> None:
         if record.name not in self._bars:
-            self._bars[record.name] = self._progress.add_task(names.short(record.name), total=100, state="")
+            self._bars[record.name] = self._progress.add_task(names.short(record.name), total=100, state="", speed="")
         bar = self._bars[record.name]
         percent = 100 if watching.state(record) == "READY" else getattr(record, "progress", 0)
         word = f"[{tables.colour(record)}]{watching.state(record)}[/]"
-        self._progress.update(bar, completed=percent, state=word)
+        self._progress.update(bar, completed=percent, state=word, speed=_speed(record))
         if watching.is_terminal(record):
             self._progress.stop_task(bar)
+
+
+def _speed(record: Any) -> str:
+    """Tokens a second and the time left, of a record that tells how many tokens are expected."""
+    expected, percent = getattr(record, "expected_tokens", 0), getattr(record, "progress", 0)
+    if not expected or not percent or watching.is_terminal(record) or not record.HasField("start_time"):
+        return ""
+    seconds = max(1.0, time.time() - record.start_time.seconds)
+    left = datetime.timedelta(seconds=round(seconds * (100 - percent) / percent))
+    return f"{expected * percent / 100 / seconds:,.0f} tokens/s, {left} left"
 
 
 class _Lines:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from polytok import errors
-from polytok.cli import dataset, encode, exits, model, stack, tokenization, tokenize
+from polytok.cli import dataset, encode, exits, extract, extraction, model, stack, tokenization, tokenize
 
 app = typer.Typer(
     name="polytok",
@@ -27,6 +27,7 @@ A corpus is read in once, tokenized for any number of models, and every tokeniza
 [dim]polytok model add gpt2 ./gpt2[/]          read a model's tokenizer
 [dim]polytok tokenize docs -m gpt2 --watch[/]  make token ids
 [dim]polytok tokenization path docs gpt2[/]    where load_from_disk finds them
+[dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post[/]   a model's activations
 """,
 )
 stack.register(app)
@@ -35,6 +36,8 @@ app.add_typer(model.app, name="model")
 tokenize.register(app)
 encode.register(app)
 app.add_typer(tokenization.app, name="tokenization")
+extract.register(app)
+app.add_typer(extraction.app, name="extraction")
 
 
 def _version(asked: bool) -> None:

@@ -26,6 +26,9 @@ def _choices(*values: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
+models = _completion("models")
+"""Completes models' names."""
+
 Catalog = Annotated[
     str | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from polytok.client import names, watching
+from polytok.extractor.v1 import extractions_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,6 +87,27 @@ def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]
 def model_of(record: tokenizations_pb2.Tokenization) -> str:
     """The model and the variant of a tokenization."""
     return names.short(record.model) + (f"~{record.variant}" if record.variant else "")
+
+
+def extractions(out: Output, records: Sequence[extractions_pb2.Extraction]) -> Table:
+    """The list of extractions."""
+    headings = ("extraction", "dataset", "model", "state", "hooks", "tokens#", "size#", "format", "seconds#")
+    table = out.table(*headings)
+    for each in records:
+        hooks = list(each.parameters.hooks)
+        stored = extractions_pb2.NumberFormat.Name(each.parameters.storage_format)
+        table.add_row(
+            names.short(each.name),
+            names.short(each.dataset),
+            names.short(each.model) + (f"~{each.variant}" if each.variant else ""),
+            state(each),
+            escape(hooks[0] + (f" and {len(hooks) - 1} more" if len(hooks) > 1 else "")),
+            count(each.statistics.num_tokens),
+            size(each.statistics.size_bytes),
+            stored.removeprefix("NUMBER_FORMAT_").lower(),
+            f"{each.statistics.seconds:,.1f}" if each.statistics.seconds else "",
+        )
+    return table
 
 
 def details(out: Output, record: Any, document: dict[str, Any]) -> Table:

@@ -154,8 +154,8 @@ class Methods(resource.Resource):
     ) -> pb.EstimateExtractionResponse:
         """What an extraction would take: bytes, memory and, from a short trial on a worker, time.
 
-        Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker is
-        free.
+        Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
+        is free.
         """
         request = pb.EstimateExtractionRequest(
             dataset=names.dataset(dataset),

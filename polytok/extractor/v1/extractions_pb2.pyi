@@ -116,6 +116,7 @@ class Extraction(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    EXPECTED_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `extractions/{extraction}`."""
     uid: _builtins.str
@@ -156,6 +157,8 @@ class Extraction(_message.Message):
     """What went wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
+    expected_tokens: _builtins.int
+    """Tokens that will be stored, about; 0 until the work is planned."""
     @_builtins.property
     def parameters(self) -> Global___ExtractionParameters:
         """What is extracted and how, every default filled in."""
@@ -209,10 +212,11 @@ class Extraction(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        expected_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

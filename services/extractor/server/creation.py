@@ -83,6 +83,7 @@ class Creation:
             held=True,
             status=LIFECYCLE.first,
             progress=0.0,
+            expected_tokens=0,
             error_reason="",
             error_message="",
             started_at=None,

@@ -47,6 +47,8 @@ class Extracting:
         order = messages.order(extraction)
         if results[0].kind == _PLAN:
             (plan,) = packing.unpack(results, tasks_pb2.PlanExtractionResult)
+            expected = sum(each.num_tokens for each in plan.ranges)
+            await self._change(conn, job, expected_tokens=expected)
             return _ranges(order, plan.ranges)
         ranges = packing.unpack(results, tasks_pb2.ExtractRangeResult)
         files = [file for each in ranges for file in each.files]

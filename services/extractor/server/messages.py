@@ -38,6 +38,7 @@ def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extracti
         start_time=_timestamp(record.started_at),
         complete_time=_timestamp(record.completed_at),
         etag=record.etag,
+        expected_tokens=record.expected_tokens,
     )
 
 

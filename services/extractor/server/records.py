@@ -43,6 +43,7 @@ class Extraction:
     path: str
     statistics: Mapping[str, Any]
     manifest_digest: str
+    expected_tokens: int
     status: str
     progress: float
     error_reason: str

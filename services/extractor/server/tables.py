@@ -41,6 +41,7 @@ extractions = sa.Table(
     sa.Column("path", sa.Text, nullable=False),  # storage key of the folder
     columns.document("statistics", "{}"),  # a polytok.extractor.v1.ExtractionStatistics
     columns.text("manifest_digest"),
+    columns.count("expected_tokens"),  # 0 until the work is planned
     *columns.status("QUEUED", "PROCESSING", "READY", "ERROR", "CANCELLED"),
     *columns.progress(),
     columns.text("error_reason"),

@@ -39,6 +39,7 @@ _MADE = (
         path TEXT NOT NULL,
         statistics JSONB DEFAULT '{}'::jsonb NOT NULL,
         manifest_digest TEXT DEFAULT '' NOT NULL,
+        expected_tokens BIGINT DEFAULT '0' NOT NULL,
         status TEXT DEFAULT 'QUEUED' NOT NULL,
         progress DOUBLE PRECISION DEFAULT '0' NOT NULL,
         error_reason TEXT DEFAULT '' NOT NULL,

@@ -1,0 +1,70 @@
+"""`polytok extract`: what a model computes on the way, for the tokens of a dataset's tokenization."""
+
+from typing import Annotated, Any
+
+import typer
+
+from polytok.cli import extracting, options, session
+
+
+def command(
+    dataset: options.DatasetArgument,
+    model: extracting.Model,
+    hooks: extracting.Hooks,
+    variant: options.Variant = "",
+    name: Annotated[
+        str,
+        typer.Option("--name", metavar="ID", help="What to call it; by default made of dataset, model and parameters."),
+    ] = "",
+    context_size: extracting.ContextSize = None,
+    max_sequences: extracting.MaxSequences = None,
+    max_tokens: extracting.MaxTokens = None,
+    batch_size: extracting.BatchSize = None,
+    compute_format: extracting.ComputeFormat = None,
+    storage_format: extracting.StorageFormat = None,
+    special_tokens: extracting.SpecialTokens = None,
+    excluded: extracting.Excluded = None,
+    nonfinite: extracting.Nonfinite = None,
+    compiled: extracting.Compiled = None,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Stay until it is READY and show its progress.")
+    ] = False,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Extract a model's activations for a dataset that is tokenized for it.
+
+    HOOK is a name of TransformerLens's, such as blocks.6.hook_resid_post, hook_resid_pre, hook_attn_out, hook_mlp_out,
+    attn.hook_z or mlp.hook_post of any block, or the path of any module of the Hugging Face model. `blocks.*.…` means
+    every layer. All hooks are read in one pass, which ends behind the last of them.
+    Asking again with the same parameters gives the one that exists.
+
+    [dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post --watch[/]
+    [dim]polytok extract docs -m gpt2 -H 'blocks.*.hook_resid_post' --compute bfloat16 --max-tokens 10000000[/]
+    [dim]polytok extract docs -m gpt2 -H blocks.0.hook_mlp_out --variant packed --no-special-tokens[/]
+    [dim]polytok extraction estimate docs -m gpt2 -H blocks.6.hook_resid_post[/]   what that would take
+    """
+    how = extracting.parameters(
+        context_size=context_size,
+        max_sequences=max_sequences,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        compute_format=compute_format,
+        storage_format=storage_format,
+        special_tokens=special_tokens,
+        excluded=excluded,
+        nonfinite=nonfinite,
+        compiled=compiled,
+    )
+    with session.start(catalog, as_json) as run:
+        record: Any = run.client.extractions.create(dataset, model, hooks=hooks, variant=variant, name=name, **how)
+        if watch:
+            (record,) = run.follow([lambda client: client.extractions.watch(record.name)])
+        run.show_list("extractions", [record])
+        if watch:
+            run.end([record])
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("extract")(command)

@@ -1,0 +1,81 @@
+"""Options of extracting, for `polytok extract` and `polytok extraction estimate`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytok.cli import options
+
+if TYPE_CHECKING:
+    from polytok.client.extractions import Parameters
+
+_FORMATS = ("float32", "float16", "bfloat16")
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="MODEL", help="The model to run.", autocompletion=options.models),
+]
+Hooks = Annotated[
+    list[str],
+    typer.Option("--hook", "-H", metavar="HOOK", help="What to look at, such as blocks.6.hook_resid_post; repeatable."),
+]
+ContextSize = Annotated[
+    int | None,
+    typer.Option(
+        "--context-size",
+        metavar="N",
+        min=1,
+        help="Tokens of a sequence at most, and activations in a row. By default the longest sequence.",
+    ),
+]
+MaxSequences = Annotated[
+    int | None, typer.Option("--max-sequences", metavar="N", min=1, help="Only so many sequences, from the first.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Only so many tokens, in whole sequences.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", metavar="N", min=1, help="Sequences in a forward pass. By default what is fast."),
+]
+ComputeFormat = Annotated[
+    str | None, options.choice("--compute", "The model's numbers; float32 by default.", *_FORMATS)
+]
+StorageFormat = Annotated[
+    str | None, options.choice("--store", "The files' numbers; those of the model by default.", *_FORMATS)
+]
+SpecialTokens = Annotated[
+    bool | None,
+    typer.Option(
+        "--special-tokens/--no-special-tokens",
+        help="Store the activations of special tokens (the default), or leave them out; the model sees them anyway.",
+        show_default=False,
+    ),
+]
+Excluded = Annotated[
+    list[int] | None,
+    typer.Option("--exclude", metavar="ID", min=0, help="Leave out the activations of this token id; repeatable."),
+]
+Nonfinite = Annotated[
+    str | None, options.choice("--nonfinite", "What to do about NaN and infinity; fail by default.", "fail", "keep")
+]
+Compiled = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile", help="Compile the model with torch.compile; not by default.", show_default=False
+    ),
+]
+
+
+def parameters(
+    *, special_tokens: bool | None, excluded: list[int] | None, compiled: bool | None, **others: Any
+) -> "Parameters":
+    """What was given on the command line."""
+    given: Any = {
+        **others,
+        "exclude_special_tokens": None if special_tokens is None else not special_tokens,
+        "excluded_token_ids": excluded,
+        "compile": compiled,
+    }
+    found: Parameters = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
+    return found
