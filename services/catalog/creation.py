@@ -59,7 +59,9 @@ class Creation:
         Another's are those of a tokenizer of the same content with the same parameters. READY ones are shared at once.
         While a job makes such files this one waits for its end, and is settled again (`services.catalog.waiting`).
         """
-        if record.tokenizer_fingerprint and await sharing.is_allowed(conn):
+        # A conversation becomes text by the model's template, which is no part of its tokenizer's content.
+        can_share = record.tokenizer_fingerprint and "chat" not in record.parameters
+        if can_share and await sharing.is_allowed(conn):
             await sharing.lock(conn, record)
             for other in await sharing.alike(conn, record):
                 if await (self._share if other.status == "READY" else self._wait)(conn, record, other):
