@@ -1,11 +1,20 @@
 """Datasets: corpora, read once into Arrow files."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from polytok import errors
 from polytok.catalog.v1 import datasets_pb2 as pb
 from polytok.catalog.v1.datasets_pb2_grpc import DatasetServiceStub
 from polytok.client import names, once, resource, sources, watching
+from polytok.client import rows as uploading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+Rows: TypeAlias = "Dataset | pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch] | AsyncIterable[pa.RecordBatch]"
+"""Rows that a caller has. The synchronous client takes no asynchronous iterators."""
 
 _STATES = pb.Dataset.State
 
@@ -32,17 +41,43 @@ class Methods(resource.Resource):
         json_field: str | None = None,
         text_rows: str | None = None,
         text_separator: str | None = None,
+        rows: "Rows | None" = None,
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Dataset:
-        """Registers a dataset, from files or from a repository of the Hugging Face hub, and starts to read it in.
+        """Registers a dataset, of files, of a repository of the Hugging Face hub or of rows, and starts to read it in.
 
         `files` are paths, folders, globs or fsspec URIs (jsonl, json, csv, tsv, parquet, text, arrow, compressed or
         not); the format is taken from each name unless given. `delimiter` separates the cells of CSV. `json_field` is
         the field with the rows, where a file of JSON is one object with several lists. `text_rows` says what is a row
-        of a text file: `line`, `file`, or `separated`, by the `text_separator` or else by blank lines. The same id with
-        the same source gives the dataset that exists. Raises AlreadyExists, InvalidArgument.
+        of a text file: `line`, `file`, or `separated`, by the `text_separator` or else by blank lines.
+
+        `rows` are a `datasets.Dataset`, a `pyarrow.Table`, or record batches one after another; they are sent to the
+        catalog, and are on its disk when this returns. An upload that breaks off leaves nothing there, and is not tried
+        again by itself, as an iterator has no second time.
+
+        The same id with the same source gives the dataset that exists. Raises AlreadyExists, InvalidArgument,
+        ResourceExhausted (more rows than the catalog takes).
         """
+        if rows is not None:
+            options_given = (
+                files,
+                format,
+                hub,
+                split,
+                config,
+                revision,
+                delimiter,
+                json_field,
+                text_rows,
+                text_separator,
+            )
+            if any(option is not None for option in options_given):
+                raise errors.InvalidArgument(
+                    "Rows come alone: leave out files, hub and the options that belong to them."
+                )
+            upload = uploading.upload(dataset_id, rows, metadata, request_id)
+            return await self._via.upload(self._stub.UploadDataset, upload)
         options = sources.FileOptions(delimiter, json_field, text_rows, text_separator)
         source = sources.dataset(files, format, hub, split, config, revision, options)
         dataset = pb.Dataset(source=source, metadata=metadata or {})

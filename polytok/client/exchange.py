@@ -45,9 +45,7 @@ class Exchange(Protocol):
         """The replies to a request, until the service ends them or the seconds are over."""
 
     async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: rows.Upload) -> Reply:
-        """The reply to a stream of requests, however long that is; raises what went wrong with the rows, or the service's
-        error.
-        """
+        """The reply to a stream of requests; raises what went wrong with the rows, or the error of the service."""
 
     async def sleep(self, seconds: float) -> None:
         """Waits."""

@@ -67,7 +67,7 @@ class Catalog(Owner):
         shared = Parts(self.database, storage, self.store, folders, self.watch, mutations)
         self.serve(
             datasets_pb2_grpc.add_DatasetServiceServicer_to_server,
-            DatasetServicer(shared),
+            DatasetServicer(shared, settings.upload_bytes),
             datasets_pb2.DESCRIPTOR,
             "DatasetService",
         )

@@ -93,6 +93,8 @@ async def _statuses(conn: AsyncConnection) -> dict[str, str]:
             found[folder] = status
     for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, of_dataset)):
         found[names.dataset_key(uid)] = found[folder] = status
+        # Uploaded rows are needed until they are read in, by a retry too.
+        found[names.upload_key(uid)] = "ERROR" if status == "READY" else "UNLISTED"
     return found
 
 

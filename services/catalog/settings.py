@@ -13,3 +13,5 @@ class CatalogSettings(SweepSettings):
 
     shard_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, le=2 * 1024**3)
     """Text in a raw shard, about; a shard is what one tokenizing task reads."""
+    upload_bytes: int = Field(default=16 * 1024**3, ge=1024)
+    """The most that rows of one upload may take, as Arrow has them."""

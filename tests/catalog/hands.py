@@ -36,6 +36,7 @@ from services.runtime.storage import Storage
 
 TEXT = [("id", "int64"), ("text", "string"), ("label", "int64")]
 M = TypeVar("M", bound=Message)
+UPLOAD_BYTES = 64 << 10
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
@@ -114,7 +115,7 @@ async def running(
         storage=storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
-        settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024),
+        settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
     )
     port = await catalog.start()
     stop = Stopping()

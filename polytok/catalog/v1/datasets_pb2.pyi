@@ -220,6 +220,7 @@ class DatasetSource(_message.Message):
 
     FILES_FIELD_NUMBER: _builtins.int
     HUB_FIELD_NUMBER: _builtins.int
+    UPLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> Global___FileSource:
         """Files that the catalog's workers can open."""
@@ -228,21 +229,96 @@ class DatasetSource(_message.Message):
     def hub(self) -> Global___HubSource:
         """A repository of the Hugging Face hub."""
 
+    @_builtins.property
+    def upload(self) -> Global___UploadSource:
+        """Rows that were sent by UploadDataset, which fills this in."""
+
     def __init__(
         self,
         *,
         files: Global___FileSource | None = ...,
         hub: Global___HubSource | None = ...,
+        upload: Global___UploadSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["files", "hub"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["files", "hub", "upload"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___DatasetSource: _TypeAlias = DatasetSource  # noqa: Y015
+
+@_typing.final
+class UploadSource(_message.Message):
+    """Rows that were sent by UploadDataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    NUM_ROWS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """sha256 over the schema and the record batches as they were sent, in order."""
+    num_rows: _builtins.int
+    """Rows."""
+    size_bytes: _builtins.int
+    """Bytes that were sent."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadedFile]:
+        """The files that they were written to, in the order of the rows. They go once the dataset is READY."""
+
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        num_rows: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        files: _abc.Iterable[Global___UploadedFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "num_rows", b"num_rows", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadSource: _TypeAlias = UploadSource  # noqa: Y015
+
+@_typing.final
+class UploadedFile(_message.Message):
+    """Some rows of an upload, as an Arrow stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUM_ROWS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    num_rows: _builtins.int
+    """Rows."""
+    size_bytes: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """sha256, hexadecimal."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        num_rows: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "num_rows", b"num_rows", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadedFile: _TypeAlias = UploadedFile  # noqa: Y015
 
 @_typing.final
 class FileSource(_message.Message):
@@ -419,6 +495,126 @@ class CreateDatasetRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateDatasetRequest: _TypeAlias = CreateDatasetRequest  # noqa: Y015
+
+@_typing.final
+class UploadDatasetRequest(_message.Message):
+    """A message of an upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    batch: _builtins.bytes
+    """Rows: a record batch of the schema as an encapsulated message of Arrow IPC (`pyarrow.RecordBatch.serialize`), not
+    compressed.
+    """
+    @_builtins.property
+    def begin(self) -> Global___UploadBegin:
+        """The first message."""
+
+    @_builtins.property
+    def end(self) -> Global___UploadEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        begin: Global___UploadBegin | None = ...,
+        batch: _builtins.bytes = ...,
+        end: Global___UploadEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "begin", b"begin", "end", b"end", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "begin", b"begin", "end", b"end", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["begin", "batch", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___UploadDatasetRequest: _TypeAlias = UploadDatasetRequest  # noqa: Y015
+
+@_typing.final
+class UploadBegin(_message.Message):
+    """Begins an upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DATASET_ID_FIELD_NUMBER: _builtins.int
+    ARROW_SCHEMA_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    dataset_id: _builtins.str
+    """The id to give the dataset, as CreateDatasetRequest.dataset_id."""
+    arrow_schema: _builtins.bytes
+    """The schema of all rows as a message of Arrow IPC (`pyarrow.Schema.serialize`), without dictionary-encoded columns."""
+    request_id: _builtins.str
+    """A UUID, the same on every try of this call (AIP-155); optional. The same id says that the rows are the same."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The user's own key-value pairs, as Dataset.metadata."""
+
+    def __init__(
+        self,
+        *,
+        dataset_id: _builtins.str = ...,
+        arrow_schema: _builtins.bytes = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_schema", b"arrow_schema", "dataset_id", b"dataset_id", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadBegin: _TypeAlias = UploadBegin  # noqa: Y015
+
+@_typing.final
+class UploadEnd(_message.Message):
+    """Ends an upload: all rows were sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_ROWS_FIELD_NUMBER: _builtins.int
+    NUM_BATCHES_FIELD_NUMBER: _builtins.int
+    num_rows: _builtins.int
+    """How many rows there were."""
+    num_batches: _builtins.int
+    """How many record batches there were."""
+    def __init__(
+        self,
+        *,
+        num_rows: _builtins.int = ...,
+        num_batches: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_batches", b"num_batches", "num_rows", b"num_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadEnd: _TypeAlias = UploadEnd  # noqa: Y015
 
 @_typing.final
 class GetDatasetRequest(_message.Message):

@@ -43,6 +43,11 @@ class DatasetServiceStub:
                 request_serializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.CreateDatasetRequest.SerializeToString,
                 response_deserializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.FromString,
                 _registered_method=True)
+        self.UploadDataset = channel.stream_unary(
+                '/polytok.catalog.v1.DatasetService/UploadDataset',
+                request_serializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.UploadDatasetRequest.SerializeToString,
+                response_deserializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.FromString,
+                _registered_method=True)
         self.GetDataset = channel.unary_unary(
                 '/polytok.catalog.v1.DatasetService/GetDataset',
                 request_serializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.GetDatasetRequest.SerializeToString,
@@ -90,6 +95,18 @@ class DatasetServiceServicer:
         """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
         The same id with the same source answers the dataset that exists.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadDataset(self, request_iterator, context):
+        """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
+        answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
+        one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
+        request id that was answered before, at once.
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
+        RESOURCE_EXHAUSTED (STORAGE_FAILED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +169,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
             'CreateDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDataset,
                     request_deserializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.CreateDatasetRequest.FromString,
+                    response_serializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.SerializeToString,
+            ),
+            'UploadDataset': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadDataset,
+                    request_deserializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.UploadDatasetRequest.FromString,
                     response_serializer=polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.SerializeToString,
             ),
             'GetDataset': grpc.unary_unary_rpc_method_handler(
@@ -219,6 +241,33 @@ class DatasetService:
             target,
             '/polytok.catalog.v1.DatasetService/CreateDataset',
             polytok_dot_catalog_dot_v1_dot_datasets__pb2.CreateDatasetRequest.SerializeToString,
+            polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadDataset(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/polytok.catalog.v1.DatasetService/UploadDataset',
+            polytok_dot_catalog_dot_v1_dot_datasets__pb2.UploadDatasetRequest.SerializeToString,
             polytok_dot_catalog_dot_v1_dot_datasets__pb2.Dataset.FromString,
             options,
             channel_credentials,

@@ -42,6 +42,14 @@ class DatasetServiceStub:
     The same id with the same source answers the dataset that exists.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
     """
+    UploadDataset: _grpc.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.Dataset]
+    """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
+    answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
+    one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
+    request id that was answered before, at once.
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
+    RESOURCE_EXHAUSTED (STORAGE_FAILED).
+    """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.GetDatasetRequest, _datasets_pb2.Dataset]
     """Reads one dataset. Errors: NOT_FOUND (RESOURCE_NOT_FOUND)."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.ListDatasetsRequest, _datasets_pb2.ListDatasetsResponse]
@@ -72,6 +80,14 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
     The same id with the same source answers the dataset that exists.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    UploadDataset: _aio.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
+    """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
+    answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
+    one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
+    request id that was answered before, at once.
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
+    RESOURCE_EXHAUSTED (STORAGE_FAILED).
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.GetDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
     """Reads one dataset. Errors: NOT_FOUND (RESOURCE_NOT_FOUND)."""
@@ -106,6 +122,20 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
         The same id with the same source answers the dataset that exists.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
+        """
+
+    @_abc_1.abstractmethod
+    def UploadDataset(
+        self,
+        request_iterator: _MaybeAsyncIterator[_datasets_pb2.UploadDatasetRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_datasets_pb2.Dataset, _abc.Awaitable[_datasets_pb2.Dataset]]:
+        """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
+        answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
+        one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
+        request id that was answered before, at once.
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
+        RESOURCE_EXHAUSTED (STORAGE_FAILED).
         """
 
     @_abc_1.abstractmethod

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from polytok.catalog.v1 import datasets_pb2 as polytok_dot_catalog_dot_v1_dot_datasets__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/catalog/v1/tasks.proto\x12\x12polytok.catalog.v1\x1a!polytok/catalog/v1/datasets.proto\"C\n\x0ePlanIngestTask\x12\x31\n\x06source\x18\x01 \x01(\x0b\x32!.polytok.catalog.v1.DatasetSource\"A\n\x10PlanIngestResult\x12-\n\x05parts\x18\x01 \x03(\x0b\x32\x1e.polytok.catalog.v1.IngestPart\"\xa6\x01\n\nIngestPart\x12,\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1c.polytok.catalog.v1.FilePartH\x00\x12*\n\x03hub\x18\x02 \x01(\x0b\x32\x1b.polytok.catalog.v1.HubPartH\x00\x12\x36\n\tdocuments\x18\x03 \x01(\x0b\x32!.polytok.catalog.v1.DocumentsPartH\x00\x42\x06\n\x04part\"\xdd\x01\n\x08\x46ilePart\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x35\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.polytok.catalog.v1.FileSource.Format\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tdelimiter\x18\x04 \x01(\t\x12\x12\n\njson_field\x18\x05 \x01(\t\x12:\n\ttext_rows\x18\x06 \x01(\x0e\x32\'.polytok.catalog.v1.FileSource.TextRows\x12\x16\n\x0etext_separator\x18\x07 \x01(\t\"{\n\rDocumentsPart\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32*.polytok.catalog.v1.DocumentsPart.Document\x1a+\n\x08\x44ocument\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"V\n\x07HubPart\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.polytok.catalog.v1.HubSource\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"s\n\x0cReadPartTask\x12,\n\x04part\x18\x01 \x01(\x0b\x32\x1e.polytok.catalog.v1.IngestPart\x12\x0f\n\x07raw_key\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\x05\x12\x13\n\x0bshard_bytes\x18\x04 \x01(\x03\"\x81\x01\n\x0eReadPartResult\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12+\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x14\n\x0c\x61rrow_schema\x18\x03 \x01(\x0c\"a\n\x08RawShard\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\ntext_bytes\x18\x05 \x01(\x03\"X\n\x12PublishDatasetTask\x12\x0f\n\x07raw_key\x18\x01 \x01(\t\x12\x31\n\x05parts\x18\x02 \x03(\x0b\x32\".polytok.catalog.v1.ReadPartResult\"\xf9\x01\n\x14PublishDatasetResult\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12+\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x10\n\x08num_rows\x18\x03 \x01(\x03\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x15\n\rfeatures_json\x18\x06 \x01(\t\x12\x34\n\x0cstaged_files\x18\x07 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\"C\n\nStagedFile\x12\x12\n\nstaged_key\x18\x01 \x01(\t\x12\x11\n\tfinal_key\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/catalog/v1/tasks.proto\x12\x12polytok.catalog.v1\x1a!polytok/catalog/v1/datasets.proto\"W\n\x0ePlanIngestTask\x12\x31\n\x06source\x18\x01 \x01(\x0b\x32!.polytok.catalog.v1.DatasetSource\x12\x12\n\nupload_key\x18\x02 \x01(\t\"A\n\x10PlanIngestResult\x12-\n\x05parts\x18\x01 \x03(\x0b\x32\x1e.polytok.catalog.v1.IngestPart\"\xd8\x01\n\nIngestPart\x12,\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x1c.polytok.catalog.v1.FilePartH\x00\x12*\n\x03hub\x18\x02 \x01(\x0b\x32\x1b.polytok.catalog.v1.HubPartH\x00\x12\x36\n\tdocuments\x18\x03 \x01(\x0b\x32!.polytok.catalog.v1.DocumentsPartH\x00\x12\x30\n\x06upload\x18\x04 \x01(\x0b\x32\x1e.polytok.catalog.v1.UploadPartH\x00\x42\x06\n\x04part\"P\n\nUploadPart\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x11\n\tfirst_row\x18\x04 \x01(\x03\"\xdd\x01\n\x08\x46ilePart\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x35\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.polytok.catalog.v1.FileSource.Format\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tdelimiter\x18\x04 \x01(\t\x12\x12\n\njson_field\x18\x05 \x01(\t\x12:\n\ttext_rows\x18\x06 \x01(\x0e\x32\'.polytok.catalog.v1.FileSource.TextRows\x12\x16\n\x0etext_separator\x18\x07 \x01(\t\"{\n\rDocumentsPart\x12=\n\tdocuments\x18\x01 \x03(\x0b\x32*.polytok.catalog.v1.DocumentsPart.Document\x1a+\n\x08\x44ocument\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"V\n\x07HubPart\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.polytok.catalog.v1.HubSource\x12\r\n\x05index\x18\x02 \x01(\x05\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\"s\n\x0cReadPartTask\x12,\n\x04part\x18\x01 \x01(\x0b\x32\x1e.polytok.catalog.v1.IngestPart\x12\x0f\n\x07raw_key\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\x05\x12\x13\n\x0bshard_bytes\x18\x04 \x01(\x03\"\x81\x01\n\x0eReadPartResult\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12+\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x14\n\x0c\x61rrow_schema\x18\x03 \x01(\x0c\"a\n\x08RawShard\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\ntext_bytes\x18\x05 \x01(\x03\"X\n\x12PublishDatasetTask\x12\x0f\n\x07raw_key\x18\x01 \x01(\t\x12\x31\n\x05parts\x18\x02 \x03(\x0b\x32\".polytok.catalog.v1.ReadPartResult\"\xf9\x01\n\x14PublishDatasetResult\x12,\n\x06shards\x18\x01 \x03(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12+\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x10\n\x08num_rows\x18\x03 \x01(\x03\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x15\n\rfeatures_json\x18\x06 \x01(\t\x12\x34\n\x0cstaged_files\x18\x07 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\"C\n\nStagedFile\x12\x12\n\nstaged_key\x18\x01 \x01(\t\x12\x11\n\tfinal_key\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,29 +33,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.catalog.v1.tasks_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PLANINGESTTASK']._serialized_start=89
-  _globals['_PLANINGESTTASK']._serialized_end=156
-  _globals['_PLANINGESTRESULT']._serialized_start=158
-  _globals['_PLANINGESTRESULT']._serialized_end=223
-  _globals['_INGESTPART']._serialized_start=226
-  _globals['_INGESTPART']._serialized_end=392
-  _globals['_FILEPART']._serialized_start=395
-  _globals['_FILEPART']._serialized_end=616
-  _globals['_DOCUMENTSPART']._serialized_start=618
-  _globals['_DOCUMENTSPART']._serialized_end=741
-  _globals['_DOCUMENTSPART_DOCUMENT']._serialized_start=698
-  _globals['_DOCUMENTSPART_DOCUMENT']._serialized_end=741
-  _globals['_HUBPART']._serialized_start=743
-  _globals['_HUBPART']._serialized_end=829
-  _globals['_READPARTTASK']._serialized_start=831
-  _globals['_READPARTTASK']._serialized_end=946
-  _globals['_READPARTRESULT']._serialized_start=949
-  _globals['_READPARTRESULT']._serialized_end=1078
-  _globals['_RAWSHARD']._serialized_start=1080
-  _globals['_RAWSHARD']._serialized_end=1177
-  _globals['_PUBLISHDATASETTASK']._serialized_start=1179
-  _globals['_PUBLISHDATASETTASK']._serialized_end=1267
-  _globals['_PUBLISHDATASETRESULT']._serialized_start=1270
-  _globals['_PUBLISHDATASETRESULT']._serialized_end=1519
-  _globals['_STAGEDFILE']._serialized_start=1521
-  _globals['_STAGEDFILE']._serialized_end=1588
+  _globals['_PLANINGESTTASK']._serialized_end=176
+  _globals['_PLANINGESTRESULT']._serialized_start=178
+  _globals['_PLANINGESTRESULT']._serialized_end=243
+  _globals['_INGESTPART']._serialized_start=246
+  _globals['_INGESTPART']._serialized_end=462
+  _globals['_UPLOADPART']._serialized_start=464
+  _globals['_UPLOADPART']._serialized_end=544
+  _globals['_FILEPART']._serialized_start=547
+  _globals['_FILEPART']._serialized_end=768
+  _globals['_DOCUMENTSPART']._serialized_start=770
+  _globals['_DOCUMENTSPART']._serialized_end=893
+  _globals['_DOCUMENTSPART_DOCUMENT']._serialized_start=850
+  _globals['_DOCUMENTSPART_DOCUMENT']._serialized_end=893
+  _globals['_HUBPART']._serialized_start=895
+  _globals['_HUBPART']._serialized_end=981
+  _globals['_READPARTTASK']._serialized_start=983
+  _globals['_READPARTTASK']._serialized_end=1098
+  _globals['_READPARTRESULT']._serialized_start=1101
+  _globals['_READPARTRESULT']._serialized_end=1230
+  _globals['_RAWSHARD']._serialized_start=1232
+  _globals['_RAWSHARD']._serialized_end=1329
+  _globals['_PUBLISHDATASETTASK']._serialized_start=1331
+  _globals['_PUBLISHDATASETTASK']._serialized_end=1419
+  _globals['_PUBLISHDATASETRESULT']._serialized_start=1422
+  _globals['_PUBLISHDATASETRESULT']._serialized_end=1671
+  _globals['_STAGEDFILE']._serialized_start=1673
+  _globals['_STAGEDFILE']._serialized_end=1740
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,9 @@ class PlanIngestTask(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SOURCE_FIELD_NUMBER: _builtins.int
+    UPLOAD_KEY_FIELD_NUMBER: _builtins.int
+    upload_key: _builtins.str
+    """With an upload: storage key of the folder of its files."""
     @_builtins.property
     def source(self) -> _datasets_pb2.DatasetSource:
         """Where the rows come from."""
@@ -34,10 +37,11 @@ class PlanIngestTask(_message.Message):
         self,
         *,
         source: _datasets_pb2.DatasetSource | None = ...,
+        upload_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "upload_key", b"upload_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -76,6 +80,7 @@ class IngestPart(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     HUB_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    UPLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> Global___FilePart:
         """A file."""
@@ -88,22 +93,61 @@ class IngestPart(_message.Message):
     def documents(self) -> Global___DocumentsPart:
         """Files of one row each."""
 
+    @_builtins.property
+    def upload(self) -> Global___UploadPart:
+        """A file of an upload."""
+
     def __init__(
         self,
         *,
         file: Global___FilePart | None = ...,
         hub: Global___HubPart | None = ...,
         documents: Global___DocumentsPart | None = ...,
+        upload: Global___UploadPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "file", b"file", "hub", b"hub", "part", b"part", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "hub", "documents"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "hub", "documents", "upload"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___IngestPart: _TypeAlias = IngestPart  # noqa: Y015
+
+@_typing.final
+class UploadPart(_message.Message):
+    """A file of an upload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    FIRST_ROW_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its storage key."""
+    size_bytes: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """sha256, hexadecimal."""
+    first_row: _builtins.int
+    """The place of its first row in the upload, from 0."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        first_row: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row", "key", b"key", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadPart: _TypeAlias = UploadPart  # noqa: Y015
 
 @_typing.final
 class FilePart(_message.Message):
@@ -324,7 +368,7 @@ class RawShard(_message.Message):
     sha256: _builtins.str
     """sha256, hexadecimal."""
     text_bytes: _builtins.int
-    """Bytes of UTF-8 text in string columns."""
+    """Bytes of UTF-8 text, that in lists and objects included."""
     def __init__(
         self,
         *,

@@ -111,6 +111,11 @@ def raw_key(dataset_id: uuid.UUID) -> str:
     return f"{dataset_key(dataset_id)}/raw"
 
 
+def upload_key(dataset_id: uuid.UUID) -> str:
+    """Storage key of the folder of the rows that were uploaded, until they are read in."""
+    return f"{dataset_key(dataset_id)}/upload"
+
+
 def tokenized_key(raw: str, model_id: str, variant: str) -> str:
     """Storage key of the folder of a tokenization."""
     return f"{raw}_tokenized_{model_id}" + (f"_{variant}" if variant else "")

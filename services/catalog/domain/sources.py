@@ -15,6 +15,8 @@ _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 64, 63, 1024
 
 def check_dataset(source: datasets_pb2.DatasetSource) -> None:
     """Refuses a source that no worker could open, whatever lies there."""
+    if source.WhichOneof("source") == "upload":
+        raise _invalid("dataset.source.upload", "is filled in by UploadDataset; send the rows with that.")
     if source.WhichOneof("source") == "files":
         for place, uri in enumerate(source.files.uris):
             _check_absolute(f"dataset.source.files.uris[{place}]", uri)
@@ -101,6 +103,9 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
 def flat(source: Mapping[str, Any]) -> dict[str, object]:
     """A dataset's source as fields, so that two of them can be told apart field by field."""
     ((kind, fields),) = source.items()
+    if kind == "upload":
+        # The same rows may have come in other files.
+        fields = {field: fields.get(field) for field in ("sha256", "num_rows")}
     return {"source": kind, **fields}
 
 

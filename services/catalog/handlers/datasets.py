@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog import changes
-from services.catalog.domain import records, states
+from services.catalog.domain import names, records, states
 from services.catalog.repositories import datasets
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
@@ -23,7 +23,10 @@ KIND = "dataset.ingest"
 def first_tasks(dataset: records.Dataset) -> list[NewTask]:
     """The tasks that a job begins with."""
     source = json_format.ParseDict(dict(dataset.source), datasets_pb2.DatasetSource())
-    return [NewTask(kind="ingest.plan", payload=packing.pack(tasks_pb2.PlanIngestTask(source=source)))]
+    plan = tasks_pb2.PlanIngestTask(source=source)
+    if source.HasField("upload"):
+        plan.upload_key = names.upload_key(dataset.id)
+    return [NewTask(kind="ingest.plan", payload=packing.pack(plan))]
 
 
 class DatasetIngestion:
@@ -57,7 +60,7 @@ class DatasetIngestion:
             raise errors.FailedPrecondition(
                 f"The source of {dataset.resource} holds nothing to read.", reason="SOURCE_EMPTY"
             )
-        sizes = [part.file.size_bytes for part in plan.parts]
+        sizes = [part.file.size_bytes or part.upload.size_bytes for part in plan.parts]
         known = all(sizes)
         return [
             NewTask(

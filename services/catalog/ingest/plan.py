@@ -4,13 +4,15 @@ from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.domain import sources
 from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources import documents, formats, hub, locations
+from services.catalog.ingest.sources import documents, formats, hub, locations, upload
 
 
 def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
     """Lists what can be read independently, in the order of the rows."""
     if task.source.WhichOneof("source") == "hub":
         parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
+    elif task.source.WhichOneof("source") == "upload":
+        parts = [tasks_pb2.IngestPart(upload=part) for part in upload.parts(task.source.upload, task.upload_key)]
     elif _is_documents(task.source.files):
         parts = [tasks_pb2.IngestPart(documents=part) for part in documents.parts(_files(task.source.files))]
     else:

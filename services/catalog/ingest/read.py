@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import failures, schemas, shards
-from services.catalog.ingest.sources import delimited, documents, files, hub
+from services.catalog.ingest.sources import delimited, documents, files, hub, upload
 from services.runtime.storage import Storage
 
 ORIGIN = b"polytok.source"
@@ -61,8 +61,8 @@ class _Part:
         self._prefix = f"{task.raw_key}/part-{task.ordinal:05d}"
         self._tag = tag
         self._shard_bytes = task.shard_bytes
-        self.source = _source(task.part)
-        self._origin = origin(self.source.name)
+        self.source = _source(storage, task.part)
+        self._origin = origin(self.source.name)._replace(first_row=task.part.upload.first_row)
 
     def report(self) -> None:
         """Tells how far the reading is; what is read a second time does not count."""
@@ -80,12 +80,14 @@ def origin(name: str) -> shards.Origin:
     return shards.Origin(posixpath.basename(name))
 
 
-def _source(part: tasks_pb2.IngestPart) -> Source:
+def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
     match part.WhichOneof("part"):
         case "hub":
             return hub.Shard(part.hub)
         case "documents":
             return documents.Documents(part.documents)
+        case "upload":
+            return upload.Rows(storage, part.upload)
         case _:
             return files.File(part.file)
 

@@ -23,12 +23,14 @@ def _of(array: pa.Array) -> Sizes:
     if pa.types.is_string(kind):
         return _filled(pc.binary_length(array))
     if pa.types.is_struct(kind):
-        return np.sum([np.zeros(len(array), np.int64), *map(_of, array.flatten())], axis=0)
+        summed: Sizes = np.sum([np.zeros(len(array), np.int64), *map(_of, array.flatten())], axis=0)
+        return summed
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         # What a null holds in its place is not flattened, and it has no length.
         ends = np.cumsum(_filled(pc.list_value_length(array)))
         before = np.concatenate([[0], np.cumsum(_of(array.flatten()))])
-        return np.diff(before[ends], prepend=0)
+        found: Sizes = np.diff(before[ends], prepend=0)
+        return found
     return np.zeros(len(array), np.int64)
 
 

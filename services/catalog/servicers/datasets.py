@@ -2,7 +2,7 @@
 
 import functools
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from google.protobuf import empty_pb2, json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +14,7 @@ from services.catalog.handlers import datasets as handler
 from services.catalog.repositories import datasets, tokenizations
 from services.catalog.servicers import parts, removal
 from services.catalog.servicers.parts import Context, Parts
+from services.catalog.servicers.uploading import Uploading
 from services.runtime.records import etags, paging, stopping
 from services.runtime.records.mutations import Unit
 from services.runtime.records.statements import Lock
@@ -22,13 +23,14 @@ from services.runtime.records.statements import Lock
 class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     """Serves datasets."""
 
-    def __init__(self, shared: Parts) -> None:
+    def __init__(self, shared: Parts, upload_bytes: int) -> None:
         self._database = shared.database
         self._storage = shared.storage
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
         self._mutations = shared.mutations
+        self._uploading = Uploading(shared, upload_bytes, self._begin, self._message)
 
     def _message(self, record: records.Dataset) -> datasets_pb2.Dataset:
         return messages.dataset(record, self._storage)
@@ -78,6 +80,12 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         )
         await changes.tell(conn, dataset.id)
         return started
+
+    async def UploadDataset(  # noqa: N802
+        self, request_iterator: AsyncIterator[datasets_pb2.UploadDatasetRequest], context: Context
+    ) -> datasets_pb2.Dataset:
+        """Registers a dataset of rows that are sent."""
+        return await self._uploading.take(request_iterator)
 
     async def GetDataset(self, request: datasets_pb2.GetDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
         """Reads a dataset."""

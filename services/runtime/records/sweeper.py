@@ -1,11 +1,13 @@
 """Removes files that no record refers to: what a late worker wrote, what a crash kept from being cleaned up.
 
-A file is deleted once it has been seen without a record for the grace period; what a job at work writes is left alone.
+A file is deleted once it has been seen without a record for the grace period; what a job at work writes is left alone,
+and so is a folder without a record while files are added to it.
 """
 
 import asyncio
+import bisect
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -59,7 +61,8 @@ class Sweeper:
         self._folders = folders
         self._house = house
         self._settings = settings
-        self._seen: dict[str, float] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
+        """What lay below each orphan, and since when it has been so."""
 
     async def run(self) -> None:
         """Sweeps until it is cancelled."""
@@ -77,7 +80,7 @@ class Sweeper:
             await self._house.expire(conn)
         async with self._database.connection() as conn:
             folders, files = await self._house.orphans(conn, listed)
-        due = self._due({*folders, *files})
+        due = self._due({*folders, *files}, listed)
         swept = [key for key in sorted(folders) if key in due and await self._folders.reclaim(key)]
         for key in sorted(files & due):
             await asyncio.to_thread(self._storage.delete, key)
@@ -86,7 +89,13 @@ class Sweeper:
             _log.info("swept", count=len(swept), keys=swept[:10])
         return swept
 
-    def _due(self, orphans: Collection[str]) -> set[str]:
+    def _due(self, orphans: Collection[str], listed: Sequence[str]) -> set[str]:
         now = time.monotonic()
-        self._seen = {key: self._seen.get(key, now) for key in orphans}
-        return {key for key, since in self._seen.items() if now - since >= self._settings.sweep_grace_seconds}
+        seen = {}
+        for key in orphans:
+            # A folder that grows is at work, though no record tells of it yet. ("0" comes after "/".)
+            below = hash(tuple(listed[bisect.bisect_left(listed, f"{key}/") : bisect.bisect_left(listed, f"{key}0")]))
+            before = self._seen.get(key)
+            seen[key] = before if before and before[0] == below else (below, now)
+        self._seen = seen
+        return {key for key, (_, since) in seen.items() if now - since >= self._settings.sweep_grace_seconds}

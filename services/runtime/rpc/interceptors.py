@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -49,7 +49,7 @@ _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of unary and of server-streaming methods."""
+    """Wraps the handlers of unary methods and of those that stream one way."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
@@ -68,7 +68,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             # Unknown methods have no handler, and reflection streams both ways, which nothing of ours does.
-            if handler is None or handler.request_streaming:
+            if handler is None or (handler.request_streaming and handler.response_streaming):
                 return handler
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
@@ -82,6 +82,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, name: str, handler: Handler) -> Handler:
         method = _Method(name)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                _receiving(method, handler.stream_unary),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._streaming(method, _as_writer(handler.unary_stream)),
@@ -156,6 +162,27 @@ def _unary(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callab
                 await call.fail(error)
 
     return answer
+
+
+def _receiving(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wraps a method to which a stream is sent: it takes as long as the caller sends, or as its deadline says."""
+
+    async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+        with _Call(method, context) as call:
+            try:
+                return await behavior(_checked(requests), context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await call.fail(error)
+
+    return answer
+
+
+async def _checked(requests: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for request in requests:
+        validation.check(request)
+        yield request
 
 
 async def _within(seconds: float, answer: Awaitable[Any]) -> Any:

@@ -84,6 +84,23 @@ def read(read_exactly: Any) -> Message | None:
     return Message(head + metadata, metadata, body_bytes)
 
 
+def batch_rows(metadata: bytes) -> int:
+    """How many rows a record batch tells that it has, whose buffers are not compressed.
+
+    Raises struct.error where the metadata are of anything else.
+    """
+    message = _Table(metadata, _int(metadata, "<I", 0))
+    header = message.table(2)
+    if message.number(1, "<B") != _BATCH or header is None:
+        raise struct.error("it is of another kind")
+    if header.target(3) is not None:
+        raise struct.error("it is compressed")
+    rows = header.number(0, "<q")
+    if rows < 0:
+        raise struct.error("it has a negative length")
+    return rows
+
+
 def decompressed_bytes(metadata: bytes, body: bytes) -> int:
     """How many bytes the buffers of a record batch or dictionary are once they are decompressed; else 0.
 

@@ -1,0 +1,268 @@
+"""Rows that are sent: on disk and checked before there is a dataset, gone without a trace if they break off."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pyarrow as pa
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog import tables, uploads
+from services.catalog.ingest import plan
+from tests.catalog import hands
+from tests.catalog.hands import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Request = datasets_pb2.UploadDatasetRequest
+SCHEMA = pa.schema({"text": pa.string(), "n": pa.int64()})
+BATCHES = [
+    pa.RecordBatch.from_pylist([{"text": f"row {start + place}", "n": place} for place in range(4)], SCHEMA)
+    for start in range(0, 12, 4)
+]
+
+
+def begun(name: str, schema: pa.Schema = SCHEMA, **fields: Any) -> Request:
+    begin = datasets_pb2.UploadBegin(dataset_id=name, arrow_schema=schema.serialize().to_pybytes(), **fields)
+    return Request(begin=begin)
+
+
+def sent(batch: pa.RecordBatch) -> Request:
+    return Request(batch=batch.serialize().to_pybytes())
+
+
+def ended(rows: int = 12, batches: int = 3) -> Request:
+    return Request(end=datasets_pb2.UploadEnd(num_rows=rows, num_batches=batches))
+
+
+def whole(name: str, **fields: Any) -> list[Request]:
+    return [begun(name, **fields), *map(sent, BATCHES), ended()]
+
+
+def stored(catalog: hands.Running) -> list[str]:
+    return catalog.storage.list("datasets")
+
+
+async def test_rows_are_on_disk_and_a_job_reads_them(
+    catalog: hands.Running, worker: hands.Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_FILE_BYTES", 1)  # a file a batch
+    made = await catalog.datasets.UploadDataset(iter(whole("rows", metadata={"team": "sae"})))
+    assert made.state == datasets_pb2.Dataset.STATE_PENDING
+    assert dict(made.metadata) == {"team": "sae"}
+    assert (await catalog.dataset("rows")) == made
+    source = made.source.upload
+    payload = [SCHEMA.serialize().to_pybytes(), *(batch.serialize().to_pybytes() for batch in BATCHES)]
+    assert source.sha256 == hashlib.sha256(b"".join(payload)).hexdigest()
+    assert (source.num_rows, source.size_bytes) == (12, sum(map(len, payload)))
+    folder = f"datasets/{made.uid}/upload"
+    assert stored(catalog) == [f"{folder}/{file.name}" for file in source.files]
+    for file, batch in zip(source.files, BATCHES, strict=True):
+        data = catalog.storage.read_bytes(f"{folder}/{file.name}")
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.size_bytes, file.sha256)
+        assert pa.ipc.open_stream(data).read_all().equals(pa.Table.from_batches([batch]))
+        assert file.num_rows == batch.num_rows
+    held = await worker.take(made.job)
+    parts = plan.plan(held.payload(tasks_pb2.PlanIngestTask)).parts
+    assert [(part.upload.key, part.upload.first_row) for part in parts] == [
+        (f"{folder}/{file.name}", first) for file, first in zip(source.files, (0, 4, 8), strict=True)
+    ]
+
+
+async def test_the_same_rows_make_the_same_dataset(catalog: hands.Running) -> None:
+    first = await catalog.datasets.UploadDataset(iter(whole("rows")))
+    files = stored(catalog)
+    assert await catalog.datasets.UploadDataset(iter(whole("rows"))) == first
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await catalog.datasets.UploadDataset(iter([begun("rows"), sent(BATCHES[0]), ended(4, 1)]))
+    assert "num_rows 12, not 4" in caught[0].message.replace("'", "")
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS"):
+        await catalog.create_dataset("rows")
+    await catalog.create_dataset("files")
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS"):
+        await catalog.datasets.UploadDataset(iter(whole("files")))
+    assert stored(catalog) == files
+    assert await catalog.count(tables.datasets) == 2
+
+
+async def test_a_request_id_is_answered_at_once(catalog: hands.Running) -> None:
+    request_id = str(uuid.uuid4())
+    first = await catalog.datasets.UploadDataset(iter(whole("rows", request_id=request_id)))
+    # Before the rows are sent again.
+    assert await catalog.datasets.UploadDataset(iter([begun("rows", request_id=request_id)])) == first
+    async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED"):
+        await catalog.datasets.UploadDataset(iter(whole("other", request_id=request_id)))
+    assert await catalog.count(tables.datasets) == 1
+
+
+async def test_two_at_once_make_one_dataset(catalog: hands.Running) -> None:
+    answers = await asyncio.gather(*(catalog.datasets.UploadDataset(iter(whole("rows"))) for _ in range(4)))
+    assert len({answer.uid for answer in answers}) == 1
+    assert stored(catalog) == [f"datasets/{answers[0].uid}/upload/00000.arrow"]
+
+
+def compressed() -> bytes:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA, options=options) as stream:
+        stream.write_batch(BATCHES[0])
+    return sink.getvalue().to_pybytes()[len(SCHEMA.serialize()) : -8]
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([], "begin: must be the first message of an upload."),
+        ([sent(BATCHES[0])], "begin: must be the first message of an upload."),
+        (
+            [begun("x")],
+            "end: must be the last message of an upload, and never came: rows may be missing. Send it again.",
+        ),
+        (
+            [begun("x"), sent(BATCHES[0]), ended(5, 1)],
+            "end: 5 rows in 1 record batches were sent, and 4 in 1 came; send them again.",
+        ),
+        ([begun("x"), ended(0, 0)], "The upload has no rows. Send at least one."),
+        ([begun("x"), begun("x")], "begin: may only be the first message of an upload."),
+        ([begun("x"), sent(BATCHES[0]), ended(4, 1), ended()], "end: must be the last message of an upload."),
+        ([begun("x", pa.schema([]))], "begin.arrow_schema: has no columns; rows need at least one."),
+        (
+            [begun("x", pa.schema([("a", pa.int8()), ("a", pa.int8())]))],
+            "begin.arrow_schema: has two columns named 'a'; rename one of them.",
+        ),
+        (
+            [begun("x", pa.schema([("a", pa.list_(pa.dictionary(pa.int8(), pa.string())))]))],
+            "begin.arrow_schema: column 'a' is dictionary-encoded",
+        ),
+        (
+            [Request(begin=datasets_pb2.UploadBegin(dataset_id="x", arrow_schema=b"no schema, but bytes"))],
+            "begin.arrow_schema: is n",
+        ),
+        ([begun("x"), Request(batch=b"\xff" * 40)], "batch 0: is n"),
+        ([begun("x"), Request(batch=b"\xff\xff\xff\xff\x10\0\0\0" + b"\xee" * 16)], "batch 0: is n"),
+        (
+            [begun("x"), Request(batch=sent(BATCHES[0]).batch + b"more")],
+            "batch 0: is not one whole message of Arrow IPC.",
+        ),
+        ([begun("x"), Request(batch=sent(BATCHES[0]).batch[:-8])], "batch 0: is not one whole message of Arrow IPC."),
+        (
+            [begun("x"), Request(batch=compressed())],
+            "batch 0: is no record batch of Arrow that could be read (it is compre",
+        ),
+        (
+            [begun("x"), sent(BATCHES[0]), Request(batch=SCHEMA.serialize().to_pybytes())],
+            "batch 1: is no record batch of Arrow that could be read (it is of another kind).",
+        ),
+    ],
+)
+async def test_what_is_no_upload_is_refused(catalog: hands.Running, requests: list[Request], message: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await catalog.datasets.UploadDataset(iter(requests))
+    found = hands.as_error(caught.value)
+    assert isinstance(found, errors.InvalidArgument)
+    assert found.message.startswith(message)
+    assert stored(catalog) == []
+    assert await catalog.count(tables.datasets) == 0
+
+
+async def test_names_and_metadata_are_validated(catalog: hands.Running) -> None:
+    for bad in (begun("../x"), begun("x", metadata={"k" * 64: "v"}), begun("x", request_id="no uuid")):
+        async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+            await catalog.datasets.UploadDataset(iter([bad, *whole("x")[1:]]))
+    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        await catalog.create_dataset(
+            "x", source=datasets_pb2.DatasetSource(upload=datasets_pb2.UploadSource(files=[{"name": "../../etc"}]))
+        )
+    assert "is filled in by UploadDataset" in caught[0].message
+    assert stored(catalog) == []
+
+
+async def test_more_than_the_catalog_takes_is_refused(catalog: hands.Running) -> None:
+    # tests.catalog.hands runs it with a limit.
+    batch = pa.RecordBatch.from_pylist([{"text": "x" * hands.UPLOAD_BYTES, "n": 1}], SCHEMA)
+    async with refused(errors.ResourceExhausted, "STORAGE_FAILED") as caught:
+        await catalog.datasets.UploadDataset(iter([begun("x"), sent(BATCHES[0]), sent(batch), ended(5, 2)]))
+    assert "POLYTOK_CATALOG_UPLOAD_BYTES" in caught[0].message
+    assert caught[0].retryable is False
+    assert stored(catalog) == []
+
+
+async def test_an_upload_that_is_cut_leaves_nothing(catalog: hands.Running) -> None:
+    cut = asyncio.Event()
+
+    async def requests() -> Any:
+        yield begun("rows")
+        yield sent(BATCHES[0])
+        await cut.wait()
+
+    call = catalog.datasets.UploadDataset(requests())
+    await _until(lambda: len(stored(catalog)) == 1)
+    call.cancel()
+    await _until(lambda: stored(catalog) == [])
+    cut.set()
+    assert await catalog.count(tables.datasets) == 0
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  files tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_killed_catalog_left_is_swept_unless_it_grows(catalog: hands.Running) -> None:
+    folder = f"datasets/{uuid.uuid4()}/upload"
+    sweeper = catalog.catalog.sweeper
+    sweeper._settings = sweeper._settings.model_copy(update={"sweep_grace_seconds": 3600.0})
+    catalog.storage.write_bytes(f"{folder}/00000.arrow", b"rows")
+    assert await sweeper.sweep() == []
+    sweeper._settings = sweeper._settings.model_copy(update={"sweep_grace_seconds": 1e-9})
+    catalog.storage.write_bytes(f"{folder}/00001.arrow", b"rows")
+    # It was an orphan before, and has grown since.
+    assert await sweeper.sweep() == []
+    assert await sweeper.sweep() == [folder.rpartition("/")[0]]
+    assert stored(catalog) == []
+
+
+async def test_rows_stay_until_they_are_read_in(catalog: hands.Running, worker: hands.Worker) -> None:
+    made = await catalog.datasets.UploadDataset(iter(whole("rows")))
+    kept = stored(catalog)
+    await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/rows"))
+    assert await catalog.catalog.sweeper.sweep() == []
+    again = await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/rows"))
+    assert await catalog.catalog.sweeper.sweep() == []
+    assert stored(catalog) == kept
+    await worker.ingest("rows")
+    assert again.uid == made.uid
+    assert await catalog.catalog.sweeper.sweep() == [f"datasets/{made.uid}/upload"]
+    await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/rows"))
+    assert stored(catalog) == []
+
+
+async def test_uploads_at_once_are_few(catalog: hands.Running) -> None:
+    waiting = asyncio.Event()
+
+    async def slow(name: str) -> Any:
+        yield begun(name)
+        await waiting.wait()
+        for request in whole(name)[1:]:
+            yield request
+
+    calls = [catalog.datasets.UploadDataset(slow(f"rows-{place}")) for place in range(16)]
+    # They have all begun once one more is refused.
+    refusal = None
+    while refusal is None:
+        try:
+            await catalog.datasets.UploadDataset(iter(whole("more")))
+            await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/more"))
+        except grpc.aio.AioRpcError as error:
+            refusal = hands.as_error(error)
+    assert "16 uploads are running" in refusal.message
+    waiting.set()
+    assert len({made.uid for made in await asyncio.gather(*calls)}) == 16

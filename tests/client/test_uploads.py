@@ -1,0 +1,156 @@
+"""Rows that a caller has in memory become a dataset like any other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+
+import polytok
+from polytok import errors
+from polytok.client import rows as uploading
+from tests.client import material
+
+LABELS = datasets.ClassLabel(names=["short", "long"])
+FEATURES = datasets.Features(
+    {"text": datasets.Value("string"), "label": LABELS, "tags": datasets.List(datasets.Value("string"))}
+)
+ROWS = [
+    {"text": text, "label": len(text) % 2, "tags": text.split()[: place % 3]}
+    for place, text in enumerate(material.TEXTS)
+]
+
+
+def made_of(record: Any) -> datasets.Dataset:
+    return datasets.load_from_disk(record.raw_path)
+
+
+def test_a_dataset_in_its_own_order(client: polytok.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "_MESSAGE_BYTES", 2000)  # so that there are several
+    given = datasets.Dataset.from_list(ROWS, features=FEATURES).shuffle(seed=7).select(range(3, 33))
+    name = material.unique("memory")
+    made = client.datasets.create(name, rows=given, metadata={"from": "a test"})
+    assert made.name == f"datasets/{name}"
+    ready = client.datasets.wait(name, timeout=60)
+    assert (ready.num_samples, ready.source.upload.num_rows) == (30, 30)
+    found = made_of(ready)
+    assert found.features == FEATURES
+    assert found.to_list() == given.to_list()
+    # The same rows again make no second one; others do not pass for them.
+    assert client.datasets.create(name, rows=given).uid == made.uid
+    with pytest.raises(errors.AlreadyExists, match="sha256"):
+        client.datasets.create(name, rows=given.select(range(29, -1, -1)))
+
+
+def test_a_table_is_tokenized(client: polytok.Client, ready: tuple[str, str]) -> None:
+    _, model = ready
+    name = material.unique("memory")
+    table = pa.table(
+        {"text": pa.array([*material.TEXTS, "x"]).dictionary_encode(), "n": range(len(material.TEXTS) + 1)}
+    )
+    client.datasets.create(name, rows=table)
+    record = client.datasets.wait(name, timeout=60)
+    assert made_of(record)["text"][:] == table["text"].to_pylist()
+    client.tokenizations.create(name, model, max_length=16)
+    client.tokenizations.wait(name, model, timeout=60)
+    other, _ = ready
+    client.tokenizations.create(other, model, variant="sixteen", max_length=16)
+    client.tokenizations.wait(other, model, variant="sixteen", timeout=60)
+    assert client.load(name, model)["input_ids"][:-1] == client.load(other, model, variant="sixteen")["input_ids"][:]
+    client.tokenizations.delete(other, model, variant="sixteen")
+
+
+def batches() -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(ROWS), 7):
+        yield pa.RecordBatch.from_pylist(ROWS[start : start + 7])
+
+
+async def test_iterators_of_both_kinds(async_client: polytok.AsyncClient) -> None:
+    async def later() -> AsyncIterator[pa.RecordBatch]:
+        for batch in batches():
+            yield batch
+
+    uids = set()
+    name = material.unique("memory")
+    for rows in (batches(), later(), list(batches())):
+        uids.add((await async_client.datasets.create(name, rows=rows)).uid)
+    assert len(uids) == 1
+    record = await async_client.datasets.wait(name, timeout=60)
+    assert made_of(record).to_list() == ROWS
+
+
+def test_rows_that_fail_on_the_way_leave_nothing(client: polytok.Client) -> None:
+    def failing() -> Iterator[pa.RecordBatch]:
+        yield from batches()
+        raise ZeroDivisionError("the caller's own")
+
+    name = material.unique("memory")
+    with pytest.raises(ZeroDivisionError, match="the caller's own"):
+        client.datasets.create(name, rows=failing())
+    other = pa.RecordBatch.from_pylist([{"other": 1}])
+    with pytest.raises(errors.InvalidArgument, match="from row 40 on has other columns"):
+        client.datasets.create(name, rows=[*batches(), other])
+    with pytest.raises(errors.NotFound):
+        client.datasets.get(name)
+
+
+async def test_rows_that_fail_on_the_way_leave_nothing_in_asyncio(async_client: polytok.AsyncClient) -> None:
+    async def failing() -> AsyncIterator[pa.RecordBatch]:
+        for batch in batches():
+            yield batch
+        raise ZeroDivisionError("the caller's own")
+
+    name = material.unique("memory")
+    with pytest.raises(ZeroDivisionError, match="the caller's own"):
+        await async_client.datasets.create(name, rows=failing())
+    with pytest.raises(errors.InvalidArgument, match="Item 0 of the rows is a dict"):
+        await async_client.datasets.create(name, rows=iter(ROWS))  # type: ignore[arg-type]
+    with pytest.raises(errors.NotFound):
+        await async_client.datasets.get(name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        ([], {}, "There are no rows"),
+        (pa.table({"text": pa.array([], pa.string())}), {}, "no rows"),
+        ("docs.jsonl", {}, "Paths are given as files"),
+        ({"text": []}, {}, "not a dict"),
+        (7, {}, "not a int"),
+        ([ROWS[0]], {}, r"pyarrow\.RecordBatch\.from_pylist"),
+        (list(batches()), {"files": "docs.jsonl"}, "Rows come alone"),
+        (list(batches()), {"text_rows": "line"}, "Rows come alone"),
+    ],
+)
+def test_what_are_no_rows(client: polytok.Client, rows: Any, more: Any, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=message):
+        client.datasets.create(material.unique("memory"), rows=rows, **more)
+
+
+def test_a_row_may_be_large_and_not_too_large(client: polytok.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = material.unique("memory")
+    large = pa.table({"text": ["a", "b" * (5 << 20), "c"]})
+    client.datasets.create(name, rows=large)
+    assert client.datasets.wait(name, timeout=60).num_samples == 3
+    monkeypatch.setattr(uploading, "_ROW_BYTES", 4 << 20)
+    with pytest.raises(errors.InvalidArgument, match="Row 1 takes 5 MiB; 4 MiB is the most"):
+        client.datasets.create(material.unique("memory"), rows=large)
+
+
+async def test_asynchronous_rows_need_the_asynchronous_client(client: polytok.Client) -> None:
+    async def rows() -> AsyncIterator[pa.RecordBatch]:
+        for batch in batches():
+            yield batch
+
+    with pytest.raises(errors.InvalidArgument, match=r"are for polytok\.AsyncClient"):
+        client.datasets.create(material.unique("memory"), rows=rows())
+
+
+def test_who_has_no_rows_needs_no_arrow() -> None:
+    code = "import sys, polytok; polytok.Client('127.0.0.1:1').datasets; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
