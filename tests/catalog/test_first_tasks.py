@@ -64,3 +64,31 @@ def test_shards_behind_the_limit_are_not_read(limit, shards):
 
 def test_all_shards_are_read():
     assert rows() == [(place, 4, 10 * place) for place in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ({}, "shard"),
+        ({"packing": {}}, "encode"),
+        ({"packing": {"disable_concatenation": True}}, "shard"),
+        # Only one raw shard is left: it is packed in one pass.
+        ({"packing": {}, "max_documents": "10"}, "shard"),
+        ({"packing": {}, "max_documents": "11"}, "encode"),
+        ({"shuffle_seed": "0"}, "encode"),
+        ({"filters": {"drop_duplicates": True}}, "encode"),
+        ({"filters": {"drop_duplicates": True}, "max_documents": "10"}, "encode"),
+        ({"filters": {"min_characters": "3"}, "normalization": "NORMALIZATION_NFC"}, "shard"),
+    ],
+)
+def test_what_depends_on_other_shards_has_stages(parameters, kind):
+    tasks = tokenizations.first_tasks(tokenization(**parameters), SHARDS)
+    assert {task.kind for task in tasks} == {f"tokenize.{kind}"}
+
+
+def test_a_sample_is_taken_from_all_shards():
+    assert rows(shuffle_seed="3", max_documents="5") == [(place, 4, 10 * place) for place in range(4)]
+    (task, *_) = tokenizations.first_tasks(tokenization(shuffle_seed="3"), SHARDS)
+    payload = tasks_pb2.TokenizeShardTask()
+    assert any_pb2.Any.FromString(task.payload).Unpack(payload)
+    assert payload.dataset_rows == 40
