@@ -1,0 +1,123 @@
+"""Conversations and columns on the command line, as a user has them: on the whole stack."""
+
+import json
+import pathlib
+from typing import Any
+
+import datasets
+import pytest
+import transformers
+
+from tests.cli.conftest import Run
+from tests.client import material
+
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CHATS = [
+    [{"role": "user", "content": text}, {"role": "assistant", "content": f"That is {place} of them."}]
+    for place, text in enumerate(material.TEXTS)
+]
+SHAREGPT = [
+    [{"from": {"user": "human", "assistant": "gpt"}[turn["role"]], "value": turn["content"]} for turn in chat]
+    for chat in CHATS
+]
+
+
+def jsonl(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A model whose tokenizer has a chat template."""
+    folder = material.write_model(tmp_path_factory.mktemp("chat-model"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": TEMPLATE, "model_max_length": 512}))
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_positions": 512}))
+    return folder
+
+
+def oracle(folder: pathlib.Path, **how: Any) -> list[list[int]]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return [tokenizer.apply_chat_template(chat, tokenize=True, **how)["input_ids"] for chat in CHATS]
+
+
+def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = material.unique("chat-model")
+    polytok_("model", "add", model, folder)
+    for column, chats in (("messages", CHATS), ("conversations", SHAREGPT)):
+        name = material.unique("chats")
+        rows = [{"id": f"c{place}", "source": "test", column: chat} for place, chat in enumerate(chats)]
+        assert polytok_("dataset", "add", name, jsonl(tmp_path / f"{column}.jsonl", rows)).code == 0
+        told = polytok_("tokenize", name, "-m", model, "--watch")
+        assert told.code == 0, told.err
+        reason = "it is the only column of conversations"
+        assert f"The conversations of {name} is column `{column}`: {reason}." in told.out
+        made = polytok_("tokenization", "show", name, model, "--json").json()
+        assert (made["parameters"]["text_column"], made["parameters"]["column_choice"]) == (column, reason)
+        assert made["parameters"]["add_special_tokens"] is False
+        assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == oracle(folder)
+        manifest = json.loads(pathlib.Path(made["tokenized_path"], "polytok.json").read_text())
+        assert manifest["parameters"]["column_choice"] == reason
+        assert polytok_("tokenization", "verify", name, model).code == 0
+
+
+def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    plain, name = material.unique("plain-model"), material.unique("chats")
+    polytok_("model", "add", plain, material.write_model(tmp_path / "plain"))
+    polytok_(
+        "dataset", "add", name, jsonl(tmp_path / "chats.jsonl", [{"text": "x", "messages": chat} for chat in CHATS])
+    )
+    # Without a template the model cannot; the message names it, and what helps.
+    refused = polytok_("tokenize", name, "-m", plain, "--column", "messages", "--watch")
+    assert refused.code == 1
+    assert (
+        f"The tokenizer of models/{plain} has no chat template. Give one of your own (`--chat-template" in refused.err
+    )
+    file = tmp_path / "template.jinja"
+    file.write_text(TEMPLATE)
+    command = ("tokenize", name, "-m", plain, "--variant", "own", "--chat-template", file, "--generation-prompt")
+    made = polytok_(*command, "--max-length", "64", "--watch", "--json").json()["tokenizations"][0]
+    assert made["parameters"]["chat"] == {"add_generation_prompt": True, "template": TEMPLATE}
+    assert made["parameters"]["text_column"] == "messages"
+    expected = oracle(folder, add_generation_prompt=True, truncation=True, max_length=64)
+    assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == expected
+    # Another template is another tokenization, told without printing both.
+    file.write_text(TEMPLATE + " ")
+    other = polytok_(*command, "--max-length", "64")
+    assert other.code == 5
+    assert "chat.template 'of " in other.err
+    file.write_bytes(b"\xff")
+    assert "cannot be read as UTF-8 text" in polytok_(*command).err
+    file.write_text("x" * 70_000)
+    assert "parameters.chat.template" in polytok_(*command).err
+
+
+def test_a_malformed_turn_is_found_in_the_users_file(
+    polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    model, name = material.unique("chat-model"), material.unique("chats")
+    polytok_("model", "add", model, folder)
+    rows: list[dict[str, Any]] = [{"messages": chat} for chat in CHATS]
+    rows[17] = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}]}
+    polytok_("dataset", "add", name, jsonl(tmp_path / "chats.jsonl", rows))
+    refused = polytok_("tokenize", name, "-m", model, "--watch")
+    assert refused.code == 1
+    assert (
+        f"Column 'messages', row 17 of datasets/{name} (the first row is 0), which is row 17 of chats.jsonl: "
+        "turn 2 of 2, of the role 'assistant', has no content. Mend or remove the conversation, and add the dataset "
+        "again."
+    ) in refused.err
+
+
+def test_the_column_is_told(polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    _, model = ready
+    name = material.unique("columns")
+    polytok_("dataset", "add", name, jsonl(tmp_path / "a.jsonl", [{"title": "t", "content": text} for text in "abc"]))
+    told = polytok_("tokenize", name, "-m", model).out
+    assert f"The text of {name} is column `content`: it is the only column of text with a usual name.\n" in told
+    assert "is column" not in polytok_("tokenize", name, "-m", model, "--column", "content").out
