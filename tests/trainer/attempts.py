@@ -2,8 +2,10 @@
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import pathlib
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -59,3 +61,24 @@ def until_the_end(arguments: Arguments, kills: int, seed: int) -> int:
             return number
     assert run(arguments, None, draw), "the training failed"
     return kills
+
+
+def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
+    # What torchrun tells its processes.
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    open_data, planned, folder = arguments
+    assert training.train(planned, folder, open_data=open_data).finished
+
+
+def run_together(arguments: Arguments, size: int) -> list[bool]:
+    """Trains with several processes; tells of each whether it ended well."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [context().Process(target=_together, args=(arguments, rank, size, port)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode == 0 for process in processes]

@@ -90,7 +90,7 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
     `handlers` has a function for each task kind; `warm` imports and loads what the first task would wait for.
     """
     logging.configure(TelemetrySettings(), os.environ.get(SERVICE, "child"))
-    _die_with(int(os.environ[PARENT]))
+    die_with(int(os.environ[PARENT]))
     _limit_memory(int(os.environ.get(MEMORY_BYTES) or 0))
     # Ctrl-C reaches the whole terminal; the parent decides what becomes of the task.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -113,7 +113,8 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
         send(_run(handlers, *tasks.get()))
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Has the kernel end this process with its parent, however that ends (Linux; elsewhere it does nothing)."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):

@@ -1,0 +1,83 @@
+"""What a training reads, as plain data that another process can open."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import datasets
+
+from polytok import errors
+from services.activations import models, streaming
+from services.trainer.data import extraction, live
+from services.trainer.data.streams import Data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Input:
+    """A live source, or an extraction. Folders are on this machine."""
+
+    kind: Literal["live", "extraction"]
+    hooks: tuple[str, ...]
+    seed: int
+    held_out_rows: int
+    """Sequences, or rows of the extraction, that are held out."""
+    extraction: str = ""
+    """Folder of the extraction."""
+    model: str = ""
+    """Folder of the model; with an extraction it may be empty, and is what autoencoders are evaluated in."""
+    tokenization: str = ""
+    """Folder of the tokenization, with a model."""
+    context_size: int = 0
+    """Tokens after which a row ends; 0 leaves rows as they are."""
+    batch_tokens: int = 0
+    """Tokens in a forward pass; 0 chooses by model and device."""
+    excluded_token_ids: tuple[int, ...] = ()
+    dtype: str = "float32"
+    """What the model computes in."""
+    compile: bool = False
+    """Whether the model's blocks run through torch.compile."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives the fields for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Input":
+        """Reads what `to_dict` gave."""
+        lists = {name: tuple(fields[name]) for name in ("hooks", "excluded_token_ids") if name in fields}
+        return cls(**{**fields, **lists})
+
+    def open(self, device: str) -> Data:
+        """Loads and opens all of it, the model on a device; raises what `models.load` and the sources raise."""
+        if self.kind == "live":
+            settings = streaming.Settings(
+                hooks=self.hooks,
+                context_size=self.context_size,
+                batch_tokens=self.batch_tokens,
+                excluded_token_ids=self.excluded_token_ids,
+            )
+            return live.Live(
+                self._model(device), self._tokens(), settings, seed=self.seed, held_out_rows=self.held_out_rows
+            )
+        origin = None
+        if self.model and self.tokenization:
+            origin = extraction.Origin(self._model(device), self._tokens(), self.context_size, self.excluded_token_ids)
+        return extraction.Extraction(
+            pathlib.Path(self.extraction),
+            self.hooks,
+            seed=self.seed,
+            held_out_rows=self.held_out_rows,
+            origin=origin,
+        )
+
+    def _model(self, device: str) -> models.LoadedModel:
+        return models.load(pathlib.Path(self.model), dtype=self.dtype, device=device, compile=self.compile)
+
+    def _tokens(self) -> Any:
+        try:
+            return datasets.load_from_disk(self.tokenization)
+        except (OSError, ValueError, KeyError) as error:
+            raise errors.DataLoss(
+                f"{self.tokenization} cannot be opened as a tokenization ({error}). Tokenize again."
+            ) from error

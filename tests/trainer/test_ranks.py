@@ -1,0 +1,106 @@
+"""Several processes train as one: torchrun starts them, gradients are shared, each reads its part."""
+
+import pathlib
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from polytok import errors
+from services.trainer import export, launching, lens, plan, ranks, reports
+from services.trainer.checkpoints import Checkpoints
+from services.trainer.data.streams import Data
+from services.trainer.inputs import Input
+from tests.trainer import attempts, gaussian, models
+from tests.trainer.test_training import StopAt
+
+RUNS = ("whole", "resumed")
+
+
+def open_gaussian(_: str) -> Data:
+    return gaussian.Gaussian()
+
+
+def planned(**fields: object) -> plan.TrainingPlan:
+    saes = [gaussian.sae("topk", normalize_activations="expected_average_only_in"), gaussian.sae("standard")]
+    return gaussian.training(*saes, hook=models.HOOK, total_samples=32 * 20, **fields)
+
+
+@pytest.fixture
+def read(tmp_path: pathlib.Path) -> Input:
+    models.tokens().save_to_disk(tmp_path / "tokens")
+    return Input(
+        kind="live",
+        hooks=(models.HOOK,),
+        seed=0,
+        held_out_rows=4,
+        model=str(models.save(tmp_path / "model")),
+        tokenization=str(tmp_path / "tokens"),
+        excluded_token_ids=(models.EXCLUDED,),
+    )
+
+
+def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> None:
+    whole = gaussian.training(gaussian.sae("batchtopk"), gaussian.sae("standard"), total_samples=32 * 20)
+    assert attempts.run_together((open_gaussian, whole, tmp_path / "whole"), 2) == [True, True]
+    # The second time they go on from the last checkpoint but one.
+    shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "resumed" / "checkpoints")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-000000000020")
+    assert attempts.run_together((open_gaussian, whole, tmp_path / "resumed"), 2) == [True, True]
+    for name in ("sae0", "sae1"):
+        one, other = (load_file(tmp_path / each / "saes" / name / "sae_weights.safetensors") for each in RUNS)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    loaded = Checkpoints(tmp_path / "whole" / "checkpoints").latest()
+    assert loaded is not None
+    first, second = (loaded.states[f"data-0000{rank}"].tensors for rank in range(2))
+    key = f"buffer.held.{gaussian.HOOK}"
+    assert len(first[key]) == len(second[key]) == 128
+    assert not torch.equal(first[key], second[key])
+
+
+@pytest.mark.long
+def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -> None:
+    rows: list[reports.Row] = []
+    told: list[reports.Progress] = []
+    origins = {
+        f"sae{index}": export.Origin(
+            model_name="tiny", hook_name=models.HOOK, dataset_path="tokens", context_size=40, prepend_bos=True
+        )
+        for index in range(2)
+    }
+    whole = launching.train(
+        planned(), tmp_path / "whole", read, processes=2, on_rows=rows.extend, report=told.append, origins=origins
+    )
+    assert whole.finished
+    assert [(row.sae, row.step) for row in rows if isinstance(row, reports.MetricsRow)] == [
+        (f"sae{index}", step) for step in (5, 10, 15, 20) for index in range(2)
+    ]
+    assert whole.evaluations == [row for row in rows if isinstance(row, reports.EvaluationRow)]
+    assert told[-1].phase == "exporting"
+    assert lens.module().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
+    stop = StopAt(10)
+    stopped = launching.train(
+        planned(), tmp_path / "stopped", read, processes=2, stop=stop, on_rows=stop.on_rows, origins=origins
+    )
+    assert stopped.finished == (stopped.step == 20)
+    again = launching.train(planned(), tmp_path / "stopped", read, processes=2, origins=origins)
+    for name, folder in whole.exports.items():
+        one, other = (load_file(each / "sae_weights.safetensors") for each in (folder, again.exports[name]))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.long
+def test_an_error_in_a_process_is_the_trainings(tmp_path: pathlib.Path, read: Input) -> None:
+    launching.train(planned(), tmp_path / "made", read, processes=2)
+    with pytest.raises(errors.FailedPrecondition, match=r"another number of processes \(2, now 1\)"):
+        launching.train(planned(), tmp_path / "made", read, processes=1)
+    with pytest.raises(errors.InvalidArgument, match="batch_size is 32, which 3 processes cannot share evenly"):
+        launching.train(planned(buffer_samples=255), tmp_path / "three", read, processes=3)
+
+
+def test_one_process_is_a_group_of_its_own() -> None:
+    group = ranks.Group()
+    assert (group.first, group.share(7, "batch_size"), group.gather({"a": 1})) == (True, 7, [{"a": 1}])
+    tensor = torch.ones(2)
+    assert group.sum(tensor) is tensor
