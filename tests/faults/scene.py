@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,14 @@ class Scene:
         self.tokenizer = folder / "model"
 
     async def create(self, variant: str, **more: Any) -> Any:
-        """Asks for a tokenization, always with the same parameters."""
-        return await self.client.tokenizations.create(self.dataset, self.model, variant=variant, max_length=32, **more)
+        """Asks for a tokenization, always with the same rows: the bound on documents, far above them, is each its own.
+
+        With the same parameters it would share the files of the one before it, and there would be nothing to break.
+        """
+        bound = 1_000_000 + zlib.crc32(variant.encode())
+        return await self.client.tokenizations.create(
+            self.dataset, self.model, variant=variant, max_length=32, max_documents=bound, **more
+        )
 
     async def wait(self, variant: str) -> Any:
         """The tokenization once it is READY."""
