@@ -16,7 +16,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long lint format protos bench bench-tokenize clean
+.PHONY: help run up install test test-long lint format protos bench bench-tokenize bench-sae clean
 
 help: ## Show this
 	@echo "make …"
@@ -58,6 +58,9 @@ bench: $(DEV_STAMP) ## Measure the platform; writes benchmarks/results/bench.jso
 
 bench-tokenize: $(DEV_STAMP) ## Measure tokenizing against datasets.map; writes benchmarks/results/tokenize.json
 	@$(BIN)/python -m benchmarks.tokenize
+
+bench-sae: $(DEV_STAMP) ## Measure training autoencoders against SAELens; writes benchmarks/results/sae.json
+	@$(BIN)/python -W ignore -m benchmarks.sae
 
 clean: ## Remove .venv and everything else that can be made again; data in POLYTOK_HOME stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

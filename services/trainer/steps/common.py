@@ -29,8 +29,8 @@ class Computed(NamedTuple):
     """By the names of `architectures.leaves`."""
     fired: torch.Tensor
     """How many vectors each latent was active for; shape (d_sae,), float32."""
-    output: torch.Tensor
-    """The reconstruction, shape (batch, d_in)."""
+    error: torch.Tensor
+    """Reconstruction less activations, shape (batch, d_in)."""
     lowest: torch.Tensor | None = None
     """The smallest positive activation of batchtopk, infinite where none is; shape ()."""
 
@@ -119,11 +119,10 @@ class Step(abc.ABC):
 
     def _metrics(self, batch: torch.Tensor, computed: Computed) -> dict[str, torch.Tensor]:
         target = batch.float() if batch.dtype == torch.bfloat16 else batch
-        residual = (computed.output - target).square().sum()
         variance = (target - target.mean(0)).square().sum()
         metrics = {
             "l0": computed.fired.sum() / (len(batch) * self._reduction.size),
-            "explained_variance": 1 - residual / variance,
+            "explained_variance": 1 - computed.error.square().sum() / variance,
             "dead_latents": self.dead().sum(),
         }
         return metrics | ({} if computed.lowest is None else {"topk_threshold": self.sae.topk_threshold.clone()})

@@ -45,7 +45,8 @@ class Reference(common.Step):
                 lowest = torch.where(acts > 0, acts, torch.inf).min()
             fired = (acts != 0).sum(0).float()
         losses = {name: value.detach() for name, value in output.losses.items()}
-        return common.Computed(output.loss.detach(), losses, gradients, fired, output.sae_out.detach(), lowest)
+        error = output.sae_out.detach() - batch
+        return common.Computed(output.loss.detach(), losses, gradients, fired, error, lowest)
 
     def _autocast(self, device: str) -> contextlib.AbstractContextManager[Any]:
         if not self._options.autocast:

@@ -64,7 +64,7 @@ class Sparse(common.Step):
                 "b_enc": gradients.bias,
             },
             active.total(positive.float()),
-            errors[-1] + target,
+            errors[-1],
             self._lowest(scores, positive),
         )
 
@@ -136,24 +136,24 @@ class Sparse(common.Step):
         self, encoded: revival.Encoded, errors: list[torch.Tensor], gradients: revival.Gradients
     ) -> torch.Tensor:
         loss = errors[0].new_zeros(())
-        if not self._revival_needed():
+        dead = self.dead()
+        if not self._revival_needed(dead):
             return loss
         by_width = self.config.architecture == "matryoshka_batchtopk" and self.config.use_matryoshka_aux_loss
         spans = list(zip((0, *self._widths[:-1]), self._widths, strict=True)) if by_width else [(0, self.config.d_sae)]
-        dead = self.dead()
         with self._autocast():
             for span, error in zip(spans, errors if by_width else errors[-1:], strict=True):
                 loss = loss + revival.add(encoded, -error, dead, self.config.aux_loss_coefficient, gradients, span)
         return loss
 
-    def _revival_needed(self) -> bool:
+    def _revival_needed(self, dead: torch.Tensor) -> bool:
         """Tells whether latents may be dead. On a device, their counters are read once in many steps.
 
         A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss
         is computed for a while without asking, and is nothing if none is dead.
         """
-        if placement.reads_values(self._since_fired):
-            return True
+        if placement.reads_values(dead):
+            return bool(dead.any())
         if self.steps_done >= self._revival_checked:
             left = self._options.dead_feature_window - int(self._since_fired.max())
             self._revival_due = left < _CHECK_EVERY

@@ -1,0 +1,4 @@
+"""Training autoencoders: ours against SAELens's own trainer, on SynthSAEBench's generator (arXiv 2602.14687).
+
+`make bench-sae` runs it and writes `benchmarks/results/sae.json`.
+"""

@@ -1,0 +1,121 @@
+"""The two that train: this project's steps, and SAELens's `SAETrainer`. Both from equal weights on equal batches."""
+
+import contextlib
+import io
+import itertools
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.sae.material import Scale
+from services.trainer import architectures, export, lens, normalization, plan
+from services.trainer.steps import building
+
+LR = 3e-4
+"""As in the published benchmark."""
+_WINDOW = 1000
+_MEASURE_EVERY = 50
+
+
+class Trained(NamedTuple):
+    """What a training ended with."""
+
+    sae: Any
+    """Opened from disk in SAELens, in its form for inference."""
+    seconds: float
+    """Of training alone: no data was made, nothing written."""
+
+
+def configuration(architecture: plan.Architecture, scale: Scale, seed: int) -> plan.SaeConfig:
+    """The autoencoder that both train."""
+    return plan.SaeConfig(
+        architecture=architecture,
+        d_in=scale.d_in,
+        d_sae=scale.d_sae,
+        k=scale.k,
+        matryoshka_widths=(scale.d_sae // 8, scale.d_sae // 2),
+        seed=seed,
+    )
+
+
+def our_step(config: plan.SaeConfig, scale: Scale, device: str, *, autocast: bool = False) -> Any:
+    """Makes our training step."""
+    planned = plan.PlannedSae(name="sae", hook="synthetic", sae=config, optimizer=plan.OptimizerConfig(lr=LR))
+    training = plan.TrainingPlan(
+        saes=(planned,),
+        total_samples=scale.steps * scale.batch,
+        batch_size=scale.batch,
+        dead_feature_window=_WINDOW,
+        device=device,
+        autocast=autocast,
+    )
+    return building.build(planned, training)
+
+
+def their_trainer(
+    config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
+) -> Any:
+    """Makes SAELens's trainer, its weights laid out as it lays them out."""
+    lens.module()
+    from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: PLC0415
+    from sae_lens.training.sae_trainer import SAETrainer  # noqa: PLC0415
+
+    sae = architectures.build(config, device=device)
+    sae.W_enc = torch.nn.Parameter(sae.W_enc.detach().contiguous())
+    trainer_config = SAETrainerConfig(
+        n_checkpoints=0,
+        checkpoint_path=None,
+        save_final_checkpoint=False,
+        total_training_samples=scale.steps * scale.batch,
+        device=device,
+        autocast=autocast,
+        lr=LR,
+        lr_end=LR,
+        lr_scheduler_name="constant",
+        lr_warm_up_steps=0,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        lr_decay_steps=0,
+        n_restart_cycles=1,
+        train_batch_size_samples=scale.batch,
+        dead_feature_window=_WINDOW,
+        feature_sampling_window=2000,
+        logger=LoggingConfig(log_to_wandb=False),
+        n_batches_for_norm_estimate=1,
+    )
+    return SAETrainer(trainer_config, sae, data)
+
+
+def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
+    """Trains with our step, its metrics read every 50 steps as a training does."""
+    step = our_step(config, scale, "cpu")
+    started = time.perf_counter()
+    for number, batch in enumerate(itertools.islice(data, scale.steps)):
+        measure = number % _MEASURE_EVERY == 0
+        outcome = step(batch, measure=measure)
+        if measure:
+            [float(value) for value in outcome.metrics.values()]
+    seconds = time.perf_counter() - started
+    counts, samples = step.firing()
+    origin = export.Origin(
+        model_name="synthetic", hook_name="synthetic", dataset_path="", context_size=1, prepend_bos=False
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        firing = export.Firing(counts, samples, int(step.dead().sum()))
+        export.write(step.sae, normalization.Normalization(), origin, firing, pathlib.Path(folder))
+        return Trained(lens.module().SAE.load_from_disk(folder), seconds)
+
+
+def train_theirs(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
+    """Trains with SAELens's trainer, which nobody asks for metrics."""
+    trainer = their_trainer(config, scale, data, "cpu")
+    with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        sae = trainer.fit()
+        seconds = time.perf_counter() - started
+        sae.save_inference_model(folder)
+        return Trained(lens.module().SAE.load_from_disk(folder), seconds)
