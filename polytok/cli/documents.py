@@ -42,11 +42,15 @@ def _value(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.is_repeated:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            return dict(sorted(value.items()))
+            return {key: _item(value[key]) for key in sorted(value)}
         return [_single(item, field) for item in value]
     if field.has_presence and not message.HasField(field.name):
         return None
     return _single(value, field)
+
+
+def _item(value: Any) -> Any:
+    return record(value) if isinstance(value, Message) else value
 
 
 def _single(value: Any, field: Any) -> Any:

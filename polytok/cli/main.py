@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from polytok import errors
-from polytok.cli import dataset, encode, exits, extract, extraction, model, stack, tokenization, tokenize
+from polytok.cli import (
+    dataset,
+    encode,
+    exits,
+    extract,
+    extraction,
+    model,
+    stack,
+    tokenization,
+    tokenize,
+    train,
+    training,
+)
 
 app = typer.Typer(
     name="polytok",
@@ -28,6 +40,7 @@ A corpus is read in once, tokenized for any number of models, and every tokeniza
 [dim]polytok tokenize docs -m gpt2 --watch[/]  make token ids
 [dim]polytok tokenization path docs gpt2[/]    where load_from_disk finds them
 [dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post[/]   a model's activations
+[dim]polytok train docs -m gpt2 --help[/]      sparse autoencoders on a model's activations
 """,
 )
 stack.register(app)
@@ -38,6 +51,8 @@ encode.register(app)
 app.add_typer(tokenization.app, name="tokenization")
 extract.register(app)
 app.add_typer(extraction.app, name="extraction")
+train.register(app)
+app.add_typer(training.app, name="training")
 
 
 def _version(asked: bool) -> None:
@@ -59,8 +74,12 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; gives its exit code."""
+    # `train plot` reads as `train` does, but draws what is there.
+    plotting = list(arguments[:2]) == ["train", "plot"]
     try:
-        code = app(list(arguments), prog_name="polytok", standalone_mode=False)
+        code = app(
+            ["training", *arguments[1:]] if plotting else list(arguments), prog_name="polytok", standalone_mode=False
+        )
     except errors.PolytokError as error:
         return _fail(error, arguments)
     except KeyboardInterrupt:

@@ -47,6 +47,12 @@ Json = Annotated[
         rich_help_panel="General",
     ),
 ]
+TrainingArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRAINING", help="The training's id, such as `first`.", autocompletion=_completion("trainings")
+    ),
+]
 DatasetArgument = Annotated[
     str,
     typer.Argument(metavar="DATASET", help="The dataset's id, such as `docs`.", autocompletion=_completion("datasets")),

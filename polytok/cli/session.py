@@ -56,6 +56,34 @@ class Session:
             self.out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
             raise
 
+    def show_training(self, record: Any) -> None:
+        """Prints one training."""
+        from polytok.cli import curves, documents  # noqa: PLC0415
+
+        self.out.result(documents.record(record), curves.details(self.out, record))
+
+    def follow_training(self, record: Any) -> None:
+        """Shows a training and its metrics until it is at rest, and ends the command with 1 if it is not READY."""
+        from polytok.cli import curves  # noqa: PLC0415
+
+        try:
+            ended = curves.follow(self.out, self.client.trainings.follow(record))
+        except KeyboardInterrupt:
+            self.out.remark(
+                "The training goes on in the stack; `polytok training watch` follows it again, `pause` stops it at a "
+                "checkpoint."
+            )
+            raise
+        self.show_training(ended)
+        self.end([ended])
+
+    def followed_if(self, watched: bool, record: Any) -> None:
+        """Follows a training, or prints it as it is."""
+        if watched:
+            self.follow_training(record)
+        else:
+            self.show_training(record)
+
     def end(self, records: Sequence[Any]) -> None:
         """Reports each record that did not become READY, and ends the command with 1 if there is one."""
         from polytok import errors  # noqa: PLC0415

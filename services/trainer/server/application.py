@@ -15,6 +15,7 @@ from services.runtime.records.sweeper import Sweeper
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 from services.trainer.server import changes, following, handler, keeping, servicer, tables
+from services.trainer.server.extractions import Extractions
 from services.trainer.server.settings import TrainerServerSettings
 from services.trainer.server.sources import Sources
 
@@ -31,6 +32,7 @@ class Trainer(Owner):
         server: ServerSettings,
         jobs: JobSettings,
         catalog: grpc.aio.Channel,
+        extractor: grpc.aio.Channel | None = None,
         settings: TrainerServerSettings,
     ) -> None:
         super().__init__(
@@ -42,7 +44,7 @@ class Trainer(Owner):
             tables=tables.jobs,
             handlers={handler.KIND: handler.Training(storage)},
         )
-        self._catalog = catalog
+        self._channels = [catalog, *([extractor] if extractor is not None else [])]
         records = holding.Catalog(catalog)
         self.holds = holding.Keeper(records, keeping.Ledger(self.database))
         folders = Folders(self.database, storage, keeping.is_used)
@@ -54,7 +56,7 @@ class Trainer(Owner):
             store=self.store,
             folders=folders,
             mutations=Mutations(self.database, tables.answers),
-            sources=Sources(records),
+            sources=Sources(records, Extractions(extractor), storage),
             following=following.Following(self.database, storage, self.watch),
         )
         self.serve(
@@ -75,4 +77,5 @@ class Trainer(Owner):
     async def stop(self) -> None:
         """Lets the calls that run end, and closes what was opened."""
         await super().stop()
-        await self._catalog.close()
+        for each in self._channels:
+            await each.close()

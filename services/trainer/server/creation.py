@@ -21,8 +21,7 @@ def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[
     """The row of a training that is asked for, every default filled in. Raises InvalidArgument."""
     planned = plans.planned(request.saes, source.widths)
     plan = plans.training(planned, request.parameters, source.samples)
-    return {
-        "name": request.training_id or names.made_up(*source.words),
+    row = {
         "source": _document(request.source),
         "saes": [_document(plans.sae(each)) for each in plan.saes],
         "parameters": _document(plans.parameters(plan)),
@@ -32,8 +31,8 @@ def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[
         "tokenizer_fingerprint": source.tokenizer_fingerprint,
         "excluded_token_ids": list(source.excluded_token_ids),
         "total_steps": plan.total_steps,
-        "held": True,
     }
+    return row | {"name": request.training_id or names.made_up(source.words, row)}
 
 
 def _document(message: Message) -> dict[str, Any]:
@@ -52,7 +51,13 @@ class Creation:
         made = await trainings.insert(conn, id=uuid.uuid4(), **row)
         if made is not None:
             return await self.begin(conn, made, from_start=True)
-        existing = await trainings.get(conn, row["name"])
+        return await self.existing(conn, row)
+
+    async def existing(self, conn: AsyncConnection, row: dict[str, Any]) -> records.Training:
+        """Gives the training that exists, if it is the one that is asked for."""
+        existing = await trainings.find(conn, row["name"])
+        if existing is None:
+            raise errors.Unavailable(f"{names.training(row['name'])} was deleted just now; create it again.")
         differing = _differences(existing, row)
         if differing:
             raise errors.AlreadyExists(

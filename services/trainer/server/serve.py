@@ -1,5 +1,7 @@
 """`python -m services.trainer serve`: configuration, logging, resources, then serving until a signal comes."""
 
+import functools
+
 from services.runtime import settings
 from services.runtime.process import Stopping
 from services.runtime.records import owner
@@ -7,27 +9,29 @@ from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 from services.trainer.server.application import Trainer
 from services.trainer.server.changes import OWNER
-from services.trainer.server.settings import TrainerServerSettings
+from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
 
 
 async def main(stop: Stopping) -> None:
     """Serves trainings."""
 
     def make(server: settings.ServerSettings) -> Trainer:
-        peers = settings.PeerSettings()
+        peers = TrainerPeers()
+        connect = functools.partial(
+            channel.open_channel,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=OWNER,
+        )
         return Trainer(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
             storage=Storage(settings.StorageSettings().root),
             server=server,
             jobs=settings.JobSettings(),
-            catalog=channel.open_channel(
-                peers.catalog_address,
-                tls_ca=peers.tls_ca,
-                tls_certificate=peers.tls_certificate,
-                tls_key=peers.tls_key,
-                service=OWNER,
-            ),
+            catalog=connect(peers.catalog_address),
+            extractor=connect(peers.extractor_address) if peers.extractor_address else None,
             settings=TrainerServerSettings(),
         )
 

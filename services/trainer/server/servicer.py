@@ -62,18 +62,24 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         self, request: trainings_pb2.CreateTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
         """Starts a training."""
-        # The name is the holder's before there is a record: nothing can delete what was checked.
-        name = request.training_id or names.made_up("training")
-        holder = names.training(name)
-        source = await self._parts.sources.find(request.source, sources.hooks(request.saes), holder)
+        source = await self._parts.sources.find(request.source, sources.hooks(request.saes))
+        row = creation.values(request, source)
+        if await self._known(row["name"]):
+            return await self._mutate("CreateTraining", request, lambda unit: self._creation.existing(unit.conn, row))
+        # Held before there is a record: nothing can delete what was checked.
+        holder = names.training(row["name"])
+        key = await self._parts.sources.hold(source.lineage, holder)
+        row["source_key"] = source.key or key
         try:
-            row = creation.values(request, source) | {"name": name}
             return await self._mutate("CreateTraining", request, lambda unit: self._creation.create(unit.conn, row))
         except errors.PolytokError:
-            async with self._parts.database.connection() as conn:
-                if await trainings.find(conn, name) is None:
-                    await self._parts.sources.release(source.hold)
+            if not await self._known(row["name"]):
+                await self._parts.sources.release(source.lineage, holder)
             raise
+
+    async def _known(self, name: str) -> bool:
+        async with self._parts.database.connection() as conn:
+            return await trainings.find(conn, name) is not None
 
     async def GetTraining(  # noqa: N802
         self, request: trainings_pb2.GetTrainingRequest, context: Context
@@ -110,8 +116,8 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             await trainings.delete(unit.conn, record.id)
             await changes.tell(unit.conn, record.id)
             if record.held:
-                hold = sources.hold_of(messages.lineage(record), record.resource)
-                unit.after_commit.append(functools.partial(self._parts.sources.release, hold))
+                lineage = messages.lineage(record)
+                unit.after_commit.append(functools.partial(self._parts.sources.release, lineage, record.resource))
             unit.after_commit.append(functools.partial(self._parts.folders.reclaim, record.key))
             return empty_pb2.Empty()
 
@@ -155,7 +161,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         """Goes on with a paused training."""
         known = await self._get(request.name)
         if known.status == "PAUSED":
-            await self._parts.sources.hold_again(messages.lineage(known), known.resource)
+            await self._parts.sources.hold(messages.lineage(known), known.resource)
 
         async def act(unit: Unit) -> records.Training:
             record = await trainings.get(unit.conn, known.name, Lock.CHANGE)
@@ -194,7 +200,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         """Trains again."""
         known = await self._get(request.name)
         if known.status in states.TRAINING.terminal - {"READY"}:
-            await self._parts.sources.hold_again(messages.lineage(known), known.resource)
+            await self._parts.sources.hold(messages.lineage(known), known.resource)
 
         async def act(unit: Unit) -> records.Training:
             record = await trainings.get(unit.conn, known.name, Lock.CHANGE)

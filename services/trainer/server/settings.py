@@ -1,8 +1,17 @@
 """The trainer's own configuration; what every service has is in `services.runtime.settings`."""
 
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.runtime.records.sweeper import SweepSettings
+from services.runtime.settings import ADDRESS, PeerSettings
+
+
+class TrainerPeers(PeerSettings):
+    """Where the services are that the trainer asks."""
+
+    extractor_address: str = Field(default="", pattern=f"^$|{ADDRESS}")
+    """host:port of the extractor; without one, trainings run on models alone."""
 
 
 class TrainerServerSettings(SweepSettings):

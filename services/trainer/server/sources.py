@@ -1,16 +1,19 @@
 """Where a training's activations come from: found, checked against what is asked for, and held."""
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
+from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.activations import holding
 from services.activations.holding import Hold
+from services.runtime.storage import Storage
+from services.trainer.server.extractions import Extractions
 
+_EXTRACTIONS_KEY = "extractions"
 _IN_BLOCK = re.compile(r"blocks\.(\d{1,6})\.(\S+)")
 _EMBEDDING = "hook_embed"
 # As wide as the residual stream, whatever the model.
@@ -28,12 +31,11 @@ _RESIDUAL = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """A source that is READY, and held."""
+    """A source that is READY."""
 
-    hold: Hold
     lineage: trainings_pb2.TrainingLineage
     key: str
-    """Storage key of the folder that is read."""
+    """Storage key of the folder that is read; empty until a tokenization is held."""
     samples: int
     """Activations of each hook that it gives once."""
     widths: Mapping[str, int]
@@ -48,24 +50,24 @@ class Found:
 class Sources:
     """Finds and holds sources."""
 
-    def __init__(self, catalog: holding.Catalog) -> None:
+    def __init__(self, catalog: holding.Catalog, extractions: Extractions, storage: Storage) -> None:
         self._catalog = catalog
+        self._extractions = extractions
+        self._storage = storage
 
-    async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str], holder: str) -> Found:
-        """Finds a source, refuses what it cannot give, and holds it.
+    async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str]) -> Found:
+        """Finds a source, and refuses what it cannot give.
 
         Raises NotFound, FailedPrecondition (NOT_READY) and InvalidArgument (HOOK_NOT_FOUND).
         """
+        if source.WhichOneof("source") == "extraction":
+            return self._extracted(await self._extractions.ready(source.extraction), hooks)
         live = source.live
-        model, tokenization = await asyncio.gather(
-            self._catalog.model(live.model), self._catalog.resolve(live.dataset, live.model, live.variant)
-        )
+        model = await self._catalog.model(live.model)
+        tokenization = await self._catalog.resolve(live.dataset, live.model, live.variant)
         _check_hooks(hooks, model)
         _check_digest(tokenization)
-        hold = Hold(tokenization.name, holder, tokenization.manifest_digest)
-        held = await self._catalog.hold(hold)
         return Found(
-            hold=hold,
             lineage=trainings_pb2.TrainingLineage(
                 tokenization=tokenization.name,
                 tokenization_uid=tokenization.uid,
@@ -73,7 +75,7 @@ class Sources:
                 model_repo_id=model.repo_id,
                 model_revision=model.revision,
             ),
-            key=held.storage_key,
+            key="",
             samples=tokenization.statistics.num_tokens,
             widths={hook: model.d_model for hook in hooks if model.d_model and _is_residual(hook)},
             vocab_size=tokenization.vocab_size,
@@ -82,13 +84,63 @@ class Sources:
             words=(live.dataset.removeprefix("datasets/"), live.model.removeprefix("models/"), live.variant),
         )
 
-    async def hold_again(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
-        """Holds what an earlier job of a training has read. Raises NotFound, FailedPrecondition (RESOURCE_CHANGED)."""
-        await self._catalog.hold(hold_of(lineage, holder))
+    def _extracted(self, extraction: extractions_pb2.Extraction, hooks: Sequence[str]) -> Found:
+        statistics = {each.hook: each for each in extraction.statistics.hooks}
+        for place, hook in enumerate(hooks):
+            if hook not in statistics:
+                raise _wrong_hook(place, f"{hook} is not in {extraction.name}; it has {', '.join(statistics)}.")
+        key = f"{_EXTRACTIONS_KEY}/{extraction.uid}"
+        if self._storage.uri(key) != extraction.path:
+            raise errors.FailedPrecondition(
+                f"{extraction.name} lies in {extraction.path}, which is not in this trainer's storage. Give extractor "
+                "and trainer the same POLYTOK_STORAGE_ROOT."
+            )
+        return Found(
+            lineage=trainings_pb2.TrainingLineage(
+                tokenization=extraction.tokenization,
+                tokenization_uid=extraction.tokenization_uid,
+                tokenization_digest=extraction.tokenization_manifest_digest,
+                model_repo_id=extraction.model_repo_id,
+                model_revision=extraction.model_revision,
+                extraction=extraction.name,
+                extraction_digest=extraction.manifest_digest,
+            ),
+            key=key,
+            samples=extraction.statistics.num_rows * extraction.parameters.context_size,
+            widths={hook: statistics[hook].width for hook in hooks},
+            vocab_size=0,
+            tokenizer_fingerprint="",
+            excluded_token_ids=extraction.parameters.excluded_token_ids,
+            words=(extraction.name.removeprefix("extractions/"),),
+        )
 
-    async def release(self, hold: Hold) -> None:
+    async def hold(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> str:
+        """Holds what a training reads; gives its folder's storage key, empty where an extraction outlives it.
+
+        Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED).
+        """
+        if lineage.extraction:
+            await self._check_unchanged(lineage)
+        try:
+            return (await self._catalog.hold(hold_of(lineage, holder))).storage_key
+        except (errors.NotFound, errors.FailedPrecondition):
+            # An extraction has all that is needed to train; the model is not evaluated then.
+            if not lineage.extraction:
+                raise
+        return ""
+
+    async def _check_unchanged(self, lineage: trainings_pb2.TrainingLineage) -> None:
+        extraction = await self._extractions.ready(lineage.extraction)
+        if extraction.manifest_digest != lineage.extraction_digest:
+            raise errors.FailedPrecondition(
+                f"{lineage.extraction} was made anew since this training was created; create another training on it.",
+                reason="RESOURCE_CHANGED",
+                metadata={"resource": lineage.extraction},
+            )
+
+    async def release(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
         """Ends a hold."""
-        await self._catalog.release(hold)
+        await self._catalog.release(hold_of(lineage, holder))
 
 
 def hold_of(lineage: trainings_pb2.TrainingLineage, holder: str) -> Hold:
@@ -122,9 +174,13 @@ def _check_hooks(hooks: Sequence[str], model: models_pb2.Model) -> None:
         if match is None or not model.n_layers or int(match[1]) < model.n_layers:
             continue
         message = f"{hook}: there is no layer {match[1]}; {model.name} has layers 0 to {model.n_layers - 1}."
-        raise errors.InvalidArgument(
-            message, reason="HOOK_NOT_FOUND", violations=[errors.FieldViolation(f"saes[{place}].hook", message)]
-        )
+        raise _wrong_hook(place, message)
+
+
+def _wrong_hook(place: int, message: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        message, reason="HOOK_NOT_FOUND", violations=[errors.FieldViolation(f"saes[{place}].hook", message)]
+    )
 
 
 def hooks(saes: Sequence[saes_pb2.Sae]) -> list[str]:

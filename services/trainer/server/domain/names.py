@@ -1,16 +1,19 @@
 """Resource names, uids and storage keys of trainings: how each is made and read."""
 
 import difflib
+import hashlib
+import json
 import re
-import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from polytok import errors
 
 _ID = r"[a-z0-9][a-z0-9._-]{0,62}"
 _TRAINING = re.compile(rf"trainings/({_ID})")
 _LONGEST = 63
+_DIGEST_LETTERS = 8
 
 ROOT_KEY = "trainings"
 """Storage key of the folder that holds every training's folder."""
@@ -42,10 +45,10 @@ def uid(identifier: str) -> uuid.UUID | None:
         return None
 
 
-def made_up(*words: str) -> str:
-    """An id that nobody has, for whoever chose none."""
-    end = f"-{secrets.token_hex(3)}"
-    return "-".join(word for word in words if word)[: _LONGEST - len(end)] + end
+def made_up(words: Sequence[str], row: Mapping[str, Any]) -> str:
+    """An id for a training whose creator chose none: the same for the same."""
+    digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:_DIGEST_LETTERS]
+    return f"{'-'.join(word for word in words if word)[: _LONGEST - _DIGEST_LETTERS - 1]}-{digest}"
 
 
 def key(identifier: uuid.UUID) -> str:

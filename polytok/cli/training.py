@@ -1,0 +1,139 @@
+"""`polytok training`."""
+
+from typing import Annotated
+
+import typer
+
+from polytok.cli import options, session
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Sparse autoencoders and their trainings. `polytok train` starts one.",
+)
+
+Sae = Annotated[str, typer.Option("--sae", metavar="NAME", help="One autoencoder of the training; by default all.")]
+
+
+@app.command("list")
+def list_(states: options.States = None, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """List trainings, newest first."""
+    with session.start(catalog, as_json) as run:
+        from polytok.cli import curves, documents  # noqa: PLC0415
+
+        records = list(run.client.trainings.list(states=states or ()))
+        shown = curves.listed(run.out, records) if records else "There are no trainings."
+        run.out.result({"trainings": [documents.record(each) for each in records]}, shown)
+
+
+@app.command()
+def show(training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Show everything about a training: what is trained, on what, how far it is, and what came out."""
+    with session.start(catalog, as_json) as run:
+        run.show_training(run.client.trainings.get(training))
+
+
+@app.command()
+def watch(training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Follow a training and its metrics until it is READY, paused, failed or cancelled."""
+    with session.start(catalog, as_json) as run:
+        run.follow_training(run.client.trainings.get(training))
+
+
+@app.command()
+def pause(training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Have a training write a checkpoint and stop. `polytok training resume` goes on."""
+    with session.start(catalog, as_json) as run:
+        run.show_training(run.client.trainings.pause(training))
+
+
+@app.command()
+def resume(
+    training: options.TrainingArgument,
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go on with a paused training from its checkpoint: it ends as if it had not been paused, bit for bit."""
+    with session.start(catalog, as_json) as run:
+        run.followed_if(watch, run.client.trainings.resume(training))
+
+
+@app.command()
+def cancel(training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Stop a training for good. Its checkpoints are removed, its metrics stay."""
+    with session.start(catalog, as_json) as run:
+        run.show_training(run.client.trainings.cancel(training))
+
+
+@app.command()
+def retry(
+    training: options.TrainingArgument,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Begin at the first step, though there is a checkpoint.")
+    ] = False,
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train again after an error, from the last checkpoint; or after a cancellation, from the start."""
+    with session.start(catalog, as_json) as run:
+        run.followed_if(watch, run.client.trainings.retry(training, from_start=from_start))
+
+
+@app.command()
+def delete(training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
+    """Delete a training with its autoencoders, metrics and checkpoints. A running one is stopped first."""
+    with session.start(catalog, as_json) as run:
+        name = run.client.trainings.get(training).name
+        run.client.trainings.delete(name)
+        run.show_deleted(name)
+
+
+@app.command()
+def path(
+    training: options.TrainingArgument, sae: Sae = "", catalog: options.Catalog = None, as_json: options.Json = False
+) -> None:
+    """Print the folder of each autoencoder of a READY training, which SAELens's `SAE.load_from_disk` opens.
+
+    [dim]python -c "import sae_lens; print(sae_lens.SAE.load_from_disk('$(polytok training path first)'))"[/]
+    """
+    with session.start(catalog, as_json) as run:
+        from polytok.client import trainings, watching  # noqa: PLC0415
+
+        record = watching.ready(run.client.trainings.get(training))
+        wanted = [sae] if sae else [result.name for result in record.results]
+        found = {name: trainings.sae_path(record, name) for name in wanted}
+        run.out.result({"name": record.name, "paths": found}, "\n".join(found.values()))
+
+
+@app.command()
+def metrics(
+    training: options.TrainingArgument,
+    sae: Sae = "",
+    after_step: Annotated[int, typer.Option("--after-step", metavar="N", min=0, help="Only those of later steps.")] = 0,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the metrics of a training, a row a step and autoencoder."""
+    with session.start(catalog, as_json) as run:
+        from polytok.cli import curves, documents  # noqa: PLC0415
+
+        found = list(run.client.trainings.metrics(training, sae=sae, after_step=after_step))
+        shown = curves.rows(run.out, found) if found else "There are no metrics."
+        run.out.result({"metrics": [documents.record(each) for each in found]}, shown)
+
+
+@app.command()
+def checkpoints(
+    training: options.TrainingArgument, catalog: options.Catalog = None, as_json: options.Json = False
+) -> None:
+    """List the checkpoints that a training can go on from."""
+    with session.start(catalog, as_json) as run:
+        from polytok.cli import documents, tables  # noqa: PLC0415
+
+        found = run.client.trainings.checkpoints(training)
+        table = run.out.table("step#", "size#", "written", "path")
+        for each in found:
+            table.add_row(f"{each.step:,}", tables.size(each.size_bytes), tables.moment(each.create_time), each.path)
+        shown = table if found else "There are no checkpoints."
+        run.out.result({"checkpoints": [documents.record(each) for each in found]}, shown)
