@@ -12,6 +12,7 @@ from polytok.cli import documents, tables
 from polytok.cli.output import Output
 from polytok.client import names, watching
 from polytok.demo.readback import Row
+from polytok.extractor.v1 import extractions_pb2
 
 _HEADINGS = (
     "dataset",
@@ -25,20 +26,29 @@ _HEADINGS = (
     "seconds#",
     "tokens/s#",
 )
+_EXTRACTED = ("extraction", "status", "hook", "activations#", "size#", "mean norm#", "dead#", "seconds#", "tokens/s#")
 _IDS = 10
 _CHARACTERS = 160
 
 
 def show(
-    out: Output, tokenizations: Sequence[tokenizations_pb2.Tokenization], rows: Sequence[Row], made: Sequence[str]
+    out: Output,
+    tokenizations: Sequence[tokenizations_pb2.Tokenization],
+    extractions: Sequence[extractions_pb2.Extraction],
+    rows: Sequence[Row],
+    made: Sequence[str],
 ) -> None:
     """Prints all of it."""
     document = {
         "made": list(made),
         "tokenizations": [_document(each) for each in tokenizations],
+        "extractions": [documents.record(each) for each in extractions],
         "rows": [row._asdict() for row in rows],
     }
-    out.result(document, Group(Text(), _table(out, tokenizations), Text(), *_rows(rows), *_closing(made)))
+    made_of = _upright_if_narrow(out, _HEADINGS, [_cells(each) for each in tokenizations])
+    extracted = _upright_if_narrow(out, _EXTRACTED, [_extracted(each) for each in extractions])
+    closing = _closing(made)
+    out.result(document, Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, *closing))
 
 
 def seconds(tokenization: tokenizations_pb2.Tokenization) -> float:
@@ -56,19 +66,34 @@ def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
     return documents.record(tokenization) | timing
 
 
-def _table(out: Output, tokenizations: Sequence[tokenizations_pb2.Tokenization]) -> RenderableType:
-    """A row for each tokenization; on a narrow terminal a column for each."""
-    rows = [_cells(each) for each in tokenizations]
-    table = out.table(*_HEADINGS)
+def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """A row for each record; on a narrow terminal a column for each."""
+    table = out.table(*headings)
     for row in rows:
         table.add_row(*row)
     if out.has_room_for(table):
         return table
     upright = out.table("", *("#" for _ in rows))
     upright.show_header = False
-    for heading, *cells in zip(_HEADINGS, *rows, strict=True):
+    for heading, *cells in zip(headings, *rows, strict=True):
         upright.add_row(f"[bold]{heading.removesuffix('#')}[/]", *cells)
     return upright
+
+
+def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:
+    statistics = extraction.statistics
+    (hook,) = statistics.hooks
+    return [
+        names.short(extraction.name),
+        f"[{tables.colour(extraction)}]{watching.state(extraction)}[/]",
+        hook.hook,
+        f"{statistics.num_tokens:,} x {hook.width:,}",
+        tables.size(statistics.size_bytes),
+        f"{hook.mean_norm:.2f}",
+        f"{hook.num_dead_dimensions:,}",
+        f"{statistics.seconds:.1f}",
+        f"{statistics.num_tokens / max(statistics.seconds, 1e-3):,.0f}",
+    ]
 
 
 def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:

@@ -1,4 +1,4 @@
-"""The main job, step by step: a corpus, two models, two tokenizations, and their rows read back."""
+"""The main job, step by step: a corpus, two models, two tokenizations, rows read back, and a layer of each model."""
 
 import functools
 import pathlib
@@ -14,6 +14,10 @@ from polytok.demo import corpus, readback, report, stack, steps
 DATASET = "python-library"
 TRAINING_SHARE = 3
 """The tokenizers learn from every so-manieth document."""
+HOOK = "blocks.1.hook_resid_post"
+"""What is extracted of both models: the residual stream behind the last block."""
+EXTRACTED_TOKENS = 100_000
+"""How many tokens' activations at most: some 26 MB a model."""
 
 
 def run(out: Output) -> None:
@@ -42,7 +46,9 @@ def _run(out: Output) -> None:
             made += _tokenize(out, client, list(models))
             tokenizations = [client.tokenizations.resolve(DATASET, model) for model in models]
             read = readback.rows(client, tokenizations, text)
-        report.show(out, tokenizations, read, made)
+            made += _extract(out, client, list(models))
+            extractions = [client.extractions.get(extraction(model)) for model in models]
+        report.show(out, tokenizations, extractions, read, made)
 
 
 def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
@@ -95,6 +101,30 @@ def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
         if _ensure(client.tokenizations, create, DATASET, model):
             made.append(f"datasets/{DATASET}/tokenizations/{model}")
     _until_ready(out, client, [_Watch("tokenizations", DATASET, model) for model in models])
+    return made
+
+
+def extraction(model: str) -> str:
+    """The id of the extraction of a model."""
+    return f"{DATASET}-{model}"
+
+
+def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
+    """Extracts one layer of both models and waits for them; gives the names of what was not there before."""
+    made = []
+    for model in models:
+        create = functools.partial(
+            client.extractions.create,
+            DATASET,
+            model,
+            hooks=[HOOK],
+            name=extraction(model),
+            context_size=128,
+            max_tokens=EXTRACTED_TOKENS,
+        )
+        if _ensure(client.extractions, create, extraction(model)):
+            made.append(f"extractions/{extraction(model)}")
+    _until_ready(out, client, [_Watch("extractions", extraction(model)) for model in models])
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from polytok.demo import recipes, vocabularies
+from polytok.demo import recipes, scenario, vocabularies
 from tests.support import stacks
 
 PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
@@ -38,13 +38,18 @@ def _demo(environment: dict[str, str]) -> Any:
 @pytest.mark.timeout(600)
 def test_twice(environment: dict[str, str]) -> None:
     first = _demo(environment)
-    assert len(first["made"]) == 5
+    assert len(first["made"]) == 7
     assert [each["state"] for each in first["tokenizations"]] == ["READY", "READY"]
     assert {each["vocab_size"] for each in first["tokenizations"]} == {vocabularies.VOCABULARY}
     assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in recipes.RECIPES}
+    assert [each["state"] for each in first["extractions"]] == ["READY", "READY"]
+    for each in first["extractions"]:
+        assert 90_000 < each["statistics"]["num_tokens"] <= scenario.EXTRACTED_TOKENS
+        assert [hook["hook"] for hook in each["statistics"]["hooks"]] == [scenario.HOOK]
     again = _demo(environment)
     assert again["made"] == []
     assert again["tokenizations"] == first["tokenizations"]
+    assert again["extractions"] == first["extractions"]
     assert not (pathlib.Path(environment["POLYTOK_HOME"]) / "stack.json").exists()
 
 
