@@ -4,6 +4,7 @@ import datasets
 
 from tests.cli.conftest import Run
 from tests.client import material
+from tests.tokenizer.test_permutation import shuffled
 
 
 def test_overflow_and_padding_options(polytok_: Run, ready: tuple[str, str]) -> None:
@@ -47,6 +48,7 @@ def test_document_options(polytok_: Run, ready: tuple[str, str]) -> None:
         "keep_pattern": "7",
         "drop_pattern": "77 ships",
         "max_junk": 1.0,
+        "drop_duplicates": False,
     }
     assert (parameters["normalization"], parameters["max_documents"]) == ("NFC", 30)
     texts = material.TEXTS[:30]
@@ -56,6 +58,23 @@ def test_document_options(polytok_: Run, ready: tuple[str, str]) -> None:
     assert statistics["num_matched"] == sum("77 ships" in text for text in texts) > 0
     assert len(datasets.load_from_disk(made["tokenized_path"])) == statistics["num_sequences"] == len(kept)
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0
+
+
+def test_shuffled_sample_without_duplicates(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    command = ("tokenize", dataset, "-m", model, "--variant", "sample", "--max-documents", "20", "--drop-duplicates")
+    made = polytok_(*command, "--shuffle-seed", "5", "--watch", "--json").json()["tokenizations"][0]
+    parameters, statistics = made["parameters"], made["statistics"]
+    assert (parameters["shuffle_seed"], parameters["max_documents"]) == (5, 20)
+    assert parameters["filters"]["drop_duplicates"] is True
+    rows = shuffled(5, len(material.TEXTS))[:20]
+    texts = [material.TEXTS[row] for row in rows]
+    assert statistics["num_documents"] == 20
+    assert statistics.get("num_duplicates", 0) == len(texts) - len(set(texts))
+    other = polytok_(*command, "--shuffle-seed", "6")
+    assert other.code != 0
+    assert "shuffle_seed 5, not 6" in " ".join(other.err.split())
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "sample").code == 0
 
 
 def test_lengths_are_shown(polytok_: Run, ready: tuple[str, str]) -> None:
