@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer import architectures, lens, plan
 from services.trainer.steps import building, placement, reference, sparse
@@ -110,6 +111,33 @@ def test_the_way_without_reading_values_gives_the_same(name, monkeypatch):
         assert float(fast(batch).loss) == pytest.approx(float(slow(batch).loss), rel=1e-10)
     for key, tensor in slow.state().tensors.items():
         assert torch.allclose(fast.state().tensors[key], tensor, rtol=0, atol=1e-10), key
+
+
+class _Reads(TorchDispatchMode):
+    """Notes the operations whose result a program waits for on a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"):
+            self.found.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", batches.FAST)
+def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
+    monkeypatch.setattr(placement, "reads_values", lambda tensor: False)
+    fast = batches.step(sparse.Sparse, batches.FAST[name], batches.options(60))
+    data = batches.activations(8)
+    for batch in data[:5]:
+        fast(batch)
+    assert fast.dead().any(), "no latent died: the auxiliary loss was not tried"
+    with _Reads() as reads:
+        for batch in data[5:]:
+            fast(batch)
+    assert reads.found == []
 
 
 def test_latents_that_never_fire_need_no_batch_of_positive_scores():

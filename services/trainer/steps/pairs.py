@@ -9,14 +9,19 @@ from torch.nn import functional
 class Pairs:
     """Pairs of a row of the batch and a latent, ordered by row.
 
-    Both products add in a fixed order: by rows, or by latents and then by rows.
+    Latents may lie in levels, whose ends are given; then a row's latents must ascend. Products add in a fixed order: by
+    rows and levels, or by latents and then by rows.
     """
 
-    def __init__(self, rows: torch.Tensor, latents: torch.Tensor, batch: int, d_sae: int) -> None:
+    def __init__(
+        self, rows: torch.Tensor, latents: torch.Tensor, batch: int, d_sae: int, ends: torch.Tensor | None = None
+    ) -> None:
         self.rows = rows
         self.latents = latents
         self._d_sae = d_sae
-        self._row_offsets = _offsets(rows, batch)
+        levels = 1 if ends is None else len(ends)
+        self._slots = rows if ends is None else rows * levels + torch.bucketize(latents, ends, right=True)
+        self._slot_offsets = _offsets(self._slots, batch * levels)
 
     @functools.cached_property
     def _by_latent(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,22 +29,20 @@ class Pairs:
         return order, _offsets(latents, self._d_sae)
 
     def decode(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Adds up `values[p] * weights[latent of p]` for every row; weights (d_sae, d), result (batch, d)."""
-        return _bags(self.latents, weights, self._row_offsets, values)
+        """Adds up `values[p] * weights[latent of p]` for every row and level.
 
-    def per_latent(
-        self, values: torch.Tensor, rows: torch.Tensor, first: int = 0, last: int | None = None
-    ) -> torch.Tensor:
-        """Adds up `values[p] * rows[row of p]` for every latent from `first` up to `last`.
+        Weights have shape (d_sae, d), the result (batch * levels, d), levels together.
+        """
+        return _bags(self.latents, weights, self._slot_offsets, values)
 
-        `rows` has shape (batch, d), the result (last - first, d).
+    def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Adds up `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
+
+        A table has a row for each of the batch, or for each row and level as `decode` gives them.
         """
         order, offsets = self._by_latent
-        last = self._d_sae if last is None else last
-        if (first, last) != (0, self._d_sae):
-            start, end = int(offsets[first]), int(offsets[last])
-            order, offsets = order[start:end], offsets[first : last + 1] - start
-        return _bags(self.rows[order], rows, offsets, values[order])
+        by_level = len(table) == len(self._slot_offsets) - 1
+        return _bags((self._slots if by_level else self.rows)[order], table, offsets, values[order])
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Adds up the values of every latent; shape (d_sae,)."""

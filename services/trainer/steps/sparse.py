@@ -9,7 +9,7 @@ Losses: arXiv 2406.04093 (topk), 2412.06410 (batchtopk), 2503.17547 (matryoshka)
 """
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,17 @@ from services.trainer import plan
 from services.trainer.steps import common, pairs, placement, revival, selection
 
 _CHECK_EVERY = 50
+
+
+class _Decoded(NamedTuple):
+    """Reconstructions of one batch, less the batch."""
+
+    errors: torch.Tensor
+    """(batch, widths, d_in)."""
+    part_gradients: torch.Tensor
+    """Of the loss by what each level adds to the reconstruction; (batch * widths, d_in)."""
+    act_gradients: torch.Tensor
+    """Of the loss by the activations; (pairs,)."""
 
 
 class Sparse(common.Step):
@@ -32,6 +43,7 @@ class Sparse(common.Step):
         self._revival_checked, self._revival_due = 0, False
         nested = config.architecture == "matryoshka_batchtopk"
         self._widths = config.matryoshka_widths if nested else (config.d_sae,)
+        self._ends = torch.tensor(self._widths, device=self._decoder.device) if nested else None
 
     @torch.no_grad()
     def _compute(self, batch: torch.Tensor) -> common.Computed:
@@ -43,11 +55,12 @@ class Sparse(common.Step):
         acts = torch.where(positive, scores, 0.0)
         if encoded.norms is not None:
             acts = acts / encoded.norms[active.latents]
-        errors, act_gradients = self._decode(active, acts, target)
-        act_gradients = torch.where(positive, act_gradients, 0.0)
+        decoded = self._decode(active, acts, target)
+        errors = decoded.errors.unbind(1)
+        act_gradients = torch.where(positive, decoded.act_gradients, 0.0)
         gradients = revival.Gradients(
             active.per_latent(act_gradients, encoded.centred),
-            self._decoder_gradient(active, acts, errors),
+            active.per_latent(acts, decoded.part_gradients),
             active.total(act_gradients),
         )
         losses = {"mse_loss": _mean_square(errors[-1])}
@@ -58,7 +71,7 @@ class Sparse(common.Step):
             torch.stack(list(losses.values())).sum(),
             losses,
             {
-                "b_dec": self._bias_gradient(errors, gradients.bias),
+                "b_dec": self._bias_gradient(decoded.errors, gradients.bias),
                 "W_dec": gradients.decoder,
                 "W_enc.T": gradients.encoder,
                 "b_enc": gradients.bias,
@@ -97,43 +110,31 @@ class Sparse(common.Step):
         flat = selection.of_batch(scores, int(self.config.k * batch), self._hint)
         if not placement.reads_values(scores):
             flat = flat.sort().values
-        return pairs.Pairs(flat // d_sae, flat % d_sae, batch, d_sae)
+        return pairs.Pairs(flat // d_sae, flat % d_sae, batch, d_sae, self._ends)
 
-    def _decode(
-        self, active: pairs.Pairs, acts: torch.Tensor, target: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Reconstructs at every width. Gives errors, each (batch, d_in), and the activations' gradients, (pairs,)."""
-        start, total, errors = 0, self._b_dec - target, []
+    def _decode(self, active: pairs.Pairs, acts: torch.Tensor, target: torch.Tensor) -> _Decoded:
+        """Reconstructs at every width; a level takes part in that of its own width and all greater."""
+        batch, d_in = target.shape
         with torch.enable_grad():
-            acts = acts.requires_grad_()
-            for width in self._widths:
-                inside = acts
-                if len(self._widths) > 1:
-                    inside = acts * ((active.latents >= start) & (active.latents < width))
-                total = total + active.decode(inside, self._decoder)
-                errors.append(total)
-                start = width
-            loss = torch.stack([_mean_square(error) for error in errors]).sum()
-        (gradients,) = torch.autograd.grad(loss, acts)
-        return [error.detach() for error in errors], gradients
+            leaf = acts.detach().requires_grad_()
+            parts = active.decode(leaf, self._decoder)
+        errors = parts.detach().view(batch, -1, d_in)
+        if self._ends is not None:
+            errors = errors.cumsum(1)
+        errors = errors + (self._b_dec - target)[:, None]
+        gradients = errors * (2 / batch)
+        if self._ends is not None:
+            gradients = gradients.flip(1).cumsum(1).flip(1)
+        gradients = gradients.reshape(-1, d_in)
+        (act_gradients,) = torch.autograd.grad(parts, leaf, gradients)
+        return _Decoded(errors, gradients, act_gradients)
 
-    def _decoder_gradient(self, active: pairs.Pairs, acts: torch.Tensor, errors: list[torch.Tensor]) -> torch.Tensor:
-        """A latent takes part in the reconstructions of its own width and of all greater ones."""
-        acts, scale = acts.detach(), 2 / len(errors[0])
-        found, end, error = [], self.config.d_sae, torch.zeros_like(errors[0])
-        starts = (0, *self._widths[:-1])
-        for start, own in zip(reversed(starts), reversed(errors), strict=True):
-            error = error + own
-            found.append(active.per_latent(acts, error * scale, start, end))
-            end = start
-        return found[0] if len(found) == 1 else torch.cat(found[::-1])
-
-    def _bias_gradient(self, errors: list[torch.Tensor], bias: torch.Tensor) -> torch.Tensor:
-        gradient = torch.stack([error.sum(0) for error in errors]).sum(0) * (2 / len(errors[0]))
+    def _bias_gradient(self, errors: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        gradient = errors.sum((0, 1)) * (2 / len(errors))
         return gradient - bias @ self._encoder if self.config.apply_b_dec_to_input else gradient
 
     def _revive(
-        self, encoded: revival.Encoded, errors: list[torch.Tensor], gradients: revival.Gradients
+        self, encoded: revival.Encoded, errors: tuple[torch.Tensor, ...], gradients: revival.Gradients
     ) -> torch.Tensor:
         loss = errors[0].new_zeros(())
         dead = self.dead()
