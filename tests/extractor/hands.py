@@ -1,0 +1,218 @@
+"""What tests of the extractor hold in their hands: a running extractor beside a catalog, and a worker that obeys."""
+
+import asyncio
+import contextlib
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, cast
+
+import grpc.aio
+import sqlalchemy as sa
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok import errors, transport
+from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc, tasks_pb2
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
+from services.extractor.server import tables
+from services.extractor.server.application import Extractor
+from services.extractor.server.settings import ExtractorSettings
+from services.runtime import process, settings
+from services.runtime.process import Stopping
+from services.runtime.storage import Storage
+from tests.catalog import hands as catalog_hands
+
+M = TypeVar("M", bound=Message)
+
+HOOK = "blocks.1.hook_resid_post"
+READY = extractions_pb2.Extraction.STATE_READY
+CANCELLED = extractions_pb2.Extraction.STATE_CANCELLED
+
+
+@dataclasses.dataclass
+class Running:
+    """An extractor that serves."""
+
+    extractor: Extractor
+    catalog: catalog_hands.Running
+    storage: Storage
+    channel: grpc.aio.Channel
+    address: str
+
+    def __post_init__(self) -> None:
+        self.stub = cast("Any", extractions_pb2_grpc.ExtractionServiceStub(self.channel))
+        self.leases = cast("Any", leases_pb2_grpc.LeaseServiceStub(self.channel))
+
+    async def create(self, name: str = "", request_id: str = "", **parameters: Any) -> extractions_pb2.Extraction:
+        """Starts an extraction of one hook, or of what is given."""
+        of = {field: parameters.pop(field, value) for field, value in (("dataset", "docs"), ("model", "gpt2"))}
+        parameters.setdefault("hooks", [HOOK])
+        parameters.setdefault("context_size", 8)
+        request = extractions_pb2.CreateExtractionRequest(
+            extraction_id=name,
+            dataset=f"datasets/{of['dataset']}",
+            model=f"models/{of['model']}",
+            variant=parameters.pop("variant", ""),
+            parameters=extractions_pb2.ExtractionParameters(**parameters),
+            request_id=request_id,
+        )
+        return await self.stub.CreateExtraction(request)
+
+    async def get(self, name: str) -> extractions_pb2.Extraction:
+        """Reads an extraction."""
+        return await self.stub.GetExtraction(extractions_pb2.GetExtractionRequest(name=name))
+
+    async def cancel(self, name: str) -> extractions_pb2.Extraction:
+        """Stops an extraction."""
+        return await self.stub.CancelExtraction(extractions_pb2.CancelExtractionRequest(name=name))
+
+    async def retry(self, name: str) -> extractions_pb2.Extraction:
+        """Extracts again."""
+        return await self.stub.RetryExtraction(extractions_pb2.RetryExtractionRequest(name=name))
+
+    async def delete(self, name: str, **fields: Any) -> None:
+        """Deletes an extraction."""
+        await self.stub.DeleteExtraction(extractions_pb2.DeleteExtractionRequest(name=name, **fields))
+
+    async def holders(self) -> list[str]:
+        """Who holds a tokenization in the catalog."""
+        from services.catalog import tables as catalog_tables
+
+        statement = sa.select(catalog_tables.tokenization_holds.c.holder)
+        async with self.catalog.database.connection() as conn:
+            return list((await conn.execute(statement)).scalars())
+
+    async def take(self, job: str) -> "Held":
+        """Leases the next task of a job."""
+        tasks = tables.jobs.tasks
+        statement = (
+            sa.select(tasks.c.id)
+            .where(tasks.c.job_id == uuid.UUID(job), tasks.c.state == "READY")
+            .order_by(tasks.c.stage, tasks.c.ordinal)
+            .limit(1)
+        )
+        async with self.extractor.database.connection() as conn:
+            task_id = (await conn.execute(statement)).scalar_one()
+        lease = await self.leases.AcquireLease(
+            leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker="hands", request_id=str(uuid.uuid4()))
+        )
+        return Held(self, str(task_id), lease)
+
+    async def finish(self, extraction: extractions_pb2.Extraction) -> extractions_pb2.Extraction:
+        """Makes an extraction of two ranges READY."""
+        plan = await self.take(extraction.job)
+        await plan.complete(plan.plan())
+        for _ in range(2):
+            each = await self.take(extraction.job)
+            await each.complete(each.range())
+        publishing = await self.take(extraction.job)
+        await publishing.complete(publishing.publication())
+        return await self.get(extraction.name)
+
+
+class Held:
+    """A task under a lease."""
+
+    def __init__(self, running: Running, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
+        self._running = running
+        self.task_id = task_id
+        self.lease = lease
+        self._tag = f"{task_id.replace('-', '')[:12]}-e{lease.epoch}"
+
+    def payload(self, expected: type[M]) -> M:
+        """What is to be done."""
+        message = expected()
+        assert self.lease.payload.Unpack(message)
+        return message
+
+    def plan(self) -> tasks_pb2.PlanExtractionResult:
+        """The result of a plan: two ranges."""
+        ranges = [tasks_pb2.RowRange(first_row=first, num_rows=2, num_tokens=20) for first in (0, 2)]
+        return tasks_pb2.PlanExtractionResult(ranges=ranges, size_bytes=100)
+
+    def range(self) -> tasks_pb2.ExtractRangeResult:
+        """The result of a range, its files written."""
+        task = self.payload(tasks_pb2.ExtractRangeTask)
+        key = f"{task.order.extraction_key}/activations-{task.ordinal}-{self._tag}"
+        storage = self._running.storage
+        file = tasks_pb2.ActivationFile(
+            key=f"{key}.arrow", num_rows=2, size_bytes=7, sha256=storage.write_bytes(f"{key}.arrow", b"numbers")
+        )
+        statistics = tasks_pb2.StatisticsFile(
+            key=f"{key}.statistics", sha256=storage.write_bytes(f"{key}.statistics", b"")
+        )
+        return tasks_pb2.ExtractRangeResult(files=[file], statistics=statistics, num_tokens=16, num_sequences=2)
+
+    def publication(self) -> tasks_pb2.PublishExtractionResult:
+        """The result of the last task, its files staged."""
+        task = self.payload(tasks_pb2.PublishExtractionTask)
+        folder = task.order.extraction_key
+        staged = []
+        for name in ("state.json", "dataset_info.json", "polytok.json", "statistics.safetensors"):
+            key = f"{folder}/{name}.{self._tag}"
+            digest = self._running.storage.write_bytes(key, name.encode())
+            staged.append({"staged_key": key, "final_key": f"{folder}/{name}", "sha256": digest})
+        return tasks_pb2.PublishExtractionResult(
+            statistics=extractions_pb2.ExtractionStatistics(num_tokens=32, num_sequences=4, num_files=2),
+            manifest_digest="e" * 64,
+            staged_files=staged,
+        )
+
+    async def complete(self, result: Message) -> None:
+        """Ends the task well."""
+        packed = any_pb2.Any()
+        packed.Pack(result)
+        request = leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
+        await self._running.leases.CompleteTask(request)
+
+    async def fail(self, reason: str, message: str) -> None:
+        """Ends the job badly."""
+        error = leases_pb2.TaskError(reason=reason, message=message)
+        await self._running.leases.FailTask(
+            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(
+    catalog: catalog_hands.Running,
+    database_settings: settings.DatabaseSettings,
+    messaging_settings: settings.MessagingSettings,
+    storage: Storage,
+) -> AsyncIterator[Running]:
+    """Runs an extractor."""
+    extractor = Extractor(
+        database=database_settings,
+        messages=messaging_settings,
+        storage=storage,
+        server=settings.ServerSettings(port=0, drain_seconds=0),
+        jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
+        settings=ExtractorSettings(sweep_grace_seconds=0, estimate_seconds=30),
+        catalog=transport.open_async_channel(catalog.address),
+    )
+    port = await extractor.start()
+    stop = Stopping()
+    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=extractor.tasks(stop)))
+    channel = transport.open_async_channel(f"127.0.0.1:{port}")
+    try:
+        yield Running(extractor, catalog, storage, channel, f"127.0.0.1:{port}")
+    finally:
+        await channel.close()
+        stop.set()
+        await tasks
+        await extractor.stop()
+
+
+async def until(condition: Any, what: str) -> None:
+    """Waits until an asynchronous condition holds."""
+    try:
+        async with asyncio.timeout(60):
+            while not await condition():  # noqa: ASYNC110  what holds is in a database
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not in 60 s: {what}") from None
+
+
+refused = catalog_hands.refused
+__all__ = ["CANCELLED", "HOOK", "READY", "Held", "Running", "errors", "refused", "running", "until"]

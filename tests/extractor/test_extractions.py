@@ -1,0 +1,318 @@
+"""Extractions as records: created once, held, watched, stopped, retried and deleted."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.extractor.v1 import extractions_pb2
+from services.extractor.server import tables
+from services.extractor.server.migrations.schema import runner
+from tests.catalog import hands as catalog_hands
+from tests.extractor import hands
+from tests.extractor.hands import refused, until
+
+TOKENIZATION = "datasets/docs/tokenizations/gpt2"
+
+
+async def test_from_queued_to_ready(extractor, tokenized):
+    created = await extractor.create()
+    assert created.name.startswith("extractions/docs-gpt2-")
+    assert (created.tokenization, created.model_repo_id) == (TOKENIZATION, "/models/gpt2")
+    assert created.tokenization_manifest_digest == "d" * 64
+    assert created.parameters.storage_format == extractions_pb2.NUMBER_FORMAT_FLOAT32
+    assert await extractor.holders() == [created.name]
+    ready = await extractor.finish(created)
+    assert (ready.state, ready.progress, ready.expected_tokens) == (hands.READY, 100, 40)
+    assert ready.statistics.num_tokens == 32
+    assert ready.statistics.seconds > 0
+    names = {key.rpartition("/")[2] for key in extractor.storage.list("extractions")}
+    assert {"state.json", "dataset_info.json", "polytok.json", "statistics.safetensors"} < names
+    # What was held is let go of.
+    await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
+
+
+async def _is_empty(found):
+    return not await found
+
+
+async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):
+    request_id = str(uuid.uuid4())
+    first = await extractor.create(request_id=request_id)
+    assert (await extractor.create()).uid == first.uid
+    assert (await extractor.create(context_size=4)).uid != first.uid
+    await extractor.finish(first)
+    # The answer to a request is given again as it was, even if nothing of it could be made now.
+    await extractor.delete(first.name)
+    assert await extractor.create(request_id=request_id) == first
+
+
+async def test_other_parameters_under_a_name_are_told(extractor, tokenized):
+    await extractor.create("mine")
+    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await extractor.create("mine", context_size=4, exclude_special_tokens=True)
+    assert caught[0].message == (
+        "extractions/mine exists with context_size 8, not 4; exclude_special_tokens unset, not True. Choose another "
+        "name, or delete it first."
+    )
+
+
+async def test_every_layer_by_one_name(extractor, tokenized):
+    created = await extractor.create(hooks=["blocks.*.hook_mlp_out", "blocks.1.hook_mlp_out"])
+    assert list(created.parameters.hooks) == ["blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "reason", "message"),
+    [
+        (
+            {"hooks": ["blocks.2.hook_resid_post"]},
+            errors.InvalidArgument,
+            "HOOK_NOT_FOUND",
+            "blocks.2.hook_resid_post: there is no layer 2; models/gpt2 has layers 0 to 1.",
+        ),
+        (
+            {"hooks": ["a b"]},
+            errors.InvalidArgument,
+            "HOOK_NOT_FOUND",
+            "'a b' is no hook: name one as blocks.0.hook_resid_post, or a module by its path.",
+        ),
+        (
+            {"context_size": 65},
+            errors.InvalidArgument,
+            "MODEL_MISFIT",
+            "context_size 65 is more than the 64 tokens that models/gpt2 looks at. Set a context size of 64 or less: "
+            "the tokens behind it are left out.",
+        ),
+        (
+            {"variant": "packed"},
+            errors.NotFound,
+            "RESOURCE_NOT_FOUND",
+            "datasets/docs/tokenizations/gpt2~packed does not exist. `polytok tokenize docs --model "
+            "gpt2 --variant packed` makes it; `polytok tokenization list docs` shows what there is.",
+        ),
+        ({"model": "gpt3"}, errors.NotFound, "RESOURCE_NOT_FOUND", None),
+    ],
+)
+async def test_what_does_not_fit_is_refused_with_the_mend(extractor, tokenized, asked, kind, reason, message):
+    async with refused(kind, reason) as caught:
+        await extractor.create(**asked)
+    assert message is None or caught[0].message == message
+    assert await extractor.holders() == []
+
+
+async def test_a_tokenization_that_is_not_ready_is_refused(extractor, catalog):
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await extractor.create()
+    assert "`polytok tokenize docs --model gpt2` makes it" in caught[0].message
+    await catalog.tokenize("docs", "gpt2", max_length=32)
+    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        await extractor.create()
+    assert "`polytok tokenization watch docs/gpt2` shows how far it is" in caught[0].message
+
+
+async def test_another_tokenizer_is_refused(extractor, catalog, tokenized):
+    from services.catalog import tables as catalog_tables
+
+    async with catalog.database.transaction() as conn:
+        await conn.execute(catalog_tables.models.update().values(tokenizer_fingerprint="f" * 64))
+    async with refused(errors.FailedPrecondition, "MODEL_MISFIT") as caught:
+        await extractor.create()
+    assert "was made with another tokenizer" in caught[0].message
+    assert "Delete it and make it again with `polytok tokenize docs --model gpt2`." in caught[0].message
+
+
+async def test_sequences_beyond_the_context_are_refused(extractor, catalog, tokenized):
+    from services.catalog import tables as catalog_tables
+
+    async with catalog.database.transaction() as conn:
+        await conn.execute(catalog_tables.models.update().values(context_length=16))
+    async with refused(errors.InvalidArgument, "MODEL_MISFIT") as caught:
+        await extractor.stub.CreateExtraction(
+            extractions_pb2.CreateExtractionRequest(
+                dataset="datasets/docs",
+                model="models/gpt2",
+                parameters=extractions_pb2.ExtractionParameters(hooks=[hands.HOOK]),
+            )
+        )
+    assert caught[0].message == (
+        f"{TOKENIZATION} has sequences of up to 32 tokens, and models/gpt2 looks at 16. Set a context size of 16 or "
+        "less: the tokens behind it are left out."
+    )
+
+
+async def test_what_is_read_is_not_deleted(extractor, catalog, tokenized):
+    created = await extractor.create("mine")
+    request = tokenizations_pb2.DeleteTokenizationRequest(name=tokenized)
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        await catalog.tokenizations.DeleteTokenization(request)
+    assert "is being read by extractions/mine" in caught[0].message
+    assert (await extractor.cancel(created.name)).state == hands.CANCELLED
+    await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
+    await catalog.tokenizations.DeleteTokenization(request)
+
+
+async def test_a_hold_outlives_the_extractor_and_is_renewed(
+    extractor, catalog, tokenized, migrated_database_settings, messaging_settings, storage
+):
+    import sqlalchemy as sa
+
+    from services.catalog import tables as catalog_tables
+
+    created = await extractor.create("mine")
+    holds = catalog_tables.tokenization_holds
+    async with catalog.database.transaction() as conn:
+        await conn.execute(holds.update().values(expires_at=sa.func.now()))
+    async with hands.running(catalog, migrated_database_settings, messaging_settings, storage):
+
+        async def renewed():
+            statement = sa.select(holds.c.holder).where(holds.c.expires_at > sa.func.now())
+            async with catalog.database.connection() as conn:
+                return (await conn.execute(statement)).scalars().all() == [created.name]
+
+        await until(renewed, "another process has renewed the hold")
+
+
+async def test_cancel_then_retry(extractor, tokenized):
+    created = await extractor.create()
+    held = await extractor.take(created.job)
+    assert (await extractor.cancel(created.name)).state == hands.CANCELLED
+    with pytest.raises(Exception, match="no longer holds a lease"):
+        await held.complete(held.plan())
+    again = await extractor.retry(created.name)
+    assert again.job != created.job
+    assert (await extractor.finish(again)).state == hands.READY
+    async with refused(errors.FailedPrecondition, "WRONG_STATE"):
+        await extractor.retry(created.name)
+    async with refused(errors.FailedPrecondition, "WRONG_STATE"):
+        await extractor.cancel(created.name)
+
+
+async def test_an_error_is_told_and_retried_from_what_is_ready_now(extractor, catalog, tokenized):
+    created = await extractor.create()
+    held = await extractor.take(created.job)
+    await held.fail("RESOURCE_CHANGED", f"{TOKENIZATION} was deleted since this was created.")
+    failed = await extractor.get(created.name)
+    assert (failed.error_reason, failed.progress) == ("RESOURCE_CHANGED", 0)
+    await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
+    await catalog.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=tokenized))
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await extractor.retry(created.name)
+    await catalog_hands.Worker(catalog).finish(await catalog.tokenize("docs", "gpt2", max_length=32))
+    assert (await extractor.finish(await extractor.retry(created.name))).error_message == ""
+
+
+async def test_deleting_takes_files_and_hold_along(extractor, tokenized):
+    created = await extractor.create()
+    ready = await extractor.finish(created)
+    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+        await extractor.delete(created.name, etag="other")
+    await extractor.delete(created.name, etag=ready.etag)
+    assert extractor.storage.list("extractions") == []
+    running = await extractor.create("second")
+    await extractor.take(running.job)
+    await extractor.delete(running.name)
+    assert await extractor.holders() == []
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await extractor.get(running.name)
+    assert "`polytok extraction list` shows" in caught[0].message
+
+
+async def test_lists_by_page_and_filter(extractor, tokenized):
+    created = [await extractor.create(f"e{number}") for number in range(3)]
+    await extractor.finish(created[0])
+    request = extractions_pb2.ListExtractionsRequest(page_size=2)
+    first = await extractor.stub.ListExtractions(request)
+    second = await extractor.stub.ListExtractions(
+        extractions_pb2.ListExtractionsRequest(page_size=2, page_token=first.next_page_token)
+    )
+    assert [each.name for each in (*first.extractions, *second.extractions)] == [each.name for each in created[::-1]]
+    for fields, count in (
+        ({"states": [hands.READY]}, 1),
+        ({"dataset": "datasets/other"}, 0),
+        ({"model": "models/gpt2"}, 3),
+    ):
+        found = await extractor.stub.ListExtractions(extractions_pb2.ListExtractionsRequest(**fields))
+        assert len(found.extractions) == count
+
+
+async def test_a_watch_goes_to_the_end(extractor, tokenized):
+    created = await extractor.create()
+    seen = []
+
+    async def follow():
+        request = extractions_pb2.WatchExtractionRequest(name=created.name)
+        async for response in extractor.stub.WatchExtraction(request):
+            seen.append(response.extraction)  # noqa: PERF401  the versions so far are looked at meanwhile
+
+    watching = asyncio.create_task(follow())
+    await until(lambda: _any(seen), "the first version has come")
+    await extractor.finish(created)
+    await asyncio.wait_for(watching, 60)
+    assert seen[-1].state == hands.READY
+    assert [each.progress for each in seen] == sorted(each.progress for each in seen)
+
+
+async def _any(found):
+    return bool(found)
+
+
+async def test_what_nobody_refers_to_is_swept(extractor, tokenized):
+    ready = await extractor.finish(await extractor.create())
+    before = extractor.storage.list("extractions")
+    orphans = [f"extractions/{uuid.uuid4()}/a.arrow", f"extractions/{ready.uid}/late.arrow"]
+    for key in orphans:
+        extractor.storage.write_bytes(key, b"x")
+    swept = await extractor.extractor.sweeper.sweep()
+    # The ranges' statistics are merged by now, and nobody's.
+    assert set(orphans) - set(swept) == {orphans[0]}
+    left = extractor.storage.list("extractions")
+    assert set(left) < set(before)
+    assert not any(key.endswith(".statistics") for key in left)
+    assert len(left) == 6
+
+
+async def test_an_estimate_is_a_task_whose_answer_is_waited_for(extractor, tokenized):
+    request = extractions_pb2.EstimateExtractionRequest(
+        dataset="datasets/docs",
+        model="models/gpt2",
+        parameters=extractions_pb2.ExtractionParameters(hooks=[hands.HOOK]),
+    )
+
+    async def job():
+        import sqlalchemy as sa
+
+        async with extractor.extractor.database.connection() as conn:
+            return (await conn.execute(sa.select(tables.jobs.jobs.c.id))).scalars().first()
+
+    asked = asyncio.create_task(_call(extractor.stub.EstimateExtraction, request))
+    await until(job, "the trial is asked for")
+    from polytok.extractor.v1 import tasks_pb2
+
+    held = await extractor.take(str(await job()))
+    assert held.payload(tasks_pb2.EstimateExtractionTask).order.tokenization == TOKENIZATION
+    answer = extractions_pb2.EstimateExtractionResponse(num_tokens=30, device="cpu")
+    await held.complete(tasks_pb2.EstimateExtractionResult(estimate=answer))
+    assert await asked == answer
+    assert await job() is None
+    assert await extractor.holders() == []
+    # What stops the trial is what the caller hears.
+    asked = asyncio.create_task(_call(extractor.stub.EstimateExtraction, request))
+    await until(job, "the trial is asked for")
+    await (await extractor.take(str(await job()))).fail("MODEL_INVALID", "/models/gpt2 holds no weights.")
+    async with refused(errors.FailedPrecondition, "MODEL_INVALID") as caught:
+        await asked
+    assert caught[0].message == "/models/gpt2 holds no weights."
+
+
+async def _call(method, request):
+    return await method(request, timeout=60)
+
+
+async def test_the_migrations_make_the_tables(extractor, migrated_database_settings):
+    await asyncio.to_thread(runner.check, migrated_database_settings)
+    await asyncio.to_thread(runner.downgrade, migrated_database_settings, "base")
+    await asyncio.to_thread(runner.upgrade, migrated_database_settings)
+    await asyncio.to_thread(runner.check, migrated_database_settings)
