@@ -1,17 +1,22 @@
 """Documents of several raw shards, packed across them, shuffled, freed of duplicates, are what plain Python makes."""
 
+import copy
 import pathlib
 import random
 from typing import Any
 
 import pytest
 
+from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import arrangement, reading
-from tests.tokenizer import jobs, material, oracle
+from services.tokenizer import arrangement, assembling, reading
+from services.tokenizer.engines import proving, sampling
+from tests.tokenizer import jobs, material, oracle, test_fast_engines
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.pipeline import Pipeline
+from tests.tokenizer.pipeline import key as pipeline_key
 
 Packing = tokenizations_pb2.Packing
 Filters = tokenizations_pb2.Filters
@@ -120,3 +125,49 @@ FORMS: dict[str, dict[str, Any]] = {
 def test_combinations(runner: jobs.Runner, form: str, combination: str) -> None:
     statistics = compare(runner, Parameters(**COMBINATIONS[combination], **FORMS[form]))
     assert bool(statistics.num_duplicates) == ("drop_duplicates" in COMBINATIONS[combination].get("filters", {}))
+
+
+def test_on_a_remote_storage(runner: jobs.Runner, tmp_path: pathlib.Path) -> None:
+    there = copy.copy(runner)
+    there.storage = Storage(f"memory://{tmp_path.name}")
+    parameters = Parameters(max_length=40, packing={}, shuffle_seed=2, filters={"drop_duplicates": True})
+    raw = [jobs.text_shard(there.storage, part, key=pipeline_key(number)) for number, part in enumerate(PARTS)]
+    made = Pipeline(there, parameters).assembled(raw)
+    expected = oracle.expected(TEXTS, parameters, runner.reference.repo_id)
+    assert [row for each in made for row in jobs.rows(there.storage, each)] == expected.rows
+
+
+def test_a_staged_file_that_became_shorter(runner: jobs.Runner) -> None:
+    parameters = Parameters(max_length=40, shuffle_seed=2)
+    pipeline = Pipeline(runner, parameters)
+    encoded = pipeline.encoded([jobs.text_shard(runner.storage, PARTS[0])])
+    staged = encoded[0].documents
+    runner.storage.write_bytes(staged.key, runner.storage.read_bytes(staged.key)[:-8])
+    found = pipeline.arranged(documents=[staged], dataset_rows=len(PARTS[0]))
+    task = stages_pb2.ArrangedTask(
+        arrangement_key=found.arrangement_key,
+        tokenized_key=jobs.TOKENIZED,
+        tokenizer=runner.reference,
+        parameters=parameters,
+        count=1,
+    )
+    with pytest.raises(errors.DataLoss, match=r"staged-ids-00000-of-00001-.*\.bin: the file's .* Retry"):
+        assembling.assemble(task, runner.storage, runner.tokenizers, runner.context())
+
+
+def test_a_shard_that_an_engine_gets_wrong_is_encoded_again(
+    storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "SHARE", 1.0)
+    monkeypatch.setattr(proving, "PROBE_DOCUMENTS", 1)
+    runner = jobs.Runner(
+        storage, folders["byte_level"], test_fast_engines.chooser("zebra", test_fast_engines.other_ids, [])
+    )
+    parameters = Parameters(max_length=16, packing={"begin_of_batch": NONE}, filters={"drop_duplicates": True})
+    texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]
+    pipeline = Pipeline(runner, parameters)
+    found = pipeline.run([texts])
+    assert found["input_ids"][:] == oracle.expected(texts, parameters, runner.reference.repo_id).rows
+    statistics = pipeline.published.statistics
+    assert (statistics.num_engine_mismatches, statistics.engine) == (1, "reference")
+    assert statistics.num_documents == len(texts)
