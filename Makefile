@@ -16,7 +16,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long lint format protos bench bench-tokenize bench-sae clean
+.PHONY: help run up install test test-long lint format protos bench bench-extract bench-sae bench-tokenize clean
 
 help: ## Show this
 	@echo "make …"
@@ -56,11 +56,14 @@ protos: $(DEV_STAMP) ## Generate the stubs under polytok/ from protos/
 bench: $(DEV_STAMP) ## Measure the platform; writes benchmarks/results/bench.json
 	@$(BIN)/python -m benchmarks
 
-bench-tokenize: $(DEV_STAMP) ## Measure tokenizing against datasets.map; writes benchmarks/results/tokenize.json
-	@$(BIN)/python -m benchmarks.tokenize
+bench-extract: $(DEV_STAMP) ## Measure extracting against SAELens's runner; writes benchmarks/results/extract.json
+	@$(BIN)/python -m benchmarks.extract
 
 bench-sae: $(DEV_STAMP) ## Measure training autoencoders against SAELens; writes benchmarks/results/sae.json
 	@$(BIN)/python -W ignore -m benchmarks.sae
+
+bench-tokenize: $(DEV_STAMP) ## Measure tokenizing against datasets.map; writes benchmarks/results/tokenize.json
+	@$(BIN)/python -m benchmarks.tokenize
 
 clean: ## Remove .venv and everything else that can be made again; data in POLYTOK_HOME stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -95,7 +95,7 @@ class Stream:
                         break
 
     def _piece(self, capture: capturing.Capture, window: batches.Window) -> Piece:
-        ids, lengths, offsets = window.rows.values, window.rows.lengths, window.rows.offsets
+        ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device
         self._check(window, ids, lengths)
         keep = ~np.isin(ids, self._excluded) if len(self._excluded) else np.ones(len(ids), np.bool_)
         order = np.cumsum(keep) - 1
@@ -124,7 +124,7 @@ class Stream:
             row=torch.from_numpy(row[keep] + window.first_row),
             position=torch.from_numpy(position[keep].astype(np.int32)),
             values={hook.name: self._joined(parts[hook.name], targets, hook.width) for hook in self.hooks},
-            made=torch.cuda.current_stream().record_event() if self._model.device.type == "cuda" else None,
+            made=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
         )
 
     def _forward(
