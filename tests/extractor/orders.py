@@ -1,0 +1,115 @@
+"""A tokenization's files, a tiny model, and the orders of tasks that read them."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
+from services.activations import tokenizations
+from services.extractor import loading, planning, publishing, ranging
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from tests.activations import material
+
+NAME = "datasets/docs/tokenizations/gpt2"
+KEY = "datasets/d/raw_tokenized_m"
+ROWS, LENGTH = 40, 16
+
+
+@dataclasses.dataclass
+class Workplace:
+    """A worker's storage, a tokenization in it, and a model beside it."""
+
+    storage: Storage
+    model: pathlib.Path
+    digest: str
+    files: list[str]
+
+    def __post_init__(self) -> None:
+        self.reader = tokenizations.Reader(self.storage)
+        self.loaded = loading.Models()
+
+    def order(self, **parameters: Any) -> tasks_pb2.ExtractionOrder:
+        """An order of one hook, or of what is given."""
+        formats = {"compute_format": 1, "storage_format": 1, "nonfinite": 1}
+        fields = {"hooks": ["blocks.1.hook_resid_post"], "context_size": 8} | formats | parameters
+        return tasks_pb2.ExtractionOrder(
+            name="extractions/mine",
+            tokenization=NAME,
+            tokenization_key=KEY,
+            manifest_digest=self.digest,
+            model="models/gpt2",
+            model_repo_id=str(self.model),
+            parameters=extractions_pb2.ExtractionParameters(**fields),
+            extraction_key="extractions/e",
+        )
+
+    def plan(self, order: tasks_pb2.ExtractionOrder, range_bytes: int = 1 << 20) -> tasks_pb2.PlanExtractionResult:
+        """Does the first task."""
+        task = tasks_pb2.PlanExtractionTask(order=order, range_bytes=range_bytes)
+        return planning.plan(task, self.storage, self.reader, self.loaded)
+
+    def extract(
+        self, order: tasks_pb2.ExtractionOrder, plan: tasks_pb2.PlanExtractionResult
+    ) -> list[tasks_pb2.ExtractRangeResult]:
+        """Does a task for each range."""
+        return [
+            ranging.extract(
+                tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(plan.ranges)),
+                self.storage,
+                self.reader,
+                self.loaded,
+                context(ordinal),
+            )
+            for ordinal, each in enumerate(plan.ranges)
+        ]
+
+    def publish(
+        self, order: tasks_pb2.ExtractionOrder, ranges: list[tasks_pb2.ExtractRangeResult]
+    ) -> tasks_pb2.PublishExtractionResult:
+        """Does the last task, and gives the files their names."""
+        task = tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)
+        found = publishing.publish(task, self.storage, context(99))
+        for file in found.staged_files:
+            self.storage.move(file.staged_key, file.final_key)
+        return found
+
+
+def context(number: int = 0) -> TaskContext:
+    """What a task is told besides its payload."""
+    return TaskContext(f"{number:012d}-0000", 1, b"", lambda _: None)
+
+
+def workplace(folder: pathlib.Path, *, largest: int = material.ROWS - 1, **changes: Any) -> Workplace:
+    """Writes a tokenization of two files with ids up to `largest`, and a model's folder with these changes."""
+    storage = Storage(str(folder / "storage"))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, largest + 1, (ROWS, LENGTH)).astype(np.int32)
+    ids[-1, -1] = largest
+    files = []
+    for number, part in enumerate(np.split(ids, [ROWS // 2])):
+        column = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), LENGTH).cast(pa.list_(pa.int32()))
+        table = pa.table({"input_ids": column})
+        key = f"{KEY}/shard-{number:05d}.arrow"
+        with storage.create(key) as staged, pa.ipc.new_stream(staged, table.schema) as stream:
+            stream.write_table(table)
+        files.append(
+            {"name": f"shard-{number:05d}.arrow", "num_rows": len(part)}
+            | {"size_bytes": staged.size, "sha256": staged.sha256}
+        )
+    manifest = {
+        "name": NAME,
+        "files": files,
+        "parameters": {},
+        "tokenizer": {"vocab_size": largest + 1},
+        "statistics": {},
+    }
+    data = json.dumps(manifest).encode()
+    storage.write_bytes(f"{KEY}/polytok.json", data)
+    model = material.save("gpt2", folder / "gpt2", **changes)
+    return Workplace(storage, model, hashlib.sha256(data).hexdigest(), [f"{KEY}/{file['name']}" for file in files])

@@ -1,0 +1,238 @@
+"""The worker's tasks: what they find wrong, what a user reads of it, and what they make."""
+
+import json
+import os
+import pathlib
+import shutil
+import struct
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load
+
+from polytok import errors
+from services.activations import models
+from services.extractor import estimating
+from tests.extractor import orders
+from tests.extractor.orders import ROWS, Workplace
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A workplace's folder, to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    orders.workplace(folder)
+    return folder
+
+
+@pytest.fixture
+def place(made: pathlib.Path, tmp_path: pathlib.Path) -> Workplace:
+    """A workplace of the test's own."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return orders.workplace(tmp_path)
+
+
+def _flip(path: pathlib.Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_ranges_together_are_what_one_range_gives(place: Workplace) -> None:
+    order = place.order(hooks=["blocks.0.hook_mlp_out", "blocks.2.hook_resid_post"])
+    whole = place.extract(order, place.plan(order))
+    (one,) = whole
+    expected = _rows(place, order, whole)
+    plan = place.plan(order, range_bytes=one.files[0].size_bytes // 3)
+    assert len(plan.ranges) == 3
+    assert [each.first_row for each in plan.ranges] == [0, *np.cumsum([each.num_rows for each in plan.ranges])[:-1]]
+    assert sum(each.num_rows for each in plan.ranges) == ROWS
+    found = _rows(place, order, place.extract(order, plan))
+    assert found.num_rows == expected.num_rows == ROWS
+    for column in ("row_index", "position", "token_ids"):
+        assert found[column] == expected[column]
+    for hook in order.parameters.hooks:
+        np.testing.assert_allclose(found.with_format("numpy")[hook], expected.with_format("numpy")[hook], atol=1e-5)
+
+
+def _rows(place, order, ranges):
+    published = place.publish(order, ranges)
+    folder = place.storage.uri(order.extraction_key)
+    manifest = json.loads(place.storage.read_bytes(f"{order.extraction_key}/polytok.json"))
+    assert manifest["statistics"]["num_tokens"] == published.statistics.num_tokens == ROWS * 8
+    assert manifest["tokenization"] == {"name": orders.NAME, "manifest_digest": place.digest}
+    assert [hook.hook for hook in published.statistics.hooks] == list(order.parameters.hooks)
+    vectors = load(place.storage.read_bytes(f"{order.extraction_key}/statistics.safetensors"))
+    rows = datasets.load_from_disk(folder)
+    for hook in published.statistics.hooks:
+        values = np.array(rows.with_format("numpy")[hook.hook], np.float64).reshape(-1, hook.width)
+        np.testing.assert_allclose(vectors[f"{hook.hook}.mean"], values.mean(0), atol=1e-6)
+        assert hook.variance == pytest.approx(values.var(0).mean())
+        assert hook.mean_norm == pytest.approx(np.linalg.norm(values, axis=1).mean())
+        assert (hook.min, hook.max) == (values.min(), values.max())
+    return rows
+
+
+def test_limits_take_the_first_whole_sequences(place: Workplace) -> None:
+    assert sum(each.num_rows for each in place.plan(place.order(max_tokens=50)).ranges) == 6
+    assert sum(each.num_rows for each in place.plan(place.order(max_tokens=1)).ranges) == 1
+    assert sum(each.num_rows for each in place.plan(place.order(max_sequences=7)).ranges) == 7
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason", "message"),
+    [
+        (
+            {"hooks": ["blocks.1.hook_nope"]},
+            "HOOK_NOT_FOUND",
+            "blocks.1.hook_nope: a gpt2 model's blocks have no 'hook_nope'; they have attn.hook_z",
+        ),
+        ({"hooks": ["blocks.7.hook_mlp_out"]}, "HOOK_NOT_FOUND", "the gpt2 model has layers 0 to 2"),
+        (
+            {"context_size": 65},
+            "MODEL_MISFIT",
+            "models/gpt2 looks at 64 tokens, and 65 are asked for. Create it anew with a context size of 64 or less",
+        ),
+    ],
+)
+def test_what_the_model_has_not_is_refused(place: Workplace, parameters, reason: str, message: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        place.plan(place.order(**parameters))
+    assert caught.value.reason == reason
+    assert message in caught.value.message
+
+
+def test_ids_beyond_the_embedding_are_refused_and_never_clamped(tmp_path: pathlib.Path) -> None:
+    place = orders.workplace(tmp_path, largest=120)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        place.plan(place.order())
+    assert caught.value.message == (
+        "datasets/docs/tokenizations/gpt2 has the token id 120, and models/gpt2 has 97 embedding rows (ids 0 to 96): "
+        "they do not belong together. Register the model with the weights that its tokenizer is for (`polytok model "
+        "add`), and tokenize for it."
+    )
+
+
+def test_a_flipped_bit_is_told_with_the_file(place: Workplace) -> None:
+    path = place.storage.local_path(place.files[1])
+    assert path is not None
+    _flip(path)
+    with pytest.raises(errors.DataLoss) as caught:
+        place.plan(place.order())
+    assert caught.value.message.startswith(
+        "shard-00001.arrow of datasets/docs/tokenizations/gpt2 does not hold what was written: "
+    )
+    assert caught.value.message.endswith(
+        "Delete the tokenization (`polytok tokenization delete docs gpt2`), make it again (`polytok tokenize docs "
+        "--model gpt2`), and then retry."
+    )
+    # What lies elsewhere is read nevertheless.
+    place.plan(place.order(max_sequences=ROWS // 2))
+
+
+def test_a_tokenization_that_is_gone_or_another_is_told(place: Workplace) -> None:
+    order = place.order()
+    order.manifest_digest = "0" * 64
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        place.plan(order)
+    assert caught.value.reason == "RESOURCE_CHANGED"
+    assert "was made anew since this was created" in caught.value.message
+    place.storage.delete_tree(orders.KEY)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        place.plan(place.order())
+    assert caught.value.message == (
+        "datasets/docs/tokenizations/gpt2 was deleted since this was created. Make it with `polytok tokenize docs "
+        "--model gpt2` unless it is there, and then retry."
+    )
+
+
+def test_a_folder_without_weights_is_told(place: Workplace) -> None:
+    for path in place.model.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        place.plan(place.order())
+    assert caught.value.reason == "MODEL_INVALID"
+    assert str(place.model) in caught.value.message
+    assert "safetensors" in caught.value.message
+
+
+def test_a_model_that_does_not_fit_is_told(place: Workplace) -> None:
+    (weights,) = place.model.glob("*.safetensors")
+    numbers = 1 << 40
+    # The header of safetensors, and behind it a hole: four tebibytes that no disk has to hold.
+    header = json.dumps({"wte": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    weights.write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(weights, 8 + len(header) + 4 * numbers)
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        place.plan(place.order())
+    assert caught.value.reason == "MODEL_INVALID"
+    assert f"{place.model} does not fit: its 1,099,511,627,776 parameters take 4096.0 GiB as float32" in (
+        caught.value.message
+    )
+    assert "or a worker with more memory" in caught.value.message
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        place.plan(place.order())
+    assert "extractions/mine takes 46.2 KiB on the disk, and " in caught.value.message
+    assert "has 1000 bytes free. Make room, or take fewer hooks" in caught.value.message
+    assert caught.value.reason == "STORAGE_FAILED"
+    assert place.storage.list("extractions") == []
+
+
+def test_nan_fails_or_is_counted(place: Workplace) -> None:
+    model = models.load(place.model)
+    with torch.no_grad():
+        model.module.transformer.wpe.weight[3, 0] = float("nan")
+    model.module.save_pretrained(place.model)
+    order = place.order(hooks=["blocks.0.hook_resid_pre"])
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        place.extract(order, place.plan(order))
+    assert caught.value.reason == "NOT_FINITE"
+    assert "the first at row 0, position 3" in caught.value.message
+    kept = place.order(hooks=["blocks.0.hook_resid_pre"], nonfinite=2)
+    published = place.publish(kept, place.extract(kept, place.plan(kept)))
+    assert published.statistics.hooks[0].num_nonfinite == ROWS
+
+
+def test_a_file_that_changed_before_publication_is_told(place: Workplace) -> None:
+    order = place.order()
+    ranges = place.extract(order, place.plan(order))
+    path = place.storage.local_path(ranges[0].files[0].key)
+    assert path is not None
+    _flip(path)
+    with pytest.raises(errors.DataLoss, match=r"Retry the extraction\.$"):
+        place.publish(order, ranges)
+
+
+def test_too_few_tokens_for_a_row_are_told(place: Workplace) -> None:
+    order = place.order(context_size=16, max_sequences=1)
+    order.excluded_token_ids.extend(range(0, 97, 2))
+    with pytest.raises(errors.FailedPrecondition, match="fewer tokens than fill a single row of 16"):
+        place.publish(order, place.extract(order, place.plan(order)))
+
+
+def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:
+    from polytok.extractor.v1 import tasks_pb2
+
+    order = place.order()
+    order.extraction_key = "estimates/trial"
+    task = tasks_pb2.EstimateExtractionTask(order=order)
+    found = estimating.estimate(task, place.storage, place.reader, place.loaded, orders.context()).estimate
+    assert (found.num_sequences, found.num_tokens, found.device) == (ROWS, ROWS * 8, "cpu")
+    assert found.size_bytes == place.plan(place.order()).size_bytes
+    assert found.tokens_per_second > 0
+    assert found.peak_memory_bytes > found.model_bytes > 0
+    assert place.storage.list("estimates") == []
+
+
+def test_another_model_takes_the_place_of_the_one_before(place: Workplace, tmp_path: pathlib.Path) -> None:
+    first = place.loaded.get(place.order())
+    assert place.loaded.get(place.order()) is first
+    assert place.loaded.get(place.order(compute_format=3)).dtype == torch.bfloat16
