@@ -63,9 +63,11 @@ class Input:
         origin = None
         if self.model and self.tokenization:
             origin = extraction.Origin(self._model(device), self._tokens(), self.context_size, self.excluded_token_ids)
+        folder = pathlib.Path(self.extraction)
         return extraction.Extraction(
-            pathlib.Path(self.extraction),
+            extraction.opened(folder),
             self.hooks,
+            name=folder.name,
             seed=self.seed,
             held_out_rows=self.held_out_rows,
             origin=origin,

@@ -25,7 +25,7 @@ def open_live(folder: pathlib.Path, _: str) -> Data:
 
 
 def open_extraction(folder: pathlib.Path, _: str) -> Data:
-    return extraction.Extraction(folder, (models.HOOK,), seed=0, held_out_rows=4)
+    return extraction.Extraction(extraction.opened(folder), (models.HOOK,), seed=0, held_out_rows=4)
 
 
 def planned(hook: str, architectures: tuple[plan.Architecture, ...], threads: int) -> plan.TrainingPlan:

@@ -37,7 +37,7 @@ def extracted(
 def opened(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> Data:
     if kind == "live":
         return small.data(model_folder, (small.HOOK, OTHER))
-    return extraction.Extraction(extracted, (small.HOOK, OTHER), seed=0, held_out_rows=4)
+    return extraction.Extraction(extraction.opened(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4)
 
 
 def vectors(*blocks: Block) -> collections.Counter[bytes]:
@@ -72,7 +72,7 @@ def everything(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -
         settings = streaming.Settings(hooks=(small.HOOK, OTHER), batch_tokens=128, excluded_token_ids=(small.EXCLUDED,))
         stream = streaming.Stream(models.load(model_folder), small.tokens(60), settings)
         return vectors(*(piece.values for piece in stream.pieces()))
-    table = extraction.Table(extracted, (small.HOOK, OTHER))
+    table = extraction.Table(extraction.opened(extracted), (small.HOOK, OTHER))
     return vectors(table.read(0, len(table)))
 
 
@@ -127,7 +127,7 @@ def test_live_and_extracted_activations_are_the_same(
     model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("same"), (small.HOOK, OTHER))
-    found = extraction.Extraction(extracted, (small.HOOK, OTHER), seed=0, held_out_rows=4)
+    found = extraction.Extraction(extraction.opened(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4)
     stored = vectors(*epoch(found.source(0, 1)), *found.held_out())
     settings = streaming.Settings(hooks=(small.HOOK, OTHER), context_size=8, excluded_token_ids=(small.EXCLUDED,))
     stream = streaming.Stream(models.load(model_folder), small.tokens(60), settings)
@@ -155,10 +155,10 @@ def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("spliced"), (small.HOOK,))
     tokens = small.tokens(60)
     origin = extraction.Origin(model, tokens, 8, (small.EXCLUDED,))
-    found = extraction.Extraction(extracted, (small.HOOK,), seed=0, held_out_rows=12, origin=origin)
+    found = extraction.Extraction(extraction.opened(extracted), (small.HOOK,), seed=0, held_out_rows=12, origin=origin)
     spliced = found.spliced(small.HOOK)
     assert spliced is not None
-    table = extraction.Table(extracted, (small.HOOK,))
+    table = extraction.Table(extraction.opened(extracted), (small.HOOK,))
     held_rows = {
         row for block in found._held.tolist() for row in table.sources(block * found._block_rows, found._block_rows)
     }
@@ -173,15 +173,20 @@ def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
     unseen = sorted(held_rows - train_rows)
     assert 0 < len(shown) <= len(unseen)
     assert all(ids in [tokens[row]["input_ids"][:8][: len(ids)] for row in unseen] for ids in shown)
-    assert extraction.Extraction(extracted, (small.HOOK,), seed=0, held_out_rows=4).spliced(small.HOOK) is None
+    assert (
+        extraction.Extraction(extraction.opened(extracted), (small.HOOK,), seed=0, held_out_rows=4).spliced(small.HOOK)
+        is None
+    )
 
 
 def test_a_hook_that_was_not_extracted(extracted: pathlib.Path) -> None:
     with pytest.raises(errors.InvalidArgument) as raised:
-        extraction.Extraction(extracted, ("blocks.7.hook_attn_out",), seed=0, held_out_rows=4)
+        extraction.Extraction(
+            extraction.opened(extracted), ("blocks.7.hook_attn_out",), name="acts", seed=0, held_out_rows=4
+        )
     assert raised.value.reason == "HOOK_NOT_FOUND"
     assert raised.value.message == (
-        "saes.hook: blocks.7.hook_attn_out is not in the extraction extraction; it has blocks.0.hook_mlp_out, "
+        "saes.hook: blocks.7.hook_attn_out is not in the extraction acts; it has blocks.0.hook_mlp_out, "
         "blocks.1.hook_resid_post."
     )
 
@@ -191,9 +196,9 @@ def test_a_damaged_extraction(extracted: pathlib.Path, tmp_path: pathlib.Path) -
     for path in (tmp_path / "extraction").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(errors.DataLoss, match="cannot be opened as an extraction"):
-        extraction.Extraction(tmp_path / "extraction", (small.HOOK,), seed=0, held_out_rows=4)
+        extraction.opened(tmp_path / "extraction")
     with pytest.raises(errors.FailedPrecondition, match="does not exist: the extraction is not READY"):
-        extraction.Extraction(tmp_path / "none", (small.HOOK,), seed=0, held_out_rows=4)
+        extraction.opened(tmp_path / "none")
 
 
 def test_too_few_sequences(model: models.LoadedModel) -> None:

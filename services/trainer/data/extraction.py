@@ -43,13 +43,12 @@ class _Column:
 
 
 class Table:
-    """The rows of an extraction's folder, by hook."""
+    """The rows of an extraction, by hook."""
 
-    def __init__(self, folder: pathlib.Path, wanted: tuple[str, ...]) -> None:
-        """Raises `errors.InvalidArgument` for a hook that is not there, `errors.DataLoss` for damaged files."""
-        dataset = _opened(folder)
-        self._columns = {hook: _column(folder, dataset.features, hook) for hook in wanted}
-        self._table: pa.Table = dataset.data.table
+    def __init__(self, rows: Any, wanted: tuple[str, ...], name: str = "") -> None:
+        """`rows` is the extraction as a `datasets.Dataset`. Raises `errors.InvalidArgument` for a hook it has not."""
+        self._columns = {hook: _column(name, rows.features, hook) for hook in wanted}
+        self._table: pa.Table = rows.data.table
         self.widths = {hook: column.shape[1] for hook, column in self._columns.items()}
         self.context_size = next(iter(self._columns.values())).shape[0]
 
@@ -129,28 +128,31 @@ class Extraction:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        rows: Any,
         wanted: tuple[str, ...],
         *,
+        name: str = "",
         seed: int,
         held_out_rows: int,
         origin: Origin | None = None,
     ) -> None:
-        """`wanted` are the hooks; at most a tenth of the blocks is held out, and one at least.
+        """`rows` is what `opened` gives, `wanted` are the hooks, and messages call the extraction by `name`.
+
+        At most a tenth of the blocks is held out, and one at least.
 
         With `origin`, autoencoders are evaluated in the model too, on sequences that lie wholly in held-out blocks.
         """
-        self._table = Table(folder, wanted)
+        self._table = Table(rows, wanted, name)
         self._seed = seed
         self._origin = origin
         self.widths: Mapping[str, int] = self._table.widths
-        rows = len(self._table)
-        self._block_rows = max(1, min(_BLOCK_BYTES // self._table.row_bytes, rows // _SMALLEST_NUMBER))
-        blocks = -(-rows // self._block_rows)
+        count = len(self._table)
+        self._block_rows = max(1, min(_BLOCK_BYTES // self._table.row_bytes, count // _SMALLEST_NUMBER))
+        blocks = -(-count // self._block_rows)
         self._train, self._held = live.split(blocks, -(-held_out_rows // self._block_rows), seed, "blocks")
         self.description = {
             "source": "extraction",
-            "rows": rows,
+            "rows": count,
             "block_rows": self._block_rows,
             "held_out_blocks": len(self._held),
             "held_out": f"the last {len(self._held)} of a permutation of blocks of {self._block_rows} rows seeded with "
@@ -191,7 +193,11 @@ class Extraction:
         return found
 
 
-def _opened(folder: pathlib.Path) -> Any:
+def opened(folder: pathlib.Path) -> Any:
+    """Opens the folder of a published extraction as a `datasets.Dataset`, memory-mapped.
+
+    Raises `errors.FailedPrecondition` where there is none, `errors.DataLoss` for damaged files.
+    """
     if not folder.is_dir():
         raise errors.FailedPrecondition(
             f"{folder} does not exist: the extraction is not READY, or was deleted. Extract again.", reason="NOT_READY"
@@ -202,7 +208,7 @@ def _opened(folder: pathlib.Path) -> Any:
         raise errors.DataLoss(f"{folder} cannot be opened as an extraction ({error}). Extract again.") from error
 
 
-def _column(folder: pathlib.Path, features: Mapping[str, Any], hook: str) -> _Column:
+def _column(extraction: str, features: Mapping[str, Any], hook: str) -> _Column:
     for name in (hook, hook + _BFLOAT16):
         feature = features.get(name)
         if isinstance(feature, datasets.Array2D):
@@ -211,7 +217,9 @@ def _column(folder: pathlib.Path, features: Mapping[str, Any], hook: str) -> _Co
     found = sorted(
         name.removesuffix(_BFLOAT16) for name, each in features.items() if isinstance(each, datasets.Array2D)
     )
-    description = f"{hook} is not in the extraction {folder.name}; it has {', '.join(found) or 'none'}"
+    description = (
+        f"{hook} is not in the extraction{extraction and ' '}{extraction}; it has {', '.join(found) or 'none'}"
+    )
     raise errors.InvalidArgument(
         f"saes.hook: {description}.",
         reason="HOOK_NOT_FOUND",
