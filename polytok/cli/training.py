@@ -1,5 +1,6 @@
 """`polytok training`."""
 
+import pathlib
 from typing import Annotated
 
 import typer
@@ -104,6 +105,35 @@ def path(
         wanted = [sae] if sae else [result.name for result in record.results]
         found = {name: trainings.sae_path(record, name) for name in wanted}
         run.out.result({"name": record.name, "paths": found}, "\n".join(found.values()))
+
+
+@app.command()
+def push(
+    training: options.TrainingArgument,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if there is none.")],
+    sae: Sae = "",
+    folder: Annotated[
+        pathlib.Path | None, typer.Option("--to", metavar="FOLDER", help="Make it in a folder, and upload nothing.")
+    ] = None,
+    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="Commit to this branch.")] = "main",
+    public: Annotated[bool, typer.Option("--public", help="A new repository is for everybody to see.")] = False,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Upload the autoencoders of a READY training to the Hugging Face hub, with a model card.
+
+    [dim]polytok training push first me/gpt2-saes[/]
+    """
+    with session.start(catalog, as_json) as run:
+        from polytok.client import repositories  # noqa: PLC0415
+
+        layout = repositories.plan_layout(repositories.exported(run.client.trainings.get(training), sae), repository)
+        if folder is not None:
+            repositories.lay_out(layout, folder)
+            run.out.result({"folder": str(folder), "files": sorted(layout.files)}, str(folder))
+            return
+        url = repositories.push(layout, repository, revision=revision, private=not public)
+        run.out.result({"commit": url, "files": sorted(layout.files)}, url)
 
 
 @app.command()

@@ -1,7 +1,7 @@
-"""Exported autoencoders as a Hugging Face repository: one folder a hook, and a model card.
+"""Trained autoencoders as a Hugging Face repository: one folder a hook, and a model card.
 
-Files are uploaded from where the export wrote them, in one commit; nothing is copied before. The same layout can be
-made on a disk by hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
+Files are uploaded from where the training published them, in one commit; nothing is copied before. The same layout can
+be made on a disk by hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
 """
 
 import json
@@ -12,23 +12,39 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import huggingface_hub
-import huggingface_hub.errors
-
 from polytok import errors
-from services.trainer import export
+from polytok.client import watching
+from polytok.trainer.v1 import trainings_pb2 as pb
 
 CARD = "README.md"
+FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+"""What a published autoencoder consists of."""
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
 
 
 class Exported(NamedTuple):
-    """An exported autoencoder."""
+    """An autoencoder, its hook, and the folder that SAELens opens."""
 
     name: str
     hook: str
     folder: pathlib.Path
+
+
+def exported(training: pb.Training, sae: str = "") -> list[Exported]:
+    """Gives the autoencoders of a training that is READY, or one of them by its name.
+
+    Raises `errors.InvalidArgument` where there is none of that name or its folder is not on this machine.
+    """
+    watching.ready(training)
+    chosen = [result for result in training.results if sae in ("", result.name)]
+    if not chosen:
+        known = ", ".join(result.name for result in training.results)
+        raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}; it has: {known}.")
+    for result in chosen:
+        if "://" in result.path:
+            raise _invalid("sae", f"{result.path} is not on this machine; copy it here, and use `hf upload`.")
+    return [Exported(result.name, result.hook, pathlib.Path(result.path)) for result in chosen]
 
 
 class Layout(NamedTuple):
@@ -57,13 +73,13 @@ def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
         identifier = each.hook if hooks.count(each.hook) == 1 else f"{each.hook}/{each.name}"
         if identifier in configs:
             raise _invalid("name", f"{identifier!r} is there twice; give every autoencoder a name of its own.")
-        for file in export.FILES:
+        for file in FILES:
             if not (each.folder / file).is_file():
                 raise errors.NotFound(
                     f"{each.folder} holds no {file}: it is no complete export. Export {each.name} first."
                 )
             files[f"{identifier}/{file}"] = each.folder / file
-        configs[identifier] = json.loads((each.folder / export.CONFIG).read_text(encoding="utf-8"))
+        configs[identifier] = json.loads((each.folder / FILES[0]).read_text(encoding="utf-8"))
     return Layout(_card(repository, configs), files)
 
 
@@ -95,6 +111,7 @@ def push(
     Without a token, the one of `hf auth login` is used. Raises `errors.PermissionDenied`, `errors.NotFound` and
     `errors.Unavailable`.
     """
+    huggingface_hub = _hub()
     api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
     additions = [
         huggingface_hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(source))
@@ -123,7 +140,19 @@ def push(
     return str(commit.commit_url)
 
 
-def _refused(repository: str, error: huggingface_hub.errors.HfHubHTTPError) -> errors.PolytokError:
+def _hub() -> Any:
+    """Imports the hub's package when first used: a client without it does all else."""
+    try:
+        import huggingface_hub  # noqa: PLC0415
+        import huggingface_hub.errors  # noqa: PLC0415
+    except ImportError as error:
+        raise errors.FailedPrecondition(
+            "Uploading needs the package huggingface_hub. Install it with: pip install huggingface_hub"
+        ) from error
+    return huggingface_hub
+
+
+def _refused(repository: str, error: Any) -> errors.PolytokError:
     status = getattr(error.response, "status_code", 0)
     if status in {401, 403, 404}:
         return errors.PermissionDenied(

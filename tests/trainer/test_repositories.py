@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from polytok import errors
-from services.trainer import architectures, export, lens, normalization, plan, publishing
+from polytok.client import repositories
+from polytok.trainer.v1 import trainings_pb2
+from services.trainer import architectures, export, lens, normalization, plan
 
 
 def _exported(folder, name, hook, architecture="topk"):
@@ -13,7 +15,7 @@ def _exported(folder, name, hook, architecture="topk"):
         model_name="org/model", hook_name=hook, dataset_path="a|<b>", context_size=64, prepend_bos=False
     )
     firing = export.Firing(torch.ones(32), 8, 3)
-    return publishing.Exported(
+    return repositories.Exported(
         name, hook, export.write(sae, normalization.Normalization(), origin, firing, folder / name)
     )
 
@@ -30,8 +32,8 @@ def exports(tmp_path):
 
 
 def test_a_repository_has_a_folder_for_each_hook_that_saelens_opens(exports, tmp_path):
-    layout = publishing.plan_layout(exports, "owner/saes")
-    publishing.lay_out(layout, tmp_path / "repository")
+    layout = repositories.plan_layout(exports, "owner/saes")
+    repositories.lay_out(layout, tmp_path / "repository")
     found = sorted(str(path.relative_to(tmp_path / "repository")) for path in (tmp_path / "repository").rglob("*.json"))
     assert found == [
         "blocks.0.hook_resid_post/nested/cfg.json",
@@ -44,16 +46,16 @@ def test_a_repository_has_a_folder_for_each_hook_that_saelens_opens(exports, tmp
 
 
 def test_laying_out_copies_nothing(exports, tmp_path):
-    layout = publishing.plan_layout(exports, "owner/saes")
-    publishing.lay_out(layout, tmp_path / "repository")
+    layout = repositories.plan_layout(exports, "owner/saes")
+    repositories.lay_out(layout, tmp_path / "repository")
     for path, source in layout.files.items():
         assert (tmp_path / "repository" / path).samefile(source)
     with pytest.raises(errors.AlreadyExists, match="not empty"):
-        publishing.lay_out(layout, tmp_path / "repository")
+        repositories.lay_out(layout, tmp_path / "repository")
 
 
 def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
-    card = publishing.plan_layout(exports, "owner/saes").card
+    card = repositories.plan_layout(exports, "owner/saes").card
     assert card.startswith("---\nlibrary_name: saelens\n")
     rows = [line for line in card.splitlines() if line.startswith("| `")]
     assert rows == [
@@ -69,38 +71,38 @@ def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
 @pytest.mark.parametrize("repository", ["", "a/b/c", "../x", "owner/..", "/x", "owner/a b"])
 def test_what_is_no_repository_is_refused(exports, repository):
     with pytest.raises(errors.InvalidArgument, match="owner/name"):
-        publishing.plan_layout(exports, repository)
+        repositories.plan_layout(exports, repository)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "", ".hidden"])
 def test_names_that_lead_elsewhere_are_refused(exports, name):
     with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
-        publishing.plan_layout([exports[0]._replace(name=name)], "owner/saes")
+        repositories.plan_layout([exports[0]._replace(name=name)], "owner/saes")
     with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
-        publishing.plan_layout([exports[0]._replace(hook=name)], "owner/saes")
+        repositories.plan_layout([exports[0]._replace(hook=name)], "owner/saes")
 
 
 def test_an_incomplete_export_is_told(exports):
     (exports[1].folder / export.SPARSITY).unlink()
     with pytest.raises(errors.NotFound, match=r"no sparsity.safetensors.*Export nested first"):
-        publishing.plan_layout(exports, "owner/saes")
+        repositories.plan_layout(exports, "owner/saes")
 
 
 def test_one_name_twice_is_told(exports):
     with pytest.raises(errors.InvalidArgument, match="is there twice"):
-        publishing.plan_layout([exports[0], exports[0]], "owner/saes")
+        repositories.plan_layout([exports[0], exports[0]], "owner/saes")
 
 
 def test_a_hub_that_cannot_be_reached_is_told(exports):
-    layout = publishing.plan_layout(exports, "owner/saes")
+    layout = repositories.plan_layout(exports, "owner/saes")
     with pytest.raises(errors.Unavailable, match="owner/saes cannot be reached"):
-        publishing.push(layout, "owner/saes", token="none", endpoint="http://127.0.0.1:9")
+        repositories.push(layout, "owner/saes", token="none", endpoint="http://127.0.0.1:9")
 
 
 def test_a_name_that_the_hub_has_not_is_told(exports):
-    layout = publishing.plan_layout(exports, "owner/two--dashes")
+    layout = repositories.plan_layout(exports, "owner/two--dashes")
     with pytest.raises(errors.InvalidArgument, match="two--dashes"):
-        publishing.push(layout, "owner/two--dashes", token="none", endpoint="http://127.0.0.1:9")
+        repositories.push(layout, "owner/two--dashes", token="none", endpoint="http://127.0.0.1:9")
 
 
 def test_the_card_of_a_configuration_is_data(exports, tmp_path):
@@ -108,4 +110,33 @@ def test_the_card_of_a_configuration_is_data(exports, tmp_path):
     config = json.loads(path.read_text())
     config["metadata"]["dataset_path"] = "x\n# heading"
     path.write_text(json.dumps(config))
-    assert "\n# heading" not in publishing.plan_layout(exports, "owner/saes").card
+    assert "\n# heading" not in repositories.plan_layout(exports, "owner/saes").card
+
+
+def _training(exports, state):
+    results = [trainings_pb2.TrainedSae(name=each.name, hook=each.hook, path=str(each.folder)) for each in exports]
+    return trainings_pb2.Training(name="trainings/first", state=state, results=results)
+
+
+def test_the_autoencoders_of_a_training_are_those_that_it_published(exports):
+    training = _training(exports, trainings_pb2.Training.STATE_READY)
+    assert repositories.exported(training) == exports
+    assert repositories.exported(training, "nested") == [exports[1]]
+    with pytest.raises(errors.InvalidArgument, match="no autoencoder 'x'; it has: small, nested, other"):
+        repositories.exported(training, "x")
+
+
+def test_a_training_that_is_not_ready_publishes_nothing(exports):
+    with pytest.raises(errors.FailedPrecondition, match="polytok training resume first"):
+        repositories.exported(_training(exports, trainings_pb2.Training.STATE_PAUSED))
+
+
+def test_autoencoders_in_an_object_store_are_not_uploaded_from_there(exports):
+    training = _training(exports, trainings_pb2.Training.STATE_READY)
+    training.results[0].path = "s3://bucket/small"
+    with pytest.raises(errors.InvalidArgument, match="not on this machine"):
+        repositories.exported(training)
+
+
+def test_the_files_of_a_repository_are_those_of_an_export():
+    assert repositories.FILES == export.FILES
