@@ -92,6 +92,24 @@ def _gemma(_: Any) -> Family:
     return Family("layers", "embed_tokens", points)
 
 
+def _olmo2(_: Any) -> Family:
+    # Nothing is normalised before attention and MLP: what the MLP reads is the residual stream itself.
+    points = _points(
+        "post_feedforward_layernorm", "mlp.down_proj", "post_attention_layernorm", "self_attn.o_proj", "mlp"
+    )
+    return Family("layers", "embed_tokens", points)
+
+
+def _starcoder2(_: Any) -> Family:
+    points = _points("mlp", "mlp.c_proj", "self_attn", "self_attn.o_proj", "post_attention_layernorm")
+    return Family("layers", "embed_tokens", points)
+
+
+def _modernbert(_: Any) -> Family:
+    points = _points("mlp", "mlp.Wo", "attn", "attn.Wo", "mlp_norm")
+    return Family("layers", "embeddings.tok_embeddings", points, masked=True)
+
+
 def _phi(_: Any) -> Family:
     return Family("layers", "embed_tokens", _points("mlp", "mlp.fc2", "self_attn", "self_attn.dense"))
 
@@ -130,12 +148,16 @@ _FAMILIES: dict[str, Callable[[Any], Family]] = {
     "gptj": _gptj,
     "llama": _llama,
     "mistral": _llama,
+    "modernbert": _modernbert,
+    "olmo2": _olmo2,
     "opt": _opt,
     "phi": _phi,
     "phi3": _llama,
     "qwen2": _llama,
     "qwen3": _llama,
     "roberta": _bert,
+    "smollm3": _llama,
+    "starcoder2": _starcoder2,
     "xlm-roberta": _bert,
 }
 

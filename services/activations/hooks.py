@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 
 from polytok import errors
 from services.activations.families import Side
@@ -80,17 +79,13 @@ class _Skeleton:
 
     def _model(self) -> Any:
         if self._made is None:
-            masked = self._description.masked
-            auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
             with torch.device("meta"):
-                self._made = auto.from_config(self._description.configuration, trust_remote_code=False)
+                self._made = self._description.architecture(self._description.configuration)
         return self._made
 
     def below_head(self, path: str) -> str:
         """The path in the model with its head, of one in the model without."""
-        auto = transformers.AutoModelForMaskedLM if self._description.masked else transformers.AutoModelForCausalLM
-        kind = auto._model_mapping[type(self._description.configuration)]  # noqa: SLF001  has no public way
-        return f"{kind.base_model_prefix}.{path}"
+        return f"{self._description.architecture.base_model_prefix}.{path}"
 
     def module(self, name: str) -> Hook | str:
         """A module by its path."""

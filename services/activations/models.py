@@ -45,6 +45,12 @@ class Description:
         """Whether it is a masked language model, and not a causal one."""
         return self.family.masked
 
+    @property
+    def architecture(self) -> Any:
+        """The transformers class of the model with its language-modelling head."""
+        auto = transformers.AutoModelForMaskedLM if self.masked else transformers.AutoModelForCausalLM
+        return auto._model_mapping[type(self.configuration)]  # noqa: SLF001  there is no public way
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -104,24 +110,26 @@ def load(
 ) -> LoadedModel:
     """Loads a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
 
-    `available` is how many bytes it may take, by default what the device has left. Raises InvalidArgument for a wrong
-    dtype or device, FailedPrecondition for a directory that cannot be loaded, ResourceExhausted if it does not fit.
+    `attention` is how it is computed: torch's fused kernels, or step by step, as models are that the kernels lack
+    something for. `available` is how many bytes it may take, by default what the device has left. Raises
+    InvalidArgument for a wrong dtype or device, FailedPrecondition for a directory that cannot be loaded,
+    ResourceExhausted if it does not fit.
     """
     description = describe(folder)
     kind, place = _dtype(dtype), _device(device)
     _check_fits(folder, description, kind, place, available)
-    auto = transformers.AutoModelForMaskedLM if description.masked else transformers.AutoModelForCausalLM
+    if not description.architecture._supports_sdpa:  # noqa: SLF001  as transformers asks
+        attention = "eager"
     # Loading tells its way on standard error otherwise, as if somebody watched.
     transformers.utils.logging.disable_progress_bar()
     try:
-        module, info = auto.from_pretrained(
+        module, info = description.architecture.from_pretrained(
             folder,
             config=description.configuration,
             dtype=kind,
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError) as error:

@@ -48,6 +48,10 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
     "gptj": lambda: transformers.GPTJConfig(**_IDS, n_layer=3, n_embd=32, n_head=4, n_positions=64, rotary_dim=4),
     "llama": lambda: transformers.LlamaConfig(**_GROUPED),
     "mistral": lambda: transformers.MistralConfig(**_GROUPED, head_dim=8, sliding_window=6),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        **_COMMON | {"cls_token_id": 0, "sep_token_id": 1}, local_attention=6
+    ),
+    "olmo2": lambda: transformers.Olmo2Config(**_GROUPED),
     "opt": lambda: transformers.OPTConfig(
         **_IDS,
         num_hidden_layers=3,
@@ -63,6 +67,8 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
     "qwen3": lambda: transformers.Qwen3Config(**_GROUPED, head_dim=16),
     "roberta": lambda: transformers.RobertaConfig(**_COMMON | {"pad_token_id": 1, "max_position_embeddings": 66}),
+    "smollm3": lambda: transformers.SmolLM3Config(**_GROUPED),
+    "starcoder2": lambda: transformers.Starcoder2Config(**_GROUPED),
     "xlm-roberta": lambda: transformers.XLMRobertaConfig(
         **_COMMON | {"pad_token_id": 1, "max_position_embeddings": 66}
     ),

@@ -26,8 +26,8 @@ def test_residual_stream(kind: str, loaded: Loader) -> None:
     assert torch.equal(found["hook_embed"], embedded)
     for layer in layers:
         assert torch.equal(found[f"blocks.{layer}.hook_resid_pre"], expected[layer])
-        # The last of the hidden states has gone through the model's final norm, if it has one.
-        if layer < layers[-1] or model.description.masked:
+        # The last of the hidden states has gone through the model's final norm, unless blocks end with one.
+        if layer < layers[-1] or "hook_normalized_resid_post" in model.description.family.points:
             assert torch.equal(found[f"blocks.{layer}.hook_resid_post"], expected[layer + 1])
 
 
@@ -44,7 +44,7 @@ def test_parts_add_up(kind: str, loaded: Loader) -> None:
     middle = found["hook_resid_pre"] + found["hook_attn_out"]
     if "hook_resid_mid" in found:
         torch.testing.assert_close(found["hook_resid_mid"], middle)
-    if model.description.masked:
+    if "hook_normalized_resid_post" in found:
         assert torch.equal(found["hook_resid_post"], found["hook_normalized_resid_post"])
     else:
         torch.testing.assert_close(found["hook_resid_post"], middle + found["hook_mlp_out"])

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from polytok import errors
-from services.activations import memory, models
+from services.activations import capturing, families, hooks, memory, models
 from services.activations.models import LoadedModel
 from tests.activations import material
 from tests.activations.conftest import Loader
@@ -26,6 +26,19 @@ def test_description(gpt2: LoadedModel) -> None:
 def test_context_of_roberta(loaded: Loader) -> None:
     # Its table of positions has 66 rows, and the first two are the padding's.
     assert loaded("roberta").description.context_length == 64
+
+
+@pytest.mark.parametrize("kind", families.NAMES)
+def test_the_attention_that_is_taken_by_default(kind: str, tmp_path: pathlib.Path, loaded: Loader) -> None:
+    """Fused kernels where the family has them, and the same values."""
+    model, exact = models.load(material.save(kind, tmp_path)), loaded(kind)
+    found = []
+    for each in (model, exact):
+        with capturing.Capture(each, hooks.parse(["blocks.2.hook_resid_post"], each.description)) as capture:
+            found.append(capture.run(torch.tensor(material.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    taken = model.module.config._attn_implementation
+    assert taken == ("eager" if kind in {"gemma2", "gpt_neo", "gptj"} else "sdpa")
 
 
 def test_many_files(tmp_path: pathlib.Path) -> None:

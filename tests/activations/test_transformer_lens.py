@@ -90,7 +90,7 @@ def test_hooked_encoder(folder: pathlib.Path) -> None:
     _compare(model, cache, {"resid_post": "normalized_resid_post"})
 
 
-@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "phi"])
+@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "olmo2", "phi", "smollm3", "starcoder2"])
 def test_transformer_bridge(kind: str, folder: pathlib.Path) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
