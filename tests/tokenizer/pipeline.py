@@ -48,13 +48,19 @@ class Pipeline:
             shared = self._each(self.shares, lambda place: self._do(duplicates.find, found, place, self.shares))
             found = self.arranged(arrangement_key=found.arrangement_key, duplicates=shared)
         if self._concatenates and not found.is_aligned:
-            count = found.num_files
-            measured = self._each(count, lambda place: self._do_with(assembling.measure, found, place, count))
-            found = self.arranged(arrangement_key=found.arrangement_key, measured=measured)
+            found = self.arranged(arrangement_key=found.arrangement_key, measured=self.measured(found))
             assert found.is_aligned
-        return self._each(
-            found.num_files, lambda place: self._do_with(assembling.assemble, found, place, found.num_files)
-        )
+        return self.files(found)
+
+    def measured(self, found: stages_pb2.ArrangeResult) -> list[stages_pb2.MeasureResult]:
+        """`tokenize.measure` of each file."""
+        count = found.num_files
+        return self._each(count, lambda place: self._do_with(assembling.measure, found, place, count))
+
+    def files(self, found: stages_pb2.ArrangeResult) -> list[tasks_pb2.TokenizeShardResult]:
+        """`tokenize.assemble` of each file."""
+        count = found.num_files
+        return self._each(count, lambda place: self._do_with(assembling.assemble, found, place, count))
 
     def encoded(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[stages_pb2.EncodeShardResult]:
         """`tokenize.encode` of each raw shard that is needed."""

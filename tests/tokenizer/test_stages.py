@@ -3,16 +3,19 @@
 import copy
 import pathlib
 import random
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import arrangement, assembling, reading
+from services.tokenizer import arrangement, assembling, reading, staging
 from services.tokenizer.engines import proving, sampling
+from services.tokenizer.ragged import Ragged
 from tests.tokenizer import jobs, material, oracle, test_fast_engines
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.pipeline import Pipeline
@@ -171,3 +174,31 @@ def test_a_shard_that_an_engine_gets_wrong_is_encoded_again(
     statistics = pipeline.published.statistics
     assert (statistics.num_engine_mismatches, statistics.engine) == (1, "reference")
     assert statistics.num_documents == len(texts)
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_dataset(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    runner = jobs.Runner(storage, folders["sentencepiece"])
+    shards, rows, length = 8, 10_000, 400
+    documents = Ragged(np.tile(np.arange(3, 3 + length, dtype=np.int32), rows), np.arange(rows + 1) * length)
+    staged = []
+    for number in range(shards):
+        with staging.Writer(storage, f"{jobs.TOKENIZED}/staged-{number}", number * rows, rows) as writer:
+            writer.write(documents, np.arange(rows))
+        staged.append(writer.documents)
+    assert storage.size(staged[0].key) > 15 << 20
+    pipeline = Pipeline(runner, Parameters(max_length=1024, packing={}, shuffle_seed=1))
+    found = pipeline.arranged(documents=staged, dataset_rows=shards * rows)
+    assert found.num_files == shards
+    tracemalloc.start()
+    try:
+        measured = pipeline.measured(found)
+        found = pipeline.arranged(arrangement_key=found.arrangement_key, measured=measured)
+        made = pipeline.files(found)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Of the 128 MB that are staged, a few pieces of 4 MB are in memory at a time.
+    assert peak < 64 << 20
+    tokens = shards * rows * (length + 1)
+    assert sum(each.statistics.num_sequences for each in made) in {tokens // 1023, tokens // 1023 - 1}
