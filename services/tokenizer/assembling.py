@@ -5,10 +5,10 @@ import contextlib
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.runtime.ahead import Ahead
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer import arrangement, forms, loading, output, packing, phases, staging, writing
-from services.tokenizer.ahead import Ahead
 from services.tokenizer.arrangement import Documents
 from services.tokenizer.ragged import Ids
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 import pyarrow as pa
 
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.runtime.ahead import Ahead
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
 from services.tokenizer import cleaning, documents, encoding, loading, output, reading, writing
-from services.tokenizer.ahead import Ahead
 from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 from services.tokenizer.ragged import Ragged

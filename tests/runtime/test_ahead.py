@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.tokenizer.ahead import Ahead
+from services.runtime.ahead import Ahead
 
 
 def test_items_come_in_order_and_errors_after_them() -> None:
