@@ -1,5 +1,6 @@
 """Conversations get the ids that `apply_chat_template` of transformers gives for each of them."""
 
+import json
 import pathlib
 import re
 from typing import Any
@@ -11,10 +12,15 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import answers_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import chats, loading, reading
+from services.tokenizer import chats, loading, reading, verification
+from services.tokenizer.packing import Boundaries
 from tests.tokenizer import jobs
 from tests.tokenizer.jobs import Parameters
+from tests.tokenizer.pipeline import Pipeline
+from tests.tokenizer.saelens import batched
+from tests.tokenizer.test_permutation import shuffled
 
 Chat = tokenizations_pb2.Chat
 
@@ -254,3 +260,38 @@ def test_a_shard_of_conversations_is_read_in_pieces(
     runner = jobs.Runner(storage, folders["byte_level"])
     rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI * 3), plain(template=CHATML)))
     assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML) * 3
+
+
+def test_conversations_shuffled_packed_and_found_again(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    folder = with_template(folders["sentencepiece"], tmp_path / "model", LLAMA)
+    rows = [OPENAI[0], OPENAI[3], OPENAI[0], AS_OPENAI[1], OPENAI[1]]
+    runner = jobs.Runner(storage, folder)
+    parameters = Parameters(
+        text_column="messages",
+        max_length=16,
+        add_special_tokens=False,
+        chat={},
+        packing={},
+        shuffle_seed=2,
+        filters={"drop_duplicates": True},
+    )
+    raw = shard(storage, rows)
+    pipeline = Pipeline(runner, parameters)
+    published = runner.publish(pipeline.assembled([raw]), parameters, counted=pipeline.counted)
+    order = [row for row in shuffled(2, len(rows)) if row != 2]
+    ids = expected(folder, [rows[row] for row in order])
+    packed = batched(ids, 16, Boundaries(1, None, 1))
+    assert jobs.opened(storage, published)["input_ids"][:] == packed
+    assert (published.statistics.num_documents, published.statistics.num_duplicates) == (5, 1)
+    raw_folder, _, name = raw.key.rpartition("/")
+    storage.write_bytes(f"{raw_folder}/state.json", json.dumps({"_data_files": [{"filename": name}]}).encode())
+    task = answers_pb2.VerifyTask(
+        tokenized_path=storage.uri(jobs.TOKENIZED),
+        manifest_digest=published.manifest_digest,
+        raw_path=storage.uri(raw_folder),
+        sample=100,
+    )
+    result = verification.verify(task, storage, runner.tokenizers, runner.context())
+    assert (list(result.findings), result.sampled_documents) == ([], 4)
