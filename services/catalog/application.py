@@ -15,6 +15,7 @@ from services.catalog import keeping, tables
 from services.catalog.creation import Creation
 from services.catalog.handlers import datasets as dataset_jobs
 from services.catalog.handlers import models as model_jobs
+from services.catalog.handlers import repairs as repair_jobs
 from services.catalog.handlers import tokenizations as tokenization_jobs
 from services.catalog.servicers.datasets import DatasetServicer
 from services.catalog.servicers.models import ModelServicer
@@ -58,6 +59,7 @@ class Catalog(Owner):
                 dataset_jobs.KIND: dataset_jobs.DatasetIngestion(storage, settings.shard_bytes),
                 model_jobs.KIND: model_jobs.ModelInspection(),
                 tokenization_jobs.KIND: tokenization_jobs.Tokenizing(storage),
+                repair_jobs.KIND: repair_jobs.Repairing(storage),
             },
         )
         folders = Folders(self.database, storage, keeping.is_used)

@@ -13,6 +13,7 @@ from services.catalog.domain import names, parameters, records, sources, states
 from services.catalog.handlers import tokenizations as handler
 from services.catalog.repositories import datasets, models, sharing, tokenizations
 from services.runtime.jobs.store import JobStore
+from services.runtime.records import folders
 from services.runtime.records.folders import Folders
 from services.runtime.records.statements import Lock
 
@@ -29,9 +30,9 @@ _BEGINNING: dict[str, Any] = {
 class Creation:
     """Makes tokenizations, and makes them anew."""
 
-    def __init__(self, store: JobStore, folders: Folders) -> None:
+    def __init__(self, store: JobStore, owned: Folders) -> None:
         self._store = store
-        self._folders = folders
+        self._folders = owned
 
     async def create(
         self,
@@ -72,7 +73,7 @@ class Creation:
         """Takes the files of another tokenization, unless that was deleted in between."""
         # With the lock on its row it is not deleted before this commits; with that on its folder it is not repaired.
         locked = await tokenizations.by_id(conn, source.id, Lock.REFERENCE)
-        await self._folders.lock(conn, source.tokenized_path)
+        await folders.lock(conn, source.tokenized_path)
         found = await tokenizations.by_id(conn, source.id)
         if locked is None or found is None or (found.status, found.tokenized_path) != ("READY", source.tokenized_path):
             return False
@@ -106,7 +107,7 @@ class Creation:
         """Takes a folder of its own, empty: others may still share that of a tokenization that had the same name."""
         path = record.tokenized_path
         while True:
-            await self._folders.lock(conn, path)
+            await folders.lock(conn, path)
             if not await sharing.is_others(conn, path, record.id):
                 await self._folders.claim(conn, path)
                 return path

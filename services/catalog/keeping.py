@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog import tables
 from services.catalog.domain import names
-from services.catalog.repositories import holds
+from services.catalog.repositories import holds, repairs
 from services.catalog.settings import CatalogSettings
 from services.runtime.records import publication, requests
 from services.runtime.records.sweeper import House
@@ -20,6 +20,7 @@ _ENDED = frozenset({"ERROR", "CANCELLED"})
 
 _tokenizations = tables.dataset_tokenizations
 _datasets = tables.datasets
+_repairs = tables.tokenization_repairs
 
 
 def house(settings: CatalogSettings) -> House:
@@ -37,11 +38,13 @@ async def is_used(conn: AsyncConnection, key: str) -> bool:
     # A record that ended in ERROR or CANCELLED has no use for its files; one that is READY or being made has.
     used = [
         sa.select(sa.literal(1)).where(
-            sa.or_(path == key, path.startswith(f"{key}/", autoescape=True)), status.not_in(("ERROR", "CANCELLED"))
+            sa.or_(path == key, path.startswith(f"{key}/", autoescape=True)),
+            status.not_in(("ERROR", "CANCELLED", "DONE")),
         )
         for path, status in (
             (_tokenizations.c.tokenized_path, _tokenizations.c.status),
             (_datasets.c.raw_path, _datasets.c.status),
+            (_repairs.c.tokenized_path, _repairs.c.status),
         )
     ]
     return (await conn.execute(sa.union_all(*used).limit(1))).first() is not None
@@ -91,6 +94,8 @@ async def _statuses(conn: AsyncConnection) -> dict[str, str]:
         # Of those that share a folder, all are READY; one that failed has no use for it any more.
         if found.get(folder, "ERROR") in _ENDED:
             found[folder] = status
+    at_work = sa.select(_repairs.c.tokenized_path).where(_repairs.c.status.in_(repairs.LIVE))
+    found.update(dict.fromkeys((await conn.execute(at_work)).scalars(), "PROCESSING"))
     for uid, folder, status in await conn.execute(sa.select(datasets.c.id, datasets.c.raw_path, of_dataset)):
         found[names.dataset_key(uid)] = found[folder] = status
         # Uploaded rows are needed until they are read in, by a retry too.

@@ -64,8 +64,26 @@ def model(record: records.Model) -> models_pb2.Model:
     )
 
 
-def tokenization(record: records.Tokenization, storage: Storage) -> tokenizations_pb2.Tokenization:
-    """The message of a tokenization."""
+def repair(record: records.Repair) -> tokenizations_pb2.Repair:
+    """The message of a repair."""
+    return tokenizations_pb2.Repair(
+        state=tokenizations_pb2.Repair.State.Value(f"STATE_{record.status}"),
+        progress=record.progress,
+        job=str(record.job_id or ""),
+        error_reason=record.error_reason,
+        error_message=record.error_message,
+        damages=record.outcome.get("damages", []),
+        num_remade=record.outcome.get("num_remade", 0),
+        changes=record.outcome.get("changes", []),
+        create_time=_timestamp(record.created_at),
+        complete_time=_timestamp(record.completed_at),
+    )
+
+
+def tokenization(
+    record: records.Tokenization, storage: Storage, repaired: records.Repair | None = None
+) -> tokenizations_pb2.Tokenization:
+    """The message of a tokenization, with the last repair of its files."""
     return tokenizations_pb2.Tokenization(
         name=record.resource,
         uid=record.id,
@@ -79,7 +97,7 @@ def tokenization(record: records.Tokenization, storage: Storage) -> tokenization
         tokenizer_fingerprint=record.tokenizer_fingerprint,
         tokenized_path=storage.uri(record.tokenized_path),
         vocab_size=record.vocab_size,
-        statistics=_statistics(record),
+        statistics=statistics(record),
         manifest_digest=record.manifest_digest,
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
@@ -90,6 +108,7 @@ def tokenization(record: records.Tokenization, storage: Storage) -> tokenization
         complete_time=_timestamp(record.completed_at),
         etag=record.etag,
         shared_from=record.shared_from or "",
+        repair=repair(repaired) if repaired else None,
     )
 
 
@@ -100,16 +119,17 @@ def parameters(record: records.Tokenization) -> tokenizations_pb2.TokenizationPa
     )
 
 
-def _statistics(record: records.Tokenization) -> tokenizations_pb2.TokenizationStatistics | None:
+def statistics(record: records.Tokenization) -> tokenizations_pb2.TokenizationStatistics | None:
+    """What is in the files of a tokenization that is READY."""
     if record.status != "READY":
         return None
-    statistics = json_format.ParseDict(
+    found = json_format.ParseDict(
         dict(record.statistics), tokenizations_pb2.TokenizationStatistics(), ignore_unknown_fields=True
     )
-    statistics.num_tokens = record.num_tokens
-    statistics.num_sequences = record.num_sequences
-    statistics.avg_seq_length = record.avg_seq_length
-    return statistics
+    found.num_tokens = record.num_tokens
+    found.num_sequences = record.num_sequences
+    found.avg_seq_length = record.avg_seq_length
+    return found
 
 
 def _timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:

@@ -35,6 +35,8 @@ _KINDS = (
     "tokenize.measure",
     "tokenize.assemble",
     "tokenize.publish",
+    "repair.check",
+    "repair.mend",
 )
 _OWNER = "catalog"
 _CHILD = (sys.executable, "-m", "services.tokenizer.child")

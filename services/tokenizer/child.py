@@ -2,17 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from polytok import errors
-from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from polytok.tokenizer.v1 import repairs_pb2, stages_pb2, tasks_pb2
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, opened
 from services.tokenizer.settings import TokenizerSettings
 
 _Payload = TypeVar("_Payload", bound=Message)
@@ -29,13 +29,8 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
     return message
 
 
-def main() -> None:
-    """Runs tasks until the parent ends."""
-    settings = TokenizerSettings()
-    settings.apply()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
-    sys.modules["torch"] = None  # type: ignore[assignment]
+def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, child.TaskFunction]:
+    """What the process serves."""
     # Imported after the environment is set, which the libraries read once.
     from services.tokenizer import (  # noqa: PLC0415
         arranging,
@@ -45,42 +40,57 @@ def main() -> None:
         loading,
         preparing,
         publishing,
+        repairing,
         shards,
     )
     from services.tokenizer.engines import choosing  # noqa: PLC0415
 
-    storage = Storage(StorageSettings().root)
     tokenizers = loading.Tokenizers(settings.cached)
     chooser = choosing.Chooser(settings.engine, parallel=settings.usable_threads > 1, kept=settings.cached)
-    child.serve(
-        {
-            "model.inspect": lambda payload, _: inspection.inspect(
-                _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers
-            ),
-            "tokenize.shard": lambda payload, context: shards.tokenize(
-                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
-            ),
-            "tokenize.encode": lambda payload, context: preparing.encode(
-                _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
-            ),
-            "tokenize.arrange": lambda payload, context: arranging.arrange(
-                _unpacked(payload, stages_pb2.ArrangeTask), storage, context
-            ),
-            "tokenize.duplicates": lambda payload, context: duplicates.find(
-                _unpacked(payload, stages_pb2.ArrangedTask), storage, context
-            ),
-            "tokenize.measure": lambda payload, context: assembling.measure(
-                _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
-            ),
-            "tokenize.assemble": lambda payload, context: assembling.assemble(
-                _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
-            ),
-            "tokenize.publish": lambda payload, context: publishing.publish(
-                _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, tokenizers, context
-            ),
-        },
-        warm=loading.warm,
-    )
+    return {
+        "model.inspect": lambda payload, _: inspection.inspect(
+            _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers
+        ),
+        "tokenize.shard": lambda payload, context: shards.tokenize(
+            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+        ),
+        "tokenize.encode": lambda payload, context: preparing.encode(
+            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+        ),
+        "tokenize.arrange": lambda payload, context: arranging.arrange(
+            _unpacked(payload, stages_pb2.ArrangeTask), storage, context
+        ),
+        "tokenize.duplicates": lambda payload, context: duplicates.find(
+            _unpacked(payload, stages_pb2.ArrangedTask), storage, context
+        ),
+        "tokenize.measure": lambda payload, context: assembling.measure(
+            _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
+        ),
+        "tokenize.assemble": lambda payload, context: assembling.assemble(
+            _unpacked(payload, stages_pb2.ArrangedTask), storage, tokenizers, context
+        ),
+        "tokenize.publish": lambda payload, context: publishing.publish(
+            _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, tokenizers, context
+        ),
+        "repair.check": lambda payload, context: repairing.check(
+            _unpacked(payload, repairs_pb2.CheckFilesTask), storage, context
+        ),
+        "repair.mend": lambda payload, context: repairing.mend(
+            _unpacked(payload, repairs_pb2.MendTask), storage, context
+        ),
+    }
+
+
+def main() -> None:
+    """Runs tasks until the parent ends."""
+    settings = TokenizerSettings()
+    settings.apply()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    from services.tokenizer import loading  # noqa: PLC0415  as in `functions`
+
+    child.serve(functions(opened(StorageSettings()), settings), warm=loading.warm)
 
 
 if __name__ == "__main__":

@@ -45,29 +45,40 @@ def publish(
     counts.fill_in(merged)
     _name_tokens(merged, task.tokenizer, tokenizers)
     statistics.add_shares(merged)
-    manifest = _json(_manifest(task, files, merged))
+    manifest = manifest_of(task, files, merged)
     digest = hashlib.sha256(manifest).hexdigest()
-    contents = {
-        "polytok.json": manifest,
-        "dataset_info.json": _json(
-            {
-                "citation": "",
-                "description": "",
-                "features": writing.features(document_starts=task.parameters.packing.document_starts),
-                "homepage": "",
-                "license": "",
-            }
-        ),
-        "state.json": _json(_state(files, digest)),
-    }
+    contents = {"polytok.json": manifest, **beside(task, files, digest)}
     if task.counted:
         # Every file is there; another attempt at this task needs nothing of what the earlier stages left.
         staging.remove(storage, task.tokenized_key)
     return tasks_pb2.PublishTokenizationResult(
         statistics=merged,
         manifest_digest=digest,
-        staged_files=[_stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+        staged_files=[stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
     )
+
+
+def manifest_of(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> bytes:
+    """The content of `polytok.json`."""
+    return _json(_manifest(task, files, merged))
+
+
+def beside(
+    task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
+) -> dict[str, bytes]:
+    """The contents of the small files beside a manifest of that digest, by name."""
+    info = {
+        "citation": "",
+        "description": "",
+        "features": writing.features(document_starts=task.parameters.packing.document_starts),
+        "homepage": "",
+        "license": "",
+    }
+    return {"dataset_info.json": _json(info), "state.json": _json(_state(files, digest))}
 
 
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
@@ -176,7 +187,8 @@ def _state(files: list[tasks_pb2.TokenizedFile], digest: str) -> dict[str, Any]:
     }
 
 
-def _stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+    """Writes a small file of a folder under a name of this attempt."""
     stem, extension = posixpath.splitext(name)
     staged_key = f"{folder}/{stem}-{context.tag}{extension}"
     return catalog_tasks_pb2.StagedFile(

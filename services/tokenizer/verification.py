@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import posixpath
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -36,13 +38,13 @@ def verify(
     """Reads every file, and encodes a sample again where one is asked for."""
     folder = _key(storage, task.tokenized_path)
     result = tokenizer_pb2.VerifyResult()
-    manifest = _manifest(storage, folder, task.manifest_digest, result)
+    manifest = read_manifest(storage, folder, task.manifest_digest, result)
     if manifest is None:
         return result
     files = _Files(storage, folder, context, result)
     total = sum(file["size_bytes"] for file in manifest["files"])
     whole = [file for file in manifest["files"] if files.check(file, total)]
-    _check_small(storage, folder, manifest, task.manifest_digest, whole, result)
+    check_small(storage, folder, manifest, task.manifest_digest, whole, result)
     if task.sample:
         sample = resampling.Sample(manifest, storage, folder, _key(storage, task.raw_path))
         findings, result.sampled_documents = sample.check(whole, tokenizers, task.sample)
@@ -63,10 +65,13 @@ def _key(storage: Storage, path: str) -> str:
     return path.removeprefix(root)
 
 
-def _manifest(storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult) -> dict[str, Any] | None:
+def read_manifest(
+    storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult
+) -> dict[str, Any] | None:
+    """Reads `polytok.json`; None, and a finding, where it is not the one with this digest."""
     key = f"{folder}/{MANIFEST}"
     if not storage.exists(key):
-        result.findings.append(_missing(MANIFEST, "Without it no other file can be verified."))
+        result.findings.append(missing(MANIFEST, "Without it no other file can be verified."))
         return None
     data = storage.read_bytes(key)
     result.num_files, result.size_bytes = 1, len(data)
@@ -82,7 +87,8 @@ def _manifest(storage: Storage, folder: str, digest: str, result: tokenizer_pb2.
     return manifest
 
 
-def _missing(name: str, more: str = "") -> Finding:
+def missing(name: str, more: str = "") -> Finding:
+    """Tells that a file is not there."""
     return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
 
 
@@ -101,7 +107,7 @@ class _Files:
         try:
             finding = self._finding(file, total)
         except errors.NotFound:
-            finding = _missing(file["name"])
+            finding = missing(file["name"])
         self._done += file["size_bytes"]
         self._context.report(self._done, total)
         if finding is not None:
@@ -109,29 +115,44 @@ class _Files:
         return finding is None
 
     def _finding(self, file: dict[str, Any], total: int) -> Finding | None:
-        name, key = file["name"], f"{self._folder}/{file['name']}"
-        digest, size = hashlib.sha256(), 0
-        with self._storage.open(key) as opened:
-            while chunk := opened.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                self._context.report(min(self._done + size, total), total)
+        key = f"{self._folder}/{file['name']}"
+        finding, size = damage(
+            self._storage,
+            key,
+            file["size_bytes"],
+            file["sha256"],
+            lambda read: self._context.report(min(self._done + read, total), total),
+        )
         self._result.num_files += 1
         self._result.size_bytes += size
-        if size != file["size_bytes"]:
-            change = "shorter" if size < file["size_bytes"] else "longer"
-            message = f"{name} has {size:,} bytes and was written with {file['size_bytes']:,}: it became {change}."
-            return Finding(kind=Finding.KIND_WRONG_SIZE, file=name, message=message)
-        if digest.hexdigest() != file["sha256"]:
-            message = (
-                f"{name} has the sha256 {digest.hexdigest()[:12]}… and was written with {file['sha256'][:12]}…: "
-                "its bytes were changed."
-            )
-            return Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=name, message=message)
-        return None
+        return finding
 
 
-def _check_small(
+def damage(
+    storage: Storage, key: str, size_bytes: int, sha256: str, report: Callable[[int], None]
+) -> tuple[Finding | None, int]:
+    """Reads a file; gives what is wrong with it, if anything, and its size. Raises NotFound."""
+    name = posixpath.basename(key)
+    digest, size = hashlib.sha256(), 0
+    with storage.open(key) as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            report(size)
+    if size != size_bytes:
+        change = "shorter" if size < size_bytes else "longer"
+        message = f"{name} has {size:,} bytes and was written with {size_bytes:,}: it became {change}."
+        return Finding(kind=Finding.KIND_WRONG_SIZE, file=name, message=message), size
+    if digest.hexdigest() != sha256:
+        message = (
+            f"{name} has the sha256 {digest.hexdigest()[:12]}… and was written with {sha256[:12]}…: "
+            "its bytes were changed."
+        )
+        return Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=name, message=message), size
+    return None, size
+
+
+def check_small(
     storage: Storage,
     folder: str,
     manifest: dict[str, Any],
@@ -161,7 +182,7 @@ def _check_small(
 
 def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.VerifyResult) -> dict[str, Any] | None:
     if not storage.exists(f"{folder}/{name}"):
-        result.findings.append(_missing(name))
+        result.findings.append(missing(name))
         return None
     data = storage.read_bytes(f"{folder}/{name}")
     result.num_files += 1

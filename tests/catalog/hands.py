@@ -267,7 +267,7 @@ class Held:
     def shard_result(self) -> tokenizer_tasks_pb2.TokenizeShardResult:
         """The result of a shard, its file written."""
         task = self.payload(tokenizer_tasks_pb2.TokenizeShardTask)
-        key = f"{task.tokenized_key}/data-{task.ordinal:05d}-{self.tag}.arrow"
+        key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{self.tag}.arrow"
         digest = self.catalog.storage.write_bytes(key, b"token ids")
         file = tokenizer_tasks_pb2.TokenizedFile(key=key, num_rows=3, size_bytes=9, sha256=digest)
         return tokenizer_tasks_pb2.TokenizeShardResult(

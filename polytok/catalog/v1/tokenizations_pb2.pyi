@@ -85,6 +85,7 @@ class Tokenization(_message.Message):
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     SHARED_FROM_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     uid: _builtins.str
@@ -145,6 +146,10 @@ class Tokenization(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state."""
 
+    @_builtins.property
+    def repair(self) -> Global___Repair:
+        """The last repair of its files; unset if there was none."""
+
     def __init__(
         self,
         *,
@@ -171,14 +176,118 @@ class Tokenization(_message.Message):
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         shared_from: _builtins.str = ...,
+        repair: Global___Repair | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "repair", b"repair", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "repair", b"repair", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tokenization: _TypeAlias = Tokenization  # noqa: Y015
+
+@_typing.final
+class Repair(_message.Message):
+    """A repair of a tokenization's files: all are read, and those that are not what was written are made again. Whoever
+    shares the files has them repaired along. The tokenization stays READY.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Repair._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Repair._State.ValueType  # 0
+        """Never sent."""
+        STATE_QUEUED: Repair._State.ValueType  # 1
+        """Accepted; no worker has begun."""
+        STATE_PROCESSING: Repair._State.ValueType  # 2
+        """Workers are at it."""
+        STATE_DONE: Repair._State.ValueType  # 3
+        """All files are what was written, or `changes` tells in what they differ."""
+        STATE_ERROR: Repair._State.ValueType  # 4
+        """It failed; error_reason and error_message tell why. No file is worse than before."""
+        STATE_CANCELLED: Repair._State.ValueType  # 5
+        """It was stopped."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a repair."""
+
+    STATE_UNSPECIFIED: Repair.State.ValueType  # 0
+    """Never sent."""
+    STATE_QUEUED: Repair.State.ValueType  # 1
+    """Accepted; no worker has begun."""
+    STATE_PROCESSING: Repair.State.ValueType  # 2
+    """Workers are at it."""
+    STATE_DONE: Repair.State.ValueType  # 3
+    """All files are what was written, or `changes` tells in what they differ."""
+    STATE_ERROR: Repair.State.ValueType  # 4
+    """It failed; error_reason and error_message tell why. No file is worse than before."""
+    STATE_CANCELLED: Repair.State.ValueType  # 5
+    """It was stopped."""
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    DAMAGES_FIELD_NUMBER: _builtins.int
+    NUM_REMADE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    state: Global___Repair.State.ValueType
+    """Where it stands."""
+    progress: _builtins.float
+    """Percent done, 0 to 100."""
+    job: _builtins.str
+    """The job, a UUID."""
+    error_reason: _builtins.str
+    """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
+    error_message: _builtins.str
+    """What went wrong and what to do, when the state is ERROR."""
+    num_remade: _builtins.int
+    """Arrow files that were made again."""
+    @_builtins.property
+    def damages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was wrong, a sentence a file; the first 1000. Empty where every file was what was written."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In what the files are now other than they were written first; empty where they are the same to the byte."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it reached its terminal state."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___Repair.State.ValueType = ...,
+        progress: _builtins.float = ...,
+        job: _builtins.str = ...,
+        error_reason: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+        damages: _abc.Iterable[_builtins.str] | None = ...,
+        num_remade: _builtins.int = ...,
+        changes: _abc.Iterable[_builtins.str] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete_time", b"complete_time", "create_time", b"create_time", "damages", b"damages", "error_message", b"error_message", "error_reason", b"error_reason", "job", b"job", "num_remade", b"num_remade", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Repair: _TypeAlias = Repair  # noqa: Y015
 
 @_typing.final
 class TokenizationParameters(_message.Message):
@@ -990,22 +1099,52 @@ class RetryTokenizationRequest(_message.Message):
 Global___RetryTokenizationRequest: _TypeAlias = RetryTokenizationRequest  # noqa: Y015
 
 @_typing.final
+class RepairTokenizationRequest(_message.Message):
+    """Repairs a tokenization's files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
+    request_id: _builtins.str
+    """A UUID, the same on every try of this call (AIP-155); optional."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairTokenizationRequest: _TypeAlias = RepairTokenizationRequest  # noqa: Y015
+
+@_typing.final
 class WatchTokenizationRequest(_message.Message):
     """Watches a tokenization."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
+    repair: _builtins.bool
+    """Follows its repair instead, and ends once that is at rest."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        repair: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "repair", b"repair"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

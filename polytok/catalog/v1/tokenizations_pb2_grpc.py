@@ -69,6 +69,11 @@ class TokenizationServiceStub:
                 request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RetryTokenizationRequest.SerializeToString,
                 response_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.FromString,
                 _registered_method=True)
+        self.RepairTokenization = channel.unary_unary(
+                '/polytok.catalog.v1.TokenizationService/RepairTokenization',
+                request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RepairTokenizationRequest.SerializeToString,
+                response_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.FromString,
+                _registered_method=True)
         self.WatchTokenization = channel.unary_stream(
                 '/polytok.catalog.v1.TokenizationService/WatchTokenization',
                 request_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.WatchTokenizationRequest.SerializeToString,
@@ -133,7 +138,7 @@ class TokenizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTokenization(self, request, context):
-        """Stops a tokenization. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
+        """Stops a tokenization, or the repair of one that is READY. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +146,15 @@ class TokenizationServiceServicer:
 
     def RetryTokenization(self, request, context):
         """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepairTokenization(self, request, context):
+        """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
+        tokenization or another that shares the files, that one is answered.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,6 +223,11 @@ def add_TokenizationServiceServicer_to_server(servicer, server):
             'RetryTokenization': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryTokenization,
                     request_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RetryTokenizationRequest.FromString,
+                    response_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.SerializeToString,
+            ),
+            'RepairTokenization': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepairTokenization,
+                    request_deserializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RepairTokenizationRequest.FromString,
                     response_serializer=polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.SerializeToString,
             ),
             'WatchTokenization': grpc.unary_stream_rpc_method_handler(
@@ -397,6 +416,33 @@ class TokenizationService:
             target,
             '/polytok.catalog.v1.TokenizationService/RetryTokenization',
             polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RetryTokenizationRequest.SerializeToString,
+            polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairTokenization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.catalog.v1.TokenizationService/RepairTokenization',
+            polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.RepairTokenizationRequest.SerializeToString,
             polytok_dot_catalog_dot_v1_dot_tokenizations__pb2.Tokenization.FromString,
             options,
             channel_credentials,

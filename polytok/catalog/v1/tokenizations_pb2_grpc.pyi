@@ -55,9 +55,14 @@ class TokenizationServiceStub:
     Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
     """
     CancelTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.CancelTokenizationRequest, _tokenizations_pb2.Tokenization]
-    """Stops a tokenization. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Stops a tokenization, or the repair of one that is READY. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RetryTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.RetryTokenizationRequest, _tokenizations_pb2.Tokenization]
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    RepairTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]
+    """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
+    tokenization or another that shares the files, that one is answered.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
+    """
     WatchTokenization: _grpc.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]
     """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
     ResolveTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.ResolveTokenizationRequest, _tokenizations_pb2.ResolveTokenizationResponse]
@@ -99,9 +104,14 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
     Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
     """
     CancelTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.CancelTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
-    """Stops a tokenization. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Stops a tokenization, or the repair of one that is READY. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RetryTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.RetryTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    RepairTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
+    """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
+    tokenization or another that shares the files, that one is answered.
+    Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
+    """
     WatchTokenization: _aio.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]  # type: ignore[assignment]
     """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
     ResolveTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.ResolveTokenizationRequest, _tokenizations_pb2.ResolveTokenizationResponse]  # type: ignore[assignment]
@@ -170,7 +180,7 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.CancelTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
-        """Stops a tokenization. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+        """Stops a tokenization, or the repair of one that is READY. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
 
     @_abc_1.abstractmethod
     def RetryTokenization(
@@ -179,6 +189,17 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
         """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+
+    @_abc_1.abstractmethod
+    def RepairTokenization(
+        self,
+        request: _tokenizations_pb2.RepairTokenizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
+        """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
+        tokenization or another that shares the files, that one is answered.
+        Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
+        """
 
     @_abc_1.abstractmethod
     def WatchTokenization(

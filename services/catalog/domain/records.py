@@ -145,6 +145,25 @@ class Tokenization:
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """The last repair of a tokenization's files."""
+
+    tokenization_id: str
+    tokenized_path: str
+    """Storage key of the folder in which files are made again."""
+    status: str
+    progress: float
+    error_reason: str
+    error_message: str
+    outcome: Mapping[str, Any]
+    """`damages`, `num_remade` and `changes` of a polytok.catalog.v1.Repair; `whole` if every file was made again."""
+    job_id: uuid.UUID | None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A published Arrow file."""
 

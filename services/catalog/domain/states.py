@@ -2,7 +2,7 @@
 
 from services.runtime.records.states import Lifecycle, shown_progress
 
-__all__ = ["DATASET", "MODEL", "TOKENIZATION", "Lifecycle", "shown_progress"]
+__all__ = ["DATASET", "MODEL", "REPAIR", "TOKENIZATION", "Lifecycle", "shown_progress"]
 
 DATASET = Lifecycle(
     first="PENDING",
@@ -27,4 +27,12 @@ TOKENIZATION = Lifecycle(
     making="being made",
     wait="polytok tokenization watch {}",
     retry="polytok tokenization retry {}",
+)
+REPAIR = Lifecycle(
+    first="QUEUED",
+    live=frozenset({"QUEUED", "PROCESSING"}),
+    terminal=frozenset({"DONE", "ERROR", "CANCELLED"}),
+    making="being repaired",
+    wait="polytok tokenization repair {}",
+    retry="polytok tokenization repair {}",
 )

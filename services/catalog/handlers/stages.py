@@ -8,7 +8,7 @@ What there is to make files of is written down by `tokenize.arrange`; a payload 
 tokenization has one stage, `tokenize.shard` x raw shards. In both cases `tokenize.publish` is the last.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,17 +54,19 @@ async def following(
     if results[0].kind == ARRANGE:
         (found,) = packing.unpack(results, stages_pb2.ArrangeResult)
         publication.check_inside(tokenization.tokenized_path, [found.arrangement_key])
-        return await _parallel(conn, stage, found, tokenization, tokenizer)
+        (*_, before) = await _rows.results(conn, job.id, stage - 1)
+        return await _parallel(conn, found, tokenization, tokenizer, after=before.kind)
     task = stages_pb2.ArrangeTask(
         tokenized_key=tokenization.tokenized_path, parameters=messages.parameters(tokenization)
     )
     if results[0].kind == ENCODE:
-        encoded = packing.unpack(results, stages_pb2.EncodeShardResult)
-        task.documents.extend(each.documents for each in encoded)
+        task.documents.extend(each.documents for each in packing.unpack(results, stages_pb2.EncodeShardResult))
+        keys = [key for each in task.documents for key in (each.key, each.hashes_key, each.phases_key) if key]
+        publication.check_inside(tokenization.tokenized_path, keys)
         task.dataset_rows = (await datasets.get(conn, str(tokenization.dataset_id))).num_samples
     else:
-        (before,) = packing.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
-        task.arrangement_key = before.arrangement_key
+        (arranged,) = packing.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
+        task.arrangement_key = arranged.arrangement_key
         task.MergeFrom(_GIVEN[results[0].kind](results))
     return [NewTask(kind=ARRANGE, payload=packing.pack(task))]
 
@@ -79,16 +81,17 @@ _GIVEN: Mapping[str, Callable[[Sequence[TaskResult]], stages_pb2.ArrangeTask]] =
 
 async def _parallel(
     conn: AsyncConnection,
-    stage: int,
     found: stages_pb2.ArrangeResult,
     tokenization: records.Tokenization,
     tokenizer: tasks_pb2.TokenizerReference,
+    *,
+    after: str,
 ) -> list[NewTask]:
     """The tasks for what is not known yet, or those that make the files."""
     parameters = messages.parameters(tokenization)
     kind, count = ASSEMBLE, found.num_files
-    # The first thing after what `tokenize.encode` gave, which is stage 0, was arranged.
-    if parameters.filters.drop_duplicates and stage == 1:
+    # The first thing after what `tokenize.encode` gave was arranged.
+    if parameters.filters.drop_duplicates and after == ENCODE:
         dataset = await datasets.get(conn, str(tokenization.dataset_id))
         kind, count = DUPLICATES, -(-dataset.num_samples // _HASHES)
     elif _concatenates(parameters) and not found.is_aligned:
@@ -116,4 +119,13 @@ async def counted(conn: AsyncConnection, job: Job, stage: int) -> list[tokenizat
         elif results[0].kind == ARRANGE:
             (arranged,) = packing.unpack(results, stages_pb2.ArrangeResult)
             found.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=arranged.num_duplicates))
+    return found
+
+
+async def last(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> Sequence[TaskResult]:
+    """The results of the last stage of one of these kinds; none if there was no such stage."""
+    stage, found = 0, list[TaskResult]()
+    while results := await _rows.results(conn, job.id, stage):
+        found = list(results) if results[0].kind in kinds else found
+        stage += 1
     return found

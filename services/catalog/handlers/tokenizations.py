@@ -25,7 +25,7 @@ _IN_COLUMNS = ("num_tokens", "num_sequences", "avg_seq_length")
 
 def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Shard]) -> list[NewTask]:
     """The tasks that a job begins with: one a shard, weighed by its text."""
-    tokenizer = _tokenizer(tokenization)
+    tokenizer = tokenizer_of(tokenization)
     parameters = messages.parameters(tokenization)
     first_rows = list(itertools.accumulate((shard.num_rows for shard in shards), initial=0))
     # A shuffle takes the documents of a sample from anywhere.
@@ -67,12 +67,42 @@ def _date(tokenization: records.Tokenization) -> str:
     return tokenization.created_at.astimezone(UTC).date().isoformat()
 
 
-def _tokenizer(tokenization: records.Tokenization) -> tasks_pb2.TokenizerReference:
+def tokenizer_of(tokenization: records.Tokenization) -> tasks_pb2.TokenizerReference:
+    """Where its tokenizer is."""
     return tasks_pb2.TokenizerReference(
         repo_id=tokenization.tokenizer_repo_id,
         revision=tokenization.tokenizer_revision,
         fingerprint=tokenization.tokenizer_fingerprint,
     )
+
+
+async def publishing(
+    conn: AsyncConnection, tokenization: records.Tokenization, shards: Sequence[tasks_pb2.TokenizeShardResult]
+) -> tasks_pb2.PublishTokenizationTask:
+    """What the task that publishes these files is given."""
+    dataset = await datasets.get(conn, str(tokenization.dataset_id))
+    task = tasks_pb2.PublishTokenizationTask(
+        name=tokenization.resource,
+        tokenized_key=tokenization.tokenized_path,
+        shards=shards,
+        tokenizer=tokenizer_of(tokenization),
+        parameters=messages.parameters(tokenization),
+        vocab_size=tokenization.vocab_size,
+        dataset_fingerprint=dataset.fingerprint,
+    )
+    if task.parameters.HasField("chat"):
+        task.date = _date(tokenization)
+    return task
+
+
+def published(found: tasks_pb2.PublishTokenizationResult) -> dict[str, Any]:
+    """The columns of a tokenization that tell what was published."""
+    statistics = json_format.MessageToDict(found.statistics, preserving_proto_field_name=True)
+    return {
+        **{field: getattr(found.statistics, field) for field in _IN_COLUMNS},
+        "statistics": {field: value for field, value in statistics.items() if field not in _IN_COLUMNS},
+        "manifest_digest": found.manifest_digest,
+    }
 
 
 class Tokenizing:
@@ -93,7 +123,7 @@ class Tokenizing:
         if tokenization is None or results[0].kind == "tokenize.publish":
             return []
         if results[0].kind not in {"tokenize.shard", stages.ASSEMBLE}:
-            return await stages.following(conn, job, stage, results, tokenization, _tokenizer(tokenization))
+            return await stages.following(conn, job, stage, results, tokenization, tokenizer_of(tokenization))
         shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         files = [file for shard in shards for file in shard.files]
         publication.check_inside(tokenization.tokenized_path, [file.key for file in files])
@@ -103,20 +133,9 @@ class Tokenizing:
             tokenization.id,
             [records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for file in files],
         )
-        dataset = await datasets.get(conn, str(tokenization.dataset_id))
-        publishing = tasks_pb2.PublishTokenizationTask(
-            name=tokenization.resource,
-            tokenized_key=tokenization.tokenized_path,
-            shards=shards,
-            tokenizer=_tokenizer(tokenization),
-            parameters=messages.parameters(tokenization),
-            vocab_size=tokenization.vocab_size,
-            dataset_fingerprint=dataset.fingerprint,
-            counted=await stages.counted(conn, job, stage),
-        )
-        if publishing.parameters.HasField("chat"):
-            publishing.date = _date(tokenization)
-        return [NewTask(kind="tokenize.publish", payload=packing.pack(publishing))]
+        task = await publishing(conn, tokenization, shards)
+        task.counted.extend(await stages.counted(conn, job, stage))
+        return [NewTask(kind="tokenize.publish", payload=packing.pack(task))]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publishes the files."""
@@ -125,17 +144,12 @@ class Tokenizing:
             return
         (found,) = packing.unpack(results, tasks_pb2.PublishTokenizationResult)
         await publication.publish(self._storage, tokenization.tokenized_path, found.staged_files)
-        statistics = json_format.MessageToDict(found.statistics, preserving_proto_field_name=True)
         await self._change(
             conn,
             job,
             status="READY",
             progress=100.0,
-            num_tokens=found.statistics.num_tokens,
-            num_sequences=found.statistics.num_sequences,
-            avg_seq_length=found.statistics.avg_seq_length,
-            statistics={field: value for field, value in statistics.items() if field not in _IN_COLUMNS},
-            manifest_digest=found.manifest_digest,
+            **published(found),
             completed_at=sa.func.clock_timestamp(),
         )
 

@@ -60,6 +60,16 @@ async def is_others(conn: AsyncConnection, path: str, uid: str) -> bool:
     return (await conn.execute(statement)).first() is not None
 
 
+async def of_folder(conn: AsyncConnection, path: str) -> list[records.Tokenization]:
+    """The READY tokenizations whose files are in a folder: the one that made them first, then the oldest."""
+    rows = await conn.execute(
+        tokenizations.select()
+        .where(_table.c.tokenized_path == path, _table.c.status == "READY")
+        .order_by(_table.c.shared_from.is_not(None), _table.c.created_at, _table.c.id)
+    )
+    return [tokenizations.record(row) for row in rows]
+
+
 async def waiting(conn: AsyncConnection) -> list[str]:
     """The uids of tokenizations that wait for another's files, the oldest first."""
     statement = (

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
-from services.catalog import creation, messages
+from services.catalog import creation, messages, repairing
 from services.catalog.domain import names, records, states
-from services.catalog.repositories import datasets, holds, models, tokenizations
+from services.catalog.repositories import datasets, holds, models, repairs, tokenizations
 from services.catalog.resolve import Resolver
 from services.catalog.servicers import removal
 from services.catalog.servicers.parts import Context, Parts
@@ -32,8 +32,10 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         self._creation = creation.Creation(shared.store, shared.folders)
         self._resolver = Resolver(shared.database, shared.storage)
 
-    def _message(self, record: records.Tokenization) -> tokenizations_pb2.Tokenization:
-        return messages.tokenization(record, self._storage)
+    def _message(
+        self, record: records.Tokenization, repaired: records.Repair | None = None
+    ) -> tokenizations_pb2.Tokenization:
+        return messages.tokenization(record, self._storage, repaired)
 
     async def CreateTokenization(  # noqa: N802
         self, request: tokenizations_pb2.CreateTokenizationRequest, context: Context
@@ -53,7 +55,8 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     ) -> tokenizations_pb2.Tokenization:
         """Reads a tokenization."""
         async with self._database.connection() as conn:
-            return self._message(await tokenizations.get(conn, names.parse_tokenization(request.name)))
+            record = await tokenizations.get(conn, names.parse_tokenization(request.name))
+            return self._message(record, await repairs.of_folder(conn, record.tokenized_path))
 
     async def ListTokenizations(  # noqa: N802
         self, request: tokenizations_pb2.ListTokenizationsRequest, context: Context
@@ -74,9 +77,11 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             )
             if not found:
                 await _require_known(conn, dataset, model)
+            repaired = await repairs.of_folders(conn, [record.tokenized_path for record in found])
         page, token = paging.cut(request, found)
         return tokenizations_pb2.ListTokenizationsResponse(
-            tokenizations=[self._message(record) for record in page], next_page_token=token
+            tokenizations=[self._message(record, repaired.get(record.tokenized_path)) for record in page],
+            next_page_token=token,
         )
 
     async def DeleteTokenization(  # noqa: N802
@@ -94,6 +99,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
     async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
         name = names.parse_tokenization(resource)
+        await repairing.end(conn, self._store, await tokenizations.find(conn, name), own=True)
         record = await stopping.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
         if record is None:
             raise await tokenizations.not_found(conn, name)
@@ -103,8 +109,13 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         self, request: tokenizations_pb2.CancelTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
         """Stops a tokenization."""
+        name = names.parse_tokenization(request.name)
 
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            before = await tokenizations.find(unit.conn, name)
+            if await repairing.end(unit.conn, self._store, before, own=False):
+                record = await tokenizations.get(unit.conn, name)
+                return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.TOKENIZATION.require_cancellable(record.resource, record.status)
@@ -128,12 +139,28 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
         return await self._mutations.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
 
+    async def RepairTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.RepairTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Repairs a tokenization's files."""
+        name = names.parse_tokenization(request.name)
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            record = await repairing.begin(unit.conn, self._store, name)
+            return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
+
+        return await self._mutations.run("RepairTokenization", request, tokenizations_pb2.Tokenization, act)
+
     async def WatchTokenization(  # noqa: N802
         self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
     ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
-        """Streams a tokenization until it is at rest."""
+        """Streams a tokenization, or its repair, until that is at rest."""
         async with self._database.connection() as conn:
             first = await tokenizations.get(conn, names.parse_tokenization(request.name))
+        if request.repair:
+            async for response in self._watch_repair(first):
+                yield response
+            return
 
         async def read(conn: AsyncConnection) -> records.Tokenization | None:
             return await tokenizations.by_id(conn, first.id)
@@ -141,6 +168,32 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         async for record, percent in self._watch.follow(first.id, states.TOKENIZATION, read):
             message = self._message(record)
             message.progress = percent
+            yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
+
+    async def _watch_repair(
+        self, first: records.Tokenization
+    ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
+        seen = first
+
+        async def read(conn: AsyncConnection) -> records.Repair | None:
+            nonlocal seen
+            found = await tokenizations.by_id(conn, first.id)
+            if found is None:
+                return None
+            seen = found
+            repaired = await repairs.of_folder(conn, found.tokenized_path)
+            if repaired is None:
+                raise errors.FailedPrecondition(
+                    f"{found.resource} was never repaired. Start that with `polytok tokenization repair {found.short}`."
+                )
+            return repaired
+
+        async with self._database.connection() as conn:
+            repaired = await read(conn)
+        watched = repaired.tokenization_id if repaired else first.id
+        async for repair, percent in self._watch.follow(watched, states.REPAIR, read):
+            message = self._message(seen, repair)
+            message.repair.progress = percent
             yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
 
     async def ResolveTokenization(  # noqa: N802

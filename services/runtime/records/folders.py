@@ -19,6 +19,11 @@ IsUsed = Callable[[AsyncConnection, str], Awaitable[bool]]
 """Tells whether a record uses a folder, or one below it. One that ended in ERROR or CANCELLED has no use for it."""
 
 
+async def lock(conn: AsyncConnection, key: str) -> None:
+    """Keeps others from taking, emptying or repairing a folder until the transaction ends."""
+    await conn.execute(_LOCK, {"key": key})
+
+
 class Folders:
     """The folders of one service's records."""
 
@@ -27,19 +32,15 @@ class Folders:
         self._storage = storage
         self._is_used = is_used
 
-    async def lock(self, conn: AsyncConnection, key: str) -> None:
-        """Keeps others from taking, emptying or repairing a folder until the transaction ends."""
-        await conn.execute(_LOCK, {"key": key})
-
     async def claim(self, conn: AsyncConnection, key: str) -> None:
         """Takes a folder for a job that begins, and empties it of what an earlier one left."""
-        await conn.execute(_LOCK, {"key": key})
+        await lock(conn, key)
         await asyncio.to_thread(self._storage.delete_tree, key)
 
     async def reclaim(self, key: str) -> bool:
         """Removes a folder unless a record uses it; tells whether it did."""
         async with self._database.transaction() as conn:
-            await conn.execute(_LOCK, {"key": key})
+            await lock(conn, key)
             if await self._is_used(conn, key):
                 return False
             await asyncio.to_thread(self._storage.delete_tree, key)

@@ -31,7 +31,7 @@ async def publish(
     for file in files:
         if file.final_key not in {f"{folder}/{name}" for name in names}:
             raise _outside(folder, file.final_key)
-    await asyncio.to_thread(_move, storage, files)
+    await asyncio.to_thread(move, storage, files)
 
 
 def check_inside(folder: str, keys: Iterable[str]) -> None:
@@ -49,7 +49,8 @@ def _outside(folder: str, key: str) -> errors.Internal:
     )
 
 
-def _move(storage: Storage, files: Sequence[StagedFile]) -> None:
+def move(storage: Storage, files: Sequence[StagedFile]) -> None:
+    """Checks staged files and gives them their final names; raises DataLoss for one with other bytes."""
     for file in files:
         if storage.exists(file.staged_key):
             storage.verify(file.staged_key, file.sha256)

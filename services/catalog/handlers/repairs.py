@@ -1,0 +1,307 @@
+"""Jobs of kind `repair`: read all files, make those again that are not what was written, and put them back.
+
+    repair.check x groups of files → the tokenization's own stages, for the bad files alone → repair.mend
+
+What is made again goes to a folder of its own. Where it is byte for byte what was written, `repair.mend` moves it to
+the place of what is bad, and neither names nor manifest change. Where it is not (another version of the software, say)
+or the manifest itself is lost, all files are made again there and published, and in one statement all who share the
+folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only the bad
+files are written.
+"""
+
+import asyncio
+import dataclasses
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.tokenizer.v1 import repairs_pb2, tasks_pb2
+from services.catalog import changes, messages
+from services.catalog.domain import records, states
+from services.catalog.handlers import stages, tokenizations
+from services.catalog.repositories import datasets, repairs, sharing
+from services.catalog.repositories import tokenizations as repository
+from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.records import folders, packing, publication
+from services.runtime.records.statements import Lock
+from services.runtime.storage import Storage
+
+KIND = "repair"
+CHECK, MEND, PUBLISH = "repair.check", "repair.mend", "tokenize.publish"
+_FILES = frozenset({"tokenize.shard", stages.ASSEMBLE})
+_GROUP_BYTES = 1 << 30
+_MOST_DAMAGES = 1000
+_ORDINAL = re.compile(r"shard-(\d{5,})-of-\d{5,}-")
+
+
+def first_tasks(record: records.Tokenization, files: Sequence[records.File]) -> list[NewTask]:
+    """The tasks that a job begins with: files are read a gibibyte at a time."""
+    groups: list[list[records.File]] = [[]]
+    size = 0
+    for file in files:
+        if groups[-1] and size + file.size_bytes > _GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += file.size_bytes
+    return [
+        NewTask(
+            kind=CHECK,
+            payload=packing.pack(
+                repairs_pb2.CheckFilesTask(tokenized_key=record.tokenized_path, files=_messages(group))
+            ),
+            ordinal=ordinal,
+            weight=max(1, sum(file.size_bytes for file in group)),
+        )
+        for ordinal, group in enumerate(groups)
+    ]
+
+
+def _messages(files: Iterable[records.File]) -> list[tasks_pb2.TokenizedFile]:
+    return [
+        tasks_pb2.TokenizedFile(key=file.key, num_rows=file.num_rows, size_bytes=file.size_bytes, sha256=file.sha256)
+        for file in files
+    ]
+
+
+def _ordinal(key: str) -> int | None:
+    """The place of the task that makes a file, as its name tells."""
+    found = _ORDINAL.match(posixpath.basename(key))
+    return int(found[1]) if found else None
+
+
+class Repairing:
+    """Brings a repair from QUEUED through PROCESSING to DONE, ERROR or CANCELLED; the tokenization stays READY."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """A worker has begun."""
+        await self._change(conn, job, status="PROCESSING")
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """Check, make, compare, mend."""
+        repair = await repairs.of_job(conn, job.id)
+        record = await repository.by_id(conn, repair.tokenization_id) if repair else None
+        kind = results[0].kind
+        if repair is None or record is None or kind == PUBLISH:
+            return []
+        if kind == CHECK:
+            return await self._checked(conn, repair, record, packing.unpack(results, repairs_pb2.CheckFilesResult))
+        if kind == MEND:
+            (mended,) = packing.unpack(results, repairs_pb2.MendResult)
+            return await self._whole(conn, repair, record, {}) if mended.manifest_lost else []
+        working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
+        if kind in _FILES:
+            return await self._made(conn, job, stage, repair, working, results)
+        tasks = await stages.following(conn, job, stage, results, working, tokenizations.tokenizer_of(record))
+        return _only(tasks, repair.outcome)
+
+    async def _checked(
+        self,
+        conn: AsyncConnection,
+        repair: records.Repair,
+        record: records.Tokenization,
+        results: Sequence[repairs_pb2.CheckFilesResult],
+    ) -> list[NewTask]:
+        bad = [key for result in results for key in result.bad_keys]
+        damages = [message for result in results for message in result.messages]
+        outcome = {"damages": damages[:_MOST_DAMAGES], "bad": bad}
+        if not bad:
+            return await self._mend(conn, repair, record, outcome, [])
+        if None in [_ordinal(key) for key in bad]:
+            return await self._whole(conn, repair, record, outcome)
+        await self._note(conn, repair, outcome)
+        return await self._plan(conn, repair, record, outcome)
+
+    async def _plan(
+        self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
+    ) -> list[NewTask]:
+        working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
+        shards = await datasets.shards(conn, record.dataset_id)
+        return _only(tokenizations.first_tasks(working, shards), outcome)
+
+    async def _whole(
+        self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
+    ) -> list[NewTask]:
+        """Every file is made again."""
+        outcome = {**repair.outcome, **outcome, "whole": True}
+        await self._note(conn, repair, outcome)
+        return await self._plan(conn, repair, record, outcome)
+
+    async def _made(
+        self,
+        conn: AsyncConnection,
+        job: Job,
+        stage: int,
+        repair: records.Repair,
+        working: records.Tokenization,
+        results: Sequence[TaskResult],
+    ) -> list[NewTask]:
+        """Files were made again: they are published if they are all there are, else compared with what they were."""
+        found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
+        made = [file for result in found for file in result.files]
+        publication.check_inside(working.tokenized_path, [file.key for file in made])
+        if repair.outcome.get("whole"):
+            task = await tokenizations.publishing(conn, working, found)
+            task.counted.extend(await stages.counted(conn, job, stage))
+            return [NewTask(kind=PUBLISH, payload=packing.pack(task))]
+        record = await repository.require(conn, repair.tokenization_id)
+        by_ordinal = {_ordinal(file.key): file for file in made}
+        moves = []
+        for file in await repository.files(conn, record.id):
+            if file.key in repair.outcome["bad"]:
+                again = by_ordinal.get(_ordinal(file.key))
+                if again is None or (again.size_bytes, again.sha256) != (file.size_bytes, file.sha256):
+                    return await self._whole(conn, repair, record, {})
+                moves.append(catalog_tasks_pb2.StagedFile(staged_key=again.key, final_key=file.key, sha256=file.sha256))
+        return await self._mend(conn, repair, record, {**repair.outcome, "num_remade": len(moves)}, moves)
+
+    async def _mend(
+        self,
+        conn: AsyncConnection,
+        repair: records.Repair,
+        record: records.Tokenization,
+        outcome: dict[str, Any],
+        moves: Sequence[catalog_tasks_pb2.StagedFile],
+    ) -> list[NewTask]:
+        await self._note(conn, repair, outcome)
+        # The manifest tells the name and the tokenizer of the one that made the files.
+        maker = (await sharing.of_folder(conn, record.tokenized_path))[0]
+        files = tasks_pb2.TokenizeShardResult(
+            files=_messages(await repository.files(conn, record.id)), statistics=messages.statistics(record)
+        )
+        task = repairs_pb2.MendTask(
+            publication=await tokenizations.publishing(conn, maker, [files]),
+            manifest_digest=record.manifest_digest,
+            files=moves,
+        )
+        task.publication.name = record.shared_from or record.resource
+        return [NewTask(kind=MEND, payload=packing.pack(task))]
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Publishes what was staged."""
+        repair = await repairs.of_job(conn, job.id)
+        # Nobody begins to share its files, nor deletes it, until this commits.
+        record = await repository.by_id(conn, repair.tokenization_id, Lock.CHANGE) if repair else None
+        if repair is None or record is None:
+            return
+        await folders.lock(conn, record.tokenized_path)
+        if results[0].kind == PUBLISH:
+            (made,) = packing.unpack(results, tasks_pb2.PublishTokenizationResult)
+            outcome = await self._replace(conn, job, repair, record, made)
+        else:
+            (mended,) = packing.unpack(results, repairs_pb2.MendResult)
+            await publication.publish(self._storage, record.tokenized_path, mended.staged_files)
+            # What the stages before left; the files were moved out of it.
+            await asyncio.to_thread(self._storage.delete_tree, repair.tokenized_path)
+            outcome = _with_damages(repair.outcome, mended.messages)
+        await self._change(
+            conn, job, status="DONE", progress=100.0, outcome=outcome, completed_at=sa.func.clock_timestamp()
+        )
+
+    async def _replace(
+        self,
+        conn: AsyncConnection,
+        job: Job,
+        repair: records.Repair,
+        record: records.Tokenization,
+        made: tasks_pb2.PublishTokenizationResult,
+    ) -> dict[str, Any]:
+        """Gives all who share the folder the one that was made anew; the old one is swept."""
+        await publication.publish(self._storage, repair.tokenized_path, made.staged_files)
+        before = await repository.files(conn, record.id)
+        files = await self._new_files(conn, job)
+        values = tokenizations.published(made)
+        outcome = _with_damages(repair.outcome, await self._lost(conn, job))
+        outcome |= {"num_remade": len(files), "changes": _differences(record, before, values, files)}
+        for each in await sharing.of_folder(conn, record.tokenized_path):
+            await repository.replace_files(conn, each.id, files)
+            await repository.update(conn, each.id, tokenized_path=repair.tokenized_path, **values)
+            await changes.tell(conn, each.id)
+        return outcome
+
+    async def _new_files(self, conn: AsyncConnection, job: Job) -> list[records.File]:
+        results = await stages.last(conn, job, _FILES)
+        found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
+        return [
+            records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for each in found for file in each.files
+        ]
+
+    async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
+        results = await stages.last(conn, job, {MEND})
+        return [text for mended in packing.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why on the repair."""
+        await self._change(
+            conn,
+            job,
+            status="ERROR",
+            error_reason=failure.reason,
+            error_message=failure.message,
+            completed_at=sa.func.clock_timestamp(),
+        )
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Marks the repair."""
+        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Shows how much was read and made."""
+        await repairs.progress(conn, job.id, states.shown_progress(percent))
+
+    async def _note(self, conn: AsyncConnection, repair: records.Repair, outcome: dict[str, Any]) -> None:
+        await repairs.update(conn, repair.tokenization_id, outcome=outcome)
+        await changes.tell(conn, repair.tokenization_id)
+
+    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        repair = await repairs.of_job(conn, job.id)
+        if repair is not None:
+            await repairs.update(conn, repair.tokenization_id, **values)
+            await changes.tell(conn, repair.tokenization_id)
+
+
+def _only(tasks: list[NewTask], outcome: Any) -> list[NewTask]:
+    """Of the tasks that make files those that make bad ones, unless all are wanted; others as they are."""
+    if tasks[0].kind not in _FILES or outcome.get("whole"):
+        return tasks
+    wanted = {_ordinal(key) for key in outcome["bad"]}
+    # A plan that has no such file any more gives others, and with them every file is made again.
+    return [task for task in tasks if task.ordinal in wanted] or tasks
+
+
+def _with_damages(outcome: Any, messages: Iterable[str]) -> dict[str, Any]:
+    return {**outcome, "damages": [*outcome.get("damages", []), *messages][:_MOST_DAMAGES]}
+
+
+def _differences(
+    record: records.Tokenization,
+    before: Sequence[records.File],
+    values: dict[str, Any],
+    files: Sequence[records.File],
+) -> list[str]:
+    """In what the files that were made anew differ from those before, in sentences."""
+    told = [f"The manifest has another digest, {values['manifest_digest'][:12]}…, and the files another folder."]
+    if [file.sha256 for file in before] == [file.sha256 for file in files]:
+        return [*told, "The content of every Arrow file is the same, byte for byte."]
+    same = {file.sha256 for file in before}.intersection(file.sha256 for file in files)
+    told.append(
+        f"{len(files) - len(same)} of {len(files)} Arrow files have other content than the {len(before)} before."
+    )
+    old = {field: getattr(record, field) for field in ("num_tokens", "num_sequences")} | dict(record.statistics)
+    new = {**values, **values["statistics"]}
+    told += [
+        f"{field} was {old.get(field)} and is {new.get(field)}."
+        for field in ("num_tokens", "num_sequences", "reference_version", "engine")
+        if old.get(field) != new.get(field)
+    ]
+    return told

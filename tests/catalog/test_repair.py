@@ -1,0 +1,342 @@
+"""Repairs: the catalog's jobs, and the very functions that a worker runs, on real files."""
+
+import asyncio
+import json
+import pathlib
+import shutil
+import uuid
+
+import datasets
+import grpc.aio
+import pytest
+from google.protobuf import any_pb2
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
+from polytok.jobs.v1 import messages_pb2
+from polytok.tokenizer.v1 import answers_pb2
+from services.catalog.ingest import tasks as ingest_tasks
+from services.catalog.repositories import tokenizations
+from services.runtime.jobs.child import TaskContext
+from services.tokenizer import child, loading, publishing, verification
+from services.tokenizer.settings import TokenizerSettings
+from tests.catalog import hands
+from tests.client import material
+
+Repair = tokenizations_pb2.Repair
+NAME = "datasets/docs/tokenizations/small"
+PLANS = {
+    "plain": {"max_length": 16},
+    "packed": {"max_length": 16, "packing": tokenizations_pb2.Packing()},
+    "shuffled": {"max_length": 16, "shuffle_seed": 7},
+    "unique": {"max_length": 16, "filters": tokenizations_pb2.Filters(drop_duplicates=True)},
+}
+
+
+class Doer(hands.Worker):
+    """A worker that does all tasks itself."""
+
+    def __init__(self, catalog: hands.Running) -> None:
+        super().__init__(catalog)
+        self.done: list[str] = []
+        self._functions = {
+            **ingest_tasks.functions(catalog.storage),
+            **child.functions(catalog.storage, TokenizerSettings(threads=1)),
+        }
+
+    async def step(self, job: str) -> None:
+        """Does the next task of a job."""
+        held = await self.take(job)
+        events: list[messages_pb2.ChildEvent] = []
+        context = TaskContext(held.task_id, held.lease.epoch, b"", events.append)
+        payload = any_pb2.Any()
+        payload.CopyFrom(held.lease.payload)
+        self.done.append(held.lease.kind)
+        try:
+            result = await asyncio.to_thread(self._functions[held.lease.kind], payload, context)
+        except errors.PolytokError as error:
+            await held.fail(error.reason, error.message, retryable=False)
+        else:
+            await held.complete(result)
+
+    async def run(self, job: str) -> None:
+        """Does all of a job."""
+        while await self.due(job):
+            await self.step(job)
+
+
+@pytest.fixture
+def doer(catalog: hands.Running) -> Doer:
+    return Doer(catalog)
+
+
+@pytest.fixture
+async def docs(catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path) -> hands.Running:
+    """A dataset of several shards, and two models of one tokenizer."""
+    texts = [f"{text} Number {number}." for number, text in enumerate(material.TEXTS * 2)]
+    source = material.write_jsonl(tmp_path / "docs.jsonl", [*texts, *texts[:5]])
+    created = await catalog.create_dataset("docs", source=hands.file_source(str(source)))
+    await doer.run(created.job)
+    folder = material.write_model(tmp_path / "small")
+    for name in ("small", "other"):
+        path = folder if name == "small" else shutil.copytree(folder, tmp_path / name)
+        await doer.run((await catalog.create_model(name, repo_id=str(path))).job)
+    assert (await catalog.dataset("docs")).state == datasets_pb2.Dataset.STATE_READY
+    return catalog
+
+
+async def _tokenized(docs: hands.Running, doer: Doer, plan: str = "plain") -> tokenizations_pb2.Tokenization:
+    await doer.run((await docs.tokenize("docs", "small", **PLANS[plan])).job)
+    doer.done.clear()
+    found = await docs.tokenization(NAME)
+    assert found.statistics.num_files > 2, found
+    return found
+
+
+async def _repair(catalog: hands.Running, name: str = NAME, **fields: str) -> tokenizations_pb2.Tokenization:
+    return await catalog.tokenizations.RepairTokenization(
+        tokenizations_pb2.RepairTokenizationRequest(name=name, **fields)
+    )
+
+
+async def _files(catalog: hands.Running, name: str = NAME) -> list[pathlib.Path]:
+    uid = (await catalog.tokenization(name)).uid
+    async with catalog.database.connection() as conn:
+        return [catalog.storage.local_path(file.key) for file in await tokenizations.files(conn, uid)]
+
+
+def _damages(catalog: hands.Running, record: tokenizations_pb2.Tokenization) -> list[str]:
+    task = answers_pb2.VerifyTask(tokenized_path=record.tokenized_path, manifest_digest=record.manifest_digest)
+    context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
+    return [
+        finding.message
+        for finding in verification.verify(task, catalog.storage, loading.Tokenizers(1), context).findings
+    ]
+
+
+def _contents(record: tokenizations_pb2.Tokenization) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in pathlib.Path(record.tokenized_path).iterdir()}
+
+
+def _times(record: tokenizations_pb2.Tokenization) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in pathlib.Path(record.tokenized_path).iterdir()}
+
+
+def _flip(path: pathlib.Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+async def test_bad_files_become_what_they_were(docs: hands.Running, doer: Doer, plan: str) -> None:
+    record = await _tokenized(docs, doer, plan)
+    rows = datasets.load_from_disk(record.tokenized_path)[:]
+    files = await _files(docs)
+    whole = _contents(record)
+    _flip(files[0])
+    files[1].write_bytes(files[1].read_bytes()[:-9])
+    files[2].unlink()
+    (files[0].parent / "state.json").write_text("{}")
+    (files[0].parent / "dataset_info.json").unlink()
+    damages = _damages(docs, record)
+    assert len(damages) == 5
+    started = await _repair(docs)
+    assert (started.state, started.repair.state) == (record.state, Repair.STATE_QUEUED)
+    await doer.run(started.repair.job)
+    found = await docs.tokenization(NAME)
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert sorted(found.repair.damages) == sorted(damages)
+    assert (found.repair.num_remade, list(found.repair.changes), found.repair.progress) == (3, [], 100.0)
+    # Nothing else was touched, nor made again.
+    assert _contents(record) == whole
+    assert _damages(docs, found) == []
+    assert (found.manifest_digest, found.etag) == (record.manifest_digest, record.etag)
+    assert datasets.load_from_disk(found.tokenized_path)[:] == rows
+    assert sum(kind in {"tokenize.shard", "tokenize.assemble"} for kind in doer.done) == 3
+    await docs.catalog.sweeper.sweep()
+    left = {path.name for path in files[0].parent.parent.iterdir()}
+    assert left == {"raw", files[0].parent.name}
+
+
+async def test_whole_files_stay_as_they_are(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    before = _times(record)
+    await doer.run((await _repair(docs)).repair.job)
+    found = (await docs.tokenization(NAME)).repair
+    assert (found.state, list(found.damages), found.num_remade) == (Repair.STATE_DONE, [], 0)
+    assert _times(record) == before
+    assert doer.done == ["repair.check", "repair.mend"]
+
+
+async def test_a_lost_manifest_is_made_again(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    manifest = pathlib.Path(record.tokenized_path) / "polytok.json"
+    before = manifest.read_bytes()
+    manifest.write_text("{}")
+    await doer.run((await _repair(docs)).repair.job)
+    found = await docs.tokenization(NAME)
+    assert found.repair.state == Repair.STATE_DONE
+    assert manifest.read_bytes() == before
+    assert "polytok.json has the sha256" in found.repair.damages[0]
+    assert "verified" not in found.repair.damages[0]
+    assert doer.done == ["repair.check", "repair.mend"]
+
+
+async def test_a_manifest_that_no_version_makes_again_is_replaced_for_all_who_share_it(
+    docs: hands.Running, doer: Doer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await _tokenized(docs, doer)
+    await docs.tokenize("docs", "other", **PLANS["plain"])
+    before = await _files(docs)
+    (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
+    _flip(before[0])
+    monkeypatch.setattr(publishing, "FORMAT", 2)
+    await doer.run((await _repair(docs, "datasets/docs/tokenizations/other")).repair.job)
+    found, other = await docs.tokenization(NAME), await docs.tokenization("datasets/docs/tokenizations/other")
+    assert found.repair == other.repair
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert "The content of every Arrow file is the same, byte for byte." in found.repair.changes
+    assert len(found.repair.damages) == 2
+    assert found.tokenized_path == other.tokenized_path != record.tokenized_path
+    assert found.manifest_digest == other.manifest_digest != record.manifest_digest
+    assert _damages(docs, found) == []
+    assert [path.name for path in await _files(docs)] != [path.name for path in before]
+    # Whoever reads the old one reads on until it is swept.
+    assert all(path.exists() for path in before)
+    await docs.catalog.sweeper.sweep()
+    assert not before[0].parent.exists()
+    assert _damages(docs, found) == []
+
+
+async def test_files_that_come_out_otherwise_are_replaced_and_told(
+    docs: hands.Running, doer: Doer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await _tokenized(docs, doer)
+    rows = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
+    _flip((await _files(docs))[1])
+    # As if another version wrote batches of another size.
+    monkeypatch.setattr("services.tokenizer.writing._BATCH_ROWS", 3)
+    monkeypatch.setattr("services.tokenizer.reading.SLICE_BYTES", 64)
+    await doer.run((await _repair(docs)).repair.job)
+    found = await docs.tokenization(NAME)
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert found.repair.num_remade == record.statistics.num_files
+    assert any("have other content than" in change for change in found.repair.changes), found.repair
+    assert found.tokenized_path != record.tokenized_path
+    assert _damages(docs, found) == []
+    assert datasets.load_from_disk(found.tokenized_path)["input_ids"][:] == rows
+    resolved = await docs.tokenizations.ResolveTokenization(
+        tokenizations_pb2.ResolveTokenizationRequest(dataset="datasets/docs", model="models/small")
+    )
+    assert resolved.tokenization.tokenized_path == found.tokenized_path
+
+
+async def test_those_who_share_have_one_repair(docs: hands.Running, doer: Doer) -> None:
+    await _tokenized(docs, doer)
+    await docs.tokenize("docs", "other", **PLANS["plain"])
+    _flip((await _files(docs))[0])
+    first = await _repair(docs)
+    second = await _repair(docs, "datasets/docs/tokenizations/other")
+    assert first.repair == second.repair
+    assert (await _repair(docs)).repair.job == first.repair.job
+    await doer.run(first.repair.job)
+    other = await docs.tokenization("datasets/docs/tokenizations/other")
+    assert other.repair.state == Repair.STATE_DONE
+    assert _damages(docs, other) == []
+    again = await _repair(docs)
+    assert again.repair.job != first.repair.job
+
+
+async def test_a_source_that_is_damaged_too_is_told_and_makes_nothing_worse(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    files = await _files(docs)
+    _flip(files[0])
+    damaged = files[0].read_bytes()
+    for raw in sorted((files[0].parent.parent / "raw").glob("*.arrow"))[:1]:
+        _flip(raw)
+    await doer.run((await _repair(docs)).repair.job)
+    found = await docs.tokenization(NAME)
+    assert (found.state, found.repair.state) == (record.state, Repair.STATE_ERROR)
+    assert found.repair.error_reason == "CHECKSUM_MISMATCH"
+    assert "The dataset has to be added again" in found.repair.error_message
+    assert files[0].read_bytes() == damaged
+    assert len(found.repair.damages) == 1
+
+
+async def test_it_can_be_cancelled_and_ends_with_its_tokenization(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    _flip((await _files(docs))[0])
+    started = await _repair(docs)
+    await doer.step(started.repair.job)
+    cancelled = await docs.tokenizations.CancelTokenization(tokenizations_pb2.CancelTokenizationRequest(name=NAME))
+    assert (cancelled.state, cancelled.repair.state) == (record.state, Repair.STATE_CANCELLED)
+    assert await doer.due(started.repair.job) == []
+    async with hands.refused(errors.FailedPrecondition, "WRONG_STATE"):
+        await docs.tokenizations.CancelTokenization(tokenizations_pb2.CancelTokenizationRequest(name=NAME))
+    again = await _repair(docs)
+    await doer.step(again.repair.job)
+    await docs.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=NAME))
+    assert await doer.due(again.repair.job) == []
+    await docs.catalog.sweeper.sweep()
+    assert [key for key in docs.storage.list("datasets") if "_tokenized_" in key] == []
+
+
+async def test_files_in_the_making_are_not_swept(docs: hands.Running, doer: Doer) -> None:
+    await _tokenized(docs, doer)
+    for path in await _files(docs):
+        _flip(path)
+    started = await _repair(docs)
+    for _ in range(2):
+        await doer.step(started.repair.job)
+    assert await docs.catalog.sweeper.sweep() == []
+    await doer.run(started.repair.job)
+    assert _damages(docs, await docs.tokenization(NAME)) == []
+
+
+async def test_a_worker_that_lost_its_lease_changes_nothing(docs: hands.Running, doer: Doer) -> None:
+    await _tokenized(docs, doer)
+    started = await _repair(docs)
+    held = await doer.take(started.repair.job)
+    await docs.tokenizations.CancelTokenization(tokenizations_pb2.CancelTokenizationRequest(name=NAME))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await held.complete(any_pb2.Any())
+    assert (await docs.tokenization(NAME)).repair.state == Repair.STATE_CANCELLED
+
+
+async def test_what_is_watched(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    watching = tokenizations_pb2.WatchTokenizationRequest(name=NAME, repair=True)
+    async with hands.refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+        _ = [reply async for reply in docs.tokenizations.WatchTokenization(watching)]
+    assert "`polytok tokenization repair docs/small`" in caught[0].message
+    _flip((await _files(docs))[0])
+    started = await _repair(docs)
+    running = asyncio.create_task(doer.run(started.repair.job))
+    seen = [reply.tokenization async for reply in docs.tokenizations.WatchTokenization(watching)]
+    await running
+    assert seen[-1].repair.state == Repair.STATE_DONE
+    assert {each.state for each in seen} == {record.state}
+    progress = [each.repair.progress for each in seen]
+    assert progress == sorted(progress)
+
+
+async def test_a_request_id_begins_one_repair(docs: hands.Running, doer: Doer) -> None:
+    await _tokenized(docs, doer)
+    request_id = str(uuid.uuid4())
+    first = await _repair(docs, request_id=request_id)
+    await doer.run(first.repair.job)
+    assert (await _repair(docs, request_id=request_id)).repair.job == first.repair.job
+
+
+async def test_what_is_not_ready_is_refused(docs: hands.Running, doer: Doer) -> None:
+    async with hands.refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await _repair(docs)
+    await docs.tokenize("docs", "small", **PLANS["plain"])
+    async with hands.refused(errors.FailedPrecondition, "NOT_READY"):
+        await _repair(docs)
+
+
+async def test_the_manifest_names_its_maker(docs: hands.Running, doer: Doer) -> None:
+    record = await _tokenized(docs, doer)
+    assert json.loads((pathlib.Path(record.tokenized_path) / "polytok.json").read_text())["name"] == NAME
