@@ -167,9 +167,26 @@ def _items(items: list[Any]) -> Iterator[str]:
     yield from map(_item, items)
 
 
+def _hooks(hooks: list[Any]) -> Iterator[str]:
+    """Hooks by name, or what was seen at them."""
+    for each in hooks:
+        if isinstance(each, str):
+            yield each
+            continue
+        odd = {"dead": each["num_dead_dimensions"], "outliers": each["num_outlier_dimensions"]}
+        odd["NaN or infinite"] = each["num_nonfinite"]
+        told = "".join(f", {number:,} {what}" for what, number in odd.items() if number)
+        yield (
+            f"{each['hook']}: width {each['width']:,}, mean {each['mean']:.4g}, variance {each['variance']:.4g}, "
+            f"kurtosis {each['kurtosis']:.3g}, {each['min']:.4g} to {each['max']:.4g}, norm {each['mean_norm']:.4g}"
+            + told
+        )
+
+
 _LISTS: Mapping[str, Callable[[list[Any]], Iterator[str]]] = {
     "length_histogram": _spans,
     "most_frequent_tokens": _frequencies,
+    "hooks": _hooks,
 }
 
 

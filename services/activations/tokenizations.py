@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import json
+import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,17 +95,17 @@ class Reader:
         those that were written, and FailedPrecondition (RESOURCE_CHANGED) if a file is gone.
         """
         end = manifest.num_rows if num_rows is None else first_row + num_rows
+        if not first_row < min(end, manifest.num_rows):
+            raise errors.InvalidArgument(
+                f"{manifest.name} has {manifest.num_rows} rows, and none from {first_row} to {end - 1}."
+            )
         found: list[pa.Table | None] = []
         start = 0
         for file in manifest.files:
             wanted = start + file.num_rows > first_row and start < end
             found.append(self._open(manifest.name, file, wanted=wanted))
             start += file.num_rows
-        schema = next((table.schema for table in found if table is not None), None)
-        if schema is None:
-            raise errors.InvalidArgument(
-                f"{manifest.name} has {manifest.num_rows} rows, and none from {first_row} to {end - 1}."
-            )
+        schema = next(table.schema for table in found if table is not None)
         pairs = zip(found, manifest.files, strict=True)
         return pa.concat_tables([_nulls(schema, file.num_rows) if table is None else table for table, file in pairs])
 
@@ -113,13 +114,12 @@ class Reader:
         if path is None and not wanted:
             return None
         try:
+            path = path or self._copied(file)
             if path is None:
-                data = self._storage.read_bytes(file.key)
-                self._check(name, file, hashlib.sha256(data).hexdigest(), len(data))
-                source: Any = io.BytesIO(data)
+                source: Any = io.BytesIO(self._read(name, file))
             else:
                 if wanted:
-                    self._check_in_place(name, file)
+                    self._check_in_place(name, file, path)
                 source = pa.memory_map(str(path))
             with pa.ipc.open_stream(source) as stream:
                 return stream.read_all()
@@ -131,13 +131,26 @@ class Reader:
                 metadata={"file": file.key},
             ) from error
 
-    def _check_in_place(self, name: str, file: File) -> None:
-        path = self._storage.local_path(file.key)
-        assert path is not None
+    def _copied(self, file: File) -> pathlib.Path | None:
+        """The copy of a remote file on this machine, if the storage keeps copies."""
+        with self._storage.open_checked(file.key, file.sha256) as opened:
+            found = pathlib.Path(str(getattr(opened, "name", "")))
+            return found if found.is_absolute() and found.is_file() else None
+
+    def _read(self, name: str, file: File) -> bytes:
+        data = self._storage.read_bytes(file.key)
+        self._check(name, file, hashlib.sha256(data).hexdigest(), len(data))
+        return data
+
+    def _check_in_place(self, name: str, file: File, path: pathlib.Path) -> None:
         status = path.stat()
-        seen = (file.key, file.sha256, status.st_mtime_ns)
+        # A copy's times tell when it was used.
+        in_place = self._storage.local_path(file.key) is not None
+        seen = (file.key, file.sha256, status.st_mtime_ns if in_place else status.st_ino)
         if seen not in self._checked:
-            self._check(name, file, self._storage.sha256(file.key), status.st_size)
+            with path.open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._check(name, file, found, status.st_size)
             self._checked.add(seen)
 
     def _check(self, name: str, file: File, sha256: str, size: int) -> None:

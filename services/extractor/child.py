@@ -11,7 +11,7 @@ from polytok import errors
 from polytok.extractor.v1 import tasks_pb2
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage
+from services.runtime.storage import opening
 
 _Payload = TypeVar("_Payload", bound=Message)
 
@@ -35,7 +35,7 @@ def main() -> None:
     from services.activations import tokenizations  # noqa: PLC0415
     from services.extractor import estimating, loading, planning, publishing, ranging  # noqa: PLC0415
 
-    storage = Storage(StorageSettings().root)
+    storage = opening.opened(StorageSettings())
     reader = tokenizations.Reader(storage)
     loaded = loading.Models()
     child.serve(

@@ -1,0 +1,74 @@
+"""Reading a tokenization by its manifest, wherever its files are."""
+
+import hashlib
+import json
+import pathlib
+
+import pyarrow as pa
+import pytest
+
+from polytok import errors
+from services.activations import tokenizations
+from services.runtime.storage import Storage
+from services.runtime.storage.cache import Cache
+
+NAME = "datasets/docs/tokenizations/gpt2~packed"
+KEY = "datasets/d/tokenized"
+
+
+def _written(storage: Storage) -> tokenizations.Manifest:
+    files = []
+    for number in range(3):
+        table = pa.table({"input_ids": [[number, row] for row in range(4)]})
+        key = f"{KEY}/shard-{number}.arrow"
+        with storage.create(key) as staged, pa.ipc.new_stream(staged, table.schema) as stream:
+            stream.write_table(table)
+        files.append(
+            {"name": f"shard-{number}.arrow", "num_rows": 4, "size_bytes": staged.size, "sha256": staged.sha256}
+        )
+    content = {"name": NAME, "files": files, "parameters": {}, "tokenizer": {"vocab_size": 9}, "statistics": {}}
+    data = json.dumps(content).encode()
+    storage.write_bytes(f"{KEY}/polytok.json", data)
+    return tokenizations.read(storage, NAME, KEY, hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture(params=["local", "remote", "remote with copies"])
+def storage(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Storage:
+    """A storage of each kind."""
+    if request.param == "local":
+        return Storage(str(tmp_path / "storage"))
+    cache = Cache(str(tmp_path / "cache"), 1 << 20) if "copies" in request.param else None
+    return Storage(f"memory://{tmp_path}", cache)
+
+
+def test_rows_are_where_they_were(storage: Storage) -> None:
+    manifest = _written(storage)
+    reader = tokenizations.Reader(storage)
+    whole = reader.open(manifest)
+    assert whole["input_ids"].to_pylist() == [[number, row] for number in range(3) for row in range(4)]
+    part = reader.open(manifest, 5, 2)
+    assert part.num_rows == manifest.num_rows == 12
+    assert part["input_ids"].slice(5, 2).to_pylist() == [[1, 1], [1, 2]]
+    with pytest.raises(errors.InvalidArgument, match="has 12 rows, and none from 12 to 12"):
+        reader.open(manifest, 12, 1)
+
+
+def test_other_bytes_are_told_where_they_are_read(storage: Storage) -> None:
+    manifest = _written(storage)
+    data = bytearray(storage.read_bytes(manifest.files[2].key))
+    data[-20] ^= 1
+    storage.write_bytes(manifest.files[2].key, bytes(data))
+    reader = tokenizations.Reader(storage)
+    reader.open(manifest, 0, 8)
+    with pytest.raises(errors.DataLoss) as caught:
+        reader.open(manifest, 8, 1)
+    assert caught.value.message.startswith(f"shard-2.arrow of {NAME} does not hold what was written: ")
+    assert caught.value.message.endswith(
+        "Delete the tokenization (`polytok tokenization delete docs gpt2 --variant packed`), make it again (`polytok "
+        "tokenize docs --model gpt2 --variant packed`), and then retry."
+    )
+
+
+def test_a_record_without_checksums_is_refused(storage: Storage) -> None:
+    with pytest.raises(errors.FailedPrecondition, match=r"has no checksums\. Delete it and make it again"):
+        tokenizations.read(storage, NAME, KEY, "")

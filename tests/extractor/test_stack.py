@@ -1,0 +1,187 @@
+"""Extractions on a whole stack, as a user makes them, and what a kill in their middle costs."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import polytok
+from polytok import errors
+from tests.support import stacks
+from tests.support.servers import await_condition
+
+PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
+EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "extract_three_hooks.py"
+PATIENCE = 120.0
+SMALL = {
+    "POLYTOK_EXTRACTOR_RANGE_BYTES": "60000",
+    "POLYTOK_JOBS_LEASE_TTL_SECONDS": "4",
+    "POLYTOK_JOBS_RECONCILE_SECONDS": "0.5",
+    "POLYTOK_JOBS_BACKOFF_SECONDS": "0.1",
+    "OMP_NUM_THREADS": "1",
+}
+"""Small ranges and short times, so that there is much to break, and little to wait for."""
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
+    """A stack with `docs` tokenized for `gpt2`, a model of three layers with weights."""
+    from tests.activations import material
+    from tests.client import material as words
+
+    folder = tmp_path_factory.mktemp("scene")
+    corpus = words.write_jsonl(
+        folder / "docs.jsonl", [f"The sea, the wind and {n * 7} ships. " * 9 for n in range(600)]
+    )
+    model = words.write_model(folder / "gpt2")
+    rows = json.loads((model / "config.json").read_text())["vocab_size"]
+    material.save("gpt2", model, vocab_size=rows)
+    with (
+        stacks.new_home() as home,
+        stacks.started(home, environment={**os.environ, **SMALL}) as stack,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        # Where clients look for the stack.
+        environment.setenv("POLYTOK_HOME", str(home))
+        with polytok.Client() as client:
+            client.datasets.create("docs", files=str(corpus))
+            client.models.create("gpt2", str(model))
+            client.datasets.wait("docs", timeout=PATIENCE)
+            client.models.wait("gpt2", timeout=PATIENCE)
+            client.tokenizations.create("docs", "gpt2", max_length=32)
+            client.tokenizations.wait("docs", "gpt2", timeout=PATIENCE)
+        yield stack
+
+
+@pytest.fixture
+def client(scene: stacks.Stack) -> Iterator[polytok.Client]:
+    """A client of the stack."""
+    with polytok.Client(scene.catalog_address) as found:
+        yield found
+
+
+def _run(scene: stacks.Stack, *arguments: str) -> Any:
+    done = subprocess.run(
+        [PROGRAM, *arguments, "--json"], env=scene.env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    return done.returncode, json.loads(done.stdout or done.stderr)
+
+
+def test_the_documented_example(scene: stacks.Stack) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "docs", "gpt2"],
+        env={**scene.env, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for hook in ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"):
+        assert f"{hook}: (32, 32) float32" in done.stdout
+        assert (
+            f"SAELens: {hook}: a batch of (32, 1, 32)" in done.stdout or f"SAELens: {hook}: a batch of" in done.stdout
+        )
+
+
+def test_the_commands(scene: stacks.Stack) -> None:
+    hook = "blocks.2.hook_resid_post"
+    code, found = _run(scene, "extract", "docs", "-m", "gpt2", "-H", hook, "--name", "mine", "--watch")
+    assert (code, found["extractions"][0]["state"]) == (0, "READY")
+    code, estimate = _run(scene, "extraction", "estimate", "docs", "-m", "gpt2", "-H", hook)
+    shown = _run(scene, "extraction", "show", "mine")[1]
+    assert (code, estimate["num_tokens"]) == (0, shown["expected_tokens"])
+    assert estimate["size_bytes"] == pytest.approx(shown["statistics"]["size_bytes"], rel=0.1)
+    assert pathlib.Path(_run(scene, "extraction", "path", "mine")[1]["path"], "state.json").is_file()
+    assert _run(scene, "extraction", "list", "--state", "READY", "--model", "gpt2")[1]["extractions"]
+    code, refused = _run(scene, "extract", "docs", "-m", "gpt2", "-H", "blocks.9.hook_resid_post")
+    assert (code, refused["error"]["reason"]) == (2, "HOOK_NOT_FOUND")
+    assert _run(scene, "extraction", "delete", "mine")[0] == 0
+    assert _run(scene, "extraction", "show", "mine")[0] == 4
+
+
+def _ranges(scene: stacks.Stack, state: str) -> int:
+    """How many ranges of any extraction are in a state."""
+    import asyncio
+
+    import asyncpg
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(scene.facts["database_url"])
+        try:
+            statement = "SELECT count(*) FROM extractor.job_tasks WHERE kind = 'extract.range' AND state = $1"
+            return int(await connection.fetchval(statement, state))
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def _child(pid: int) -> int:
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else 0
+
+
+def test_a_kill_costs_one_range(scene: stacks.Stack, client: polytok.Client) -> None:
+    hooks = ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"]
+    calm = client.extractions.wait(
+        client.extractions.create("docs", "gpt2", hooks=hooks, name="calm"), timeout=PATIENCE
+    )
+    expected = client.activations(calm)
+    before = _ranges(scene, "SUCCEEDED")
+    worker = scene.facts["pids"]["extractor-1"]
+    child = _child(worker)
+    os.kill(child, signal.SIGSTOP)
+    created = client.extractions.create("docs", "gpt2", hooks=hooks, name="killed")
+    os.kill(child, signal.SIGCONT)
+    await_condition(lambda: _ranges(scene, "SUCCEEDED") > before, "a range is done", seconds=PATIENCE)
+    os.kill(_child(worker), signal.SIGKILL)
+    ready = client.extractions.wait(created, timeout=PATIENCE)
+    found = client.activations(ready)
+    assert found.num_rows == expected.num_rows
+    assert found["token_ids"][:] == expected["token_ids"][:]
+    number = calm.statistics.num_files
+    assert number > 3
+    # Every range is there once, whatever was tried in between.
+    assert _ranges(scene, "SUCCEEDED") == before + number
+    listed = {file.name for file in pathlib.Path(ready.path).iterdir()}
+    state = json.loads(pathlib.Path(ready.path, "state.json").read_text())
+    assert {each["filename"] for each in state["_data_files"]} <= listed
+
+
+def test_what_is_read_survives_the_catalog_and_is_not_deleted(scene: stacks.Stack, client: polytok.Client) -> None:
+    worker = scene.facts["pids"]["extractor-1"]
+    await_condition(lambda: _child(worker) != 0, "the worker has a process", seconds=PATIENCE)
+    os.kill(_child(worker), signal.SIGSTOP)
+    created = client.extractions.create("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"], name="slow")
+    with pytest.raises(errors.FailedPrecondition, match="is being read by extractions/slow"):
+        client.tokenizations.delete("docs", "gpt2")
+    pid = scene.facts["pids"]["catalog"]
+    os.kill(pid, signal.SIGKILL)
+    await_condition(lambda: scene.facts["pids"]["catalog"] not in (0, pid), "the catalog runs again", seconds=PATIENCE)
+    os.kill(_child(worker), signal.SIGCONT)
+    assert client.extractions.wait(created, timeout=PATIENCE).statistics.num_tokens > 0
+
+
+def test_without_the_catalog_nothing_is_begun_and_the_caller_is_told(
+    scene: stacks.Stack, client: polytok.Client
+) -> None:
+    pid = scene.facts["pids"]["catalog"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with (
+            polytok.Client(scene.catalog_address, timeout=2, patience=0) as impatient,
+            pytest.raises((errors.DeadlineExceeded, errors.Unavailable)),
+        ):
+            impatient.extractions.create("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"], name="never")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "never" not in [each.name.partition("/")[2] for each in client.extractions.list()]
