@@ -18,14 +18,14 @@ class _Enough(BaseException):
 
 
 class Capture:
-    """Holds a model's hooks while the block runs; one at a time for a model."""
+    """Holds a model's hooks while the block runs. Between runs the model may be used as if they were not there."""
 
     def __init__(self, model: LoadedModel, hooks: Sequence[Hook]) -> None:
         self._model = model
         self._hooks = {hook.name: hook for hook in hooks}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._compiled: list[nn.Module] = []
-        self._seen: dict[str, Tensor] = {}
+        self._seen: dict[str, Tensor] | None = None
         # A bidirectional model keeps no cache that it could be told not to keep.
         self._options = {} if model.description.masked else {"use_cache": False}
         base = model.module.base_model_prefix + "."
@@ -59,10 +59,12 @@ class Capture:
 
         `attention_mask` [batch, length] is 0 where nothing is to be seen. Runs under torch.inference_mode.
         """
-        self._seen = {}
-        with contextlib.suppress(_Enough), torch.inference_mode():
-            self._runs(input_ids=input_ids, attention_mask=attention_mask, **self._options)
-        seen, self._seen = self._seen, {}
+        seen = self._seen = {}
+        try:
+            with contextlib.suppress(_Enough), torch.inference_mode():
+                self._runs(input_ids=input_ids, attention_mask=attention_mask, **self._options)
+        finally:
+            self._seen = None
         return {name: self._shaped(name, seen, input_ids.shape) for name in self._hooks}
 
     def _compile(self) -> None:
@@ -94,6 +96,9 @@ class Capture:
         return take
 
     def _keep(self, name: str, value: Any) -> None:
+        if self._seen is None:
+            # Somebody else runs the model, between two batches of ours.
+            return
         while isinstance(value, (tuple, list)) and value:
             value = value[0]
         self._seen[name] = value

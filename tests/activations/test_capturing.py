@@ -79,6 +79,17 @@ def test_hooks_are_gone_afterwards(gpt2: LoadedModel) -> None:
     assert hooked() == before
 
 
+def test_between_runs_the_model_is_as_it_was(gpt2: LoadedModel) -> None:
+    names = hooks.parse(["blocks.0.hook_resid_post"], gpt2.description)
+    with torch.no_grad():
+        expected = gpt2.module(IDS).logits
+    with capturing.Capture(gpt2, names) as outer, capturing.Capture(gpt2, names) as inner:
+        first = inner.run(IDS)["blocks.0.hook_resid_post"]
+        with torch.no_grad():
+            assert torch.equal(gpt2.module(IDS).logits, expected)
+        assert torch.equal(outer.run(IDS)["blocks.0.hook_resid_post"], first)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
