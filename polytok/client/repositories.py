@@ -132,7 +132,8 @@ def push(
         raise _refused(repository, error) from error
     except Exception as error:
         # The hub's client is httpx under a changing name, whose errors share no base with Python's own.
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+        # A file's upload that failed in one of its threads it tells as RuntimeError.
+        if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("httpx"):
             raise
         raise errors.Unavailable(
             f"{repository} cannot be reached: {error}. Check the network, then push again."
@@ -154,11 +155,12 @@ def _hub() -> Any:
 
 def _refused(repository: str, error: Any) -> errors.PolytokError:
     status = getattr(error.response, "status_code", 0)
+    said = getattr(error, "server_message", None) or f"status {status}"
     if status in {401, 403, 404}:
         return errors.PermissionDenied(
-            f"{repository}: the hub refused ({status}). Log in with `hf auth login` and a token that may write there."
+            f"{repository}: the hub refused ({said}). Log in with `hf auth login` and a token that may write there."
         )
-    return errors.Unavailable(f"{repository}: the hub answered {status or error}. Push again later.")
+    return errors.Unavailable(f"{repository}: the hub answered {said}. Push again later.")
 
 
 def _card(repository: str, configs: Mapping[str, Mapping[str, Any]]) -> str:

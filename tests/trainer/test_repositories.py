@@ -7,6 +7,7 @@ from polytok import errors
 from polytok.client import repositories
 from polytok.trainer.v1 import trainings_pb2
 from services.trainer import architectures, export, lens, normalization, plan
+from tests.trainer import hub
 
 
 def _exported(folder, name, hook, architecture="topk"):
@@ -91,6 +92,32 @@ def test_an_incomplete_export_is_told(exports):
 def test_one_name_twice_is_told(exports):
     with pytest.raises(errors.InvalidArgument, match="is there twice"):
         repositories.plan_layout([exports[0], exports[0]], "owner/saes")
+
+
+# The hub's package hands its HTTP client raw bytes in a way that the client calls old.
+@pytest.mark.filterwarnings("ignore:Use 'content=")
+def test_one_commit_uploads_it_all_and_saelens_opens_it(exports, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    layout = repositories.plan_layout(exports, "owner/saes")
+    with hub.running(tmp_path / "hub") as server:
+        url = repositories.push(layout, "owner/saes", token=hub.Hub.TOKEN, endpoint=server.endpoint)
+    assert url == f"{server.endpoint}/owner/saes/commit/1"
+    assert [made["visibility"] for made in server.created] == ["private"]
+    assert [commit["summary"] for commit in server.commits] == [
+        "Autoencoders: blocks.0.hook_resid_post, blocks.1.hook_mlp_out"
+    ]
+    for path, source in layout.files.items():
+        assert (tmp_path / "hub" / path).read_bytes() == source.read_bytes()
+    assert (tmp_path / "hub" / "README.md").read_text() == layout.card
+    opened = lens.module().SAE.load_from_disk(tmp_path / "hub" / "blocks.1.hook_mlp_out")
+    assert opened.cfg.architecture() == "standard"
+
+
+def test_a_hub_that_refuses_is_told(exports, tmp_path):
+    layout = repositories.plan_layout(exports, "owner/saes")
+    with hub.running(tmp_path / "hub") as server, pytest.raises(errors.PermissionDenied, match="hf auth login"):
+        repositories.push(layout, "owner/saes", token="hf_other", endpoint=server.endpoint)
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_hub_that_cannot_be_reached_is_told(exports):
