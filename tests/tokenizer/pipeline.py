@@ -1,10 +1,11 @@
 """A tokenization from raw shards to an opened folder, its tasks in the order in which the catalog has them done."""
 
 import random
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import datasets
+import pytest
 
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
@@ -125,6 +126,11 @@ class Pipeline:
         # Every task has an id of its own.
         self._number += 1
         return self.runner.context(epoch=self._number)
+
+
+def some(values: Iterable[Any], *often: Any) -> list[Any]:
+    """Parameters of a test of which only these are tried every time, the others with the long tests."""
+    return [value if value in often else pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def key(number: int) -> str:

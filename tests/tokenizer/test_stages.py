@@ -18,7 +18,7 @@ from services.tokenizer.engines import proving, sampling
 from services.tokenizer.ragged import Ragged
 from tests.tokenizer import jobs, material, oracle, test_fast_engines
 from tests.tokenizer.jobs import Parameters
-from tests.tokenizer.pipeline import Pipeline
+from tests.tokenizer.pipeline import Pipeline, some
 from tests.tokenizer.pipeline import key as pipeline_key
 
 Packing = tokenizations_pb2.Packing
@@ -80,7 +80,7 @@ def compare(runner: jobs.Runner, parameters: Parameters) -> tokenizations_pb2.To
 
 
 @pytest.mark.parametrize("separator", [NONE, BOS, EOS])
-@pytest.mark.parametrize("begin_of_sequence", [NONE, BOS, EOS])
+@pytest.mark.parametrize("begin_of_sequence", some([NONE, BOS, EOS], NONE))
 @pytest.mark.parametrize("begin_of_batch", [NONE, BOS])
 def test_packing_across_shards(
     runner: jobs.Runner, begin_of_batch: int, begin_of_sequence: int, separator: int
@@ -123,7 +123,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", some(FORMS, "one each", "packed"))
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_combinations(runner: jobs.Runner, form: str, combination: str) -> None:
     statistics = compare(runner, Parameters(**COMBINATIONS[combination], **FORMS[form]))
