@@ -92,6 +92,12 @@ def _gemma(_: Any) -> Family:
     return Family("layers", "embed_tokens", points)
 
 
+def _gemma3(_: Any) -> Family:
+    # The language model within one that takes pictures too.
+    text = _gemma(None)
+    return text._replace(blocks="language_model.layers", embedding="language_model.embed_tokens")
+
+
 def _olmo2(_: Any) -> Family:
     # Nothing is normalised before attention and MLP: what the MLP reads is the residual stream itself.
     points = _points(
@@ -141,6 +147,7 @@ _FAMILIES: dict[str, Callable[[Any], Family]] = {
     "distilbert": _distilbert,
     "gemma": _llama,
     "gemma2": _gemma,
+    "gemma3": _gemma3,
     "gemma3_text": _gemma,
     "gpt2": _gpt2,
     "gpt_neo": _gpt_neo,

@@ -75,23 +75,24 @@ class LoadedModel:
 def describe(folder: pathlib.Path) -> Description:
     """Reads config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
     configuration = _configuration(folder)
-    config = configuration.to_dict()
+    # Models of more than text keep what the language model is in a part of its own.
+    text = getattr(configuration, "text_config", configuration)
     found = weights.read(folder)
-    heads, d_model = configuration.num_attention_heads, configuration.hidden_size
+    heads, d_model = text.num_attention_heads, text.hidden_size
     for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"):
-        if not getattr(configuration, name) > 0:
+        if not getattr(text, name) > 0:
             raise weights.invalid(
-                f"{folder / 'config.json'}: {name} is {getattr(configuration, name)}. Copy the file there again."
+                f"{folder / 'config.json'}: {name} is {getattr(text, name)}. Copy the file there again."
             )
-    head = getattr(configuration, "head_dim", None) or d_model // heads
+    head = getattr(text, "head_dim", None) or d_model // heads
     return Description(
         kind=configuration.model_type,
-        n_layers=configuration.num_hidden_layers,
+        n_layers=text.num_hidden_layers,
         d_model=d_model,
-        d_mlp=_inner(config) or 4 * d_model,
+        d_mlp=_inner(text.to_dict()) or 4 * d_model,
         d_heads=heads * head,
-        embedding_rows=configuration.vocab_size,
-        context_length=_context(configuration),
+        embedding_rows=text.vocab_size,
+        context_length=_context(text),
         num_parameters=found.num_parameters,
         weight_bytes=found.num_bytes,
         family=families.of(configuration),

@@ -33,6 +33,21 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
     ),
     "gemma": lambda: transformers.GemmaConfig(**_GROUPED, head_dim=8),
     "gemma2": lambda: transformers.Gemma2Config(**_GROUPED, head_dim=8, sliding_window=6),
+    "gemma3": lambda: transformers.Gemma3Config(
+        text_config=_GROUPED | {"head_dim": 8, "sliding_window": 6},
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        mm_tokens_per_image=1,
+        image_token_index=90,
+        boi_token_index=91,
+        eoi_token_index=92,
+    ),
     "gemma3_text": lambda: transformers.Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=6),
     "gpt2": lambda: transformers.GPT2Config(**_IDS, n_layer=3, n_embd=32, n_head=4, n_positions=64, n_ctx=64),
     "gpt_neo": lambda: transformers.GPTNeoConfig(
