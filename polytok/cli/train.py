@@ -59,7 +59,7 @@ ModelDtype = Annotated[
 ]
 NoSpecial = Annotated[
     bool,
-    _option("--exclude-special-tokens", "", "Leave activations of special tokens out.", _SOURCE, is_flag=True),
+    _option("--exclude-special-tokens", "", "Leave activations of special tokens out.", _SOURCE),
 ]
 Hooks = Annotated[
     list[str] | None,
@@ -136,10 +136,8 @@ Evaluate = Annotated[
     int | None,
     _option("--evaluate-every", "STEPS", "Steps between evaluations; by default at the end alone.", _TRAINING, min=0),
 ]
-Autocast = Annotated[
-    bool, _option("--autocast", "", "Compute steps in bfloat16 where that is safe.", _TRAINING, is_flag=True)
-]
-Compile = Annotated[bool, _option("--compile", "", "Compile steps with torch.compile.", _TRAINING, is_flag=True)]
+Autocast = Annotated[bool, _option("--autocast", "", "Compute steps in bfloat16 where that is safe.", _TRAINING)]
+Compile = Annotated[bool, _option("--compile", "", "Compile steps with torch.compile.", _TRAINING)]
 
 
 def command(
