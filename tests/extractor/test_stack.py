@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from tests.support import stacks
 from tests.support.servers import await_condition
 
 PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "extracting.md").read_text(encoding="utf-8")
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "extract_three_hooks.py"
 PATIENCE = 120.0
 SMALL = {
@@ -57,7 +60,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
             client.datasets.wait("docs", timeout=PATIENCE)
             client.models.wait("gpt2", timeout=PATIENCE)
             client.tokenizations.create("docs", "gpt2", max_length=32)
-            client.tokenizations.wait("docs", "gpt2", timeout=PATIENCE)
+            client.tokenizations.create("docs", "gpt2", variant="packed", max_length=32, packing=True)
+            for variant in ("", "packed"):
+                client.tokenizations.wait("docs", "gpt2", variant=variant, timeout=PATIENCE)
         yield stack
 
 
@@ -90,6 +95,15 @@ def test_the_documented_example(scene: stacks.Stack) -> None:
         assert (
             f"SAELens: {hook}: a batch of (32, 1, 32)" in done.stdout or f"SAELens: {hook}: a batch of" in done.stdout
         )
+
+
+def test_what_the_page_says_to_type_works(scene: stacks.Stack) -> None:
+    commands = re.findall(r"^\$ polytok (.+)$", PAGE, re.MULTILINE)
+    assert len(commands) > 5
+    for command in commands:
+        # The model here has three layers.
+        code, found = _run(scene, *shlex.split(command.replace("blocks.6.", "blocks.1.")))
+        assert code == 0, found
 
 
 def test_the_commands(scene: stacks.Stack) -> None:
