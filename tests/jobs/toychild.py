@@ -51,7 +51,7 @@ def climb(facts, context):
         context.record(found)
         if step % 10 == 0 or context.wanted_back.is_set():
             context.report(step, last, str(step).encode())
-    return {"climbed": last - first}
+    return {"climbed": last - first, "kept": context.kept_point.decode()}
 
 
 def kill(facts, context):

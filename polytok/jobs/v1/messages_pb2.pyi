@@ -129,6 +129,7 @@ class ChildTask(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
     GIVE_BACK_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task, a UUID."""
     epoch: _builtins.int
@@ -141,6 +142,8 @@ class ChildTask(_message.Message):
     """Where an earlier attempt left off; empty at first."""
     give_back: _builtins.bool
     """Starts nothing: asks the task of this id and epoch, which runs, to stop where another attempt can go on."""
+    kept: _builtins.bool
+    """Starts nothing: tells that task that the owner has the resume point; nothing before it is needed to go on."""
     def __init__(
         self,
         *,
@@ -150,10 +153,11 @@ class ChildTask(_message.Message):
         payload: _builtins.bytes = ...,
         resume_point: _builtins.bytes = ...,
         give_back: _builtins.bool = ...,
+        kept: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "give_back", b"give_back", "kind", b"kind", "payload", b"payload", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "give_back", b"give_back", "kept", b"kept", "kind", b"kind", "payload", b"payload", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

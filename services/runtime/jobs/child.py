@@ -57,7 +57,12 @@ class TaskContext:
     send: Callable[[messages_pb2.ChildEvent], None]
     wanted_back: threading.Event = field(default_factory=threading.Event)
     """Set once the task is to stop where another attempt can go on: it then raises `GivenBack`."""
+    kept_point: bytes = b""
+    """The resume point that the owner has: where another attempt would go on, if this one ended now."""
     _reported_at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.kept_point = self.resume_point
 
     @property
     def tag(self) -> str:
@@ -140,11 +145,15 @@ def _receive(
     context = None
     try:
         while (task := frames.read(stream, messages_pb2.ChildTask)) is not None:
-            if not task.give_back:
+            if not task.give_back and not task.kept:
                 context = TaskContext(task.task_id, task.epoch, task.resume_point, send)
                 tasks.put((task, context))
-            elif context is not None and (task.task_id, task.epoch) == (context.task_id, context.epoch):
+            elif context is None or (task.task_id, task.epoch) != (context.task_id, context.epoch):
+                continue  # about a task that has ended
+            elif task.give_back:
                 context.wanted_back.set()
+            else:
+                context.kept_point = task.resume_point
     except (frames.BrokenFrame, OSError) as error:
         _log.error("child stops: its parent's messages cannot be read", error=str(error))
     os._exit(0)

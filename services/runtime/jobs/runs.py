@@ -52,6 +52,7 @@ class Run:
     """How long the task may take to stop by itself once it is wanted back; 0: it cannot, and is ended."""
     _progress: leases_pb2.TaskProgress | None = None
     _resume_point: bytes = b""
+    _kept_point: bytes = b""
     _reports: list[any_pb2.Any] = field(default_factory=list)
     _told_at: float = 0.0
     _asked_back: bool = False
@@ -183,6 +184,13 @@ class Run:
         self._ttl = extended.ttl.ToTimedelta().total_seconds()
         self._deadline = self._ends(sent_at)
         self._extended_at = asyncio.get_running_loop().time()
+        if request.resume_point != self._kept_point:
+            self._kept_point = request.resume_point
+            await self.child.send(
+                messages_pb2.ChildTask(
+                    task_id=self.task_id, epoch=self.lease.epoch, resume_point=self._kept_point, kept=True
+                )
+            )
         if extended.give_back:
             await self._ask_back()
         return ""

@@ -107,14 +107,17 @@ def _differences(existing: records.Training, row: dict[str, Any]) -> list[str]:
 
 
 def _differing(prefix: str, ours: Any, theirs: Any) -> list[str]:
-    return [
-        f"{prefix}{name} {_shown(ours.get(name))}, not {_shown(theirs.get(name))}"
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    ]
+    found = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        before, now = ours.get(name), theirs.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += _differing(f"{prefix}{name}.", before, now)
+        elif before != now:
+            found.append(f"{prefix}{name} {_shown(before)}, not {_shown(now)}")
+    return found
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return " ".join(f"{name}={_shown(each)}" for name, each in sorted(value.items())) or "defaults"
+        return "set"
     return "unset" if value is None else str(value)

@@ -20,6 +20,7 @@ from services.trainer.worker.workspace import Workspace
 FORMAT = 1
 """Version of the manifest's layout."""
 _MANIFEST = "polytok.json"
+_ALL = 1 << 31
 _PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
 
 lens.module()  # what the first training would wait for
@@ -40,7 +41,7 @@ def run(
     with workspace.opened(storage, f"{task.key}/{context.tag}") as work:
         if point is not None:
             work.restore(point)
-        teller = telling.Teller(context, work, point.step if point else 0)
+        teller = telling.Teller(context, work, point.step if point else 0, settings.kept_checkpoints)
         result = training.train(
             complete,
             work.folder,
@@ -51,7 +52,8 @@ def run(
             on_rows=teller.rows,
             stop=context.wanted_back,
             origin=lambda planned: _origin(task, source, planned),
-            keep=settings.kept_checkpoints,
+            # The teller removes old ones, once the owner knows of later ones.
+            keep=_ALL,
         )
         if not result.finished:
             raise child.GivenBack

@@ -18,7 +18,9 @@ _log = logging.get(__name__)
 class Teller:
     """Turns what the loop tells into reports. `from_step` is the checkpoint's that it goes on from, or 0."""
 
-    def __init__(self, context: TaskContext, workspace: Workspace, from_step: int) -> None:
+    def __init__(self, context: TaskContext, workspace: Workspace, from_step: int, keep: int) -> None:
+        """`keep` checkpoints stay, besides those that the owner does not know of yet."""
+        self._keep = keep
         self._context = context
         self._workspace = workspace
         self._from_step = from_step
@@ -56,13 +58,17 @@ class Teller:
         if self._from_step:
             # Its own copy now: the earlier attempt's folder is of no more use.
             report.checkpoint.CopyFrom(self._workspace.checkpoint(self._from_step))
-            report.kept_steps[:] = self._workspace.kept_steps()
+            report.kept_steps[:] = self._prune()
         self._context.record(report)
+
+    def _prune(self) -> list[int]:
+        point = tasks_pb2.ResumePoint.FromString(self._context.kept_point)
+        return self._workspace.prune(point.step, self._keep)
 
     def _checkpoint(self, step: int) -> bytes:
         point = self._workspace.checkpoint(step)
         report = tasks_pb2.TrainingReport(from_step=self._from_step, checkpoint=point)
-        report.kept_steps[:] = self._workspace.kept_steps()
+        report.kept_steps[:] = self._prune()
         self._context.record(report)
         return point.SerializeToString()
 

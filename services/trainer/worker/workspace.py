@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from services.runtime.storage import Storage
 CHECKPOINTS = "checkpoints"
 EXPORTS = "saes"
 _CHUNK_BYTES = 8 << 20
+_CHECKPOINT = re.compile(r"step-\d{12}")
 
 
 class Workspace:
@@ -40,9 +42,10 @@ class Workspace:
                 metadata={"key": point.key},
             )
         for key in found:
-            step, _, name = key.rpartition("/")
-            if ".part" not in step:
-                self._bring(key, self.folder / CHECKPOINTS / step.rpartition("/")[2] / name)
+            *_, checkpoint, name = key.split("/")
+            # Later ones would leave out metrics that the owner never got.
+            if _is_checkpoint(checkpoint) and _step(checkpoint) <= point.step:
+                self._bring(key, self.folder / CHECKPOINTS / checkpoint / name)
 
     def _bring(self, key: str, target: pathlib.Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,19 +61,21 @@ class Workspace:
 
     def checkpoint(self, step: int) -> tasks_pb2.ResumePoint:
         """Has the storage keep the checkpoint of a step, and names it."""
-        name = f"{CHECKPOINTS}/step-{step:012d}"
+        name = f"{CHECKPOINTS}/{_name(step)}"
         size = sum(self._keep(path, name) for path in sorted((self.folder / name).iterdir()))
         return tasks_pb2.ResumePoint(step=step, key=f"{self.key}/{name}", size_bytes=size)
 
-    def kept_steps(self) -> list[int]:
-        """The steps of all checkpoints that are here; the storage forgets the others."""
-        folder = self.folder / CHECKPOINTS
-        names = {path.name for path in folder.iterdir() if path.name.startswith("step-") and path.suffix != ".part"}
-        if not self._is_local:
-            for key in self._storage.list(f"{self.key}/{CHECKPOINTS}"):
-                if key.split("/")[-2] not in names:
-                    self._storage.delete(key)
-        return sorted(int(name.removeprefix("step-")) for name in names)
+    def prune(self, step: int, keep: int) -> list[int]:
+        """Removes all checkpoints but those after `step` and the last `keep` up to it; gives the steps of the rest."""
+        steps = sorted(
+            _step(name) for path in (self.folder / CHECKPOINTS).iterdir() if _is_checkpoint(name := path.name)
+        )
+        needless = [each for each in steps if each <= step][:-keep]
+        for each in needless:
+            shutil.rmtree(self.folder / CHECKPOINTS / _name(each), ignore_errors=True)
+            if not self._is_local:
+                self._storage.delete_tree(f"{self.key}/{CHECKPOINTS}/{_name(each)}")
+        return steps[len(needless) :]
 
     def exported(self, name: str) -> Iterator[tasks_pb2.ExportedFile]:
         """Has the storage keep an exported autoencoder; gives its files."""
@@ -91,6 +96,18 @@ class Workspace:
                 while chunk := file.read(_CHUNK_BYTES):
                     staged.write(chunk)
         return path.stat().st_size
+
+
+def _name(step: int) -> str:
+    return f"step-{step:012d}"
+
+
+def _is_checkpoint(name: str) -> bool:
+    return _CHECKPOINT.fullmatch(name) is not None
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step-"))
 
 
 @contextlib.contextmanager
