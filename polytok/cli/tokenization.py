@@ -146,6 +146,34 @@ def verify(
         raise typer.Exit(exits.FAILED)
 
 
+@app.command()
+def repair(
+    dataset: options.TokenizationDataset,
+    model: options.TokenizationModel = None,
+    variant: options.Variant = "",
+    watch: options.Watch = True,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make those files of a READY tokenization again that are not what was written.
+
+    Every file is read first; the bad ones are made again from the dataset, and come out the same to the byte, or it is
+    told in what they differ. Whoever shares the files has them repaired along.
+
+    [dim]polytok tokenization verify docs gpt2 || polytok tokenization repair docs gpt2[/]
+    """
+    from polytok.cli import repairing  # noqa: PLC0415  imports protobuf
+
+    with session.start(catalog, as_json) as run:
+        record = run.client.tokenizations.repair(dataset, model, variant=variant)
+        if watch:
+            repairing.follow(run.out, run.client.tokenizations.repairing(record))
+            record = run.client.tokenizations.get(record)
+        done = repairing.show(run.out, record)
+    if watch and not done:
+        raise typer.Exit(exits.FAILED)
+
+
 def _follow(run: session.Session, record: Any) -> None:
     records = run.follow([lambda client: client.tokenizations.watch(record)])
     run.show(records[0])

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from polytok import errors
 from polytok.cli import documents, tables
+from polytok.client import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +39,8 @@ def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
     lines = [f"[red]✗[/] {escape(finding.message)}" for finding in result.findings]
     if lines:
         lines.append(
-            f"[bold red]{result.name} is damaged[/]: {read}. Delete it with `polytok tokenization delete`, and "
-            "tokenize again."
+            f"[bold red]{result.name} is damaged[/]: {read}. Mend it with "
+            f"`polytok tokenization repair {names.short(result.name)}`."
         )
     else:
         lines.append(f"[green]✓[/] {result.name} is whole: {read}.")

@@ -106,6 +106,34 @@ class Methods(resource.Resource):
         return await self._via.unary(self._stub.RetryTokenization, request)
 
     @once.operation
+    async def repair(
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
+    ) -> pb.Tokenization:
+        """Begins to make those files again that are not what was written; `repairing` follows it.
+
+        Whoever shares the files has them repaired along; one repair of them is under way at a time. Raises NotFound,
+        FailedPrecondition (not READY).
+        """
+        name = names.tokenization(dataset, model, variant)
+        request = pb.RepairTokenizationRequest(name=name, request_id=request_id)
+        return await self._via.unary(self._stub.RepairTokenization, request)
+
+    @once.iteration
+    async def repairing(
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
+    ) -> AsyncGenerator[pb.Repair, None]:
+        """The last repair of a tokenization as it is, then after every change, until it is DONE or failed."""
+        name = names.tokenization(dataset, model, variant)
+
+        async def replies(seconds: float | None) -> AsyncGenerator[Any, None]:
+            request = pb.WatchTokenizationRequest(name=name, repair=True)
+            async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):
+                yield reply.tokenization.repair
+
+        async for repair in watching.follow(self._via, replies):
+            yield repair
+
+    @once.operation
     async def resolve(self, dataset: Reference, model: Reference, *, variant: str = "") -> pb.Tokenization:
         """The READY tokenization of a dataset for a model. Raises NotFound, FailedPrecondition (not READY)."""
         return await self._resolve(dataset, model, variant)

@@ -11,12 +11,17 @@ PATIENCE_SECONDS = 60
 """How long a watch goes on asking a catalog that does not answer."""
 
 
-class Record(Protocol):
-    """What datasets, models and tokenizations have in common."""
+class Stated(Protocol):
+    """What has a state."""
 
     DESCRIPTOR: Any
-    name: str
     state: Any
+
+
+class Record(Stated, Protocol):
+    """What datasets, models and tokenizations have in common."""
+
+    name: str
     error_reason: str
     error_message: str
 
@@ -25,16 +30,16 @@ Watched = TypeVar("Watched", bound=Record)
 Open = Callable[[float | None], AsyncGenerator[Watched, None]]
 """Opens a stream of a record's versions that may last so many seconds."""
 
-_ENDS = {"READY", "ERROR", "CANCELLED", "PAUSED"}
+_ENDS = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
-def state(record: Record) -> str:
+def state(record: Stated) -> str:
     """The record's state as a word: READY, ERROR and so on."""
     field = record.DESCRIPTOR.fields_by_name["state"]
     return str(field.enum_type.values_by_number[record.state].name).removeprefix("STATE_")
 
 
-def is_terminal(record: Record) -> bool:
+def is_terminal(record: Stated) -> bool:
     """Whether the state stays until somebody retries, or resumes."""
     return state(record) in _ENDS
 

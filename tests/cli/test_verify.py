@@ -78,3 +78,30 @@ def test_no_process_is_left(polytok_: Run, stack: "Stack", made: tuple[str, path
         with pytest.raises(errors.NotFound):
             client.tokenizers.verify("absent/absent")
     await_condition(lambda: running() <= before, "the processes that verified have ended")
+
+
+def test_a_repair(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
+    name, folder = made
+    whole = {path: path.read_bytes() for path in folder.iterdir()}
+    (path,) = folder.glob("*.arrow")
+    path.write_bytes(whole[path][:-1])
+    (folder / "state.json").unlink()
+    assert polytok_("tokenization", "verify", name).code == 1
+    shown = polytok_("tokenization", "repair", name)
+    assert shown.code == 0, shown
+    assert f"{path.name} has" in shown.out
+    assert "1 Arrow file made again; every file is the same to the byte as it was written" in " ".join(
+        shown.out.split()
+    )
+    assert {path: path.read_bytes() for path in folder.iterdir()} == whole
+    assert polytok_("tokenization", "verify", name).code == 0
+    again = polytok_("tokenization", "repair", name, "--json").json()["repair"]
+    assert (again["state"], again.get("damages", [])) == ("DONE", [])
+    with polytok.Client() as client:
+        begun = client.tokenizations.repair(name)
+        *_, last = client.tokenizations.repairing(begun)
+        assert (last.job, last.progress) == (begun.repair.job, 100.0)
+
+
+def test_what_cannot_be_repaired(polytok_: Run, ready: tuple[str, str]) -> None:
+    assert polytok_("tokenization", "repair", ready[0], "absent").code == 4
