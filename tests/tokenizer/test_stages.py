@@ -7,6 +7,7 @@ import tracemalloc
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from polytok import errors
@@ -40,20 +41,20 @@ TEXTS = [text for part in PARTS for text in part]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> jobs.Runner:
+def loaded(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> jobs.Runner:
     """Runs tasks with a SentencePiece tokenizer, which is loaded, and its engine chosen, once."""
     return jobs.Runner(Storage(str(tmp_path_factory.mktemp("stages"))), folders["sentencepiece"])
 
 
 @pytest.fixture
-def runner(shared: jobs.Runner, monkeypatch: pytest.MonkeyPatch) -> jobs.Runner:
+def runner(loaded: jobs.Runner, monkeypatch: pytest.MonkeyPatch) -> jobs.Runner:
     """The same in an empty folder; pieces are much smaller than shards."""
     monkeypatch.setattr(reading, "SLICE_BYTES", 4000)
     monkeypatch.setattr(arrangement, "_ROWS", 7)
     monkeypatch.setattr(arrangement, "_IDS", 500)
     monkeypatch.setattr(arrangement, "_OPEN", 2)
-    shared.storage.delete_tree(jobs.TOKENIZED)
-    return shared
+    loaded.storage.delete_tree(jobs.TOKENIZED)
+    return loaded
 
 
 def compare(runner: jobs.Runner, parameters: Parameters) -> tokenizations_pb2.TokenizationStatistics:
@@ -202,3 +203,20 @@ def test_memory_does_not_grow_with_the_dataset(storage: Storage, folders: dict[s
     assert peak < 64 << 20
     tokens = shards * rows * (length + 1)
     assert sum(each.statistics.num_sequences for each in made) in {tokens // 1023, tokens // 1023 - 1}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4"])
+def test_real_text(storage: Storage, shared: pathlib.Path, name: str) -> None:
+    texts = pq.read_table(shared / "corpus" / "mix32.parquet")["text"].to_pylist()[::18]
+    texts += texts[10:40]
+    parts = [texts[:60], texts[60:180], texts[180:]]
+    folder = shared / "tokenizers" / name
+    for more in ({}, {"shuffle_seed": 1, "filters": {"drop_duplicates": True}}):
+        storage.delete_tree(jobs.TOKENIZED)
+        parameters = Parameters(max_length=512, packing={"begin_of_sequence": BOS, "separator": EOS}, **more)
+        pipeline = Pipeline(jobs.Runner(storage, folder), parameters)
+        found = pipeline.run(parts)
+        assert found["input_ids"][:] == oracle.expected(texts, parameters, folder).rows
+        assert pipeline.published.statistics.engine != "reference"
+        assert pipeline.published.statistics.num_duplicates == (30 if more else 0)
