@@ -180,6 +180,16 @@ def test_bfloat16_weights_and_autocast_come_near_to_float32(architecture, dtype,
     assert step.sae.W_dec.dtype == getattr(torch, dtype)
 
 
+@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_activations_in_half_precision_train_as_their_values(architecture, dtype):
+    fields = batches.FAST["matryoshka"].to_dict() | {"architecture": architecture, "dtype": "float32"}
+    config = plan.SaeConfig.from_dict(fields)
+    steps = [batches.step(building.choose(config), config) for _ in range(2)]
+    for batch in batches.activations(3, dtype):
+        assert torch.equal(steps[0](batch, measure=True).loss, steps[1](batch.float(), measure=True).loss)
+
+
 def test_the_sparse_step_is_chosen_where_it_is_exact():
     for name, config in batches.FAST.items():
         assert building.choose(config) is sparse.Sparse, name

@@ -60,6 +60,8 @@ class Step(abc.ABC):
         if self.steps_done and self.steps_done % self._options.feature_sampling_window == 0:
             self._firings.zero_()
             self._firing_samples = 0
+        # Activations that were kept in half precision are trained on as they are, in the weights' type.
+        batch = batch.to(torch.promote_types(batch.dtype, self.sae.W_dec.dtype))
         computed = self._compute(batch)
         with torch.no_grad():
             self._reduction.mean(computed.gradients.values())
