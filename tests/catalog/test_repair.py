@@ -232,6 +232,29 @@ async def test_files_that_come_out_otherwise_are_replaced_and_told(
     assert resolved.tokenization.tokenized_path == found.tokenized_path
 
 
+async def test_what_somebody_reads_is_mended_and_not_replaced(
+    docs: hands.Running, doer: Doer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await _tokenized(docs, doer)
+    await docs.tokenize("docs", "other", **PLANS["plain"])
+    hold = tokenizations_pb2.HoldTokenizationRequest(
+        name="datasets/docs/tokenizations/other", holder="extractions/reading", ttl={"seconds": 600}
+    )
+    await docs.tokenizations.HoldTokenization(hold)
+    whole = _contents(record)
+    _flip((await _files(docs))[0])
+    await doer.run((await _repair(docs)).repair.job)
+    assert (await docs.tokenization(NAME)).repair.state == Repair.STATE_DONE
+    assert _contents(record) == whole
+    (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
+    monkeypatch.setattr(publishing, "FORMAT", 2)
+    await doer.run((await _repair(docs)).repair.job)
+    found = await docs.tokenization(NAME)
+    assert (found.repair.state, found.repair.error_reason) == (Repair.STATE_ERROR, "RESOURCE_HELD")
+    assert "extractions/reading" in found.repair.error_message
+    assert found.tokenized_path == record.tokenized_path
+
+
 async def test_those_who_share_have_one_repair(docs: hands.Running, doer: Doer) -> None:
     await _tokenized(docs, doer)
     await docs.tokenize("docs", "other", **PLANS["plain"])

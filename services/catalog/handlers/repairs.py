@@ -19,12 +19,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import repairs_pb2, tasks_pb2
 from services.catalog import changes, messages
 from services.catalog.domain import records, states
 from services.catalog.handlers import stages, tokenizations
-from services.catalog.repositories import datasets, repairs, sharing
+from services.catalog.repositories import datasets, holds, repairs, sharing
 from services.catalog.repositories import tokenizations as repository
 from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
 from services.runtime.records import folders, packing, publication
@@ -133,6 +134,7 @@ class Repairing:
         self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
     ) -> list[NewTask]:
         """Every file is made again."""
+        await _require_unheld(conn, record)
         outcome = {**repair.outcome, **outcome, "whole": True}
         await self._note(conn, repair, outcome)
         return await self._plan(conn, repair, record, outcome)
@@ -217,6 +219,7 @@ class Repairing:
         made: tasks_pb2.PublishTokenizationResult,
     ) -> dict[str, Any]:
         """Gives all who share the folder the one that was made anew; the old one is swept."""
+        await _require_unheld(conn, record)
         await publication.publish(self._storage, repair.tokenized_path, made.staged_files)
         before = await repository.files(conn, record.id)
         files = await self._new_files(conn, job)
@@ -268,6 +271,18 @@ class Repairing:
         if repair is not None:
             await repairs.update(conn, repair.tokenization_id, **values)
             await changes.tell(conn, repair.tokenization_id)
+
+
+async def _require_unheld(conn: AsyncConnection, record: records.Tokenization) -> None:
+    """Refuses to replace files that somebody reads: their bytes are to stay those that the reader began with."""
+    for each in await sharing.of_folder(conn, record.tokenized_path):
+        if holders := await holds.holders(conn, each.id):
+            raise errors.FailedPrecondition(
+                f"The files of {each.resource} do not come out the same to the byte, and {', '.join(holders)} read "
+                "what is there. Wait until that ends, then repair again.",
+                reason="RESOURCE_HELD",
+                metadata={"resource": each.resource, "holders": ", ".join(holders)[:1000]},
+            )
 
 
 def _only(tasks: list[NewTask], outcome: Any) -> list[NewTask]:
