@@ -217,9 +217,8 @@ def _column(extraction: str, features: Mapping[str, Any], hook: str) -> _Column:
     found = sorted(
         name.removesuffix(_BFLOAT16) for name, each in features.items() if isinstance(each, datasets.Array2D)
     )
-    description = (
-        f"{hook} is not in the extraction{extraction and ' '}{extraction}; it has {', '.join(found) or 'none'}"
-    )
+    where = f"the extraction {extraction}" if extraction else "the extraction"
+    description = f"{hook} is not in {where}; it has {', '.join(found) or 'none'}"
     raise errors.InvalidArgument(
         f"saes.hook: {description}.",
         reason="HOOK_NOT_FOUND",

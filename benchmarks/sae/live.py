@@ -1,0 +1,148 @@
+"""What a training costs over its parts: steps a second while a model computes activations, against a bare loop.
+
+The bare loop runs the same model over the same sequences and takes the same step on each piece as it comes: no mixing
+buffer, no reading ahead, no metrics, nothing checked. Both are timed in turns, from a step after their start on.
+"""
+
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+import transformers
+
+from benchmarks import report
+from services.activations import models, streaming
+from services.trainer import plan, reports, training
+from services.trainer.data import live
+from services.trainer.steps import building
+
+AIM = 0.9
+"""Which part of the bare loop's steps a second the project wants to keep."""
+_HOOK = "blocks.3.hook_resid_post"
+_ROUNDS = 3
+_SKIPPED = 10
+
+
+class Size(NamedTuple):
+    """What is trained on what."""
+
+    d_model: int = 512
+    d_sae: int = 4096
+    context: int = 128
+    batch: int = 1024
+    steps: int = 50
+    buffer: int = 16_384
+
+
+FULL = Size()
+QUICK = Size(d_model=64, d_sae=256, context=32, batch=256, steps=25, buffer=1024)
+GPU = Size(d_model=768, d_sae=24_576, context=128, batch=4096, steps=120, buffer=65_536)
+
+
+def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> None:
+    """Measures, and adds the figures to a report."""
+    size = QUICK if quick else GPU if device != "cpu" else FULL
+    with tempfile.TemporaryDirectory() as folder:
+        model = _model(pathlib.Path(folder), size, device)
+        rows = _rows(size)
+        bare, trained = [], []
+        for _ in range(1 if quick else _ROUNDS):
+            bare.append(_bare(model, rows, size, device))
+            trained.append(_trained(model, rows, size, device, pathlib.Path(folder, "training")))
+    ours, alone = statistics.median(trained), statistics.median(bare)
+    where = "" if device == "cpu" else f" {torch.cuda.get_device_name()}"
+    name = f"live{where}, topk, {size.d_model} to {size.d_sae}"
+    found.add(f"{name}: model forward and bare step", alone, "steps/s")
+    found.add(f"{name}: training", ours, "steps/s")
+    found.add(f"{name}: training's part of the bare rate", ours / alone, "", above=AIM)
+    found.ratios[f"{name}: steps a second over forward and bare step"] = ours / alone
+    found.notes["live"] = str(size._asdict())
+
+
+def _model(folder: pathlib.Path, size: Size, device: str) -> models.LoadedModel:
+    """A GPT-2 of four layers read by the hook and two behind it; its weights do not matter to time."""
+    torch.manual_seed(0)
+    transformers.logging.disable_progress_bar()
+    config = transformers.GPT2Config(
+        vocab_size=8192,
+        n_positions=size.context,
+        n_embd=size.d_model,
+        n_layer=6,
+        n_head=8,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder / "model")
+    return models.load(folder / "model", device=device, dtype="float32" if device == "cpu" else "bfloat16")
+
+
+def _rows(size: Size) -> Any:
+    count = max(64, (size.steps + 8) * size.batch // size.context // 4)
+    drawn = np.random.default_rng(0).integers(0, 8192, (count, size.context))
+    return datasets.Dataset.from_dict({"input_ids": drawn.tolist()})
+
+
+def _plan(size: Size, device: str) -> plan.TrainingPlan:
+    sae = plan.SaeConfig(architecture="topk", d_in=size.d_model, d_sae=size.d_sae, k=32)
+    return plan.TrainingPlan(
+        saes=(plan.PlannedSae(name="sae", hook=_HOOK, sae=sae),),
+        total_samples=size.steps * size.batch,
+        batch_size=size.batch,
+        buffer_samples=size.buffer,
+        log_every=_SKIPPED,
+        checkpoint_every=10**9,
+        evaluation_sequences=1,
+        device=device,
+        autocast=device != "cpu",
+    )
+
+
+def _settings(size: Size) -> streaming.Settings:
+    return streaming.Settings(hooks=(_HOOK,), batch_tokens=size.batch)
+
+
+def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> float:
+    """Steps a second of forward pass and step in turns."""
+    planned = _plan(size, device)
+    step = building.build(planned.saes[0], planned)
+    began, taken = 0.0, 0
+    while taken < size.steps:
+        for piece in streaming.Stream(model, rows, _settings(size)).pieces():
+            if taken == _SKIPPED:
+                _wait(device)
+                began = time.perf_counter()
+            step(piece.values[_HOOK].clone())
+            taken += 1
+            if taken == size.steps:
+                break
+    _wait(device)
+    return (size.steps - _SKIPPED) / (time.perf_counter() - began)
+
+
+def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, folder: pathlib.Path) -> float:
+    """Steps a second of a training, metrics and all, once its buffer is full."""
+    told: list[tuple[int, float]] = []
+
+    def on_rows(found: list[reports.Row]) -> None:
+        if isinstance(found[0], reports.MetricsRow):
+            told.append((found[0].step, time.perf_counter()))
+
+    training.train(
+        _plan(size, device),
+        folder,
+        open_data=lambda _: live.Live(model, rows, _settings(size), seed=0, held_out_rows=1),
+        on_rows=on_rows,
+        resume=False,
+    )
+    (first, began), (last, ended) = told[0], told[-1]
+    return (last - first) / (ended - began)
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
