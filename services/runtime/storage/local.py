@@ -49,17 +49,20 @@ class LocalRoot:
         with keys.translated("creating", key):
             sink = temporary.open("xb")
         try:
-            with sink:
-                staged = StagedFile(sink, key)
-                yield staged
+            staged = StagedFile(sink, key)
+            yield staged
 
-                def publish() -> None:
-                    os.fsync(sink.fileno())
-                    temporary.replace(path)
-                    _sync_folder(path.parent)
+            def publish() -> None:
+                os.fsync(sink.fileno())
+                temporary.replace(path)
+                _sync_folder(path.parent)
 
-                staged.finish(publish)
+            staged.finish(publish)
+            sink.close()
         except BaseException:
+            # On a full disk, closing fails once more over what is still to be written; the first failure is told.
+            with contextlib.suppress(OSError):
+                sink.close()
             temporary.unlink(missing_ok=True)
             raise
 
