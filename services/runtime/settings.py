@@ -209,5 +209,7 @@ class WorkerSettings(Settings):
     """Unique among live workers."""
     memory_bytes: int = Field(default=0, ge=0)
     """Private memory (RLIMIT_DATA) that the child may use; 0 sets no limit."""
+    idle_seconds: float = Field(default=600, gt=0)
+    """How long a child that was started for a task stays without another: a model that is loaded takes its memory."""
     give_back_seconds: float = Field(default=20, ge=0, le=3600)
     """How long a task that can go on later may take to stop by itself once the worker stops."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from services.runtime.jobs.model import JobState, Outcome
 from tests.jobs import toys
 from tests.jobs.packing import unpack
 from tests.jobs.toys import House, Shop, task, until
+from tests.support import processes
 
 if TYPE_CHECKING:
     import pathlib
@@ -180,3 +182,17 @@ async def test_a_lazy_worker_starts_its_child_with_the_first_task(house: House) 
         job_id = await house.shop.create(task("echo", say="hello"))
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
         assert worker.child_pid
+
+
+async def test_a_lazy_child_ends_when_it_is_idle_and_another_comes_with_the_next_task(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYTOK_WORKER_IDLE_SECONDS", "0.1")
+    async with house.worker(lazy=True) as (worker, _):
+        for _ in range(2):
+            job_id = await house.shop.create(task("echo", say="hello"))
+            assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+            child = worker.child_pid
+            async with asyncio.timeout(60):
+                while processes.is_alive(child):  # noqa: ASYNC110  it is another process
+                    await asyncio.sleep(0.02)

@@ -37,7 +37,8 @@ _validator = protovalidate.Validator()
 class Worker:
     """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get.
 
-    `lazy` starts the child with the first task, for children that cost much and may not be needed. `gives_back` tells
+    `lazy` starts the child with the first task, and ends it when it is idle, for children that cost much and may not be
+    needed. `gives_back` tells
     that tasks stop by themselves where they can go on when they are wanted back, and heed `TaskContext.wanted_back`.
     """
 
@@ -87,7 +88,7 @@ class Worker:
             while not stop.is_set():
                 if not self._lazy and not await self._have_child(stop):
                     continue
-                message = await self._pull.next()
+                message = await self._next()
                 if message is None:
                     continue
                 # An idle child may have died since; that is not the task's fault.
@@ -102,6 +103,19 @@ class Worker:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._pull.close()
                 await stops.unsubscribe()
+
+    async def _next(self) -> Msg | None:
+        """Waits for a message; a lazy child that nobody needs for long is ended meanwhile."""
+        coming = asyncio.create_task(self._pull.next(), name="next")
+        try:
+            if self._lazy and self._child.alive:
+                came, _ = await asyncio.wait({coming}, timeout=self._settings.idle_seconds)
+                if not came:
+                    _log.info("idle child ended", pid=self._child.pid)
+                    await self._child.stop()
+            return await coming
+        finally:
+            coming.cancel()
 
     async def _end_pull(self, stop: Stopping) -> None:
         await stop.wait()
