@@ -24,6 +24,7 @@ def command(
     storage_format: extracting.StorageFormat = None,
     special_tokens: extracting.SpecialTokens = None,
     excluded: extracting.Excluded = None,
+    positions: extracting.Positions = None,
     nonfinite: extracting.Nonfinite = None,
     compiled: extracting.Compiled = None,
     watch: Annotated[
@@ -53,6 +54,7 @@ def command(
         storage_format=storage_format,
         special_tokens=special_tokens,
         excluded=excluded,
+        positions=positions,
         nonfinite=nonfinite,
         compiled=compiled,
     )

@@ -56,6 +56,15 @@ Excluded = Annotated[
     list[int] | None,
     typer.Option("--exclude", metavar="ID", min=0, help="Leave out the activations of this token id; repeatable."),
 ]
+Positions = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--exclude-position",
+        metavar="N",
+        min=0,
+        help="Leave out the activations at this place of every sequence, from 0; repeatable.",
+    ),
+]
 Nonfinite = Annotated[
     str | None, options.choice("--nonfinite", "What to do about NaN and infinity; fail by default.", "fail", "keep")
 ]
@@ -68,13 +77,19 @@ Compiled = Annotated[
 
 
 def parameters(
-    *, special_tokens: bool | None, excluded: list[int] | None, compiled: bool | None, **others: Any
+    *,
+    special_tokens: bool | None,
+    excluded: list[int] | None,
+    positions: list[int] | None,
+    compiled: bool | None,
+    **others: Any,
 ) -> "Parameters":
     """What was given on the command line."""
     given: Any = {
         **others,
         "exclude_special_tokens": None if special_tokens is None else not special_tokens,
         "excluded_token_ids": excluded,
+        "excluded_positions": positions,
         "compile": compiled,
     }
     found: Parameters = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]

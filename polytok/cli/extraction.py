@@ -1,6 +1,6 @@
 """`polytok extraction`."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -11,9 +11,7 @@ app = typer.Typer(
     help="Activations of models, extracted from tokenizations. `polytok extract` makes them.",
 )
 
-Extraction = Annotated[
-    str, typer.Argument(metavar="EXTRACTION", help="The extraction's id, as `polytok extraction list` shows it.")
-]
+Extraction = options.ExtractionArgument
 
 
 @app.command("list")
@@ -104,6 +102,7 @@ def estimate(
     storage_format: extracting.StorageFormat = None,
     special_tokens: extracting.SpecialTokens = None,
     excluded: extracting.Excluded = None,
+    positions: extracting.Positions = None,
     nonfinite: extracting.Nonfinite = None,
     compiled: extracting.Compiled = None,
     catalog: options.Catalog = None,
@@ -126,6 +125,7 @@ def estimate(
         storage_format=storage_format,
         special_tokens=special_tokens,
         excluded=excluded,
+        positions=positions,
         nonfinite=nonfinite,
         compiled=compiled,
     )

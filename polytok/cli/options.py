@@ -47,6 +47,14 @@ Json = Annotated[
         rich_help_panel="General",
     ),
 ]
+ExtractionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXTRACTION",
+        help="The extraction's id, as `polytok extraction list` shows it.",
+        autocompletion=_completion("extractions"),
+    ),
+]
 TrainingArgument = Annotated[
     str,
     typer.Argument(

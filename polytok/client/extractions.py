@@ -33,6 +33,8 @@ class Parameters(TypedDict, total=False):
     """Leaves out the activations of the tokenizer's special tokens; the model still sees them."""
     excluded_token_ids: Sequence[int] | None
     """Leaves out the activations of these tokens too."""
+    excluded_positions: Sequence[int] | None
+    """Leaves out the activations at these places of every sequence, from 0."""
     nonfinite: Literal["fail", "keep"] | None
     """What happens when the model gives NaN or infinity: fail, or keep and count them."""
     compile: bool | None

@@ -30,6 +30,8 @@ class Settings:
     """Tokens in a forward pass at most, padding included; 0 chooses by model and device."""
     excluded_token_ids: tuple[int, ...] = ()
     """Tokens that the model sees and whose activations are left out."""
+    excluded_positions: tuple[int, ...] = ()
+    """Places in a row, padding not counted, whose activations are left out too."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Stream:
         self._model = model
         self._rows = Rows(dataset, settings.context_size)
         self._excluded = np.array(sorted(set(settings.excluded_token_ids)), np.int64)
+        self._excluded_positions = np.array(sorted(set(settings.excluded_positions)), np.int64)
         self.hooks = hooks.parse(settings.hooks, model.description)
         self.batch_tokens = settings.batch_tokens or automatic_batch_tokens(model, len(self.hooks))
         """Tokens in a forward pass; is halved whenever memory does not suffice. Part of what a resumed stream needs."""
@@ -97,7 +100,8 @@ class Stream:
     def _piece(self, capture: capturing.Capture, window: batches.Window) -> Piece:
         ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device
         self._check(window, ids, lengths)
-        keep = ~np.isin(ids, self._excluded) if len(self._excluded) else np.ones(len(ids), np.bool_)
+        position = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+        keep = self._kept(ids, position)
         order = np.cumsum(keep) - 1
         parts: dict[str, list[Tensor]] = {hook.name: [] for hook in self.hooks}
         targets: list[NDArray[np.int64]] = []
@@ -116,7 +120,6 @@ class Stream:
             for name, value in taken.items():
                 parts[name].append(value)
         row = np.repeat(np.arange(len(lengths)), lengths)
-        position = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
         return Piece(
             first_row=window.first_row,
             num_rows=len(lengths),
@@ -126,6 +129,14 @@ class Stream:
             values={hook.name: self._joined(parts[hook.name], targets, hook.width) for hook in self.hooks},
             made=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
         )
+
+    def _kept(self, ids: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which tokens' activations are wanted."""
+        keep = np.ones(len(ids), np.bool_)
+        for values, left_out in ((ids, self._excluded), (position, self._excluded_positions)):
+            if len(left_out):
+                keep &= ~np.isin(values, left_out)
+        return keep
 
     def _forward(
         self,

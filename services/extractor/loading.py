@@ -61,5 +61,6 @@ def settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
         batch_size=parameters.batch_size,
         storage_dtype=number_format(parameters.storage_format),
         excluded_token_ids=tuple(order.excluded_token_ids),
+        excluded_positions=tuple(parameters.excluded_positions),
         nonfinite="keep" if keep else "fail",
     )

@@ -34,6 +34,7 @@ class RangeSettings:
     """Sequences of context_size tokens in a forward pass; 0 chooses by model and device."""
     storage_dtype: str = "float32"
     excluded_token_ids: tuple[int, ...] = ()
+    excluded_positions: tuple[int, ...] = ()
     nonfinite: Literal["fail", "keep"] = "fail"
     """Whether NaN or infinity ends the extraction, or is stored and counted."""
 
@@ -125,6 +126,7 @@ def _stream_settings(settings: RangeSettings) -> streaming.Settings:
         context_size=settings.context_size,
         batch_tokens=settings.batch_size * settings.context_size,
         excluded_token_ids=settings.excluded_token_ids,
+        excluded_positions=settings.excluded_positions,
     )
 
 

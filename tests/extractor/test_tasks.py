@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import struct
 
@@ -216,6 +217,32 @@ def test_too_few_tokens_for_a_row_are_told(place: Workplace) -> None:
     order.excluded_token_ids.extend(range(0, 97, 2))
     with pytest.raises(errors.FailedPrecondition, match="fewer tokens than fill a single row of 16"):
         place.publish(order, place.extract(order, place.plan(order)))
+
+
+def test_tokens_and_places_are_left_out(place: Workplace) -> None:
+    order = place.order(excluded_positions=[0, 5])
+    order.excluded_token_ids.extend(range(0, 97, 2))
+    place.publish(order, place.extract(order, place.plan(order)))
+    rows = datasets.load_from_disk(place.storage.uri(order.extraction_key))
+    positions, ids = np.array(rows["position"][:]), np.array(rows["token_ids"][:])
+    assert set(positions.ravel()) == {1, 2, 3, 4, 6, 7}
+    assert (ids % 2 == 1).all()
+
+
+def test_a_disk_that_runs_full_is_told_and_nothing_stays(place: Workplace) -> None:
+    order = place.order(storage_format=1)
+    plan = place.plan(order)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file that may not grow fails as one on a full disk does, one error number apart.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(errors.ResourceExhausted) as caught:
+            place.extract(order, plan)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.reason == "STORAGE_FAILED"
+    assert caught.value.message.endswith("make room in the storage, then retry.")
+    assert place.storage.list("extractions") == []
 
 
 def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:

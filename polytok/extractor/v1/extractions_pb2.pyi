@@ -262,6 +262,7 @@ class ExtractionParameters(_message.Message):
     EXCLUDED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     NONFINITE_FIELD_NUMBER: _builtins.int
     COMPILE_FIELD_NUMBER: _builtins.int
+    EXCLUDED_POSITIONS_FIELD_NUMBER: _builtins.int
     context_size: _builtins.int
     """Tokens of each sequence at most, what is behind them is left out; and activations in a row of the files. Unset takes
     the longest sequence, which must then not be longer than the model's context.
@@ -296,6 +297,12 @@ class ExtractionParameters(_message.Message):
     def excluded_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Leaves out the activations of these tokens too."""
 
+    @_builtins.property
+    def excluded_positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Leaves out the activations at these places of every sequence, padding not counted: 0 is its first token, where many
+        models have activations of their own kind.
+        """
+
     def __init__(
         self,
         *,
@@ -310,10 +317,11 @@ class ExtractionParameters(_message.Message):
         excluded_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         nonfinite: Global___ExtractionParameters.Nonfinite.ValueType = ...,
         compile: _builtins.bool = ...,
+        excluded_positions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_size", b"batch_size", "context_size", b"context_size", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_size", b"batch_size", "compile", b"compile", "compute_format", b"compute_format", "context_size", b"context_size", "exclude_special_tokens", b"exclude_special_tokens", "excluded_token_ids", b"excluded_token_ids", "hooks", b"hooks", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens", "nonfinite", b"nonfinite", "storage_format", b"storage_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_size", b"_context_size", "_max_sequences", b"_max_sequences", "_max_tokens", b"_max_tokens", "batch_size", b"batch_size", "compile", b"compile", "compute_format", b"compute_format", "context_size", b"context_size", "exclude_special_tokens", b"exclude_special_tokens", "excluded_positions", b"excluded_positions", "excluded_token_ids", b"excluded_token_ids", "hooks", b"hooks", "max_sequences", b"max_sequences", "max_tokens", b"max_tokens", "nonfinite", b"nonfinite", "storage_format", b"storage_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015

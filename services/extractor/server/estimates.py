@@ -72,7 +72,8 @@ class Estimates:
     async def estimate(self, order: tasks_pb2.ExtractionOrder) -> extractions_pb2.EstimateExtractionResponse:
         """What an extraction would take; raises what would stop it, and DeadlineExceeded if no worker is free."""
         uid = uuid.uuid4()
-        order.extraction_key = f"{names.ESTIMATES_KEY}/{uid}"
+        # Among extractions, where the sweeper finds what a killed worker leaves.
+        order.extraction_key = names.key(uid)
         payload = packing.pack(tasks_pb2.EstimateExtractionTask(order=order))
         task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
         async with self._database.transaction() as conn:

@@ -14,8 +14,6 @@ _DIGEST_LETTERS = 8
 
 EXTRACTIONS_KEY = "extractions"
 """Storage key of the folder that holds every extraction's folder."""
-ESTIMATES_KEY = "estimates"
-"""Storage key of the folder that trials write below, and leave nothing in."""
 VECTORS = "statistics.safetensors"
 """The file with what was seen at each dimension."""
 

@@ -30,6 +30,7 @@ def complete(
     made.storage_format = asked.storage_format or made.compute_format
     made.nonfinite = asked.nonfinite or Parameters.NONFINITE_FAIL
     made.excluded_token_ids[:] = sorted(asked.excluded_token_ids)
+    made.excluded_positions[:] = sorted(asked.excluded_positions)
     return made
 
 
