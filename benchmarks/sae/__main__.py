@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.sae import contenders, material, pace
+from benchmarks.sae import contenders, live, material, pace
 from services.trainer import plan
 
 ARCHITECTURES: tuple[plan.Architecture, ...] = ("topk", "batchtopk")
@@ -104,8 +104,11 @@ def main(arguments: list[str]) -> None:
     full = material.FULL._replace(d_in=64, d_sae=256, steps=6, pool=2048, k=8) if quick else material.FULL
     quality(found, trained, 1 if quick else SEEDS)
     speed(found, full)
+    console.print("live training")
+    live.add(found, quick=quick)
     if torch.cuda.is_available():
         gpu(found)
+        live.add(found, device="cuda")
     found.notes |= _notes(trained, full)
     found.show(console)
     if not quick:
