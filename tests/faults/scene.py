@@ -69,10 +69,8 @@ class Scene:
 
         With the same parameters it would share the files of the one before it, and there would be nothing to break.
         """
-        bound = 1_000_000 + zlib.crc32(variant.encode())
-        return await self.client.tokenizations.create(
-            self.dataset, self.model, variant=variant, max_length=32, max_documents=bound, **more
-        )
+        asked = {"max_length": 32, "max_documents": 1_000_000 + zlib.crc32(variant.encode()), **more}
+        return await self.client.tokenizations.create(self.dataset, self.model, variant=variant, **asked)
 
     async def wait(self, variant: str) -> Any:
         """The tokenization once it is READY."""

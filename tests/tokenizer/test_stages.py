@@ -106,6 +106,11 @@ def test_rows_much_shorter_and_longer_than_shards(runner: jobs.Runner, length: i
         assert [list(made.files) for made in pipeline.assembled(raw)] == [[]] * len(PARTS)
 
 
+@pytest.mark.parametrize("limit", [1, 40, 41, 55])
+def test_the_first_documents_packed(runner: jobs.Runner, limit: int) -> None:
+    compare(runner, Parameters(max_length=24, max_documents=limit, packing=Packing(document_starts=True)))
+
+
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "duplicates": {"filters": {"drop_duplicates": True}},
     "shuffled": {"shuffle_seed": 3},
