@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import datasets
 import pytest
@@ -60,6 +61,19 @@ def _client(catalog: hands.Running) -> Iterator[polytok.Client]:
         yield client
 
 
+def _damage_and_repair(user: polytok.Client, made: tokenizations_pb2.Tokenization, client: Any, bucket: str) -> None:
+    prefix = made.tokenized_path.removeprefix(f"s3://{bucket}/")
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    whole = {each["Key"]: client.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in listed}
+    bad = next(key for key in whole if key.endswith(".arrow"))
+    client.put_object(Bucket=bucket, Key=bad, Body=whole[bad][:-1] + b"x")
+    client.delete_object(Bucket=bucket, Key=f"{prefix}/state.json")
+    *_, repair = user.tokenizations.repairing(user.tokenizations.repair(made))
+    assert (repair.num_remade, len(repair.damages), list(repair.changes)) == (1, 2, []), repair
+    listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    assert {each["Key"]: client.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in listed} == whole
+
+
 def _use(catalog: hands.Running, bucket: str, s3_server: s3.Server, tmp_path: pathlib.Path) -> None:
     model = material.write_model(tmp_path / "model")
     texts = [f"{text} {number}" for number, text in enumerate(material.TEXTS * 3)]
@@ -90,6 +104,7 @@ def _use(catalog: hands.Running, bucket: str, s3_server: s3.Server, tmp_path: pa
         assert sorted((tmp_path / "home" / "tokenizations").iterdir()) == copies
         # What anybody else opens, with nothing of ours.
         assert datasets.load_from_disk(made.tokenized_path)["input_ids"][:] == expected
+        _damage_and_repair(user, made, client, bucket)
         user.tokenizations.delete("docs", "small")
         user.tokenizations.delete("docs", "other")
         user.datasets.delete("docs")

@@ -1,0 +1,107 @@
+"""Rows of a tokenization that lies in a bucket: copied once, checked, and never mixed up."""
+
+import hashlib
+import json
+import pathlib
+
+import datasets
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.client import loading
+from tests.support import s3
+
+ROWS = {"input_ids": [[1, 2, 3], [4], [], [5, 6]]}
+NAME = "datasets/docs/tokenizations/gpt2"
+
+
+class Bucket:
+    """A tokenization in a bucket."""
+
+    def __init__(self, name: str, server: s3.Server, folder: pathlib.Path) -> None:
+        self.name = name
+        self.client = server.client()
+        datasets.Dataset.from_dict(ROWS).save_to_disk(folder, num_shards=2)
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for file, data in self.files.items():
+            self.put(file, data)
+        self.publish(sorted(file for file in self.files if file.endswith(".arrow")))
+
+    def put(self, file: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=f"tok/{file}", Body=data)
+
+    def publish(self, files: list[str]) -> None:
+        listed = [
+            {"name": file, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for file in files
+            for data in [self.files.get(file, b"")]
+        ]
+        manifest = json.dumps({"files": listed}).encode()
+        self.put("polytok.json", manifest)
+        self.digest = hashlib.sha256(manifest).hexdigest()
+
+    @property
+    def record(self) -> tokenizations_pb2.Tokenization:
+        path = f"s3://{self.name}/tok"
+        return tokenizations_pb2.Tokenization(name=NAME, tokenized_path=path, manifest_digest=self.digest)
+
+
+@pytest.fixture
+def stored(bucket: str, s3_server: s3.Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("POLYTOK_CACHE", str(tmp_path / "cache"))
+    return Bucket(bucket, s3_server, tmp_path / "made")
+
+
+def _copies(tmp_path: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache" / "tokenizations").iterdir())
+
+
+def test_it_is_copied_once(stored: Bucket, tmp_path: pathlib.Path) -> None:
+    assert loading.load(stored.record)["input_ids"][:] == ROWS["input_ids"]
+    for file in stored.files:
+        stored.client.delete_object(Bucket=stored.name, Key=f"tok/{file}")
+    assert loading.load(stored.record)["input_ids"][:] == ROWS["input_ids"]
+    assert _copies(tmp_path) == [stored.digest]
+
+
+def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: pathlib.Path) -> None:
+    file = next(file for file in stored.files if file.endswith(".arrow"))
+    stored.put(file, stored.files[file][:-1] + b"x")
+    with pytest.raises(errors.DataLoss, match=f"{file} of {NAME} does not hold what was written. Mend it with"):
+        loading.load(stored.record)
+    assert _copies(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["polytok.json", "state.json"])
+def test_one_that_was_deleted_or_made_anew_is_told(stored: Bucket, missing: str) -> None:
+    record = stored.record
+    stored.client.delete_object(Bucket=stored.name, Key=f"tok/{missing}")
+    with pytest.raises(errors.Aborted, match=f"{missing} of {NAME} is missing"):
+        loading.load(record)
+    record.manifest_digest = "0" * 64
+    stored.put("polytok.json", b"{}")
+    with pytest.raises(errors.Aborted, match="not the one on record"):
+        loading.load(record)
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/etc/passwd", "a/b", "..", ""])
+def test_a_manifest_leads_nowhere_else(stored: Bucket, tmp_path: pathlib.Path, name: str) -> None:
+    stored.publish([name])
+    with pytest.raises(errors.DataLoss, match="which is no file in it"):
+        loading.load(stored.record)
+    assert _copies(tmp_path) == []
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_one_without_a_manifest_is_copied_as_it_is(stored: Bucket) -> None:
+    record = stored.record
+    record.manifest_digest = ""
+    assert loading.load(record)["input_ids"][:] == ROWS["input_ids"]
+
+
+def test_a_bucket_that_is_not_there_is_told(stored: Bucket) -> None:
+    record = stored.record
+    record.tokenized_path = f"s3://{stored.name}-none/tok"
+    with pytest.raises(errors.FailedPrecondition, match=f"There is no bucket s3://{stored.name}-none"):
+        loading.load(record)
