@@ -97,7 +97,7 @@ def demo(as_json: options.Json = False) -> None:
 
     Builds a corpus from Python's own documentation and sources, and trains two tokenizers on it.
     One is as GPT-2 has it, one as Llama 2 has it.
-    Registers all three, tokenizes for both models, and reads rows back.
+    Registers all three, tokenizes for both models, reads rows back, and extracts a layer of each model.
     Uses the stack that runs on POLYTOK_HOME, or runs one meanwhile.
     """
     from polytok.cli.output import Output  # noqa: PLC0415

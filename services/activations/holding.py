@@ -1,7 +1,7 @@
 """What extractor and trainer ask of the catalog: models and tokenizations, held for as long as they are read."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -137,9 +137,11 @@ class Keeper:
             except TimeoutError:
                 continue
 
-    async def renew(self) -> None:
-        """Prolongs every live hold."""
+    async def renew(self, holders: Collection[str] = ()) -> None:
+        """Prolongs every live hold, or those of some holders."""
         for hold in await self._ledger.live():
+            if holders and hold.holder not in holders:
+                continue
             try:
                 await self._catalog.hold(hold)
             except (errors.NotFound, errors.FailedPrecondition) as error:
@@ -148,6 +150,11 @@ class Keeper:
 
     async def release(self) -> None:
         """Ends the holds of what ended."""
+        released = set()
         for hold in await self._ledger.ended():
             await self._catalog.release(hold)
             await self._ledger.forget(hold)
+            released.add(hold.holder)
+        if released:
+            # What was begun again meanwhile has held its tokenization before this took it away.
+            await self.renew(released)
