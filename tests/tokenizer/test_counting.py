@@ -10,6 +10,7 @@ import pytest
 import transformers
 
 from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer import counting, loading
 from tests.tokenizer import jobs, material
@@ -98,6 +99,39 @@ def test_gaps_in_the_vocabulary_are_counted() -> None:
 def test_what_cannot_be_an_id_is_damage(ids: list[int]) -> None:
     with pytest.raises(errors.DataLoss, match="is no token id"):
         counting.counted(np.array(ids, np.int32), np.zeros(3, np.int64))
+
+
+class Remote(Storage):
+    """A storage whose files are not this machine's."""
+
+    def local_path(self, key: str) -> None:
+        return None
+
+
+def test_files_that_are_not_here_are_counted_alike(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+    runner = jobs.Runner(storage, folders["sentencepiece"])
+    result = runner.tokenize(jobs.text_shard(storage, *PARTS), FORMS["sentencepiece"][3])
+    (file,) = result.files
+    found = []
+    for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
+        counts = counting.Counts(0)
+        assert counts.measure(each, file) == (file.size_bytes, file.sha256)
+        counts.fill_in(statistics := tokenizations_pb2.TokenizationStatistics())
+        found.append(statistics)
+    assert found[0] == found[1]
+    assert found[0].num_unique_tokens > 100
+    # Bytes that are not what was written are told by their checksum alone, whatever they decode to.
+    data = storage.read_bytes(file.key)
+    for damaged in (
+        b"",
+        data[:-1],
+        b"\xff" * 100,
+        data[:200] + b"\xff" * 8 + data[208:],
+        data.replace(b"input_ids", b"inpud_ids"),
+    ):
+        digest = storage.write_bytes(file.key, damaged)
+        for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
+            assert counting.Counts(9).measure(each, file) == (len(damaged), digest)
 
 
 def test_tokens_have_no_names_where_the_tokenizer_is_gone(
