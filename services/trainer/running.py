@@ -200,9 +200,12 @@ class Run:
             )
 
     def evaluate(self) -> list[reports.EvaluationRow]:
-        """Evaluates all autoencoders as they are now, in the first process; the others wait."""
+        """Evaluates all autoencoders as they are now, in the first process; the others wait.
+
+        A plan without evaluation sequences has no rows.
+        """
         rows: list[reports.EvaluationRow] = []
-        if self._group.first:
+        if self._group.first and self._plan.evaluation_sequences:
             self.tell("evaluating")
             # The model is the stream's too: it must not read ahead meanwhile.
             with self._stream.paused():

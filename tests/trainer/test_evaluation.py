@@ -54,6 +54,7 @@ def test_reconstruction_equals_the_formulas() -> None:
         "l1": ld.sum(1).mean(),
         "cosine_similarity": ((yd * zd).sum(1) / np.linalg.norm(yd, axis=1) / np.linalg.norm(zd, axis=1)).mean(),
         "l2_ratio": (np.linalg.norm(zd, axis=1) / np.linalg.norm(yd, axis=1)).mean(),
+        "shrinkage": 1 - (np.linalg.norm(zd, axis=1) / np.linalg.norm(yd, axis=1)).mean(),
         "relative_reconstruction_bias": (zd**2).sum(1).mean() / (yd * zd).sum(1).mean(),
         "dead_latents": 1,
     }

@@ -214,6 +214,11 @@ def test_sequences_without_a_token_that_is_kept(model: models.LoadedModel) -> No
         source.read()
 
 
+def test_more_processes_than_sequences(data: Data) -> None:
+    with pytest.raises(errors.FailedPrecondition, match="which 500 processes cannot share"):
+        data.source(499, 500)
+
+
 def test_held_out_rows_are_a_tenth_at_most() -> None:
     train, held = live.split(50, 64, seed=3)
     assert (len(train), len(held)) == (45, 5)

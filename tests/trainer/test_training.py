@@ -110,6 +110,14 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: pathlib.Path) 
     assert finished.seconds > stopped.seconds
 
 
+def test_without_evaluation_sequences_there_is_no_evaluation(tmp_path: pathlib.Path) -> None:
+    rows: list[reports.Row] = []
+    result = train(gaussian.training(evaluation_sequences=0, evaluate_every=10), tmp_path, on_rows=rows.extend)
+    assert result.evaluations == []
+    assert all(isinstance(row, reports.MetricsRow) for row in rows)
+    assert result.exports.keys() == {"sae0"}
+
+
 def test_a_finished_training_only_evaluates_and_exports_again(tmp_path: pathlib.Path) -> None:
     planned = gaussian.training()
     first = train(planned, tmp_path)

@@ -161,7 +161,8 @@ class Extraction:
 
     def source(self, rank: int, size: int) -> ExtractionSource:
         """Gives every `size`-th block, from the `rank`-th on."""
-        return ExtractionSource(self._table, self._train[rank::size], self._block_rows, self._seed)
+        blocks = live.part(self._train, rank, size, "blocks")
+        return ExtractionSource(self._table, blocks, self._block_rows, self._seed)
 
     def held_out(self) -> Iterator[Block]:
         """Gives the held-out blocks."""

@@ -135,7 +135,8 @@ class Live:
 
     def source(self, rank: int, size: int) -> LiveSource:
         """Gives every `size`-th row, from the `rank`-th on."""
-        source = LiveSource(self._model, self._dataset, self._settings, self._train[rank::size], self._seed)
+        rows = part(self._train, rank, size, "sequences")
+        source = LiveSource(self._model, self._dataset, self._settings, rows, self._seed)
         self._sources.append(source)
         return source
 
@@ -177,6 +178,18 @@ def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple
     held = min(held_out, max(1, rows // _LARGEST_SHARE))
     order = np.random.default_rng([seed, _SPLIT]).permutation(rows)
     return np.sort(order[: rows - held]), np.sort(order[rows - held :])
+
+
+def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[np.int64]:
+    """Gives every `size`-th item from the `rank`-th on; raises `errors.FailedPrecondition` where there is none."""
+    found = items[rank::size]
+    if not len(found):
+        raise errors.FailedPrecondition(
+            f"There are {len(items)} {unit} to train on, which {size} processes cannot share. Use fewer processes, or "
+            "more data.",
+            reason="SOURCE_EMPTY",
+        )
+    return found
 
 
 def sequences(rows: Rows, excluded: tuple[int, ...], device: torch.device) -> Iterator[Sequences]:

@@ -29,6 +29,7 @@ def evaluate(data: Data, autoencoders: Mapping[str, Autoencoder]) -> dict[str, d
     `formulas` says what each figure is, `held_out` on which sequences.
     """
     found, means = _reconstruct(data, autoencoders)
+    found = {name: found.get(name, {"samples": 0}) for name in autoencoders}
     for hook, mean in means.items():
         of_hook = {name: each for name, each in autoencoders.items() if each.hook == hook}
         for name, figures in _splice(data, hook, mean, of_hook).items():
