@@ -35,7 +35,7 @@ SETTINGS = {
 """Small shards and short times, so that there is much to break, and little to wait for."""
 
 WORKERS = ("tokenizer-1", "tokenizer-2")
-PATIENCE_SECONDS = 45.0
+PATIENCE_SECONDS = 90.0
 _MANIFESTS = {"state.json", "dataset_info.json", "polytok.json"}
 _STREAM = messaging.Subjects("polytok").stream
 
