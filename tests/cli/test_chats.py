@@ -63,7 +63,12 @@ def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_pa
         assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == oracle(folder)
         manifest = json.loads(pathlib.Path(made["tokenized_path"], "polytok.json").read_text())
         assert manifest["parameters"]["column_choice"] == reason
-        assert polytok_("tokenization", "verify", name, model).code == 0
+        checked = polytok_("tokenization", "verify", name, model, "--sample", "5", "--json")
+        assert checked.json()["sampled_documents"] == 5
+    # What takes stages renders them the same.
+    command = ("tokenize", name, "-m", model, "--variant", "mixed", "--shuffle-seed", "3", "--drop-duplicates")
+    mixed = polytok_(*command, "--watch", "--json").json()["tokenizations"][0]
+    assert sorted(datasets.load_from_disk(mixed["tokenized_path"])["input_ids"][:]) == sorted(oracle(folder))
 
 
 def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
