@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ class Expected:
     documents: list[str]
     rows: list[list[int]]
     counts: dict[str, int]
+    num_truncated: int = 0
     document_starts: list[list[int]] | None = None
 
 
@@ -38,7 +40,8 @@ def expected(texts: Sequence[str], parameters: Parameters, folder: object) -> Ex
     if not _packs(parameters):
         kept = {"truncation": True, "max_length": parameters.max_length} if parameters.max_length else {}
         rows = [list(plain(text, add_special_tokens=framed, **kept)["input_ids"]) for text in documents]
-        return Expected(documents, rows, counts)
+        whole = [plain(text, add_special_tokens=framed)["input_ids"] for text in documents]
+        return Expected(documents, rows, counts, sum(map(operator.ne, map(len, rows), map(len, whole))))
     ids = [list(plain(text, add_special_tokens=framed)["input_ids"]) for text in documents]
     packing = parameters.packing
     boundaries = Boundaries(
@@ -47,9 +50,13 @@ def expected(texts: Sequence[str], parameters: Parameters, folder: object) -> Ex
         _boundary(packing.separator or Packing.BOUNDARY_BOS, plain),
     )
     rows = batched(ids, parameters.max_length, boundaries, alone=packing.disable_concatenation)
+    if packing.disable_concatenation:
+        begin = boundaries.begin_of_batch if boundaries.begin_of_sequence is None else boundaries.begin_of_sequence
+        lengths = [len(each) + (begin is not None and each[0] != begin) for each in ids if each]
+        return Expected(documents, rows, counts, sum(length > parameters.max_length for length in lengths))
     opens = packing.separator != Packing.BOUNDARY_EOS
     starts = walked_starts(ids, parameters.max_length, boundaries, separator_opens=opens)
-    return Expected(documents, rows, counts, list(starts) if packing.document_starts else None)
+    return Expected(documents, rows, counts, document_starts=list(starts) if packing.document_starts else None)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import copy
 import pathlib
 import random
 import tracemalloc
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,26 @@ def compare(runner: jobs.Runner, parameters: Parameters) -> tokenizations_pb2.To
     statistics = pipeline.published.statistics
     for field in (*expected.counts, "num_too_short", "num_matched", "num_duplicates"):
         assert getattr(statistics, field) == expected.counts.get(field, 0), field
-    assert statistics.num_tokens == sum(map(len, expected.rows))
-    assert statistics.num_sequences == len(expected.rows)
+    lengths = [len(row) for row in expected.rows]
+    assert statistics.num_tokens == sum(lengths)
+    assert statistics.num_sequences == len(lengths)
     assert statistics.num_unknown == sum(row.count(0) for row in expected.rows)
-    names = {key.rpartition("/")[2] for key in runner.storage.list(jobs.TOKENIZED)}
-    assert {name for name in names if not name.startswith("shard-")} == {
+    assert (statistics.min_seq_length, statistics.max_seq_length) == (min(lengths), max(lengths))
+    assert statistics.avg_seq_length == pytest.approx(sum(lengths) / len(lengths))
+    assert statistics.median_seq_length == median(lengths)
+    assert statistics.num_unique_tokens == len({token for row in expected.rows for token in row})
+    assert statistics.num_truncated == expected.num_truncated
+    assert statistics.num_files == sum(name.startswith("shard-") for name in names_in(runner))
+    assert {name for name in names_in(runner) if not name.startswith("shard-")} == {
         "polytok.json",
         "dataset_info.json",
         "state.json",
     }
     return statistics
+
+
+def names_in(runner: jobs.Runner) -> set[str]:
+    return {key.rpartition("/")[2] for key in runner.storage.list(jobs.TOKENIZED)}
 
 
 @pytest.mark.parametrize("separator", [NONE, BOS, EOS])
