@@ -72,14 +72,14 @@ class Creation:
     async def _share(self, conn: AsyncConnection, record: records.Tokenization, source: records.Tokenization) -> bool:
         """Takes the files of another tokenization, unless that was deleted in between."""
         # With the lock on its row it is not deleted before this commits; with that on its folder it is not repaired.
-        locked = await tokenizations.by_id(conn, source.id, Lock.REFERENCE)
-        await folders.lock(conn, source.tokenized_path)
-        found = await tokenizations.by_id(conn, source.id)
-        if locked is None or found is None or (found.status, found.tokenized_path) != ("READY", source.tokenized_path):
-            return False
-        await sharing.take_files(conn, record.id, found)
-        await changes.tell(conn, record.id)
-        return True
+        while found := await tokenizations.by_id(conn, source.id, Lock.REFERENCE):
+            await folders.lock(conn, found.tokenized_path)
+            locked = await tokenizations.require(conn, source.id)
+            if locked.tokenized_path == found.tokenized_path:
+                await sharing.take_files(conn, record.id, locked)
+                await changes.tell(conn, record.id)
+                return True
+        return False
 
     async def _wait(self, conn: AsyncConnection, record: records.Tokenization, maker: records.Tokenization) -> bool:
         """Lets it wait for one that a job is at."""

@@ -9,18 +9,21 @@ import uuid
 import datasets
 import grpc.aio
 import pytest
+import sqlalchemy as sa
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2
+from services.catalog import tables
 from services.catalog.ingest import tasks as ingest_tasks
 from services.catalog.repositories import tokenizations
 from services.runtime.jobs.child import TaskContext
+from services.runtime.records import folders
 from services.tokenizer import child, loading, publishing, verification
 from services.tokenizer.settings import TokenizerSettings
-from tests.catalog import hands
+from tests.catalog import hands, locks
 from tests.client import material
 
 Repair = tokenizations_pb2.Repair
@@ -47,17 +50,30 @@ class Doer(hands.Worker):
     async def step(self, job: str) -> None:
         """Does the next task of a job."""
         held = await self.take(job)
-        events: list[messages_pb2.ChildEvent] = []
-        context = TaskContext(held.task_id, held.lease.epoch, b"", events.append)
-        payload = any_pb2.Any()
-        payload.CopyFrom(held.lease.payload)
         self.done.append(held.lease.kind)
         try:
-            result = await asyncio.to_thread(self._functions[held.lease.kind], payload, context)
+            result = await self.result(held)
         except errors.PolytokError as error:
             await held.fail(error.reason, error.message, retryable=False)
         else:
             await held.complete(result)
+
+    async def result(self, held: hands.Held) -> Message:
+        """Does a task that is held, and no more."""
+        context = TaskContext(held.task_id, held.lease.epoch, b"", lambda _: None)
+        payload = any_pb2.Any()
+        payload.CopyFrom(held.lease.payload)
+        return await asyncio.to_thread(self._functions[held.lease.kind], payload, context)
+
+    async def run_until(self, job: str, kind: str) -> None:
+        """Does a job up to a kind of task."""
+        tasks = tables.jobs.tasks
+        while True:
+            async with self.catalog.database.connection() as conn:
+                kinds = await conn.execute(sa.select(tasks.c.kind).where(tasks.c.id.in_(await self.due(job))))
+                if kind in kinds.scalars():
+                    return
+            await self.step(job)
 
     async def run(self, job: str) -> None:
         """Does all of a job."""
@@ -128,7 +144,9 @@ def _flip(path: pathlib.Path) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(
+    "plan", ["plain", "packed", *(pytest.param(plan, marks=pytest.mark.long) for plan in ("shuffled", "unique"))]
+)
 async def test_bad_files_become_what_they_were(docs: hands.Running, doer: Doer, plan: str) -> None:
     record = await _tokenized(docs, doer, plan)
     rows = datasets.load_from_disk(record.tokenized_path)[:]
@@ -209,6 +227,7 @@ async def test_a_manifest_that_no_version_makes_again_is_replaced_for_all_who_sh
     assert _damages(docs, found) == []
 
 
+@pytest.mark.long
 async def test_files_that_come_out_otherwise_are_replaced_and_told(
     docs: hands.Running, doer: Doer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +274,52 @@ async def test_what_somebody_reads_is_mended_and_not_replaced(
     assert found.tokenized_path == record.tokenized_path
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("first", ["share", "publish"])
+async def test_whoever_begins_to_share_while_files_are_replaced_gets_those_that_are(
+    docs: hands.Running, doer: Doer, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    record = await _tokenized(docs, doer)
+    (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
+    monkeypatch.setattr(publishing, "FORMAT", 2)
+    job = (await _repair(docs)).repair.job
+    await doer.run_until(job, "tokenize.publish")
+    async with docs.database.transaction() as conn:
+        # Both wait for this lock, or for whoever waits for it.
+        await folders.lock(conn, record.tokenized_path.removeprefix(docs.storage.uri("x")[:-1]))
+        calls = {"share": docs.tokenize("docs", "other", **PLANS["plain"]), "publish": doer.step(job)}
+        running = []
+        for place, call in enumerate([first, *(calls.keys() - {first})]):
+            running.append(asyncio.create_task(calls[call]))
+            await locks.queued(docs, place + 1)
+    await asyncio.gather(*running)
+    assert doer.done[-1] == "tokenize.publish"
+    found, other = await docs.tokenization(NAME), await docs.tokenization("datasets/docs/tokenizations/other")
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert (other.state, other.shared_from) == (found.state, NAME)
+    assert found.tokenized_path == other.tokenized_path != record.tokenized_path
+    assert found.manifest_digest == other.manifest_digest != record.manifest_digest
+    assert await _files(docs, "datasets/docs/tokenizations/other") == await _files(docs)
+
+
+async def test_what_was_put_back_by_an_attempt_that_was_lost_is_there_for_the_next(
+    docs: hands.Running, doer: Doer
+) -> None:
+    record = await _tokenized(docs, doer)
+    whole = _contents(record)
+    for path in await _files(docs):
+        _flip(path)
+    job = (await _repair(docs)).repair.job
+    await doer.run_until(job, "repair.mend")
+    held = await doer.take(job)
+    await doer.result(held)
+    await held.fail("WORKER_LOST", "It died before it could tell.", retryable=True)
+    await doer.run(job)
+    found = await docs.tokenization(NAME)
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert _contents(record) == whole
+
+
 async def test_those_who_share_have_one_repair(docs: hands.Running, doer: Doer) -> None:
     await _tokenized(docs, doer)
     await docs.tokenize("docs", "other", **PLANS["plain"])
@@ -287,6 +352,7 @@ async def test_a_source_that_is_damaged_too_is_told_and_makes_nothing_worse(docs
     assert len(found.repair.damages) == 1
 
 
+@pytest.mark.long
 async def test_it_can_be_cancelled_and_ends_with_its_tokenization(docs: hands.Running, doer: Doer) -> None:
     record = await _tokenized(docs, doer)
     _flip((await _files(docs))[0])
@@ -305,6 +371,7 @@ async def test_it_can_be_cancelled_and_ends_with_its_tokenization(docs: hands.Ru
     assert [key for key in docs.storage.list("datasets") if "_tokenized_" in key] == []
 
 
+@pytest.mark.long
 async def test_files_in_the_making_are_not_swept(docs: hands.Running, doer: Doer) -> None:
     await _tokenized(docs, doer)
     for path in await _files(docs):
@@ -317,6 +384,7 @@ async def test_files_in_the_making_are_not_swept(docs: hands.Running, doer: Doer
     assert _damages(docs, await docs.tokenization(NAME)) == []
 
 
+@pytest.mark.long
 async def test_a_worker_that_lost_its_lease_changes_nothing(docs: hands.Running, doer: Doer) -> None:
     await _tokenized(docs, doer)
     started = await _repair(docs)
@@ -327,6 +395,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(docs: hands.Running,
     assert (await docs.tokenization(NAME)).repair.state == Repair.STATE_CANCELLED
 
 
+@pytest.mark.long
 async def test_what_is_watched(docs: hands.Running, doer: Doer) -> None:
     record = await _tokenized(docs, doer)
     watching = tokenizations_pb2.WatchTokenizationRequest(name=NAME, repair=True)
@@ -344,6 +413,7 @@ async def test_what_is_watched(docs: hands.Running, doer: Doer) -> None:
     assert progress == sorted(progress)
 
 
+@pytest.mark.long
 async def test_a_request_id_begins_one_repair(docs: hands.Running, doer: Doer) -> None:
     await _tokenized(docs, doer)
     request_id = str(uuid.uuid4())
@@ -360,6 +430,7 @@ async def test_what_is_not_ready_is_refused(docs: hands.Running, doer: Doer) -> 
         await _repair(docs)
 
 
+@pytest.mark.long
 async def test_the_manifest_names_its_maker(docs: hands.Running, doer: Doer) -> None:
     record = await _tokenized(docs, doer)
     assert json.loads((pathlib.Path(record.tokenized_path) / "polytok.json").read_text())["name"] == NAME

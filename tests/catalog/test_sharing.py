@@ -13,7 +13,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog import tables
 from services.catalog.repositories import tokenizations
 from services.runtime.records.statements import Lock
-from tests.catalog import hands
+from tests.catalog import hands, locks
 
 READY = tokenizations_pb2.Tokenization.STATE_READY
 QUEUED = tokenizations_pb2.Tokenization.STATE_QUEUED
@@ -174,6 +174,7 @@ async def test_whoever_waited_in_vain_makes_its_own(models, worker, end) -> None
         assert retried.error_message == ""
 
 
+@pytest.mark.long
 async def test_of_those_who_waited_in_vain_one_makes_the_files(models, worker) -> None:
     await models.tokenize("docs", "gpt2")
     for model in MODELS[1:]:
@@ -231,7 +232,7 @@ async def test_a_deletion_and_a_creation_that_meet(ready, first) -> None:
         running = []
         for number, call in enumerate(order):
             running.append(asyncio.create_task(calls[call]))
-            await _queued(ready, number + 1)
+            await locks.queued(ready, number + 1)
     await asyncio.gather(*running)
     found = await ready.tokenization(_name("gpt2-medium"))
     if found.state == READY:
@@ -242,17 +243,7 @@ async def test_a_deletion_and_a_creation_that_meet(ready, first) -> None:
         assert not any(ready.storage.exists(key) for key in files)
 
 
-async def _queued(catalog, count: int) -> None:
-    """Waits until so many transactions wait for a lock."""
-    statement = sa.text(
-        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
-        "WHERE NOT granted AND datname = current_database()"
-    )
-    async with asyncio.timeout(60), catalog.database.connection() as conn:
-        while (await conn.execute(statement)).scalar_one() < count:  # noqa: ASYNC110  the condition is in the database
-            await asyncio.sleep(0.02)
-
-
+@pytest.mark.long
 async def test_a_storm_of_creations_and_deletions_leaves_whole_tokenizations_only(ready) -> None:
     async def come_and_go(model: str) -> None:
         for _ in range(6):

@@ -184,6 +184,7 @@ class _Fickle(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.long
 def test_a_store_that_is_busy_now_and_then_is_asked_again(
     bucket: str, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
