@@ -43,6 +43,34 @@ FAST = {
 }
 
 
+RECTIFIED = {
+    "standard": plan.SaeConfig(
+        architecture="standard", d_in=D_IN, d_sae=D_SAE, dtype="float64", l1_coefficient=0.5, l1_warm_up_steps=4
+    ),
+    "standard, plain": plan.SaeConfig(
+        architecture="standard", d_in=D_IN, d_sae=D_SAE, dtype="float64", apply_b_dec_to_input=False
+    ),
+    "jumprelu": plan.SaeConfig(
+        architecture="jumprelu",
+        d_in=D_IN,
+        d_sae=D_SAE,
+        dtype="float64",
+        jumprelu_bandwidth=0.5,
+        l0_coefficient=0.2,
+        l0_warm_up_steps=4,
+    ),
+    "jumprelu, quadratic": plan.SaeConfig(
+        architecture="jumprelu",
+        d_in=D_IN,
+        d_sae=D_SAE,
+        dtype="float64",
+        jumprelu_bandwidth=0.5,
+        jumprelu_sparsity_loss_mode="quadratic",
+        target_l0=3,
+    ),
+}
+
+
 def options(total: int = 20, **changes: object) -> common.Options:
     """Options under which latents die and windows end within a test."""
     return common.Options(OPTIMIZER, total, dead_feature_window=2, feature_sampling_window=7)._replace(**changes)

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer import architectures, lens, plan
-from services.trainer.steps import building, placement, reference, sparse
+from services.trainer.steps import building, placement, rectified, reference, sparse
 from tests.trainer import batches
 
 
@@ -42,7 +42,8 @@ def _saelens_trainer(sae):
 
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
-def test_twenty_steps_are_those_of_saelens_own_trainer(architecture):
+@pytest.mark.parametrize("reference_only", [True, False])
+def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_only):
     config = plan.SaeConfig(
         architecture=architecture,
         d_in=batches.D_IN,
@@ -51,11 +52,11 @@ def test_twenty_steps_are_those_of_saelens_own_trainer(architecture):
         dtype="float64",
         l1_warm_up_steps=5,
         l0_warm_up_steps=5,
-        pre_act_loss_coefficient=1e-3,
+        pre_act_loss_coefficient=1e-3 if reference_only else None,
         matryoshka_widths=(8, 24),
     )
     theirs = _saelens_trainer(architectures.build(config))
-    ours = batches.step(building.choose(config), config)
+    ours = batches.step(building.choose(config, reference_only), config)
     # jumprelu keeps its thresholds in float32, whose last digit differs between kernels of Adam.
     tolerance = 1e-8 if architecture == "jumprelu" else 1e-11
     for batch in batches.activations(20):
@@ -101,6 +102,31 @@ def test_fast_steps_give_the_reference_loss_and_gradients(name, dtype, tolerance
         assert torch.allclose(states[1][key].double(), tensor.double(), rtol=0, atol=tolerance), key
 
 
+@pytest.mark.parametrize("name", batches.RECTIFIED)
+@pytest.mark.parametrize("few", [0.0, 2.0], ids=["dense", "pairs"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_few_latents_and_many_give_the_reference_loss_and_gradients(name, few, dtype, monkeypatch):
+    monkeypatch.setattr(rectified, "_FEW", few)
+    config = plan.SaeConfig.from_dict(batches.RECTIFIED[name].to_dict() | {"dtype": dtype})
+    # jumprelu keeps its thresholds, and their gradients, in float32.
+    exact = dtype == "float64" and config.architecture == "standard"
+    tolerance = 1e-10 if exact else 1e-5
+    slow, fast = batches.step(reference.Reference, config), batches.step(rectified.Rectified, config)
+    for batch in batches.activations(20, dtype):
+        theirs, ours = slow._compute(batch), fast._compute(batch)
+        assert set(ours.gradients) == set(theirs.gradients)
+        for parameter, gradient in theirs.gradients.items():
+            assert _relative(ours.gradients[parameter], gradient) < tolerance, parameter
+        assert torch.equal(ours.fired, theirs.fired)
+        expected, outcome = slow(batch, measure=True), fast(batch, measure=True)
+        for mine, other in ((outcome.losses, expected.losses), (outcome.metrics, expected.metrics)):
+            assert {key: float(value) for key, value in mine.items()} == pytest.approx(
+                {key: float(value) for key, value in other.items()}, rel=tolerance * 10, abs=tolerance
+            )
+    for key, tensor in slow.state().tensors.items():
+        assert torch.allclose(fast.state().tensors[key].double(), tensor.double(), rtol=0, atol=tolerance), key
+
+
 @pytest.mark.parametrize("name", batches.FAST)
 def test_the_way_without_reading_values_gives_the_same(name, monkeypatch):
     """A device takes ways of its own, so as not to be waited for. They compute on a processor, too."""
@@ -126,14 +152,15 @@ class _Reads(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", batches.FAST)
+@pytest.mark.parametrize("name", batches.FAST | batches.RECTIFIED)
 def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
     monkeypatch.setattr(placement, "reads_values", lambda tensor: False)
-    fast = batches.step(sparse.Sparse, batches.FAST[name], batches.options(60))
+    config = (batches.FAST | batches.RECTIFIED)[name]
+    fast = batches.step(building.choose(config), config, batches.options(60))
     data = batches.activations(8)
     for batch in data[:5]:
         fast(batch)
-    assert fast.dead().any(), "no latent died: the auxiliary loss was not tried"
+    assert fast.dead().any() or name in batches.RECTIFIED, "no latent died: the auxiliary loss was not tried"
     with _Reads() as reads:
         for batch in data[5:]:
             fast(batch)
@@ -190,11 +217,19 @@ def test_activations_in_half_precision_train_as_their_values(architecture, dtype
         assert torch.equal(steps[0](batch, measure=True).loss, steps[1](batch.float(), measure=True).loss)
 
 
-def test_the_sparse_step_is_chosen_where_it_is_exact():
+def test_the_fastest_step_is_chosen_where_it_is_exact():
     for name, config in batches.FAST.items():
         assert building.choose(config) is sparse.Sparse, name
         assert building.choose(config, reference_only=True) is reference.Reference
         bfloat = plan.SaeConfig.from_dict(config.to_dict() | {"dtype": "bfloat16"})
         assert building.choose(bfloat) is reference.Reference
-    for architecture in ("standard", "gated", "jumprelu"):
-        assert building.choose(plan.SaeConfig(architecture=architecture, d_in=4, d_sae=8)) is reference.Reference
+    for name, config in batches.RECTIFIED.items():
+        assert building.choose(config) is rectified.Rectified, name
+    for fields in (
+        {"architecture": "gated"},
+        {"architecture": "standard", "lp_norm": 0.5},
+        {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "tanh"},
+        {"architecture": "jumprelu", "pre_act_loss_coefficient": 1e-6},
+        {"architecture": "jumprelu", "jumprelu_ste_to_input": True},
+    ):
+        assert building.choose(plan.SaeConfig(d_in=4, d_sae=8, **fields)) is reference.Reference, fields

@@ -3,7 +3,7 @@
 import torch
 
 from services.trainer import architectures, plan
-from services.trainer.steps import common, reference, seam, sparse
+from services.trainer.steps import common, rectified, reference, seam, sparse
 
 
 def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.TrainingStep:
@@ -20,16 +20,21 @@ def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.Trainin
         compile=training.compile,
     )
     sae = architectures.build(planned.sae, device=training.device)
-    return choose(planned.sae, training.reference)(planned.sae, sae, options)
+    # What torch.compile does well is what the step of standard and jumprelu spares.
+    reference_only = training.reference or (training.compile and planned.sae.architecture not in plan.TOPK_FAMILY)
+    return choose(planned.sae, reference_only)(planned.sae, sae, options)
 
 
 def choose(config: plan.SaeConfig, reference_only: bool = False) -> type[common.Step]:
-    """Tells which step trains a configuration: the sparse one for the topk family, but for bfloat16 weights.
+    """Tells which step trains a configuration: the fastest, but for bfloat16 weights.
 
     Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
     """
-    fast = config.architecture in plan.TOPK_FAMILY and config.dtype != "bfloat16"
-    return sparse.Sparse if fast and not reference_only else reference.Reference
+    if reference_only or config.dtype == "bfloat16":
+        return reference.Reference
+    if config.architecture in plan.TOPK_FAMILY:
+        return sparse.Sparse
+    return rectified.Rectified if rectified.trains(config) else reference.Reference
 
 
 def set_threads(threads: int) -> None:

@@ -1,6 +1,7 @@
 """What every training step does around loss and gradients: counters, clipping, Adam, schedules, state."""
 
 import abc
+import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -105,6 +106,11 @@ class Step(abc.ABC):
         if "topk_threshold" in dict(self.sae.named_buffers()):
             found["topk_threshold"] = self.sae.topk_threshold
         return found
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if not self._options.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(device_type=self.sae.W_dec.device.type, dtype=torch.bfloat16)
 
     def _count(self, computed: Computed, samples: int) -> None:
         """Counts firings as sae-lens does, and moves the threshold of batchtopk."""

@@ -1,9 +1,13 @@
 """The active (vector, latent) pairs of a batch, and products with them that touch nothing else."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional
+
+Back = Callable[[torch.Tensor], torch.Tensor]
+"""Takes the gradient of a reconstruction to that of the activations that it was made of."""
 
 
 class Pairs:
@@ -18,7 +22,7 @@ class Pairs:
     ) -> None:
         self.rows = rows
         self.latents = latents
-        self._d_sae = d_sae
+        self._batch, self._d_sae = batch, d_sae
         levels = 1 if ends is None else len(ends)
         self._slots = rows if ends is None else rows * levels + torch.bucketize(latents, ends, right=True)
         self._slot_offsets = _offsets(self._slots, batch * levels)
@@ -28,17 +32,21 @@ class Pairs:
         latents, order = torch.sort(self.latents, stable=True)
         return order, _offsets(latents, self._d_sae)
 
-    def decode(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, Back]:
         """Adds up `values[p] * weights[latent of p]` for every row and level.
 
-        Weights have shape (d_sae, d), the result (batch * levels, d), levels together.
+        Weights have shape (d_sae, d), the result (batch * levels, d), levels together. With it comes what takes the
+        result's gradient to that of the values.
         """
-        return _bags(self.latents, weights, self._slot_offsets, values)
+        with torch.enable_grad():
+            leaf = values.detach().requires_grad_()
+            parts = _bags(self.latents, weights, self._slot_offsets, leaf)
+        return parts.detach(), lambda gradient: torch.autograd.grad(parts, leaf, gradient)[0]
 
     def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Adds up `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
 
-        A table has a row for each of the batch, or for each row and level as `decode` gives them.
+        A table has a row for each of the batch, or for each row and level as `decoded` gives them.
         """
         order, offsets = self._by_latent
         by_level = len(table) == len(self._slot_offsets) - 1
@@ -47,6 +55,18 @@ class Pairs:
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Adds up the values of every latent; shape (d_sae,)."""
         return values.new_zeros(self._d_sae).index_add_(0, self.latents, values)
+
+    def per_row(self, values: torch.Tensor) -> torch.Tensor:
+        """Adds up the values of every row; shape (batch,)."""
+        return values.new_zeros(self._batch).index_add_(0, self.rows, values)
+
+    def of_latent(self, values: torch.Tensor) -> torch.Tensor:
+        """Gives the pairs their latents' values, (d_sae,) to (pairs,)."""
+        return values[self.latents]
+
+    def of_row(self, values: torch.Tensor) -> torch.Tensor:
+        """Gives the pairs their rows' values, (batch,) to (pairs,)."""
+        return values[self.rows]
 
 
 def _bags(indices: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """The reference: sae-lens's own forward pass and loss, differentiated by autograd. Trains every architecture."""
 
-import contextlib
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ class Reference(common.Step):
             # Its auxiliary loss multiplies the input as it comes, where the others bring it to the weights' type.
             batch = batch.to(self.sae.W_dec.dtype)
         before = getattr(self.sae, "topk_threshold", None)
-        with self._autocast(batch.device.type):
+        with self._autocast():
             output = self._forward(
                 step_input=lens.module().saes.sae.TrainStepInput(
                     sae_in=batch,
@@ -47,8 +46,3 @@ class Reference(common.Step):
         losses = {name: value.detach() for name, value in output.losses.items()}
         error = output.sae_out.detach() - batch
         return common.Computed(output.loss.detach(), losses, gradients, fired, error, lowest)
-
-    def _autocast(self, device: str) -> contextlib.AbstractContextManager[Any]:
-        if not self._options.autocast:
-            return contextlib.nullcontext()
-        return torch.autocast(device_type=device, dtype=torch.bfloat16)

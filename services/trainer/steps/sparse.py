@@ -8,7 +8,6 @@ norms; and the gradient of the input bias needs the sum over the batch of the la
 Losses: arXiv 2406.04093 (topk), 2412.06410 (batchtopk), 2503.17547 (matryoshka), as sae-lens 6.54 has them.
 """
 
-import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -115,10 +114,8 @@ class Sparse(common.Step):
     def _decode(self, active: pairs.Pairs, acts: torch.Tensor, target: torch.Tensor) -> _Decoded:
         """Reconstructs at every width; a level takes part in that of its own width and all greater."""
         batch, d_in = target.shape
-        with torch.enable_grad():
-            leaf = acts.detach().requires_grad_()
-            parts = active.decode(leaf, self._decoder)
-        errors = parts.detach().view(batch, -1, d_in)
+        parts, back = active.decoded(acts, self._decoder)
+        errors = parts.view(batch, -1, d_in)
         if self._ends is not None:
             errors = errors.cumsum(1)
         errors = errors + (self._b_dec - target)[:, None]
@@ -126,8 +123,7 @@ class Sparse(common.Step):
         if self._ends is not None:
             gradients = gradients.flip(1).cumsum(1).flip(1)
         gradients = gradients.reshape(-1, d_in)
-        (act_gradients,) = torch.autograd.grad(parts, leaf, gradients)
-        return _Decoded(errors, gradients, act_gradients)
+        return _Decoded(errors, gradients, back(gradients))
 
     def _bias_gradient(self, errors: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         gradient = errors.sum((0, 1)) * (2 / len(errors))
@@ -170,11 +166,6 @@ class Sparse(common.Step):
             # A little below, so that the next batch, somewhat different, finds enough above it.
             self._hint = 0.9 * float(lowest) if bool(lowest.isfinite()) else 0.0
         return lowest
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if not self._options.autocast:
-            return contextlib.nullcontext()
-        return torch.autocast(device_type=self._decoder.device.type, dtype=torch.bfloat16)
 
 
 def _scores(
