@@ -86,8 +86,10 @@ def test_a_plan_gives_a_step_of_its_options():
 @pytest.mark.long
 # What PyTorch's compiler warns of are its own parts.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("architecture", ["topk", "matryoshka_batchtopk", "standard"])
-@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "reference"),
+    [("topk", False), ("matryoshka_batchtopk", False), ("topk", True), ("standard", True), ("jumprelu", True)],
+)
 def test_compiled_steps_give_the_same(architecture, reference):
     config = plan.SaeConfig.from_dict(batches.FAST["matryoshka"].to_dict() | {"architecture": architecture})
     kind = building.choose(config, reference)
