@@ -56,6 +56,7 @@ def run(
             keep=_ALL,
         )
         if not result.finished:
+            teller.stopped(result.step, complete.total_steps)
             raise child.GivenBack
         return _published(task, complete, result, work)
 

@@ -35,12 +35,19 @@ class Teller:
             self._from_step = self._kept_step = progress.step
         if progress.phase == "preparing":
             return
+        self._tell(progress.step, progress.total_steps, progress.checkpoint_step)
+
+    def stopped(self, step: int, total_steps: int) -> None:
+        """Takes that the loop stopped at a step, with a checkpoint of it."""
+        self._tell(step, total_steps, step)
+
+    def _tell(self, step: int, total_steps: int, checkpoint_step: int) -> None:
         self._begin()
         point = b""
-        if progress.checkpoint_step > self._kept_step:
-            self._kept_step = progress.checkpoint_step
-            point = self._checkpoint(progress.checkpoint_step)
-        self._context.report(progress.step, progress.total_steps, point)
+        if checkpoint_step > self._kept_step:
+            self._kept_step = checkpoint_step
+            point = self._checkpoint(checkpoint_step)
+        self._context.report(step, total_steps, point)
 
     def rows(self, rows: Sequence[reports.Row]) -> None:
         """Takes rows of metrics."""
