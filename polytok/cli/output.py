@@ -50,6 +50,11 @@ class Output:
                 self._stdout.print(shown, soft_wrap=isinstance(shown, str))
             sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))  # tables pad
 
+    @property
+    def width(self) -> int:
+        """Characters in a line; thousands on a pipe."""
+        return self._stdout.width
+
     def has_room_for(self, table: Table) -> bool:
         """Whether a table fits beside nothing else, uncut."""
         wide = Console(width=_PIPE_WIDTH)

@@ -12,6 +12,8 @@ app = typer.Typer(
     help="Sparse autoencoders and their trainings. `polytok train` starts one.",
 )
 
+_WIDEST = 100
+
 Sae = Annotated[str, typer.Option("--sae", metavar="NAME", help="One autoencoder of the training; by default all.")]
 
 
@@ -167,3 +169,38 @@ def checkpoints(
             table.add_row(f"{each.step:,}", tables.size(each.size_bytes), tables.moment(each.create_time), each.path)
         shown = table if found else "There are no checkpoints."
         run.out.result({"checkpoints": [documents.record(each) for each in found]}, shown)
+
+
+@app.command()
+def plot(
+    training: options.TrainingArgument,
+    sae: Sae = "",
+    png: Annotated[
+        pathlib.Path | None,
+        typer.Option("--png", metavar="FILE", help="Draw into this file instead of the terminal."),
+    ] = None,
+    catalog: options.Catalog = None,
+    as_json: options.Json = False,
+) -> None:
+    """Draw loss, L0, explained variance and firing frequencies along a training. Also: `polytok train plot`.
+
+    [dim]polytok train plot first --png curves.png[/]
+    """
+    from polytok import errors  # noqa: PLC0415
+
+    with session.start(catalog, as_json) as run:
+        from polytok.cli import braille, pictures, plots  # noqa: PLC0415
+
+        record = run.client.trainings.get(training)
+        panels = plots.panels(run.client.trainings.metrics(record, sae=sae))
+        if not panels:
+            raise errors.FailedPrecondition(
+                f"{record.name} has no metrics yet; `polytok training watch {training}` shows how far it is.",
+                reason="NOT_READY",
+            )
+        if png is not None:
+            pictures.write(panels, record.name, png)
+            run.out.result({"name": record.name, "png": str(png)}, f"Drawn to {png}.")
+        else:
+            document = {"name": record.name, "panels": [panel.title for panel in panels]}
+            run.out.result(document, braille.drawn(panels, min(run.out.width, _WIDEST)))

@@ -39,6 +39,7 @@ class RunTrainingTask(_message.Message):
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     EXCLUDED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    TOKENIZATION_KEY_FIELD_NUMBER: _builtins.int
     training: _builtins.str
     """The training, `trainings/{training}`, for what is told to people."""
     key: _builtins.str
@@ -49,6 +50,8 @@ class RunTrainingTask(_message.Message):
     """Tokens in the tokenizer's vocabulary; 0 with an extraction."""
     tokenizer_fingerprint: _builtins.str
     """sha256 of the content of the tokenizer that made the tokenization."""
+    tokenization_key: _builtins.str
+    """Storage key of the tokenization's folder; with an extraction it may be gone, and this empty."""
     @_builtins.property
     def saes(self) -> _containers.RepeatedCompositeFieldContainer[_saes_pb2.Sae]:
         """What to train, every default filled in; d_in may be unset."""
@@ -82,10 +85,11 @@ class RunTrainingTask(_message.Message):
         tokenizer_fingerprint: _builtins.str = ...,
         live: _trainings_pb2.LiveSource | None = ...,
         excluded_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        tokenization_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lineage", b"lineage", "live", b"live", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_token_ids", b"excluded_token_ids", "key", b"key", "lineage", b"lineage", "live", b"live", "parameters", b"parameters", "saes", b"saes", "source_key", b"source_key", "tokenizer_fingerprint", b"tokenizer_fingerprint", "training", b"training", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_token_ids", b"excluded_token_ids", "key", b"key", "lineage", b"lineage", "live", b"live", "parameters", b"parameters", "saes", b"saes", "source_key", b"source_key", "tokenization_key", b"tokenization_key", "tokenizer_fingerprint", b"tokenizer_fingerprint", "training", b"training", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,7 @@ def first_task(record: records.Training, checkpoint: records.Checkpoint | None) 
         parameters=messages.parameters(record),
         lineage=messages.lineage(record),
         source_key=record.source_key,
+        tokenization_key=record.tokenization_key,
         vocab_size=record.vocab_size,
         tokenizer_fingerprint=record.tokenizer_fingerprint,
         live=messages.source(record).live,

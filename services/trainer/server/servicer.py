@@ -69,7 +69,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         # Held before there is a record: nothing can delete what was checked.
         holder = names.training(row["name"])
         key = await self._parts.sources.hold(source.lineage, holder)
-        row["source_key"] = source.key or key
+        row |= {"source_key": source.key or key, "tokenization_key": key}
         try:
             return await self._mutate("CreateTraining", request, lambda unit: self._creation.create(unit.conn, row))
         except errors.PolytokError:

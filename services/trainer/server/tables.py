@@ -36,6 +36,7 @@ trainings = sa.Table(
     sa.Column("parameters", pg.JSONB, nullable=False),  # a polytok.trainer.v1.TrainingParameters, likewise
     columns.document("lineage", "{}"),  # a polytok.trainer.v1.TrainingLineage
     columns.text("source_key"),  # storage key of what is read
+    columns.text("tokenization_key"),  # storage key of the tokenization's folder; empty where it is gone
     columns.small("vocab_size"),
     columns.text("tokenizer_fingerprint"),
     columns.document("excluded_token_ids", "[]"),

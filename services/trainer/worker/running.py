@@ -1,8 +1,11 @@
 """The task `train.run`: activations, the training loop, and the export that its owner publishes."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import pathlib
+import tempfile
 from typing import Any
 
 import torch
@@ -12,9 +15,9 @@ from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.runtime.jobs import child
 from services.runtime.storage import Storage
 from services.trainer import export, lens, plan, plans, reports, training
-from services.trainer.worker import telling, workspace
+from services.trainer.worker import sources, telling, workspace
 from services.trainer.worker.settings import TrainerSettings
-from services.trainer.worker.sources import Live
+from services.trainer.worker.sources import Source
 from services.trainer.worker.workspace import Workspace
 
 FORMAT = 1
@@ -31,14 +34,16 @@ def run(
 ) -> tasks_pb2.RunTrainingResult:
     """Trains, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
-    source = Live(task, storage, _device(settings))
-    widths = source.widths([sae.hook for sae in task.saes])
-    complete = dataclasses.replace(
-        plans.training(plans.planned(task.saes, widths), task.parameters, 0),
-        device=_device(settings),
-        threads=settings.usable_threads,
-    )
-    with workspace.opened(storage, f"{task.key}/{context.tag}") as work:
+    with contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
+        source = sources.of(task, storage, _device(settings), scratch)
+        widths = source.widths([sae.hook for sae in task.saes])
+        complete = dataclasses.replace(
+            plans.training(plans.planned(task.saes, widths), task.parameters, 0),
+            device=_device(settings),
+            threads=settings.usable_threads,
+        )
+        work = stack.enter_context(workspace.opened(storage, f"{task.key}/{context.tag}"))
         if point is not None:
             work.restore(point)
         teller = telling.Teller(context, work, point.step if point else 0, settings.kept_checkpoints)
@@ -67,7 +72,7 @@ def _device(settings: TrainerSettings) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _origin(task: tasks_pb2.RunTrainingTask, source: Live, planned: plan.PlannedSae) -> export.Origin:
+def _origin(task: tasks_pb2.RunTrainingTask, source: Source, planned: plan.PlannedSae) -> export.Origin:
     lineage = task.lineage
     return export.Origin(
         model_name=lineage.model_repo_id,

@@ -1,18 +1,30 @@
-"""Where a training's activations come from: a model that runs over a tokenization."""
+"""Where a training's activations come from: a model that runs over a tokenization, or an extraction."""
 
+import functools
+import hashlib
+import json
 import pathlib
-from typing import Any
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import datasets
 import datasets.table
 
+from polytok import errors
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.activations import fitting, hooks, models, streaming, tokenizations
 from services.activations.models import LoadedModel
 from services.runtime import hub
 from services.runtime.storage import Storage
-from services.trainer.data import live
+from services.runtime.telemetry import logging
+from services.trainer.data import extraction, live
 from services.trainer.data.streams import Data
+
+_MANIFEST = "polytok.json"
+_CHUNK_BYTES = 8 << 20
+
+_log = logging.get(__name__)
 
 _DTYPES = {
     trainings_pb2.LiveSource.DTYPE_UNSPECIFIED: "float32",
@@ -22,6 +34,31 @@ _DTYPES = {
 }
 
 
+class Source(Protocol):
+    """What a training reads."""
+
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
+        """The width of each hook. Raises InvalidArgument for those that there are not."""
+
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+        """The activations, some sequences held out."""
+
+    @property
+    def context_size(self) -> int:
+        """Tokens of a sequence at most."""
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether sequences begin with the begin-of-sequence token, as far as the parameters tell."""
+
+
+def of(task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path) -> Source:
+    """The source of a training; `scratch` is a folder for what a remote storage has."""
+    if task.lineage.extraction:
+        return Extracted(task, storage, device, scratch)
+    return Live(task, storage, device)
+
+
 class Live:
     """A model and the tokenization that it reads; both are opened once."""
 
@@ -29,7 +66,9 @@ class Live:
         lineage = task.lineage
         self._task = task
         self._device = device
-        self.manifest = tokenizations.read(storage, lineage.tokenization, task.source_key, lineage.tokenization_digest)
+        self.manifest = tokenizations.read(
+            storage, lineage.tokenization, task.tokenization_key, lineage.tokenization_digest
+        )
         table = tokenizations.Reader(storage).open(self.manifest)
         self._rows = datasets.Dataset(datasets.table.InMemoryTable(table))
         self._folder = model_folder(lineage)
@@ -54,7 +93,7 @@ class Live:
             self._model = models.load(self._folder, dtype=_DTYPES[self._task.live.dtype], device=self._device)
         return self._model
 
-    def widths(self, names: list[str]) -> dict[str, int]:
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
         """The width of each hook. Raises InvalidArgument for those that the model does not have."""
         found = {hook.name: hook.width for hook in hooks.parse(names, self._description)}
         unknown = tuple(name for name, width in found.items() if not width)
@@ -85,11 +124,102 @@ class Live:
     @property
     def begins_with_bos(self) -> bool:
         """Whether sequences begin with the begin-of-sequence token, as far as the parameters tell."""
-        parameters: dict[str, Any] = dict(self.manifest.parameters)
-        packing = parameters.get("packing")
-        if packing is not None:
-            return str(packing.get("begin_of_batch", "BOUNDARY_BOS")) == "BOUNDARY_BOS"
-        return bool(parameters.get("add_special_tokens", True))
+        return _begins_with_bos(self.manifest)
+
+
+class Extracted:
+    """An extraction, and the model that it was made with, for evaluation alone."""
+
+    def __init__(self, task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path) -> None:
+        self._task = task
+        self._storage = storage
+        self._device = device
+        self._parameters = self._manifest()["parameters"]
+        self._rows = extraction.opened(self._folder(scratch))
+
+    def _manifest(self) -> Any:
+        lineage = self._task.lineage
+        try:
+            data = self._storage.read_bytes(f"{self._task.source_key}/{_MANIFEST}")
+        except errors.NotFound:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != lineage.extraction_digest:
+            what = "was made anew" if data else "was deleted"
+            raise errors.FailedPrecondition(
+                f"{lineage.extraction} {what} since this training was created. Extract again, and create another "
+                "training on it.",
+                reason="RESOURCE_CHANGED",
+                metadata={"resource": lineage.extraction},
+            )
+        return json.loads(data)
+
+    def _folder(self, scratch: pathlib.Path) -> pathlib.Path:
+        key = self._task.source_key
+        local = self._storage.local_path(key)
+        if local is not None:
+            return local
+        for each in self._storage.list(key):
+            with self._storage.open(each) as stream, (scratch / each.rpartition("/")[2]).open("wb") as file:
+                shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+        return scratch
+
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
+        """The width of each hook. Raises InvalidArgument for those that were not extracted."""
+        return extraction.Table(self._rows, tuple(names), self._task.lineage.extraction).widths
+
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+        """The activations, some rows held out."""
+        return extraction.Extraction(
+            self._rows,
+            names,
+            name=self._task.lineage.extraction,
+            seed=seed,
+            held_out_rows=held_out,
+            origin=self._origin(),
+        )
+
+    @functools.cached_property
+    def _tokenization(self) -> tokenizations.Manifest | None:
+        lineage = self._task.lineage
+        if not self._task.tokenization_key:
+            return None
+        try:
+            return tokenizations.read(
+                self._storage, lineage.tokenization, self._task.tokenization_key, lineage.tokenization_digest
+            )
+        except errors.FailedPrecondition as error:
+            # What was extracted is all that training needs; the autoencoders are not evaluated in the model then.
+            _log.warning("no evaluation in the model", error=error.message)
+            return None
+
+    def _origin(self) -> extraction.Origin | None:
+        manifest = self._tokenization
+        if manifest is None:
+            return None
+        table = tokenizations.Reader(self._storage).open(manifest)
+        return extraction.Origin(
+            models.load(model_folder(self._task.lineage), device=self._device),
+            datasets.Dataset(datasets.table.InMemoryTable(table)),
+            self.context_size,
+            tuple(self._task.excluded_token_ids),
+        )
+
+    @property
+    def context_size(self) -> int:
+        """Tokens of a row."""
+        return int(self._parameters.get("context_size", 0))
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether sequences of the tokenization begin with the begin-of-sequence token."""
+        return self._tokenization is not None and _begins_with_bos(self._tokenization)
+
+
+def _begins_with_bos(manifest: tokenizations.Manifest) -> bool:
+    packing = manifest.parameters.get("packing")
+    if packing is not None:
+        return str(packing.get("begin_of_batch", "BOUNDARY_BOS")) == "BOUNDARY_BOS"
+    return bool(manifest.parameters.get("add_special_tokens", True))
 
 
 def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:

@@ -21,6 +21,7 @@ class Training:
     parameters: Mapping[str, Any]
     lineage: Mapping[str, Any]
     source_key: str
+    tokenization_key: str
     vocab_size: int
     tokenizer_fingerprint: str
     excluded_token_ids: Sequence[int]

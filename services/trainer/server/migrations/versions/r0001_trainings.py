@@ -119,6 +119,7 @@ _MADE = (
         parameters JSONB NOT NULL,
         lineage JSONB DEFAULT '{}'::jsonb NOT NULL,
         source_key TEXT DEFAULT '' NOT NULL,
+        tokenization_key TEXT DEFAULT '' NOT NULL,
         vocab_size INTEGER DEFAULT '0' NOT NULL,
         tokenizer_fingerprint TEXT DEFAULT '' NOT NULL,
         excluded_token_ids JSONB DEFAULT '[]'::jsonb NOT NULL,
