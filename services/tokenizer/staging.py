@@ -4,6 +4,7 @@ They belong to nothing that is published: `tokenize.publish` removes them, and t
 leaves behind.
 """
 
+import io
 import tempfile
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ PREFIX = "staged-"
 """What the names of these files begin with."""
 
 _CHUNK_BYTES = 1 << 20
+_ON_THIS_MACHINE = (io.BufferedReader, io.BufferedRandom)
 _IDS, _MARKS = np.dtype("<i4"), np.dtype("<i8")
 
 
@@ -39,10 +41,11 @@ def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> str:
     return key
 
 
-def mapped(storage: Storage, key: str, dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
-    """Maps a file into memory; one of a remote storage is copied to a temporary file first."""
-    with storage.open(key) as file:
-        if storage.local_path(key) is not None:
+def mapped(storage: Storage, key: str, dtype: type[np.generic] | np.dtype[Any], sha256: str = "") -> NDArray[Any]:
+    """Maps a file into memory; one of a remote storage is copied first, and with a checksum the copy may be kept."""
+    is_local = storage.local_path(key) is not None
+    with storage.open_checked(key, sha256) if sha256 and not is_local else storage.open(key) as file:
+        if is_local or isinstance(file, _ON_THIS_MACHINE):
             return np.asarray(np.memmap(file, np.uint8, "r")).view(dtype)
         with tempfile.TemporaryFile() as copy:
             while chunk := file.read(_CHUNK_BYTES):
@@ -90,13 +93,14 @@ class Writer:
             self._file.write(marks.data.cast("B"))
             self.documents.num_ids = self._size
         self._creating.__exit__(kind, error, trace)
+        self.documents.sha256 = self._file.sha256
 
 
 class Reader:
     """The ids of a raw shard's documents, as they were written."""
 
     def __init__(self, storage: Storage, documents: stages_pb2.StagedDocuments) -> None:
-        data = mapped(storage, documents.key, np.uint8)
+        data = mapped(storage, documents.key, np.uint8, documents.sha256)
         begin = -(-4 * documents.num_ids // 8) * 8
         if len(data) != begin + 8 * (documents.num_rows + 1):
             raise errors.DataLoss(

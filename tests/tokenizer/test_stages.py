@@ -14,7 +14,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
-from services.runtime.storage import Storage
+from services.runtime.settings import StorageSettings
+from services.runtime.storage import Storage, opened
 from services.tokenizer import arrangement, assembling, reading, staging
 from services.tokenizer.engines import proving, sampling
 from services.tokenizer.ragged import Ragged
@@ -147,14 +148,21 @@ def test_combinations(runner: jobs.Runner, form: str, combination: str) -> None:
     assert bool(statistics.num_duplicates) == ("drop_duplicates" in COMBINATIONS[combination].get("filters", {}))
 
 
-def test_on_a_remote_storage(runner: jobs.Runner, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_on_a_remote_storage(runner: jobs.Runner, tmp_path: pathlib.Path, cache_bytes: int) -> None:
+    settings = StorageSettings(
+        root=f"memory://{tmp_path.name}-{cache_bytes}", cache=str(tmp_path / "cache"), cache_bytes=cache_bytes
+    )
     there = copy.copy(runner)
-    there.storage = Storage(f"memory://{tmp_path.name}")
+    there.storage = opened(settings)
     parameters = Parameters(max_length=40, packing={}, shuffle_seed=2, filters={"drop_duplicates": True})
     raw = [jobs.text_shard(there.storage, part, key=pipeline_key(number)) for number, part in enumerate(PARTS)]
     made = Pipeline(there, parameters).assembled(raw)
     expected = oracle.expected(TEXTS, parameters, runner.reference.repo_id)
     assert [row for each in made for row in jobs.rows(there.storage, each)] == expected.rows
+    # A copy of every raw shard and of what was staged of it, the empty ones being the same.
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(kept) >= len(PARTS) if cache_bytes else kept == []
 
 
 def test_a_staged_file_that_became_shorter(runner: jobs.Runner) -> None:

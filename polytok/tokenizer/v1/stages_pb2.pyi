@@ -39,6 +39,7 @@ class StagedDocuments(_message.Message):
     NUM_IDS_FIELD_NUMBER: _builtins.int
     HASHES_KEY_FIELD_NUMBER: _builtins.int
     PHASES_KEY_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the ids: 32-bit little-endian integers, one document after the other, filled up with zeros to a
     multiple of eight bytes; then for every row of the shard a 64-bit integer, twice the place of its first id, plus 1 if
@@ -56,6 +57,8 @@ class StagedDocuments(_message.Message):
     """
     phases_key: _builtins.str
     """Storage key of what `tokenize.measure` gives, where it is known at once; empty where it is not."""
+    sha256: _builtins.str
+    """sha256 of the file of ids, hexadecimal."""
     def __init__(
         self,
         *,
@@ -65,10 +68,11 @@ class StagedDocuments(_message.Message):
         num_ids: _builtins.int = ...,
         hashes_key: _builtins.str = ...,
         phases_key: _builtins.str = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row", "hashes_key", b"hashes_key", "key", b"key", "num_ids", b"num_ids", "num_rows", b"num_rows", "phases_key", b"phases_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row", "hashes_key", b"hashes_key", "key", b"key", "num_ids", b"num_ids", "num_rows", b"num_rows", "phases_key", b"phases_key", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
