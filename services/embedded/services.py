@@ -18,6 +18,8 @@ class Owner(NamedTuple):
     """What `python -m` runs."""
     schema: str
     """The module that has the runner of its migrations."""
+    late: bool = False
+    """Whether it starts once the stack is ready, which it is with the catalog; clients wait for it."""
 
     @property
     def variable(self) -> str:
@@ -40,7 +42,7 @@ class Workers(NamedTuple):
 
 OWNERS = (
     Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),
-    Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema"),
+    Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
 )
 """In the order in which they may depend on one another."""
 

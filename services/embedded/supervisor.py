@@ -104,7 +104,8 @@ class Supervisor:
                 group.create_task(self._start(self._make_worker(process, queue, listening[process.name])))
             await migrated
             for owner in services.OWNERS:
-                group.create_task(self._start(self._make_owner(owner, database, queue)))
+                if not owner.late:
+                    group.create_task(self._start(self._make_owner(owner, database, queue)))
         self._facts = {
             **{f"{name}_address": address for name, address in self._addresses.items()},
             **{
@@ -123,11 +124,12 @@ class Supervisor:
             for each in self._keepers:
                 group.create_task(each.keep())
             group.create_task(self._rotate_logs())
-            for process in processes:
-                if process.late:
-                    kept = await self._start(self._make_worker(process, queue, listening[process.name]))
-                    self._publish()
-                    group.create_task(kept.keep())
+            late = [self._make_owner(owner, database, queue) for owner in services.OWNERS if owner.late]
+            late += [self._make_worker(each, queue, listening[each.name]) for each in processes if each.late]
+            for service in late:
+                kept = await self._start(service)
+                self._publish()
+                group.create_task(kept.keep())
 
     async def _start_database(self, database: postgres.Postgres) -> None:
         if not database.data.exists():

@@ -38,7 +38,7 @@ def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
     late = {process.name for process in services.processes(1) if process.late}
     await_condition(
         lambda: set(stack.facts["pids"]) == wanted | late and all(stack.facts["metrics_ports"].values()),
-        "the late workers have come up",
+        "what starts late has come up",
     )
     facts = stack.facts
     assert facts["pid"] == stack.process.pid
