@@ -5,9 +5,10 @@ import multiprocessing.connection
 import os
 import pathlib
 import random
-import socket
 from collections.abc import Callable
 from typing import Any
+
+from torch.distributed import TCPStore
 
 from services.trainer import lens, plan, training
 from services.trainer.data.streams import Data
@@ -64,8 +65,16 @@ def until_the_end(arguments: Arguments, kills: int, seed: int) -> int:
 
 
 def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
-    # What torchrun tells its processes.
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # What torchrun tells its processes: who they are, and that it runs the store that they meet at.
+    told = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+        "TORCHELASTIC_RESTART_COUNT": 0,
+    }
     os.environ.update({name: str(value) for name, value in told.items()})
     open_data, planned, folder = arguments
     assert training.train(planned, folder, open_data=open_data).finished
@@ -73,10 +82,8 @@ def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
 
 def run_together(arguments: Arguments, size: int) -> list[bool]:
     """Trains with several processes; tells of each whether it ended well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [context().Process(target=_together, args=(arguments, rank, size, port)) for rank in range(size)]
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = [context().Process(target=_together, args=(arguments, rank, size, store.port)) for rank in range(size)]
     for process in processes:
         process.start()
     for process in processes:

@@ -60,6 +60,7 @@ def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -> None:
     rows: list[reports.Row] = []
     told: list[reports.Progress] = []
@@ -91,6 +92,7 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_an_error_in_a_process_is_the_trainings(tmp_path: pathlib.Path, read: Input) -> None:
     launching.train(planned(), tmp_path / "made", read, processes=2)
     with pytest.raises(errors.FailedPrecondition, match=r"another number of processes \(2, now 1\)"):

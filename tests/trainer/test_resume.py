@@ -76,6 +76,7 @@ def test_killed_trainings_end_bit_for_bit_like_others(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_every_architecture_with_several_threads(tmp_path: pathlib.Path, model_folder: pathlib.Path) -> None:
     open_data = functools.partial(open_live, model_folder)
     check(tmp_path, open_data, planned(models.HOOK, plan.ARCHITECTURES, threads=2), kills=8)
