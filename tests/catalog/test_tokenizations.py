@@ -440,6 +440,7 @@ async def test_packing_defaults_show_on_the_record(ready):
     created = await ready.tokenize("docs", "gpt2", packing=Packing())
     assert created.parameters == tokenizations_pb2.TokenizationParameters(
         text_column="text",
+        column_choice="its name is `text`",
         max_length=2048,
         truncation="TRUNCATION_NONE",
         add_special_tokens=False,
