@@ -89,7 +89,14 @@ async def _reply(call: Awaitable[Reply]) -> Reply:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise transport.from_rpc_error(error) from error
+        found = transport.from_rpc_error(error)
+        if isinstance(found, errors.Unavailable | errors.DeadlineExceeded):
+            # Whoever reads this called another service, which does answer.
+            raise type(found)(
+                f"The catalog, which knows models and tokenizations, does not answer; try again when it is back. "
+                f"({found.message})"
+            ) from error
+        raise found from error
 
 
 class Ledger(Protocol):

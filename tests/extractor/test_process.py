@@ -86,8 +86,11 @@ async def test_it_serves_without_catalog_and_queue_and_drains(database_settings,
             model="models/gpt2",
             parameters=extractions_pb2.ExtractionParameters(hooks=["blocks.0.hook_mlp_out"]),
         )
-        async with refused(errors.Unavailable, "UNAVAILABLE"):
+        async with refused(errors.Unavailable, "UNAVAILABLE") as caught:
             await stub.CreateExtraction(create, timeout=60)
+        assert caught[0].message.startswith(
+            "The catalog, which knows models and tokenizations, does not answer; try again when it is back. ("
+        )
         wrong = extractions_pb2.CreateExtractionRequest(dataset="docs", model="models/gpt2")
         async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
             await stub.CreateExtraction(wrong)
