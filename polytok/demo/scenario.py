@@ -1,4 +1,4 @@
-"""The main job, step by step: a corpus, two models, two tokenizations, rows read back, and a layer of each model."""
+"""The main job: a corpus, two models, two tokenizations, their rows read back, and a layer of each model."""
 
 import functools
 import pathlib
@@ -8,7 +8,7 @@ from typing import Any
 from polytok import errors
 from polytok.cli import live
 from polytok.cli.output import Output
-from polytok.client import AsyncClient, Client, watching
+from polytok.client import AsyncClient, Client, saes, watching
 from polytok.demo import corpus, readback, report, stack, steps
 
 DATASET = "python-library"
@@ -18,6 +18,10 @@ HOOK = "blocks.1.hook_resid_post"
 """What is extracted of both models: the residual stream behind the last block."""
 EXTRACTED_TOKENS = 100_000
 """How many tokens' activations at most: some 26 MB a model."""
+SAE: saes.Sae = {"hook": HOOK, "architecture": "topk", "d_sae": 512, "k": 16, "lr": 1e-3}
+"""What is trained on each extraction."""
+TRAINED_SAMPLES = 400_000
+"""The extraction four times over: some seconds a model."""
 
 
 def run(out: Output) -> None:
@@ -48,7 +52,9 @@ def _run(out: Output) -> None:
             read = readback.rows(client, tokenizations, text)
             made += _extract(out, client, list(models))
             extractions = [client.extractions.get(extraction(model)) for model in models]
-        report.show(out, tokenizations, extractions, read, made)
+            made += _train(out, client, list(models))
+            trainings = [client.trainings.get(extraction(model)) for model in models]
+        report.show(out, tokenizations, extractions, trainings, read, made)
 
 
 def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
@@ -125,6 +131,24 @@ def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
         if _ensure(client.extractions, create, extraction(model)):
             made.append(f"extractions/{extraction(model)}")
     _until_ready(out, client, [_Watch("extractions", extraction(model)) for model in models])
+    return made
+
+
+def _train(out: Output, client: Client, models: list[str]) -> list[str]:
+    """Trains an SAE on each extraction and waits for them; gives the names of what was not there before."""
+    made = []
+    for model in models:
+        create = functools.partial(
+            client.trainings.create,
+            extraction=extraction(model),
+            name=extraction(model),
+            saes=[SAE],
+            batch_size=1024,
+            total_samples=TRAINED_SAMPLES,
+        )
+        if _ensure(client.trainings, create, extraction(model)):
+            made.append(f"trainings/{extraction(model)}")
+    _until_ready(out, client, [_Watch("trainings", extraction(model)) for model in models])
     return made
 
 

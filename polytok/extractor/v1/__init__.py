@@ -1,0 +1,1 @@
+"""Generated from protos/polytok/extractor/v1."""
