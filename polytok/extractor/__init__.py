@@ -1,1 +1,1 @@
-"""Contract of the extractor."""
+"""Stubs of the extractor's contracts."""

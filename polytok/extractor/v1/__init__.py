@@ -1,1 +1,1 @@
-"""Generated from protos/polytok/extractor/v1."""
+"""Version 1, generated from protos/."""
