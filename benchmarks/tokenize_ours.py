@@ -6,6 +6,7 @@ the probe of the dataset's documents, the samples of its shards, checksums and p
 """
 
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
 import os
@@ -22,10 +23,10 @@ import pyarrow as pa
 from benchmarks import raw_shards
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.tokenizer.v1 import tasks_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import loading, publishing, reading, shards
+from services.tokenizer import arranging, assembling, loading, preparing, publishing, reading, shards
 from services.tokenizer.engines import choosing, sampling
 
 _WARM = "some words to begin with, " * 2000
@@ -72,6 +73,7 @@ class Workers:
     def __init__(self, count: int, arguments: tuple[str, str, int, str]) -> None:
         context = multiprocessing.get_context("spawn")
         self._count = count
+        self._packed = bool(arguments[2])
         together = context.Barrier(count)
         self._pool = concurrent.futures.ProcessPoolExecutor(count, context, _begin, (together, *arguments))
 
@@ -87,8 +89,23 @@ class Workers:
 
     def run(self, raw: list[dict[str, Any]]) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
         """Tokenizes every shard, and publishes."""
+        if self._packed and len(raw) > 1:
+            return self._pool.submit(_publish, *self._staged(raw)).result()
         results = list(self._pool.map(_tokenize, range(len(raw)), raw, [len(raw)] * len(raw)))
-        return self._pool.submit(_publish, results).result()
+        return self._pool.submit(_publish, results, []).result()
+
+    def _staged(
+        self, raw: list[dict[str, Any]]
+    ) -> tuple[list[tasks_pb2.TokenizeShardResult], list[tokenizations_pb2.TokenizationStatistics]]:
+        """Packs across shards, in the stages that the catalog has for it."""
+        first_rows = itertools.accumulate((shard["num_rows"] for shard in raw[:-1]), initial=0)
+        encoded = list(self._pool.map(_encode, range(len(raw)), raw, [len(raw)] * len(raw), first_rows))
+        arranged = self._pool.submit(_arrange, [each.documents for each in encoded]).result()
+        places = range(arranged.num_files)
+        keys = [arranged.arrangement_key] * len(places)
+        return list(self._pool.map(_assemble, places, keys, [len(places)] * len(places))), [
+            each.statistics for each in encoded
+        ]
 
     def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
         """See Child."""
@@ -104,7 +121,11 @@ def _begin(together: threading.Barrier, *arguments: Any) -> None:
     _child, _together = Child(*arguments), together
     warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
     key = f"warm-{os.getpid()}/{_KEY}"
-    _child.publish(key, [_child.tokenize(key, 0, warm[0], 1)])
+    _child.publish(key, [_child.tokenize(key, 0, warm[0], 1)], [])
+    if arguments[2]:
+        # What is compiled when it is first needed is there in a child at work.
+        arranged = _child.arrange(key, [_child.encode(key, 0, warm[0], 1, 0).documents])
+        _child.assemble(key, 0, arranged.arrangement_key, 1)
 
 
 def _usage() -> Usage:
@@ -116,10 +137,22 @@ def _tokenize(ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.Toke
     return _child.tokenize(_KEY, ordinal, shard, count)
 
 
+def _encode(ordinal: int, shard: dict[str, Any], count: int, first_row: int) -> stages_pb2.EncodeShardResult:
+    return _child.encode(_KEY, ordinal, shard, count, first_row)
+
+
+def _arrange(documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeResult:
+    return _child.arrange(_KEY, documents)
+
+
+def _assemble(ordinal: int, arrangement_key: str, count: int) -> tasks_pb2.TokenizeShardResult:
+    return _child.assemble(_KEY, ordinal, arrangement_key, count)
+
+
 def _publish(
-    results: list[tasks_pb2.TokenizeShardResult],
+    results: list[tasks_pb2.TokenizeShardResult], counted: list[tokenizations_pb2.TokenizationStatistics]
 ) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-    return _child.publish(_KEY, results)
+    return _child.publish(_KEY, results, counted)
 
 
 def _steps(raw: list[dict[str, Any]]) -> dict[str, float]:
@@ -147,22 +180,60 @@ class Child:
 
     def tokenize(self, key: str, ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
         """Tokenizes a shard."""
-        task = tasks_pb2.TokenizeShardTask(
+        task = self._task(key, ordinal, shard, count, 0)
+        return shards.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
+
+    def _task(
+        self, key: str, ordinal: int, shard: dict[str, Any], count: int, first_row: int
+    ) -> tasks_pb2.TokenizeShardTask:
+        return tasks_pb2.TokenizeShardTask(
             shard=catalog_tasks_pb2.RawShard(**shard),
             tokenizer=self._reference,
             parameters=self._parameters,
             tokenized_key=key,
             ordinal=ordinal,
             count=count,
+            first_row=first_row,
         )
-        return shards.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
+
+    def encode(
+        self, key: str, ordinal: int, shard: dict[str, Any], count: int, first_row: int
+    ) -> stages_pb2.EncodeShardResult:
+        """Stages the ids of a shard."""
+        task = self._task(key, ordinal, shard, count, first_row)
+        return preparing.encode(task, self._storage, self._tokenizers, self._chooser, self._context)
+
+    def arrange(self, key: str, documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeResult:
+        """Writes down what was staged."""
+        task = stages_pb2.ArrangeTask(
+            tokenized_key=key,
+            parameters=self._parameters,
+            documents=documents,
+            dataset_rows=documents[-1].first_row + documents[-1].num_rows,
+        )
+        return arranging.arrange(task, self._storage, self._context)
+
+    def assemble(self, key: str, ordinal: int, arrangement_key: str, count: int) -> tasks_pb2.TokenizeShardResult:
+        """Makes a file of what was staged."""
+        task = stages_pb2.ArrangedTask(
+            arrangement_key=arrangement_key,
+            tokenized_key=key,
+            tokenizer=self._reference,
+            parameters=self._parameters,
+            ordinal=ordinal,
+            count=count,
+        )
+        return assembling.assemble(task, self._storage, self._tokenizers, self._context)
 
     def publish(
-        self, key: str, results: list[tasks_pb2.TokenizeShardResult]
+        self,
+        key: str,
+        results: list[tasks_pb2.TokenizeShardResult],
+        counted: list[tokenizations_pb2.TokenizationStatistics],
     ) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
         """Publishes, and gives the folder's small files their names, as the catalog does."""
         task = tasks_pb2.PublishTokenizationTask(
-            tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters
+            tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters, counted=counted
         )
         published = publishing.publish(task, self._storage, self._tokenizers, self._context)
         for staged in published.staged_files:
