@@ -85,16 +85,28 @@ def context(number: int = 0) -> TaskContext:
     return TaskContext(f"{number:012d}-0000", 1, b"", lambda _: None)
 
 
-def workplace(folder: pathlib.Path, *, largest: int = material.ROWS - 1, **changes: Any) -> Workplace:
-    """Writes a tokenization of two files with ids up to `largest`, and a model's folder with these changes."""
+def workplace(folder: pathlib.Path, *, largest: int = material.ROWS - 1, padding: int = 0, **changes: Any) -> Workplace:
+    """Writes a tokenization of two files with ids up to `largest`, and a model's folder with these changes.
+
+    Row n begins with n tokens of padding, up to so many.
+    """
     storage = Storage(str(folder / "storage"))
     rng = np.random.default_rng(0)
     ids = rng.integers(0, largest + 1, (ROWS, LENGTH)).astype(np.int32)
     ids[-1, -1] = largest
     files = []
     for number, part in enumerate(np.split(ids, [ROWS // 2])):
-        column = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), LENGTH).cast(pa.list_(pa.int32()))
-        table = pa.table({"input_ids": column})
+        columns = {"input_ids": part}
+        if padding:
+            pads = np.minimum(np.arange(len(part)) + number * (ROWS // 2), padding)
+            columns["attention_mask"] = (np.arange(LENGTH) >= pads[:, None]).astype(np.int32)
+        lists = pa.list_(pa.int32())
+        table = pa.table(
+            {
+                name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), LENGTH).cast(lists)
+                for name, values in columns.items()
+            }
+        )
         key = f"{KEY}/shard-{number:05d}.arrow"
         with storage.create(key) as staged, pa.ipc.new_stream(staged, table.schema) as stream:
             stream.write_table(table)

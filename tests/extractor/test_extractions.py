@@ -220,6 +220,30 @@ async def test_deleting_takes_files_and_hold_along(extractor, tokenized):
     assert "`polytok extraction list` shows" in caught[0].message
 
 
+async def test_workers_share_an_extraction_range_by_range(extractor, tokenized):
+    from polytok.extractor.v1 import tasks_pb2
+
+    created = await extractor.create()
+    plan = await extractor.take(created.job)
+    await plan.complete(plan.plan())
+    first, second = await extractor.take(created.job), await extractor.take(created.job)
+    ranges = [each.payload(tasks_pb2.ExtractRangeTask) for each in (first, second)]
+    assert [(each.ordinal, each.range.first_row) for each in ranges] == [(0, 0), (1, 2)]
+    await second.complete(second.range())
+    halfway = await extractor.get(created.name)
+    assert (halfway.progress, halfway.state) == (50, extractions_pb2.Extraction.STATE_PROCESSING)
+    # A result of files in another's folder is refused: they could be another's.
+    foreign = first.range()
+    foreign.files[0].key = "extractions/other/a.arrow"
+    with pytest.raises(Exception, match="does not belong in"):
+        await first.complete(foreign)
+    await first.complete(first.range())
+    publishing = await extractor.take(created.job)
+    await publishing.complete(publishing.publication())
+    ready = await extractor.get(created.name)
+    assert ready.state == hands.READY
+
+
 async def test_lists_by_page_and_filter(extractor, tokenized):
     created = [await extractor.create(f"e{number}") for number in range(3)]
     await extractor.finish(created[0])

@@ -82,6 +82,20 @@ def test_limits_take_the_first_whole_sequences(place: Workplace) -> None:
     assert sum(each.num_rows for each in place.plan(place.order(max_sequences=7)).ranges) == 7
 
 
+def test_padding_is_counted_and_stored_nowhere(tmp_path: pathlib.Path) -> None:
+    place = orders.workplace(tmp_path, padding=12)
+    order = place.order(context_size=10)
+    lengths = [min(16 - min(row, 12), 10) for row in range(ROWS)]
+    plan = place.plan(order)
+    assert sum(each.num_tokens for each in plan.ranges) == sum(lengths)
+    place.publish(order, place.extract(order, plan))
+    rows = datasets.load_from_disk(place.storage.uri(order.extraction_key))
+    found = np.bincount(np.array(rows["row_index"][:]).ravel(), minlength=ROWS)
+    # What is left over at the end fills no row.
+    assert found[:-3].tolist() == lengths[:-3]
+    assert place.plan(place.order(context_size=10, max_tokens=25)).ranges[0].num_rows == 2
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason", "message"),
     [
