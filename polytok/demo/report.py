@@ -13,6 +13,7 @@ from polytok.cli.output import Output
 from polytok.client import names, watching
 from polytok.demo.readback import Row
 from polytok.extractor.v1 import extractions_pb2
+from polytok.trainer.v1 import trainings_pb2
 
 _HEADINGS = (
     "dataset",
@@ -27,6 +28,18 @@ _HEADINGS = (
     "tokens/s#",
 )
 _EXTRACTED = ("extraction", "status", "hook", "activations#", "size#", "mean norm#", "dead#", "seconds#", "tokens/s#")
+_TRAINED = (
+    "training",
+    "status",
+    "autoencoder",
+    "latents#",
+    "steps#",
+    "explained variance#",
+    "L0#",
+    "dead#",
+    "CE recovered#",
+    "seconds#",
+)
 _IDS = 10
 _CHARACTERS = 160
 
@@ -35,6 +48,7 @@ def show(
     out: Output,
     tokenizations: Sequence[tokenizations_pb2.Tokenization],
     extractions: Sequence[extractions_pb2.Extraction],
+    trainings: Sequence[trainings_pb2.Training],
     rows: Sequence[Row],
     made: Sequence[str],
 ) -> None:
@@ -43,18 +57,19 @@ def show(
         "made": list(made),
         "tokenizations": [_document(each) for each in tokenizations],
         "extractions": [documents.record(each) for each in extractions],
+        "trainings": [documents.record(each) for each in trainings],
         "rows": [row._asdict() for row in rows],
     }
     made_of = _upright_if_narrow(out, _HEADINGS, [_cells(each) for each in tokenizations])
     extracted = _upright_if_narrow(out, _EXTRACTED, [_extracted(each) for each in extractions])
+    trained = _upright_if_narrow(out, _TRAINED, [_trained(each) for each in trainings])
     closing = _closing(made)
-    out.result(document, Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, *closing))
+    out.result(document, Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, Text(), trained, *closing))
 
 
-def seconds(tokenization: tokenizations_pb2.Tokenization) -> float:
+def seconds(record: tokenizations_pb2.Tokenization | trainings_pb2.Training) -> float:
     """From the first worker's start to publication."""
-    span = tokenization.complete_time.ToDatetime() - tokenization.start_time.ToDatetime()
-    return span.total_seconds()
+    return float((record.complete_time.ToDatetime() - record.start_time.ToDatetime()).total_seconds())
 
 
 def _speed(tokenization: tokenizations_pb2.Tokenization) -> float:
@@ -78,6 +93,22 @@ def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequ
     for heading, *cells in zip(headings, *rows, strict=True):
         upright.add_row(f"[bold]{heading.removesuffix('#')}[/]", *cells)
     return upright
+
+
+def _trained(training: trainings_pb2.Training) -> list[str]:
+    (result,) = training.results
+    figures = result.evaluation.figures
+    return [
+        names.short(training.name),
+        f"[{tables.colour(training)}]{watching.state(training)}[/]",
+        f"{training.saes[0].WhichOneof('architecture')} of {result.hook}",
+        f"{result.d_sae:,}",
+        f"{training.total_steps:,}",
+        *(f"{figures[name]:.3f}" if name in figures else "" for name in ("explained_variance", "l0")),
+        f"{figures.get('dead_latents', 0):,.0f}",
+        f"{figures['cross_entropy_recovered']:.3f}" if "cross_entropy_recovered" in figures else "",
+        f"{seconds(training):.1f}",
+    ]
 
 
 def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:

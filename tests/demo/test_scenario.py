@@ -38,11 +38,16 @@ def _demo(environment: dict[str, str]) -> Any:
 @pytest.mark.timeout(600)
 def test_twice(environment: dict[str, str]) -> None:
     first = _demo(environment)
-    assert len(first["made"]) == 7
+    assert len(first["made"]) == 9
     assert [each["state"] for each in first["tokenizations"]] == ["READY", "READY"]
     assert {each["vocab_size"] for each in first["tokenizations"]} == {vocabularies.VOCABULARY}
     assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in recipes.RECIPES}
     assert [each["state"] for each in first["extractions"]] == ["READY", "READY"]
+    assert [each["state"] for each in first["trainings"]] == ["READY", "READY"]
+    for each in first["trainings"]:
+        (result,) = each["results"]
+        assert 0 < result["evaluation"]["figures"]["explained_variance"] <= 1
+        assert (pathlib.Path(result["path"]) / "sae_weights.safetensors").exists()
     for each in first["extractions"]:
         assert 90_000 < each["statistics"]["num_tokens"] <= scenario.EXTRACTED_TOKENS
         assert [hook["hook"] for hook in each["statistics"]["hooks"]] == [scenario.HOOK]
@@ -50,6 +55,7 @@ def test_twice(environment: dict[str, str]) -> None:
     assert again["made"] == []
     assert again["tokenizations"] == first["tokenizations"]
     assert again["extractions"] == first["extractions"]
+    assert again["trainings"] == first["trainings"]
     assert not (pathlib.Path(environment["POLYTOK_HOME"]) / "stack.json").exists()
 
 
