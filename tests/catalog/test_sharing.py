@@ -106,6 +106,12 @@ async def test_what_differs_is_made(ready, model, variant, parameters) -> None:
     assert made.job
 
 
+async def test_a_column_that_is_named_is_the_one_that_was_found(ready) -> None:
+    named = await ready.tokenize("docs", "gpt2-medium", text_column="text")
+    assert named.parameters != (await ready.tokenization(_name("gpt2"))).parameters
+    assert named.state == READY
+
+
 async def test_another_dataset_shares_nothing(ready, worker) -> None:
     await ready.create_dataset("more")
     await worker.ingest("more")

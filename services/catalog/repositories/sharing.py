@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog import tables
@@ -38,6 +39,8 @@ async def alike(conn: AsyncConnection, record: records.Tokenization) -> list[rec
             _table.c.dataset_id == record.dataset_id,
             _table.c.tokenizer_fingerprint == record.tokenizer_fingerprint,
             _table.c.id != record.id,
+            _compared(_table.c.parameters)
+            == _compared(sa.cast(sa.literal(dict(record.parameters), pg.JSONB), pg.JSONB)),
             sa.or_(
                 sa.and_(_table.c.status == "READY", _table.c.manifest_digest != ""),
                 sa.and_(_table.c.status.in_(("QUEUED", "PROCESSING")), _table.c.job_id.is_not(None)),
@@ -45,13 +48,12 @@ async def alike(conn: AsyncConnection, record: records.Tokenization) -> list[rec
         )
         .order_by(_table.c.status != "READY", _table.c.created_at, _table.c.id)
     )
-    wanted = _compared(record)
-    return [found for found in map(tokenizations.record, rows) if _compared(found) == wanted]
+    return [tokenizations.record(row) for row in rows]
 
 
-def _compared(record: records.Tokenization) -> dict[str, Any]:
+def _compared(parameters: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     # Why the text column was chosen changes nothing that is in the files.
-    return {name: value for name, value in record.parameters.items() if name != "column_choice"}
+    return parameters.op("-")(sa.cast("column_choice", sa.Text))
 
 
 async def is_others(conn: AsyncConnection, path: str, uid: str) -> bool:
