@@ -49,20 +49,14 @@ class Documents:
     def pieces(self, start: int, stop: int, rows: int = _ROWS) -> Iterator[Ragged]:
         """Yields the documents at the places from start up to stop, those of some of the places at a time."""
         for first in range(start, stop, rows):
-            yield from self._parts(first, min(first + rows, stop), backward=False)
+            yield from self._parts(first, min(first + rows, stop))
 
-    def backward(self, start: int, stop: int) -> Iterator[Ragged]:
-        """Yields the same, the last piece first; in each piece they are in order all the same."""
-        for last in range(stop, start, -_ROWS):
-            yield from self._parts(max(start, last - _ROWS), last, backward=True)
-
-    def _parts(self, start: int, stop: int, *, backward: bool) -> Iterator[Ragged]:
+    def _parts(self, start: int, stop: int) -> Iterator[Ragged]:
         rows = np.arange(start, stop)
         if self._shuffled is not None:
             rows = self._shuffled.rows(rows)
         shards, begins, lengths = self._found(rows)
-        runs = list(slicing.runs(ragged.offsets_of(lengths), _IDS, len(lengths)))
-        for first, last in reversed(runs) if backward else runs:
+        for first, last in slicing.runs(ragged.offsets_of(lengths), _IDS, len(lengths)):
             run = slice(first, last)
             yield self._gathered(shards[run], begins[run], lengths[run])
 

@@ -10,7 +10,6 @@ from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer import arrangement, forms, loading, output, packing, phases, staging, writing
 from services.tokenizer.arrangement import Documents
-from services.tokenizer.ragged import Ids
 
 _FOLLOWING_ROWS = 64
 
@@ -21,27 +20,24 @@ def measure(
     """Finds how a file's documents move the places at which sequences start."""
     arranged = arrangement.read(storage, task.arrangement_key)
     documents = Documents(storage, arranged, task.parameters)
-    bounds = (arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1])
-    moved = moves(documents, *bounds, task.parameters, tokenizers.get(task.tokenizer))
+    start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
+    packed = packed_of(task.parameters, tokenizers.get(task.tokenizer))
+    moved = phases.unmoved(packed.length)
+    done = 0
+    for piece in documents.pieces(start, stop):
+        moved = packed.moved(piece, moved)
+        done += piece.num_rows
+        context.report(done, stop - start)
     key = staging.key(task.tokenized_key, "phases", task.ordinal, task.count, context.tag)
     return stages_pb2.MeasureResult(phases_key=staging.write(storage, key, moved))
 
 
-def moves(
-    documents: Documents,
-    start: int,
-    stop: int,
-    parameters: tokenizations_pb2.TokenizationParameters,
-    tokenizer: loading.Tokenizer,
-) -> Ids:
-    """Returns what becomes of each phase in the documents from start up to stop."""
+def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loading.Tokenizer) -> packing.Packed:
+    """Returns what concatenates documents."""
     packed = forms.sequencer(parameters, tokenizer)
     if not isinstance(packed, packing.Packed):
         raise errors.Internal("Only concatenated documents have phases.", retryable=False)
-    moved = phases.unmoved(packed.length)
-    for piece in documents.backward(start, stop):
-        moved = packed.moved(piece, moved)
-    return moved
+    return packed
 
 
 def assemble(

@@ -101,10 +101,10 @@ class Packed:
                     yield _first(rows)
                     return
 
-    def moved(self, documents: Ragged, following: Ids) -> Ids:
-        """Returns what becomes of each phase (phases.py) in these documents and what follows, given that."""
+    def moved(self, documents: Ragged, before: Ids) -> Ids:
+        """Returns what becomes of each phase (phases.py) in some documents and these, given that in those before."""
         tokens, droppable, *_ = stream(sequences.frame(documents, self._around), self._boundaries)
-        return phases.before(tokens, droppable, self._boundaries.begin_of_batch, following)
+        return phases.after(tokens, droppable, self._boundaries.begin_of_batch, before)
 
     @property
     def length(self) -> int:

@@ -3,7 +3,7 @@
 The phase of a part is how many of its tokens belong to a row that began before it: the first row in it starts that many
 tokens after its beginning. Where a row starts decides, with the tokens there, where the next one does, so the phase of
 a part decides that of the part after it. There are only as many phases as a row has tokens; for all of them at once
-what they become is found in one pass over the part, from its end to its beginning. The phases of all parts then follow
+what they become is found in one pass over the part, piece by piece. The phases of all parts then follow
 one from the other, without a look at any token.
 """
 
@@ -27,16 +27,15 @@ def unmoved(length: int) -> Ids:
     return np.arange(length, dtype=np.int32)
 
 
-def before(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
-    """Returns what becomes of each phase in these tokens and what follows, given what becomes of it in what follows.
+def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
+    """Returns what becomes of each phase in some tokens and these, given what becomes of it in those before these.
 
     `droppable` marks the separators, which a row that starts there leaves out; a row that does not start with
     `begin_of_batch` has it put in front, and takes one token less.
     """
-    if not len(tokens):
-        return phases
     begin = -1 if begin_of_batch is None else begin_of_batch
-    return _walk(tokens, droppable, begin, begin_of_batch is not None, phases)
+    found: Ids = _walk(tokens, droppable, begin, begin_of_batch is not None, len(phases))[phases]
+    return found
 
 
 def follow(moves: Iterable[Ids]) -> list[int]:
@@ -48,16 +47,16 @@ def follow(moves: Iterable[Ids]) -> list[int]:
 
 
 @compiled
-def _walk(tokens: Ids, droppable: NDArray[np.bool_], begin: int, begins: bool, phases: Ids) -> Ids:
-    count, length = len(tokens), len(phases)
+def _walk(tokens: Ids, droppable: NDArray[np.bool_], begin: int, begins: bool, length: int) -> Ids:
+    count = len(tokens)
     # A row that starts there: how many tokens after the end the first row starts that does not start before it.
     found = np.empty(max(count, length), np.int32)
     for place in range(count, length):
-        found[place] = phases[place - count]
+        found[place] = place - count
     for place in range(count - 1, -1, -1):
         start = place + 1 if droppable[place] else place
-        after = start + length
+        next_start = start + length
         if begins and tokens[start] != begin:
-            after -= 1
-        found[place] = found[after] if after < count else phases[after - count]
+            next_start -= 1
+        found[place] = found[next_start] if next_start < count else next_start - count
     return found[:length].copy()

@@ -5,7 +5,6 @@ from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer import assembling, cleaning, duplicates, encoding, loading, phases, shards, staging
-from services.tokenizer.arrangement import Documents
 from services.tokenizer.engines import choosing
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 
@@ -37,6 +36,10 @@ def _encode(
     encoder = encoding.Encoder(choose)
     cleaner = cleaning.Cleaner(parameters, task.first_row, task.dataset_rows)
     collector = duplicates.Collector(task.first_row) if parameters.filters.drop_duplicates else None
+    # The documents are all that the file is made of, in this order: what `tokenize.measure` finds is found on the way.
+    is_final = collector is None and not parameters.HasField("shuffle_seed")
+    packed = assembling.packed_of(parameters, tokenizer) if is_final and phases.are_needed(parameters) else None
+    moved = phases.unmoved(packed.length if packed else 0)
     with (
         staging.Writer(storage, _key(task, "ids", context), task.first_row, _num_rows(task)) as writer,
         shards.encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
@@ -46,11 +49,12 @@ def _encode(
             writer.write(documents, piece.rows)
             if collector is not None:
                 collector.add(piece.texts, piece.rows)
+            if packed is not None:
+                moved = packed.moved(documents, moved)
             context.report(piece.position, task.shard.size_bytes)
     if collector is not None:
         writer.documents.hashes_key = collector.write(storage, _key(task, "hashes", context))
-    elif phases.are_needed(parameters) and not parameters.HasField("shuffle_seed"):
-        writer.documents.phases_key = _measured(task, storage, tokenizer, writer.documents, context)
+    writer.documents.phases_key = staging.write(storage, _key(task, "phases", context), moved)
     cleaner.statistics.engine, cleaner.statistics.reference_version = encoder.engine, REFERENCE_VERSION
     return stages_pb2.EncodeShardResult(documents=writer.documents, statistics=cleaner.statistics)
 
@@ -64,17 +68,3 @@ def _num_rows(task: tasks_pb2.TokenizeShardTask) -> int:
     if parameters.HasField("max_documents") and not parameters.HasField("shuffle_seed"):
         return int(min(task.shard.num_rows, parameters.max_documents - task.first_row))
     return int(task.shard.num_rows)
-
-
-def _measured(
-    task: tasks_pb2.TokenizeShardTask,
-    storage: Storage,
-    tokenizer: loading.Tokenizer,
-    documents: stages_pb2.StagedDocuments,
-    context: TaskContext,
-) -> str:
-    """Does what `tokenize.measure` does: the documents are all that the file is made of, in this order."""
-    alone = Documents(storage, stages_pb2.Arrangement(documents=[documents]), task.parameters)
-    stop = task.first_row + documents.num_rows
-    moved = assembling.moves(alone, task.first_row, stop, task.parameters, tokenizer)
-    return staging.write(storage, _key(task, "phases", context), moved)

@@ -26,11 +26,11 @@ class Parts:
         return packing.Packed(*self._how, separator_opens=self._opens)
 
     def phases(self) -> list[int]:
-        """What is found of each part by itself, from its last piece to its first."""
+        """What is found of each part by itself, piece by piece."""
         moves = []
         for part in self._parts:
             moved = phases.unmoved(self._how[1])
-            for piece in reversed(list(pieces(part))):
+            for piece in pieces(part):
                 moved = self._packed().moved(flat(piece), moved)
             moves.append(moved)
         return phases.follow(moves)
@@ -81,7 +81,7 @@ def test_each_phase_is_what_a_walk_finds(count: int) -> None:
     chance = np.random.default_rng(count)
     tokens = chance.integers(1, 4, count).astype(np.int32)
     droppable = (tokens == 3) & (np.arange(count) < count - 1)
-    found = phases.before(tokens, droppable, 1, phases.unmoved(8))
+    found = phases.after(tokens, droppable, 1, phases.unmoved(8))
     for phase in range(8):
         place = phase
         while place < count:
