@@ -35,9 +35,11 @@ def command(
 ) -> None:
     """Extract a model's activations for a dataset that is tokenized for it.
 
-    HOOK is a name of TransformerLens's, such as blocks.6.hook_resid_post, hook_resid_pre, hook_attn_out, hook_mlp_out,
-    attn.hook_z or mlp.hook_post of any block, or the path of any module of the Hugging Face model. `blocks.*.…` means
-    every layer. All hooks are read in one pass, which ends behind the last of them.
+    HOOK is a place in the model, named as TransformerLens does.
+    In any block: hook_resid_pre, hook_resid_mid, hook_resid_post,
+    hook_attn_out, hook_mlp_out, attn.hook_z, mlp.hook_post.
+    Or the path of any module of the Hugging Face model.
+    `blocks.*.…` means every layer. All hooks are read in one pass.
     Asking again with the same parameters gives the one that exists.
 
     [dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post --watch[/]
