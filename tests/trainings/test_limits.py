@@ -1,0 +1,58 @@
+"""What a machine does not have enough of: what the user reads, and that a training goes on once there is more."""
+
+import contextlib
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from polytok.client import watching
+from tests.trainings import material
+from tests.trainings.scene import Scene
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@contextlib.contextmanager
+def limited(pid: int, kind: int, value: int) -> Iterator[None]:
+    """Limits what a process may have for a while."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (value, before[1]))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, kind, before)
+
+
+async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
+    long = {"total_samples": 64 * 3000, "checkpoint_every": 100}
+    await scene.create("full", **long)
+    first = await scene.checkpointed("full")
+    child = await scene.child()
+    # As a full disk: no file can grow beyond the first bytes.
+    with limited(child, resource.RLIMIT_FSIZE, 4096):
+        record = await scene.state("full", "ERROR")
+    assert record.error_reason == "STORAGE_FAILED"
+    assert "while writing the checkpoint of step" in record.error_message
+    assert "is kept; make room" in record.error_message
+    (*_, kept) = await scene.client.trainings.checkpoints("full")
+    assert kept.step >= first.step
+    assert f"step {kept.step:,} is kept" in record.error_message
+    again = await scene.client.trainings.retry("full")
+    assert (watching.state(again), again.step > 0) == ("QUEUED", True)
+    made = await scene.ready("full")
+    assert [row.step for row in await scene.metrics("full")] == list(range(1, 3001))
+    assert made.results[0].evaluation.figures["l0"] > 0
+
+
+async def test_memory_that_does_not_suffice(scene: Scene) -> None:
+    await scene.create("small")
+    await scene.ready("small")
+    child = await scene.child()
+    with limited(child, resource.RLIMIT_DATA, 4 << 30):
+        await scene.create("large", saes=[material.sae(d_sae=1 << 20, k=32)], batch_size=8192, total_samples=8192 * 3)
+        record = await scene.state("large", "ERROR")
+    assert "There is not enough memory on cpu for this training. Lower " in record.error_message
+    assert "batch_size (now 8,192" in record.error_message
+    assert await scene.outcomes(record) == ["FAILED"]

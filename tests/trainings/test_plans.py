@@ -1,0 +1,66 @@
+"""Messages and plans: what is filled in, and that one becomes the other and back."""
+
+import pytest
+
+from polytok import errors
+from polytok.client import saes
+from polytok.trainer.v1 import saes_pb2, trainings_pb2
+from services.trainer import plan, plans
+
+HOOK = "blocks.3.hook_resid_post"
+
+
+@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+def test_every_architecture_there_and_back(architecture: plan.Architecture) -> None:
+    given: saes.Sae = {"hook": HOOK, "architecture": architecture, "d_sae": 256, "lr": 0.01, "seed": 3}
+    if architecture == "matryoshka_batchtopk":
+        given["matryoshka_widths"] = [32, 64]
+    asked = saes.to_message(given)
+    (planned,) = plans.planned([asked], {HOOK: 64})
+    assert (planned.sae.architecture, planned.sae.d_in, planned.sae.d_sae) == (architecture, 64, 256)
+    assert (planned.optimizer.lr, planned.sae.seed) == (0.01, 3)
+    assert planned.name == f"{HOOK}-{architecture.replace('_', '-')}"
+    complete = plans.sae(planned)
+    assert plans.planned([complete], {}) == (planned,)
+    whole = plans.training([planned], trainings_pb2.TrainingParameters(batch_size=128), 100_000)
+    assert (whole.total_samples, whole.buffer_samples, whole.log_every) == (100_000, 100_000, 7)
+    assert plans.training([planned], plans.parameters(whole), 0) == whole
+
+
+def test_names_are_made_up_without_a_clash() -> None:
+    topk = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))
+    named = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2), name=f"{HOOK}-topk")
+    found = [each.name for each in plans.planned([topk, named, topk], {})]
+    assert found == [f"{HOOK}-topk-2", f"{HOOK}-topk", f"{HOOK}-topk-3"]
+    (odd,) = plans.planned([saes_pb2.Sae(hook="Model.Layer_0", d_sae=8, topk=saes_pb2.TopK(k=2))], {})
+    assert odd.name == "model.layer_0-topk"
+
+
+def test_which_of_several_is_wrong() -> None:
+    right = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))
+    wrong = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=20), name="second")
+    with pytest.raises(errors.InvalidArgument, match="second: k is 20") as caught:
+        plans.planned([right, wrong], {})
+    assert [violation.field for violation in caught.value.violations] == ["saes[1].k"]
+    with pytest.raises(errors.InvalidArgument, match="architecture is missing"):
+        plans.planned([saes_pb2.Sae(hook=HOOK, d_sae=8)], {})
+
+
+def test_a_source_too_small_for_a_batch() -> None:
+    planned = plans.planned([saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))], {})
+    with pytest.raises(errors.InvalidArgument, match=r"batch_size is 4,096, and the source has 1,000 tokens"):
+        plans.training(planned, trainings_pb2.TrainingParameters(), 1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"architecture": "dense"}, "'dense' is no architecture"),
+        ({"architecture": "topk", "l1_coefficient": 1.0}, "has no 'l1_coefficient'; it has: k"),
+        ({"architecture": "topk", "k": "many"}, "k cannot be 'many'"),
+        ({"architecture": "topk", "normalize_activations": "twice"}, "is no normalize_activations; one of: none"),
+    ],
+)
+def test_what_the_client_refuses(given: saes.Sae, told: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=told):
+        saes.to_message({"hook": HOOK, "d_sae": 8, **given})

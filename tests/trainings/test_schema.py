@@ -1,0 +1,29 @@
+"""The trainer's schema: made, checked, and taken away again."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from polytok import errors
+from services.runtime.settings import DatabaseSettings
+from services.trainer.server.migrations.schema import runner
+
+
+async def test_there_and_back(database_settings: DatabaseSettings) -> None:
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    await asyncio.to_thread(runner.check, database_settings)
+    connection = await asyncpg.connect(database_settings.url)
+    try:
+        await connection.execute(
+            "INSERT INTO trainer.trainings (id, name, source, saes, parameters) "
+            "VALUES (gen_random_uuid(), 'one', '{}', '[]', '{}')"
+        )
+        with pytest.raises(errors.FailedPrecondition, match="would drop 1 trainings"):
+            await asyncio.to_thread(runner.downgrade, database_settings, "base")
+        await connection.execute("DELETE FROM trainer.trainings")
+    finally:
+        await connection.close()
+    await asyncio.to_thread(runner.downgrade, database_settings, "base")
+    assert await asyncio.to_thread(runner.current, database_settings) is None

@@ -1,0 +1,194 @@
+"""Trainings that are paused, cancelled, deleted, killed: they end once, and as an undisturbed one does."""
+
+import contextlib
+import os
+import pathlib
+import signal
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from polytok import errors
+from polytok.client import watching
+from tests.support import processes
+from tests.trainings import material
+from tests.trainings.scene import WORKER, Scene, eventually
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+LONG = {"total_samples": 64 * 400, "checkpoint_every": 20}
+ENDLESS = {"total_samples": 64 * 1_000_000, "checkpoint_every": 100, "log_every": 10}
+
+
+def weights(record: Any) -> dict[str, Any]:
+    """The exported weights of a training's autoencoder."""
+    return load_file(pathlib.Path(record.results[0].path) / "sae_weights.safetensors")
+
+
+async def same_as_calm(scene: Scene, record: Any) -> None:
+    """Compares a disturbed training with one that nobody disturbed: weights, and every step of metrics once."""
+    await scene.create("calm", **LONG)
+    calm = await scene.ready("calm")
+    ours, theirs = weights(record), weights(calm)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    found, wanted = await scene.metrics(record), await scene.metrics("calm")
+    assert [row.step for row in found] == list(range(1, 401))
+    assert [(row.step, row.training.loss, row.training.l0) for row in found] == [
+        (row.step, row.training.loss, row.training.l0) for row in wanted
+    ]
+
+
+async def test_a_pause_loses_nothing_and_changes_nothing(scene: Scene) -> None:
+    await scene.create("paused", **LONG)
+    await scene.beyond("paused", 30)
+    asked = await scene.client.trainings.pause("paused")
+    assert asked.pause_requested or watching.state(asked) == "PAUSED"
+    paused = await scene.state("paused", "PAUSED")
+    assert not paused.pause_requested
+    assert await scene.outcomes(paused) == ["RELEASED"]
+    (*_, checkpoint) = await scene.client.trainings.checkpoints("paused")
+    rows = await scene.metrics("paused")
+    assert checkpoint.step == rows[-1].step == paused.step < 400
+    assert [update.training.name async for update in scene.client.trainings.follow("paused")] == ["trainings/paused"]
+    assert await scene.client.trainings.pause("paused") == paused
+    with pytest.raises(errors.FailedPrecondition, match="polytok training resume paused"):
+        await scene.client.trainings.retry("paused")
+    assert "trainings/paused" in await scene.holders()
+    await scene.client.trainings.resume("paused")
+    made = await scene.ready("paused")
+    assert await scene.outcomes(made) == ["SUCCEEDED"]
+    with pytest.raises(errors.FailedPrecondition, match="only PAUSED can be resumed"):
+        await scene.client.trainings.resume("paused")
+    with pytest.raises(errors.FailedPrecondition, match="only one that is QUEUED or PROCESSING can be paused"):
+        await scene.client.trainings.pause("paused")
+    await same_as_calm(scene, made)
+
+
+async def test_a_killed_worker_costs_the_steps_since_the_checkpoint_and_nothing_else(scene: Scene) -> None:
+    await scene.create("killed", **LONG)
+    await scene.checkpointed("killed")
+    child = await scene.child()
+    await scene.killed(WORKER)
+    assert not processes.is_alive(child)
+    made = await scene.ready("killed")
+    assert await scene.outcomes(made) == ["LOST", "SUCCEEDED"]
+    await same_as_calm(scene, made)
+
+
+async def test_a_killed_child_and_a_killed_owner(scene: Scene) -> None:
+    await scene.create("shaken", **LONG)
+    await scene.checkpointed("shaken")
+    os.kill(await scene.child(), signal.SIGKILL)
+    await scene.beyond("shaken", 60)
+    await scene.killed("trainer")
+    made = await scene.ready("shaken")
+    assert (await scene.outcomes(made))[0] == "FAILED"
+    await same_as_calm(scene, made)
+
+
+async def test_a_worker_that_was_cut_off_writes_nothing_more(scene: Scene) -> None:
+    await scene.create("fenced", **ENDLESS)
+    await scene.checkpointed("fenced")
+    worker, child = scene.pid(WORKER), await scene.child()
+    # Both stand still until the lease is over; then the child goes on before anybody can tell it.
+    async with contextlib.AsyncExitStack() as both:
+        await both.enter_async_context(scene.stopped(child))
+        await both.enter_async_context(scene.stopped(worker))
+
+        async def is_lost() -> bool:
+            return "LOST" in await scene.outcomes(await scene.client.trainings.get("fenced"))
+
+        await eventually(is_lost, "the lease ran out")
+        (last, *_) = await scene.rows(
+            "SELECT max(seq) AS seq FROM trainer.training_metrics JOIN trainer.trainings ON id = training_id "
+            "WHERE name = 'fenced'"
+        )
+    # The only worker takes the training again, under a new epoch, from the checkpoint.
+    await eventually(lambda: _second_epoch(scene, int(last["seq"])), "rows of the second epoch")
+    rows = await scene.rows(
+        "SELECT m.step, attempt FROM trainer.training_metrics AS m JOIN trainer.trainings ON id = training_id "
+        "WHERE name = 'fenced' AND kind = 'training' ORDER BY m.step"
+    )
+    epochs = [int(row["attempt"].split()[1]) for row in rows]
+    assert epochs == sorted(epochs)  # nothing of the first epoch lies behind what the second began with
+    assert set(epochs) == {1, 2}
+    assert [row["step"] for row in rows] == [10 * number for number in range(1, len(rows) + 1)]
+    await scene.client.trainings.delete("fenced")
+
+
+async def _second_epoch(scene: Scene, seq: int) -> bool:
+    (found,) = await scene.rows(
+        "SELECT count(*) AS number FROM trainer.training_metrics JOIN trainer.trainings ON id = training_id "
+        "WHERE name = 'fenced' AND seq > $1 AND attempt LIKE '% 2'",
+        seq,
+    )
+    return int(found["number"]) > 3
+
+
+async def test_cancelled_and_trained_again_from_the_start(scene: Scene) -> None:
+    await scene.create("cancelled", **LONG)
+    await scene.checkpointed("cancelled")
+    cancelled = await scene.client.trainings.cancel("cancelled")
+    assert watching.state(cancelled) == "CANCELLED"
+    assert await scene.client.trainings.checkpoints("cancelled") == []
+    assert await scene.metrics("cancelled")
+    await eventually(lambda: _is_gone(scene.folder(cancelled)), "the files of a cancelled training are gone")
+    await eventually(lambda: _is_free(scene, "trainings/cancelled"), "its tokenization is free")
+    with pytest.raises(errors.Cancelled):
+        await scene.client.trainings.wait("cancelled")
+    again = await scene.client.trainings.retry("cancelled")
+    assert (watching.state(again), again.step) == ("QUEUED", 0)
+    assert [row.step for row in await scene.metrics(await scene.ready("cancelled"))] == list(range(1, 401))
+
+
+async def _is_gone(folder: pathlib.Path) -> bool:
+    return not any(files for _, _, files in os.walk(folder))
+
+
+async def _is_free(scene: Scene, holder: str) -> bool:
+    return holder not in await scene.holders()
+
+
+async def test_deleted_in_the_middle(scene: Scene) -> None:
+    record = await scene.create("deleted", **ENDLESS)
+    await scene.checkpointed("deleted")
+    with pytest.raises(errors.FailedPrecondition, match=r"is being read by .*trainings/deleted"):
+        await scene.client.tokenizations.delete(record.lineage.tokenization)
+    with pytest.raises(errors.Aborted, match="changed since you read it"):
+        await scene.client.trainings.delete("deleted", etag="0123456789abcdef")
+    await scene.client.trainings.delete("deleted")
+    await eventually(lambda: _is_gone(scene.folder(record)), "its files are gone")
+    assert await _is_free(scene, "trainings/deleted")
+    ((rows,),) = await scene.rows("SELECT count(*) FROM trainer.training_metrics WHERE training_id = $1", record.uid)
+    assert rows == 0
+    # The worker is free for the next.
+    await scene.create("after")
+    await scene.ready("after")
+
+
+async def test_paused_and_cancelled_before_anybody_began(scene: Scene) -> None:
+    await scene.create("busy", **ENDLESS)
+    await scene.beyond("busy", 1)
+    await scene.create("waiting")
+    paused = await scene.client.trainings.pause("waiting")
+    assert watching.state(paused) == "PAUSED"
+    assert watching.state(await scene.client.trainings.cancel("waiting")) == "CANCELLED"
+    with pytest.raises(errors.FailedPrecondition, match="can be paused"):
+        await scene.client.trainings.pause("waiting")
+    await scene.client.trainings.delete("busy")
+    await scene.client.trainings.retry("waiting")
+    await scene.ready("waiting")
+
+
+async def test_nan_stops_a_training_and_keeps_the_checkpoint(scene: Scene) -> None:
+    hot = material.sae(architecture="standard", lr=1e30, gradient_clip=1e30, lr_warm_up_steps=4)
+    await scene.create("diverged", saes=[hot], checkpoint_every=1)
+    record = await scene.state("diverged", "ERROR")
+    assert record.error_reason == "NOT_FINITE"
+    assert "became NaN or infinite" in record.error_message
+    assert "step" in record.error_message
+    assert "lower optimizer.lr" in record.error_message
+    assert await scene.outcomes(record) == ["FAILED"]  # nobody tries the same again
+    with pytest.raises(errors.FailedPrecondition, match="became NaN"):
+        await scene.client.trainings.wait("diverged")
