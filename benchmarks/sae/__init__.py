@@ -2,3 +2,8 @@
 
 `make bench-sae` runs it and writes `benchmarks/results/sae.json`.
 """
+
+import os
+
+# PyTorch's profiler tells of itself on stderr otherwise; read when torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")

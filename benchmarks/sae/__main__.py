@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     found = report.Report("sae")
     found.baseline("sae-lens", "torch")
     trained = material.TRAINED._replace(steps=60, pool=8192) if quick else material.TRAINED
-    full = material.FULL._replace(d_in=64, d_sae=256, steps=6, pool=2048, k=8) if quick else material.FULL
+    full = material.FULL._replace(d_in=64, d_sae=256, steps=8, pool=2048, k=8) if quick else material.FULL
     quality(found, trained, 1 if quick else SEEDS)
     speed(found, full)
     console.print("live training")

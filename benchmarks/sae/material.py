@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 
 TRAINED = Scale(features=1024, d_in=128, d_sae=512, k=10, batch=512, steps=2000, pool=65_536, roots=8)
 """Small enough to be trained to the end several times."""
-FULL = Scale(features=4096, d_in=768, d_sae=4096, k=25, batch=1024, steps=24, pool=8192, roots=0)
+FULL = Scale(features=4096, d_in=768, d_sae=4096, k=25, batch=1024, steps=44, pool=8192, roots=0)
 """The published benchmark's dimensions, width, k and batch size; for time alone."""
 GPU = Scale(features=4096, d_in=768, d_sae=24_576, k=32, batch=4096, steps=100, pool=32_768, roots=0)
 """GPT-2 small's width and a usual number of latents."""

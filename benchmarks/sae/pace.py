@@ -12,6 +12,8 @@ from benchmarks.sae import contenders, material
 from services.trainer import plan
 
 _WARM_UP = 3
+_TURN = 4
+"""Steps before it is the other's turn; the first turn of each does not count."""
 _KINDS = {
     "dense products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "choice of latents": ("aten::topk", "aten::sort", "aten::kthvalue", "aten::nonzero"),
@@ -36,7 +38,6 @@ def measure(
     *,
     device: str = "cpu",
     autocast: bool = False,
-    rounds: int = 3,
 ) -> Pace:
     """Times steps of both in turns, so that whatever else the machine does meets both."""
     config = contenders.configuration(architecture, scale, 0)
@@ -45,10 +46,10 @@ def measure(
     theirs = contenders.their_trainer(config, scale, data, device, autocast=autocast)
     times: tuple[list[float], list[float]] = ([], [])
     peaks = [0.0, 0.0]
-    for _ in range(rounds):
+    for turn in range(max(1, scale.steps // _TURN)):
         for which, step in enumerate((ours, lambda batch: _their_step(theirs, batch))):
-            found, peak = _timed(step, data, scale.steps // rounds, device)
-            times[which].extend(found)
+            found, peak = _timed(step, data, _TURN, device)
+            times[which].extend(found if turn else [])
             peaks[which] = max(peaks[which], peak)
     return Pace(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
@@ -80,7 +81,7 @@ def _timed(step: Callable[[torch.Tensor], Any], data: Any, count: int, device: s
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     found = []
-    for number in range(count + _WARM_UP):
+    for _ in range(count):
         batch = next(data)
         if cuda:
             torch.cuda.synchronize()
@@ -88,8 +89,7 @@ def _timed(step: Callable[[torch.Tensor], Any], data: Any, count: int, device: s
         step(batch)
         if cuda:
             torch.cuda.synchronize()
-        if number >= _WARM_UP:
-            found.append((time.perf_counter() - started) * 1e3)
+        found.append((time.perf_counter() - started) * 1e3)
     return found, torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
 
 
@@ -101,7 +101,10 @@ def _profiled(step: Callable[[torch.Tensor], Any], data: Any) -> dict[str, float
             step(next(data))
     times: dict[str, float] = {}
     for event in profiled.key_averages():
-        kind = next((kind for kind, names in _KINDS.items() if any(name in event.key for name in names)), "the rest")
+        kind = next(
+            (kind for kind, names in _KINDS.items() if any(name in event.key for name in names)),
+            "element by element, and the rest",
+        )
         times[kind] = times.get(kind, 0.0) + event.self_cpu_time_total
     total = sum(times.values())
     return {kind: time / total for kind, time in sorted(times.items(), key=lambda item: -item[1])}
