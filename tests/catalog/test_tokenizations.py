@@ -445,7 +445,6 @@ async def test_packing_defaults_show_on_the_record(ready):
         truncation="TRUNCATION_NONE",
         add_special_tokens=False,
         packing=Packing(begin_of_batch="BOUNDARY_BOS", begin_of_sequence="BOUNDARY_NONE", separator="BOUNDARY_BOS"),
-        column_choice="its name is `text`",
     )
 
 
