@@ -1,22 +1,20 @@
 """Measures extraction. `make bench-extract` runs it and writes `benchmarks/results/extract.json`.
 
-The runs of a round follow one another, so that what else the machine does meets all of them; ratios are taken within a
-round, and the median round counts.
+Every side is a process of its own. The runs of a round follow one another, so that what else the machine does meets all
+of them; ratios are taken within a round, and the median round counts.
 """
 
 import contextlib
-import functools
+import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import datasets
 import numpy as np
@@ -24,24 +22,17 @@ import torch
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.extract import material, runs
+from benchmarks.extract import disk, material
+from benchmarks.extract.contestant import BARE, HOOKED, OURS, PROXY, Contestant
 from benchmarks.extract.material import Case
 from services.activations.statistics import Statistics
 
 console = Console()
-_Given = TypeVar("_Given")
 _ROUNDS = 5
 _ENOUGH_ROUNDS = 3
-_SECONDS = 180
-"""No round begins after so many."""
+_SECONDS = 150
+"""No round begins after so many, once there are enough."""
 _LOAD = 1.5
-BARE, OURS, HOOKED, PROXY, DISK = (
-    "bare forward",
-    "ours, to disk",
-    "SAELens, HookedTransformer",
-    "SAELens, AutoModelForCausalLM",
-    "plain write",
-)
 
 
 @dataclass
@@ -57,9 +48,8 @@ class Measured:
         return statistics.median(their / our for their, our in zip(seconds[theirs], seconds[ours], strict=True))
 
 
-def main() -> None:
-    """Runs the cases that this machine can, and writes the report."""
-    warnings.simplefilter("ignore")
+def main(rows: str = "") -> None:
+    """Runs the cases that this machine can, and writes the report; with a number of rows, shows it only."""
     datasets.disable_progress_bars()
     found = report.Report("extract")
     found.baseline("torch", "transformers", "sae-lens", "transformer-lens", "datasets", "pyarrow")
@@ -67,59 +57,50 @@ def main() -> None:
     if os.getloadavg()[0] > _LOAD:
         console.print(f"[yellow]The load average is over {_LOAD}: other work slows all sides, and not alike.[/]")
     cases = [material.CPU, *([material.GPU] if torch.cuda.is_available() else [])]
-    for case in cases:
+    for each in cases:
+        case = dataclasses.replace(each, rows=int(rows or each.rows))
         with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:
             _measure(case, pathlib.Path(folder), found)
     if not torch.cuda.is_available():
         found.notes["GPU"] = "none here: not measured"
     found.notes["load_after"] = f"{os.getloadavg()[0]:.1f}"
     found.show(console)
-    console.print(f"Written to {found.write()}")
+    if not rows:
+        console.print(f"Written to {found.write()}")
 
 
 def _measure(case: Case, work: pathlib.Path, found: report.Report) -> None:
-    with console.status(f"{case.name}: making model and tokens"):
-        folder, dataset = material.write_model(case, work / "model"), material.tokens(case)
-        made: dict[str, Callable[[], float]] = {
-            BARE: runs.bare(case, folder, dataset),
-            OURS: runs.ours(case, folder, dataset, work / "ours"),
-        }
-        if case.device == "cpu":
-            for name, kind in ((HOOKED, "HookedTransformer"), (PROXY, "AutoModelForCausalLM")):
-                made[name] = _quiet(functools.partial(runs.saelens, case, folder, dataset, work / kind, kind))()
-        made[OURS]()
-        size = sum(path.stat().st_size for path in (work / "ours").iterdir())
-        made[DISK] = runs.disk(size, work / "plain")
-    measured = _rounds(case, made)
-    if HOOKED in made:
+    with console.status(f"{case.name}: making the model"):
+        material.write_model(case, work / "model")
+    sides = [BARE, OURS, *([HOOKED, PROXY] if case.device == "cpu" else [])]
+    with contextlib.ExitStack() as stack:
+        contestants = {}
+        for side in sides:
+            with console.status(f"{case.name}: loading, {side}"):
+                contestants[side] = stack.enter_context(Contestant(side, case, work))
+        measured = _rounds(case, contestants)
+    if HOOKED in sides:
         _check_same(case, work)
-    _tell(case, measured, size, found)
-    _tell_steps(case, size, measured, found)
+    size = sum(path.stat().st_size for path in (work / "ours").iterdir())
+    plain = statistics.median(disk.write(size, work / "plain") for _ in range(_ENOUGH_ROUNDS))
+    _tell(case, measured, size, plain, found)
+    _tell_steps(case, size, measured, plain, found)
 
 
-def _rounds(case: Case, made: dict[str, Callable[[], float]]) -> Measured:
-    measured = Measured({name: [] for name in made}, {name: [] for name in made})
+def _rounds(case: Case, contestants: dict[str, Contestant]) -> Measured:
+    measured = Measured({name: [] for name in contestants}, {name: [] for name in contestants})
     began = time.monotonic()
     # The round before the first is for warming up.
     for number in range(_ROUNDS + 1):
         if number > _ENOUGH_ROUNDS and time.monotonic() - began > _SECONDS:
             break
-        for name, run in made.items():
+        for name, contestant in contestants.items():
             with console.status(f"{case.name}: {f'round {number}' if number else 'warming up'}, {name}"):
-                before = time.process_time()
-                seconds = _quiet(run)()
+                clock, processor = contestant.run()
             if number:
-                measured.clock[name].append(seconds)
-                measured.processor[name].append(time.process_time() - before)
+                measured.clock[name].append(clock)
+                measured.processor[name].append(processor)
     return measured
-
-
-def _quiet(run: Callable[[], _Given]) -> Callable[[], _Given]:
-    def quiet() -> _Given:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return run()
-
-    return quiet
 
 
 def _check_same(case: Case, work: pathlib.Path) -> None:
@@ -135,23 +116,21 @@ def _check_same(case: Case, work: pathlib.Path) -> None:
             raise RuntimeError(f"{kind} stored other activations than ours.")
 
 
-def _tell(case: Case, measured: Measured, size: int, found: report.Report) -> None:
+def _tell(case: Case, measured: Measured, size: int, plain: float, found: report.Report) -> None:
     speeds = {name: case.tokens / statistics.median(seconds) for name, seconds in measured.clock.items()}
     aim = 0.9 if case.device == "cpu" else 0.85
     for name, speed in speeds.items():
-        if name == DISK:
-            continue
         above = aim * speeds[BARE] if name == OURS else None
         found.add(f"{case.name}: {name}", speed, "tokens/s", above=above)
-    ours, plain = (size / 1e6 / statistics.median(measured.clock[name]) for name in (OURS, DISK))
+    ours, takes = size / 1e6 / statistics.median(measured.clock[OURS]), size / 1e6 / plain
     found.add(f"{case.name}: ours writes", ours, "MB/s")
-    found.add(f"{case.name}: the disk takes, write and fsync", plain, "MB/s")
+    found.add(f"{case.name}: the disk takes, write and fsync", takes, "MB/s")
     for name in (BARE, HOOKED, PROXY):
         if name in speeds:
             found.ratios[f"{case.name}: to {name}"] = measured.ratio(name)
             if case.device == "cpu":
                 found.ratios[f"{case.name}: to {name}, processor time"] = measured.ratio(name, processor=True)
-    found.ratios[f"{case.name}: bytes a second to what the disk takes"] = ours / plain
+    found.ratios[f"{case.name}: bytes a second to what the disk takes"] = ours / takes
     found.notes[f"{case.name} case"] = (
         f"GPT-2 with random weights, width {case.width}, {case.layers} layers; {len(case.hooks)} hook(s), the last "
         f"{case.hooks[-1]}; {case.rows} rows of {case.context} random tokens in batches of {case.batch}; {case.dtype}; "
@@ -159,7 +138,7 @@ def _tell(case: Case, measured: Measured, size: int, found: report.Report) -> No
     )
 
 
-def _tell_steps(case: Case, size: int, measured: Measured, found: report.Report) -> None:
+def _tell_steps(case: Case, size: int, measured: Measured, plain: float, found: report.Report) -> None:
     """What is done beside the forward pass, each alone and in one thread."""
     values = torch.randn(case.batch * case.context, case.width)
     threads = torch.get_num_threads()
@@ -169,7 +148,7 @@ def _tell_steps(case: Case, size: int, measured: Measured, found: report.Report)
     steps = {
         "statistics": times * _seconds(lambda: gathered.add(values)),
         "sha256": _seconds(lambda: hashlib.sha256(bytes(size)).hexdigest()),
-        "plain write and fsync": statistics.median(measured.clock[DISK]),
+        "plain write and fsync": plain,
     }
     torch.set_num_threads(threads)
     alone = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in steps.items())
@@ -184,4 +163,4 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,6 +1,5 @@
 """The runs that are compared; each gives the seconds it took, model and tokens being loaded."""
 
-import os
 import pathlib
 import shutil
 import time
@@ -19,6 +18,7 @@ from transformer_lens.loading_from_pretrained import get_pretrained_model_config
 from benchmarks.extract.material import Case
 from services.activations import models
 from services.extractor import ranges
+from services.runtime import allocation
 
 
 def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callable[[], float]:
@@ -41,6 +41,8 @@ def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callabl
 
 def ours(case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path) -> Callable[[], float]:
     """A worker's range, with statistics, checksums and sync."""
+    # As the worker's child process does.
+    allocation.keep_freed()
     model = models.load(folder, dtype=case.dtype, device=case.device)
     settings = ranges.RangeSettings(
         hooks=case.hooks, context_size=case.context, batch_size=case.batch, storage_dtype=case.dtype
@@ -109,22 +111,6 @@ def _hooked(case: Case, folder: pathlib.Path) -> Any:
         fold_value_biases=False,
     )
     return model.to(case.device)
-
-
-def disk(size: int, target: pathlib.Path) -> Callable[[], float]:
-    """A plain write of so many bytes, until they are on the disk."""
-    block = os.urandom(1 << 20)
-
-    def run() -> float:
-        began = time.perf_counter()
-        with target.open("wb") as file:
-            for _ in range(-(-size // len(block))):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        return time.perf_counter() - began
-
-    return run
 
 
 def _finish(case: Case) -> None:

@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from polytok import errors
 from services.activations import families, memory, weights
+from services.runtime import allocation
 
 Attention = Literal["sdpa", "eager"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -210,6 +211,8 @@ def _check_fits(
     folder: pathlib.Path, description: Description, dtype: torch.dtype, device: torch.device, available: int | None
 ) -> None:
     needed = description.num_parameters * dtype.itemsize
+    # What a model was in that is no longer used may still be this process's.
+    allocation.give_back()
     left = memory.available(device) if available is None else available
     if needed <= left:
         return

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.extractor.v1 import tasks_pb2
+from services.runtime import allocation
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import opening
@@ -29,6 +30,7 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 
 def main() -> None:
     """Runs tasks until the parent ends."""
+    allocation.keep_freed()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Imported after the environment is set, which the libraries read once.
