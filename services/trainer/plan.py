@@ -88,8 +88,10 @@ class SaeConfig:
         self._check_architecture()
 
     def _check_architecture(self) -> None:
-        if self.architecture in TOPK_FAMILY and not 0 < self.k <= self.d_sae:
+        if self.architecture in TOPK_FAMILY and not 1 <= self.k <= self.d_sae:
             raise _wrong("sae.k", f"is {self.k:g}; it must lie between 1 and d_sae, {self.d_sae}")
+        if self.architecture in TOPK_FAMILY and self.d_in < 2:
+            raise _wrong("sae.d_in", "is 1; dead latents are revived by half as many others, so it must be at least 2")
         if self.architecture == "topk" and int(self.k) != self.k:
             raise _wrong("sae.k", f"is {self.k:g}; topk needs a whole number, batchtopk takes a fraction")
         if self.architecture == "matryoshka_batchtopk" and not _ascending(self.matryoshka_widths, self.d_sae):
