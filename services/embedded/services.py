@@ -43,6 +43,7 @@ class Workers(NamedTuple):
 OWNERS = (
     Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),
     Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
+    Owner("trainer", ("services.trainer", "serve"), "services.trainer.server.migrations.schema", late=True),
 )
 """In the order in which they may depend on one another."""
 
@@ -50,6 +51,7 @@ WORKERS = (
     Workers("ingest", ("services.catalog", "ingest"), "one"),
     Workers("tokenizer", ("services.tokenizer",), "as asked", listens=True),
     Workers("extractor", ("services.extractor", "work"), "a GPU", late=True),
+    Workers("trainer", ("services.trainer", "work"), "a GPU", late=True),
 )
 
 
