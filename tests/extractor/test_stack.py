@@ -63,6 +63,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
             client.tokenizations.create("docs", "gpt2", variant="packed", max_length=32, packing=True)
             for variant in ("", "packed"):
                 client.tokenizations.wait("docs", "gpt2", variant=variant, timeout=PATIENCE)
+        await_condition(
+            lambda: bool(stack.facts["metrics_ports"].get("extractor-1")), "the worker has come up", seconds=PATIENCE
+        )
         yield stack
 
 
