@@ -199,6 +199,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise errors.InvalidArgument(f"device: {name!r} is no device; name cpu, cuda or cuda:0, cuda:1, ….") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise errors.InvalidArgument(f"device: models are not run on {device.type!r}; name cpu, cuda or cuda:0, ….")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise errors.InvalidArgument(
             f"device: there is no {name!r} here; {torch.cuda.device_count()} GPUs are seen. "

@@ -17,6 +17,8 @@ from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
 _WINDOW_BATCHES = 8
+_WINDOW_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}
+"""Rows of other lengths wait for one another: in no more batches than these, nor with more of their activations."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,16 @@ class Stream:
             while first_row < end:
                 # Halving changes where windows end; they are cut anew from the row where it happened.
                 tokens = self.batch_tokens
-                for window in batches.windows(self._rows, first_row, end, tokens, tokens * _WINDOW_BATCHES):
+                for window in batches.windows(self._rows, first_row, end, tokens, self._window_tokens()):
                     yield self._piece(capture, window)
                     first_row = window.first_row + len(window.rows.lengths)
                     if self.batch_tokens != tokens:
                         break
+
+    def _window_tokens(self) -> int:
+        width = sum(hook.width or self._model.description.d_model for hook in self.hooks)
+        fitting = _WINDOW_BYTES[self._model.device.type] // (width * self._model.dtype.itemsize)
+        return max(self.batch_tokens, min(self.batch_tokens * _WINDOW_BATCHES, fitting))
 
     def _piece(self, capture: capturing.Capture, window: batches.Window) -> Piece:
         ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device

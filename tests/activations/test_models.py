@@ -162,6 +162,7 @@ def test_too_large_for_the_memory(folder: pathlib.Path) -> None:
     [
         ({"dtype": "int4"}, "'int4' is none of float32, bfloat16, float16"),
         ({"device": "abacus"}, "'abacus' is no device"),
+        ({"device": "meta"}, "models are not run on 'meta'"),
         ({"device": "cuda:99"}, "there is no 'cuda:99' here"),
     ],
 )

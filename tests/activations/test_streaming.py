@@ -105,6 +105,15 @@ def test_it_goes_on_where_a_piece_ended(gpt2: LoadedModel, rows: list[list[int]]
     assert whole[-1].next_row == len(rows)
 
 
+def test_rows_wait_for_no_more_than_memory_allows(gpt2: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = material.dataset(ROWS)
+    usual = list(_stream(gpt2, dataset, batch_tokens=100).pieces())
+    monkeypatch.setitem(streaming._WINDOW_BYTES, "cpu", 200 * 32 * 4)
+    few = list(_stream(gpt2, dataset, batch_tokens=100).pieces())
+    assert max(len(piece.token_ids) for piece in few) <= 200 < max(len(piece.token_ids) for piece in usual)
+    torch.testing.assert_close(_all(few), _all(usual), rtol=1e-4, atol=1e-5)
+
+
 def test_a_range(gpt2: LoadedModel) -> None:
     pieces = list(_stream(gpt2, material.dataset(ROWS)).pieces(7, 5))
     assert set(torch.cat([piece.row for piece in pieces]).tolist()) == set(range(7, 12))
