@@ -143,8 +143,10 @@ def _ranges(scene: stacks.Stack, state: str) -> int:
 
 
 def _child(pid: int) -> int:
+    """The process that does a worker's tasks."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if children else 0
+    assert children, "the worker has no process"
+    return int(children[0])
 
 
 def test_a_kill_costs_one_range(scene: stacks.Stack, client: polytok.Client) -> None:
@@ -176,7 +178,8 @@ def test_a_kill_costs_one_range(scene: stacks.Stack, client: polytok.Client) -> 
 
 def test_what_is_read_survives_the_catalog_and_is_not_deleted(scene: stacks.Stack, client: polytok.Client) -> None:
     worker = scene.facts["pids"]["extractor-1"]
-    await_condition(lambda: _child(worker) != 0, "the worker has a process", seconds=PATIENCE)
+    # The worker's process comes with its first task.
+    assert client.extractions.estimate("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"]).device == "cpu"
     os.kill(_child(worker), signal.SIGSTOP)
     created = client.extractions.create("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"], name="slow")
     with pytest.raises(errors.FailedPrecondition, match="is being read by extractions/slow"):
