@@ -25,9 +25,14 @@ def told(tmp_path_factory):
         )
         for rank in range(2)
     ]
-    for process in started:
-        _, errors = process.communicate(timeout=150)
-        assert process.returncode == 0, errors.decode()
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=150)
+            assert process.returncode == 0, errors.decode()
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
