@@ -55,9 +55,9 @@ def test_documented_commands(training_stack: stacks.Stack) -> None:
     for number, command in enumerate(COMMANDS):
         small = command.replace("docs -m gpt2", f"{scene.DATASET} -m {scene.MODEL}")
         small = small.replace("blocks.6", "blocks.1").replace("blocks.3", "blocks.0").replace(" --watch", "")
-        small = re.sub(r"--latents \d+", "--latents 64", small)
-        small = re.sub(r" --(name|samples|batch-size|k) \S+", "", small)
-        run(f"{small} --k 4 --name page-{number} --batch-size 256 --samples 2560")
+        small = re.sub(r"--latents \d+", "--latents 128", small)
+        small = re.sub(r" --name \S+", "", small)
+        run(f"{small} --name page-{number} --batch-size 256 --samples 2560")
     for number in range(len(COMMANDS)):
         run(f"training watch page-{number}")
         run(f"training delete page-{number}")

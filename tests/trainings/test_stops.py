@@ -17,7 +17,9 @@ from tests.trainings.scene import WORKER, Scene, eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
-LONG = {"total_samples": 64 * 400, "checkpoint_every": 20}
+STEPS = 4000
+LONG = {"total_samples": 64 * STEPS, "checkpoint_every": 100}
+"""Seconds of work, also on a fast machine: a test has time to disturb it."""
 ENDLESS = {"total_samples": 64 * 1_000_000, "checkpoint_every": 100, "log_every": 10}
 
 
@@ -33,7 +35,7 @@ async def same_as_calm(scene: Scene, record: Any) -> None:
     ours, theirs = weights(record), weights(calm)
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     found, wanted = await scene.metrics(record), await scene.metrics("calm")
-    assert [row.step for row in found] == list(range(1, 401))
+    assert [row.step for row in found] == list(range(1, STEPS + 1))
     assert [(row.step, row.training.loss, row.training.l0) for row in found] == [
         (row.step, row.training.loss, row.training.l0) for row in wanted
     ]
@@ -49,7 +51,7 @@ async def test_a_pause_loses_nothing_and_changes_nothing(scene: Scene) -> None:
     assert await scene.outcomes(paused) == ["RELEASED"]
     (*_, checkpoint) = await scene.client.trainings.checkpoints("paused")
     rows = await scene.metrics("paused")
-    assert checkpoint.step == rows[-1].step == paused.step < 400
+    assert checkpoint.step == rows[-1].step == paused.step < STEPS
     assert [update.training.name async for update in scene.client.trainings.follow("paused")] == ["trainings/paused"]
     assert await scene.client.trainings.pause("paused") == paused
     with pytest.raises(errors.FailedPrecondition, match="polytok training resume paused"):
@@ -139,7 +141,7 @@ async def test_cancelled_and_trained_again_from_the_start(scene: Scene) -> None:
         await scene.client.trainings.wait("cancelled")
     again = await scene.client.trainings.retry("cancelled")
     assert (watching.state(again), again.step) == ("QUEUED", 0)
-    assert [row.step for row in await scene.metrics(await scene.ready("cancelled"))] == list(range(1, 401))
+    assert [row.step for row in await scene.metrics(await scene.ready("cancelled"))] == list(range(1, STEPS + 1))
 
 
 async def _is_gone(folder: pathlib.Path) -> bool:
