@@ -11,8 +11,8 @@ from polytok import errors
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.trainer import plan
 
-UNKNOWN_WIDTH = 1
-"""Stands for the width of a hook that only running the model tells."""
+UNKNOWN_WIDTH = 2**31 - 1
+"""Stands for the width of a hook that only running the model tells; no plan refuses it."""
 
 _LONGEST_NAME = 63
 _MOST_ROWS = 50
