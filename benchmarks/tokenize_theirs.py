@@ -9,7 +9,8 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,7 +18,7 @@ import tokenizers
 
 from benchmarks import raw_shards
 
-Columns = dict[str, list[Sequence[int]]]
+Columns = dict[str, list[Any]]
 Encode = Callable[[list[str], bool], Columns]
 """input_ids and attention_mask of texts, with special tokens or without."""
 
@@ -69,7 +70,7 @@ def _with_transformers(folder: str) -> Encode:
 
 
 def _alone(folder: str) -> Encode:
-    loaded = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder, "tokenizer.json")))
+    loaded: Any = tokenizers.Tokenizer.from_file(str(pathlib.Path(folder, "tokenizer.json")))
 
     def encode(texts: list[str], special: bool) -> Columns:
         found = loaded.encode_batch(texts, add_special_tokens=special)
