@@ -33,7 +33,7 @@ install: $(DEV_STAMP) ## Install everything for development into .venv
 test: $(DEV_STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
-test-long: $(DEV_STAMP) ## Run the tests that take more than 20 seconds each
+test-long: $(DEV_STAMP) ## Run the tests that take many seconds each
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types, imports and contracts

@@ -46,6 +46,7 @@ def oracle(folder: pathlib.Path, **how: Any) -> list[list[int]]:
     return [tokenizer.apply_chat_template(chat, tokenize=True, **how)["input_ids"] for chat in CHATS]
 
 
+@pytest.mark.long
 def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     model = material.unique("chat-model")
     polytok_("model", "add", model, folder)

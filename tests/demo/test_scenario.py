@@ -59,6 +59,7 @@ def test_twice(environment: dict[str, str]) -> None:
     assert not (pathlib.Path(environment["POLYTOK_HOME"]) / "stack.json").exists()
 
 
+@pytest.mark.long
 def test_interrupted(environment: dict[str, str]) -> None:
     process = subprocess.Popen([PROGRAM, "demo"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -86,6 +86,7 @@ def test_what_dies_is_started_again_where_it_was(stack: stacks.Stack, name: str)
     await_condition(lambda: serves(after["tokenizer_address"]), "the tokenizer serves")
 
 
+@pytest.mark.long
 def test_a_home_survives_every_way_of_ending() -> None:
     with stacks.new_home() as home:
         with stacks.started(home) as first:
@@ -121,6 +122,7 @@ def test_it_can_be_stopped_while_it_starts() -> None:
         assert processes.using(home) == []
 
 
+@pytest.mark.long
 @as_root
 def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
     user = pwd.getpwnam("daemon").pw_uid  # initdb wants a user that has a name
@@ -142,6 +144,7 @@ def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
         assert {path.stat().st_uid for path in (home, *home.glob("*"), *home.glob("logs/*"))} == {user}
 
 
+@pytest.mark.long
 @as_root
 def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
     with stacks.new_home() as home:

@@ -305,6 +305,7 @@ async def test_a_running_task_does_not_need_nats(own_house: House, own_nats: Own
     assert [a.outcome for a in await own_house.shop.attempts(job_id)] == [Outcome.SUCCEEDED]
 
 
+@pytest.mark.long
 @QUIET
 async def test_twenty_thousand_waiting_doorbells_are_all_seen(house: House) -> None:
     """The list of what waits comes in pages; none may be missed, or each round would ring it again."""

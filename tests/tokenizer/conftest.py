@@ -10,6 +10,13 @@ from tests.tokenizer import material
 MAKERS = {"byte_level": material.byte_level, "sentencepiece": material.sentencepiece, "wordpiece": material.wordpiece}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The largest of the real vocabularies takes seconds in each test; the two others stand for it in short runs."""
+    for item in items:
+        if item.path.parent == pathlib.Path(__file__).parent and "[phi4" in item.name:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """A folder for each kind of tokenizer."""

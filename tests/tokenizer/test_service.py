@@ -83,6 +83,7 @@ def test_compare(
         assert [token.id for token in encoding.tokens] == loading.load(folders[kind]).backend.encode(TEXT).ids
 
 
+@pytest.mark.long
 def test_the_largest_texts(service: tokenizer_pb2_grpc.TokenizerServiceStub, models: dict[str, str]) -> None:
     # A token for each byte, which is the most there can be.
     text = "\x01" * (1 << 20)

@@ -41,6 +41,7 @@ def read(tmp_path: pathlib.Path) -> Input:
     )
 
 
+@pytest.mark.long
 def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> None:
     whole = gaussian.training(gaussian.sae("batchtopk"), gaussian.sae("standard"), total_samples=32 * 20)
     assert attempts.run_together((open_gaussian, whole, tmp_path / "whole"), 2) == [True, True]
