@@ -144,7 +144,9 @@ def tokenize_chats(client: polytok.Client) -> None:
     """Renders the chats with the template of the one model, and with one of our own for the other, which has none."""
     client.tokenizations.create("example-chats", "example-marks")
     client.tokenizations.create(
-        "example-chats", "example-bytes", chat={"template": CHATML, "add_generation_prompt": True}
+        "example-chats",
+        "example-bytes",
+        chat={"template": CHATML, "add_generation_prompt": True},
     )
     made = [client.tokenizations.wait("example-chats", model) for model in ("example-marks", "example-bytes")]
     for each in made:
