@@ -12,7 +12,7 @@ import pytest
 from polytok.client import watching
 from tests.faults.scene import WORKERS, Scene, child_of
 from tests.faults.watcher import Watcher
-from tests.support import processes
+from tests.support import processes, servers
 
 FIRST, SECOND = WORKERS
 Rows = list[list[int]]
@@ -46,7 +46,8 @@ async def test_a_worker_is_killed(scene: Scene, calm: Rows) -> None:
         record, watcher = await begin(scene, "worker", running=1, succeeded=3)
         child = scene.child(FIRST)
         await scene.killed(FIRST)
-        assert not processes.is_alive(child)  # it went with its worker, though it was stopped
+        # It goes with its worker, though it was stopped.
+        servers.await_condition(lambda: not processes.is_alive(child), "the worker's child has ended")
     assert await is_whole(scene, "worker", calm, watcher) == {"LOST": 1}
     (error,) = await scene.complaints(record)
     assert error.startswith("WORKER_LOST: ")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from polytok import errors
 from polytok.client import watching
-from tests.support import processes
+from tests.support import processes, servers
 from tests.trainings import material
 from tests.trainings.scene import WORKER, Scene, eventually
 
@@ -72,7 +72,7 @@ async def test_a_killed_worker_costs_the_steps_since_the_checkpoint_and_nothing_
     await scene.checkpointed("killed")
     child = await scene.child()
     await scene.killed(WORKER)
-    assert not processes.is_alive(child)
+    servers.await_condition(lambda: not processes.is_alive(child), "the worker's child has ended")
     made = await scene.ready("killed")
     assert await scene.outcomes(made) == ["LOST", "SUCCEEDED"]
     await same_as_calm(scene, made)
