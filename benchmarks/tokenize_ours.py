@@ -26,8 +26,10 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import arranging, assembling, loading, preparing, publishing, reading, shards
 from services.tokenizer.engines import choosing, sampling
+from services.tokenizer.models import loading
+from services.tokenizer.stages import arranging, assembling, preparing, publishing, shards
+from services.tokenizer.text import reading
 
 _WARM = "some words to begin with, " * 2000
 _KEY = "tokenized"

@@ -18,7 +18,7 @@ from services.runtime.storage import Storage
 from services.tokenizer.settings import TokenizerSettings
 
 if TYPE_CHECKING:
-    from services.tokenizer import loading
+    from services.tokenizer.models import loading
 
 _CACHED = 8
 
@@ -36,7 +36,7 @@ def _verify(
     task: answers_pb2.VerifyTask, tokenizers: "loading.Tokenizers", context: child.TaskContext
 ) -> tokenizer_pb2.VerifyResult:
     # Who only encodes a text need not wait for what this imports.
-    from services.tokenizer import verification  # noqa: PLC0415
+    from services.tokenizer.checks import verification  # noqa: PLC0415
 
     return verification.verify(task, Storage(StorageSettings().root), tokenizers, context)
 
@@ -48,7 +48,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # As in services.tokenizer.child: no tokenizer needs it, and it is slow to import.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    from services.tokenizer import describing, loading  # noqa: PLC0415
+    from services.tokenizer.models import describing, loading  # noqa: PLC0415
 
     # People compare more tokenizers than a job uses.
     tokenizers = loading.Tokenizers(max(settings.cached, _CACHED))

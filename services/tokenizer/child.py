@@ -32,18 +32,10 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, child.TaskFunction]:
     """What the process serves."""
     # Imported after the environment is set, which the libraries read once.
-    from services.tokenizer import (  # noqa: PLC0415
-        arranging,
-        assembling,
-        duplicates,
-        inspection,
-        loading,
-        preparing,
-        publishing,
-        repairing,
-        shards,
-    )
+    from services.tokenizer.checks import repairing  # noqa: PLC0415
     from services.tokenizer.engines import choosing  # noqa: PLC0415
+    from services.tokenizer.models import inspection, loading  # noqa: PLC0415
+    from services.tokenizer.stages import arranging, assembling, duplicates, preparing, publishing, shards  # noqa: PLC0415
 
     tokenizers = loading.Tokenizers(settings.cached)
     chooser = choosing.Chooser(settings.engine, parallel=settings.usable_threads > 1, kept=settings.cached)
@@ -88,7 +80,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    from services.tokenizer import loading  # noqa: PLC0415  as in `functions`
+    from services.tokenizer.models import loading  # noqa: PLC0415  as in `functions`
 
     child.serve(functions(opened(StorageSettings()), settings), warm=loading.warm)
 

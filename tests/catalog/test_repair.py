@@ -21,8 +21,11 @@ from services.catalog.ingest import tasks as ingest_tasks
 from services.catalog.repositories import tokenizations
 from services.runtime.jobs.child import TaskContext
 from services.runtime.records import folders
-from services.tokenizer import child, loading, publishing, verification
+from services.tokenizer import child
+from services.tokenizer.checks import verification
+from services.tokenizer.models import loading
 from services.tokenizer.settings import TokenizerSettings
+from services.tokenizer.stages import publishing
 from tests.catalog import hands, locks
 from tests.client import material
 
@@ -235,8 +238,8 @@ async def test_files_that_come_out_otherwise_are_replaced_and_told(
     rows = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
     _flip((await _files(docs))[1])
     # As if another version wrote batches of another size.
-    monkeypatch.setattr("services.tokenizer.writing._BATCH_ROWS", 3)
-    monkeypatch.setattr("services.tokenizer.reading.SLICE_BYTES", 64)
+    monkeypatch.setattr("services.tokenizer.files.writing._BATCH_ROWS", 3)
+    monkeypatch.setattr("services.tokenizer.text.reading.SLICE_BYTES", 64)
     await doer.run((await _repair(docs)).repair.job)
     found = await docs.tokenization(NAME)
     assert found.repair.state == Repair.STATE_DONE, found.repair

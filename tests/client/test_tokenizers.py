@@ -8,7 +8,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from services.tokenizer import loading
+from services.tokenizer.models import loading
 
 if TYPE_CHECKING:
     import pathlib

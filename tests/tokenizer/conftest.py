@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from services.tokenizer import loading
+from services.tokenizer.models import loading
 from tests.tokenizer import material
 
 MAKERS = {"byte_level": material.byte_level, "sentencepiece": material.sentencepiece, "wordpiece": material.wordpiece}

@@ -14,8 +14,9 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer import loading, publishing, shards
 from services.tokenizer.engines import choosing
+from services.tokenizer.models import loading
+from services.tokenizer.stages import publishing, shards
 
 Parameters = tokenizations_pb2.TokenizationParameters
 TOKENIZED = "datasets/d/raw_tokenized_m"

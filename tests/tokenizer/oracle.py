@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.packing import Boundaries
+from services.tokenizer.rows.packing import Boundaries
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.saelens import batched
 from tests.tokenizer.test_cleaning import junk

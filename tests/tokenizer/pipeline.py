@@ -10,7 +10,7 @@ import pytest
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.tokenizer import arranging, assembling, duplicates, preparing
+from services.tokenizer.stages import arranging, assembling, duplicates, preparing
 from tests.tokenizer import jobs
 from tests.tokenizer.jobs import Parameters, Runner
 

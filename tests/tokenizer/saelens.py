@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from services.tokenizer.packing import Boundaries
+from services.tokenizer.rows.packing import Boundaries
 
 
 @functools.cache

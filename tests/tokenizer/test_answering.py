@@ -13,8 +13,8 @@ import pytest
 
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.tokenizer import loading
 from services.tokenizer.answering import Answering
+from services.tokenizer.models import loading
 from tests.support import processes
 from tests.support.servers import await_condition
 

@@ -14,8 +14,10 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import chats, loading, reading, verification
-from services.tokenizer.packing import Boundaries
+from services.tokenizer.checks import verification
+from services.tokenizer.models import loading
+from services.tokenizer.rows.packing import Boundaries
+from services.tokenizer.text import chats, reading
 from tests.tokenizer import jobs
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.pipeline import Pipeline

@@ -16,7 +16,7 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.children import Child
 from services.runtime.storage import Storage
-from services.tokenizer import loading
+from services.tokenizer.models import loading
 from services.tokenizer.settings import TokenizerSettings
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters

@@ -12,7 +12,7 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import reading
+from services.tokenizer.text import reading
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 

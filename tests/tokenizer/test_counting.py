@@ -12,7 +12,8 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import counting, loading
+from services.tokenizer.files import counting
+from services.tokenizer.models import loading
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 

@@ -8,8 +8,8 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from services.tokenizer import loading
 from services.tokenizer.engines import cutting, reference
+from services.tokenizer.models import loading
 from tests.tokenizer import material
 
 # Added tokens, marks and spaces of all kinds close to the places where a cut could be made.

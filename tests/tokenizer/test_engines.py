@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import transformers
 
-from services.tokenizer import loading
 from services.tokenizer.engines import reference
+from services.tokenizer.models import loading
 from tests.tokenizer import material
 from tests.tokenizer.test_packing import rows_of
 

@@ -11,12 +11,12 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from services.runtime.storage import Storage
-from services.tokenizer import loading
 from services.tokenizer.engines import Engine, Untrustworthy, adversarial, choosing, proving, routing, sampling
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.models import loading
+from services.tokenizer.rows.ragged import Ragged
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import rows_of

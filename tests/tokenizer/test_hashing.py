@@ -5,7 +5,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.tokenizer import hashing
+from services.tokenizer.text import hashing
 from tests.tokenizer import material
 
 

@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 
 from polytok import errors
-from services.tokenizer import hub, loading
+from services.tokenizer.models import hub, loading
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

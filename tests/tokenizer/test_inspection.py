@@ -9,7 +9,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer import configuration, inspection, loading
+from services.tokenizer.models import configuration, inspection, loading
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import transformers
 
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer import loading
+from services.tokenizer.models import loading
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.tokenizer import describing, loading, offsets
+from services.tokenizer.models import describing, loading, offsets
 from tests.tokenizer import material
 
 

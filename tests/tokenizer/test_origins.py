@@ -5,7 +5,7 @@ import pytest
 
 from polytok import errors
 from services.runtime.storage import Storage
-from services.tokenizer import columns, reading
+from services.tokenizer.text import columns, reading
 from tests.tokenizer import jobs
 
 

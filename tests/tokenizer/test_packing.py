@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polytok import errors
-from services.tokenizer import packing, ragged, sequences
-from services.tokenizer.packing import Boundaries
-from services.tokenizer.ragged import Ragged
-from services.tokenizer.sequences import Rows
+from services.tokenizer.rows import packing, ragged, sequences
+from services.tokenizer.rows.packing import Boundaries
+from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.rows.sequences import Rows
 from tests.tokenizer.saelens import batched
 
 # The vectors of SAELens's behaviour; begin-of-batch, begin-of-sequence, separator.

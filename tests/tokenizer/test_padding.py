@@ -8,7 +8,8 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import padding, reading
+from services.tokenizer.rows import padding
+from services.tokenizer.text import reading
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 

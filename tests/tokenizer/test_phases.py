@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.tokenizer import packing, phases, sequences
-from services.tokenizer.packing import Boundaries
+from services.tokenizer.rows import packing, phases, sequences
+from services.tokenizer.rows.packing import Boundaries
 from tests.tokenizer.test_packing import boundary, flat, ids, rows_of, walked, walked_starts
 
 Documents = list[list[int]]

@@ -8,8 +8,9 @@ import pytest
 import transformers
 
 from polytok import errors
-from services.tokenizer import loading, sequences
 from services.tokenizer.engines import reference
+from services.tokenizer.models import loading
+from services.tokenizer.rows import sequences
 from tests.tokenizer import material
 from tests.tokenizer.test_packing import flat, rows_of
 

@@ -13,7 +13,7 @@ import polytok
 from polytok import errors, transport
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
-from services.tokenizer import loading
+from services.tokenizer.models import loading
 from tests.client import material as corpus
 
 if TYPE_CHECKING:

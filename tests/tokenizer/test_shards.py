@@ -11,8 +11,9 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer import forms, reading
-from services.tokenizer.packing import Boundaries
+from services.tokenizer.files import forms
+from services.tokenizer.rows.packing import Boundaries
+from services.tokenizer.text import reading
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import walked, walked_starts

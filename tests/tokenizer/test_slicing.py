@@ -6,8 +6,10 @@ import pyarrow as pa
 import pytest
 
 from services.runtime.storage import Storage
-from services.tokenizer import loading, reading, slicing
 from services.tokenizer.engines import reference
+from services.tokenizer.models import loading
+from services.tokenizer.rows import slicing
+from services.tokenizer.text import reading
 from tests.tokenizer import jobs, material
 from tests.tokenizer.test_packing import rows_of
 

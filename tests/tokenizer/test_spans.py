@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
-from services.tokenizer import loading
 from services.tokenizer.engines import reference, spans
 from services.tokenizer.engines.spans import engine as engines
 from services.tokenizer.engines.spans import table as tables
+from services.tokenizer.models import loading
 from tests.tokenizer import material
 
 TRAPS = [

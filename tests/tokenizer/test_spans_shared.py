@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 
-from services.tokenizer import loading
 from services.tokenizer.engines import reference
+from services.tokenizer.models import loading
 from tests.tokenizer.test_spans import TEXTS_OF_ALL_KINDS, encoded, ids, made
 
 

@@ -16,9 +16,11 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage, opened
-from services.tokenizer import arrangement, assembling, reading, staging
 from services.tokenizer.engines import proving, sampling
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.files import arrangement, staging
+from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.stages import assembling
+from services.tokenizer.text import reading
 from tests.tokenizer import jobs, material, oracle, test_fast_engines
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.pipeline import Pipeline, some

@@ -15,7 +15,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.catalog.handlers import stages
 from services.runtime.storage import Storage
-from services.tokenizer import originals, verification
+from services.tokenizer.checks import originals, verification
 from tests.tokenizer import jobs, material, oracle
 from tests.tokenizer.pipeline import Pipeline, some
 

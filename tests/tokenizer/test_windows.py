@@ -8,7 +8,7 @@ import transformers
 
 from polytok import errors
 from services.runtime.storage import Storage
-from services.tokenizer import sequences, windows
+from services.tokenizer.rows import sequences, windows
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import flat, rows_of

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from services.runtime.telemetry import logging
-from services.tokenizer import loading
 from services.tokenizer.engines import Engine, proving, routing, spans
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
+from services.tokenizer.models import loading
 
 Maker = Callable[[loading.Tokenizer, str, bool], Engine | None]
 """Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""

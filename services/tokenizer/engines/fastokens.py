@@ -4,7 +4,7 @@ import fastokens
 import numpy as np
 import pyarrow as pa
 
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows.ragged import Ragged
 
 
 class Fastokens:

@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 from gigatoken import gigatoken_rs
 
-from services.tokenizer import ragged
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 
 class Gigatoken:

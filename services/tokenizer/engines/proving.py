@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.runtime.telemetry import logging
-from services.tokenizer import slicing
 from services.tokenizer.engines import Engine, Untrustworthy, adversarial, attempt, routing, searching
+from services.tokenizer.rows import slicing
 
 PROBE_DOCUMENTS = 256
 """How many documents of a dataset an engine is asked before it is trusted with the others."""

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import tokenizers
 
-from services.tokenizer import ragged, slicing
 from services.tokenizer.engines import cutting
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged, slicing
+from services.tokenizer.rows.ragged import Ragged
 
 VERSION = tokenizers.__version__
 """The version that ids are exact against."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from services.tokenizer import ragged
 from services.tokenizer.engines import Engine, attempt, searching
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 
 class Routed:

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from services.tokenizer import slicing
 from services.tokenizer.engines import Engine, Untrustworthy, adversarial, attempt, searching
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import slicing
+from services.tokenizer.rows.ragged import Ragged
 
 SHARE = 0.01
 """How many of the documents are encoded twice."""

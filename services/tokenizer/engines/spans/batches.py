@@ -7,8 +7,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from services.tokenizer import ragged
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 _GROUP = 128
 

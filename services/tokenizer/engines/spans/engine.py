@@ -11,12 +11,12 @@ import pyarrow as pa
 import tokenizers
 from numpy.typing import NDArray
 
-from services.tokenizer import ragged
 from services.tokenizer.engines import reference
 from services.tokenizer.engines.spans import kernel
 from services.tokenizer.engines.spans.cuts import Cuts
 from services.tokenizer.engines.spans.table import Missing, Table
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 _SHARE_BYTES = 64 << 10
 """A thread is not worth its while for less."""

@@ -6,9 +6,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from services.tokenizer import ragged
 from services.tokenizer.engines.spans import kernel
-from services.tokenizer.ragged import Ragged
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 

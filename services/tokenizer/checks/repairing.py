@@ -1,0 +1,70 @@
+"""The tasks `repair.check` and `repair.mend`: find what is not what was written, and put it back.
+
+What is put back is, byte for byte, what was written, so it does no harm however often and by whomever it is done.
+"""
+
+import hashlib
+import json
+import posixpath
+
+from polytok import errors
+from polytok.tokenizer.v1 import repairs_pb2, tokenizer_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.records import publication
+from services.runtime.storage import Storage
+from services.tokenizer.checks import verification
+from services.tokenizer.stages import publishing
+
+
+def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskContext) -> repairs_pb2.CheckFilesResult:
+    """Reads the files; tells which are missing or have other bytes."""
+    result = repairs_pb2.CheckFilesResult()
+    total = sum(file.size_bytes for file in task.files)
+    done = 0
+    for file in task.files:
+        before = done
+        try:
+            finding, _ = verification.damage(
+                storage,
+                file.key,
+                file.size_bytes,
+                file.sha256,
+                lambda size, before=before: context.report(min(before + size, total), total),  # type: ignore[misc]
+            )
+        except errors.NotFound:
+            finding = verification.missing(posixpath.basename(file.key))
+        if finding is not None:
+            result.bad_keys.append(file.key)
+            result.messages.append(finding.message)
+        done += file.size_bytes
+        context.report(done, total)
+    return result
+
+
+def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> repairs_pb2.MendResult:
+    """Moves the files that were made again to where the bad ones are, and stages small files that are not right."""
+    for done, file in enumerate(task.files):
+        publication.move(storage, [file])
+        context.report(done + 1, len(task.files))
+    result, found = repairs_pb2.MendResult(), tokenizer_pb2.VerifyResult()
+    folder, (made,) = task.publication.tokenized_key, task.publication.shards
+    files = list(made.files)
+    content: dict[str, bytes] = {}
+    manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
+    if manifest is None:
+        again = publishing.manifest_of(task.publication, files, made.statistics)
+        result.manifest_lost = hashlib.sha256(again).hexdigest() != task.manifest_digest
+        if not result.manifest_lost:
+            content[verification.MANIFEST] = again
+            manifest = json.loads(again)
+    if manifest is not None:
+        verification.check_small(storage, folder, manifest, task.manifest_digest, manifest["files"], found)
+        wrong = {finding.file for finding in found.findings}
+        beside = publishing.beside(task.publication, files, task.manifest_digest)
+        content.update({name: data for name, data in beside.items() if name in wrong})
+        result.staged_files.extend(
+            publishing.stage(name, data, folder, storage, context) for name, data in content.items()
+        )
+    # That nothing else can be verified without the manifest is true of a verification, and not of this.
+    result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
+    return result

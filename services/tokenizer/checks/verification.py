@@ -1,0 +1,203 @@
+"""Verifies a tokenization: its files are those that its manifest lists, byte for byte, and fit each other."""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from polytok import errors
+from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.tokenizer.checks import resampling
+from services.tokenizer.checks.resampling import Finding
+from services.tokenizer.models import loading
+
+MANIFEST = "polytok.json"
+_MOST_FINDINGS = 1000
+_CHUNK_BYTES = 1 << 20
+_REQUIRED = {
+    "state.json": {
+        "_data_files",
+        "_fingerprint",
+        "_format_columns",
+        "_format_kwargs",
+        "_format_type",
+        "_output_all_columns",
+        "_split",
+    },
+    "dataset_info.json": {"citation", "description", "features", "homepage", "license"},
+}
+
+
+def verify(
+    task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+) -> tokenizer_pb2.VerifyResult:
+    """Reads every file, and encodes a sample again where one is asked for."""
+    folder = _key(storage, task.tokenized_path)
+    result = tokenizer_pb2.VerifyResult()
+    manifest = read_manifest(storage, folder, task.manifest_digest, result)
+    if manifest is None:
+        return result
+    files = _Files(storage, folder, context, result)
+    total = sum(file["size_bytes"] for file in manifest["files"])
+    whole = [file for file in manifest["files"] if files.check(file, total)]
+    check_small(storage, folder, manifest, task.manifest_digest, whole, result)
+    if task.sample:
+        sample = resampling.Sample(manifest, storage, folder, _key(storage, task.raw_path))
+        findings, result.sampled_documents = sample.check(whole, tokenizers, task.sample)
+        result.findings.extend(findings)
+    del result.findings[_MOST_FINDINGS:]
+    return result
+
+
+def _key(storage: Storage, path: str) -> str:
+    """The storage key of a path or URI that the catalog told."""
+    root = storage.uri("x")[:-1]
+    if not path.startswith(root):
+        raise errors.FailedPrecondition(
+            f"{path} is not below the storage of this worker, {root}. Give the worker the catalog's "
+            "POLYTOK_STORAGE_ROOT.",
+            reason="PATH_OUTSIDE_ROOT",
+        )
+    return path.removeprefix(root)
+
+
+def read_manifest(
+    storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult
+) -> dict[str, Any] | None:
+    """Reads `polytok.json`; None, and a finding, where it is not the one with this digest."""
+    key = f"{folder}/{MANIFEST}"
+    if not storage.exists(key):
+        result.findings.append(missing(MANIFEST, "Without it no other file can be verified."))
+        return None
+    data = storage.read_bytes(key)
+    result.num_files, result.size_bytes = 1, len(data)
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        message = (
+            f"{MANIFEST} has the sha256 {found[:12]}… and not {digest[:12]}…, which the catalog has. "
+            "Without it no other file can be verified."
+        )
+        result.findings.append(Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=MANIFEST, message=message))
+        return None
+    manifest: dict[str, Any] = json.loads(data)
+    return manifest
+
+
+def missing(name: str, more: str = "") -> Finding:
+    """Tells that a file is not there."""
+    return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
+
+
+class _Files:
+    """Reads the Arrow files, one after another."""
+
+    def __init__(self, storage: Storage, folder: str, context: TaskContext, result: tokenizer_pb2.VerifyResult) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._context = context
+        self._result = result
+        self._done = 0
+
+    def check(self, file: dict[str, Any], total: int) -> bool:
+        """Reads a file of the manifest; tells whether it is what was written."""
+        try:
+            finding = self._finding(file, total)
+        except errors.NotFound:
+            finding = missing(file["name"])
+        self._done += file["size_bytes"]
+        self._context.report(self._done, total)
+        if finding is not None:
+            self._result.findings.append(finding)
+        return finding is None
+
+    def _finding(self, file: dict[str, Any], total: int) -> Finding | None:
+        key = f"{self._folder}/{file['name']}"
+        finding, size = damage(
+            self._storage,
+            key,
+            file["size_bytes"],
+            file["sha256"],
+            lambda read: self._context.report(min(self._done + read, total), total),
+        )
+        self._result.num_files += 1
+        self._result.size_bytes += size
+        return finding
+
+
+def damage(
+    storage: Storage, key: str, size_bytes: int, sha256: str, report: Callable[[int], None]
+) -> tuple[Finding | None, int]:
+    """Reads a file; gives what is wrong with it, if anything, and its size. Raises NotFound."""
+    name = posixpath.basename(key)
+    digest, size = hashlib.sha256(), 0
+    with storage.open(key) as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            report(size)
+    if size != size_bytes:
+        change = "shorter" if size < size_bytes else "longer"
+        message = f"{name} has {size:,} bytes and was written with {size_bytes:,}: it became {change}."
+        return Finding(kind=Finding.KIND_WRONG_SIZE, file=name, message=message), size
+    if digest.hexdigest() != sha256:
+        message = (
+            f"{name} has the sha256 {digest.hexdigest()[:12]}… and was written with {sha256[:12]}…: "
+            "its bytes were changed."
+        )
+        return Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=name, message=message), size
+    return None, size
+
+
+def check_small(
+    storage: Storage,
+    folder: str,
+    manifest: dict[str, Any],
+    digest: str,
+    whole: list[dict[str, Any]],
+    result: tokenizer_pb2.VerifyResult,
+) -> None:
+    """Compares the files that have no checksum with what the others say that they must hold."""
+    state = _read(storage, folder, "state.json", result)
+    listed = {
+        "_data_files": [{"filename": file["name"]} for file in manifest["files"]],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_type": None,
+    }
+    if state is not None and {name: state[name] for name in listed} != listed:
+        result.findings.append(_inconsistent("state.json", f"it does not list the files that {MANIFEST} lists"))
+    info = _read(storage, folder, "dataset_info.json", result)
+    if info is not None and whole:
+        with storage.open(f"{folder}/{whole[0]['name']}") as file, pa.ipc.open_stream(file) as stream:
+            columns = json.loads(stream.schema.metadata[b"huggingface"])["info"]["features"]
+        if info["features"] != columns:
+            result.findings.append(
+                _inconsistent("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
+            )
+
+
+def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.VerifyResult) -> dict[str, Any] | None:
+    if not storage.exists(f"{folder}/{name}"):
+        result.findings.append(missing(name))
+        return None
+    data = storage.read_bytes(f"{folder}/{name}")
+    result.num_files += 1
+    result.size_bytes += len(data)
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        result.findings.append(_inconsistent(name, f"it cannot be read as JSON ({error})"))
+        return None
+    if not isinstance(content, dict) or not _REQUIRED[name] <= content.keys():
+        result.findings.append(_inconsistent(name, "it lacks what was written"))
+        return None
+    return content
+
+
+def _inconsistent(name: str, why: str) -> Finding:
+    return Finding(kind=Finding.KIND_INCONSISTENT, file=name, message=f"{name} was changed: {why}.")

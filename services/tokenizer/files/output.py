@@ -1,0 +1,66 @@
+"""What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
+
+from collections.abc import Iterable
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer.files import forms, statistics, writing
+from services.tokenizer.models import loading
+from services.tokenizer.rows import histograms, packing
+from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.rows.sequences import Rows
+
+
+class Output:
+    """Takes a shard's documents in order; `finish` gives the statistics of what was written."""
+
+    def __init__(
+        self,
+        parameters: tokenizations_pb2.TokenizationParameters,
+        tokenizer: loading.Tokenizer,
+        writer: writing.ShardWriter,
+    ) -> None:
+        self._sequencer = forms.sequencer(parameters, tokenizer)
+        self._padder = forms.padder(parameters, tokenizer)
+        self._writer = writer
+        self._unknown = tokenizer.unknown
+        self._total = statistics.merge([])
+        self.lengths = histograms.Histogram()
+        """How long the sequences are."""
+
+    def skip(self, phase: int) -> None:
+        """Leaves out the tokens that are in a sequence which an earlier file began."""
+        self._packed().skip(phase)
+
+    def add(self, documents: Ragged) -> None:
+        """Writes the sequences that are complete with these documents."""
+        self._write(self._sequencer.add(documents))
+
+    def complete(self, following: Iterable[Ragged]) -> None:
+        """Writes the sequence that was begun, if the documents that follow, which are another file's, fill it."""
+        self._write(self._packed().complete(following))
+
+    def _packed(self) -> packing.Packed:
+        if not isinstance(self._sequencer, packing.Packed):
+            raise errors.Internal("Only concatenated documents go on in another file.", retryable=False)
+        return self._sequencer
+
+    def _write(self, made: Iterable[Rows]) -> None:
+        for rows in made:
+            # Before they are padded: padding is no token of anything.
+            self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
+            self.lengths.add(rows.ids.lengths)
+            for padded in self._padder.add(rows):
+                self._writer.write(padded)
+
+    def finish(self) -> tokenizations_pb2.TokenizationStatistics:
+        """Writes what was kept back until all documents were there, and returns what was counted."""
+        for padded in self._padder.finish():
+            self._writer.write(padded)
+        self._total.num_truncated = self._sequencer.num_truncated
+        self._total.num_padded = self._padder.num_padded
+        return self._total
+
+    def close(self) -> None:
+        """Lets go of what was kept back."""
+        self._padder.close()

@@ -1,0 +1,74 @@
+"""What a tokenizer is, and what it makes of a text: the answers of TokenizerService."""
+
+import json
+import pathlib
+from typing import Any
+
+from polytok.catalog.v1 import models_pb2
+from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
+from services.tokenizer.models import hub, loading, offsets
+
+
+def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loading.Tokenizers) -> tokenizer_pb2.InspectResponse:
+    """Describes a tokenizer."""
+    tokenizer = tokenizers.get(reference)
+    backend = tokenizer.backend
+    return tokenizer_pb2.InspectResponse(
+        fingerprint=tokenizer.fingerprint,
+        tokenizer_class=tokenizer.class_name,
+        type=type(backend.model).__name__,
+        vocab_size=tokenizer.vocab_size,
+        added_tokens=len(backend.get_added_tokens_decoder()),
+        special_tokens=[
+            models_pb2.SpecialToken(role=role, text=text, id=token) for role, text, token in tokenizer.special_tokens
+        ],
+        normalizer=_part(backend.normalizer),
+        pre_tokenizer=_part(backend.pre_tokenizer),
+        post_processor=_part(backend.post_processor),
+        chat_template=_chat_template(hub.folder(reference.repo_id, reference.revision)),
+        model_max_length=tokenizer.model_max_length,
+    )
+
+
+def encode(task: answers_pb2.EncodeTask, tokenizers: loading.Tokenizers) -> tokenizer_pb2.Encoding:
+    """Encodes a text with the reference."""
+    tokenizer = tokenizers.get(task.tokenizer)
+    backend = tokenizer.backend
+    encoding = backend.encode(task.text, add_special_tokens=task.add_special_tokens)
+    # Not encoding.tokens: there an added token stands with the spaces that it swallowed.
+    pieces = [str(backend.id_to_token(token)) for token in encoding.ids]
+    found = offsets.find(task.text, encoding, pieces, backend.get_added_tokens_decoder().keys())
+    return tokenizer_pb2.Encoding(
+        fingerprint=tokenizer.fingerprint,
+        exact_offsets=found.exact,
+        tokens=[
+            tokenizer_pb2.Token(id=token, piece=piece, start=start, end=end, added=bool(around))
+            for token, piece, (start, end), around in zip(
+                encoding.ids, pieces, found.spans, encoding.special_tokens_mask, strict=True
+            )
+        ],
+    )
+
+
+def _part(part: Any) -> str:
+    if part is None:
+        return ""
+    # What pickles the part is what a tokenizer.json holds of it.
+    return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)
+
+
+def _chat_template(folder: pathlib.Path) -> str:
+    """The template as `transformers` finds it: in a file of its own, else in the configuration."""
+    alone = folder / "chat_template.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = content.get("chat_template")
+        if isinstance(found, list):
+            # Several, by name.
+            found = {each.get("name"): each.get("template") for each in found}.get("default")
+        if isinstance(found, str):
+            return found
+    return ""

@@ -1,0 +1,1 @@
+"""The tasks that a tokenization is made by."""

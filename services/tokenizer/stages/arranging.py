@@ -1,0 +1,57 @@
+"""The task `tokenize.arrange`: writes down what there is to make files of, after every stage that adds to it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.tokenizer.files import arrangement, staging
+from services.tokenizer.rows import phases
+from services.tokenizer.stages import duplicates
+
+
+def arrange(task: stages_pb2.ArrangeTask, storage: Storage, context: TaskContext) -> stages_pb2.ArrangeResult:
+    """Adds what the last stage gave."""
+    if task.arrangement_key:
+        made = arrangement.read(storage, task.arrangement_key)
+        measured = [each.phases_key for each in task.measured]
+    else:
+        bounds = _bounds(task.documents, task.parameters, task.dataset_rows)
+        made = stages_pb2.Arrangement(documents=task.documents, dataset_rows=task.dataset_rows, bounds=bounds)
+        measured = [documents.phases_key for documents in task.documents]
+    folder, num_files = task.tokenized_key, len(made.bounds) - 1
+    result = stages_pb2.ArrangeResult(num_files=num_files)
+    if keys := [found.rows_key for found in task.duplicates if found.rows_key]:
+        bits = duplicates.marks(storage, keys, made.dataset_rows)
+        made.duplicates_key = staging.write(storage, staging.key(folder, "bits", 0, 1, context.tag), bits)
+        result.num_duplicates = int(np.bitwise_count(bits).sum())
+    if phases.are_needed(task.parameters) and not made.phases:
+        made.phases.extend(_phases(storage, measured, num_files))
+    result.is_aligned = len(made.phases) == num_files
+    result.arrangement_key = staging.key(folder, "arrangement", 0, 1, context.tag)
+    storage.write_bytes(result.arrangement_key, made.SerializeToString())
+    return result
+
+
+def _bounds(
+    documents: Sequence[stages_pb2.StagedDocuments],
+    parameters: tokenizations_pb2.TokenizationParameters,
+    dataset_rows: int,
+) -> list[int]:
+    """Returns where files begin: a file a raw shard, or as many of one size when they are shuffled."""
+    if not parameters.HasField("shuffle_seed"):
+        return [*(each.first_row for each in documents), documents[-1].first_row + documents[-1].num_rows]
+    taken = min(parameters.max_documents, dataset_rows) if parameters.HasField("max_documents") else dataset_rows
+    count = max(1, -(-len(documents) * taken // dataset_rows))
+    return [place * taken // count for place in range(count + 1)]
+
+
+def _phases(storage: Storage, measured: Sequence[str], num_files: int) -> list[int]:
+    if num_files == 1:
+        return [0]
+    if not all(measured) or len(measured) != num_files:
+        return []
+    return phases.follow(staging.mapped(storage, key, np.int32) for key in measured)

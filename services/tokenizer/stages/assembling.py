@@ -1,0 +1,75 @@
+"""The tasks `tokenize.measure` and `tokenize.assemble`: staged documents to one of the files."""
+
+import contextlib
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.runtime.ahead import Ahead
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.tokenizer.files import arrangement, forms, output, staging, writing
+from services.tokenizer.files.arrangement import Documents
+from services.tokenizer.models import loading
+from services.tokenizer.rows import packing, phases
+
+_FOLLOWING_ROWS = 64
+
+
+def measure(
+    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+) -> stages_pb2.MeasureResult:
+    """Finds how a file's documents move the places at which sequences start."""
+    arranged = arrangement.read(storage, task.arrangement_key)
+    documents = Documents(storage, arranged, task.parameters)
+    start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
+    packed = packed_of(task.parameters, tokenizers.get(task.tokenizer))
+    moved = phases.unmoved(packed.length)
+    done = 0
+    for piece in documents.pieces(start, stop):
+        moved = packed.moved(piece, moved)
+        done += piece.num_rows
+        context.report(done, stop - start)
+    key = staging.key(task.tokenized_key, "phases", task.ordinal, task.count, context.tag)
+    return stages_pb2.MeasureResult(phases_key=staging.write(storage, key, moved))
+
+
+def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loading.Tokenizer) -> packing.Packed:
+    """Returns what concatenates documents."""
+    packed = forms.sequencer(parameters, tokenizer)
+    if not isinstance(packed, packing.Packed):
+        raise errors.Internal("Only concatenated documents have phases.", retryable=False)
+    return packed
+
+
+def assemble(
+    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+) -> tasks_pb2.TokenizeShardResult:
+    """Makes a file."""
+    arranged = arrangement.read(storage, task.arrangement_key)
+    documents = Documents(storage, arranged, task.parameters)
+    start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
+    key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
+    with (
+        writing.ShardWriter(storage, key) as writer,
+        Ahead(documents.pieces(start, stop), "gather") as pieces,
+        contextlib.closing(output.Output(task.parameters, tokenizers.get(task.tokenizer), writer)) as made,
+    ):
+        phase = arranged.phases[task.ordinal] if arranged.phases else None
+        if phase:
+            made.skip(phase)
+        done = 0
+        for piece in pieces:
+            made.add(piece)
+            done += piece.num_rows
+            context.report(done, stop - start)
+        if phase is not None:
+            # The last sequence goes on in the documents of the next file, and perhaps of others.
+            made.complete(documents.pieces(stop, arranged.bounds[-1], _FOLLOWING_ROWS))
+        total = made.finish()
+    for file in writer.files:
+        if len(arranged.phases) > 1:
+            file.phase = phase or 0
+    total.num_files = len(writer.files)
+    total.size_bytes = sum(file.size_bytes for file in writer.files)
+    return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total, lengths=made.lengths.message())

@@ -1,0 +1,74 @@
+"""The task `tokenize.encode`: one raw shard to staged ids, for files that are made of more than one of them."""
+
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.tokenizer.engines import choosing
+from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
+from services.tokenizer.files import staging
+from services.tokenizer.models import loading
+from services.tokenizer.rows import phases
+from services.tokenizer.stages import assembling, duplicates, encoding, shards
+from services.tokenizer.text import cleaning
+
+
+def encode(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizers: loading.Tokenizers,
+    chooser: choosing.Chooser,
+    context: TaskContext,
+) -> stages_pb2.EncodeShardResult:
+    """Stages the shard's ids, with the hashes of its texts where duplicates are dropped."""
+    return shards.exactly(
+        task,
+        tokenizers,
+        chooser,
+        lambda tokenizer, choose: _encode(task, storage, tokenizer, choose, context),
+    )
+
+
+def _encode(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizer: loading.Tokenizer,
+    choose: shards.Choose,
+    context: TaskContext,
+) -> stages_pb2.EncodeShardResult:
+    parameters = task.parameters
+    encoder = encoding.Encoder(choose)
+    cleaner = cleaning.Cleaner(parameters, task.first_row, task.dataset_rows)
+    collector = duplicates.Collector(task.first_row) if parameters.filters.drop_duplicates else None
+    # The documents are all that the file is made of, in this order: what `tokenize.measure` finds is found on the way.
+    is_final = collector is None and not parameters.HasField("shuffle_seed")
+    packed = assembling.packed_of(parameters, tokenizer) if is_final and phases.are_needed(parameters) else None
+    moved = phases.unmoved(packed.length if packed else 0)
+    with (
+        staging.Writer(storage, _key(task, "ids", context), task.first_row, _num_rows(task)) as writer,
+        shards.encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
+    ):
+        for piece, documents in pieces:
+            assert piece.rows is not None  # the cleaner told
+            writer.write(documents, piece.rows)
+            if collector is not None:
+                collector.add(piece.texts, piece.rows)
+            if packed is not None:
+                moved = packed.moved(documents, moved)
+            context.report(piece.position, task.shard.size_bytes)
+    if collector is not None:
+        writer.documents.hashes_key = collector.write(storage, _key(task, "hashes", context))
+    writer.documents.phases_key = staging.write(storage, _key(task, "phases", context), moved)
+    cleaner.statistics.engine, cleaner.statistics.reference_version = encoder.engine, REFERENCE_VERSION
+    return stages_pb2.EncodeShardResult(documents=writer.documents, statistics=cleaner.statistics)
+
+
+def _key(task: tasks_pb2.TokenizeShardTask, what: str, context: TaskContext) -> str:
+    return staging.key(task.tokenized_key, what, task.ordinal, task.count, context.tag)
+
+
+def _num_rows(task: tasks_pb2.TokenizeShardTask) -> int:
+    parameters: tokenizations_pb2.TokenizationParameters = task.parameters
+    if parameters.HasField("max_documents") and not parameters.HasField("shuffle_seed"):
+        return int(min(task.shard.num_rows, parameters.max_documents - task.first_row))
+    return int(task.shard.num_rows)

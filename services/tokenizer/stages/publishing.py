@@ -1,0 +1,202 @@
+"""The task `tokenize.publish`: check the files, merge the statistics, stage the folder's small files.
+
+They are staged under names of this attempt; the catalog gives them their final names in the transaction that makes
+the tokenization READY, and until then `datasets.load_from_disk` finds nothing to open.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import posixpath
+from concurrent import futures
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.runtime.telemetry import logging
+from services.tokenizer.files import counting, staging, statistics, writing
+from services.tokenizer.models import loading
+from services.tokenizer.rows import histograms
+
+_log = logging.get(__name__)
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+
+def publish(
+    task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+) -> tasks_pb2.PublishTokenizationResult:
+    """Checks and merges what the shards gave."""
+    merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
+    lengths = histograms.merge(shard.lengths for shard in task.shards)
+    merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
+    merged.length_histogram.extend(lengths.by_powers())
+    _check_not_empty(task, merged)
+    files = [file for shard in task.shards for file in shard.files]
+    counts = counting.Counts(task.vocab_size)
+    _verify(files, counts, storage, context)
+    counts.fill_in(merged)
+    _name_tokens(merged, task.tokenizer, tokenizers)
+    statistics.add_shares(merged)
+    manifest = manifest_of(task, files, merged)
+    digest = hashlib.sha256(manifest).hexdigest()
+    contents = {"polytok.json": manifest, **beside(task, files, digest)}
+    if task.counted:
+        # Every file is there; another attempt at this task needs nothing of what the earlier stages left.
+        staging.remove(storage, task.tokenized_key)
+    return tasks_pb2.PublishTokenizationResult(
+        statistics=merged,
+        manifest_digest=digest,
+        staged_files=[stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+    )
+
+
+def manifest_of(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> bytes:
+    """The content of `polytok.json`."""
+    return _json(_manifest(task, files, merged))
+
+
+def beside(
+    task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
+) -> dict[str, bytes]:
+    """The contents of the small files beside a manifest of that digest, by name."""
+    info = {
+        "citation": "",
+        "description": "",
+        "features": writing.features(document_starts=task.parameters.packing.document_starts),
+        "homepage": "",
+        "license": "",
+    }
+    return {"dataset_info.json": _json(info), "state.json": _json(_state(files, digest))}
+
+
+def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
+    if merged.num_tokens and merged.text_bytes:
+        return
+    if merged.num_documents and merged.num_documents == statistics.dropped(merged):
+        message = (
+            f"The filters drop all of the dataset's {merged.num_documents} documents. "
+            "Loosen some of them, or leave them out."
+        )
+    elif merged.text_bytes and task.parameters.HasField("packing"):
+        message = (
+            f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
+            f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."
+        )
+    else:
+        message = (
+            f"The dataset's {merged.num_documents} documents hold no text in the column "
+            f"{task.parameters.text_column!r}. Name the column that does as text_column."
+        )
+    raise errors.FailedPrecondition(message, reason="SOURCE_EMPTY")
+
+
+def _name_tokens(
+    merged: tokenizations_pb2.TokenizationStatistics,
+    reference: tasks_pb2.TokenizerReference,
+    tokenizers: loading.Tokenizers,
+) -> None:
+    try:
+        counting.name_tokens(merged, tokenizers.get(reference))
+    except errors.PolytokError as error:
+        # All the ids are there and right: not for the want of their names should the work be lost.
+        _log.warning("tokens_without_names", error=error.message)
+
+
+def _verify(
+    files: list[tasks_pb2.TokenizedFile], counts: counting.Counts, storage: Storage, context: TaskContext
+) -> None:
+    total = sum(file.size_bytes for file in files)
+    done = 0
+    # Hashing and reading leave Python's lock to others: a thread a core.
+    with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        measured = pool.map(lambda file: counts.measure(storage, file), files)
+        for file, found in zip(files, measured, strict=True):
+            if found != (file.size_bytes, file.sha256):
+                # The others need not be read.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise errors.DataLoss(
+                    f"{file.key}: the file's {found[0]} bytes with sha256 {found[1][:12]}… are not the "
+                    f"{file.size_bytes} bytes with sha256 {file.sha256[:12]}… that were written. "
+                    "Retry the tokenization.",
+                    metadata={"file": file.key},
+                )
+            done += file.size_bytes
+            context.report(done, total)
+
+
+def _manifest(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": task.name,
+        "dataset_fingerprint": task.dataset_fingerprint,
+        "tokenizer": {
+            "repo_id": task.tokenizer.repo_id,
+            "revision": task.tokenizer.revision,
+            "fingerprint": task.tokenizer.fingerprint,
+            "vocab_size": task.vocab_size,
+        },
+        "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
+        **({"date": task.date} if task.date else {}),
+        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
+        "files": [
+            {
+                "name": posixpath.relpath(file.key, task.tokenized_key),
+                "num_rows": file.num_rows,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                **({"phase": file.phase} if file.HasField("phase") else {}),
+            }
+            for file in files
+        ],
+        "versions": {name: importlib.metadata.version(name) for name in ("polytok", "tokenizers", "transformers")},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
+
+
+def _state(files: list[tasks_pb2.TokenizedFile], digest: str) -> dict[str, Any]:
+    return {
+        "_data_files": [{"filename": posixpath.basename(file.key)} for file in files],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+
+
+def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+    """Writes a small file of a folder under a name of this attempt."""
+    stem, extension = posixpath.splitext(name)
+    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
+    return catalog_tasks_pb2.StagedFile(
+        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
+    )
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,120 @@
+"""The task `tokenize.shard`: one raw shard to one file of token ids."""
+
+import contextlib
+import posixpath
+import zlib
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar
+
+import pyarrow as pa
+
+from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.runtime.ahead import Ahead
+from services.runtime.jobs.child import TaskContext
+from services.runtime.storage import Storage
+from services.runtime.telemetry import logging
+from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
+from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
+from services.tokenizer.files import output, writing
+from services.tokenizer.models import loading
+from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.stages import encoding
+from services.tokenizer.text import cleaning, documents, reading
+
+_log = logging.get(__name__)
+
+
+Choose = Callable[[pa.Array], Engine]
+"""Chooses the engine for a shard of which these are texts."""
+Result = TypeVar("Result", tasks_pb2.TokenizeShardResult, stages_pb2.EncodeShardResult)
+
+
+def tokenize(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizers: loading.Tokenizers,
+    chooser: choosing.Chooser,
+    context: TaskContext,
+) -> tasks_pb2.TokenizeShardResult:
+    """Makes the shard's file."""
+    return exactly(
+        task,
+        tokenizers,
+        chooser,
+        lambda tokenizer, choose: _tokenize(task, storage, tokenizer, choose, context),
+    )
+
+
+def exactly(
+    task: tasks_pb2.TokenizeShardTask,
+    tokenizers: loading.Tokenizers,
+    chooser: choosing.Chooser,
+    make: Callable[[loading.Tokenizer, Choose], Result],
+) -> Result:
+    """Makes something of a shard's ids, and again with the reference if a fast engine turns out not to be exact."""
+    tokenizer = tokenizers.get(task.tokenizer)
+    dataset = posixpath.dirname(task.shard.key)
+
+    def sampled(texts: pa.Array) -> Engine:
+        engine, exact = chooser.choose(tokenizer, dataset, texts), chooser.reference(tokenizer)
+        if engine is exact:
+            return exact
+        size = task.shard.text_bytes or task.shard.size_bytes
+        return sampling.Sampled(engine, exact, seed=zlib.crc32(task.shard.sha256.encode()), shard_bytes=size)
+
+    try:
+        return make(tokenizer, sampled)
+    except Untrustworthy as error:
+        _log.error("shard_encoded_again", shard=task.shard.key, engine=error.engine, detail=error.detail)
+        chooser.distrust(tokenizer, dataset, error.engine)
+    result = make(tokenizer, lambda _: chooser.reference(tokenizer))
+    result.statistics.num_engine_mismatches = 1
+    return result
+
+
+@contextlib.contextmanager
+def encoded(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizer: loading.Tokenizer,
+    cleaner: cleaning.Cleaner,
+    encoder: encoding.Encoder,
+) -> Generator[Iterable[tuple[reading.Slice, Ragged]]]:
+    """Reads and encodes a shard ahead of what is done with it in the block, a bounded piece each."""
+    with (
+        reading.verified(storage, task.shard) as file,
+        Ahead(
+            cleaner.cleaned(documents.of(task, file, tokenizer)),
+            "read",
+        ) as pieces,
+        Ahead(encoder.encoded(pieces), "encode") as found,
+    ):
+        yield found
+
+
+def _tokenize(
+    task: tasks_pb2.TokenizeShardTask,
+    storage: Storage,
+    tokenizer: loading.Tokenizer,
+    choose: Choose,
+    context: TaskContext,
+) -> tasks_pb2.TokenizeShardResult:
+    """Reads, encodes and writes at the same time."""
+    encoder = encoding.Encoder(choose)
+    key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
+    cleaner = cleaning.Cleaner(task.parameters, task.first_row)
+    # The reader's block is an inner one: bytes that were not the right ones must not become a file.
+    with (
+        writing.ShardWriter(storage, key) as writer,
+        encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
+        contextlib.closing(output.Output(task.parameters, tokenizer, writer)) as made,
+    ):
+        for piece, ids in pieces:
+            made.add(ids)
+            context.report(piece.position, task.shard.size_bytes)
+        total = made.finish()
+    total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
+    total.MergeFrom(cleaner.statistics)
+    total.num_files = len(writer.files)
+    total.size_bytes = sum(file.size_bytes for file in writer.files)
+    return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total, lengths=made.lengths.message())

@@ -1,0 +1,1 @@
+"""What is encoded: the texts and conversations of raw shards, read, rendered, cleaned and hashed."""

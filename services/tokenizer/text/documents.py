@@ -1,0 +1,22 @@
+"""The documents of a raw shard: the texts of a column, or its conversations as a chat template renders them."""
+
+from collections.abc import Iterator
+
+from polytok.tokenizer.v1 import tasks_pb2
+from services.tokenizer.models import loading
+from services.tokenizer.text import chats, columns, reading
+
+
+def of(
+    task: tasks_pb2.TokenizeShardTask, file: reading.CheckedFile, tokenizer: loading.Tokenizer
+) -> Iterator[reading.Slice]:
+    """Yields the documents that a task asks for, as `reading.pieces` does."""
+    return reading.pieces(file, task.shard, column(task, tokenizer), dataset=task.dataset, first_row=task.first_row)
+
+
+def column(task: tasks_pb2.TokenizeShardTask, tokenizer: loading.Tokenizer) -> reading.Column:
+    """Returns the column that they are made of."""
+    parameters = task.parameters
+    if parameters.HasField("chat"):
+        return chats.Conversations(parameters.text_column, parameters.chat, tokenizer, model=task.model, date=task.date)
+    return columns.Texts(parameters.text_column)
