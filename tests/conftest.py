@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from services.embedded import nats as nats_servers
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from services.runtime import settings
     from services.runtime import storage as storages
     from tests.support import s3
+
+
+# How fast the machine is decides nothing, and two runs of the same code try the same examples.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

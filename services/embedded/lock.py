@@ -38,13 +38,13 @@ def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
     while not _try(descriptor):
         holder = os.pread(descriptor, 64, 0).decode()
         alive = _is_alive(holder)
+        if not (alive or told):
+            waiting()
+            told = True
         if alive or time.monotonic() > deadline:
             os.close(descriptor)
             pid = holder.partition(" ")[0]
             raise AlreadyRunning((_RUNS if alive else _REMAINS).format(home=path.parent, pid=pid, lock=path))
-        if not told:
-            waiting()
-            told = True
         time.sleep(0.05)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()} {_started(os.getpid())}".encode(), 0)

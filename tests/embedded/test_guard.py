@@ -70,7 +70,7 @@ def test_the_program_dies_with_its_parent() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    servers.await_condition(lambda: not processes.is_alive(child), "the program has ended", seconds=10)
+    servers.await_condition(lambda: not processes.is_alive(child), "the program has ended")
 
 
 def test_a_parent_that_died_before_the_guard_looked_is_noticed(tmp_path: pathlib.Path) -> None:

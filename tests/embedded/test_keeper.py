@@ -71,7 +71,7 @@ async def kept(tmp_path: pathlib.Path) -> AsyncIterator[Kept]:
 
 
 async def reached(kept: Kept, line: str) -> None:
-    await asyncio.to_thread(servers.await_condition, lambda: line in kept.reports, f"reported: {line}", seconds=20)
+    await asyncio.to_thread(servers.await_condition, lambda: line in kept.reports, f"reported: {line}")
 
 
 async def test_start_waits_until_it_is_ready_and_stop_until_it_has_ended(kept: Kept) -> None:

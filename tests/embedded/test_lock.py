@@ -5,18 +5,17 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from services.embedded import lock
-from tests.support import servers
+from tests.support import processes, servers
 
 HOLDER = """
 import pathlib, subprocess, sys, time
 from services.embedded import lock
 descriptor = lock.acquire(pathlib.Path(sys.argv[1]), waiting=lambda: None)
-child = subprocess.Popen(["/bin/sleep", sys.argv[2]], pass_fds=(descriptor,))
+child = subprocess.Popen(["/bin/sleep", "600"], pass_fds=(descriptor,))
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -26,8 +25,8 @@ def never() -> None:
     raise AssertionError("it waited")
 
 
-def hold(path: pathlib.Path, child_seconds: str) -> tuple[subprocess.Popen[str], int]:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path, child_seconds], stdout=subprocess.PIPE, text=True)
+def hold(path: pathlib.Path) -> tuple[subprocess.Popen[str], int]:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     child = int(holder.stdout.readline())
     holder.stdout.close()
@@ -35,7 +34,7 @@ def hold(path: pathlib.Path, child_seconds: str) -> tuple[subprocess.Popen[str],
 
 
 def test_a_second_one_is_told_who_holds_it(tmp_path: pathlib.Path) -> None:
-    holder, child = hold(tmp_path / "lock", "600")
+    holder, child = hold(tmp_path / "lock")
     try:
         with pytest.raises(lock.AlreadyRunning, match=rf"already runs on {tmp_path} \(process {holder.pid}\)"):
             lock.acquire(tmp_path / "lock", waiting=never)
@@ -46,18 +45,21 @@ def test_a_second_one_is_told_who_holds_it(tmp_path: pathlib.Path) -> None:
 
 
 def test_it_is_free_only_when_the_children_of_a_killed_holder_are_gone(tmp_path: pathlib.Path) -> None:
-    holder, _ = hold(tmp_path / "lock", "1.5")
+    holder, child = hold(tmp_path / "lock")
     holder.kill()
     holder.wait()
-    told: list[float] = []
-    descriptor = lock.acquire(tmp_path / "lock", waiting=lambda: told.append(time.monotonic()))
-    assert len(told) == 1
-    assert time.monotonic() - told[0] > 0.1
-    os.close(descriptor)
+    told: list[bool] = []
+
+    def waiting() -> None:
+        told.append(processes.is_alive(child))
+        os.kill(child, signal.SIGKILL)
+
+    os.close(lock.acquire(tmp_path / "lock", waiting=waiting))
+    assert told == [True]
 
 
 def test_a_process_id_that_was_given_again_does_not_count(tmp_path: pathlib.Path) -> None:
-    holder, child = hold(tmp_path / "lock", "600")
+    holder, child = hold(tmp_path / "lock")
     holder.kill()
     holder.wait()
     # This very process lives, but it is not the one that wrote the file.

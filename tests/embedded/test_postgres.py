@@ -70,7 +70,7 @@ async def test_a_server_that_outlived_its_supervisor_is_ended_first(folder: path
     with servers.started(first) as process:
         await marks(first)
         second = server_in(folder)
-        assert process.wait(0) == 0
+        assert process.wait(60) == 0
     with servers.started(second):
         assert len(await marks(second)) == 2
 
@@ -93,7 +93,7 @@ def test_it_dies_in_good_order_with_its_parent(folder: pathlib.Path) -> None:
     server = Postgres(folder, port=port, password="x")
     servers.await_condition(server.is_ready, "Postgres is ready")
     parent.kill()
-    _, log = parent.communicate(timeout=20)
+    _, log = parent.communicate(timeout=60)
     # A process closes its files a moment before the kernel calls it ended.
     servers.await_condition(lambda: not processes.is_alive(child), "Postgres has ended")
     servers.await_condition(lambda: processes.using(folder) == [], "nothing of Postgres is left")
@@ -131,5 +131,5 @@ def test_it_can_be_ended_at_once(folder: pathlib.Path) -> None:
     server = server_in(folder)
     with servers.started(server) as process:
         process.send_signal(server.force_signal)
-        process.wait(10)
+        process.wait(60)
     assert "immediate shutdown" in (folder / "server.log").read_text()

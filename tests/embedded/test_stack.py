@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 import grpc
 import pytest
@@ -23,10 +24,21 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 def serves(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def whole(stack: stacks.Stack) -> dict[str, Any]:
+    """What the stack tells once all of it runs."""
+    await_condition(stack.is_complete, "what starts late has come up", seconds=stacks.START_SECONDS)
+    return stack.facts
+
+
+def ended(home: pathlib.Path) -> None:
+    """Waits until nothing of the stack is left; the kernel ends a process a moment after its parent hears of it."""
+    await_condition(lambda: processes.using(home) == [], "every process of the stack has ended")
 
 
 def user_of(pid: int) -> int:
@@ -34,19 +46,16 @@ def user_of(pid: int) -> int:
 
 
 def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
-    wanted = {"postgres", "nats", "ingest", "tokenizer-1", *(owner.name for owner in services.OWNERS)}
+    prompt = {"postgres", "nats", "ingest", "tokenizer-1", *(owner.name for owner in services.OWNERS)}
     late = {process.name for process in services.processes(1) if process.late}
-    await_condition(
-        lambda: set(stack.facts["pids"]) == wanted | late and all(stack.facts["metrics_ports"].values()),
-        "what starts late has come up",
-    )
-    facts = stack.facts
+    facts = whole(stack)
+    assert facts["pids"].keys() == prompt | late
     assert facts["pid"] == stack.process.pid
     assert all(processes.is_alive(pid) for pid in facts["pids"].values())
     for name in ("tokenizer", *(owner.name for owner in services.OWNERS)):
         assert serves(facts[f"{name}_address"])
     for name in facts["metrics_ports"]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_ports'][name]}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_ports'][name]}/readyz", timeout=60) as answer:
             assert answer.status == 200, name
     assert facts["storage_root"] == str(stack.home / "data")
     assert (stack.home / "stack.json").stat().st_mode & 0o777 == 0o600
@@ -57,15 +66,15 @@ def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
 
 def test_passwords_are_on_no_command_line(stack: stacks.Stack) -> None:
     secrets = json.loads((stack.home / "secrets.json").read_text()).values()
-    for pid in (stack.process.pid, *stack.facts["pids"].values()):
+    for pid in (stack.process.pid, *whole(stack)["pids"].values()):
         told = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
         assert not any(secret in told for secret in secrets)
 
 
 def test_a_second_stack_on_the_same_home_says_so_and_stops(stack: stacks.Stack) -> None:
-    before = stack.facts
+    before = whole(stack)
     command = [sys.executable, "-m", "services.embedded", "up", "--home", str(stack.home)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3
     assert done.stderr.startswith(f"A Polytok stack already runs on {stack.home} (process {stack.process.pid}).")
     assert stack.facts == before
@@ -74,7 +83,7 @@ def test_a_second_stack_on_the_same_home_says_so_and_stops(stack: stacks.Stack) 
 
 @pytest.mark.parametrize("name", ["catalog", "tokenizer-1", "nats", "postgres"])
 def test_what_dies_is_started_again_where_it_was(stack: stacks.Stack, name: str) -> None:
-    before = stack.facts
+    before = whole(stack)
     os.kill(before["pids"][name], signal.SIGKILL)
     await_condition(lambda: stack.facts["pids"][name] not in (0, before["pids"][name]), f"{name} runs again")
     after = stack.facts
@@ -93,7 +102,7 @@ def test_a_home_survives_every_way_of_ending() -> None:
             (home / "data" / "kept").write_text("kept")
             first.process.send_signal(signal.SIGINT)
             assert first.process.wait(stacks.STOP_SECONDS) == 0
-            assert processes.using(home) == []
+            ended(home)
             assert not (home / "stack.json").exists()
             assert first.output.read_text().endswith("polytok: stopped\n")
         assert "database system is shut down" in (home / "logs" / "postgres.log").read_text()
@@ -101,7 +110,7 @@ def test_a_home_survives_every_way_of_ending() -> None:
         with stacks.started(home) as second:
             assert (home / "data" / "kept").read_text() == "kept"
             second.process.kill()
-            await_condition(lambda: processes.using(home) == [], "every process of the stack has ended", seconds=20)
+            ended(home)
             assert (home / "stack.json").exists()  # nobody was left to remove it
 
         with stacks.started(home) as third:
@@ -110,8 +119,8 @@ def test_a_home_survives_every_way_of_ending() -> None:
             third.process.terminate()
             await_condition(lambda: "stopping" in third.output.read_text(), "it is stopping")
             third.process.terminate()
-            third.process.wait(10)
-            await_condition(lambda: processes.using(home) == [], "every process of the stack has ended", seconds=10)
+            third.process.wait(stacks.STOP_SECONDS)
+            ended(home)
 
 
 def test_it_can_be_stopped_while_it_starts() -> None:
@@ -119,7 +128,7 @@ def test_it_can_be_stopped_while_it_starts() -> None:
         await_condition(lambda: "postgres is ready" in stack.output.read_text(), "Postgres is ready")
         stack.process.terminate()
         assert stack.process.wait(stacks.STOP_SECONDS) == 0
-        assert processes.using(home) == []
+        ended(home)
 
 
 @pytest.mark.long
@@ -153,7 +162,7 @@ def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
             assert user_of(stack.facts["pids"]["postgres"]) != 0
             assert serves(stack.catalog_address)
             command = [*processes.as_user(12321), sys.executable, "-m", "services.embedded", "up", "--home", str(home)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             assert done.returncode == 1
             assert done.stderr.startswith(f"{home} belongs to user 0, not to you (user 12321).")
         assert home.parent.stat().st_mode & 0o777 == 0o700

@@ -13,10 +13,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.embedded import guard
+from services.embedded import guard, services
 from tests.support.servers import await_condition
 
-STOP_SECONDS = 60.0
+START_SECONDS = 150.0
+STOP_SECONDS = 120.0
+"""A machine that does much else is slow, and nobody waits longer than it takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Stack:
             return bool(self.facts["pid"] == self.process.pid)
         except FileNotFoundError:
             return False
+
+    def is_complete(self) -> bool:
+        """Whether what starts once the stack is ready has come up too, and no process is on its way."""
+        facts = self.facts
+        late = {process.name for process in services.processes(1) if process.late}
+        return late <= facts["pids"].keys() and all(facts["pids"].values()) and all(facts["metrics_ports"].values())
 
     @property
     def catalog_address(self) -> str:
@@ -82,7 +90,9 @@ def started(
     stack = Stack(home, process, output)
     try:
         if await_ready:
-            await_condition(lambda: stack.is_ready() or process.poll() is not None, "the stack is ready")
+            await_condition(
+                lambda: stack.is_ready() or process.poll() is not None, "the stack is ready", seconds=START_SECONDS
+            )
             if process.poll() is not None:
                 raise AssertionError(f"the stack ended with {process.returncode}: {output.read_text()}")
         yield stack
