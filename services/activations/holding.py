@@ -1,7 +1,10 @@
-"""What extractor and trainer ask of the catalog: models and tokenizations, held for as long as they are read."""
+"""What extractor and trainer ask of others: models, and what they read, held for as long as they do.
+
+A tokenization is held in the catalog, an extraction in the extractor; whoever holds prolongs that until its work ends.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -22,14 +25,24 @@ Reply = TypeVar("Reply")
 
 
 class Hold(NamedTuple):
-    """A tokenization and who reads it."""
+    """A tokenization or an extraction, and who reads it."""
 
-    tokenization: str
+    resource: str
     """Resource name."""
     holder: str
     """Resource name, such as `extractions/{id}`."""
     manifest_digest: str
     """Which files are read: another's that were made anew under the name are none of the holder's business."""
+
+
+class Holdable(Protocol):
+    """Whoever owns what is read; its calls raise our errors."""
+
+    async def hold(self, hold: Hold) -> object:
+        """Holds something, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
+
+    async def release(self, hold: Hold) -> None:
+        """Ends a hold, if there is one."""
 
 
 class Catalog:
@@ -42,7 +55,7 @@ class Catalog:
 
     async def model(self, name: str) -> models_pb2.Model:
         """Reads a model, `models/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
-        model: models_pb2.Model = await _reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
+        model: models_pb2.Model = await reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
         state = models_pb2.Model.State.Name(model.state).removeprefix("STATE_")
         if state != "READY":
             short = model.name.removeprefix("models/")
@@ -62,41 +75,63 @@ class Catalog:
         Raises NotFound (the message names the command that makes it) and FailedPrecondition (NOT_READY).
         """
         request = tokenizations_pb2.ResolveTokenizationRequest(dataset=dataset, model=model, variant=variant)
-        response: tokenizations_pb2.ResolveTokenizationResponse = await _reply(
+        response: tokenizations_pb2.ResolveTokenizationResponse = await reply(
             self._tokenizations.ResolveTokenization(request)
         )
         return response.tokenization
 
     async def hold(self, hold: Hold, ttl: timedelta = TTL) -> tokenizations_pb2.HoldTokenizationResponse:
         """Holds a tokenization, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
-        span = duration_pb2.Duration()
-        span.FromTimedelta(ttl)
         request = tokenizations_pb2.HoldTokenizationRequest(
-            name=hold.tokenization, holder=hold.holder, ttl=span, manifest_digest=hold.manifest_digest
+            name=hold.resource, holder=hold.holder, ttl=duration(ttl), manifest_digest=hold.manifest_digest
         )
-        response: tokenizations_pb2.HoldTokenizationResponse = await _reply(
+        response: tokenizations_pb2.HoldTokenizationResponse = await reply(
             self._tokenizations.HoldTokenization(request)
         )
         return response
 
     async def release(self, hold: Hold) -> None:
         """Ends a hold, if there is one."""
-        request = tokenizations_pb2.ReleaseTokenizationRequest(name=hold.tokenization, holder=hold.holder)
-        await _reply(self._tokenizations.ReleaseTokenization(request))
+        request = tokenizations_pb2.ReleaseTokenizationRequest(name=hold.resource, holder=hold.holder)
+        await reply(self._tokenizations.ReleaseTokenization(request))
 
 
-async def _reply(call: Awaitable[Reply]) -> Reply:
+def duration(span: timedelta) -> duration_pb2.Duration:
+    """A span of time as a message."""
+    message = duration_pb2.Duration()
+    message.FromTimedelta(span)
+    return message
+
+
+async def reply(call: Awaitable[Reply], who: str = "The catalog, which knows models and tokenizations,") -> Reply:
+    """Waits for the answer to a call of another service; raises our errors, which tell who does not answer."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
         found = transport.from_rpc_error(error)
         if isinstance(found, errors.Unavailable | errors.DeadlineExceeded):
             # Whoever reads this called another service, which does answer.
-            raise type(found)(
-                f"The catalog, which knows models and tokenizations, does not answer; try again when it is back. "
-                f"({found.message})"
-            ) from error
+            raise type(found)(f"{who} does not answer; try again when it is back. ({found.message})") from error
         raise found from error
+
+
+class Owners:
+    """Holds at whoever owns a thing, by the collection that its name begins with: `datasets`, `extractions`."""
+
+    def __init__(self, owners: Mapping[str, Holdable]) -> None:
+        self._owners = owners
+
+    async def hold(self, hold: Hold) -> object:
+        """Holds something, or prolongs that."""
+        return await self._owners[_collection(hold)].hold(hold)
+
+    async def release(self, hold: Hold) -> None:
+        """Ends a hold, if there is one."""
+        await self._owners[_collection(hold)].release(hold)
+
+
+def _collection(hold: Hold) -> str:
+    return hold.resource.partition("/")[0]
 
 
 class Ledger(Protocol):
@@ -108,21 +143,21 @@ class Ledger(Protocol):
     async def ended(self) -> Sequence[Hold]:
         """The holds of records that ended, until `forget`."""
 
-    async def forget(self, hold: Hold) -> None:
-        """The hold was released."""
+    async def forget(self, holder: str) -> None:
+        """All that a record held was released."""
 
 
 class Keeper:
     """Prolongs the holds of what is at work and ends those of what ended; any number of replicas may do so."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, *, renew_seconds: float = _RENEW_SECONDS) -> None:
-        self._catalog = catalog
+    def __init__(self, owners: Holdable, ledger: Ledger, *, renew_seconds: float = _RENEW_SECONDS) -> None:
+        self._owners = owners
         self._ledger = ledger
         self._renew_seconds = renew_seconds
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Something ended: its hold is released now."""
+        """Something ended: its holds are released now."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -146,22 +181,46 @@ class Keeper:
 
     async def renew(self, holders: Collection[str] = ()) -> None:
         """Prolongs every live hold, or those of some holders."""
+        away: set[str] = set()
+        held: list[Hold] = []
         for hold in await self._ledger.live():
-            if holders and hold.holder not in holders:
+            if _collection(hold) in away or (holders and hold.holder not in holders):
                 continue
             try:
-                await self._catalog.hold(hold)
+                await self._owners.hold(hold)
+                held.append(hold)
             except (errors.NotFound, errors.FailedPrecondition) as error:
                 # Whoever reads the files finds out by their manifest, and tells the user.
-                _log.warning("hold lost", holder=hold.holder, error=error.message)
+                _log.warning("hold lost", resource=hold.resource, holder=hold.holder, error=error.message)
+            except errors.PolytokError as error:
+                # One owner that is away must not cost the holds at another.
+                away.add(_collection(hold))
+                _log.warning("holds put off", resource=hold.resource, error=error.message)
+        # What ended or was deleted while this went on had its hold released, perhaps before it was made anew here.
+        live = {hold.holder for hold in await self._ledger.live()} if held else set()
+        for hold in held:
+            if hold.holder not in live:
+                await self._owners.release(hold)
 
     async def release(self) -> None:
         """Ends the holds of what ended."""
-        released = set()
+        away: set[str] = set()
+        released: set[str] = set()
+        kept: set[str] = set()
         for hold in await self._ledger.ended():
-            await self._catalog.release(hold)
-            await self._ledger.forget(hold)
-            released.add(hold.holder)
+            if _collection(hold) in away:
+                kept.add(hold.holder)
+                continue
+            try:
+                await self._owners.release(hold)
+                released.add(hold.holder)
+            except errors.PolytokError as error:
+                away.add(_collection(hold))
+                kept.add(hold.holder)
+                _log.warning("release put off", resource=hold.resource, holder=hold.holder, error=error.message)
+        # The ledger keeps the others for the next time.
+        for holder in released - kept:
+            await self._ledger.forget(holder)
         if released:
-            # What was begun again meanwhile has held its tokenization before this took it away.
+            # What was begun again meanwhile has held what it reads before this took it away.
             await self.renew(released)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from services.runtime.jobs.tables import JobTables
-from services.runtime.records import columns, requests
+from services.runtime.records import columns, holds, requests
 
 metadata = sa.MetaData(naming_convention=columns.NAMING)
 """Every table of the catalog, those of the job library included."""
@@ -159,18 +159,15 @@ tokenization_repairs = sa.Table(
 )
 """The last repair of a tokenization's files. What is repaired stays READY."""
 
-tokenization_holds = sa.Table(
-    "tokenization_holds",
+tokenization_holds = holds.table(
     metadata,
+    "tokenization_holds",
     sa.Column(
         "tokenization_id",
         sa.Text,
         sa.ForeignKey("dataset_tokenizations.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    sa.Column("holder", sa.Text, primary_key=True),  # a resource name, such as `extractions/…`
-    sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-    columns.time("created_at"),
 )
 """Who reads a tokenization right now, and until when at most: it is not deleted meanwhile."""
 

@@ -83,6 +83,12 @@ class Running:
         async with self.catalog.database.connection() as conn:
             return list((await conn.execute(statement)).scalars())
 
+    async def readers(self) -> list[str]:
+        """Who holds an extraction."""
+        statement = sa.select(tables.extraction_holds.c.holder)
+        async with self.extractor.database.connection() as conn:
+            return list((await conn.execute(statement)).scalars())
+
     async def take(self, job: str) -> "Held":
         """Leases the next task of a job."""
         tasks = tables.jobs.tasks
@@ -154,7 +160,9 @@ class Held:
             digest = self._running.storage.write_bytes(key, name.encode())
             staged.append({"staged_key": key, "final_key": f"{folder}/{name}", "sha256": digest})
         return tasks_pb2.PublishExtractionResult(
-            statistics=extractions_pb2.ExtractionStatistics(num_tokens=32, num_sequences=4, num_files=2),
+            statistics=extractions_pb2.ExtractionStatistics(
+                num_tokens=32, num_sequences=4, num_files=2, num_rows=4, hooks=[{"hook": HOOK, "width": 8}]
+            ),
             manifest_digest="e" * 64,
             staged_files=staged,
         )

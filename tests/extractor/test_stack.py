@@ -191,6 +191,35 @@ def test_what_is_read_survives_the_catalog_and_is_not_deleted(scene: stacks.Stac
     assert client.extractions.wait(created, timeout=PATIENCE).statistics.num_tokens > 0
 
 
+def test_what_is_trained_on_is_not_deleted_before_the_training_ends(
+    scene: stacks.Stack, client: polytok.Client
+) -> None:
+    hook = "blocks.1.hook_resid_post"
+    client.extractions.wait(client.extractions.create("docs", "gpt2", hooks=[hook], name="read"), timeout=PATIENCE)
+    await_condition(
+        lambda: bool(scene.facts["metrics_ports"].get("trainer-1")), "the trainer's worker has come up", seconds=PATIENCE
+    )
+    worker = scene.facts["pids"]["trainer-1"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        client.trainings.create(
+            extraction="read",
+            name="reader",
+            saes=[{"hook": hook, "architecture": "topk", "d_sae": 64, "k": 4}],
+            batch_size=64,
+            total_samples=640,
+        )
+        code, found = _run(scene, "extraction", "delete", "read")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert (code, found["error"]["reason"]) == (5, "RESOURCE_HELD")
+    assert found["error"]["message"] == (
+        "extractions/read is being read by trainings/reader; wait until that ends, or cancel it."
+    )
+    client.trainings.wait("reader", timeout=PATIENCE)
+    await_condition(lambda: _run(scene, "extraction", "delete", "read")[0] == 0, "the hold has ended", seconds=PATIENCE)
+
+
 def test_without_the_catalog_nothing_is_begun_and_the_caller_is_told(
     scene: stacks.Stack, client: polytok.Client
 ) -> None:

@@ -28,7 +28,7 @@ if _version_not_supported:
 
 class ExtractionServiceStub:
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     def __init__(self, channel):
@@ -77,11 +77,21 @@ class ExtractionServiceStub:
                 request_serializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionRequest.SerializeToString,
                 response_deserializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionResponse.FromString,
                 _registered_method=True)
+        self.HoldExtraction = channel.unary_unary(
+                '/polytok.extractor.v1.ExtractionService/HoldExtraction',
+                request_serializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionRequest.SerializeToString,
+                response_deserializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionResponse.FromString,
+                _registered_method=True)
+        self.ReleaseExtraction = channel.unary_unary(
+                '/polytok.extractor.v1.ExtractionService/ReleaseExtraction',
+                request_serializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.ReleaseExtractionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class ExtractionServiceServicer:
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     def CreateExtraction(self, request, context):
@@ -110,7 +120,8 @@ class ExtractionServiceServicer:
 
     def DeleteExtraction(self, request, context):
         """Deletes an extraction and its files, and stops it if it is still being made.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (RESOURCE_HELD: a training reads
+        it, and the message names which).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +153,23 @@ class ExtractionServiceServicer:
         """Tells what an extraction would take: bytes and memory by arithmetic, time from a short trial on a worker. It makes
         nothing. Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is
         busy).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldExtraction(self, request, context):
+        """Keeps an extraction from being deleted while the caller reads its files, or prolongs that. A hold ends with
+        ReleaseExtraction or when its time is over, whatever became of the holder; prolonging never shortens it.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY; RESOURCE_CHANGED if the manifest is not the
+        one that was given).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseExtraction(self, request, context):
+        """Ends a hold. There being none, or no such extraction, is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +218,16 @@ def add_ExtractionServiceServicer_to_server(servicer, server):
                     request_deserializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionRequest.FromString,
                     response_serializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionResponse.SerializeToString,
             ),
+            'HoldExtraction': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldExtraction,
+                    request_deserializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionRequest.FromString,
+                    response_serializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionResponse.SerializeToString,
+            ),
+            'ReleaseExtraction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseExtraction,
+                    request_deserializer=polytok_dot_extractor_dot_v1_dot_extractions__pb2.ReleaseExtractionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'polytok.extractor.v1.ExtractionService', rpc_method_handlers)
@@ -200,7 +238,7 @@ def add_ExtractionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExtractionService:
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     @staticmethod
@@ -409,6 +447,60 @@ class ExtractionService:
             '/polytok.extractor.v1.ExtractionService/EstimateExtraction',
             polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionRequest.SerializeToString,
             polytok_dot_extractor_dot_v1_dot_extractions__pb2.EstimateExtractionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldExtraction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.extractor.v1.ExtractionService/HoldExtraction',
+            polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionRequest.SerializeToString,
+            polytok_dot_extractor_dot_v1_dot_extractions__pb2.HoldExtractionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseExtraction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.extractor.v1.ExtractionService/ReleaseExtraction',
+            polytok_dot_extractor_dot_v1_dot_extractions__pb2.ReleaseExtractionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 
 class ExtractionServiceStub:
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     @_typing.overload
@@ -48,7 +48,8 @@ class ExtractionServiceStub:
     """Lists extractions, newest first."""
     DeleteExtraction: _grpc.UnaryUnaryMultiCallable[_extractions_pb2.DeleteExtractionRequest, _empty_pb2.Empty]
     """Deletes an extraction and its files, and stops it if it is still being made.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (RESOURCE_HELD: a training reads
+    it, and the message names which).
     """
     CancelExtraction: _grpc.UnaryUnaryMultiCallable[_extractions_pb2.CancelExtractionRequest, _extractions_pb2.Extraction]
     """Stops an extraction. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
@@ -63,11 +64,19 @@ class ExtractionServiceStub:
     nothing. Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is
     busy).
     """
+    HoldExtraction: _grpc.UnaryUnaryMultiCallable[_extractions_pb2.HoldExtractionRequest, _extractions_pb2.HoldExtractionResponse]
+    """Keeps an extraction from being deleted while the caller reads its files, or prolongs that. A hold ends with
+    ReleaseExtraction or when its time is over, whatever became of the holder; prolonging never shortens it.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY; RESOURCE_CHANGED if the manifest is not the
+    one that was given).
+    """
+    ReleaseExtraction: _grpc.UnaryUnaryMultiCallable[_extractions_pb2.ReleaseExtractionRequest, _empty_pb2.Empty]
+    """Ends a hold. There being none, or no such extraction, is no error."""
 
 @_typing.type_check_only
 class ExtractionServiceAsyncStub(ExtractionServiceStub):
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,7 +92,8 @@ class ExtractionServiceAsyncStub(ExtractionServiceStub):
     """Lists extractions, newest first."""
     DeleteExtraction: _aio.UnaryUnaryMultiCallable[_extractions_pb2.DeleteExtractionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an extraction and its files, and stops it if it is still being made.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (RESOURCE_HELD: a training reads
+    it, and the message names which).
     """
     CancelExtraction: _aio.UnaryUnaryMultiCallable[_extractions_pb2.CancelExtractionRequest, _extractions_pb2.Extraction]  # type: ignore[assignment]
     """Stops an extraction. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
@@ -98,10 +108,18 @@ class ExtractionServiceAsyncStub(ExtractionServiceStub):
     nothing. Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is
     busy).
     """
+    HoldExtraction: _aio.UnaryUnaryMultiCallable[_extractions_pb2.HoldExtractionRequest, _extractions_pb2.HoldExtractionResponse]  # type: ignore[assignment]
+    """Keeps an extraction from being deleted while the caller reads its files, or prolongs that. A hold ends with
+    ReleaseExtraction or when its time is over, whatever became of the holder; prolonging never shortens it.
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY; RESOURCE_CHANGED if the manifest is not the
+    one that was given).
+    """
+    ReleaseExtraction: _aio.UnaryUnaryMultiCallable[_extractions_pb2.ReleaseExtractionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Ends a hold. There being none, or no such extraction, is no error."""
 
 class ExtractionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state.
+    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
     """
 
     @_abc_1.abstractmethod
@@ -139,7 +157,8 @@ class ExtractionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Deletes an extraction and its files, and stops it if it is still being made.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (RESOURCE_HELD: a training reads
+        it, and the message names which).
         """
 
     @_abc_1.abstractmethod
@@ -178,5 +197,25 @@ class ExtractionServiceServicer(metaclass=_abc_1.ABCMeta):
         nothing. Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is
         busy).
         """
+
+    @_abc_1.abstractmethod
+    def HoldExtraction(
+        self,
+        request: _extractions_pb2.HoldExtractionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_extractions_pb2.HoldExtractionResponse, _abc.Awaitable[_extractions_pb2.HoldExtractionResponse]]:
+        """Keeps an extraction from being deleted while the caller reads its files, or prolongs that. A hold ends with
+        ReleaseExtraction or when its time is over, whatever became of the holder; prolonging never shortens it.
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY; RESOURCE_CHANGED if the manifest is not the
+        one that was given).
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseExtraction(
+        self,
+        request: _extractions_pb2.ReleaseExtractionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Ends a hold. There being none, or no such extraction, is no error."""
 
 def add_ExtractionServiceServicer_to_server(servicer: ExtractionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -39,15 +39,6 @@ def check_mask(mask: field_mask_pb2.FieldMask) -> None:
             )
 
 
-def held(resource: str, holders: list[str]) -> errors.FailedPrecondition:
-    """Tells who holds what was to be deleted."""
-    return errors.FailedPrecondition(
-        f"{resource} is being read by {', '.join(holders)}; wait until that ends, or cancel it.",
-        reason="RESOURCE_HELD",
-        metadata={"resource": resource, "holders": ", ".join(holders)[:1000]},
-    )
-
-
 def depended_on(resource: str, dependents: list[str]) -> errors.FailedPrecondition:
     """Tells which tokenizations a deletion would take along."""
     count = len(dependents)

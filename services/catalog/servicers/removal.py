@@ -7,10 +7,10 @@ from services.catalog import changes
 from services.catalog.domain import records
 from services.catalog.repositories import holds
 from services.catalog.repositories import tokenizations as repository
-from services.catalog.servicers import parts
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import stopping
 from services.runtime.records.folders import Folders
+from services.runtime.records.holds import refused
 from services.runtime.records.mutations import Unit
 
 
@@ -30,7 +30,7 @@ async def tokenization(unit: Unit, store: JobStore, folders: Folders, record: re
     """Removes a tokenization that is stopped and locked."""
     holders = await holds.holders(unit.conn, record.id)
     if holders:
-        raise parts.held(record.resource, holders)
+        raise refused(record.resource, holders)
     await stopping.drop_jobs(unit.conn, store, record.resource)
     await repository.delete(unit.conn, record.id)
     await changes.tell(unit.conn, record.id)

@@ -15,6 +15,7 @@ from services.catalog.resolve import Resolver
 from services.catalog.servicers import removal
 from services.catalog.servicers.parts import Context, Parts
 from services.runtime.records import etags, paging, stopping
+from services.runtime.records.holds import made_anew
 from services.runtime.records.mutations import Unit
 from services.runtime.records.statements import Lock
 
@@ -215,7 +216,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             record = await tokenizations.get(conn, name, Lock.REFERENCE)
             states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
             if request.manifest_digest not in {"", record.manifest_digest}:
-                raise _made_anew(record, request.holder)
+                raise made_anew(record.resource, request.holder)
             expires_at = await holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
         held = tokenizations_pb2.HoldTokenizationResponse(
             tokenization=self._message(record), storage_key=record.tokenized_path
@@ -233,15 +234,6 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             if record is not None:
                 await holds.release(conn, record.id, request.holder)
         return empty_pb2.Empty()
-
-
-def _made_anew(record: records.Tokenization, holder: str) -> errors.FailedPrecondition:
-    return errors.FailedPrecondition(
-        f"{record.resource} was deleted and made anew since {holder} began: its files are not the same any more. "
-        f"Delete {holder} and make it anew.",
-        reason="RESOURCE_CHANGED",
-        metadata={"resource": record.resource},
-    )
 
 
 async def _require_known(conn: AsyncConnection, dataset: str, model: str | None) -> None:

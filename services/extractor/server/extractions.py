@@ -12,10 +12,14 @@ from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import names, tables
 from services.extractor.server.records import Extraction
 from services.runtime.records import statements
+from services.runtime.records.holds import Holds
 from services.runtime.records.statements import Lock
 
 _table = tables.extractions
 _files = tables.extraction_files
+
+holds = Holds(tables.extraction_holds)
+"""Who reads extractions right now."""
 
 
 def _record(row: sa.Row[Any]) -> Extraction:

@@ -18,6 +18,8 @@ from services.runtime.storage import Storage
 KIND = "extraction"
 _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
+_EXTRACTING, _PUBLISHING = 30, 1
+"""A model's pass over a token is so much work against reading again what was written of it, to publish it."""
 _NAMES = publication.MANIFESTS | {names.VECTORS}
 
 
@@ -57,7 +59,11 @@ class Extracting:
         )
         await extractions.replace_files(conn, extraction.id, files)
         return [
-            NewTask(kind=_PUBLISH, payload=packing.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)))
+            NewTask(
+                kind=_PUBLISH,
+                payload=packing.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)),
+                weight=_PUBLISHING,
+            )
         ]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
@@ -114,7 +120,8 @@ def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRang
                 tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(ranges))
             ),
             ordinal=ordinal,
-            weight=max(1, each.num_tokens),
+            weight=max(1, each.num_tokens) * _EXTRACTING,
+            ahead=max(1, each.num_tokens) * _PUBLISHING,
         )
         for ordinal, each in enumerate(ranges)
     ]

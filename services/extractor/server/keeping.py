@@ -28,6 +28,7 @@ def house(settings: ExtractorSettings) -> House:
 
     async def expire(conn: AsyncConnection) -> None:
         await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await extractions.holds.forget(conn)
         await estimates.forget(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
     return House(names.EXTRACTIONS_KEY, orphans, expire)
@@ -82,10 +83,10 @@ class Ledger:
         async with self._database.connection() as conn:
             return [hold(record) for record in await extractions.held(conn, live=False)]
 
-    async def forget(self, released: Hold) -> None:
-        """The hold was released."""
+    async def forget(self, holder: str) -> None:
+        """What an extraction held was released."""
         async with self._database.transaction() as conn:
-            await extractions.let_go(conn, names.parse(released.holder))
+            await extractions.let_go(conn, names.parse(holder))
 
 
 def hold(record: Extraction) -> Hold:

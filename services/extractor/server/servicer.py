@@ -18,6 +18,7 @@ from services.runtime.database import Database
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import etags, paging, stopping
 from services.runtime.records.folders import Folders
+from services.runtime.records.holds import made_anew, refused
 from services.runtime.records.mutations import Mutations, Unit
 from services.runtime.records.statements import Lock
 from services.runtime.records.watch import Watch
@@ -96,6 +97,8 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
+            if holders := await extractions.holds.holders(unit.conn, record.id):
+                raise refused(record.resource, holders)
             await stopping.drop_jobs(unit.conn, self._shared.store, record.resource)
             await extractions.delete(unit.conn, record.id)
             await changes.tell(unit.conn, record.id)
@@ -146,6 +149,8 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             record = await extractions.get(unit.conn, identifier, Lock.CHANGE)
             LIFECYCLE.require_retryable(record.resource, record.status)
             record = await extractions.update(unit.conn, record.id, **creation.values(found))
+            # Again behind the commit: the hold of the try that failed may be let go of just now.
+            unit.after_commit.append(functools.partial(self._shared.creation.hold, record))
             return self._message(await self._shared.creation.begin(unit.conn, record))
 
         return await self._mutations.run("RetryExtraction", request, extractions_pb2.Extraction, act)
@@ -172,3 +177,28 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
         async with self._shared.creation.trial(found) as order:
             return await self._shared.estimates.estimate(order)
+
+    async def HoldExtraction(  # noqa: N802
+        self, request: extractions_pb2.HoldExtractionRequest, context: Context
+    ) -> extractions_pb2.HoldExtractionResponse:
+        """Keeps an extraction from being deleted."""
+        async with self._database.transaction() as conn:
+            # Shared with other holders; a deletion, which locks for a change, comes before or after.
+            record = await extractions.get(conn, names.parse(request.name), Lock.REFERENCE)
+            LIFECYCLE.require_ready(record.resource, record.name, record.status, record.error_message)
+            if request.manifest_digest not in {"", record.manifest_digest}:
+                raise made_anew(record.resource, request.holder)
+            expires_at = await extractions.holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
+        held = extractions_pb2.HoldExtractionResponse(extraction=self._message(record))
+        held.expire_time.FromDatetime(expires_at)
+        return held
+
+    async def ReleaseExtraction(  # noqa: N802
+        self, request: extractions_pb2.ReleaseExtractionRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Ends a hold."""
+        async with self._database.transaction() as conn:
+            record = await extractions.find(conn, names.parse(request.name))
+            if record is not None:
+                await extractions.holds.release(conn, record.id, request.holder)
+        return empty_pb2.Empty()

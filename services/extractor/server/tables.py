@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from services.runtime.jobs.tables import JobTables
-from services.runtime.records import columns, requests
+from services.runtime.records import columns, holds, requests
 
 SCHEMA = "extractor"
 
@@ -74,3 +74,15 @@ extraction_files = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 """The published files of an extraction: the Arrow files in the order of its rows, and its vectors last."""
+
+extraction_holds = holds.table(
+    metadata,
+    "extraction_holds",
+    sa.Column(
+        "extraction_id",
+        pg.UUID(as_uuid=True),
+        sa.ForeignKey(f"{SCHEMA}.extractions.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+)
+"""Who reads an extraction right now, and until when at most: it is not deleted meanwhile."""

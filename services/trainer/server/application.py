@@ -46,7 +46,9 @@ class Trainer(Owner):
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
         records = holding.Catalog(catalog)
-        self.holds = holding.Keeper(records, keeping.Ledger(self.database))
+        extractions = Extractions(extractor)
+        owners = holding.Owners({"datasets": records, "extractions": extractions})
+        self.holds = holding.Keeper(owners, keeping.Ledger(self.database))
         folders = Folders(self.database, storage, keeping.is_used)
         self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
         self.listen(self._changed)
@@ -56,7 +58,7 @@ class Trainer(Owner):
             store=self.store,
             folders=folders,
             mutations=Mutations(self.database, tables.answers),
-            sources=Sources(records, Extractions(extractor), storage),
+            sources=Sources(records, extractions, storage),
             following=following.Following(self.database, storage, self.watch),
         )
         self.serve(

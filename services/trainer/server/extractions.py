@@ -1,11 +1,16 @@
-"""What the trainer asks of the extractor."""
+"""What the trainer asks of the extractor: extractions, held for as long as they are read."""
 
+from datetime import timedelta
 from typing import Any
 
 import grpc.aio
 
-from polytok import errors, transport
+from polytok import errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.activations import holding
+from services.activations.holding import Hold
+
+_WHO = "The extractor, which knows extractions,"
 
 
 class Extractions:
@@ -17,17 +22,8 @@ class Extractions:
 
     async def ready(self, name: str) -> extractions_pb2.Extraction:
         """Reads an extraction, `extractions/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
-        if self._stub is None:
-            raise errors.FailedPrecondition(
-                "This trainer knows no extractor. Set POLYTOK_EXTRACTOR_ADDRESS for it, or train on a dataset and a "
-                "model.",
-                reason="NOT_READY",
-            )
         request = extractions_pb2.GetExtractionRequest(name=name)
-        try:
-            found: extractions_pb2.Extraction = await self._stub.GetExtraction(request)
-        except grpc.aio.AioRpcError as error:
-            raise transport.from_rpc_error(error) from error
+        found: extractions_pb2.Extraction = await holding.reply(self._known().GetExtraction(request), _WHO)
         state = extractions_pb2.Extraction.State.Name(found.state).removeprefix("STATE_")
         if state != "READY":
             short = found.name.removeprefix("extractions/")
@@ -41,3 +37,28 @@ class Extractions:
                 f"{found.name} is {state}; {advice}", reason="NOT_READY", metadata={"resource": found.name}
             )
         return found
+
+    async def hold(self, hold: Hold, ttl: timedelta = holding.TTL) -> object:
+        """Holds an extraction, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
+        request = extractions_pb2.HoldExtractionRequest(
+            name=hold.resource, holder=hold.holder, ttl=holding.duration(ttl), manifest_digest=hold.manifest_digest
+        )
+        held: extractions_pb2.HoldExtractionResponse = await holding.reply(self._known().HoldExtraction(request), _WHO)
+        return held
+
+    async def release(self, hold: Hold) -> None:
+        """Ends a hold, if there is one."""
+        if self._stub is None:
+            # Nobody to tell: it ends when its time is over.
+            return
+        request = extractions_pb2.ReleaseExtractionRequest(name=hold.resource, holder=hold.holder)
+        await holding.reply(self._stub.ReleaseExtraction(request), _WHO)
+
+    def _known(self) -> Any:
+        if self._stub is None:
+            raise errors.FailedPrecondition(
+                "This trainer knows no extractor. Set POLYTOK_EXTRACTOR_ADDRESS for it, or train on a dataset and a "
+                "model.",
+                reason="NOT_READY",
+            )
+        return self._stub

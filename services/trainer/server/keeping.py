@@ -11,7 +11,7 @@ from services.runtime.database import Database
 from services.runtime.records import requests
 from services.runtime.records.sweeper import House
 from services.trainer.server import messages, sources, tables, trainings
-from services.trainer.server.domain import names
+from services.trainer.server.domain import names, records
 from services.trainer.server.settings import TrainerServerSettings
 
 _trainings = tables.trainings
@@ -81,18 +81,25 @@ class Ledger:
 
     async def live(self) -> Sequence[Hold]:
         """Those of trainings that run, will run, or are paused."""
-        return await self._holds(wanted=True)
+        found = await self._holding(wanted=True)
+        # One that reads an extraction may have begun when its tokenization was gone: there is nothing to prolong.
+        with_all = [each for each in found if each.tokenization_key]
+        without = [each for each in found if not each.tokenization_key]
+        return [*_holds(with_all), *(hold for hold in _holds(without) if hold.resource.startswith("extractions/"))]
 
     async def ended(self) -> Sequence[Hold]:
         """Those of trainings that ended."""
-        return await self._holds(wanted=False)
+        return _holds(await self._holding(wanted=False))
 
-    async def forget(self, hold: Hold) -> None:
-        """The hold was released."""
+    async def forget(self, holder: str) -> None:
+        """What a training held was released."""
         async with self._database.transaction() as conn:
-            await trainings.released(conn, hold.holder.removeprefix("trainings/"))
+            await trainings.released(conn, holder.removeprefix("trainings/"))
 
-    async def _holds(self, *, wanted: bool) -> Sequence[Hold]:
+    async def _holding(self, *, wanted: bool) -> Sequence[records.Training]:
         async with self._database.connection() as conn:
-            found = await trainings.holding(conn, wanted=wanted)
-        return [sources.hold_of(messages.lineage(record), record.resource) for record in found]
+            return await trainings.holding(conn, wanted=wanted)
+
+
+def _holds(found: Sequence[records.Training]) -> list[Hold]:
+    return [hold for each in found for hold in sources.holds_of(messages.lineage(each), each.resource)]

@@ -1,5 +1,6 @@
 """TrainingService (polytok/trainer/v1/trainings.proto)."""
 
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -68,13 +69,15 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             return await self._mutate("CreateTraining", request, lambda unit: self._creation.existing(unit.conn, row))
         # Held before there is a record: nothing can delete what was checked.
         holder = names.training(row["name"])
-        key = await self._parts.sources.hold(source.lineage, holder)
-        row |= {"source_key": source.key or key, "tokenization_key": key}
         try:
+            key = await self._parts.sources.hold(source.lineage, holder)
+            row |= {"source_key": source.key or key, "tokenization_key": key}
             return await self._mutate("CreateTraining", request, lambda unit: self._creation.create(unit.conn, row))
         except errors.PolytokError:
-            if not await self._known(row["name"]):
-                await self._parts.sources.release(source.lineage, holder)
+            with contextlib.suppress(errors.PolytokError):
+                # Otherwise a hold ends when its time is over.
+                if not await self._known(row["name"]):
+                    await self._parts.sources.release(source.lineage, holder)
             raise
 
     async def _known(self, name: str) -> bool:
@@ -206,6 +209,9 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             record = await trainings.get(unit.conn, known.name, Lock.CHANGE)
             states.require_retryable(record.resource, record.name, record.status)
             from_start = request.from_start or record.status == "CANCELLED"
+            # Again behind the commit: the hold of the try that failed may be let go of just now.
+            lineage = messages.lineage(record)
+            unit.after_commit.append(functools.partial(self._parts.sources.hold, lineage, record.resource))
             return await self._creation.begin(unit.conn, record, from_start=from_start)
 
         return await self._mutate("RetryTraining", request, act)

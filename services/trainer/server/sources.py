@@ -1,5 +1,6 @@
 """Where a training's activations come from: found, checked against what is asked for, and held."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,37 +116,37 @@ class Sources:
         )
 
     async def hold(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> str:
-        """Holds what a training reads; gives its folder's storage key, empty where an extraction outlives it.
+        """Holds what a training reads; gives the tokenization's storage key, empty where an extraction outlives it.
 
         Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED).
         """
-        if lineage.extraction:
-            await self._check_unchanged(lineage)
+        tokenization, *extraction = holds_of(lineage, holder)
+        for each in extraction:
+            await self._extractions.hold(each)
         try:
-            return (await self._catalog.hold(hold_of(lineage, holder))).storage_key
+            return (await self._catalog.hold(tokenization)).storage_key
         except (errors.NotFound, errors.FailedPrecondition):
             # An extraction has all that is needed to train; the model is not evaluated then.
             if not lineage.extraction:
                 raise
         return ""
 
-    async def _check_unchanged(self, lineage: trainings_pb2.TrainingLineage) -> None:
-        extraction = await self._extractions.ready(lineage.extraction)
-        if extraction.manifest_digest != lineage.extraction_digest:
-            raise errors.FailedPrecondition(
-                f"{lineage.extraction} was made anew since this training was created; create another training on it.",
-                reason="RESOURCE_CHANGED",
-                metadata={"resource": lineage.extraction},
-            )
-
     async def release(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
-        """Ends a hold."""
-        await self._catalog.release(hold_of(lineage, holder))
+        """Ends a training's holds; what is not reached now lets go by itself when the hold's time is over."""
+        tokenization, *extraction = holds_of(lineage, holder)
+        calls = [self._catalog.release(tokenization), *(self._extractions.release(each) for each in extraction)]
+        # One service that is away must not keep the other's.
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
 
-def hold_of(lineage: trainings_pb2.TrainingLineage, holder: str) -> Hold:
-    """The hold of a training."""
-    return Hold(lineage.tokenization, holder, lineage.tokenization_digest)
+def holds_of(lineage: trainings_pb2.TrainingLineage, holder: str) -> Sequence[Hold]:
+    """The holds of a training: on its tokenization, and on the extraction if it reads one."""
+    held = [Hold(lineage.tokenization, holder, lineage.tokenization_digest)]
+    if lineage.extraction:
+        held.append(Hold(lineage.extraction, holder, lineage.extraction_digest))
+    return held
 
 
 def _check_digest(tokenization: tokenizations_pb2.Tokenization) -> None:

@@ -1,0 +1,199 @@
+"""Holds on extractions: what a training reads is not deleted until the training ends, whoever dies meanwhile."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from google.protobuf import duration_pb2
+
+from polytok import errors
+from polytok.extractor.v1 import extractions_pb2
+from polytok.trainer.v1 import trainings_pb2
+from services.extractor.server import extractions, tables
+from services.runtime.records.statements import Lock
+from services.trainer.server.migrations.schema import runner
+from tests.catalog import locks
+from tests.extractor import hands, trainings
+from tests.extractor.hands import refused, until
+
+MINE = "extractions/mine"
+
+
+@pytest.fixture
+async def ready(extractor, tokenized):
+    """An extraction that is READY."""
+    return await extractor.finish(await extractor.create("mine"))
+
+
+@pytest.fixture
+async def trainer(extractor, migrated_database_settings, messaging_settings):
+    await asyncio.to_thread(runner.upgrade, migrated_database_settings)
+    async with trainings.running(extractor, migrated_database_settings, messaging_settings) as running:
+        yield running
+
+
+async def _hold(extractor, holder="trainings/t1", seconds=60, digest="", name=MINE):
+    request = extractions_pb2.HoldExtractionRequest(
+        name=name, holder=holder, ttl=duration_pb2.Duration(seconds=seconds), manifest_digest=digest
+    )
+    return await extractor.stub.HoldExtraction(request)
+
+
+async def _release(extractor, holder="trainings/t1"):
+    await extractor.stub.ReleaseExtraction(extractions_pb2.ReleaseExtractionRequest(name=MINE, holder=holder))
+
+
+async def _let_go(extractor):
+    async def nobody():
+        return not await extractor.readers()
+
+    await until(nobody, "the hold has ended")
+
+
+async def test_what_is_held_is_not_deleted_and_the_refusal_names_the_holders(extractor, ready):
+    held = await _hold(extractor, digest=ready.manifest_digest)
+    await _hold(extractor, "trainings/t2")
+    assert held.extraction == ready
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        await extractor.delete(MINE)
+    assert caught[0].message == (
+        "extractions/mine is being read by trainings/t1, trainings/t2; wait until that ends, or cancel it."
+    )
+    assert caught[0].metadata["holders"] == "trainings/t1, trainings/t2"
+    await _release(extractor)
+    await _release(extractor, "trainings/t2")
+    await extractor.delete(MINE)
+    # Of what is gone there is nothing to release, and that is no error.
+    await _release(extractor)
+
+
+async def test_a_hold_is_prolonged_and_never_shortened(extractor, ready):
+    first = await _hold(extractor, seconds=600)
+    assert (await _hold(extractor, seconds=1)).expire_time == first.expire_time
+    assert (await _hold(extractor, seconds=1200)).expire_time.seconds >= first.expire_time.seconds + 590
+    assert await extractor.readers() == ["trainings/t1"]
+
+
+async def test_only_what_is_ready_and_the_same_is_held(extractor, ready):
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await _hold(extractor, name="extractions/other")
+    await extractor.delete(MINE)
+    again = await extractor.create("mine")
+    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        await _hold(extractor)
+    assert "`polytok extraction watch mine` shows how far it is" in caught[0].message
+    await extractor.finish(again)
+    async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
+        await _hold(extractor, digest="0" * 64)
+    assert caught[0].message == (
+        "extractions/mine was deleted and made anew since trainings/t1 began: its files are not the same any more. "
+        "Delete trainings/t1 and make it anew."
+    )
+    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        await _hold(extractor, holder="nobody")
+
+
+async def test_a_hold_whose_time_is_over_holds_nothing_and_is_swept(extractor, ready):
+    await _hold(extractor)
+    await _expire(extractor)
+    await extractor.extractor.sweeper.sweep()
+    assert await extractor.readers() == []
+    await _hold(extractor)
+    await _expire(extractor)
+    await extractor.delete(MINE)
+
+
+async def _expire(extractor):
+    async with extractor.extractor.database.transaction() as conn:
+        await conn.execute(tables.extraction_holds.update().values(expires_at=sa.func.now()))
+
+
+async def test_a_training_holds_what_it_reads_until_it_ends(extractor, ready, trainer):
+    created = await trainer.create("t1", extraction=MINE)
+    assert await extractor.readers() == ["trainings/t1"]
+    assert await extractor.holders() == ["trainings/t1"]
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        await extractor.delete(MINE)
+    assert caught[0].message == ("extractions/mine is being read by trainings/t1; wait until that ends, or cancel it.")
+    # A paused training goes on from where it was: it still needs what it reads.
+    await trainer.pause(created.name)
+    async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+        await extractor.delete(MINE)
+    await trainer.cancel(created.name)
+    await _let_go(extractor)
+    # Begun again, it holds again.
+    await trainer.retry(created.name)
+    assert await extractor.readers() == ["trainings/t1"]
+    await trainer.delete(created.name)
+    await _let_go(extractor)
+    await extractor.delete(MINE)
+
+
+async def test_a_training_on_what_is_gone_or_another_is_refused(extractor, ready, trainer):
+    created = await trainer.create("t1", extraction=MINE)
+    await trainer.cancel(created.name)
+    await _let_go(extractor)
+    await extractor.delete(MINE)
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        await trainer.retry(created.name)
+    await extractor.finish(await extractor.create("mine"))
+    async with extractor.extractor.database.transaction() as conn:
+        # Made anew, with other content.
+        await conn.execute(tables.extractions.update().values(manifest_digest="a" * 64))
+    async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
+        await trainer.retry(created.name)
+    assert caught[0].message.endswith("Delete trainings/t1 and make it anew.")
+
+
+async def test_a_hold_outlives_the_trainer_and_is_renewed(
+    extractor, ready, trainer, migrated_database_settings, messaging_settings
+):
+    await trainer.create("t1", extraction=MINE)
+    await _expire(extractor)
+    async with trainings.running(extractor, migrated_database_settings, messaging_settings):
+
+        async def renewed():
+            holds = tables.extraction_holds
+            statement = sa.select(holds.c.holder).where(holds.c.expires_at > sa.func.now())
+            async with extractor.extractor.database.connection() as conn:
+                return (await conn.execute(statement)).scalars().all() == ["trainings/t1"]
+
+        await until(renewed, "another process has renewed the hold")
+        async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+            await extractor.delete(MINE)
+
+
+@pytest.mark.parametrize("first", ["deletion", "training"])
+async def test_a_deletion_and_a_training_that_come_at_once_have_one_winner(extractor, ready, trainer, first):
+    calls = {"deletion": extractor.delete, "training": lambda name: trainer.create("t1", extraction=name)}
+    second = next(name for name in calls if name != first)
+    async with extractor.extractor.database.transaction() as conn:
+        # Both have looked at the extraction, and wait for its row.
+        await extractions.get(conn, "mine", Lock.CHANGE)
+        asked = {first: asyncio.create_task(calls[first](MINE))}
+        await locks.queued(extractor.catalog, 1)
+        asked[second] = asyncio.create_task(calls[second](MINE))
+        await locks.queued(extractor.catalog, 2)
+    await asyncio.wait(asked.values())
+    if asked["deletion"].exception() is None:
+        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+            await asked["training"]
+        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+            await trainer.get("trainings/t1")
+    else:
+        async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+            await asked["deletion"]
+        assert (await extractor.get(MINE)).state == hands.READY
+        assert await extractor.readers() == [(await asked["training"]).name]
+
+
+async def test_of_many_at_once_each_extraction_is_deleted_or_read(extractor, tokenized, trainer):
+    names = [f"extractions/e{number}" for number in range(6)]
+    for name in names:
+        await extractor.finish(await extractor.create(name.partition("/")[2]))
+    calls = [call for name in names for call in (extractor.delete(name), trainer.create(name[-2:], extraction=name))]
+    await asyncio.gather(*calls, return_exceptions=True)
+    left = await extractor.stub.ListExtractions(extractions_pb2.ListExtractionsRequest())
+    listed = await trainer.stub.ListTrainings(trainings_pb2.ListTrainingsRequest())
+    assert {each.source.extraction for each in listed.trainings} == {each.name for each in left.extractions}
+    assert sorted(await extractor.readers()) == sorted(each.name for each in listed.trainings)

@@ -1,0 +1,90 @@
+"""A real trainer beside extractor and catalog: its server, and no worker."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc.aio
+
+from polytok import transport
+from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
+from services.runtime import process, settings
+from services.runtime.process import Stopping
+from services.trainer.server.application import Trainer
+from services.trainer.server.settings import TrainerServerSettings
+from tests.extractor import hands
+
+SAE = saes_pb2.Sae(hook=hands.HOOK, d_sae=16, topk=saes_pb2.TopK(k=2))
+
+
+@dataclasses.dataclass
+class Running:
+    """A trainer that serves."""
+
+    trainer: Trainer
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.stub = cast("Any", trainings_pb2_grpc.TrainingServiceStub(self.channel))
+
+    async def create(self, name: str, **source: Any) -> trainings_pb2.Training:
+        """Starts a training on an extraction, or on what is given."""
+        request = trainings_pb2.CreateTrainingRequest(
+            training_id=name,
+            source=trainings_pb2.TrainingSource(**source),
+            saes=[SAE],
+            parameters=trainings_pb2.TrainingParameters(batch_size=4, total_samples=8),
+        )
+        return await self.stub.CreateTraining(request)
+
+    async def get(self, name: str) -> trainings_pb2.Training:
+        """Reads a training."""
+        return await self.stub.GetTraining(trainings_pb2.GetTrainingRequest(name=name))
+
+    async def pause(self, name: str) -> trainings_pb2.Training:
+        """Has a training stop at a checkpoint."""
+        return await self.stub.PauseTraining(trainings_pb2.PauseTrainingRequest(name=name))
+
+    async def cancel(self, name: str) -> trainings_pb2.Training:
+        """Stops a training for good."""
+        return await self.stub.CancelTraining(trainings_pb2.CancelTrainingRequest(name=name))
+
+    async def retry(self, name: str) -> trainings_pb2.Training:
+        """Trains again."""
+        return await self.stub.RetryTraining(trainings_pb2.RetryTrainingRequest(name=name))
+
+    async def delete(self, name: str) -> None:
+        """Deletes a training."""
+        await self.stub.DeleteTraining(trainings_pb2.DeleteTrainingRequest(name=name))
+
+
+@contextlib.asynccontextmanager
+async def running(
+    extractor: hands.Running,
+    database_settings: settings.DatabaseSettings,
+    messaging_settings: settings.MessagingSettings,
+) -> AsyncIterator[Running]:
+    """Runs a trainer."""
+    trainer = Trainer(
+        database=database_settings,
+        messages=messaging_settings,
+        storage=extractor.storage,
+        server=settings.ServerSettings(port=0, drain_seconds=0),
+        jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
+        catalog=transport.open_async_channel(extractor.catalog.address),
+        extractor=transport.open_async_channel(extractor.address),
+        settings=TrainerServerSettings(),
+    )
+    port = await trainer.start()
+    stop = Stopping()
+    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=trainer.tasks(stop)))
+    channel = transport.open_async_channel(f"127.0.0.1:{port}")
+    try:
+        yield Running(trainer, channel)
+    finally:
+        await channel.close()
+        stop.set()
+        await tasks
+        await trainer.stop()
