@@ -197,7 +197,9 @@ def test_what_is_trained_on_is_not_deleted_before_the_training_ends(
     hook = "blocks.1.hook_resid_post"
     client.extractions.wait(client.extractions.create("docs", "gpt2", hooks=[hook], name="read"), timeout=PATIENCE)
     await_condition(
-        lambda: bool(scene.facts["metrics_ports"].get("trainer-1")), "the trainer's worker has come up", seconds=PATIENCE
+        lambda: bool(scene.facts["metrics_ports"].get("trainer-1")),
+        "the trainer's worker has come up",
+        seconds=PATIENCE,
     )
     worker = scene.facts["pids"]["trainer-1"]
     os.kill(worker, signal.SIGSTOP)
