@@ -107,6 +107,43 @@ async def test_what_is_known_is_not_asked_for(ready, worker, parameters, found):
     assert [each.num_duplicates for each in (await staged.publish()).counted] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "stages"),
+    [
+        (ALL, ["duplicates", "measure", "assemble"]),
+        # The places of packed sequences may come out without being measured: what was foreseen for that is passed over.
+        (ALL, ["duplicates", "assemble"]),
+        ({"shuffle_seed": 3}, ["assemble"]),
+    ],
+)
+async def test_progress_leaves_room_for_the_stages_to_come(ready, worker, parameters, stages):
+    created = await ready.tokenize("docs", "gpt2", **parameters)
+    staged = Staged(worker, created)
+    seen = [0.0]
+
+    async def tell():
+        seen.append((await ready.tokenization(created.name)).progress)
+
+    await staged.encode()
+    await tell()
+    assert 60 < seen[-1] < 80
+    answers = {
+        "duplicates": lambda _: stages_pb2.FindDuplicatesResult(),
+        "measure": lambda place: stages_pb2.MeasureResult(phases_key=f"phases-{place}"),
+        "assemble": assembled,
+    }
+    for kind in stages:
+        await staged.arrange(is_aligned=kind == "assemble")
+        await tell()
+        await staged.each(kind, 1 if kind == "duplicates" else 2, answers[kind])
+        await tell()
+    assert 90 < seen[-1] < 98
+    await staged.publish()
+    await tell()
+    assert seen[-1] == 100
+    assert seen == sorted(set(seen)), "every stage moves the bar, and forward"
+
+
 async def test_an_arrangement_elsewhere_is_refused(ready, worker):
     created = await ready.tokenize("docs", "gpt2", shuffle_seed=3)
     staged = Staged(worker, created)

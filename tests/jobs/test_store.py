@@ -257,6 +257,26 @@ async def test_progress_is_weighed(shop: Shop) -> None:
         assert await shop.store.percent(conn, job_id) == 100
 
 
+async def test_progress_runs_evenly_over_stages_that_are_still_to_come(shop: Shop) -> None:
+    # A measure for each stage; the third was not foreseen to be left out.
+    shop.handler.stages = [[task(ordinal=n, weight=2, ahead=4) for n in range(2)], [task(weight=7)]]
+    job_id = await shop.create(*(task(ordinal=n, weight=1000, ahead=3000) for n in range(2)))
+    seen = []
+    for stage, count in enumerate((2, 2, 1)):
+        tasks = [row.id for row in await shop.tasks(job_id) if row.stage == stage]
+        assert len(tasks) == count
+        for task_id in tasks:
+            await lease(shop, task_id)
+            await shop.extend(task_id, 1, (1, 2))
+            seen.append((await shop.toy(job_id)).percent)
+            await shop.complete(task_id, 1)
+            seen.append((await shop.toy(job_id)).percent)
+    assert seen == pytest.approx([6.25, 12.5, 18.75, 25, 31.25, 37.5, 43.75, 50, 75, 75])
+    assert (await shop.job(job_id)).state == JobState.SUCCEEDED
+    async with shop.database.connection() as conn:
+        assert await shop.store.percent(conn, job_id) == 100
+
+
 async def test_cancel_ends_everything_once(shop: Shop) -> None:
     job_id = await shop.create(task(ordinal=0), task(ordinal=1))
     await lease(shop, (await shop.tasks(job_id))[0].id)

@@ -49,10 +49,17 @@ TOYS = sa.Table(
 
 
 def task(
-    do: str = "echo", ordinal: int = 0, weight: int = 0, max_attempts: int | None = None, **facts: Any
+    do: str = "echo",
+    ordinal: int = 0,
+    weight: int = 0,
+    ahead: int = 0,
+    max_attempts: int | None = None,
+    **facts: Any,
 ) -> model.NewTask:
     """A task that tells the toy child what to do."""
-    return model.NewTask(TASK, pack(do=do, **facts), ordinal=ordinal, weight=weight, max_attempts=max_attempts)
+    return model.NewTask(
+        TASK, pack(do=do, **facts), ordinal=ordinal, weight=weight, ahead=ahead, max_attempts=max_attempts
+    )
 
 
 class Handler:

@@ -18,6 +18,8 @@ from services.runtime.records import packing, publication
 from services.runtime.storage import Storage
 
 KIND = "dataset.ingest"
+_READING, _CHECKING = 10, 1
+"""Reading a part's rows is so much work against reading again what was written of them, to publish it."""
 
 
 def first_tasks(dataset: records.Dataset) -> list[NewTask]:
@@ -53,7 +55,7 @@ class DatasetIngestion:
             return self._reading(dataset, plan)
         parts = packing.unpack(results, tasks_pb2.ReadPartResult)
         publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
-        return [NewTask(kind="ingest.publish", payload=packing.pack(publishing))]
+        return [NewTask(kind="ingest.publish", payload=packing.pack(publishing), weight=_CHECKING)]
 
     def _reading(self, dataset: records.Dataset, plan: tasks_pb2.PlanIngestResult) -> list[NewTask]:
         if not plan.parts:
@@ -71,7 +73,8 @@ class DatasetIngestion:
                     )
                 ),
                 ordinal=ordinal,
-                weight=size if known else 1,
+                weight=(size if known else 1) * _READING,
+                ahead=(size if known else 1) * _CHECKING,
             )
             for ordinal, (part, size) in enumerate(zip(plan.parts, sizes, strict=True))
         ]

@@ -33,8 +33,8 @@ from services.runtime.records.statements import Lock
 from services.runtime.storage import Storage
 
 KIND = "repair"
-CHECK, MEND, PUBLISH = "repair.check", "repair.mend", "tokenize.publish"
-_FILES = frozenset({"tokenize.shard", stages.ASSEMBLE})
+CHECK, MEND, PUBLISH = "repair.check", "repair.mend", stages.PUBLISH
+_FILES = frozenset({stages.SHARD, stages.ASSEMBLE})
 _GROUP_BYTES = 1 << 30
 _MOST_DAMAGES = 1000
 _ORDINAL = re.compile(r"shard-(\d{5,})-of-\d{5,}-")
@@ -57,7 +57,9 @@ def first_tasks(record: records.Tokenization, files: Sequence[records.File]) -> 
                 repairs_pb2.CheckFilesTask(tokenized_key=record.tokenized_path, files=_messages(group))
             ),
             ordinal=ordinal,
-            weight=max(1, sum(file.size_bytes for file in group)),
+            # How much is to be made again is known afterwards; a third of the way is left for it.
+            weight=2 * max(1, sum(file.size_bytes for file in group)),
+            ahead=max(1, sum(file.size_bytes for file in group)),
         )
         for ordinal, group in enumerate(groups)
     ]
@@ -155,7 +157,7 @@ class Repairing:
         if repair.outcome.get("whole"):
             task = await tokenizations.publishing(conn, working, found)
             task.counted.extend(await stages.counted(conn, job, stage))
-            return [NewTask(kind=PUBLISH, payload=packing.pack(task))]
+            return [NewTask(kind=PUBLISH, payload=packing.pack(task), weight=1)]
         record = await repository.require(conn, repair.tokenization_id)
         by_ordinal = {_ordinal(file.key): file for file in made}
         moves = []
@@ -187,7 +189,8 @@ class Repairing:
             files=moves,
         )
         task.publication.name = record.shared_from or record.resource
-        return [NewTask(kind=MEND, payload=packing.pack(task))]
+        # That the manifest is lost is found here at the earliest, and then all files are made again.
+        return [NewTask(kind=MEND, payload=packing.pack(task), weight=1, ahead=1)]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publishes what was staged."""

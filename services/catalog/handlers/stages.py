@@ -22,9 +22,11 @@ from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.jobs.rows import Rows
 from services.runtime.records import packing, publication
 
-ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE = (
-    f"tokenize.{name}" for name in ("encode", "arrange", "duplicates", "measure", "assemble")
+ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE, SHARD, PUBLISH = (
+    f"tokenize.{name}" for name in ("encode", "arrange", "duplicates", "measure", "assemble", "shard", "publish")
 )
+WORK = {ENCODE: 100, ARRANGE: 1, DUPLICATES: 1, MEASURE: 14, ASSEMBLE: 26, SHARD: 100, PUBLISH: 8}
+"""The processor time of each stage for the same text, measured: encoding it is 100."""
 _HASHES = 1 << 22
 """Hashes of documents that one task compares: some hundred megabytes."""
 
@@ -36,6 +38,20 @@ def are_needed(parameters: _Parameters, num_shards: int) -> bool:
     """Tells whether a file depends on documents of more than one raw shard, or on all before them."""
     across = _concatenates(parameters) and num_shards > 1
     return across or parameters.filters.drop_duplicates or parameters.HasField("shuffle_seed")
+
+
+def work_ahead(parameters: _Parameters, kind: str) -> int:
+    """The work of the stages after the last one of a kind, as far as can be foreseen, in the measure of WORK."""
+    order = [ENCODE, DUPLICATES, MEASURE, ASSEMBLE]
+    left = order[order.index(kind) + 1 :] if kind in order else []
+    needed = {
+        DUPLICATES: parameters.filters.drop_duplicates,
+        MEASURE: _concatenates(parameters)
+        and (parameters.filters.drop_duplicates or parameters.HasField("shuffle_seed")),
+        ASSEMBLE: True,
+    }
+    # What a stage gave is arranged before the next.
+    return sum(WORK[ARRANGE] + WORK[stage] for stage in left if needed[stage]) + WORK[PUBLISH]
 
 
 def _concatenates(parameters: _Parameters) -> bool:
@@ -68,7 +84,9 @@ async def following(
         (arranged,) = packing.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
         task.arrangement_key = arranged.arrangement_key
         task.MergeFrom(_GIVEN[results[0].kind](results))
-    return [NewTask(kind=ARRANGE, payload=packing.pack(task))]
+    # The arrangement itself is among what the stage before it foresaw.
+    ahead = max(1, work_ahead(task.parameters, results[0].kind) - WORK[ARRANGE])
+    return [NewTask(kind=ARRANGE, payload=packing.pack(task), weight=WORK[ARRANGE], ahead=ahead)]
 
 
 _GIVEN: Mapping[str, Callable[[Sequence[TaskResult]], stages_pb2.ArrangeTask]] = {
@@ -104,7 +122,13 @@ async def _parallel(
         "count": count,
     }
     return [
-        NewTask(kind=kind, payload=packing.pack(stages_pb2.ArrangedTask(ordinal=place, **shared)), ordinal=place)
+        NewTask(
+            kind=kind,
+            payload=packing.pack(stages_pb2.ArrangedTask(ordinal=place, **shared)),
+            ordinal=place,
+            weight=WORK[kind],
+            ahead=work_ahead(parameters, kind),
+        )
         for place in range(count)
     ]
 

@@ -24,16 +24,18 @@ _IN_COLUMNS = ("num_tokens", "num_sequences", "avg_seq_length")
 
 
 def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Shard]) -> list[NewTask]:
-    """The tasks that a job begins with: one a shard, weighed by its text."""
+    """The tasks that a job begins with: one a shard, weighed by its text, and the work that will be with it."""
     tokenizer = tokenizer_of(tokenization)
     parameters = messages.parameters(tokenization)
     first_rows = list(itertools.accumulate((shard.num_rows for shard in shards), initial=0))
     # A shuffle takes the documents of a sample from anywhere.
     if parameters.HasField("max_documents") and not parameters.HasField("shuffle_seed"):
         shards = [shard for shard, row in zip(shards, first_rows, strict=False) if row < parameters.max_documents]
+    kind = stages.ENCODE if stages.are_needed(parameters, len(shards)) else stages.SHARD
+    ahead = stages.work_ahead(parameters, kind)
     return [
         NewTask(
-            kind=stages.ENCODE if stages.are_needed(parameters, len(shards)) else "tokenize.shard",
+            kind=kind,
             payload=packing.pack(
                 tasks_pb2.TokenizeShardTask(
                     shard=catalog_tasks_pb2.RawShard(
@@ -56,7 +58,8 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                 )
             ),
             ordinal=ordinal,
-            weight=max(1, shard.text_bytes),
+            weight=max(1, shard.text_bytes) * stages.WORK[kind],
+            ahead=max(1, shard.text_bytes) * ahead,
         )
         for ordinal, (shard, first_row) in enumerate(zip(shards, first_rows, strict=False))
     ]
@@ -120,9 +123,9 @@ class Tokenizing:
     ) -> Sequence[NewTask]:
         """Shards, what more it takes, then publish."""
         tokenization = await tokenizations.of_job(conn, job.id)
-        if tokenization is None or results[0].kind == "tokenize.publish":
+        if tokenization is None or results[0].kind == stages.PUBLISH:
             return []
-        if results[0].kind not in {"tokenize.shard", stages.ASSEMBLE}:
+        if results[0].kind not in {stages.SHARD, stages.ASSEMBLE}:
             return await stages.following(conn, job, stage, results, tokenization, tokenizer_of(tokenization))
         shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         files = [file for shard in shards for file in shard.files]
@@ -135,7 +138,7 @@ class Tokenizing:
         )
         task = await publishing(conn, tokenization, shards)
         task.counted.extend(await stages.counted(conn, job, stage))
-        return [NewTask(kind="tokenize.publish", payload=packing.pack(task))]
+        return [NewTask(kind=stages.PUBLISH, payload=packing.pack(task), weight=stages.WORK[stages.PUBLISH])]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publishes the files."""

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 MAX_BACKOFF = timedelta(seconds=60)
+WHOLE = 10**9
+"""The work of a whole job, in the parts that the shares of its tasks are kept in."""
 
 
 class JobState(enum.StrEnum):
@@ -49,12 +51,17 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True)
 class NewTask:
-    """A task to be made. `payload` is a serialized google.protobuf.Any; `weight` is its share of the job's work."""
+    """A task to be made. `payload` is a serialized google.protobuf.Any.
+
+    `weight` is its work and `ahead` the work that later stages will have with what it makes, both in one measure, bytes
+    say, which each stage chooses for itself.
+    """
 
     kind: str
     payload: bytes
     ordinal: int = 0
     weight: int = 0
+    ahead: int = 0
     max_attempts: int | None = None
     resume_point: bytes = b""
     """Where an earlier job of the same resource left off."""
@@ -130,7 +137,7 @@ class Extension(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """How far one running task is."""
+    """How far one running task is; `weight` is its part of WHOLE."""
 
     task_id: uuid.UUID
     epoch: int
@@ -141,7 +148,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a job is: its tasks counted and weighed, those that succeeded, and those that run."""
+    """How far a job is: its tasks counted and weighed in parts of WHOLE, those that succeeded, and those that run."""
 
     state: JobState
     count: int
@@ -155,7 +162,7 @@ class Standing:
         if self.state is JobState.SUCCEEDED:
             return 100.0
         weighed = self.weight > 0
-        whole = self.weight if weighed else self.count
+        whole = max(WHOLE, self.weight) if weighed else self.count
         done = float(self.succeeded_weight if weighed else self.succeeded_count)
         for share in self.running:
             if share.total > 0:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.runtime.jobs import shares
 from services.runtime.jobs.model import Failure, Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
 from services.runtime.jobs.outbox import any_of
 from services.runtime.jobs.tables import JobTables
@@ -94,8 +95,9 @@ class Rows:
     async def insert_tasks(
         self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[NewTask], max_attempts: int
     ) -> None:
-        """Makes the tasks of a stage, and their first entries in the outbox."""
+        """Makes the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
         ids = [uuid.uuid4() for _ in tasks]
+        weights = shares.of_stage(tasks, await self._weight(conn, job_id) if stage else 0)
         values = [
             {
                 "id": task_id,
@@ -104,11 +106,11 @@ class Rows:
                 "ordinal": task.ordinal,
                 "kind": task.kind,
                 "payload": task.payload,
-                "weight": task.weight,
+                "weight": weight,
                 "max_attempts": task.max_attempts or max_attempts,
                 "resume_point": task.resume_point,
             }
-            for task_id, task in zip(ids, tasks, strict=True)
+            for task_id, task, weight in zip(ids, tasks, weights, strict=True)
         ]
         await conn.execute(self._tasks.insert(), values)
         await conn.execute(self._outbox.insert(), [{"task_id": task_id, "dispatch": 1} for task_id in ids])
@@ -287,6 +289,11 @@ class Rows:
         running = [Share(*row) for row in await conn.execute(shares)]
         count, weight_sum, good, good_weight = (int(number) for number in counted)
         return Standing(JobState(job.state), count, weight_sum, good, good_weight, running)
+
+    async def _weight(self, conn: AsyncConnection, job_id: uuid.UUID) -> int:
+        """The shares of all tasks of a job together."""
+        weight = sa.func.coalesce(sa.func.sum(self._tasks.c.weight), 0)
+        return int((await conn.execute(sa.select(weight).where(self._tasks.c.job_id == job_id))).scalar_one())
 
     async def expired(self, conn: AsyncConnection, limit: int) -> Sequence[uuid.UUID]:
         """Tasks whose lease ran out."""

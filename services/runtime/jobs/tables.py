@@ -56,6 +56,7 @@ class JobTables:
             _number("ordinal", kind=sa.Integer),
             sa.Column("kind", sa.Text, nullable=False),
             sa.Column("payload", sa.LargeBinary, nullable=False),
+            # The task's share of the job, in parts of model.WHOLE.
             _number("weight"),
             sa.Column("state", sa.Text, nullable=False, server_default=TaskState.READY.value),
             _number("epoch"),
