@@ -30,6 +30,8 @@ class Family(NamedTuple):
     """Hook name without `blocks.{i}.` → where it is."""
     masked: bool = False
     """Whether tokens see those behind them: a masked language model, and not a causal one."""
+    sparse: frozenset[int] = frozenset()
+    """Blocks whose MLP is a mixture of experts."""
 
 
 def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> dict[str, Point]:

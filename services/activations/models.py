@@ -75,10 +75,17 @@ class LoadedModel:
 
 def describe(folder: pathlib.Path) -> Description:
     """Reads config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
-    configuration = _configuration(folder)
+    return _described(folder, _configuration(folder), weights.read(folder))
+
+
+def outline(folder: pathlib.Path) -> Description:
+    """As `describe`, by config.json alone: whether there are weights, and how many, is not looked at."""
+    return _described(folder, _configuration(folder), weights.Weights(0, 0))
+
+
+def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights) -> Description:
     # Models of more than text keep what the language model is in a part of its own.
     text = getattr(configuration, "text_config", configuration)
-    found = weights.read(folder)
     heads, d_model = text.num_attention_heads, text.hidden_size
     for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"):
         if not getattr(text, name) > 0:

@@ -1,28 +1,13 @@
-"""The worker's side of the process behind TokenizerService: started when it is first asked, ended when nobody asks."""
+"""The worker's side of the process behind TokenizerService."""
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
-from typing import TypeVar
-
-from google.protobuf import any_pb2
-from google.protobuf.message import Message
 
 from polytok import errors
-from polytok.jobs.v1 import leases_pb2, messages_pb2
-from services.runtime.jobs.children import Child, ChildFailed
-from services.runtime.telemetry import logging
-
-_WAITING = 64
-_ANSWER_SECONDS = 60.0
-_IDLE_SECONDS = 300.0
-
-_log = logging.get(__name__)
-
-Answer = TypeVar("Answer", bound=Message)
+from polytok.jobs.v1 import leases_pb2
+from services.runtime.jobs import answering
 
 # What a tokenizer's fault is to somebody who named a model.
-_CLASSES: dict[str, type[errors.PolytokError]] = {
+_CLASSES: answering.Classes = {
     "TOKENIZER_INVALID": errors.FailedPrecondition,
     "HUB_UNAVAILABLE": errors.Unavailable,
     "STORAGE_FAILED": errors.Unavailable,
@@ -31,102 +16,30 @@ _CLASSES: dict[str, type[errors.PolytokError]] = {
     "WRONG_STATE": errors.FailedPrecondition,
 }
 
+lost = answering.lost
 
-class Answering:
-    """One process that answers one question after another."""
+
+class Answering(answering.Answering):
+    """The process that inspects tokenizers and encodes texts."""
 
     def __init__(
-        self, command: Sequence[str], *, service: str, memory_bytes: int = 0, idle_seconds: float = _IDLE_SECONDS
+        self,
+        command: Sequence[str],
+        *,
+        service: str,
+        memory_bytes: int = 0,
+        idle_seconds: float = answering.IDLE_SECONDS,
     ) -> None:
-        self._child = Child(command, service=service, memory_bytes=memory_bytes)
-        self._idle_seconds = idle_seconds
-        self._lock = asyncio.Lock()
-        self._asked: set[asyncio.Task[bytes]] = set()
-        self._idle: asyncio.Task[None] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id; 0 while nobody asks."""
-        return self._child.pid if self._child.alive else 0
-
-    async def ask(self, kind: str, question: Message, answer: type[Answer]) -> Answer:
-        """Asks the process; raises the error that it had."""
-        if len(self._asked) >= _WAITING:
-            raise errors.Unavailable("More texts wait to be encoded than this worker takes; try again in a moment.")
-        payload = any_pb2.Any()
-        payload.Pack(question)
-        task = asyncio.create_task(self._exchange(kind, payload.SerializeToString()), name=f"answer-{kind}")
-        self._asked.add(task)
-        task.add_done_callback(self._forget)
-        # A caller that hangs up leaves its question behind: the answer to it must not be taken for the next one's.
-        found = any_pb2.Any.FromString(await asyncio.shield(task))
-        message = answer()
-        found.Unpack(message)
-        return message
-
-    async def close(self) -> None:
-        """Ends the process."""
-        waiting = [*self._asked, *([self._idle] if self._idle else [])]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await self._child.stop()
-
-    def _forget(self, task: asyncio.Task[bytes]) -> None:
-        self._asked.discard(task)
-        if not task.cancelled():
-            # Whoever asked may be gone.
-            task.exception()
-
-    async def _exchange(self, kind: str, payload: bytes) -> bytes:
-        async with self._lock:
-            if self._idle is not None:
-                self._idle.cancel()
-            try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    event = await self._answer(messages_pb2.ChildTask(kind=kind, payload=payload))
-            except TimeoutError:
-                await self._child.kill()
-                raise errors.DeadlineExceeded(
-                    f"The tokenizer gave no answer within {_ANSWER_SECONDS:g} s. Check the worker's log and, for a "
-                    "repository of the hub, its way there."
-                ) from None
-            except asyncio.CancelledError:
-                await self._child.kill()
-                raise
-            self._idle = asyncio.create_task(self._end_idle(), name="answers-idle")
-        if event.HasField("error"):
-            raise error(event.error)
-        return event.result
-
-    async def _answer(self, task: messages_pb2.ChildTask) -> messages_pb2.ChildEvent:
-        if not self._child.alive:
-            try:
-                await self._child.start()
-            except ChildFailed as failure:
-                raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
-            _log.info("answers ready", pid=self._child.pid)
-        await self._child.send(task)
-        while (event := await self._child.receive()) is not None:
-            if event.HasField("result") or event.HasField("error"):
-                return event
-        raise lost(self._child)
-
-    async def _end_idle(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(self._idle_seconds)
-            async with self._lock:
-                await self._child.stop()
+        super().__init__(
+            command,
+            service=service,
+            about="The tokenizer",
+            classes=_CLASSES,
+            memory_bytes=memory_bytes,
+            idle_seconds=idle_seconds,
+        )
 
 
 def error(told: leases_pb2.TaskError) -> errors.PolytokError:
     """The error that such a process had, as one of the call that asked it."""
-    kind = _CLASSES.get(told.reason, errors.Internal)
-    return kind(told.message, reason=told.reason, retryable=told.retryable)
-
-
-def lost(child: Child) -> errors.Unavailable:
-    """The error for a process that died over a question."""
-    return errors.Unavailable(
-        f"The process that was asked {child.end()}; try again, or give the worker more memory.", reason="WORKER_LOST"
-    )
+    return answering.error(told, _CLASSES)

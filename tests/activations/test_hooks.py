@@ -29,8 +29,14 @@ def test_widths(loaded: Loader) -> None:
     [
         ("blocks.3.hook_resid_post", "there is no layer 3; the gpt2 model has layers 0 to 2"),
         ("blocks.0.hook_resid_past", "have no 'hook_resid_past'; they have attn.hook_z, hook_attn_out"),
+        ("blocks.1.hook_resid_past", "Did you mean blocks.1.hook_resid_post or blocks.1.hook_resid_"),
+        ("hook_resid_post", "Did you mean blocks.0.hook_resid_post"),
+        ("transformer.h.1.mpl", "Did you mean transformer.h.1.mlp"),
+        ("hook_embd", "Did you mean hook_embed"),
+        ("blocks.*.hook_resid_post", "neither a hook"),
         ("blocks.-1.hook_resid_post", "neither a hook as blocks.0.hook_resid_post nor a module"),
-        ("transformer.h.7", "nor a module of the gpt2 model as transformer.h.0"),
+        ("transformer.h.7", "there is no layer 7; the gpt2 model has layers 0 to 2"),
+        ("transformer.g.1", "nor a module of the gpt2 model as transformer.h.0"),
         ("", "neither a hook"),
     ],
 )

@@ -16,8 +16,6 @@ from services.trainer.server.application import Trainer
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import hands
 
-SAE = saes_pb2.Sae(hook=hands.HOOK, d_sae=16, topk=saes_pb2.TopK(k=2))
-
 
 @dataclasses.dataclass
 class Running:
@@ -29,12 +27,12 @@ class Running:
     def __post_init__(self) -> None:
         self.stub = cast("Any", trainings_pb2_grpc.TrainingServiceStub(self.channel))
 
-    async def create(self, name: str, **source: Any) -> trainings_pb2.Training:
+    async def create(self, name: str, hook: str = hands.HOOK, **source: Any) -> trainings_pb2.Training:
         """Starts a training on an extraction, or on what is given."""
         request = trainings_pb2.CreateTrainingRequest(
             training_id=name,
             source=trainings_pb2.TrainingSource(**source),
-            saes=[SAE],
+            saes=[saes_pb2.Sae(hook=hook, d_sae=16, topk=saes_pb2.TopK(k=2))],
             parameters=trainings_pb2.TrainingParameters(batch_size=4, total_samples=8),
         )
         return await self.stub.CreateTraining(request)
@@ -75,7 +73,7 @@ async def running(
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
         catalog=transport.open_async_channel(extractor.catalog.address),
         extractor=transport.open_async_channel(extractor.address),
-        settings=TrainerServerSettings(),
+        settings=TrainerServerSettings(hooks_seconds=50),
     )
     port = await trainer.start()
     stop = Stopping()

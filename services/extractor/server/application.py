@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.activations import holding
+from services.activations import holding, structures
 from services.extractor.server import estimates, handler, keeping, tables
 from services.extractor.server.changes import OWNER
 from services.extractor.server.creation import Creation
@@ -48,6 +48,7 @@ class Extractor(Owner):
             },
         )
         self._channel = catalog
+        self._structures = structures.Structures(service=OWNER, seconds=settings.hooks_seconds)
         records = holding.Catalog(catalog)
         self.keeper = holding.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
@@ -61,7 +62,7 @@ class Extractor(Owner):
             folders=folders,
             watch=self.watch,
             mutations=Mutations(self.database, tables.answers),
-            creation=Creation(self.store, folders, records, settings.range_bytes),
+            creation=Creation(self.store, folders, records, self._structures, settings.range_bytes),
             estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
         )
         self.serve(
@@ -78,4 +79,5 @@ class Extractor(Owner):
     async def stop(self) -> None:
         """Lets the calls that run end, and closes what was opened."""
         await super().stop()
+        await self._structures.close()
         await self._channel.close()

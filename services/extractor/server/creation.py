@@ -14,6 +14,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.holding import Catalog, Hold
+from services.activations.structures import Structures
 from services.extractor.server import changes, extractions, handler, keeping, messages, names, parameters
 from services.extractor.server.records import LIFECYCLE, Extraction
 from services.runtime.jobs.store import JobStore
@@ -32,17 +33,21 @@ class Found(NamedTuple):
 class Creation:
     """Makes extractions, and makes them anew."""
 
-    def __init__(self, store: JobStore, folders: Folders, catalog: Catalog, range_bytes: int) -> None:
+    def __init__(
+        self, store: JobStore, folders: Folders, catalog: Catalog, structures: Structures, range_bytes: int
+    ) -> None:
         self._store = store
         self._folders = folders
         self._catalog = catalog
+        self._structures = structures
         self._range_bytes = range_bytes
 
     async def find(self, dataset: str, model: str, variant: str, asked: extractions_pb2.ExtractionParameters) -> Found:
         """Asks the catalog for what is to be read; refuses what is not READY or does not fit."""
         found = await self._catalog.model(model)
         tokenization = await self._catalog.resolve(dataset, model, variant)
-        return Found(found, tokenization, parameters.complete(asked, found, tokenization))
+        structure = await self._structures.of(found)
+        return Found(found, tokenization, parameters.complete(asked, found, tokenization, structure))
 
     async def create(self, conn: AsyncConnection, identifier: str, found: Found) -> Extraction:
         """Makes an extraction, or gives the one that exists if it is the same."""

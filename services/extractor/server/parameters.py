@@ -9,6 +9,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.extractor.v1.extractions_pb2 import ExtractionParameters as Parameters
+from services.activations import naming
 
 _EVERY_LAYER = "blocks.*."
 _LAYER = re.compile(r"blocks\.(\d{1,6})\.\S+")
@@ -17,14 +18,20 @@ _MOST_HOOKS = 512
 
 
 def complete(
-    asked: Parameters, model: models_pb2.Model, tokenization: tokenizations_pb2.Tokenization
+    asked: Parameters,
+    model: models_pb2.Model,
+    tokenization: tokenizations_pb2.Tokenization,
+    structure: naming.Structure | None,
 ) -> extractions_pb2.ExtractionParameters:
-    """Fills every default in; raises InvalidArgument and FailedPrecondition for what does not fit."""
+    """Fills every default in; raises InvalidArgument and FailedPrecondition for what does not fit.
+
+    Hooks are checked by what the model is made of as far as that is known; the first task of an extraction checks all.
+    """
     _check_fits(model, tokenization)
     made = Parameters()
     made.CopyFrom(asked)
     del made.hooks[:]
-    made.hooks.extend(_hooks(asked.hooks, model))
+    made.hooks.extend(_hooks(asked.hooks, model, structure))
     made.context_size = _context(asked, model, tokenization)
     made.compute_format = asked.compute_format or extractions_pb2.NUMBER_FORMAT_FLOAT32
     made.storage_format = asked.storage_format or made.compute_format
@@ -70,28 +77,33 @@ def _check_fits(model: models_pb2.Model, tokenization: tokenizations_pb2.Tokeniz
         )
 
 
-def _hooks(asked: Sequence[str], model: models_pb2.Model) -> Sequence[str]:
+def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: naming.Structure | None) -> Sequence[str]:
+    layers = model.n_layers or (structure.n_layers if structure else 0)
     found: list[str] = []
-    wrong = []
-    for name in asked:
+    wrong: dict[int, str] = {}
+    for place, name in enumerate(asked):
         layer = _LAYER.fullmatch(name)
-        if name.startswith(_EVERY_LAYER) and model.n_layers:
+        if name.startswith(_EVERY_LAYER) and layers:
             rest = name.removeprefix(_EVERY_LAYER)
-            found += [f"blocks.{number}.{rest}" for number in range(model.n_layers)]
+            found += [f"blocks.{number}.{rest}" for number in range(layers)]
         elif not _NAME.fullmatch(name):
-            wrong.append(f"{name!r} is no hook: name one as blocks.0.hook_resid_post, or a module by its path.")
+            wrong[place] = f"{name!r} is no hook: name one as blocks.0.hook_resid_post, or a module by its path."
         elif layer and model.n_layers and int(layer[1]) >= model.n_layers:
-            wrong.append(f"{name}: there is no layer {layer[1]}; {model.name} has layers 0 to {model.n_layers - 1}.")
+            wrong[place] = f"{name}: there is no layer {layer[1]}; {model.name} has layers 0 to {model.n_layers - 1}."
         else:
             found.append(name)
+    if structure is not None:
+        wrong = dict(naming.all_wrong(asked, structure)) | wrong
     unique = list(dict.fromkeys(found))
     if len(unique) > _MOST_HOOKS:
-        wrong.append(f"{len(unique)} hooks are more than the {_MOST_HOOKS} of one extraction; make several.")
+        wrong[len(asked) - 1] = f"{len(unique)} hooks are more than the {_MOST_HOOKS} of one extraction; make several."
     if wrong:
         raise errors.InvalidArgument(
-            " ".join(wrong),
+            " ".join(message for _, message in sorted(wrong.items())),
             reason="HOOK_NOT_FOUND",
-            violations=[errors.FieldViolation("parameters.hooks", each) for each in wrong],
+            violations=[
+                errors.FieldViolation(f"parameters.hooks[{place}]", message) for place, message in sorted(wrong.items())
+            ],
         )
     return unique
 

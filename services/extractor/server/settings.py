@@ -15,5 +15,8 @@ class ExtractorSettings(SweepSettings):
     """Activations that one task writes, about: what is lost when a worker dies."""
     renew_seconds: float = Field(default=60, gt=0, le=300)
     """How often the tokenizations that are read are held anew; a hold lasts ten minutes."""
+    hooks_seconds: float = Field(default=20, ge=0, le=50)
+    """How long a create call waits at most for what its model is made of, to check hooks by: it is asked of a process
+    that loads torch, and remembered. 0 leaves the check to the first task."""
     estimate_seconds: float = Field(default=300, gt=0, le=3600)
     """How long an estimate may take, the wait for a free worker included."""

@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
-from services.activations import holding
+from services.activations import holding, structures
 from services.runtime.process import Stopping
 from services.runtime.records.folders import Folders
 from services.runtime.records.mutations import Mutations
@@ -45,6 +45,7 @@ class Trainer(Owner):
             handlers={handler.KIND: handler.Training(storage)},
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
+        self._structures = structures.Structures(service=changes.OWNER, seconds=settings.hooks_seconds)
         records = holding.Catalog(catalog)
         extractions = Extractions(extractor)
         owners = holding.Owners({"datasets": records, "extractions": extractions})
@@ -58,7 +59,7 @@ class Trainer(Owner):
             store=self.store,
             folders=folders,
             mutations=Mutations(self.database, tables.answers),
-            sources=Sources(records, extractions, storage),
+            sources=Sources(records, extractions, self._structures, storage),
             following=following.Following(self.database, storage, self.watch),
         )
         self.serve(
@@ -79,5 +80,6 @@ class Trainer(Owner):
     async def stop(self) -> None:
         """Lets the calls that run end, and closes what was opened."""
         await super().stop()
+        await self._structures.close()
         for each in self._channels:
             await each.close()

@@ -18,3 +18,7 @@ class TrainerServerSettings(SweepSettings):
     """How the trainer's server keeps its house."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_TRAINER_")
+
+    hooks_seconds: float = Field(default=20, ge=0, le=50)
+    """How long a create call waits at most for what its model is made of, to check hooks by: it is asked of a process
+    that loads torch, and remembered. 0 leaves the check to the worker."""

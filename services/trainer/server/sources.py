@@ -1,7 +1,6 @@
 """Where a training's activations come from: found, checked against what is asked for, and held."""
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +8,13 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
-from services.activations import holding
+from services.activations import holding, naming
 from services.activations.holding import Hold
+from services.activations.structures import Structures
 from services.runtime.storage import Storage
 from services.trainer.server.extractions import Extractions
 
 _EXTRACTIONS_KEY = "extractions"
-_IN_BLOCK = re.compile(r"blocks\.(\d{1,6})\.(\S+)")
-_EMBEDDING = "hook_embed"
 # As wide as the residual stream, whatever the model.
 _RESIDUAL = frozenset(
     {
@@ -51,9 +49,12 @@ class Found:
 class Sources:
     """Finds and holds sources."""
 
-    def __init__(self, catalog: holding.Catalog, extractions: Extractions, storage: Storage) -> None:
+    def __init__(
+        self, catalog: holding.Catalog, extractions: Extractions, structures: Structures, storage: Storage
+    ) -> None:
         self._catalog = catalog
         self._extractions = extractions
+        self._structures = structures
         self._storage = storage
 
     async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str]) -> Found:
@@ -66,7 +67,7 @@ class Sources:
         live = source.live
         model = await self._catalog.model(live.model)
         tokenization = await self._catalog.resolve(live.dataset, live.model, live.variant)
-        _check_hooks(hooks, model)
+        _check_hooks(hooks, model, await self._structures.of(model))
         _check_digest(tokenization)
         return Found(
             lineage=trainings_pb2.TrainingLineage(
@@ -87,9 +88,13 @@ class Sources:
 
     def _extracted(self, extraction: extractions_pb2.Extraction, hooks: Sequence[str]) -> Found:
         statistics = {each.hook: each for each in extraction.statistics.hooks}
-        for place, hook in enumerate(hooks):
-            if hook not in statistics:
-                raise _wrong_hook(place, f"{hook} is not in {extraction.name}; it has {', '.join(statistics)}.")
+        wrong = {
+            place: f"{hook} is not in {extraction.name}; it has {', '.join(statistics)}.{naming.hint(hook, statistics)}"
+            for place, hook in enumerate(hooks)
+            if hook not in statistics
+        }
+        if wrong:
+            raise _wrong_hooks(wrong)
         key = f"{_EXTRACTIONS_KEY}/{extraction.uid}"
         if self._storage.uri(key) != extraction.path:
             raise errors.FailedPrecondition(
@@ -164,23 +169,30 @@ def _special(model: models_pb2.Model) -> list[int]:
 
 
 def _is_residual(hook: str) -> bool:
-    match = _IN_BLOCK.fullmatch(hook)
-    return hook == _EMBEDDING or (match is not None and match[2] in _RESIDUAL)
+    match = naming.IN_BLOCK.fullmatch(hook)
+    return hook == naming.EMBEDDING or (match is not None and match[2] in _RESIDUAL)
 
 
-def _check_hooks(hooks: Sequence[str], model: models_pb2.Model) -> None:
-    """Refuses layers that the model does not have; names of modules are the worker's to look up."""
+def _check_hooks(hooks: Sequence[str], model: models_pb2.Model, structure: naming.Structure | None) -> None:
+    """Refuses what the model does not have, as far as it is known what it is made of; the worker checks all."""
+    wrong: dict[int, str] = {}
     for place, hook in enumerate(hooks):
-        match = _IN_BLOCK.fullmatch(hook)
-        if match is None or not model.n_layers or int(match[1]) < model.n_layers:
-            continue
-        message = f"{hook}: there is no layer {match[1]}; {model.name} has layers 0 to {model.n_layers - 1}."
-        raise _wrong_hook(place, message)
+        match = naming.IN_BLOCK.fullmatch(hook)
+        if match is not None and model.n_layers and int(match[1]) >= model.n_layers:
+            last = model.n_layers - 1
+            wrong[place] = f"{hook}: there is no layer {match[1]}; {model.name} has layers 0 to {last}."
+        elif structure is not None and (message := naming.wrong(hook, structure, patterns=False)):
+            wrong[place] = message
+    if wrong:
+        raise _wrong_hooks(wrong)
 
 
-def _wrong_hook(place: int, message: str) -> errors.InvalidArgument:
+def _wrong_hooks(wrong: Mapping[int, str]) -> errors.InvalidArgument:
+    """`wrong` has what is wrong with each of the hooks that are."""
     return errors.InvalidArgument(
-        message, reason="HOOK_NOT_FOUND", violations=[errors.FieldViolation(f"saes[{place}].hook", message)]
+        " ".join(dict.fromkeys(wrong.values())),
+        reason="HOOK_NOT_FOUND",
+        violations=[errors.FieldViolation(f"saes[{place}].hook", message) for place, message in wrong.items()],
     )
 
 

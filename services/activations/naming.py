@@ -1,0 +1,103 @@
+"""Names of hooks, checked against what a model is made of. Imports no torch: servers check what they are asked for.
+
+A name is `hook_embed`, TransformerLens's for a block (`blocks.3.hook_resid_post`), or the path of any module of the
+transformers model (`transformer.h.3.attn`, say), whose output is taken.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+EMBEDDING = "hook_embed"
+IN_BLOCK = re.compile(r"blocks\.(\d{1,6})\.(\S+)")
+"""A hook of a block: its number, and what in it."""
+INNER = "mlp.hook_post"
+"""The MLP's inner layer, which a mixture of experts has not."""
+_EVERY_LAYER = "blocks.*."
+_MOST_CANDIDATES = 4000
+_CLOSE = 0.6
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a model is made of, as far as names of hooks go."""
+
+    kind: str
+    """The `model_type` of its configuration."""
+    n_layers: int
+    blocks: str
+    """Path of the list of blocks in the model with its head, as `transformer.h`."""
+    points: Collection[str]
+    """Names of hooks in a block, without `blocks.{i}.`."""
+    sparse: Collection[int]
+    """Blocks whose MLP is a mixture of experts."""
+    modules: Collection[str]
+    """Paths of all modules."""
+
+
+def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
+    """What is wrong with a name, for people: with close names and those that there are. Empty if nothing is.
+
+    With `patterns`, `blocks.*.…` is a name, and right if every layer has it.
+    """
+    if patterns and name.startswith(_EVERY_LAYER):
+        rest = name.removeprefix(_EVERY_LAYER)
+        found = (_wrong_in_block(name, layer, rest, structure) for layer in range(structure.n_layers))
+        return next((each for each in found if each), "")
+    match = IN_BLOCK.fullmatch(name)
+    if match is not None:
+        return _wrong_in_block(name, int(match[1]), match[2], structure)
+    if name == EMBEDDING or (name and name in structure.modules):
+        return ""
+    return _wrong_path(name, structure)
+
+
+def all_wrong(names: Sequence[str], structure: Structure) -> list[tuple[int, str]]:
+    """The places of names that mean nothing in a model, each with what is wrong with it."""
+    told = ((place, wrong(name, structure)) for place, name in enumerate(names))
+    return [(place, message) for place, message in told if message]
+
+
+def hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A sentence with the names that are close to one, `prefix` before each; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=_CLOSE)
+    return f" Did you mean {' or '.join(prefix + each for each in close)}?" if close else ""
+
+
+def _wrong_in_block(name: str, layer: int, rest: str, structure: Structure) -> str:
+    if layer >= structure.n_layers:
+        return _no_layer(name, layer, structure)
+    if rest not in structure.points:
+        known = ", ".join(sorted(structure.points))
+        close = hint(rest, sorted(structure.points), name.removesuffix(rest))
+        return f"{name}: a {structure.kind} model's blocks have no {rest!r}; they have {known}.{close}"
+    if rest == INNER and layer in structure.sparse:
+        return (
+            f"{name}: the MLP of block {layer} is a mixture of experts. A token goes through some of them only, so it "
+            f"has no one inner vector there; take blocks.{layer}.hook_mlp_out, what the experts add together."
+        )
+    return ""
+
+
+def _wrong_path(name: str, structure: Structure) -> str:
+    inside = re.match(re.escape(structure.blocks) + r"\.(\d{1,6})(\.|$)", name)
+    if inside is not None and int(inside[1]) >= structure.n_layers:
+        return _no_layer(name, int(inside[1]), structure)
+    number = inside[1] if inside is not None else "0"
+    # One block's modules stand for all the others': they are called alike.
+    within = [each for each in sorted(structure.modules) if not _is_in_another_block(each, number, structure)]
+    hooks = [EMBEDDING, *(f"blocks.{number}.{point}" for point in structure.points)]
+    return (
+        f"{name}: neither a hook as blocks.0.hook_resid_post nor a module of the {structure.kind} model as "
+        f"{structure.blocks}.0.{hint(name, [*hooks, *within[:_MOST_CANDIDATES]])}"
+    )
+
+
+def _is_in_another_block(path: str, number: str, structure: Structure) -> bool:
+    prefix = f"{structure.blocks}."
+    return path.startswith(prefix) and path.removeprefix(prefix).partition(".")[0] != number
+
+
+def _no_layer(name: str, layer: int, structure: Structure) -> str:
+    return f"{name}: there is no layer {layer}; the {structure.kind} model has layers 0 to {structure.n_layers - 1}."

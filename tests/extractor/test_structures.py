@@ -1,0 +1,186 @@
+"""Hooks are checked by what the model is made of when something is created, as far as the server reaches its files."""
+
+import asyncio
+import json
+import os
+import pathlib
+import signal
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import models_pb2
+from polytok.extractor.v1 import extractions_pb2
+from polytok.trainer.v1 import saes_pb2, trainings_pb2
+from services.activations.structures import Structures
+from services.trainer.server.migrations.schema import runner
+from tests.catalog import hands as catalog_hands
+from tests.extractor import trainings
+from tests.extractor.hands import refused
+from tests.support import processes
+
+POINTS = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_mid, hook_resid_post, hook_resid_pre, mlp.hook_post"
+
+
+def _write(folder: pathlib.Path, **changes: object) -> pathlib.Path:
+    """A model's config.json, and no weights."""
+    folder.mkdir(exist_ok=True)
+    configuration = {"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 1000} | changes
+    (folder / "config.json").write_text(json.dumps(configuration))
+    return folder
+
+
+@pytest.fixture
+async def structures():
+    made = Structures(service="test", seconds=50)
+    yield made
+    await made.close()
+
+
+async def test_it_is_asked_for_once_and_remembered(structures, tmp_path):
+    model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
+    assert structures.pid == 0
+    # At once, too, it is asked for once.
+    first, second = await asyncio.gather(structures.of(model), structures.of(model))
+    assert first is second
+    assert (first.kind, first.n_layers, first.blocks) == ("gpt2", 2, "transformer.h")
+    assert "transformer.h.1.attn.c_proj" in first.modules
+    pid = structures.pid
+    os.kill(pid, signal.SIGKILL)
+    assert await structures.of(model) is first
+    # Another configuration in its place is another model.
+    _write(tmp_path / "model", n_layer=3)
+    assert (await structures.of(model)).n_layers == 3
+    assert structures.pid not in (0, pid)
+    await structures.close()
+    assert not processes.is_alive(pid)
+
+
+async def test_what_is_not_there_costs_no_process(structures, tmp_path):
+    for place in (tmp_path / "nowhere", tmp_path):
+        assert await structures.of(models_pb2.Model(repo_id=str(place))) is None
+    never = Structures(service="test", seconds=0)
+    assert await never.of(models_pb2.Model(repo_id=str(_write(tmp_path / "model")))) is None
+    assert (structures.pid, never.pid) == (0, 0)
+
+
+async def test_what_is_no_model_is_left_to_the_worker(structures, tmp_path):
+    model = models_pb2.Model(repo_id=str(_write(tmp_path / "model", model_type="toaster")))
+    assert await structures.of(model) is None
+    pid = structures.pid
+    os.kill(pid, signal.SIGKILL)
+    # Which is remembered for a while: nobody waits for it again, and no process is started.
+    assert await structures.of(model) is None
+    assert structures.pid in (0, pid)
+
+
+async def test_nobody_waits_longer_than_told(tmp_path):
+    model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
+    hasty = Structures(service="test", seconds=0.01)
+    try:
+        assert await hasty.of(model) is None
+        # The question goes on, for those who come after.
+        async with asyncio.timeout(60):
+            while (found := await hasty.of(model)) is None:  # noqa: ASYNC110  another process is to be ready
+                await asyncio.sleep(0.05)
+        assert found.n_layers == 2
+    finally:
+        await hasty.close()
+
+
+async def test_who_waits_keeps_nobody_else_waiting(structures, tmp_path):
+    model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
+    asked = asyncio.create_task(structures.of(model))
+    turns = 0
+    while not asked.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    # Starting torch takes seconds; whoever blocked the loop for that would leave it no turn.
+    assert turns > 10
+    assert asked.result() is not None
+
+
+@pytest.fixture
+async def small(extractor, catalog, tokenized, tmp_path):
+    """A model whose folder the server reaches, tokenized for."""
+    await catalog.create_model("small", repo_id=str(_write(tmp_path / "small")))
+    worker = catalog_hands.Worker(catalog)
+    await worker.inspect("small", context_length=64)
+    await worker.finish(await catalog.tokenize("docs", "small", max_length=32))
+    return "small"
+
+
+async def test_what_the_model_has_not_is_refused_when_it_is_asked_for(
+    extractor, small, migrated_database_settings, messaging_settings
+):
+    async def wrong(*hooks):
+        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+            await extractor.create(model=small, hooks=list(hooks))
+        return caught[0]
+
+    error = await wrong("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pots", "transformer.h.1.mpl")
+    assert [(each.field, each.description) for each in error.violations] == [
+        (
+            "parameters.hooks[1]",
+            f"blocks.1.hook_resid_pots: a gpt2 model's blocks have no 'hook_resid_pots'; they have {POINTS}. Did you "
+            "mean blocks.1.hook_resid_post or blocks.1.hook_resid_pre or blocks.1.hook_resid_mid?",
+        ),
+        (
+            "parameters.hooks[2]",
+            "transformer.h.1.mpl: neither a hook as blocks.0.hook_resid_post nor a module of the gpt2 model as "
+            "transformer.h.0. Did you mean transformer.h.1.mlp or transformer.h.1 or transformer.h.1.ln_2?",
+        ),
+    ]
+    assert error.message == " ".join(each.description for each in error.violations)
+    # One that is for every layer is told once.
+    assert len((await wrong("blocks.*.hook_nope")).violations) == 1
+    layer = "transformer.h.2.mlp: there is no layer 2; the gpt2 model has layers 0 to 1."
+    assert (await wrong("transformer.h.2.mlp")).message == layer
+    request = extractions_pb2.EstimateExtractionRequest(
+        dataset="datasets/docs",
+        model="models/small",
+        parameters=extractions_pb2.ExtractionParameters(hooks=["blocks.0.hook_nope"], context_size=8),
+    )
+    async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND"):
+        await extractor.stub.EstimateExtraction(request)
+    assert await extractor.holders() == []
+    right = ["blocks.*.hook_resid_post", "hook_embed", "transformer.h.1.mlp"]
+    assert (await extractor.create(model=small, hooks=right)).parameters.hooks[-1] == "transformer.h.1.mlp"
+    await _trainings(extractor, migrated_database_settings, messaging_settings)
+
+
+async def _trainings(extractor, database_settings, messaging_settings):
+    def sae(hook):
+        return saes_pb2.Sae(hook=hook, d_sae=16, topk=saes_pb2.TopK(k=2))
+
+    live = {"dataset": "datasets/docs", "model": "models/small"}
+    await asyncio.to_thread(runner.upgrade, database_settings)
+    async with trainings.running(extractor, database_settings, messaging_settings) as trainer:
+        request = trainings_pb2.CreateTrainingRequest(
+            training_id="t1",
+            source=trainings_pb2.TrainingSource(live=live),
+            saes=[sae("blocks.1.hook_resid_post"), sae("blocks.1.hook_resid_pots"), sae("blocks.2.hook_resid_post")],
+            parameters=trainings_pb2.TrainingParameters(batch_size=4, total_samples=8),
+        )
+        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+            await trainer.stub.CreateTraining(request)
+        assert [each.field for each in caught[0].violations] == ["saes[1].hook", "saes[2].hook"]
+        assert f"have no 'hook_resid_pots'; they have {POINTS}. Did you mean blocks.1.hook_resid_post" in (
+            caught[0].message
+        )
+        assert "there is no layer 2; models/small has layers 0 to 1." in caught[0].message
+        del request.saes[1:]
+        assert (await trainer.stub.CreateTraining(request)).name == "trainings/t1"
+
+
+async def test_a_hook_that_an_extraction_has_not(extractor, tokenized, migrated_database_settings, messaging_settings):
+    ready = await extractor.finish(await extractor.create("mine"))
+    await asyncio.to_thread(runner.upgrade, migrated_database_settings)
+    async with trainings.running(extractor, migrated_database_settings, messaging_settings) as trainer:
+        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+            await trainer.create("t1", hook="blocks.1.hook_resid_pots", extraction=ready.name)
+        assert caught[0].message == (
+            "blocks.1.hook_resid_pots is not in extractions/mine; it has blocks.1.hook_resid_post. Did you mean "
+            "blocks.1.hook_resid_post?"
+        )
+        assert [each.field for each in caught[0].violations] == ["saes[0].hook"]
