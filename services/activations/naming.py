@@ -14,7 +14,10 @@ IN_BLOCK = re.compile(r"blocks\.(\d{1,6})\.(\S+)")
 """A hook of a block: its number, and what in it."""
 INNER = "mlp.hook_post"
 """The MLP's inner layer, which a mixture of experts has not."""
-_EVERY_LAYER = "blocks.*."
+EVERY_LAYER = "blocks.*."
+"""Begins a name that stands for one in each layer."""
+COMMON = frozenset({"hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post", "attn.hook_z"})
+"""Hooks that the blocks of every model have."""
 _MOST_CANDIDATES = 4000
 _CLOSE = 0.6
 
@@ -41,8 +44,8 @@ def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
 
     With `patterns`, `blocks.*.…` is a name, and right if every layer has it.
     """
-    if patterns and name.startswith(_EVERY_LAYER):
-        rest = name.removeprefix(_EVERY_LAYER)
+    if patterns and name.startswith(EVERY_LAYER):
+        rest = name.removeprefix(EVERY_LAYER)
         found = (_wrong_in_block(name, layer, rest, structure) for layer in range(structure.n_layers))
         return next((each for each in found if each), "")
     match = IN_BLOCK.fullmatch(name)
@@ -51,6 +54,15 @@ def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
     if name == EMBEDDING or (name and name in structure.modules):
         return ""
     return _wrong_path(name, structure)
+
+
+def is_common(name: str, n_layers: int) -> bool:
+    """Whether any model of so many layers has a hook of this name; False if their number is unknown, 0."""
+    match = IN_BLOCK.fullmatch(name)
+    if match is not None:
+        return int(match[1]) < n_layers and match[2] in COMMON
+    every = n_layers > 0 and name.startswith(EVERY_LAYER)
+    return name == EMBEDDING or (every and name.removeprefix(EVERY_LAYER) in COMMON)
 
 
 def all_wrong(names: Sequence[str], structure: Structure) -> list[tuple[int, str]]:

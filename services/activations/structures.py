@@ -10,6 +10,7 @@ import pathlib
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import NamedTuple, TypeVar
 
 from polytok import errors
@@ -54,9 +55,9 @@ class Structures:
         """The process id of the one that is asked; 0 while nobody asks."""
         return self._answering.pid
 
-    async def of(self, model: models_pb2.Model) -> naming.Structure | None:
-        """What a model is made of; None if that cannot be had now."""
-        if not self._seconds:
+    async def of(self, model: models_pb2.Model, names: Collection[str]) -> naming.Structure | None:
+        """What a model is made of, to check names by; None if they need no check, or it cannot be had now."""
+        if not self._seconds or all(naming.is_common(name, model.n_layers) for name in names):
             return None
         changed = await asyncio.to_thread(_changed, model.repo_id)
         if changed is None:

@@ -3,8 +3,9 @@
 import pytest
 
 from polytok import errors
-from services.activations import hooks
+from services.activations import families, hooks, naming
 from services.activations.models import LoadedModel
+from tests.activations import material
 from tests.activations.conftest import Loader
 
 
@@ -62,3 +63,15 @@ def test_parallel_blocks_have_no_middle(loaded: Loader) -> None:
 def test_none_is_refused(gpt2: LoadedModel) -> None:
     with pytest.raises(errors.InvalidArgument, match="Name at least one hook"):
         hooks.parse([], gpt2.description)
+
+
+@pytest.mark.parametrize("kind", material.CONFIGURATIONS)
+def test_every_model_has_what_is_taken_for_common(kind: str) -> None:
+    assert set(families.of(material.CONFIGURATIONS[kind]()).points) > naming.COMMON
+
+
+def test_what_is_common() -> None:
+    right = ("hook_embed", "blocks.1.hook_resid_post", "blocks.*.attn.hook_z")
+    wrong = ("blocks.2.hook_resid_post", "blocks.0.mlp.hook_post", "hook_resid_post", "transformer.h.0", "")
+    assert [naming.is_common(name, 2) for name in (*right, *wrong)] == [True] * 3 + [False] * 5
+    assert not naming.is_common("blocks.*.hook_mlp_out", 0)

@@ -19,6 +19,8 @@ from tests.extractor import trainings
 from tests.extractor.hands import refused
 from tests.support import processes
 
+ODD = ("blocks.0.mlp.hook_post",)
+"""A hook that not every model has."""
 POINTS = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_mid, hook_resid_post, hook_resid_pre, mlp.hook_post"
 
 
@@ -41,16 +43,16 @@ async def test_it_is_asked_for_once_and_remembered(structures, tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
     assert structures.pid == 0
     # At once, too, it is asked for once.
-    first, second = await asyncio.gather(structures.of(model), structures.of(model))
+    first, second = await asyncio.gather(structures.of(model, ODD), structures.of(model, ODD))
     assert first is second
     assert (first.kind, first.n_layers, first.blocks) == ("gpt2", 2, "transformer.h")
     assert "transformer.h.1.attn.c_proj" in first.modules
     pid = structures.pid
     os.kill(pid, signal.SIGKILL)
-    assert await structures.of(model) is first
+    assert await structures.of(model, ODD) is first
     # Another configuration in its place is another model.
     _write(tmp_path / "model", n_layer=3)
-    assert (await structures.of(model)).n_layers == 3
+    assert (await structures.of(model, ODD)).n_layers == 3
     assert structures.pid not in (0, pid)
     await structures.close()
     assert not processes.is_alive(pid)
@@ -58,19 +60,29 @@ async def test_it_is_asked_for_once_and_remembered(structures, tmp_path):
 
 async def test_what_is_not_there_costs_no_process(structures, tmp_path):
     for place in (tmp_path / "nowhere", tmp_path):
-        assert await structures.of(models_pb2.Model(repo_id=str(place))) is None
+        assert await structures.of(models_pb2.Model(repo_id=str(place)), ODD) is None
     never = Structures(service="test", seconds=0)
-    assert await never.of(models_pb2.Model(repo_id=str(_write(tmp_path / "model")))) is None
+    assert await never.of(models_pb2.Model(repo_id=str(_write(tmp_path / "model"))), ODD) is None
     assert (structures.pid, never.pid) == (0, 0)
+
+
+async def test_names_that_every_model_has_are_not_asked_for(structures, tmp_path):
+    names = ["hook_embed", "blocks.1.hook_resid_post", "blocks.*.attn.hook_z"]
+    folder = str(_write(tmp_path / "model"))
+    assert await structures.of(models_pb2.Model(repo_id=folder, n_layers=2), names) is None
+    assert structures.pid == 0
+    # Without the number of layers, or beyond it, they are.
+    assert await structures.of(models_pb2.Model(repo_id=folder), names) is not None
+    assert await structures.of(models_pb2.Model(repo_id=folder, n_layers=1), names) is not None
 
 
 async def test_what_is_no_model_is_left_to_the_worker(structures, tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model", model_type="toaster")))
-    assert await structures.of(model) is None
+    assert await structures.of(model, ODD) is None
     pid = structures.pid
     os.kill(pid, signal.SIGKILL)
     # Which is remembered for a while: nobody waits for it again, and no process is started.
-    assert await structures.of(model) is None
+    assert await structures.of(model, ODD) is None
     assert structures.pid in (0, pid)
 
 
@@ -78,10 +90,10 @@ async def test_nobody_waits_longer_than_told(tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
     hasty = Structures(service="test", seconds=0.01)
     try:
-        assert await hasty.of(model) is None
+        assert await hasty.of(model, ODD) is None
         # The question goes on, for those who come after.
         async with asyncio.timeout(60):
-            while (found := await hasty.of(model)) is None:  # noqa: ASYNC110  another process is to be ready
+            while (found := await hasty.of(model, ODD)) is None:  # noqa: ASYNC110  another process is to be ready
                 await asyncio.sleep(0.05)
         assert found.n_layers == 2
     finally:
@@ -90,7 +102,7 @@ async def test_nobody_waits_longer_than_told(tmp_path):
 
 async def test_who_waits_keeps_nobody_else_waiting(structures, tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
-    asked = asyncio.create_task(structures.of(model))
+    asked = asyncio.create_task(structures.of(model, ODD))
     turns = 0
     while not asked.done():
         await asyncio.sleep(0.01)

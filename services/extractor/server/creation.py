@@ -46,7 +46,7 @@ class Creation:
         """Asks the catalog for what is to be read; refuses what is not READY or does not fit."""
         found = await self._catalog.model(model)
         tokenization = await self._catalog.resolve(dataset, model, variant)
-        structure = await self._structures.of(found)
+        structure = await self._structures.of(found, asked.hooks)
         return Found(found, tokenization, parameters.complete(asked, found, tokenization, structure))
 
     async def create(self, conn: AsyncConnection, identifier: str, found: Found) -> Extraction:

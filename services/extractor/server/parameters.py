@@ -11,7 +11,6 @@ from polytok.extractor.v1 import extractions_pb2
 from polytok.extractor.v1.extractions_pb2 import ExtractionParameters as Parameters
 from services.activations import naming
 
-_EVERY_LAYER = "blocks.*."
 _LAYER = re.compile(r"blocks\.(\d{1,6})\.\S+")
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_*-]+)*")
 _MOST_HOOKS = 512
@@ -83,8 +82,8 @@ def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: naming.Stru
     wrong: dict[int, str] = {}
     for place, name in enumerate(asked):
         layer = _LAYER.fullmatch(name)
-        if name.startswith(_EVERY_LAYER) and layers:
-            rest = name.removeprefix(_EVERY_LAYER)
+        if name.startswith(naming.EVERY_LAYER) and layers:
+            rest = name.removeprefix(naming.EVERY_LAYER)
             found += [f"blocks.{number}.{rest}" for number in range(layers)]
         elif not _NAME.fullmatch(name):
             wrong[place] = f"{name!r} is no hook: name one as blocks.0.hook_resid_post, or a module by its path."

@@ -67,7 +67,7 @@ class Sources:
         live = source.live
         model = await self._catalog.model(live.model)
         tokenization = await self._catalog.resolve(live.dataset, live.model, live.variant)
-        _check_hooks(hooks, model, await self._structures.of(model))
+        _check_hooks(hooks, model, await self._structures.of(model, hooks))
         _check_digest(tokenization)
         return Found(
             lineage=trainings_pb2.TrainingLineage(
