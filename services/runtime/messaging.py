@@ -15,7 +15,6 @@ from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
 
-_ACK_WAIT_SECONDS = 60
 _DUPLICATE_WINDOW_SECONDS = 120
 _STREAM_NAME_IN_USE = 10058
 
@@ -108,12 +107,17 @@ def consumer_name(pool: str) -> str:
     return f"worker-{pool}"
 
 
-async def ensure_consumer(client: Client, subjects: Subjects, pool: str, kinds: Sequence[str]) -> None:
-    """Makes the durable pull consumer of a pool, or brings it to this configuration."""
+async def ensure_consumer(
+    client: Client, subjects: Subjects, pool: str, kinds: Sequence[str], *, ack_seconds: float
+) -> None:
+    """Makes the durable pull consumer of a pool, or brings it to this configuration.
+
+    A message whose worker gives no sign of life (+WPI) for `ack_seconds` is given to another.
+    """
     consumer = api.ConsumerConfig(
         durable_name=consumer_name(pool),
         ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=_ACK_WAIT_SECONDS,
+        ack_wait=ack_seconds,
         # Attempts are counted in Postgres, never here.
         max_deliver=-1,
         max_ack_pending=10_000,

@@ -186,6 +186,8 @@ class JobSettings(Settings):
 
     lease_ttl_seconds: float = Field(default=30, gt=0, le=3600)
     """How long a lease lasts without an extension."""
+    doorbell_seconds: float = Field(default=10, ge=0.5, le=3600)
+    """How long the queue waits for a sign of life of a worker that took a message, before it gives it to another."""
     reconcile_seconds: float = Field(default=5, gt=0, le=3600)
     """How often lost tasks are looked for."""
     backoff_seconds: float = Field(default=1, ge=0, le=3600)

@@ -285,17 +285,18 @@ class House:
             await client.close()
 
     @contextlib.asynccontextmanager
-    async def worker_process(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A worker in a process of its own."""
+    async def worker_process(self, owner: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+        """A worker in a process of its own; it is told another address of the owner, if one is given."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(WORKER),
-            f"127.0.0.1:{self.port}",
+            owner or f"127.0.0.1:{self.port}",
             env={
                 **os.environ,
                 "POLYTOK_NATS_URL": self.messaging_settings.url,
                 "POLYTOK_NATS_NAMESPACE": self.messaging_settings.namespace,
                 "POLYTOK_JOBS_LEASE_TTL_SECONDS": str(self.shop.settings.lease_ttl_seconds),
+                "POLYTOK_JOBS_DOORBELL_SECONDS": str(self.shop.settings.doorbell_seconds),
             },
         )
         try:

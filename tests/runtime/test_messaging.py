@@ -59,9 +59,13 @@ async def test_a_stream_made_otherwise_is_brought_in_line(
 
 async def test_a_pool_gets_its_kinds_only(nats_client: nats.aio.client.Client, subjects: messaging.Subjects) -> None:
     await messaging.ensure_stream(nats_client, subjects)
-    await messaging.ensure_consumer(nats_client, subjects, "tokenizer", ["tokenize.shard", "model.inspect"])
-    await messaging.ensure_consumer(nats_client, subjects, "tokenizer", ["tokenize.shard", "tokenize.publish"])
-    await messaging.ensure_consumer(nats_client, subjects, "ingest", ["ingest.read"])
+    await messaging.ensure_consumer(
+        nats_client, subjects, "tokenizer", ["tokenize.shard", "model.inspect"], ack_seconds=60
+    )
+    await messaging.ensure_consumer(
+        nats_client, subjects, "tokenizer", ["tokenize.shard", "tokenize.publish"], ack_seconds=9
+    )
+    await messaging.ensure_consumer(nats_client, subjects, "ingest", ["ingest.read"], ack_seconds=9)
     jetstream = nats_client.jetstream()
     for kind in ("ingest.read", "tokenize.shard", "tokenize.publish"):
         await jetstream.publish(subjects.task(kind, "t1"), kind.encode())
@@ -74,6 +78,8 @@ async def test_a_pool_gets_its_kinds_only(nats_client: nats.aio.client.Client, s
         await message.ack_sync()
     info = await nats_client.jsm().stream_info(subjects.stream)
     assert info.state.messages == 1
+    consumer = await nats_client.jsm().consumer_info(subjects.stream, messaging.consumer_name("tokenizer"))
+    assert consumer.config.ack_wait == 9
 
 
 async def test_a_further_ring_replaces_the_one_before(

@@ -62,7 +62,7 @@ async def test_it_gets_ready_and_leaves_on_sigterm(
     client = await messaging.connect(messaging_settings, "test")
     subjects = messaging.Subjects(messaging_settings.namespace)
     await messaging.ensure_stream(client, subjects)
-    await messaging.ensure_consumer(client, subjects, "tokenizer", KINDS)
+    await messaging.ensure_consumer(client, subjects, "tokenizer", KINDS, ack_seconds=60)
     announced = tmp_path / "announced.json"
     process = await asyncio.create_subprocess_exec(
         *COMMAND,

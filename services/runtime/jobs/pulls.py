@@ -30,11 +30,14 @@ _log = logging.get(__name__)
 class Pull:
     """The messages of one pool's consumer."""
 
-    def __init__(self, client: Client, subjects: messaging.Subjects, pool: str, kinds: Sequence[str]) -> None:
+    def __init__(
+        self, client: Client, subjects: messaging.Subjects, pool: str, kinds: Sequence[str], ack_seconds: float
+    ) -> None:
         self._client = client
         self._subjects = subjects
         self._pool = pool
         self._kinds = kinds
+        self._ack_seconds = ack_seconds
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream}.{messaging.consumer_name(pool)}"
         self._inbox = client.new_inbox()
         self._arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
@@ -87,7 +90,9 @@ class Pull:
         if not self._client.is_connected:
             raise nats.errors.ConnectionClosedError
         await messaging.ensure_stream(self._client, self._subjects)
-        await messaging.ensure_consumer(self._client, self._subjects, self._pool, self._kinds)
+        await messaging.ensure_consumer(
+            self._client, self._subjects, self._pool, self._kinds, ack_seconds=self._ack_seconds
+        )
         if self._troubled:
             _log.info("worker found the queue again")
         self._sure, self._troubled = True, False

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import nats.errors
 from google.protobuf import any_pb2
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
@@ -45,7 +44,6 @@ class Run:
     task_id: str
     sent_at: float
     child: Child
-    message: Msg
     client: Client
     subjects: messaging.Subjects
     give_back_seconds: float = 0.0
@@ -145,8 +143,6 @@ class Run:
             lost = await self._extend()
             if lost:
                 return lost
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self.message.in_progress()
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import nats.errors
 import protovalidate
@@ -27,8 +27,8 @@ _RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _OWNER_AWAY_SECONDS = 2.0
 _OWNER_UNKNOWN_SECONDS = 30.0
 _PATIENCE_SECONDS = 30.0
-_STARTING_SECONDS = 5.0
-"""How often the queue is told that a message waits for a child to come up."""
+_SIGNS = 3
+"""How many signs of life the queue is given for each time that it would wait for one."""
 
 _log = logging.get(__name__)
 _validator = protovalidate.Validator()
@@ -63,9 +63,10 @@ class Worker:
         self._subjects = subjects
         self._kinds = kinds
         self._owners = owners
-        # Below the queue's own patience with a message, so that it is not given to two workers meanwhile.
+        # Then the task is given to another worker, which may reach the owner.
         self._patience = min(job_settings.lease_ttl_seconds, _PATIENCE_SECONDS)
-        self._pull = Pull(client, subjects, pool, kinds)
+        self._sign_seconds = job_settings.doorbell_seconds / _SIGNS
+        self._pull = Pull(client, subjects, pool, kinds, job_settings.doorbell_seconds)
         self._child = Child(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
         self._failed_starts = 0
         self._run: Run | None = None
@@ -91,11 +92,12 @@ class Worker:
                 message = await self._next()
                 if message is None:
                     continue
-                # An idle child may have died since; that is not the task's fault.
-                if await self._have_child_for(message, stop):
-                    await self._take(message, stop)
-                else:
-                    await message.nak()
+                async with self._holding(message):
+                    # An idle child may have died since; that is not the task's fault.
+                    if await self._have_child(stop):
+                        await self._take(message, stop)
+                    else:
+                        await message.nak()
         finally:
             ending.cancel()
             await self._child.stop()
@@ -127,17 +129,25 @@ class Worker:
             # The event decides nothing; the owner is asked.
             run.doubt()
 
-    async def _have_child_for(self, message: Msg, stop: Stopping) -> bool:
-        """Makes sure of a warm child, while the queue waits with a message."""
-        starting = asyncio.create_task(self._have_child(stop), name="have-child")
+    @contextlib.asynccontextmanager
+    async def _holding(self, message: Msg) -> AsyncGenerator[None]:
+        """Gives the queue signs of life for a message, from its arrival to its end.
+
+        A worker that dies before it has the lease leaves no trace in Postgres: only the queue knows of it, and gives
+        the message to another once the signs stop. That decides nothing: the owner gives a task to one at a time.
+        """
+        signing = asyncio.create_task(self._sign(message), name="sign")
         try:
-            while not (await asyncio.wait({starting}, timeout=_STARTING_SECONDS))[0]:
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await message.in_progress()
-            return starting.result()
+            yield
         finally:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            signing.cancel()
+            await asyncio.gather(signing, return_exceptions=True)
+
+    async def _sign(self, message: Msg) -> None:
+        while True:
+            await asyncio.sleep(self._sign_seconds)
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await message.in_progress()
 
     async def _have_child(self, stop: Stopping) -> bool:
         """Makes sure of a warm child; after a failure, once the pause is over."""
@@ -219,13 +229,14 @@ class Worker:
                 task.task_id,
                 sent_at,
                 self._child,
-                message,
                 self._client,
                 self._subjects,
                 self._give_back_seconds,
             ),
             stop,
         )
+        # Whatever came out is in Postgres by now, or will be when the lease runs out.
+        await message.ack()
 
     async def _work(self, run: Run, stop: Stopping) -> None:
         started = time.monotonic()
@@ -240,8 +251,6 @@ class Worker:
         seconds = time.monotonic() - started
         metrics.attempts.labels(run.lease.kind, outcome).observe(seconds)
         _log.info("task ended", task=run.task_id, kind=run.lease.kind, outcome=outcome, seconds=round(seconds, 3))
-        # Whatever came out is in Postgres by now, or will be when the lease runs out.
-        await run.message.ack()
 
 
 def _uuid() -> str:
