@@ -82,6 +82,23 @@ def _llama(_: Any) -> Family:
     return Family("layers", "embed_tokens", points)
 
 
+def _sparse(config: Any) -> Family:
+    # What the experts give is added up within `mlp`; every block has them.
+    return _llama(config)._replace(sparse=frozenset(range(config.num_hidden_layers)))
+
+
+def _qwen_moe(config: Any) -> Family:
+    step, dense = config.decoder_sparse_step, set(config.mlp_only_layers or ())
+    numbers = range(config.num_hidden_layers) if config.num_experts else ()
+    return _llama(config)._replace(
+        sparse=frozenset(layer for layer in numbers if (layer + 1) % step == 0 and layer not in dense)
+    )
+
+
+def _deepseek(config: Any) -> Family:
+    return _llama(config)._replace(sparse=frozenset(range(config.first_k_dense_replace, config.num_hidden_layers)))
+
+
 def _gemma(_: Any) -> Family:
     # Gemma 2 and 3 normalise what attention and MLP give before it is added: that is what the hooks are to show.
     points = _points(
@@ -146,6 +163,8 @@ def _distilbert(_: Any) -> Family:
 
 _FAMILIES: dict[str, Callable[[Any], Family]] = {
     "bert": _bert,
+    "deepseek_v2": _deepseek,
+    "deepseek_v3": _deepseek,
     "distilbert": _distilbert,
     "gemma": _llama,
     "gemma2": _gemma,
@@ -154,16 +173,21 @@ _FAMILIES: dict[str, Callable[[Any], Family]] = {
     "gpt2": _gpt2,
     "gpt_neo": _gpt_neo,
     "gpt_neox": _gpt_neox,
+    "gpt_oss": _sparse,
     "gptj": _gptj,
     "llama": _llama,
     "mistral": _llama,
+    "mixtral": _sparse,
     "modernbert": _modernbert,
     "olmo2": _olmo2,
+    "olmoe": _sparse,
     "opt": _opt,
     "phi": _phi,
     "phi3": _llama,
     "qwen2": _llama,
+    "qwen2_moe": _qwen_moe,
     "qwen3": _llama,
+    "qwen3_moe": _qwen_moe,
     "roberta": _bert,
     "smollm3": _llama,
     "starcoder2": _starcoder2,

@@ -92,7 +92,8 @@ def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights)
             raise weights.invalid(
                 f"{folder / 'config.json'}: {name} is {getattr(text, name)}. Copy the file there again."
             )
-    head = getattr(text, "head_dim", None) or d_model // heads
+    # Of DeepSeek's heads the values have a width of their own.
+    head = getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or d_model // heads
     return Description(
         kind=configuration.model_type,
         n_layers=text.num_hidden_layers,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 
-from services.activations import models
+from services.activations import models, naming
 
 ROWS = 97
 """Embedding rows of every model here."""
@@ -25,9 +25,27 @@ _COMMON = _IDS | {
     "pad_token_id": 2,
 }
 _GROUPED = _COMMON | {"num_key_value_heads": 2}
+_ROUTED = {"num_experts_per_tok": 2}
+_DEEPSEEK = _COMMON | {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 12,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+}
 
 CONFIGURATIONS: dict[str, Callable[[], Any]] = {
     "bert": lambda: transformers.BertConfig(**_COMMON),
+    "deepseek_v2": lambda: transformers.DeepseekV2Config(
+        **_DEEPSEEK, topk_method="greedy", n_group=1, topk_group=1, norm_topk_prob=False
+    ),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(**_DEEPSEEK, n_group=2, topk_group=1),
     "distilbert": lambda: transformers.DistilBertConfig(
         vocab_size=ROWS, n_layers=3, dim=32, hidden_dim=48, n_heads=4, max_position_embeddings=64, pad_token_id=2
     ),
@@ -60,13 +78,18 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
         window_size=6,
     ),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**_COMMON),
+    "gpt_oss": lambda: transformers.GptOssConfig(
+        **_GROUPED, **_ROUTED, num_local_experts=4, head_dim=8, sliding_window=6
+    ),
     "gptj": lambda: transformers.GPTJConfig(**_IDS, n_layer=3, n_embd=32, n_head=4, n_positions=64, rotary_dim=4),
     "llama": lambda: transformers.LlamaConfig(**_GROUPED),
     "mistral": lambda: transformers.MistralConfig(**_GROUPED, head_dim=8, sliding_window=6),
+    "mixtral": lambda: transformers.MixtralConfig(**_GROUPED, **_ROUTED, num_local_experts=4),
     "modernbert": lambda: transformers.ModernBertConfig(
         **_COMMON | {"cls_token_id": 0, "sep_token_id": 1}, local_attention=6
     ),
     "olmo2": lambda: transformers.Olmo2Config(**_GROUPED),
+    "olmoe": lambda: transformers.OlmoeConfig(**_GROUPED, **_ROUTED, num_experts=4),
     "opt": lambda: transformers.OPTConfig(
         **_IDS,
         num_hidden_layers=3,
@@ -80,7 +103,18 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
     "phi": lambda: transformers.PhiConfig(**_COMMON),
     "phi3": lambda: transformers.Phi3Config(**_GROUPED),
     "qwen2": lambda: transformers.Qwen2Config(**_GROUPED),
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(
+        **_GROUPED,
+        **_ROUTED,
+        num_experts=4,
+        moe_intermediate_size=24,
+        shared_expert_intermediate_size=40,
+        decoder_sparse_step=2,
+    ),
     "qwen3": lambda: transformers.Qwen3Config(**_GROUPED, head_dim=16),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **_GROUPED, **_ROUTED, head_dim=16, num_experts=4, moe_intermediate_size=24, mlp_only_layers=[0]
+    ),
     "roberta": lambda: transformers.RobertaConfig(**_COMMON | {"pad_token_id": 1, "max_position_embeddings": 66}),
     "smollm3": lambda: transformers.SmolLM3Config(**_GROUPED),
     "starcoder2": lambda: transformers.Starcoder2Config(**_GROUPED),
@@ -109,6 +143,12 @@ def save(kind: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:
 def load(kind: str, folder: pathlib.Path, **options: Any) -> models.LoadedModel:
     """Loads such a model, with the attention whose results depend on nothing but the row."""
     return models.load(save(kind, folder / FOLDER), **({"attention": "eager"} | options))
+
+
+def points(model: models.LoadedModel, layer: int) -> list[str]:
+    """The names of hooks in a block."""
+    family = model.description.family
+    return [point for point in family.points if point != naming.INNER or layer not in family.sparse]
 
 
 def rows(count: int, longest: int, shortest: int = 1, seed: int = 0) -> list[list[int]]:

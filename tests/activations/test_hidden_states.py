@@ -35,8 +35,8 @@ def test_residual_stream(kind: str, loaded: Loader) -> None:
 def test_parts_add_up(kind: str, loaded: Loader) -> None:
     """The residual stream is what attention and MLP add to it, behind the last layer too: before the final norm."""
     model = loaded(kind)
-    points = model.description.family.points
-    parsed = hooks.parse([f"blocks.2.{point}" for point in points], model.description)
+    names = [f"blocks.2.{point}" for point in material.points(model, 2)]
+    parsed = hooks.parse(names, model.description)
     with capturing.Capture(model, parsed) as capture:
         seen = capture.run(torch.tensor([[5, 6, 7]]))
     assert {name: value.shape for name, value in seen.items()} == {hook.name: (1, 3, hook.width) for hook in parsed}

@@ -1,9 +1,10 @@
 """Names of hooks are checked without weights, and what is wrong with them is said."""
 
 import pytest
+import torch
 
 from polytok import errors
-from services.activations import families, hooks, naming
+from services.activations import capturing, families, hooks, naming
 from services.activations.models import LoadedModel
 from tests.activations import material
 from tests.activations.conftest import Loader
@@ -58,6 +59,48 @@ def test_all_wrong_names_are_told(gpt2: LoadedModel) -> None:
 def test_parallel_blocks_have_no_middle(loaded: Loader) -> None:
     with pytest.raises(errors.InvalidArgument, match="have no 'hook_resid_mid'"):
         hooks.parse(["blocks.0.hook_resid_mid"], loaded("phi").description)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sparse"),
+    [
+        ("deepseek_v2", {1, 2}),
+        ("deepseek_v3", {1, 2}),
+        ("gpt_oss", {0, 1, 2}),
+        ("llama", set()),
+        ("mixtral", {0, 1, 2}),
+        ("olmoe", {0, 1, 2}),
+        ("qwen2_moe", {1}),
+        ("qwen3_moe", {1, 2}),
+    ],
+)
+def test_a_mixture_of_experts_has_no_inner_layer(kind: str, sparse: set[int], loaded: Loader) -> None:
+    model = loaded(kind)
+    description = model.description
+    assert description.family.sparse == sparse
+    # Which are those where the model has no projection of one MLP.
+    blocks = model.base.get_submodule(description.family.blocks)
+    assert sparse == {layer for layer, block in enumerate(blocks) if not hasattr(block.mlp, "down_proj")}
+    dense = [f"blocks.{layer}.mlp.hook_post" for layer in range(3) if layer not in sparse]
+    if dense:
+        assert {hook.width for hook in hooks.parse(dense, description)} == {48}
+    for layer in sparse:
+        with pytest.raises(errors.InvalidArgument) as caught:
+            hooks.parse([f"blocks.{layer}.mlp.hook_post"], description)
+        assert caught.value.message == (
+            f"blocks.{layer}.mlp.hook_post: the MLP of block {layer} is a mixture of experts. A token goes through "
+            f"some of them only, so it has no one inner vector there; take blocks.{layer}.hook_mlp_out, what the "
+            "experts add together."
+        )
+    told = naming.wrong("blocks.*.mlp.hook_post", hooks.structure(description))
+    assert ("is a mixture of experts" in told) is bool(sparse)
+
+
+def test_the_way_to_the_experts_is_a_module(loaded: Loader) -> None:
+    model = loaded("mixtral")
+    with capturing.Capture(model, hooks.parse(["model.layers.1.mlp.gate"], model.description)) as capture:
+        # What the router makes of each of four tokens, for four experts.
+        assert capture.run(torch.tensor([[5, 6, 7, 8]]))["model.layers.1.mlp.gate"].shape == (1, 4, 4)
 
 
 def test_none_is_refused(gpt2: LoadedModel) -> None:

@@ -38,7 +38,7 @@ def test_the_attention_that_is_taken_by_default(kind: str, tmp_path: pathlib.Pat
             found.append(capture.run(torch.tensor(material.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
     taken = model.module.config._attn_implementation
-    assert taken == ("eager" if kind in {"gemma2", "gpt_neo", "gptj"} else "sdpa")
+    assert taken == ("eager" if kind in {"gemma2", "gpt_neo", "gpt_oss", "gptj"} else "sdpa")
 
 
 def test_many_files(tmp_path: pathlib.Path) -> None:

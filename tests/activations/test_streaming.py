@@ -35,7 +35,9 @@ def _expected(model: LoadedModel, rows: list[list[int]]) -> Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "gemma2", "opt", "bert", "roberta", "distilbert"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "llama", "gpt_neox", "gemma2", "mixtral", "qwen2_moe", "opt", "bert", "roberta", "distilbert"]
+)
 @pytest.mark.parametrize("batch_tokens", [64, 500])
 def test_rows_of_many_lengths(kind: str, batch_tokens: int, loaded: Loader) -> None:
     model = loaded(kind)

@@ -13,6 +13,8 @@ from services.runtime.storage import Storage
 from services.runtime.storage.cache import Cache
 
 NAME = "datasets/docs/tokenizations/gpt2~packed"
+MAKER = "datasets/docs/tokenizations/gpt2~first"
+"""Of the same parameters: NAME shares the files that it made."""
 KEY = "datasets/d/tokenized"
 
 
@@ -26,7 +28,7 @@ def _written(storage: Storage) -> tokenizations.Manifest:
         files.append(
             {"name": f"shard-{number}.arrow", "num_rows": 4, "size_bytes": staged.size, "sha256": staged.sha256}
         )
-    content = {"name": NAME, "files": files, "parameters": {}, "tokenizer": {"vocab_size": 9}, "statistics": {}}
+    content = {"name": MAKER, "files": files, "parameters": {}, "tokenizer": {"vocab_size": 9}, "statistics": {}}
     data = json.dumps(content).encode()
     storage.write_bytes(f"{KEY}/polytok.json", data)
     return tokenizations.read(storage, NAME, KEY, hashlib.sha256(data).hexdigest())
@@ -64,8 +66,8 @@ def test_other_bytes_are_told_where_they_are_read(storage: Storage) -> None:
         reader.open(manifest, 8, 1)
     assert caught.value.message.startswith(f"shard-2.arrow of {NAME} does not hold what was written: ")
     assert caught.value.message.endswith(
-        "Delete the tokenization (`polytok tokenization delete docs gpt2 --variant packed`), make it again (`polytok "
-        "tokenize docs --model gpt2 --variant packed`), and then retry."
+        "Mend it with `polytok tokenization repair docs gpt2 --variant packed`, which makes the bad files again, and then "
+        "retry."
     )
 
 

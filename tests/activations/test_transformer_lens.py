@@ -33,8 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
-    points = model.description.family.points
-    names = [f"blocks.{layer}.{point}" for layer in range(model.description.n_layers) for point in points]
+    layers = range(model.description.n_layers)
+    names = [f"blocks.{layer}.{point}" for layer in layers for point in material.points(model, layer)]
     with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
         return capture.run(IDS)
 
@@ -58,7 +58,7 @@ def _compare(model: LoadedModel, cache: Any, renamed: dict[str, str] | None = No
 
 
 @pytest.mark.parametrize(
-    "kind", ["gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3"]
+    "kind", ["gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "opt", "phi3", "qwen2", "qwen3"]
 )
 def test_hooked_transformer(kind: str, folder: pathlib.Path) -> None:
     from transformer_lens import HookedTransformer
@@ -90,7 +90,25 @@ def test_hooked_encoder(folder: pathlib.Path) -> None:
     _compare(model, cache, {"resid_post": "normalized_resid_post"})
 
 
-@pytest.mark.parametrize("kind", ["gemma", "gemma2", "gemma3_text", "olmo2", "phi", "smollm3", "starcoder2"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "deepseek_v2",
+        "deepseek_v3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "gpt_oss",
+        "mixtral",
+        "olmo2",
+        "olmoe",
+        "phi",
+        "qwen2_moe",
+        "qwen3_moe",
+        "smollm3",
+        "starcoder2",
+    ],
+)
 def test_transformer_bridge(kind: str, folder: pathlib.Path) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
