@@ -39,13 +39,13 @@ def train(
     origin: Callable[[plan.PlannedSae], export.Origin] | None = None,
     resume: bool = True,
     keep: int = 2,
-    ahead: int = 2,
+    ahead: int | None = None,
 ) -> reports.Result:
     """Trains to the end, or until `stop` is set, after which the same call goes on.
 
     `open_data` gets the device that this process computes on; `origin` tells what an export says of itself. `resume`
     false begins anew and removes checkpoints that are there; the last `keep` are kept; `ahead` batches are made ready
-    while a step computes.
+    while a step computes, by default as many as suit the data.
 
     Raises `errors.InvalidArgument` for a plan that does not fit the data, `errors.FailedPrecondition` for a loss that
     is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
@@ -63,7 +63,7 @@ def train(
                 checkpoints.clear()
             group.gather(None)
             listeners = running.Listeners(report, on_rows, stop or threading.Event())
-            run = running.Run(own, data, checkpoints, group, listeners, ahead=ahead)
+            run = running.Run(own, data, checkpoints, group, listeners, ahead=data.ahead if ahead is None else ahead)
             run.prepare(checkpoints.latest())
             if not run.go():
                 return _result(run, own, finished=False)

@@ -48,6 +48,7 @@ class Gaussian:
     def __init__(self, hooks: tuple[str, ...] = (HOOK,), poison_at: int | None = None) -> None:
         self.widths = dict.fromkeys(hooks, D_IN)
         self.description = {"source": "gaussian"}
+        self.ahead = 2
         self._poison_at = poison_at
 
     def source(self, rank: int, size: int) -> GaussianSource:

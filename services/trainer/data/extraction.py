@@ -150,6 +150,7 @@ class Extraction:
         self._block_rows = max(1, min(_BLOCK_BYTES // self._table.row_bytes, count // _SMALLEST_NUMBER))
         blocks = -(-count // self._block_rows)
         self._train, self._held = live.split(blocks, -(-held_out_rows // self._block_rows), seed, "blocks")
+        self.ahead = 2
         self.description = {
             "source": "extraction",
             "rows": count,

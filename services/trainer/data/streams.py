@@ -76,6 +76,10 @@ class Data(Protocol):
         """Width of each hook."""
 
     @property
+    def ahead(self) -> int:
+        """How many batches are best made ready while a step computes; changes nothing about what they are."""
+
+    @property
     def description(self) -> dict[str, Any]:
         """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
 
