@@ -37,7 +37,8 @@ class Manifest:
     """What a published tokenization consists of."""
 
     name: str
-    """Resource name, `datasets/{dataset}/tokenizations/{model}`."""
+    """Resource name that it was asked for by, `datasets/{dataset}/tokenizations/{model}`; the files may be shared with
+    the tokenization that made them."""
     files: Sequence[File]
     """In the order of the rows."""
     parameters: Mapping[str, Any]
@@ -77,7 +78,7 @@ def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
         File(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
         for file in found["files"]
     ]
-    return Manifest(found["name"], files, found["parameters"], found["tokenizer"], found["statistics"])
+    return Manifest(name, files, found["parameters"], found["tokenizer"], found["statistics"])
 
 
 class Reader:
@@ -175,15 +176,11 @@ def _changed(name: str, what: str) -> errors.FailedPrecondition:
 
 
 def _mend(name: str) -> str:
-    _, dataset, _, model = name.split("/")
-    return (
-        f"Delete the tokenization (`polytok tokenization delete {dataset} {model.replace('~', ' --variant ')}`), make "
-        f"it again ({_command(name)}), and then retry."
-    )
+    return f"Mend it with {_command(name, 'tokenization repair {} {}')}, which makes the bad files again, and then retry."
 
 
-def _command(name: str) -> str:
-    """The command line that makes a tokenization."""
+def _command(name: str, form: str = "tokenize {} --model {}") -> str:
+    """The command line that makes a tokenization, or does something else to it."""
     _, dataset, _, model = name.split("/")
     model, _, variant = model.partition("~")
-    return f"`polytok tokenize {dataset} --model {model}{f' --variant {variant}' if variant else ''}`"
+    return f"`polytok {form.format(dataset, model)}{f' --variant {variant}' if variant else ''}`"

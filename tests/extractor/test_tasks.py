@@ -140,8 +140,7 @@ def test_a_flipped_bit_is_told_with_the_file(place: Workplace) -> None:
         "shard-00001.arrow of datasets/docs/tokenizations/gpt2 does not hold what was written: "
     )
     assert caught.value.message.endswith(
-        "Delete the tokenization (`polytok tokenization delete docs gpt2`), make it again (`polytok tokenize docs "
-        "--model gpt2`), and then retry."
+        "Mend it with `polytok tokenization repair docs gpt2`, which makes the bad files again, and then retry."
     )
     # What lies elsewhere is read nevertheless.
     place.plan(place.order(max_sequences=ROWS // 2))
