@@ -176,7 +176,8 @@ def _changed(name: str, what: str) -> errors.FailedPrecondition:
 
 
 def _mend(name: str) -> str:
-    return f"Mend it with {_command(name, 'tokenization repair {} {}')}, which makes the bad files again, and then retry."
+    command = _command(name, "tokenization repair {} {}")
+    return f"Mend it with {command}, which makes the bad files again, and then retry."
 
 
 def _command(name: str, form: str = "tokenize {} --model {}") -> str:

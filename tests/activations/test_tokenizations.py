@@ -66,8 +66,8 @@ def test_other_bytes_are_told_where_they_are_read(storage: Storage) -> None:
         reader.open(manifest, 8, 1)
     assert caught.value.message.startswith(f"shard-2.arrow of {NAME} does not hold what was written: ")
     assert caught.value.message.endswith(
-        "Mend it with `polytok tokenization repair docs gpt2 --variant packed`, which makes the bad files again, and then "
-        "retry."
+        "Mend it with `polytok tokenization repair docs gpt2 --variant packed`, which makes the bad files again, and "
+        "then retry."
     )
 
 
