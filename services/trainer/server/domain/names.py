@@ -61,11 +61,6 @@ def tag(task_id: uuid.UUID, epoch: int) -> str:
     return f"{task_id.hex[:12]}-e{epoch}"
 
 
-def attempt_key(path: str) -> str:
-    """The folder of the attempt that a key lies in."""
-    return "/".join(path.split("/")[:3])
-
-
 def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
     """Tells that there is no such training, and which names are close."""
     close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
