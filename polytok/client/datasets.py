@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2 as pb
 from polytok.catalog.v1.datasets_pb2_grpc import DatasetServiceStub
-from polytok.client import names, once, resource, sources, watching
+from polytok.client import messages, names, once, resource, sources, watching
 from polytok.client import rows as uploading
 
 if TYPE_CHECKING:
@@ -80,14 +80,16 @@ class Methods(resource.Resource):
             return await self._via.upload(self._stub.UploadDataset, upload)
         options = sources.FileOptions(delimiter, json_field, text_rows, text_separator)
         source = sources.dataset(files, format, hub, split, config, revision, options)
-        dataset = pb.Dataset(source=source, metadata=metadata or {})
-        request = pb.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset, request_id=request_id)
+        dataset = messages.build(pb.Dataset, source=source, metadata=metadata or {})
+        request = messages.build(pb.CreateDatasetRequest, dataset_id=dataset_id, dataset=dataset, request_id=request_id)
         return await self._via.unary(self._stub.CreateDataset, request)
 
     @once.operation
     async def get(self, dataset: names.Reference) -> pb.Dataset:
         """Reads one dataset. Raises NotFound."""
-        return await self._via.unary(self._stub.GetDataset, pb.GetDatasetRequest(name=names.dataset(dataset)))
+        return await self._via.unary(
+            self._stub.GetDataset, messages.build(pb.GetDatasetRequest, name=names.dataset(dataset))
+        )
 
     @once.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Dataset, None]:
@@ -95,7 +97,9 @@ class Methods(resource.Resource):
         wanted = resource.states(_STATES, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListDatasetsRequest(page_size=resource.PAGE_SIZE, page_token=token, states=wanted)
+            request = messages.build(
+                pb.ListDatasetsRequest, page_size=resource.PAGE_SIZE, page_token=token, states=wanted
+            )
             reply = await self._via.unary(self._stub.ListDatasets, request)
             return reply.datasets, reply.next_page_token
 
@@ -107,8 +111,10 @@ class Methods(resource.Resource):
         self, dataset: names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
     ) -> pb.Dataset:
         """Replaces the metadata, if the dataset still has this etag. Raises NotFound, Aborted."""
-        request = pb.UpdateDatasetRequest(
-            dataset=pb.Dataset(name=names.dataset(dataset), metadata=metadata, etag=etag), request_id=request_id
+        request = messages.build(
+            pb.UpdateDatasetRequest,
+            dataset=messages.build(pb.Dataset, name=names.dataset(dataset), metadata=metadata, etag=etag),
+            request_id=request_id,
         )
         request.update_mask.paths.append("metadata")
         return await self._via.unary(self._stub.UpdateDataset, request)
@@ -118,19 +124,21 @@ class Methods(resource.Resource):
         self, dataset: names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
     ) -> None:
         """Deletes a dataset and its files; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
-        request = pb.DeleteDatasetRequest(name=names.dataset(dataset), force=force, etag=etag, request_id=request_id)
+        request = messages.build(
+            pb.DeleteDatasetRequest, name=names.dataset(dataset), force=force, etag=etag, request_id=request_id
+        )
         await self._via.unary(self._stub.DeleteDataset, request)
 
     @once.operation
     async def cancel(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
         """Stops reading a dataset in. Raises NotFound, FailedPrecondition."""
-        request = pb.CancelDatasetRequest(name=names.dataset(dataset), request_id=request_id)
+        request = messages.build(pb.CancelDatasetRequest, name=names.dataset(dataset), request_id=request_id)
         return await self._via.unary(self._stub.CancelDataset, request)
 
     @once.operation
     async def retry(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
         """Reads a dataset in again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
-        request = pb.RetryDatasetRequest(name=names.dataset(dataset), request_id=request_id)
+        request = messages.build(pb.RetryDatasetRequest, name=names.dataset(dataset), request_id=request_id)
         return await self._via.unary(self._stub.RetryDataset, request)
 
     @once.iteration
@@ -149,7 +157,7 @@ class Methods(resource.Resource):
         return await watching.until_ready(self._via, self._stream(dataset), timeout)
 
     def _stream(self, dataset: names.Reference) -> watching.Open[pb.Dataset]:
-        request = pb.WatchDatasetRequest(name=names.dataset(dataset))
+        request = messages.build(pb.WatchDatasetRequest, name=names.dataset(dataset))
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Dataset, None]:
             async for reply in self._via.stream(self._stub.WatchDataset, request, seconds):

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 from polytok import errors
-from polytok.client import names, once, resource, watching
+from polytok.client import messages, names, once, resource, watching
 from polytok.extractor.v1 import extractions_pb2 as pb
 from polytok.extractor.v1.extractions_pb2_grpc import ExtractionServiceStub
 
@@ -69,7 +69,8 @@ class Methods(resource.Resource):
         tokenization: the message names the command that makes it), FailedPrecondition (not READY, does not fit),
         AlreadyExists (other parameters under that name), InvalidArgument.
         """
-        request = pb.CreateExtractionRequest(
+        request = messages.build(
+            pb.CreateExtractionRequest,
             extraction_id=name,
             dataset=names.dataset(dataset),
             model=names.model(model),
@@ -82,7 +83,7 @@ class Methods(resource.Resource):
     @once.operation
     async def get(self, extraction: Reference) -> pb.Extraction:
         """Reads one extraction. Raises NotFound."""
-        request = pb.GetExtractionRequest(name=names.extraction(extraction))
+        request = messages.build(pb.GetExtractionRequest, name=names.extraction(extraction))
         return await self._via.unary(self._stub.GetExtraction, request)
 
     @once.iteration
@@ -93,7 +94,8 @@ class Methods(resource.Resource):
         wanted = resource.states(pb.Extraction.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListExtractionsRequest(
+            request = messages.build(
+                pb.ListExtractionsRequest,
                 dataset="" if dataset is None else names.dataset(dataset),
                 model="" if model is None else names.model(model),
                 page_size=resource.PAGE_SIZE,
@@ -109,19 +111,21 @@ class Methods(resource.Resource):
     @once.operation
     async def delete(self, extraction: Reference, *, etag: str = "", request_id: str = "") -> None:
         """Deletes an extraction and its files, and stops it if it is being made. Raises NotFound, Aborted (etag)."""
-        request = pb.DeleteExtractionRequest(name=names.extraction(extraction), etag=etag, request_id=request_id)
+        request = messages.build(
+            pb.DeleteExtractionRequest, name=names.extraction(extraction), etag=etag, request_id=request_id
+        )
         await self._via.unary(self._stub.DeleteExtraction, request)
 
     @once.operation
     async def cancel(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
         """Stops an extraction. Raises NotFound, FailedPrecondition."""
-        request = pb.CancelExtractionRequest(name=names.extraction(extraction), request_id=request_id)
+        request = messages.build(pb.CancelExtractionRequest, name=names.extraction(extraction), request_id=request_id)
         return await self._via.unary(self._stub.CancelExtraction, request)
 
     @once.operation
     async def retry(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
         """Extracts again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
-        request = pb.RetryExtractionRequest(name=names.extraction(extraction), request_id=request_id)
+        request = messages.build(pb.RetryExtractionRequest, name=names.extraction(extraction), request_id=request_id)
         return await self._via.unary(self._stub.RetryExtraction, request)
 
     @once.iteration
@@ -159,7 +163,8 @@ class Methods(resource.Resource):
         Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
         is free.
         """
-        request = pb.EstimateExtractionRequest(
+        request = messages.build(
+            pb.EstimateExtractionRequest,
             dataset=names.dataset(dataset),
             model=names.model(model),
             variant=variant,
@@ -168,7 +173,7 @@ class Methods(resource.Resource):
         return await self._via.unary(self._stub.EstimateExtraction, request, _ESTIMATE_SECONDS)
 
     def _stream(self, name: str) -> watching.Open[pb.Extraction]:
-        request = pb.WatchExtractionRequest(name=name)
+        request = messages.build(pb.WatchExtractionRequest, name=name)
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Extraction, None]:
             async for reply in self._via.stream(self._stub.WatchExtraction, request, seconds):
@@ -190,7 +195,7 @@ def _parameters(hooks: Sequence[str], how: Parameters) -> pb.ExtractionParameter
     if "nonfinite" in given:
         given["nonfinite"] = _value("nonfinite", given["nonfinite"], "NONFINITE_", pb.ExtractionParameters.Nonfinite)
     names_of_hooks = [hooks] if isinstance(hooks, str) else hooks
-    return pb.ExtractionParameters(hooks=names_of_hooks, **given)
+    return messages.build(pb.ExtractionParameters, hooks=names_of_hooks, **given)
 
 
 def _value(field: str, word: str, prefix: str, enum: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from polytok.catalog.v1 import models_pb2 as pb
 from polytok.catalog.v1.models_pb2_grpc import ModelServiceStub
-from polytok.client import names, once, resource, sources, watching
+from polytok.client import messages, names, once, resource, sources, watching
 
 
 class Methods(resource.Resource):
@@ -32,19 +32,20 @@ class Methods(resource.Resource):
         `tokenizer`, where the tokenizer lies elsewhere. The same id with the same source gives the model that
         exists. Raises AlreadyExists, InvalidArgument.
         """
-        model = pb.Model(
+        model = messages.build(
+            pb.Model,
             repo_id=sources.repository(repository),
             revision=revision,
             tokenizer_repo_id=sources.repository(tokenizer) if tokenizer else "",
             metadata=metadata or {},
         )
-        request = pb.CreateModelRequest(model_id=model_id, model=model, request_id=request_id)
+        request = messages.build(pb.CreateModelRequest, model_id=model_id, model=model, request_id=request_id)
         return await self._via.unary(self._stub.CreateModel, request)
 
     @once.operation
     async def get(self, model: names.Reference) -> pb.Model:
         """Reads one model. Raises NotFound."""
-        return await self._via.unary(self._stub.GetModel, pb.GetModelRequest(name=names.model(model)))
+        return await self._via.unary(self._stub.GetModel, messages.build(pb.GetModelRequest, name=names.model(model)))
 
     @once.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Model, None]:
@@ -52,7 +53,9 @@ class Methods(resource.Resource):
         wanted = resource.states(pb.Model.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListModelsRequest(page_size=resource.PAGE_SIZE, page_token=token, states=wanted)
+            request = messages.build(
+                pb.ListModelsRequest, page_size=resource.PAGE_SIZE, page_token=token, states=wanted
+            )
             reply = await self._via.unary(self._stub.ListModels, request)
             return reply.models, reply.next_page_token
 
@@ -64,8 +67,10 @@ class Methods(resource.Resource):
         self, model: names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
     ) -> pb.Model:
         """Replaces the metadata, if the model still has this etag. Raises NotFound, Aborted."""
-        request = pb.UpdateModelRequest(
-            model=pb.Model(name=names.model(model), metadata=metadata, etag=etag), request_id=request_id
+        request = messages.build(
+            pb.UpdateModelRequest,
+            model=messages.build(pb.Model, name=names.model(model), metadata=metadata, etag=etag),
+            request_id=request_id,
         )
         request.update_mask.paths.append("metadata")
         return await self._via.unary(self._stub.UpdateModel, request)
@@ -75,13 +80,15 @@ class Methods(resource.Resource):
         self, model: names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
     ) -> None:
         """Deletes a model; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
-        request = pb.DeleteModelRequest(name=names.model(model), force=force, etag=etag, request_id=request_id)
+        request = messages.build(
+            pb.DeleteModelRequest, name=names.model(model), force=force, etag=etag, request_id=request_id
+        )
         await self._via.unary(self._stub.DeleteModel, request)
 
     @once.operation
     async def retry(self, model: names.Reference, *, request_id: str = "") -> pb.Model:
         """Reads a model's tokenizer again after ERROR. Raises NotFound, FailedPrecondition."""
-        request = pb.RetryModelRequest(name=names.model(model), request_id=request_id)
+        request = messages.build(pb.RetryModelRequest, name=names.model(model), request_id=request_id)
         return await self._via.unary(self._stub.RetryModel, request)
 
     @once.iteration
@@ -99,7 +106,7 @@ class Methods(resource.Resource):
         return await watching.until_ready(self._via, self._stream(model), timeout)
 
     def _stream(self, model: names.Reference) -> watching.Open[pb.Model]:
-        request = pb.WatchModelRequest(name=names.model(model))
+        request = messages.build(pb.WatchModelRequest, name=names.model(model))
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Model, None]:
             async for reply in self._via.stream(self._stub.WatchModel, request, seconds):

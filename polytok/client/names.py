@@ -38,8 +38,7 @@ def tokenization(reference: Reference, of_model: Reference | None = None, varian
     if of_model is not None:
         name = f"{dataset(reference)}/tokenizations/{short(model(of_model))}"
     else:
-        text = reference if isinstance(reference, str) else reference.name
-        name = _whole_tokenization(text)
+        name = _whole_tokenization(_text(reference, "tokenization"))
     return f"{name}~{variant}" if variant else name
 
 
@@ -60,8 +59,15 @@ def short(name: str) -> str:
     return name.replace("/tokenizations/", "/")
 
 
+def _text(reference: Reference, kind: str) -> str:
+    text = reference if isinstance(reference, str) else getattr(reference, "name", None)
+    if not isinstance(text, str):
+        raise errors.InvalidArgument(f"{reference!r} names no {kind}. Name it by its id, or give its record.")
+    return text
+
+
 def _name(collection: str, reference: Reference) -> str:
-    text = reference if isinstance(reference, str) else reference.name
+    text = _text(reference, collection.removesuffix("s"))
     if "/" not in text:
         return f"{collection}/{text}"
     if text.startswith(f"{collection}/"):

@@ -1,9 +1,11 @@
 """How to tokenize, as keyword arguments; the catalog fills in every default and checks every value."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2 as pb
+from polytok.client import messages
 
 Boundary = Literal["none", "bos", "eos"]
 
@@ -94,11 +96,12 @@ class Parameters(TypedDict, total=False):
 
 
 def to_message(parameters: Parameters) -> pb.TokenizationParameters:
-    """The message for the parameters."""
+    """The message for the parameters. Raises InvalidArgument, which names what there is not or cannot be sent."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     packing = values.pop("packing", False)
     chat = values.pop("chat", False)
     padding = values.pop("padding", None)
+    filters = values.pop("filters", None)
     truncation = values.pop("truncation", None)
     normalization = values.pop("normalization", None)
     unknown = values.keys() - Parameters.__annotations__.keys()
@@ -106,46 +109,44 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
         raise errors.InvalidArgument(
             f"There is no parameter {min(unknown)!r}; there are: {', '.join(Parameters.__annotations__)}."
         )
-    try:
-        message = pb.TokenizationParameters(**values)
-    except (TypeError, ValueError) as error:
-        raise errors.InvalidArgument(f"A parameter cannot be sent: {error}") from None
+    message = messages.build(pb.TokenizationParameters, **values)
     if truncation is not None:
         message.truncation = _enum(pb.TokenizationParameters.Truncation, "TRUNCATION", truncation)
     if normalization is not None:
         message.normalization = _enum(pb.TokenizationParameters.Normalization, "NORMALIZATION", normalization)
     if padding is not None:
-        message.padding.CopyFrom(_padding({"to": padding} if isinstance(padding, str) else dict(padding)))
+        message.padding.CopyFrom(_padding({"to": padding} if isinstance(padding, str) else padding))
+    if filters is not None:
+        message.filters.CopyFrom(messages.build(pb.Filters, **_known("filters", filters, Filters)))
     if chat is not False:
-        message.chat.CopyFrom(_chat({} if chat is True else chat))
+        message.chat.CopyFrom(messages.build(pb.Chat, **_known("chat", {} if chat is True else chat, Chat)))
     if packing is not False:
         message.packing.CopyFrom(_packing({} if packing is True else packing))
     return message
 
 
-def _padding(values: dict[str, Any]) -> pb.Padding:
-    enums = {"to": pb.Padding.To, "side": pb.Padding.Side, "token": pb.Padding.Token}
-    unknown = values.keys() - enums.keys()
+def _known(name: str, given: Any, kind: Any) -> dict[str, Any]:
+    """The values of a parameter that has fields of its own. Raises InvalidArgument for others."""
+    known = ", ".join(kind.__annotations__)
+    if not isinstance(given, Mapping):
+        raise errors.InvalidArgument(f"{name} is a dict, not {given!r}; it has: {known}.")
+    unknown = given.keys() - kind.__annotations__.keys()
     if unknown:
-        raise errors.InvalidArgument(f"Padding has no {min(unknown)!r}; it has: {', '.join(enums)}.")
+        raise errors.InvalidArgument(f"{name} has no {min(unknown, key=str)!r}; it has: {known}.")
+    return dict(given)
+
+
+def _padding(given: Any) -> pb.Padding:
+    values = _known("padding", given, Padding)
+    enums = {"to": pb.Padding.To, "side": pb.Padding.Side, "token": pb.Padding.Token}
     return pb.Padding(**{name: _enum(enums[name], name.upper(), value) for name, value in values.items()})
 
 
-def _chat(values: Chat) -> pb.Chat:
-    unknown = values.keys() - Chat.__annotations__.keys()
-    if unknown:
-        raise errors.InvalidArgument(f"A chat has no {min(unknown)!r}; it has: {', '.join(Chat.__annotations__)}.")
-    return pb.Chat(**values)
-
-
-def _packing(packing: Packing) -> pb.Packing:
-    values: dict[str, Any] = dict(packing)
-    unknown = values.keys() - Packing.__annotations__.keys()
-    if unknown:
-        raise errors.InvalidArgument(f"Packing has no {min(unknown)!r}; it has: {', '.join(Packing.__annotations__)}.")
+def _packing(given: Any) -> pb.Packing:
+    values = _known("packing", given, Packing)
     for name in values.keys() - {"disable_concatenation", "document_starts"}:
         values[name] = _enum(pb.Packing.Boundary, "BOUNDARY", values[name])
-    return pb.Packing(**values)
+    return messages.build(pb.Packing, **values)
 
 
 def _enum(enum: Any, prefix: str, value: str) -> Any:

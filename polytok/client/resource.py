@@ -32,6 +32,7 @@ async def pages(fetch: Callable[[str], Awaitable[tuple[Any, str]]]) -> AsyncGene
 def states(enum: Any, names: Sequence[str]) -> list[Any]:
     """The values of states that are given as words: READY, ERROR and so on."""
     known = {name.removeprefix("STATE_"): value for name, value in enum.items() if value}
+    names = [names] if isinstance(names, str) else [str(name) for name in names]
     for name in names:
         if name.upper() not in known:
             raise errors.InvalidArgument(f"{name!r} is no state; one of: {', '.join(known)}.")

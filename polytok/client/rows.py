@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2 as pb
+from polytok.client import messages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +127,7 @@ def upload(dataset_id: str, rows: object, metadata: Mapping[str, str] | None, re
             f"rows are a datasets.Dataset, a pyarrow.Table or record batches, not a {type(rows).__name__}. Paths are "
             "given as files; lists of objects become a table by pyarrow.Table.from_pylist."
         )
-    begin = pb.UploadBegin(dataset_id=dataset_id, metadata=metadata or {}, request_id=request_id)
+    begin = messages.build(pb.UploadBegin, dataset_id=dataset_id, metadata=metadata or {}, request_id=request_id)
     return Upload(begin, rows)
 
 

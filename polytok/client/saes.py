@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 from google.protobuf.message import Message
 
 from polytok import errors
+from polytok.client import messages
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 
 Architecture = Literal["standard", "gated", "topk", "batchtopk", "jumprelu", "matryoshka_batchtopk"]
@@ -127,7 +128,7 @@ def parameters(values: Mapping[str, Any]) -> trainings_pb2.TrainingParameters:
 
 def live(dataset: str, model: str, variant: str, values: Mapping[str, Any]) -> trainings_pb2.LiveSource:
     """The message of a live source."""
-    message = trainings_pb2.LiveSource(dataset=dataset, model=model, variant=variant)
+    message = messages.build(trainings_pb2.LiveSource, dataset=dataset, model=model, variant=variant)
     _fill(message, values, "A live source")
     return message
 
@@ -156,14 +157,10 @@ def _set(message: Message, name: str, value: Any) -> None:
         elif field.enum_type is not None:
             setattr(message, name, _number(field.enum_type, name, value))
         else:
-            whole = isinstance(value, float) and value.is_integer() and field.cpp_type in _INTEGERS
+            whole = isinstance(value, float) and value.is_integer() and messages.is_integer(field)
             setattr(message, name, int(value) if whole else value)
-    except (TypeError, ValueError) as error:
-        raise errors.InvalidArgument(f"{name} cannot be {value!r}: {error}") from None
-
-
-# google.protobuf.descriptor.FieldDescriptor: CPPTYPE_INT32, _INT64, _UINT32, _UINT64.
-_INTEGERS = frozenset({1, 2, 3, 4})
+    except (TypeError, ValueError):
+        raise messages.refusal(field, value) from None
 
 
 def _number(enum: Any, name: str, value: object) -> int:

@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2 as pb
+from polytok.client import messages
 
 Path = str | os.PathLike[str]
 
@@ -43,13 +45,17 @@ def dataset(
             )
         if not split:
             raise errors.InvalidArgument("A hub repository needs a split, such as 'train'.")
-        source = pb.HubSource(repo_id=repository(hub), config=config or "", split=split, revision=revision or "")
-        return pb.DatasetSource(hub=source)
+        source = messages.build(
+            pb.HubSource, repo_id=repository(hub), config=config or "", split=split, revision=revision or ""
+        )
+        return messages.build(pb.DatasetSource, hub=source)
     if split or config or revision:
         raise errors.InvalidArgument("split, config and revision belong to a hub repository, not to files.")
-    several = [files] if isinstance(files, str | os.PathLike) else list(files or ())
+    several: Any = [files] if isinstance(files, str | os.PathLike) else files
+    if not isinstance(several, Collection) or not all(isinstance(file, str | os.PathLike) for file in several):
+        raise errors.InvalidArgument(f"files are a path, or several in a list, not {several!r}.")
     uris = [absolute(os.fspath(file)) for file in several]
-    return pb.DatasetSource(files=_files(uris, file_format, options))
+    return messages.build(pb.DatasetSource, files=_files(uris, file_format, options))
 
 
 def absolute(path: str) -> str:
@@ -61,6 +67,9 @@ def absolute(path: str) -> str:
 
 def repository(name: str) -> str:
     """`owner/name` as it is; the absolute path of a local folder."""
+    if not isinstance(name, str | os.PathLike):
+        raise errors.InvalidArgument(f"{name!r} is no repository: give `owner/name` of the hub, or a local folder.")
+    name = os.fspath(name)
     is_path = name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir()
     return absolute(name) if is_path else name
 
@@ -70,7 +79,8 @@ def _files(uris: Sequence[str], file_format: str | None, options: FileOptions) -
     if file_format is not None and file_format.lower() == "tsv":
         file_format, delimiter = "csv", delimiter or "\t"
     rows = options.text_rows or ("separated" if options.text_separator else None)
-    return pb.FileSource(
+    return messages.build(
+        pb.FileSource,
         uris=uris,
         format=_format(file_format),
         delimiter=delimiter or "",

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from polytok.catalog.v1 import tokenizations_pb2 as pb
 from polytok.catalog.v1.tokenizations_pb2_grpc import TokenizationServiceStub
-from polytok.client import names, once, parameters, resource, watching
+from polytok.client import messages, names, once, parameters, resource, watching
 
 Reference = names.Reference
 
@@ -36,7 +36,8 @@ class Methods(resource.Resource):
         The same parameters for the same dataset, model and variant give the tokenization that exists. Raises
         NotFound, AlreadyExists (other parameters), FailedPrecondition (dataset or model not READY), InvalidArgument.
         """
-        request = pb.CreateTokenizationRequest(
+        request = messages.build(
+            pb.CreateTokenizationRequest,
             parent=names.dataset(dataset),
             model=names.model(model),
             variant=variant,
@@ -48,7 +49,7 @@ class Methods(resource.Resource):
     @once.operation
     async def get(self, dataset: Reference, model: Reference | None = None, *, variant: str = "") -> pb.Tokenization:
         """Reads one tokenization. Raises NotFound."""
-        request = pb.GetTokenizationRequest(name=names.tokenization(dataset, model, variant))
+        request = messages.build(pb.GetTokenizationRequest, name=names.tokenization(dataset, model, variant))
         return await self._via.unary(self._stub.GetTokenization, request)
 
     @once.iteration
@@ -59,7 +60,8 @@ class Methods(resource.Resource):
         wanted = resource.states(pb.Tokenization.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListTokenizationsRequest(
+            request = messages.build(
+                pb.ListTokenizationsRequest,
                 parent=names.dataset(dataset),
                 model="" if model is None else names.model(model),
                 page_size=resource.PAGE_SIZE,
@@ -84,7 +86,7 @@ class Methods(resource.Resource):
     ) -> None:
         """Deletes a tokenization and its files. Raises NotFound, FailedPrecondition (held), Aborted (etag)."""
         name = names.tokenization(dataset, model, variant)
-        request = pb.DeleteTokenizationRequest(name=name, etag=etag, request_id=request_id)
+        request = messages.build(pb.DeleteTokenizationRequest, name=name, etag=etag, request_id=request_id)
         await self._via.unary(self._stub.DeleteTokenization, request)
 
     @once.operation
@@ -93,7 +95,7 @@ class Methods(resource.Resource):
     ) -> pb.Tokenization:
         """Stops a tokenization. Raises NotFound, FailedPrecondition."""
         name = names.tokenization(dataset, model, variant)
-        request = pb.CancelTokenizationRequest(name=name, request_id=request_id)
+        request = messages.build(pb.CancelTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.CancelTokenization, request)
 
     @once.operation
@@ -102,7 +104,7 @@ class Methods(resource.Resource):
     ) -> pb.Tokenization:
         """Tokenizes again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
         name = names.tokenization(dataset, model, variant)
-        request = pb.RetryTokenizationRequest(name=name, request_id=request_id)
+        request = messages.build(pb.RetryTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.RetryTokenization, request)
 
     @once.operation
@@ -115,7 +117,7 @@ class Methods(resource.Resource):
         FailedPrecondition (not READY).
         """
         name = names.tokenization(dataset, model, variant)
-        request = pb.RepairTokenizationRequest(name=name, request_id=request_id)
+        request = messages.build(pb.RepairTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.RepairTokenization, request)
 
     @once.iteration
@@ -126,7 +128,7 @@ class Methods(resource.Resource):
         name = names.tokenization(dataset, model, variant)
 
         async def replies(seconds: float | None) -> AsyncGenerator[Any, None]:
-            request = pb.WatchTokenizationRequest(name=name, repair=True)
+            request = messages.build(pb.WatchTokenizationRequest, name=name, repair=True)
             async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):
                 yield reply.tokenization.repair
 
@@ -165,14 +167,14 @@ class Methods(resource.Resource):
         return await watching.until_ready(self._via, stream, timeout)
 
     async def _resolve(self, dataset: Reference, model: Reference, variant: str) -> pb.Tokenization:
-        request = pb.ResolveTokenizationRequest(
-            dataset=names.dataset(dataset), model=names.model(model), variant=variant
+        request = messages.build(
+            pb.ResolveTokenizationRequest, dataset=names.dataset(dataset), model=names.model(model), variant=variant
         )
         reply = await self._via.unary(self._stub.ResolveTokenization, request)
         return reply.tokenization
 
     def _stream(self, name: str) -> watching.Open[pb.Tokenization]:
-        request = pb.WatchTokenizationRequest(name=name)
+        request = messages.build(pb.WatchTokenizationRequest, name=name)
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Tokenization, None]:
             async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):

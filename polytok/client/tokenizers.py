@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from polytok import errors
-from polytok.client import names, once, resource
+from polytok.client import messages, names, once, resource
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
 
@@ -19,7 +19,7 @@ class Methods(resource.Resource):
     @once.operation
     async def inspect(self, model: names.Reference) -> pb.InspectResponse:
         """Describes the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
-        return await self._via.unary(self._stub.Inspect, pb.InspectRequest(model=names.model(model)))
+        return await self._via.unary(self._stub.Inspect, messages.build(pb.InspectRequest, model=names.model(model)))
 
     @once.operation
     async def encode(self, text: str, model: names.Reference, *, add_special_tokens: bool = True) -> pb.Encoding:
@@ -27,7 +27,9 @@ class Methods(resource.Resource):
 
         Raises as `inspect` does, and InvalidArgument for a text of more than 1 MiB.
         """
-        request = pb.EncodeRequest(model=names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens)
+        request = messages.build(
+            pb.EncodeRequest, model=names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens
+        )
         return (await self._via.unary(self._stub.Encode, request)).encoding
 
     @once.operation
@@ -38,8 +40,11 @@ class Methods(resource.Resource):
 
         Raises as `encode` does; the text has 64 KiB at most, and there are 16 models at most.
         """
-        request = pb.CompareRequest(
-            models=[names.model(model) for model in models], text=_utf8(text), add_special_tokens=add_special_tokens
+        request = messages.build(
+            pb.CompareRequest,
+            models=[names.model(model) for model in models],
+            text=_utf8(text),
+            add_special_tokens=add_special_tokens,
         )
         reply: Any = await self._via.unary(self._stub.Compare, request)
         return list(reply.encodings)
@@ -53,7 +58,7 @@ class Methods(resource.Resource):
         Every file is read and compared with its checksum, and `sample` documents are encoded again with the
         reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile).
         """
-        request = pb.VerifyRequest(name=names.tokenization(dataset, model, variant), sample=sample)
+        request = messages.build(pb.VerifyRequest, name=names.tokenization(dataset, model, variant), sample=sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             yield response
 
@@ -62,7 +67,7 @@ class Methods(resource.Resource):
         self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: int = 0
     ) -> pb.VerifyResult:
         """What `verifying` found; nothing is wrong where it has no findings."""
-        request = pb.VerifyRequest(name=names.tokenization(dataset, model, variant), sample=sample)
+        request = messages.build(pb.VerifyRequest, name=names.tokenization(dataset, model, variant), sample=sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             if response.HasField("result"):
                 return response.result
@@ -70,6 +75,8 @@ class Methods(resource.Resource):
 
 
 def _utf8(text: str) -> str:
+    if not isinstance(text, str):
+        raise errors.InvalidArgument(f"text is a str, not a {type(text).__name__}.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

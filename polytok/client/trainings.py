@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, MutableSequence, Sequence
 from typing import Any, NamedTuple, Unpack
 
 from polytok import errors
-from polytok.client import names, once, resource, saes, watching
+from polytok.client import messages, names, once, resource, saes, watching
 from polytok.trainer.v1 import metrics_pb2, saes_pb2
 from polytok.trainer.v1 import trainings_pb2 as pb
 from polytok.trainer.v1.trainings_pb2_grpc import TrainingServiceStub
@@ -50,7 +50,8 @@ class Methods(resource.Resource):
         AlreadyExists (another training of that name), FailedPrecondition (not READY, or it does not fit the model),
         InvalidArgument.
         """
-        request = pb.CreateTrainingRequest(
+        request = messages.build(
+            pb.CreateTrainingRequest,
             training_id=name,
             source=_source(dataset, model, variant, live, extraction),
             saes=[_messages.to_message(sae) for sae in saes],
@@ -62,7 +63,9 @@ class Methods(resource.Resource):
     @once.operation
     async def get(self, training: Reference) -> pb.Training:
         """Reads one training. Raises NotFound."""
-        return await self._via.unary(self._stub.GetTraining, pb.GetTrainingRequest(name=names.training(training)))
+        return await self._via.unary(
+            self._stub.GetTraining, messages.build(pb.GetTrainingRequest, name=names.training(training))
+        )
 
     @once.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Training, None]:
@@ -70,7 +73,9 @@ class Methods(resource.Resource):
         wanted = resource.states(pb.Training.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListTrainingsRequest(page_size=resource.PAGE_SIZE, page_token=token, states=wanted)
+            request = messages.build(
+                pb.ListTrainingsRequest, page_size=resource.PAGE_SIZE, page_token=token, states=wanted
+            )
             reply = await self._via.unary(self._stub.ListTrainings, request)
             return reply.trainings, reply.next_page_token
 
@@ -80,25 +85,27 @@ class Methods(resource.Resource):
     @once.operation
     async def delete(self, training: Reference, *, etag: str = "", request_id: str = "") -> None:
         """Deletes a training with its files, and stops it if it runs. Raises NotFound, Aborted (etag)."""
-        request = pb.DeleteTrainingRequest(name=names.training(training), etag=etag, request_id=request_id)
+        request = messages.build(
+            pb.DeleteTrainingRequest, name=names.training(training), etag=etag, request_id=request_id
+        )
         await self._via.unary(self._stub.DeleteTraining, request)
 
     @once.operation
     async def pause(self, training: Reference, *, request_id: str = "") -> pb.Training:
         """Has a training write a checkpoint and stop. Raises NotFound, FailedPrecondition."""
-        request = pb.PauseTrainingRequest(name=names.training(training), request_id=request_id)
+        request = messages.build(pb.PauseTrainingRequest, name=names.training(training), request_id=request_id)
         return await self._via.unary(self._stub.PauseTraining, request)
 
     @once.operation
     async def resume(self, training: Reference, *, request_id: str = "") -> pb.Training:
         """Goes on with a paused training from its checkpoint. Raises NotFound, FailedPrecondition."""
-        request = pb.ResumeTrainingRequest(name=names.training(training), request_id=request_id)
+        request = messages.build(pb.ResumeTrainingRequest, name=names.training(training), request_id=request_id)
         return await self._via.unary(self._stub.ResumeTraining, request)
 
     @once.operation
     async def cancel(self, training: Reference, *, request_id: str = "") -> pb.Training:
         """Stops a training for good. Raises NotFound, FailedPrecondition."""
-        request = pb.CancelTrainingRequest(name=names.training(training), request_id=request_id)
+        request = messages.build(pb.CancelTrainingRequest, name=names.training(training), request_id=request_id)
         return await self._via.unary(self._stub.CancelTraining, request)
 
     @once.operation
@@ -107,7 +114,9 @@ class Methods(resource.Resource):
 
         Raises NotFound, FailedPrecondition.
         """
-        request = pb.RetryTrainingRequest(name=names.training(training), from_start=from_start, request_id=request_id)
+        request = messages.build(
+            pb.RetryTrainingRequest, name=names.training(training), from_start=from_start, request_id=request_id
+        )
         return await self._via.unary(self._stub.RetryTraining, request)
 
     @once.iteration
@@ -146,8 +155,13 @@ class Methods(resource.Resource):
         """The metrics of a training by step, those of one autoencoder if it is given. Raises NotFound."""
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = pb.ListMetricsRequest(
-                parent=names.training(training), sae=sae, after_step=after_step, page_size=_PAGE, page_token=token
+            request = messages.build(
+                pb.ListMetricsRequest,
+                parent=names.training(training),
+                sae=sae,
+                after_step=after_step,
+                page_size=_PAGE,
+                page_token=token,
             )
             reply = await self._via.unary(self._stub.ListMetrics, request)
             return reply.metrics, reply.next_page_token
@@ -158,7 +172,7 @@ class Methods(resource.Resource):
     @once.operation
     async def checkpoints(self, training: Reference) -> Sequence[pb.Checkpoint]:
         """The checkpoints that a training can go on from, oldest first. Raises NotFound."""
-        request = pb.ListCheckpointsRequest(parent=names.training(training))
+        request = messages.build(pb.ListCheckpointsRequest, parent=names.training(training))
         reply = await self._via.unary(self._stub.ListCheckpoints, request)
         return list(reply.checkpoints)
 
@@ -168,7 +182,7 @@ class Methods(resource.Resource):
 
         `sae` may be left out where there is one. Raises NotFound, FailedPrecondition (not READY), InvalidArgument.
         """
-        request = pb.GetTrainingRequest(name=names.training(training))
+        request = messages.build(pb.GetTrainingRequest, name=names.training(training))
         return sae_path(await self._via.unary(self._stub.GetTraining, request), sae)
 
     def _stream(
@@ -178,7 +192,7 @@ class Methods(resource.Resource):
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Training, None]:
             nonlocal cursor
-            request = pb.WatchTrainingRequest(name=name, cursor=cursor, without_metrics=not metrics)
+            request = messages.build(pb.WatchTrainingRequest, name=name, cursor=cursor, without_metrics=not metrics)
             async for reply in self._via.stream(self._stub.WatchTraining, request, seconds):
                 cursor = reply.next_cursor
                 found.extend(reply.metrics)
@@ -204,10 +218,12 @@ def _source(
             raise errors.InvalidArgument(
                 "An extraction has its dataset and model already; name it alone, or the dataset and the model."
             )
-        return pb.TrainingSource(extraction=names.extraction(extraction))
+        return messages.build(pb.TrainingSource, extraction=names.extraction(extraction))
     if dataset is None or model is None:
         raise errors.InvalidArgument("Name the dataset and the model to train on, or an extraction.")
-    return pb.TrainingSource(live=saes.live(names.dataset(dataset), names.model(model), variant, live or {}))
+    return messages.build(
+        pb.TrainingSource, live=saes.live(names.dataset(dataset), names.model(model), variant, live or {})
+    )
 
 
 def sae_path(training: pb.Training, sae: str = "") -> str:

@@ -47,14 +47,20 @@ def test_what_is_not_given_is_not_sent() -> None:
     [
         ({"max_len": 8}, "no parameter 'max_len'; there are: text_column, chat, max_length"),
         ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
-        ({"packing": {"seperator": "eos"}}, "Packing has no 'seperator'"),
+        ({"packing": {"seperator": "eos"}}, "packing has no 'seperator'"),
         ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),
         ({"normalization": "nfd"}, "'nfd' is no normalization; one of: nfc, nfkc"),
-        ({"filters": {"min_words": 3}}, "cannot be sent: .*min_words"),
+        ({"filters": {"min_words": 3}}, "filters has no 'min_words'; it has: min_characters"),
         ({"padding": "left"}, "'left' is no to; one of: max_length, longest"),
-        ({"padding": {"length": 3}}, "Padding has no 'length'"),
-        ({"max_length": 2**40}, "cannot be sent"),
-        ({"max_length": "many"}, "cannot be sent"),
+        ({"padding": {"length": 3}}, "padding has no 'length'"),
+        ({"padding": 3}, "padding is a dict, not 3"),
+        ({"filters": "short"}, "filters is a dict, not 'short'"),
+        (
+            {"filters": {"min_characters": 2**63}},
+            "min_characters cannot be 9223372036854775808: it takes a whole number",
+        ),
+        ({"max_length": 2**40}, "max_length cannot be 1099511627776: it takes a whole number from .* to 2147483647"),
+        ({"max_length": "many"}, "max_length cannot be 'many': it takes a whole number"),
     ],
 )
 def test_wrong_parameters(given: parameters.Parameters, told: str) -> None:
