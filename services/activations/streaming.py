@@ -91,18 +91,31 @@ class Stream:
         end = len(self._rows) if num_rows is None else min(first_row + num_rows, len(self._rows))
         with capturing.Capture(self._model, self.hooks) as capture:
             while first_row < end:
-                # Halving changes where windows end; they are cut anew from the row where it happened.
-                tokens = self.batch_tokens
-                for window in batches.windows(self._rows, first_row, end, tokens, self._window_tokens()):
-                    yield self._piece(capture, window)
-                    first_row = window.first_row + len(window.rows.lengths)
-                    if self.batch_tokens != tokens:
+                for window in batches.windows(self._rows, first_row, end, self.batch_tokens, self._window_tokens()):
+                    piece = self._fitting(capture, window)
+                    if piece is None:
+                        # Smaller batches are in smaller windows, whose values take less: all of it is cut anew.
                         break
+                    yield piece
+                    first_row = piece.next_row
 
     def _window_tokens(self) -> int:
         width = sum(hook.width or self._model.description.d_model for hook in self.hooks)
         fitting = _WINDOW_BYTES[self._model.device.type] // (width * self._model.dtype.itemsize)
         return max(self.batch_tokens, min(self.batch_tokens * _WINDOW_BATCHES, fitting))
+
+    def _fitting(self, capture: capturing.Capture, window: batches.Window) -> Piece | None:
+        """What a window's rows give; None if memory did not suffice for it, and batches are smaller from now on."""
+        try:
+            return self._piece(capture, window)
+        except Exception as error:
+            if not memory.is_exhausted(error):
+                raise
+            self._halve(window.rows.lengths, error)
+        # Behind the handler: the error keeps what the failed batch had made.
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
     def _piece(self, capture: capturing.Capture, window: batches.Window) -> Piece:
         ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device
@@ -112,17 +125,8 @@ class Stream:
         order = np.cumsum(keep) - 1
         parts: dict[str, list[Tensor]] = {hook.name: [] for hook in self.hooks}
         targets: list[NDArray[np.int64]] = []
-        remaining = np.arange(len(lengths))
-        while len(remaining := remaining[lengths[remaining] > 0]):
-            batch = remaining[next(batches.batches(lengths[remaining], self.batch_tokens))]
-            try:
-                taken, chosen = self._forward(capture, ids, offsets, lengths[batch], batch, keep)
-            except Exception as error:
-                if not memory.is_exhausted(error):
-                    raise
-                self._halve(lengths[batch], error)
-                continue
-            remaining = np.setdiff1d(remaining, batch)
+        for batch in batches.batches(lengths, self.batch_tokens):
+            taken, chosen = self._forward(capture, ids, offsets, lengths[batch], batch, keep)
             targets.append(order[chosen])
             for name, value in taken.items():
                 parts[name].append(value)
@@ -161,15 +165,19 @@ class Stream:
         source = offsets[batch][:, None] + np.where(within, np.arange(longest), 0)
         padded = not within.all()
         # Behind the text, padding is seen by no causal model: without a mask it takes its fast path.
-        mask = torch.from_numpy(within.astype(np.int64)) if padded and self._model.description.masked else None
-        device = self._model.device
-        seen = capture.run(torch.from_numpy(ids[source]).to(device), None if mask is None else mask.to(device))
+        mask = self._moved(within.astype(np.int64)) if padded and self._model.description.masked else None
+        seen = capture.run(self._moved(ids[source]), mask)
         wanted = within & keep[source]
         if wanted.all():
             return {name: value.flatten(0, 1) for name, value in seen.items()}, source.ravel()
-        index = torch.from_numpy(np.flatnonzero(wanted)).to(device)
+        index = self._moved(np.flatnonzero(wanted))
         with torch.inference_mode():
             return {name: value.flatten(0, 1).index_select(0, index) for name, value in seen.items()}, source[wanted]
+
+    def _moved(self, values: NDArray[np.int64]) -> Tensor:
+        """Numbers on the model's device. On a GPU nobody waits for the copy: the next batch is begun meanwhile."""
+        tensor, device = torch.from_numpy(values), self._model.device
+        return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
     def _joined(self, parts: Sequence[Tensor], targets: Sequence[NDArray[np.int64]], width: int) -> Tensor:
         """Puts the batches' vectors into the rows' order."""
@@ -178,11 +186,11 @@ class Stream:
         if len(parts) == 1 and (np.diff(targets[0]) == 1).all():
             return parts[0]
         with torch.inference_mode():
-            target = torch.from_numpy(np.argsort(np.concatenate(targets))).to(self._model.device)
+            target = self._moved(np.argsort(np.concatenate(targets)))
             return torch.cat(list(parts)).index_select(0, target)
 
     def _halve(self, lengths: NDArray[np.int64], error: Exception) -> None:
-        """Memory did not suffice for rows of these lengths: batches from now on are half as large."""
+        """Memory did not suffice for a window of rows of these lengths: batches from now on are half as large."""
         longest = int(lengths.max())
         if len(lengths) == 1:
             raise errors.ResourceExhausted(
@@ -190,9 +198,7 @@ class Stream:
                 "Take a smaller context_size, bfloat16, fewer hooks, or a worker with more memory.",
                 reason="MODEL_INVALID",
             ) from error
-        self.batch_tokens = max(longest, longest * len(lengths) // 2)
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.batch_tokens = max(1, min(self.batch_tokens, longest * len(lengths)) // 2)
         _log.warning("batch_halved", batch_tokens=self.batch_tokens, device=str(self._model.device))
 
     def _check(self, window: batches.Window, ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:

@@ -4,11 +4,14 @@ import contextlib
 import pathlib
 from typing import Any
 
+import datasets
+import numpy as np
 import pytest
 import torch
 
 from services.activations import streaming, transfers
 from services.activations.statistics import Statistics
+from services.extractor import ranges
 from tests.activations import material
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -18,6 +21,10 @@ ROWS = material.rows(200, 40)
 
 def _settings(batch_tokens: int = 256) -> streaming.Settings:
     return streaming.Settings(hooks=HOOKS, batch_tokens=batch_tokens)
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _all(pieces: Any, device: str, look: transfers.Look) -> dict[str, torch.Tensor]:
@@ -34,6 +41,7 @@ def test_same_as_on_the_cpu(tmp_path: pathlib.Path) -> None:
         model = material.load("llama", tmp_path, device=device)
 
         def look(name: str, value: torch.Tensor, seen: dict[str, Statistics] = seen) -> None:
+            assert value.device.type == device  # noqa: B023  it is called within the loop
             seen.setdefault(name, Statistics(value.shape[1])).add(value)
 
         stream = streaming.Stream(model, material.dataset(ROWS), _settings())
@@ -44,11 +52,54 @@ def test_same_as_on_the_cpu(tmp_path: pathlib.Path) -> None:
         torch.testing.assert_close(torch.from_numpy(ours.mean), torch.from_numpy(theirs.mean), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_what_arrives_is_what_was_made(tmp_path: pathlib.Path, dtype: str) -> None:
+    """Bit for bit what is there once everything has been waited for, though nobody waits for anything else."""
+    model = material.load("llama", tmp_path, device="cuda", dtype=dtype)
+    dataset = material.dataset(ROWS)
+    expected = []
+    for piece in streaming.Stream(model, dataset, _settings()).pieces():
+        torch.cuda.synchronize()
+        expected.append({name: value.cpu() for name, value in piece.values.items()})
+    arrivals = transfers.Arrivals(torch.device("cuda"), model.dtype)
+    found = [arrivals.take(piece, _nothing) for piece in streaming.Stream(model, dataset, _settings()).pieces()]
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in HOOKS:
+            assert (ours[name].dtype, ours[name].device.type, ours[name].is_pinned()) == (model.dtype, "cpu", True)
+            assert torch.equal(ours[name], theirs[name])
+
+
+def test_a_range_in_bfloat16(tmp_path: pathlib.Path) -> None:
+    """From the model's thread over the side stream to the disk, as a worker does it."""
+    found = []
+    for device, dtype in (("cuda", "bfloat16"), ("cpu", "float32")):
+        model = material.load("gpt2", tmp_path / device, device=device, dtype=dtype, attention="sdpa")
+        settings = ranges.RangeSettings(
+            hooks=("blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"), context_size=16, storage_dtype=dtype
+        )
+        made = ranges.extract(
+            model, material.dataset(ROWS), 0, len(ROWS), settings, tmp_path / f"{device}-files", "a", _nothing
+        )
+        (file,) = made.files
+        table = datasets.Dataset.from_file(str(tmp_path / f"{device}-files" / file.key)).with_format("numpy")
+        found.append((made, table[:]))
+    (ours, rows), (theirs, expected) = found
+    assert (ours.tokens, ours.left_over) == (theirs.tokens, theirs.left_over)
+    assert np.array_equal(rows["token_ids"], expected["token_ids"])
+    for hook in settings.hooks:
+        bits = torch.from_numpy(rows[f"{hook}.bfloat16"].astype(np.uint16)).view(torch.bfloat16)
+        torch.testing.assert_close(bits.float(), torch.from_numpy(expected[hook]), rtol=0.05, atol=0.1)
+        assert ours.statistics[hook].count == theirs.statistics[hook].count
+        np.testing.assert_allclose(ours.statistics[hook].mean, theirs.statistics[hook].mean, rtol=0.05, atol=0.05)
+
+
 def test_batches_halve_when_the_gpu_is_full(tmp_path: pathlib.Path) -> None:
     model = material.load("gpt2", tmp_path, device="cuda")
+    # What all of it would give takes 160 MiB, and the attention of one batch of it 256 MiB on the way.
     stream = streaming.Stream(model, material.dataset(material.rows(4096, 64, 64)), _settings(4096 * 64))
     torch.cuda.empty_cache()
-    share = (torch.cuda.memory_reserved() + 64 * 2**20) / torch.cuda.get_device_properties(0).total_memory
+    share = (torch.cuda.memory_reserved() + 192 * 2**20) / torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(share)
     try:
         kept = sum(len(piece.token_ids) for piece in stream.pieces())

@@ -222,6 +222,24 @@ def test_batches_halve_until_they_fit(limited: Any, rows: list[list[int]]) -> No
     torch.testing.assert_close(found, _expected(model, rows), rtol=1e-4, atol=1e-5)
 
 
+def test_windows_shrink_until_their_values_fit(gpt2: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch fits, and what the batches of a window give together does not."""
+    join = torch.cat
+
+    def limited(tensors: Any, *arguments: Any, **named: Any) -> Tensor:
+        if sum(map(len, tensors)) > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return join(tensors, *arguments, **named)
+
+    stream = _stream(gpt2, material.dataset(ROWS), batch_tokens=100)
+    monkeypatch.setattr(torch, "cat", limited)
+    pieces = list(stream.pieces())
+    monkeypatch.undo()
+    assert max(len(piece.token_ids) for piece in pieces) <= 300
+    assert stream.batch_tokens < 100
+    torch.testing.assert_close(_all(pieces), _expected(gpt2, ROWS), rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_that_never_fits(limited: Any) -> None:
     stream = _stream(limited(20), material.dataset(material.rows(8, 32, 32)))
     with pytest.raises(errors.ResourceExhausted, match="no memory on cpu for a single row of 32 tokens"):
