@@ -136,6 +136,16 @@ Evaluate = Annotated[
     int | None,
     _option("--evaluate-every", "STEPS", "Steps between evaluations; by default at the end alone.", _TRAINING, min=0),
 ]
+Processes = Annotated[
+    int | None,
+    _option("--processes", "N", "Processes that train together, a GPU each; 1 by default.", _TRAINING, min=1, max=64),
+]
+Spread = Annotated[
+    str | None,
+    options.choice(
+        "--spread", "What processes share: every batch, or the autoencoders.", "data", "autoencoders", panel=_TRAINING
+    ),
+]
 Autocast = Annotated[bool, _option("--autocast", "", "Compute steps in bfloat16 where that is safe.", _TRAINING)]
 Compile = Annotated[bool, _option("--compile", "", "Compile steps with torch.compile.", _TRAINING)]
 
@@ -168,6 +178,8 @@ def command(
     checkpoint_every: Checkpoint = None,
     log_every: Log = None,
     evaluate_every: Evaluate = None,
+    processes: Processes = None,
+    spread: Spread = None,
     autocast: Autocast = False,
     compile_: Compile = False,
     watch: Annotated[
@@ -216,6 +228,8 @@ def command(
                 checkpoint_every=checkpoint_every,
                 log_every=log_every,
                 evaluate_every=evaluate_every,
+                processes=processes,
+                spread=spread,
                 autocast=autocast or None,
                 compile=compile_ or None,
             ),

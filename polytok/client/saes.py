@@ -84,6 +84,10 @@ class Parameters(TypedDict, total=False):
     """Steps from one checkpoint to the next; 1000 by default."""
     evaluate_every: int
     evaluation_sequences: int
+    processes: int
+    """Processes that train together, a GPU each; 1 by default."""
+    spread: Literal["data", "autoencoders"]
+    """What they share: every batch, or the autoencoders."""
 
 
 class Live(TypedDict, total=False):

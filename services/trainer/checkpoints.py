@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,10 @@ _MANIFEST = "manifest.json"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _log = logging.get(__name__)
+
+
+def _all(_: str) -> bool:
+    return True
 
 
 class Checkpoint(NamedTuple):
@@ -125,12 +129,15 @@ class Checkpoints:
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
         return [_described(path) for path in sorted(found)]
 
-    def latest(self, device: str = "cpu") -> Loaded | None:
-        """Reads the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged."""
+    def latest(self, device: str = "cpu", wanted: Callable[[str], bool] = _all) -> Loaded | None:
+        """Reads the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged.
+
+        All of it is checked, and the states that are wanted by their names are loaded.
+        """
         damaged: list[str] = []
         for checkpoint in reversed(self.list()):
             try:
-                states, values = self._read(self._folder / checkpoint.name, device)
+                states, values = self._read(self._folder / checkpoint.name, device, wanted)
             except errors.DataLoss as error:
                 _log.warning("checkpoint is damaged", checkpoint=checkpoint.name, error=error.message)
                 damaged.append(error.message)
@@ -174,7 +181,9 @@ class Checkpoints:
         message = f"{cause} while writing the checkpoint of step {step:,} to {self._folder}. {rest}; then resume."
         return errors.Unavailable(message, reason="STORAGE_FAILED")
 
-    def _read(self, folder: pathlib.Path, device: str) -> tuple[dict[str, State], dict[str, Any]]:
+    def _read(
+        self, folder: pathlib.Path, device: str, wanted: Callable[[str], bool]
+    ) -> tuple[dict[str, State], dict[str, Any]]:
         content = _manifest(folder)
         states = {}
         for name, entry in content["files"].items():
@@ -183,7 +192,8 @@ class Checkpoints:
                 raise errors.DataLoss(f"{folder.name}/{path.name} is missing.")
             if (path.stat().st_size, _sha256(path)) != (entry["size_bytes"], entry["sha256"]):
                 raise errors.DataLoss(f"{folder.name}/{path.name} does not hold what was written (sha256 differs).")
-            states[name] = State(load_file(path, device=device), entry["values"])
+            if wanted(name):
+                states[name] = State(load_file(path, device=device), entry["values"])
         return states, content["values"]
 
 

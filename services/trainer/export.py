@@ -129,7 +129,9 @@ def write(
     sparsity = torch.log10(frequencies + _EPSILON).float()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _synced(folder / CONFIG, (json.dumps(converted.config, indent=2, allow_nan=False) + "\n").encode())
+        _synced(
+            folder / CONFIG, (json.dumps(converted.config, indent=2, allow_nan=False, sort_keys=True) + "\n").encode()
+        )
         _synced(folder / WEIGHTS, safetensors.torch.save(converted.weights))
         _synced(folder / SPARSITY, safetensors.torch.save({"sparsity": sparsity}))
     except OSError as error:

@@ -26,6 +26,8 @@ NORMALIZATIONS: tuple[Normalization, ...] = ("none", "expected_average_only_in",
 
 SPARSITY_LOSSES = ("step", "tanh", "quadratic")
 SCHEDULES = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
+SPREADS = ("data", "autoencoders")
+"""What several processes share: every batch, or the autoencoders."""
 DTYPES = ("float32", "float64", "bfloat16")
 
 
@@ -211,6 +213,9 @@ class TrainingPlan:
     evaluate_every: int = 0
     """Steps between evaluations on held-out sequences; 0 evaluates at the end alone."""
     evaluation_sequences: int = 64
+    processes: int = 1
+    """Processes that train together, each on a device of its own."""
+    spread: str = "data"
 
     def __post_init__(self) -> None:
         """Refuses what cannot be trained; raises `errors.InvalidArgument`."""
@@ -226,9 +231,24 @@ class TrainingPlan:
             if widths.setdefault(planned.hook, planned.sae.d_in) != planned.sae.d_in:
                 raise _wrong("sae.d_in", f"differs between autoencoders of the hook {planned.hook}")
         _at_least(self, "", 1, "batch_size", "dead_feature_window", "feature_sampling_window", "log_every")
-        _at_least(self, "", 1, "normalization_batches", "checkpoint_every")
+        _at_least(self, "", 1, "normalization_batches", "checkpoint_every", "processes")
         _at_least(self, "", 0, "seed", "threads", "evaluate_every", "evaluation_sequences")
         _at_least(self, "", self.batch_size, "total_samples", "buffer_samples")
+        _one_of("spread", self.spread, SPREADS)
+        self._check_spread()
+
+    def _check_spread(self) -> None:
+        if self.spread == "data":
+            for name in ("batch_size", "buffer_samples"):
+                if getattr(self, name) % self.processes:
+                    what = f"is {getattr(self, name)}, which {self.processes} processes cannot share evenly"
+                    raise _wrong(name, f"{what}; make it a multiple, or change processes")
+        elif self.processes > len(self.saes):
+            count = "is 1 autoencoder" if len(self.saes) == 1 else f"are {len(self.saes)} autoencoders"
+            raise _wrong(
+                "processes",
+                f"is {self.processes}, and there {count}; every process needs one. Use fewer processes, or spread data",
+            )
 
     @property
     def total_steps(self) -> int:

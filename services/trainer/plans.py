@@ -70,9 +70,17 @@ def training(
         )
         message = f"{where} {what}; a training needs at least one batch of {batch:,}."
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation(where, message)])
-    given.setdefault("buffer_samples", max(batch, min(_DEFAULTS["buffer_samples"], total)))
+    given.setdefault("buffer_samples", _buffer(batch, total, given))
     given.setdefault("log_every", max(1, min(_MOST_ROWS, total // batch // _ROWS)))
     return plan.TrainingPlan.from_dict({"saes": [each.to_dict() for each in saes]} | given)
+
+
+def _buffer(batch: int, total: int, given: Mapping[str, Any]) -> int:
+    """The buffer of a plan that names none: as large as others, and what its processes can share."""
+    wanted: int = max(batch, min(_DEFAULTS["buffer_samples"], total))
+    # Not below a batch: where processes share batches, a batch is a multiple too.
+    processes: int = given.get("processes", _DEFAULTS["processes"])
+    return max(batch, wanted - wanted % processes)
 
 
 def parameters(complete: plan.TrainingPlan) -> trainings_pb2.TrainingParameters:

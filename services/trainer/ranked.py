@@ -1,6 +1,7 @@
 """One of the processes that torchrun starts for a training: `-m services.trainer.ranked JOB.json`.
 
-The first process writes what happens to the job's named pipe, a line of JSON an event; see `launching`.
+The first process writes what happens to the job's named pipe, a line of JSON an event; a process that fails leaves the
+error in the job's folder. See `launching`.
 """
 
 import dataclasses
@@ -8,15 +9,25 @@ import json
 import os
 import pathlib
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from polytok import errors
 from services.runtime.jobs import child
-from services.trainer import export, plan, reports
+from services.runtime.settings import TelemetrySettings
+from services.runtime.telemetry import logging
+from services.trainer import export, launcher, plan, reports
+from services.trainer.data.streams import Data
 from services.trainer.inputs import Input
 
-END = b"end\n"
-"""Stands behind the last event."""
+END = b"end"
+"""Stands behind the last event, on a line of its own."""
+UNEXPECTED = "UNEXPECTED"
+"""The kind of an error that is not one of ours."""
+ERRORS = "error-*.json"
+
+_log = logging.get(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +37,7 @@ class Job:
     plan: dict[str, Any]
     folder: str
     read: dict[str, Any]
+    """What is read, as whoever opens it understands it."""
     origins: dict[str, dict[str, Any]]
     resume: bool
     keep: int
@@ -33,6 +45,10 @@ class Job:
     """A file whose appearance stops the training."""
     events: str
     """A named pipe."""
+
+
+Opener = Callable[[Job], Callable[[str], Data]]
+"""Gives, for a job, what opens its data for a device."""
 
 
 class _FileStop:
@@ -80,7 +96,9 @@ def error(content: dict[str, Any]) -> errors.PolytokError:
     return made
 
 
-def _told(failure: errors.PolytokError) -> dict[str, Any]:
+def _told(failure: Exception) -> dict[str, Any]:
+    if not isinstance(failure, errors.PolytokError):
+        return {"kind": UNEXPECTED, "message": type(failure).__name__}
     return {
         "kind": type(failure).__name__,
         "message": failure.message,
@@ -91,43 +109,50 @@ def _told(failure: errors.PolytokError) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Trains this process's part; 1 where it failed, which the first process to fail tells."""
+def main(opener: Opener) -> int:
+    """Trains this process's share; 1 where it failed, which it leaves word of."""
     # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
-    child.die_with(os.getppid())
-    job = Job(**json.loads(pathlib.Path(sys.argv[1]).read_text()))
-    with pathlib.Path(job.events).open("w", encoding="utf-8") as stream:
-        return _run(job, stream)
-
-
-def _run(job: Job, stream: TextIO) -> int:
-    first = os.environ.get("RANK", "0") == "0"
-    events = _Events(stream if first else None)
-    from services.trainer import training  # noqa: PLC0415  after the environment is read
-
-    planned = plan.TrainingPlan.from_dict(job.plan)
-    origins = {name: export.Origin(**fields) for name, fields in job.origins.items()}
-    read = Input.from_dict(job.read)
+    child.die_with(int(os.environ[launcher.LAUNCHER]))
+    rank = int(os.environ["RANK"])
+    logging.configure(TelemetrySettings(), f"{os.environ.get(child.SERVICE, 'trainer')}-rank-{rank}")
+    path = pathlib.Path(sys.argv[1])
+    job = Job(**json.loads(path.read_text()))
     try:
-        done = training.train(
-            planned,
-            pathlib.Path(job.folder),
-            open_data=read.open,
-            report=lambda progress: events.send("progress", dataclasses.asdict(progress)),
-            on_rows=lambda rows: events.send("rows", [each.to_dict() for each in rows]),
-            stop=_FileStop(pathlib.Path(job.stop)),
-            origin=(lambda each: origins[each.name]) if origins else None,
-            resume=job.resume,
-            keep=job.keep,
-        )
-    except errors.PolytokError as failure:
-        # A failure of any process is the training's: those that only saw their peers go have none to tell.
-        _Events(stream).send("error", _told(failure))
+        with pathlib.Path(job.events).open("w", encoding="utf-8") as stream:
+            _train(job, opener(job), _Events(stream if rank == 0 else None))
+    except Exception as failure:
+        if not isinstance(failure, errors.PolytokError):
+            _log.exception("a process of a training failed unexpectedly", rank=rank)
+        _leave(path.parent, rank, failure)
         return 1
-    content = dataclasses.asdict(done)
-    events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
     return 0
 
 
+def _leave(folder: pathlib.Path, rank: int, failure: Exception) -> None:
+    """Whole or not at all: torchrun may end this process at any moment, as another has failed too."""
+    part = folder / f"{rank}.part"
+    part.write_text(json.dumps(_told(failure) | {"rank": rank, "time": time.time()}))
+    part.rename(folder / ERRORS.replace("*", str(rank)))
+
+
+def _train(job: Job, open_data: Callable[[str], Data], events: _Events) -> None:
+    from services.trainer import training  # noqa: PLC0415  after the environment is read
+
+    origins = {name: export.Origin(**fields) for name, fields in job.origins.items()}
+    done = training.train(
+        plan.TrainingPlan.from_dict(job.plan),
+        pathlib.Path(job.folder),
+        open_data=open_data,
+        report=lambda progress: events.send("progress", dataclasses.asdict(progress)),
+        on_rows=lambda rows: events.send("rows", [each.to_dict() for each in rows]),
+        stop=_FileStop(pathlib.Path(job.stop)),
+        origin=(lambda each: origins[each.name]) if origins else None,
+        resume=job.resume,
+        keep=job.keep,
+    )
+    content = dataclasses.asdict(done)
+    events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(lambda job: Input.from_dict(job.read).open))

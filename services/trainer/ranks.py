@@ -1,9 +1,11 @@
 """The processes of one training, as torchrun starts them: what they tell each other beside gradients.
 
-Every process reads its own part of the sequences and takes its part of each batch; steps average their gradients
-(`services.trainer.steps.reduction`), so the weights are the same everywhere. What is told here is JSON, never pickled.
+Where they share batches, steps average their gradients (`services.trainer.steps.reduction`), so the weights are the
+same everywhere; what else each of them does is its share (`services.trainer.shares`). What is told here is JSON, never
+pickled.
 """
 
+import datetime
 import json
 import os
 from collections.abc import Generator
@@ -13,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed
 
-from polytok import errors
-
 _distributed = torch.distributed
+_PATIENCE = datetime.timedelta(hours=2)
+"""How long processes wait for each other: while the first evaluates the others do. torchrun ends them where one dies,
+so that nobody waits for the dead."""
 
 
 class Group(NamedTuple):
@@ -24,6 +27,8 @@ class Group(NamedTuple):
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    """Where this process computes."""
+    collectives: str = "cpu"
     """Where collectives run: the processor for gloo, this process's GPU for nccl."""
 
     @property
@@ -31,23 +36,14 @@ class Group(NamedTuple):
         """Whether this process is the one that reports and writes what all share."""
         return self.rank == 0
 
-    def share(self, total: int, field: str) -> int:
-        """Gives this process's part of a number; raises `errors.InvalidArgument` where it cannot be divided."""
-        if total % self.size:
-            description = f"is {total}, which {self.size} processes cannot share evenly; make it a multiple"
-            raise errors.InvalidArgument(
-                f"{field} {description}.", violations=[errors.FieldViolation(field, f"{description}.")]
-            )
-        return total // self.size
-
     def gather(self, document: Any) -> list[Any]:
         """Gives every process's document to all of them, in order of rank. All of them must call it."""
         if self.size == 1:
             return [document]
-        data = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8).to(self.device)
-        lengths = self._gathered(torch.tensor([len(data)], dtype=torch.int64, device=self.device))
+        data = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8).to(self.collectives)
+        lengths = self._gathered(torch.tensor([len(data)], dtype=torch.int64, device=self.collectives))
         longest = max(int(length) for length in lengths)
-        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.collectives)
         padded[: len(data)] = data
         gathered = zip(self._gathered(padded), lengths, strict=True)
         return [json.loads(bytes(each[: int(length)].tolist())) for each, length in gathered]
@@ -56,7 +52,7 @@ class Group(NamedTuple):
         """Gives the sum over the processes, on the tensor's device. All of them must call it."""
         if self.size == 1:
             return tensor
-        summed = tensor.to(self.device, copy=True)
+        summed = tensor.to(self.collectives, copy=True)
         _distributed.all_reduce(summed)
         return summed.to(tensor.device)
 
@@ -67,11 +63,12 @@ class Group(NamedTuple):
 
 
 @contextmanager
-def joined(device: str) -> Generator[Group]:
+def joined(device: str, *, gradients: bool = True) -> Generator[Group]:
     """Joins the processes that torchrun started with this one; alone, the group is of one.
 
-    A `device` of cuda becomes this process's own GPU. torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_…)
-    tells who they are: https://docs.pytorch.org/docs/stable/elastic/run.html.
+    A `device` of cuda becomes this process's own GPU; nccl is needed where they share `gradients`, gloo does for what
+    else they tell each other. torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_…) tells who they are:
+    https://docs.pytorch.org/docs/stable/elastic/run.html.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and size > 1 else device
@@ -79,11 +76,11 @@ def joined(device: str) -> Generator[Group]:
         rank = _distributed.get_rank() if _distributed.is_initialized() else 0
         yield Group(rank, _distributed.get_world_size() if _distributed.is_initialized() else 1, own)
         return
-    cuda = own.startswith("cuda")
-    if cuda:
+    if own.startswith("cuda"):
         torch.cuda.set_device(own)
-    _distributed.init_process_group("nccl" if cuda else "gloo")
+    nccl = gradients and own.startswith("cuda")
+    _distributed.init_process_group("nccl" if nccl else "gloo", timeout=_PATIENCE)
     try:
-        yield Group(_distributed.get_rank(), size, own if cuda else "cpu")
+        yield Group(_distributed.get_rank(), size, own, own if nccl else "cpu")
     finally:
         _distributed.destroy_process_group()

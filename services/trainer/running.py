@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from polytok import errors
 from services.runtime.telemetry import logging
-from services.trainer import normalization, plan, ranks, reports
+from services.trainer import normalization, plan, ranks, reports, shares
 from services.trainer.checkpoints import Checkpoints, Loaded
 from services.trainer.data.mixing import MixingBuffer
 from services.trainer.data.prefetching import Prefetcher
@@ -19,9 +20,13 @@ from services.trainer.trainees import Trainee, diverged
 
 _log = logging.get(__name__)
 _REPORT_SECONDS = 0.2
-_FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device"})
-"""Fields of a plan that do not change what is trained."""
+_STOP_SECONDS = 1.0
+"""How often several processes agree on whether to stop."""
+_FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device", "threads", "processes"})
+"""Fields of a plan that do not change what is trained, but for rounding; of processes, those that run count."""
 _AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
+_RANDOM = "random"
+_Row = TypeVar("_Row", reports.MetricsRow, reports.EvaluationRow)
 
 
 @dataclasses.dataclass
@@ -34,7 +39,7 @@ class Listeners:
 
 
 class Run:
-    """One training, from its start or a checkpoint to its last step or a stop."""
+    """A process's share of one training, from its start or a checkpoint to its last step or a stop."""
 
     def __init__(
         self,
@@ -46,17 +51,18 @@ class Run:
         *,
         ahead: int = 2,
     ) -> None:
-        """`ahead` is the number of batches made ready while a step computes."""
+        """`data` has the hooks of the share; `ahead` is the number of batches made ready while a step computes."""
         self._plan = training
+        self._share = shares.of(training, group.rank)
         self._data = data
         self._checkpoints = checkpoints
         self._group = group
         self._listeners = listeners
-        self._source = data.source(group.rank, group.size)
-        self._batch = group.share(training.batch_size, "batch_size")
+        self._source = data.source(self._share.part, self._share.parts)
+        self._batch = training.batch_size // self._share.parts
         buffer = MixingBuffer(
             self._source,
-            samples=group.share(training.buffer_samples, "buffer_samples"),
+            samples=training.buffer_samples // self._share.parts,
             batch=self._batch,
             seed=training.seed,
             device=training.device,
@@ -68,6 +74,7 @@ class Run:
         self._seconds_before = 0.0
         self._began = time.monotonic()
         self._told = (0.0, 0, 0.0)
+        self._went_on_from = self._next_look = 0
 
     @property
     def seconds(self) -> float:
@@ -82,7 +89,8 @@ class Run:
         torch.manual_seed(self._plan.seed)
         self.tell("preparing")
         found = self._normalization() if loaded is None else {}
-        for planned in self._plan.saes:
+        for place in self._share.saes:
+            planned = self._plan.saes[place]
             key = (planned.hook, planned.sae.normalize_activations)
             step = building.build(planned, self._plan)
             self.trainees.append(Trainee(planned, step, found.get(key, normalization.Normalization())))
@@ -90,9 +98,10 @@ class Run:
             self._load(loaded)
 
     def _normalization(self) -> dict[normalization.Key, normalization.Normalization]:
-        wanted = normalization.keys(self._plan.saes)
+        wanted = normalization.keys(self._plan.saes[place] for place in self._share.saes)
         samples = self._plan.normalization_batches * self._batch
-        return normalization.estimate(self._source, wanted, samples, self._group.sum)
+        over = (lambda tensor: tensor) if self._share.whole else self._group.sum
+        return normalization.estimate(self._source, wanted, samples, over)
 
     def go(self) -> bool:
         """Trains to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
@@ -110,7 +119,13 @@ class Run:
         if self._group.size == 1:
             return self._listeners.stop.is_set()
         # All processes stop after the same step; to agree at every step would cost more than the step.
-        return self.step % self._plan.log_every == 0 and any(self._group.gather(self._listeners.stop.is_set()))
+        if self.step < self._next_look:
+            return False
+        found = self._group.gather({"stop": self._listeners.stop.is_set(), "seconds": time.monotonic() - self._began})
+        done = self.step - self._went_on_from
+        each = max(told["seconds"] for told in found) / done if done else _STOP_SECONDS
+        self._next_look = self.step + max(1, int(_STOP_SECONDS / each))
+        return any(told["stop"] for told in found)
 
     def _advance(self, batch: Block) -> None:
         self.step += 1
@@ -132,19 +147,27 @@ class Run:
 
     def _log(self) -> None:
         self._check()
-        own = [trainee.row(self.step, self._samples, self.seconds) for trainee in self.trainees]
-        everywhere = self._group.gather([row.to_dict() for row in own])
+        own = [trainee.row(self.step, self._samples, self.seconds).to_dict() for trainee in self.trainees]
+        rows = self._together(own, reports.MetricsRow)
         if self._group.first:
-            self._listeners.on_rows([_averaged(own[index], everywhere, index) for index in range(len(own))])
+            self._listeners.on_rows(list(rows))
+
+    def _together(self, own: list[dict[str, Any]], kind: type[_Row]) -> list[_Row]:
+        """The rows of all autoencoders, in the plan's order, from those that each process has."""
+        everywhere = self._group.gather(own)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in (row for rows in everywhere for row in rows):
+            found.setdefault(row["sae"], []).append(row)
+        return [kind(**_averaged(found[planned.name])) for planned in self._plan.saes if planned.name in found]
 
     def _check(self) -> None:
         """Raises where a loss was not finite, in every process alike."""
-        for steps in self._group.gather([trainee.first_bad_step() for trainee in self.trainees]):
-            for trainee, step in zip(self.trainees, steps, strict=True):
-                if step:
+        for told in self._group.gather({trainee.name: trainee.first_bad_step() for trainee in self.trainees}):
+            for planned in self._plan.saes:
+                if step := told.get(planned.name):
                     samples = step * self._plan.batch_size
                     what = f"The loss became NaN or infinite at step {step:,} ({samples:,} samples)"
-                    raise diverged(trainee.planned, what, self._kept_step)
+                    raise diverged(planned, what, self._kept_step)
 
     def _check_weights(self) -> None:
         for trainee in self.trainees:
@@ -159,11 +182,7 @@ class Run:
         self._check()
         self._check_weights()
         with self._checkpoints.writing(self.step) as writing, self._stream.paused() as stream:
-            files = {f"data-{self._group.rank:05d}": writing.add(f"data-{self._group.rank:05d}", stream)}
-            if self._group.first:
-                for index, trainee in enumerate(self.trainees):
-                    files[f"sae-{index:05d}"] = writing.add(f"sae-{index:05d}", trainee.state())
-                files["random"] = writing.add("random", _random())
+            files = {name: writing.add(name, state) for name, state in self._states(stream)}
             parts = self._group.gather(files)
             if self._group.first:
                 merged = {name: entry for part in parts for name, entry in part.items()}
@@ -172,16 +191,34 @@ class Run:
         self._group.gather(None)
         self._kept_step = self.step
 
+    def _states(self, stream: State) -> Iterator[tuple[str, State]]:
+        """What this process writes to a checkpoint, by name."""
+        if self._share.keeper == self._group.rank:
+            yield self._data_name, stream
+        if self._share.whole or self._group.first:
+            for place, trainee in zip(self._share.saes, self.trainees, strict=True):
+                yield _sae_name(place), trainee.state()
+        if self._group.first:
+            yield _RANDOM, _random()
+
+    def wants(self, name: str) -> bool:
+        """Whether a state of a checkpoint is of this process's share."""
+        return name in {self._data_name, _RANDOM, *map(_sae_name, self._share.saes)}
+
+    @property
+    def _data_name(self) -> str:
+        return f"data-{self._share.keeper:05d}"
+
     def _values(self) -> dict[str, Any]:
         return {"plan": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
 
     def _load(self, loaded: Loaded) -> None:
         self._check_same(loaded.values)
-        for index, trainee in enumerate(self.trainees):
-            trainee.load(loaded.states[f"sae-{index:05d}"], self._plan.device)
-        self._stream.load(loaded.states[f"data-{self._group.rank:05d}"])
-        _set_random(loaded.states["random"])
-        self.step = self._kept_step = loaded.step
+        for place, trainee in zip(self._share.saes, self.trainees, strict=True):
+            trainee.load(loaded.states[_sae_name(place)], self._plan.device)
+        self._stream.load(loaded.states[self._data_name])
+        _set_random(loaded.states[_RANDOM])
+        self.step = self._kept_step = self._went_on_from = self._next_look = loaded.step
         self._seconds_before = float(loaded.values["seconds"])
         damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
         message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
@@ -189,8 +226,10 @@ class Run:
         self.tell("preparing", message)
 
     def _check_same(self, values: dict[str, Any]) -> None:
-        old, new = dict(values["plan"]), self._plan.to_dict()
-        changed = sorted(name for name in new if name not in _FREE_TO_CHANGE and old.get(name) != new[name])
+        # A field that came later had its default.
+        old, new = plan.TrainingPlan.from_dict(values["plan"]).to_dict(), self._plan.to_dict()
+        free = _FREE_TO_CHANGE if self._plan.processes > 1 else _FREE_TO_CHANGE | {"spread"}
+        changed = sorted(name for name in new if name not in free and old[name] != new[name])
         if values["processes"] != self._group.size:
             changed.append(f"number of processes ({values['processes']}, now {self._group.size})")
         if changed:
@@ -200,24 +239,29 @@ class Run:
             )
 
     def evaluate(self) -> list[reports.EvaluationRow]:
-        """Evaluates all autoencoders as they are now, in the first process; the others wait.
+        """Evaluates all autoencoders as they are now: each process its own, or the first all that they share.
 
         A plan without evaluation sequences has no rows.
         """
-        rows: list[reports.EvaluationRow] = []
-        if self._group.first and self._plan.evaluation_sequences:
+        own: list[dict[str, Any]] = []
+        if self._plan.evaluation_sequences:
             self.tell("evaluating")
-            # The model is the stream's too: it must not read ahead meanwhile.
-            with self._stream.paused():
-                found = evaluating.evaluate(self._data, {each.name: each.inference() for each in self.trainees})
-            for trainee in self.trainees:
-                figures = found[trainee.name] | {"dead_latents_training": int(trainee.step.dead().sum())}
-                rows.append(
-                    reports.EvaluationRow(sae=trainee.name, step=self.step, samples=self._samples, figures=figures)
-                )
+            own = self._evaluated() if self._share.whole or self._group.first else []
+        rows = self._together(own, reports.EvaluationRow)
+        if self._group.first and rows:
             self._listeners.on_rows(list(rows))
-        self._group.gather(None)
         return rows
+
+    def _evaluated(self) -> list[dict[str, Any]]:
+        # The model is the stream's too: it must not read ahead meanwhile.
+        with self._stream.paused():
+            found = evaluating.evaluate(self._data, {each.name: each.inference() for each in self.trainees})
+        for trainee in self.trainees:
+            found[trainee.name]["dead_latents_training"] = int(trainee.step.dead().sum())
+        return [
+            reports.EvaluationRow(sae=name, step=self.step, samples=self._samples, figures=figures).to_dict()
+            for name, figures in found.items()
+        ]
 
     def tell(self, phase: reports.Phase, message: str = "") -> None:
         """Reports progress, a few times a second at most unless the phase changes or there is a message."""
@@ -247,14 +291,17 @@ class Run:
         return self.step * self._plan.batch_size
 
 
-def _averaged(row: reports.MetricsRow, everywhere: list[Any], index: int) -> reports.MetricsRow:
-    """The row with what each process measured on its part of the batch averaged over the processes."""
-    if len(everywhere) == 1:
-        return row
-    of_all = [rows[index] for rows in everywhere]
-    means = {name: sum(each[name] for each in of_all) / len(of_all) for name in _AVERAGED}
-    losses = {name: sum(each["losses"][name] for each in of_all) / len(of_all) for name in row.losses}
-    return dataclasses.replace(row, losses=losses, **means)
+def _averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of an autoencoder, averaged over the processes where each measured its part of the batch."""
+    if len(rows) == 1:
+        return rows[0]
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in _AVERAGED}
+    losses = {name: sum(row["losses"][name] for row in rows) / len(rows) for name in rows[0]["losses"]}
+    return rows[0] | means | {"losses": losses}
+
+
+def _sae_name(place: int) -> str:
+    return f"sae-{place:05d}"
 
 
 def _random() -> State:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 
 from polytok import errors
-from services.trainer import export, failures, plan, ranks, reports, running
+from services.trainer import export, failures, plan, ranks, reports, running, shares
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import Data
 from services.trainer.steps import building
@@ -51,54 +51,78 @@ def train(
     is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
     `errors.DataLoss` where no checkpoint can be read.
     """
-    with ranks.joined(training.device) as group:
+    with ranks.joined(training.device, gradients=training.spread == "data") as group:
         own = dataclasses.replace(training, device=group.device)
         with failures.explained(own):
             building.set_threads(own.threads)
             _check_names(own)
+            _check_group(own, group)
+            share = shares.of(own, group.rank)
             data = open_data(group.device)
             _check_widths(own, data)
+            data = shares.data(data, shares.hooks(own, share.saes))
             checkpoints = Checkpoints(folder / CHECKPOINTS, keep=keep)
             if not resume and group.first:
                 checkpoints.clear()
             group.gather(None)
             listeners = running.Listeners(report, on_rows, stop or threading.Event())
             run = running.Run(own, data, checkpoints, group, listeners, ahead=data.ahead if ahead is None else ahead)
-            run.prepare(checkpoints.latest())
-            if not run.go():
-                return _result(run, own, finished=False)
-            evaluations = run.evaluate()
-            exports = _export(run, folder / EXPORTS, origin or _unknown) if group.first else {}
-            group.gather(None)
-            return dataclasses.replace(_result(run, own, finished=True), evaluations=evaluations, exports=exports)
+            run.prepare(checkpoints.latest(wanted=run.wants))
+            finished = run.go()
+            evaluations = run.evaluate() if finished else []
+            exports: dict[str, str] = {}
+            if finished and (share.whole or group.first):
+                exports = _export(run, folder / EXPORTS, origin or _unknown)
+            return _result(run, own, group, finished, evaluations, exports)
 
 
-def _result(run: running.Run, training: plan.TrainingPlan, *, finished: bool) -> reports.Result:
+def _result(
+    run: running.Run,
+    training: plan.TrainingPlan,
+    group: ranks.Group,
+    finished: bool,
+    evaluations: list[reports.EvaluationRow],
+    exports: dict[str, str],
+) -> reports.Result:
+    """What all processes did together."""
+    scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
+    told = group.gather({"exports": exports, "normalization": scales})
+    exported = {name: path for each in told for name, path in each["exports"].items()}
+    estimated = {name: figures for each in told for name, figures in each["normalization"].items()}
+    names = [planned.name for planned in training.saes]
     return reports.Result(
         finished=finished,
         step=run.step,
         samples=run.step * training.batch_size,
         seconds=run.seconds,
-        exports={},
-        evaluations=[],
-        normalization={trainee.name: trainee.normalization.to_dict() for trainee in run.trainees},
+        exports={name: pathlib.Path(exported[name]) for name in names if name in exported},
+        evaluations=evaluations,
+        normalization={name: estimated[name] for name in names},
     )
 
 
 def _export(
     run: running.Run, folder: pathlib.Path, origin: Callable[[plan.PlannedSae], export.Origin]
-) -> dict[str, pathlib.Path]:
+) -> dict[str, str]:
     run.tell("exporting")
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for trainee in run.trainees:
-        found[trainee.name] = folder / trainee.name
-        trainee.export(origin(trainee.planned), found[trainee.name])
+        found[trainee.name] = str(folder / trainee.name)
+        trainee.export(origin(trainee.planned), folder / trainee.name)
     return found
 
 
 def _unknown(planned: plan.PlannedSae) -> export.Origin:
     return export.Origin(model_name="", hook_name=planned.hook, dataset_path="", context_size=0, prepend_bos=False)
+
+
+def _check_group(training: plan.TrainingPlan, group: ranks.Group) -> None:
+    if group.size != training.processes:
+        raise errors.FailedPrecondition(
+            f"processes is {training.processes}, and {group.size} of them run. `launching.train` starts as many as the "
+            "plan has."
+        )
 
 
 def _check_names(training: plan.TrainingPlan) -> None:

@@ -24,7 +24,7 @@ def open_gaussian(_: str) -> Data:
 
 def planned(**fields: object) -> plan.TrainingPlan:
     saes = [gaussian.sae("topk", normalize_activations="expected_average_only_in"), gaussian.sae("standard")]
-    return gaussian.training(*saes, hook=models.HOOK, total_samples=32 * 20, **fields)
+    return gaussian.training(*saes, hook=models.HOOK, **{"total_samples": 32 * 20, "processes": 2} | fields)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def read(tmp_path: pathlib.Path) -> Input:
 
 @pytest.mark.long
 def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> None:
-    whole = gaussian.training(gaussian.sae("batchtopk"), gaussian.sae("standard"), total_samples=32 * 20)
+    whole = gaussian.training(gaussian.sae("batchtopk"), gaussian.sae("standard"), total_samples=32 * 20, processes=2)
     assert attempts.run_together((open_gaussian, whole, tmp_path / "whole"), 2) == [True, True]
     # The second time they go on from the last checkpoint but one.
     shutil.copytree(tmp_path / "whole" / "checkpoints", tmp_path / "resumed" / "checkpoints")
@@ -72,7 +72,7 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
         for index in range(2)
     }
     whole = launching.train(
-        planned(), tmp_path / "whole", read, processes=2, on_rows=rows.extend, report=told.append, origins=origins
+        planned(), tmp_path / "whole", read, on_rows=rows.extend, report=told.append, origins=origins
     )
     assert whole.finished
     assert [(row.sae, row.step) for row in rows if isinstance(row, reports.MetricsRow)] == [
@@ -82,11 +82,9 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
     assert told[-1].phase == "exporting"
     assert lens.module().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
     stop = StopAt(10)
-    stopped = launching.train(
-        planned(), tmp_path / "stopped", read, processes=2, stop=stop, on_rows=stop.on_rows, origins=origins
-    )
+    stopped = launching.train(planned(), tmp_path / "stopped", read, stop=stop, on_rows=stop.on_rows, origins=origins)
     assert stopped.finished == (stopped.step == 20)
-    again = launching.train(planned(), tmp_path / "stopped", read, processes=2, origins=origins)
+    again = launching.train(planned(), tmp_path / "stopped", read, origins=origins)
     for name, folder in whole.exports.items():
         one, other = (load_file(each / "sae_weights.safetensors") for each in (folder, again.exports[name]))
         assert all(torch.equal(one[key], other[key]) for key in one)
@@ -95,15 +93,13 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_an_error_in_a_process_is_the_trainings(tmp_path: pathlib.Path, read: Input) -> None:
-    launching.train(planned(), tmp_path / "made", read, processes=2)
+    launching.train(planned(), tmp_path / "made", read)
     with pytest.raises(errors.FailedPrecondition, match=r"another number of processes \(2, now 1\)"):
-        launching.train(planned(), tmp_path / "made", read, processes=1)
-    with pytest.raises(errors.InvalidArgument, match="batch_size is 32, which 3 processes cannot share evenly"):
-        launching.train(planned(buffer_samples=255), tmp_path / "three", read, processes=3)
+        launching.train(planned(processes=1), tmp_path / "made", read)
 
 
 def test_one_process_is_a_group_of_its_own() -> None:
     group = ranks.Group()
-    assert (group.first, group.share(7, "batch_size"), group.gather({"a": 1})) == (True, 7, [{"a": 1}])
+    assert (group.first, group.gather({"a": 1})) == (True, [{"a": 1}])
     tensor = torch.ones(2)
     assert group.sum(tensor) is tensor

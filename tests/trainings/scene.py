@@ -24,11 +24,13 @@ SETTINGS = {
     "POLYTOK_JOBS_RECONCILE_SECONDS": "0.5",
     "POLYTOK_JOBS_BACKOFF_SECONDS": "0.1",
     "POLYTOK_TRAINER_THREADS": "1",
+    "POLYTOK_TRAINER_PROCESSES": "2",
     "POLYTOK_TRAINER_SWEEP_SECONDS": "0.5",
     "POLYTOK_TRAINER_SWEEP_GRACE_SECONDS": "1",
     "OMP_NUM_THREADS": "1",
 }
-"""Short times, so that there is little to wait for; one thread, so that runs are equal bit for bit."""
+"""Short times, so that there is little to wait for; one thread, so that runs are equal bit for bit; two processes,
+however few cores there are."""
 
 PATIENCE_SECONDS = 90.0
 DATASET, MODEL = "corpus", "model"

@@ -127,12 +127,25 @@ async def test_pages_of_metrics(scene: Scene) -> None:
         ({"total_samples": 10}, errors.InvalidArgument, "needs at least one batch of 64"),
         ({"buffer_samples": 10}, errors.InvalidArgument, "buffer_samples is 10"),
         ({"name": "Bad Name"}, errors.InvalidArgument, "training_id"),
+        ({"processes": 0}, errors.InvalidArgument, "parameters.processes: must be greater than or equal to 1"),
+        ({"processes": 65}, errors.InvalidArgument, "parameters.processes: must be .* less than or equal to 64"),
+        ({"processes": 3}, errors.InvalidArgument, "batch_size is 64, which 3 processes cannot share evenly"),
+        ({"processes": 2, "spread": "autoencoders"}, errors.InvalidArgument, "is 2, and there is 1 autoencoder"),
+        ({"spread": "evenly"}, errors.InvalidArgument, "'evenly' is no spread; one of: data, autoencoders"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_nonsense_is_refused(scene: Scene, asked: Any, kind: type[Exception], told: str) -> None:
     with pytest.raises(kind, match=told):
         await scene.create(**({"name": "nonsense"} | asked))
+
+
+async def test_more_processes_than_the_worker_has_devices(scene: Scene) -> None:
+    await scene.create("many", processes=4)
+    record = await scene.state("many", "ERROR")
+    assert "parameters.processes is 4; each needs a device of its own" in record.error_message
+    assert "POLYTOK_TRAINER_PROCESSES allows 2. Create the training with 2 at most" in record.error_message
+    assert await scene.outcomes(record) == ["FAILED"]  # the same again would fail again
 
 
 @pytest.mark.long

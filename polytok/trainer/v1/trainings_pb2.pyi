@@ -294,6 +294,29 @@ class TrainingParameters(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Spread:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SpreadEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingParameters._Spread.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SPREAD_UNSPECIFIED: TrainingParameters._Spread.ValueType  # 0
+        """DATA."""
+        SPREAD_DATA: TrainingParameters._Spread.ValueType  # 1
+        """Each trains every autoencoder on its part of every batch; gradients are averaged."""
+        SPREAD_AUTOENCODERS: TrainingParameters._Spread.ValueType  # 2
+        """Each trains some of the autoencoders on whole batches; they end as one process would end them."""
+
+    class Spread(_Spread, metaclass=_SpreadEnumTypeWrapper):
+        """What several processes share."""
+
+    SPREAD_UNSPECIFIED: TrainingParameters.Spread.ValueType  # 0
+    """DATA."""
+    SPREAD_DATA: TrainingParameters.Spread.ValueType  # 1
+    """Each trains every autoencoder on its part of every batch; gradients are averaged."""
+    SPREAD_AUTOENCODERS: TrainingParameters.Spread.ValueType  # 2
+    """Each trains some of the autoencoders on whole batches; they end as one process would end them."""
+
     TOTAL_SAMPLES_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     BUFFER_SAMPLES_FIELD_NUMBER: _builtins.int
@@ -308,6 +331,8 @@ class TrainingParameters(_message.Message):
     CHECKPOINT_EVERY_FIELD_NUMBER: _builtins.int
     EVALUATE_EVERY_FIELD_NUMBER: _builtins.int
     EVALUATION_SEQUENCES_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     total_samples: _builtins.int
     """Samples in all; unset takes every token of the source once. At least batch_size."""
     batch_size: _builtins.int
@@ -338,6 +363,14 @@ class TrainingParameters(_message.Message):
     """Steps between evaluations on held-out sequences; unset or 0 evaluates at the end alone."""
     evaluation_sequences: _builtins.int
     """Sequences that are held out for evaluation; unset is 64."""
+    processes: _builtins.int
+    """Processes of one worker that train together, each on a GPU of its own or, without any, on the processor; unset is
+    1. A worker with fewer devices fails the training (INVALID_FIELD).
+    """
+    spread: Global___TrainingParameters.Spread.ValueType
+    """What several processes share; DATA by default, for which batch_size and buffer_samples must be multiples of
+    `processes`. With AUTOENCODERS there is at least one autoencoder for each process.
+    """
     def __init__(
         self,
         *,
@@ -355,10 +388,12 @@ class TrainingParameters(_message.Message):
         checkpoint_every: _builtins.int | None = ...,
         evaluate_every: _builtins.int | None = ...,
         evaluation_sequences: _builtins.int | None = ...,
+        processes: _builtins.int | None = ...,
+        spread: Global___TrainingParameters.Spread.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_autocast", b"_autocast", "_batch_size", b"_batch_size", "_buffer_samples", b"_buffer_samples", "_checkpoint_every", b"_checkpoint_every", "_compile", b"_compile", "_dead_feature_window", b"_dead_feature_window", "_evaluate_every", b"_evaluate_every", "_evaluation_sequences", b"_evaluation_sequences", "_feature_sampling_window", b"_feature_sampling_window", "_log_every", b"_log_every", "_normalization_batches", b"_normalization_batches", "_reference", b"_reference", "_seed", b"_seed", "_total_samples", b"_total_samples", "autocast", b"autocast", "batch_size", b"batch_size", "buffer_samples", b"buffer_samples", "checkpoint_every", b"checkpoint_every", "compile", b"compile", "dead_feature_window", b"dead_feature_window", "evaluate_every", b"evaluate_every", "evaluation_sequences", b"evaluation_sequences", "feature_sampling_window", b"feature_sampling_window", "log_every", b"log_every", "normalization_batches", b"normalization_batches", "reference", b"reference", "seed", b"seed", "total_samples", b"total_samples"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_autocast", b"_autocast", "_batch_size", b"_batch_size", "_buffer_samples", b"_buffer_samples", "_checkpoint_every", b"_checkpoint_every", "_compile", b"_compile", "_dead_feature_window", b"_dead_feature_window", "_evaluate_every", b"_evaluate_every", "_evaluation_sequences", b"_evaluation_sequences", "_feature_sampling_window", b"_feature_sampling_window", "_log_every", b"_log_every", "_normalization_batches", b"_normalization_batches", "_processes", b"_processes", "_reference", b"_reference", "_seed", b"_seed", "_total_samples", b"_total_samples", "autocast", b"autocast", "batch_size", b"batch_size", "buffer_samples", b"buffer_samples", "checkpoint_every", b"checkpoint_every", "compile", b"compile", "dead_feature_window", b"dead_feature_window", "evaluate_every", b"evaluate_every", "evaluation_sequences", b"evaluation_sequences", "feature_sampling_window", b"feature_sampling_window", "log_every", b"log_every", "normalization_batches", b"normalization_batches", "processes", b"processes", "reference", b"reference", "seed", b"seed", "total_samples", b"total_samples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autocast", b"_autocast", "_batch_size", b"_batch_size", "_buffer_samples", b"_buffer_samples", "_checkpoint_every", b"_checkpoint_every", "_compile", b"_compile", "_dead_feature_window", b"_dead_feature_window", "_evaluate_every", b"_evaluate_every", "_evaluation_sequences", b"_evaluation_sequences", "_feature_sampling_window", b"_feature_sampling_window", "_log_every", b"_log_every", "_normalization_batches", b"_normalization_batches", "_reference", b"_reference", "_seed", b"_seed", "_total_samples", b"_total_samples", "autocast", b"autocast", "batch_size", b"batch_size", "buffer_samples", b"buffer_samples", "checkpoint_every", b"checkpoint_every", "compile", b"compile", "dead_feature_window", b"dead_feature_window", "evaluate_every", b"evaluate_every", "evaluation_sequences", b"evaluation_sequences", "feature_sampling_window", b"feature_sampling_window", "log_every", b"log_every", "normalization_batches", b"normalization_batches", "reference", b"reference", "seed", b"seed", "total_samples", b"total_samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_autocast", b"_autocast", "_batch_size", b"_batch_size", "_buffer_samples", b"_buffer_samples", "_checkpoint_every", b"_checkpoint_every", "_compile", b"_compile", "_dead_feature_window", b"_dead_feature_window", "_evaluate_every", b"_evaluate_every", "_evaluation_sequences", b"_evaluation_sequences", "_feature_sampling_window", b"_feature_sampling_window", "_log_every", b"_log_every", "_normalization_batches", b"_normalization_batches", "_processes", b"_processes", "_reference", b"_reference", "_seed", b"_seed", "_total_samples", b"_total_samples", "autocast", b"autocast", "batch_size", b"batch_size", "buffer_samples", b"buffer_samples", "checkpoint_every", b"checkpoint_every", "compile", b"compile", "dead_feature_window", b"dead_feature_window", "evaluate_every", b"evaluate_every", "evaluation_sequences", b"evaluation_sequences", "feature_sampling_window", b"feature_sampling_window", "log_every", b"log_every", "normalization_batches", b"normalization_batches", "processes", b"processes", "reference", b"reference", "seed", b"seed", "spread", b"spread", "total_samples", b"total_samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__autocast: _TypeAlias = _typing.Literal["autocast"]  # noqa: Y015
     _WhichOneofArgType__autocast: _TypeAlias = _typing.Literal["_autocast", b"_autocast"]  # noqa: Y015
@@ -382,6 +417,8 @@ class TrainingParameters(_message.Message):
     _WhichOneofArgType__log_every: _TypeAlias = _typing.Literal["_log_every", b"_log_every"]  # noqa: Y015
     _WhichOneofReturnType__normalization_batches: _TypeAlias = _typing.Literal["normalization_batches"]  # noqa: Y015
     _WhichOneofArgType__normalization_batches: _TypeAlias = _typing.Literal["_normalization_batches", b"_normalization_batches"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
     _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
     _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -410,6 +447,8 @@ class TrainingParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__log_every) -> _WhichOneofReturnType__log_every | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__normalization_batches) -> _WhichOneofReturnType__normalization_batches | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reference) -> _WhichOneofReturnType__reference | None: ...
     @_typing.overload

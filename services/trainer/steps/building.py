@@ -9,7 +9,8 @@ from services.trainer.steps import common, rectified, reference, seam, sparse
 def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.TrainingStep:
     """Makes the autoencoder with its initial weights, and the fastest step that trains it.
 
-    In a group of processes (torch.distributed initialised), gradients and counters are shared: see `reduction`.
+    In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
+    `reduction`.
     """
     options = common.Options(
         planned.optimizer,
@@ -18,6 +19,7 @@ def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.Trainin
         feature_sampling_window=training.feature_sampling_window,
         autocast=training.autocast,
         compile=training.compile,
+        shared=training.spread == "data",
     )
     sae = architectures.build(planned.sae, device=training.device)
     # What torch.compile does well is what the step of standard and jumprelu spares.

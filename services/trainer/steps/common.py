@@ -19,6 +19,8 @@ class Options(NamedTuple):
     feature_sampling_window: int = 2000
     autocast: bool = False
     compile: bool = False
+    shared: bool = True
+    """Whether the processes of a group, where there is one, train it together."""
 
 
 class Computed(NamedTuple):
@@ -46,7 +48,7 @@ class Step(abc.ABC):
         self._options = options
         self._leaves = architectures.leaves(sae)
         self._adam = adam.Adam(self._leaves, options.optimizer)
-        self._reduction = reduction.Reduction()
+        self._reduction = reduction.Reduction(shared=options.shared)
         device = sae.W_dec.device
         self._since_fired = torch.zeros(config.d_sae, dtype=torch.float32, device=device)
         self._firings = torch.zeros(config.d_sae, dtype=torch.float64, device=device)

@@ -14,10 +14,10 @@ _distributed = torch.distributed
 
 
 class Reduction:
-    """Sums over the processes of a group; of one process alone, it does nothing."""
+    """Sums over the processes of a group; of one process alone, or for what is not shared, it does nothing."""
 
-    def __init__(self) -> None:
-        active = _distributed.is_available() and _distributed.is_initialized()
+    def __init__(self, *, shared: bool = True) -> None:
+        active = shared and _distributed.is_available() and _distributed.is_initialized()
         self.size = _distributed.get_world_size() if active else 1
 
     def mean(self, tensors: Iterable[torch.Tensor]) -> None:

@@ -14,8 +14,8 @@ from google.protobuf import json_format
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.runtime.jobs import child
 from services.runtime.storage import Storage
-from services.trainer import export, lens, plan, plans, reports, training
-from services.trainer.worker import sources, telling, workspace
+from services.trainer import export, launching, lens, plan, plans, reports, training
+from services.trainer.worker import rank, sources, telling, workspace
 from services.trainer.worker.settings import TrainerSettings
 from services.trainer.worker.sources import Source
 from services.trainer.worker.workspace import Workspace
@@ -34,36 +34,71 @@ def run(
 ) -> tasks_pb2.RunTrainingResult:
     """Trains, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
+    device = _device(settings)
+    settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
+    several = task.parameters.processes > 1
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
-        source = sources.of(task, storage, _device(settings), scratch)
+        # Where several processes train, each on a GPU, this one leaves them to those.
+        source = sources.of(task, storage, "cpu" if several else device, scratch)
         widths = source.widths([sae.hook for sae in task.saes])
-        complete = dataclasses.replace(
-            plans.training(plans.planned(task.saes, widths), task.parameters, 0),
-            device=_device(settings),
-            threads=settings.usable_threads,
-        )
+        complete = plans.training(plans.planned(task.saes, widths), task.parameters, 0)
+        complete = dataclasses.replace(complete, device=device, threads=settings.threads_of(complete.processes))
         work = stack.enter_context(workspace.opened(storage, f"{task.key}/{context.tag}"))
         if point is not None:
             work.restore(point)
         teller = telling.Teller(context, work, point.step if point else 0, settings.kept_checkpoints)
-        result = training.train(
-            complete,
-            work.folder,
-            open_data=lambda device: source.open(
-                complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences
-            ),
-            report=teller.progress,
-            on_rows=teller.rows,
-            stop=context.wanted_back,
-            origin=lambda planned: _origin(task, source, planned),
-            # The teller removes old ones, once the owner knows of later ones.
-            keep=_ALL,
-        )
+        result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
         if not result.finished:
             teller.stopped(result.step, complete.total_steps)
             raise child.GivenBack
         return _published(task, complete, result, work)
+
+
+def _alone(
+    task: tasks_pb2.RunTrainingTask,
+    complete: plan.TrainingPlan,
+    work: Workspace,
+    source: Source,
+    _: pathlib.Path,
+    teller: telling.Teller,
+    context: child.TaskContext,
+) -> reports.Result:
+    """Trains in this process."""
+    return training.train(
+        complete,
+        work.folder,
+        open_data=lambda _: source.open(complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences),
+        report=teller.progress,
+        on_rows=teller.rows,
+        stop=context.wanted_back,
+        origin=lambda planned: _origin(task, source, planned),
+        # The teller removes old ones, once the owner knows of later ones.
+        keep=_ALL,
+    )
+
+
+def _together(
+    task: tasks_pb2.RunTrainingTask,
+    complete: plan.TrainingPlan,
+    work: Workspace,
+    source: Source,
+    scratch: pathlib.Path,
+    teller: telling.Teller,
+    context: child.TaskContext,
+) -> reports.Result:
+    """Trains in several processes, which open the source anew."""
+    return launching.train(
+        complete,
+        work.folder,
+        rank.read(task, scratch),
+        module=rank.__name__,
+        report=teller.progress,
+        on_rows=teller.rows,
+        stop=context.wanted_back,
+        origins={planned.name: _origin(task, source, planned) for planned in complete.saes},
+        keep=_ALL,
+    )
 
 
 def _device(settings: TrainerSettings) -> str:

@@ -52,10 +52,12 @@ class Source(Protocol):
         """Whether sequences begin with the begin-of-sequence token, as far as the parameters tell."""
 
 
-def of(task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path) -> Source:
-    """The source of a training; `scratch` is a folder for what a remote storage has."""
+def of(
+    task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path, *, fetched: bool = False
+) -> Source:
+    """The source of a training; `scratch` is a folder for what a remote storage has, or has it already: `fetched`."""
     if task.lineage.extraction:
-        return Extracted(task, storage, device, scratch)
+        return Extracted(task, storage, device, scratch, fetched=fetched)
     return Live(task, storage, device)
 
 
@@ -130,12 +132,20 @@ class Live:
 class Extracted:
     """An extraction, and the model that it was made with, for evaluation alone."""
 
-    def __init__(self, task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path) -> None:
+    def __init__(
+        self,
+        task: tasks_pb2.RunTrainingTask,
+        storage: Storage,
+        device: str,
+        scratch: pathlib.Path,
+        *,
+        fetched: bool = False,
+    ) -> None:
         self._task = task
         self._storage = storage
         self._device = device
         self._parameters = self._manifest()["parameters"]
-        self._rows = extraction.opened(self._folder(scratch))
+        self._rows = extraction.opened(self._folder(scratch, fetched))
 
     def _manifest(self) -> Any:
         lineage = self._task.lineage
@@ -153,11 +163,11 @@ class Extracted:
             )
         return json.loads(data)
 
-    def _folder(self, scratch: pathlib.Path) -> pathlib.Path:
+    def _folder(self, scratch: pathlib.Path, fetched: bool) -> pathlib.Path:
         key = self._task.source_key
         local = self._storage.local_path(key)
-        if local is not None:
-            return local
+        if local is not None or fetched:
+            return local or scratch
         for each in self._storage.list(key):
             with self._storage.open(each) as stream, (scratch / each.rpartition("/")[2]).open("wb") as file:
                 shutil.copyfileobj(stream, file, _CHUNK_BYTES)

@@ -1,0 +1,38 @@
+"""One of several processes of a training: `-m services.trainer.worker.rank JOB.json`, started by `launching`."""
+
+import base64
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from polytok.trainer.v1 import tasks_pb2
+from services.runtime.settings import StorageSettings
+from services.runtime.storage import Storage
+from services.trainer import plan, ranked
+from services.trainer.data.streams import Data
+
+
+def read(task: tasks_pb2.RunTrainingTask, scratch: pathlib.Path) -> dict[str, Any]:
+    """What a process is told of the source; `scratch` has what came from a remote storage."""
+    return {"task": base64.b64encode(task.SerializeToString()).decode(), "scratch": str(scratch)}
+
+
+def opener(job: ranked.Job) -> Callable[[str], Data]:
+    """Opens the source of a job, on a device."""
+    from services.trainer.worker import sources  # noqa: PLC0415  its libraries take seconds
+
+    task = tasks_pb2.RunTrainingTask.FromString(base64.b64decode(job.read["task"]))
+    whole = plan.TrainingPlan.from_dict(job.plan)
+
+    def open_data(device: str) -> Data:
+        storage = Storage(StorageSettings().root)
+        source = sources.of(task, storage, device, pathlib.Path(job.read["scratch"]), fetched=True)
+        # All hooks, whichever this process trains on: which tokens go through the model together depends on them.
+        return source.open(whole.hooks, seed=whole.seed, held_out=whole.evaluation_sequences)
+
+    return open_data
+
+
+if __name__ == "__main__":
+    sys.exit(ranked.main(opener))
