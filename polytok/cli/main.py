@@ -19,6 +19,7 @@ from polytok.cli import (
     tokenize,
     train,
     training,
+    unforeseen,
 )
 
 app = typer.Typer(
@@ -80,19 +81,18 @@ def run(arguments: Sequence[str]) -> int:
         code = app(
             ["training", *arguments[1:]] if plotting else list(arguments), prog_name="polytok", standalone_mode=False
         )
+        sys.stdout.flush()
     except errors.PolytokError as error:
         return _fail(error, arguments)
-    except KeyboardInterrupt:
-        return exits.INTERRUPTED
-    except typer.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         return exits.INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read us is gone
+        unforeseen.leave(sys.stdout)  # whoever read us is gone
         return exits.FAILED
     except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        return _misused(error, arguments)
+        if hasattr(error, "format_message"):
+            return _misused(error, arguments)
+        return _fail(unforeseen.told(error), arguments)
     return code if isinstance(code, int) else exits.OK
 
 
