@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import corpus, raw_shards, report
+from services.runtime import allocation
 
 console = Console()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
@@ -96,7 +97,8 @@ def _threads(*, ours: bool) -> dict[str, str]:
     """What the worker tells its child; the baseline's processes share the cores as `datasets` has it."""
     cores = str(len(os.sched_getaffinity(0)))
     if ours:
-        return {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
+        threads = {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
+        return threads | allocation.huge_pages()
     return {"TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -1,10 +1,11 @@
 """The tokenizer's worker, `python -m services.tokenizer`: does tasks, and serves TokenizerService beside them."""
 
+import os
 import sys
 
 from polytok.jobs.v1 import leases_pb2_grpc
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
-from services.runtime import messaging, process
+from services.runtime import allocation, messaging, process
 from services.runtime.jobs.worker import Worker
 from services.runtime.process import Stopping
 from services.runtime.rpc import channel
@@ -45,6 +46,8 @@ _ANSWERS = (sys.executable, "-m", "services.tokenizer.answers")
 
 async def main(stopping: Stopping) -> None:
     """Works until it is asked to stop."""
+    # For the child, which gets this process's environment.
+    os.environ.update(allocation.huge_pages())
     telemetry = TelemetrySettings()
     logging.configure(telemetry, _POOL)
     tracing.configure(telemetry, _POOL)

@@ -10,10 +10,13 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.tokenizer.v1 import repairs_pb2, stages_pb2, tasks_pb2
+from services.runtime import allocation
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage, opened
 from services.tokenizer.settings import TokenizerSettings
+
+_THREADS_A_HEAP = 4
 
 _Payload = TypeVar("_Payload", bound=Message)
 
@@ -76,6 +79,8 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, chi
 def main() -> None:
     """Runs tasks until the parent ends."""
     settings = TokenizerSettings()
+    # A piece's texts, ids and rows are of the size of the last one's.
+    allocation.keep_freed(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from services.runtime import allocation
+
 _PROGRAM = """
 import ctypes, resource, sys, threading
 from services.runtime import allocation
@@ -47,3 +49,20 @@ def test_kept_and_given_back() -> None:
     _, usual, _ = _run("leave")
     # Ten blocks of 48 MiB have 122,880 pages, or 240 large ones; those of the first block are there already.
     assert usual > 5 * faults + 50
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (None, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+        ("glibc.malloc.check=1", {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1"}),
+        ("glibc.malloc.hugetlb=0", {}),
+    ],
+)
+def test_huge_pages_are_asked_for_unless_somebody_has_chosen(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: dict[str, str]
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", chosen)
+    assert allocation.huge_pages() == expected

@@ -1,9 +1,11 @@
 """How often each token occurs, against Python's Counter over what the published files hold."""
 
 import collections
+import hashlib
 import json
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -133,6 +135,30 @@ def test_files_that_are_not_here_are_counted_alike(storage: Storage, folders: di
         digest = storage.write_bytes(file.key, damaged)
         for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
             assert counting.Counts(9).measure(each, file) == (len(damaged), digest)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_file_is_not_resident_while_it_is_read(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "large"
+    data = np.arange(8 << 20, dtype=np.int32).tobytes()
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        mapped = counting.Mapped(file.fileno())
+    assert (mapped.size, mapped.sha256()) == (len(data), hashlib.sha256(data).hexdigest())
+    hashed = resident_kib(path)
+    found = []
+    with mapped.reader() as reader:
+        while part := reader.read(1 << 20):
+            found.append(part == data[reader.tell() - len(part) : reader.tell()])
+            mapped.forget(reader.tell())
+    assert all(found)
+    # The kernel maps pages around those that are asked for, and the last ones stay.
+    assert max(hashed, resident_kib(path)) < 10 << 10
+
+
+def resident_kib(path: pathlib.Path) -> int:
+    _, _, about = pathlib.Path("/proc/self/smaps").read_text().partition(f"{path}\n")
+    return int(about.partition("Rss:")[2].split()[0])
 
 
 def test_tokens_have_no_names_where_the_tokenizer_is_gone(

@@ -1,7 +1,9 @@
 """How often each token occurs in a tokenization: counted where publishing reads all files for their checksums."""
 
 import hashlib
+import mmap
 import threading
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -25,6 +27,8 @@ _LARGEST_ID = 1 << 24
 _LEAST_IDS = 1 << 16
 """Room for so many at least: whoever published before vocabularies were told has not to grow it."""
 
+_WINDOW_BYTES = 4 << 20
+
 
 def _count(values: Ids, counts: NDArray[np.uint32]) -> int:
     beyond = 0
@@ -45,6 +49,37 @@ _count_ids = numba.njit(
 )(_count)
 
 
+class Mapped:
+    """A file in memory, of which only what is at work is resident: a file's size is not the process's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._pages = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        self._forgotten = 0
+        self.size = len(self._pages)
+        """Bytes in the file."""
+
+    def sha256(self) -> str:
+        """The checksum of all of it."""
+        digest = hashlib.sha256()
+        with memoryview(self._pages) as view:
+            for start in range(0, self.size, _WINDOW_BYTES):
+                digest.update(view[start : start + _WINDOW_BYTES])
+                self.forget(start)
+        self._forgotten = 0
+        return digest.hexdigest()
+
+    def reader(self) -> pa.BufferReader:
+        """Reads from the start, without copies."""
+        return pa.BufferReader(pa.py_buffer(self._pages))
+
+    def forget(self, end: int) -> None:
+        """Lets go of the pages before a place, which were read; they come back from the file if they are asked for."""
+        end -= end % mmap.PAGESIZE
+        if end - self._forgotten >= _WINDOW_BYTES:
+            self._pages.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
+            self._forgotten = end
+
+
 class Counts:
     """Counts the tokens of files; several threads may."""
 
@@ -61,11 +96,12 @@ class Counts:
         if path is None or not storage.size(file.key):
             return self._measure_stream(storage, file)
         # Mapped, it is hashed and counted without a copy of it.
-        with pa.memory_map(str(path)) as mapped:
-            data = mapped.read_buffer()
-            measured = (data.size, hashlib.sha256(data).hexdigest())
-            if measured == (file.size_bytes, file.sha256):
-                self._add(pa.ipc.open_stream(data))
+        with path.open("rb") as opened:
+            mapped = Mapped(opened.fileno())
+        measured = (mapped.size, mapped.sha256())
+        if measured == (file.size_bytes, file.sha256):
+            with mapped.reader() as data:
+                self._add(pa.ipc.open_stream(data), lambda: mapped.forget(data.tell()))
         return measured
 
     def _measure_stream(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
@@ -81,11 +117,12 @@ class Counts:
                 return measured
             return checked.drain()
 
-    def _add(self, stream: pa.RecordBatchReader) -> None:
+    def _add(self, stream: pa.RecordBatchReader, done: Callable[[], None] = lambda: None) -> None:
         found = np.zeros(len(self._counts), np.int64)
         with stream:
             for batch in stream:
                 found = counted(_tokens(batch), found)
+                done()
         with self._lock:
             self._counts = _sum(self._counts, found)
 
