@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polytok import errors
 from polytok.cli import options, session, tokenizing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from polytok.catalog.v1.tokenizations_pb2 import TokenizationParameters
     from polytok.cli.live import Watch
 
@@ -91,10 +94,7 @@ def command(
         packing=(packing or True) if pack or packing else None,
     )
     with session.start(catalog, as_json) as run:
-        records = [
-            run.client.tokenizations.create(dataset, model, variant=variant, **parameters)
-            for model in dict.fromkeys(models)
-        ]
+        records = _created(run, dataset, models, variant, parameters)
         if column is None:
             _tell_column(run, dataset, records[0].parameters)
         if watch:
@@ -102,6 +102,25 @@ def command(
         run.show_list("tokenizations", records)
         if watch:
             run.end(records)
+
+
+def _created(
+    run: session.Session, dataset: str, models: "Sequence[str]", variant: str, parameters: dict[str, Any]
+) -> list[Any]:
+    """The tokenizations. Nothing is made unless all that is named is there; what one error leaves made is printed."""
+    found = run.client.datasets.get(dataset).name
+    wanted = dict.fromkeys(run.client.models.get(model).name for model in models)
+    made: list[Any] = []
+    try:
+        for model in wanted:
+            record = run.client.tokenizations.create(found, model, variant=variant, **parameters)
+            made.append(record)
+    except errors.PolytokError:
+        if made:
+            run.out.remark("These were made before an error stopped the rest:")
+            run.show_list("tokenizations", made)
+        raise
+    return made
 
 
 def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:

@@ -1,5 +1,8 @@
 """The options of `polytok tokenize`, from the command line to the files."""
 
+import json
+import pathlib
+
 import datasets
 
 from tests.cli.conftest import Run
@@ -86,3 +89,29 @@ def test_lengths_are_shown(polytok_: Run, ready: tuple[str, str]) -> None:
     shown = polytok_("tokenization", "show", dataset, model, "--variant", "lengths").out
     assert f"8 to 15 tokens: {len(material.TEXTS)}" in shown
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "lengths").code == 0
+
+
+def test_nothing_is_made_where_a_model_is_missing(polytok_: Run, ready: tuple[str, str]) -> None:
+    dataset, model = ready
+    command = ("tokenize", dataset, "--variant", "none", "-m", model)
+    failed = polytok_(*command, "-m", "absent", "--json")
+    assert failed.code == 4
+    assert "absent" in failed.error()["message"]
+    assert polytok_("tokenization", "show", dataset, model, "--variant", "none").code == 4
+
+
+def test_what_was_made_before_an_error_is_told(polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path) -> None:
+    dataset, model = ready
+    broken = material.unique("broken")
+    assert polytok_("model", "add", broken, tmp_path / "absent").code == 1
+    command = ("tokenize", dataset, "--variant", "some", "-m", model, "-m", f"models/{model}", "-m", broken)
+    failed = polytok_(*command, "--json")
+    assert failed.code == 5
+    made = json.loads(failed.out)["tokenizations"]
+    assert [each["name"] for each in made] == [f"datasets/{dataset}/tokenizations/{model}~some"]
+    assert broken in json.loads(failed.err)["error"]["message"]
+    failed = polytok_(*command)
+    assert "These were made before an error stopped the rest:" in failed.out
+    assert f"{model}~some" in failed.out
+    assert failed.err.startswith("Error: ")
+    assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0
