@@ -55,7 +55,7 @@ def _run(out: Output) -> None:
             made += _extract(out, client, list(models))
             extractions = [client.extractions.get(extraction(model)) for model in models]
             made += _train(out, client, list(models))
-            trainings = [client.trainings.get(extraction(model)) for model in models]
+            trainings = [client.trainings.get(training(model)) for model in models]
         report.show(out, tokenizations, extractions, trainings, read, made)
 
 
@@ -114,7 +114,12 @@ def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
 
 def extraction(model: str) -> str:
     """The id of the extraction of a model."""
-    return f"{DATASET}-{model}"
+    return f"{model}-layer-1"
+
+
+def training(model: str) -> str:
+    """The id of the training on the extraction of a model: bars show ids, and the two stand under one another."""
+    return f"{model}-sae"
 
 
 def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
@@ -143,15 +148,15 @@ def _train(out: Output, client: Client, models: list[str]) -> list[str]:
         create = functools.partial(
             client.trainings.create,
             extraction=extraction(model),
-            name=extraction(model),
+            name=training(model),
             saes=[SAE],
             batch_size=1024,
             total_samples=TRAINED_SAMPLES,
             evaluation_sequences=EVALUATED,
         )
-        if _ensure(client.trainings, create, extraction(model)):
-            made.append(f"trainings/{extraction(model)}")
-    _until_ready(out, client, [_Watch("trainings", extraction(model)) for model in models])
+        if _ensure(client.trainings, create, training(model)):
+            made.append(f"trainings/{training(model)}")
+    _until_ready(out, client, [_Watch("trainings", training(model)) for model in models])
     return made
 
 

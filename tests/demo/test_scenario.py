@@ -39,6 +39,8 @@ def _demo(environment: dict[str, str]) -> Any:
 def test_twice(environment: dict[str, str]) -> None:
     first = _demo(environment)
     assert len(first["made"]) == 9
+    # What bars show of each is its id.
+    assert len({name.rpartition("/")[2] for name in first["made"] if "/tokenizations/" not in name}) == 7
     assert [each["state"] for each in first["tokenizations"]] == ["READY", "READY"]
     assert {each["vocab_size"] for each in first["tokenizations"]} == {vocabularies.VOCABULARY}
     assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in recipes.RECIPES}
