@@ -14,7 +14,7 @@ from services.tokenizer.rows import slicing
 
 PROBE_DOCUMENTS = 256
 """How many documents of a dataset an engine is asked before it is trusted with the others."""
-PROBE_BYTES = 256 << 10
+PROBE_BYTES = 128 << 10
 """How many bytes they have together, at most."""
 _TOKENS = 512
 _BEGINNING_CHARACTERS = 16 << 10
