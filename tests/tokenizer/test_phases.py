@@ -17,7 +17,7 @@ Documents = list[list[int]]
 class Parts:
     """Some documents in parts, each of which is given in pieces of two documents."""
 
-    def __init__(self, parts: Sequence[Documents], length: int, boundaries: Boundaries, *, opens: bool) -> None:
+    def __init__(self, parts: Sequence[Documents], length: int, boundaries: Boundaries, *, opens: bool | None) -> None:
         self._parts = parts
         self._how = (sequences.NO_FRAME, length, boundaries)
         self._opens = opens
@@ -44,7 +44,7 @@ class Parts:
             made = [rows for piece in pieces(self._parts[number]) for rows in packed.add(flat(piece))]
             made += packed.complete(following)
             starts = [rows.document_starts for rows in made if rows.document_starts is not None]
-            assert len(starts) == len(made)
+            assert len(starts) == (0 if self._opens is None else len(made))
             yield rows_of(made), [start for each in starts for start in rows_of(each)]
 
 
@@ -69,6 +69,17 @@ def test_rows_of_all_parts_are_those_of_the_whole(
     assert [row for _, rows in made for row in rows] == list(starts)
 
 
+@settings(deadline=None)
+@given(
+    parts=st.lists(st.lists(st.lists(ids, max_size=9), max_size=5), max_size=5),
+    length=st.integers(2, 12),
+    boundaries=st.one_of(st.just(Boundaries()), st.builds(Boundaries, boundary, boundary, boundary)),
+)
+def test_rows_of_all_parts_without_document_starts(parts: list[Documents], length: int, boundaries: Boundaries) -> None:
+    made = [row for rows, _ in Parts(parts, length, boundaries, opens=None).packed() for row in rows]
+    assert made == list(walked([document for part in parts for document in part], length, boundaries))
+
+
 def test_a_row_that_covers_whole_parts() -> None:
     parts = [[[2, 3]], [[4]], [], [[5, 6]], [[7, 8, 9, 2, 3]]]
     made = [rows for rows, _ in Parts(parts, 8, Boundaries(), opens=True).packed()]
@@ -81,6 +92,8 @@ def test_each_phase_is_what_a_walk_finds(count: int) -> None:
     chance = np.random.default_rng(count)
     tokens = chance.integers(1, 4, count).astype(np.int32)
     droppable = (tokens == 3) & (np.arange(count) < count - 1)
+    plain = phases.after(tokens, np.zeros(count, np.bool_), None, phases.unmoved(8))
+    assert np.array_equal(phases.after_plain(count, phases.unmoved(8)), plain)
     found = phases.after(tokens, droppable, 1, phases.unmoved(8))
     for phase in range(8):
         place = phase

@@ -33,6 +33,9 @@ class Boundaries(NamedTuple):
     separator: int | None = None
 
 
+_NONE = Boundaries()
+
+
 def check_length(max_length: int, boundaries: Boundaries) -> None:
     """Refuses a length that leaves no room for a token of a document beside the begin-of-batch token."""
     least = 1 if boundaries.begin_of_batch is None else 2
@@ -70,7 +73,11 @@ class Packed:
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
         """Yields the rows that are complete with these documents."""
-        tokens, droppable, separators, begins = stream(sequences.frame(documents, self._around), self._boundaries)
+        documents = sequences.frame(documents, self._around)
+        if self._separator_opens is None and self._boundaries == _NONE:
+            yield self._add_plain(documents)
+            return
+        tokens, droppable, separators, begins = stream(documents, self._boundaries)
         skipped = min(self._phase, len(tokens))
         self._phase -= skipped
         tokens, droppable = tokens[skipped:], droppable[skipped:]
@@ -90,6 +97,15 @@ class Packed:
         yield Rows(rows, document_starts=document_starts(self._begins, starts, headed, self._length))
         self._begins = self._begins[np.searchsorted(self._begins, rest) :] - rest
 
+    def _add_plain(self, documents: Ragged) -> Rows:
+        """Cuts a stream with nothing between documents: one copy is all that it takes."""
+        skipped = min(self._phase, len(documents.values))
+        self._phase -= skipped
+        tokens = np.concatenate([self._stream, documents.values[skipped:]])
+        rest = len(tokens) - len(tokens) % self._length
+        self._stream = tokens[rest:].copy()
+        return Rows(Ragged(tokens[:rest], np.arange(0, rest + 1, self._length)))
+
     def complete(self, following: Iterable[Ragged]) -> Iterator[Rows]:
         """Yields the row that was begun, if the documents that follow fill it, and no other row in them."""
         # Not even asked for where nothing was begun.
@@ -103,6 +119,8 @@ class Packed:
 
     def moved(self, documents: Ragged, before: Ids) -> Ids:
         """Returns what becomes of each phase (phases.py) in some documents and these, given that in those before."""
+        if self._boundaries == _NONE:
+            return phases.after_plain(len(documents.values) + documents.num_rows * self._around.length, before)
         tokens, droppable, *_ = stream(sequences.frame(documents, self._around), self._boundaries)
         return phases.after(tokens, droppable, self._boundaries.begin_of_batch, before)
 

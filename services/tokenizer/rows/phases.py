@@ -38,6 +38,11 @@ def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None,
     return found
 
 
+def after_plain(count: int, phases: Ids) -> Ids:
+    """Returns the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
+    return (phases - np.int32(count % len(phases))) % np.int32(len(phases))
+
+
 def follow(moves: Iterable[Ids]) -> list[int]:
     """Returns the phase of each part of a stream, given what becomes of each phase in each part."""
     phases = [0]
