@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ BOUND = 1024 * MEBIBYTE
 READ = """
 import json, re, sys, time
 from pathlib import Path
+from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from services.catalog.ingest import plan, read
 from services.runtime.storage import Storage
@@ -27,13 +29,18 @@ storage = Storage(sys.argv[1])
 parts = plan.plan(tasks_pb2.PlanIngestTask(source=files(sys.argv[2]))).parts
 started = time.monotonic()
 task = tasks_pb2.ReadPartTask(part=parts[0], raw_key="raw", shard_bytes=64 << 20)
-result = read.read(storage, task, "t-e1", lambda done, total: None)
+error, shards = "", []
+try:
+    shards = read.read(storage, task, "t-e1", lambda done, total: None).shards
+except errors.InvalidArgument as refusal:
+    error = refusal.message
 # Not getrusage, whose figure begins with that of the process which started this one.
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 print(json.dumps({
-    "rows": sum(shard.num_rows for shard in result.shards),
+    "rows": sum(shard.num_rows for shard in shards),
     "seconds": time.monotonic() - started,
     "peak": peak,
+    "error": error,
 }))
 """
 
@@ -101,14 +108,14 @@ WRITERS: dict[str, Callable[[pathlib.Path, int, int], None]] = {
 }
 
 
-def measured(storage: Storage, path: pathlib.Path) -> dict[str, float]:
+def measured(storage: Storage, path: pathlib.Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", READ, storage.uri("x").removesuffix("/x"), str(path)],
         capture_output=True,
         check=True,
         timeout=600,
     )
-    figures: dict[str, float] = json.loads(done.stdout)
+    figures: dict[str, Any] = json.loads(done.stdout)
     size = path.stat().st_size
     print(
         f"{path.name}: {size / 1e6:.0f} MB at {size / 1e6 / figures['seconds']:.0f} MB/s,"
