@@ -1,7 +1,7 @@
-"""Copies of tokenizations that lie in an object store, on this machine.
+"""Copies of tokenizations and autoencoders that lie in an object store, on this machine.
 
-A copy is named by the digest of the tokenization's manifest, so it is never out of date, and is whole: it gets its name
-when every file in it was checked against the manifest. Tokenizations that share files share the copy.
+A copy is named by the digest of the manifest, so it is never out of date, and is whole: it gets its name when every
+file in it was checked against the manifest. Tokenizations that share files share the copy.
 """
 
 import hashlib
@@ -11,34 +11,71 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 from polytok import errors
-from polytok.catalog.v1 import tokenizations_pb2 as pb
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.trainer.v1 import trainings_pb2
 
 _MANIFEST = "polytok.json"
-_SMALL = ("state.json", "dataset_info.json")
 _CHUNK_BYTES = 1 << 20
 _AT_ONCE = 4
 
 
-def fetch(tokenization: pb.Tokenization, folder: pathlib.Path) -> pathlib.Path:
+class Published(NamedTuple):
+    """A folder in a store, with a manifest that lists its files."""
+
+    name: str
+    """The resource that it belongs to."""
+    path: str
+    """Its URI."""
+    digest: str
+    """Of the manifest; empty where there is none, and everything is copied as it is."""
+    when_changed: str
+    """What to do where a file is not there any more."""
+    when_damaged: str
+    """What to do where a file is not what was written."""
+    unlisted: tuple[str, ...] = ()
+    """Small files beside the manifest that it does not list."""
+    part: str = ""
+    """Copies this folder in it alone."""
+
+
+def tokenization(record: tokenizations_pb2.Tokenization) -> Published:
+    """What is copied of a tokenization."""
+    return Published(
+        record.name,
+        record.tokenized_path,
+        record.manifest_digest,
+        f"Load it again; if this stays, `polytok tokenization verify {record.name}` tells what is wrong.",
+        f"Mend it with `polytok tokenization repair {record.name}`, then load it again.",
+        ("state.json", "dataset_info.json"),
+    )
+
+
+def autoencoder(record: trainings_pb2.Training, sae: str) -> Published:
+    """What is copied of one autoencoder of a training that is READY."""
+    again = "Train again under another name, or have the files brought back into the store."
+    return Published(record.name, record.path, record.manifest_digest, again, again, part=sae)
+
+
+def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
     """The folder of the copy, which is made unless it is there.
 
-    Raises DataLoss for a file that is not what was written, Aborted if the tokenization changed meanwhile; what the
+    Raises DataLoss for a file that is not what was written, Aborted if files changed meanwhile; what the
     store raises is passed on.
     """
     import fsspec  # noqa: PLC0415  comes with `datasets`
 
-    filesystem, root = fsspec.core.url_to_fs(tokenization.tokenized_path, use_listings_cache=False)
+    filesystem, root = fsspec.core.url_to_fs(published.path, use_listings_cache=False)
     # One taken over from a version without manifests has no digest: it is copied anew each time.
-    copy = folder / (tokenization.manifest_digest or secrets.token_hex(16))
+    copy = folder / ((published.digest or secrets.token_hex(16)) + (published.part and f"-{published.part}"))
     if copy.is_dir():
         return copy
     temporary = folder / f".{secrets.token_hex(8)}.part"
     temporary.mkdir(parents=True)
     try:
-        _Copying(filesystem, root.rstrip("/"), temporary, tokenization).run()
+        _Copying(filesystem, root.rstrip("/"), temporary, published).run()
         try:
             temporary.rename(copy)
         except OSError:
@@ -53,22 +90,24 @@ def fetch(tokenization: pb.Tokenization, folder: pathlib.Path) -> pathlib.Path:
 class _Copying:
     """One copy in the making."""
 
-    def __init__(self, filesystem: Any, root: str, target: pathlib.Path, tokenization: pb.Tokenization) -> None:
+    def __init__(self, filesystem: Any, root: str, target: pathlib.Path, published: Published) -> None:
         self._filesystem = filesystem
         self._root = root
         self._target = target
-        self._tokenization = tokenization
+        self._published = published
 
     def run(self) -> None:
         """Copies the small files, and then the others, a few at a time."""
-        if not self._tokenization.manifest_digest:
+        if not self._published.digest:
             self._filesystem.get(f"{self._root}/", f"{self._target}/", recursive=True)
             return
-        if self._copy(_MANIFEST)[1] != self._tokenization.manifest_digest:
+        if self._copy(_MANIFEST)[1] != self._published.digest:
             raise self._changed(_MANIFEST)
-        for name in _SMALL:
+        for name in self._published.unlisted:
             self._copy(name)
-        files = json.loads((self._target / _MANIFEST).read_bytes())["files"]
+        listed = json.loads((self._target / _MANIFEST).read_bytes())["files"]
+        part = self._published.part
+        files = [file for file in listed if not part or file["name"].startswith(f"{part}/")]
         with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
             try:
                 self._check_all(files, pool)
@@ -81,20 +120,22 @@ class _Copying:
         for file, found in zip(files, copied, strict=True):
             if found != (file["size_bytes"], file["sha256"]):
                 raise errors.DataLoss(
-                    f"{file['name']} of {self._tokenization.name} does not hold what was written. Mend it with "
-                    f"`polytok tokenization repair {self._tokenization.name}`, then load it again.",
+                    f"{file['name']} of {self._published.name} does not hold what was written. "
+                    f"{self._published.when_damaged}",
                     metadata={"file": file["name"]},
                 )
 
     def _copy(self, name: str) -> tuple[int, str]:
         """Copies a file; gives its size and its sha256."""
-        if pathlib.PurePosixPath(name).name != name or name in {"", ".", ".."}:
-            raise errors.DataLoss(f"{_MANIFEST} of {self._tokenization.name} names {name!r}, which is no file in it.")
+        part = self._published.part
+        own = name.removeprefix(f"{part}/") if part else name
+        if pathlib.PurePosixPath(own).name != own or own in {"", ".", ".."}:
+            raise errors.DataLoss(f"{_MANIFEST} of {self._published.name} names {name!r}, which is no file in it.")
         digest, size = hashlib.sha256(), 0
         try:
             with (
                 self._filesystem.open(f"{self._root}/{name}", "rb") as source,
-                (self._target / name).open("xb") as sink,
+                (self._target / own).open("xb") as sink,
             ):
                 while chunk := source.read(_CHUNK_BYTES):
                     digest.update(chunk)
@@ -107,8 +148,7 @@ class _Copying:
 
     def _changed(self, name: str) -> errors.Aborted:
         return errors.Aborted(
-            f"{name} of {self._tokenization.name} is missing, or not the one on record. Load it again; if this stays, "
-            f"`polytok tokenization verify {self._tokenization.name}` tells what is wrong.",
+            f"{name} of {self._published.name} is missing, or not the one on record. {self._published.when_changed}",
             reason="RESOURCE_CHANGED",
-            metadata={"resource": self._tokenization.name},
+            metadata={"resource": self._published.name},
         )

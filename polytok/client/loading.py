@@ -25,14 +25,8 @@ def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
             "Loading rows needs the package `datasets`; install it with `pip install 'polytok[data]'`."
         ) from error
     path = tokenization.tokenized_path
-    if "://" in path and not path.startswith("file://"):
-        try:
-            path = str(fetching.fetch(tokenization, cache_folder()))
-        except Exception as error:
-            found = remote.explained(error, path)
-            if found is None:
-                raise
-            raise found from error
+    if is_remote(path):
+        path = str(copied(fetching.tokenization(tokenization), "tokenizations"))
     try:
         return datasets.load_from_disk(path)
     except FileNotFoundError as error:
@@ -43,12 +37,31 @@ def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
         ) from error
 
 
+def is_remote(path: str) -> bool:
+    """Whether a path of a record is the URI of an object store."""
+    return "://" in path and not path.startswith("file://")
+
+
+def copied(published: fetching.Published, kind: str) -> pathlib.Path:
+    """The folder of the copy in the user's cache, made unless it is there; raises what `fetching.fetch` raises.
+
+    What the store says comes as FailedPrecondition, PermissionDenied or Unavailable, with what to do about it.
+    """
+    try:
+        return fetching.fetch(published, cache_folder() / kind)
+    except Exception as error:
+        found = remote.explained(error, published.path)
+        if found is None:
+            raise
+        raise found from error
+
+
 def cache_folder() -> pathlib.Path:
-    """Where copies of remote tokenizations are kept: `POLYTOK_CACHE`, or else the user's cache folder."""
+    """Where copies of remote files are kept: `POLYTOK_CACHE`, or else the user's cache folder."""
     import platformdirs  # noqa: PLC0415  only who reads remote files needs it
 
     named = os.environ.get("POLYTOK_CACHE")
     folder = pathlib.Path(named) if named else platformdirs.user_cache_path("polytok")
     with contextlib.suppress(RuntimeError):
         folder = folder.expanduser()
-    return folder / "tokenizations"
+    return folder

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import trainings, watching
 from polytok.trainer.v1 import trainings_pb2 as pb
 
 CARD = "README.md"
@@ -34,17 +34,16 @@ class Exported(NamedTuple):
 def exported(training: pb.Training, sae: str = "") -> list[Exported]:
     """Gives the autoencoders of a training that is READY, or one of them by its name.
 
-    Raises `errors.InvalidArgument` where there is none of that name or its folder is not on this machine.
+    Those in an object store are copied here first. Raises `errors.InvalidArgument` where there is none of that name.
     """
     watching.ready(training)
     chosen = [result for result in training.results if sae in ("", result.name)]
     if not chosen:
         known = ", ".join(result.name for result in training.results)
         raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}; it has: {known}.")
-    for result in chosen:
-        if "://" in result.path:
-            raise _invalid("sae", f"{result.path} is not on this machine; copy it here, and use `hf upload`.")
-    return [Exported(result.name, result.hook, pathlib.Path(result.path)) for result in chosen]
+    return [
+        Exported(result.name, result.hook, pathlib.Path(trainings.sae_path(training, result.name))) for result in chosen
+    ]
 
 
 class Layout(NamedTuple):

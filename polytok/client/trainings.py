@@ -1,10 +1,11 @@
 """Trainings: sparse autoencoders, learned from the activations of a model over a tokenization."""
 
+import asyncio
 from collections.abc import AsyncGenerator, MutableSequence, Sequence
 from typing import Any, NamedTuple, Unpack
 
 from polytok import errors
-from polytok.client import messages, names, once, resource, saes, watching
+from polytok.client import fetching, loading, messages, names, once, resource, saes, watching
 from polytok.trainer.v1 import metrics_pb2, saes_pb2
 from polytok.trainer.v1 import trainings_pb2 as pb
 from polytok.trainer.v1.trainings_pb2_grpc import TrainingServiceStub
@@ -180,10 +181,14 @@ class Methods(resource.Resource):
     async def path(self, training: Reference, sae: str = "") -> str:
         """The folder of an autoencoder, which SAELens's `SAE.load_from_disk` opens.
 
-        `sae` may be left out where there is one. Raises NotFound, FailedPrecondition (not READY), InvalidArgument.
+        `sae` may be left out where there is one. What lies in an object store is copied once to the user's cache
+        folder. Raises NotFound, FailedPrecondition (not READY), InvalidArgument, and DataLoss for damaged files.
         """
         request = messages.build(pb.GetTrainingRequest, name=names.training(training))
-        return sae_path(await self._via.unary(self._stub.GetTraining, request), sae)
+        record = await self._via.unary(self._stub.GetTraining, request)
+        # Copying takes its time: an event loop, where there is one, goes on meanwhile.
+        copying = isinstance(self, once.Awaitable)
+        return await asyncio.to_thread(sae_path, record, sae) if copying else sae_path(record, sae)
 
     def _stream(
         self, name: str, found: MutableSequence[metrics_pb2.Metrics], *, metrics: bool
@@ -227,13 +232,16 @@ def _source(
 
 
 def sae_path(training: pb.Training, sae: str = "") -> str:
-    """The folder of an autoencoder of a training that is READY."""
+    """The folder of an autoencoder of a training that is READY, on this machine: copied here from an object store."""
     watching.ready(training)
     known = {result.name: result.path for result in training.results}
-    if sae in known:
-        return known[sae]
     if not sae and len(known) == 1:
-        return next(iter(known.values()))
+        sae = next(iter(known))
+    if sae in known:
+        path = known[sae]
+        if not loading.is_remote(path):
+            return path
+        return str(loading.copied(fetching.autoencoder(training, sae), "autoencoders"))
     what = f"{training.name} has no autoencoder {sae!r}" if sae else f"{training.name} has {len(known)} autoencoders"
     raise errors.InvalidArgument(f"{what}; name one of: {', '.join(known)}.")
 

@@ -158,12 +158,5 @@ def test_a_training_that_is_not_ready_publishes_nothing(exports):
         repositories.exported(_training(exports, trainings_pb2.Training.STATE_PAUSED))
 
 
-def test_autoencoders_in_an_object_store_are_not_uploaded_from_there(exports):
-    training = _training(exports, trainings_pb2.Training.STATE_READY)
-    training.results[0].path = "s3://bucket/small"
-    with pytest.raises(errors.InvalidArgument, match="not on this machine"):
-        repositories.exported(training)
-
-
 def test_the_files_of_a_repository_are_those_of_an_export():
     assert repositories.FILES == export.FILES

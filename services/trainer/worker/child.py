@@ -9,7 +9,7 @@ from polytok.trainer.v1 import tasks_pb2
 from services.runtime import allocation
 from services.runtime.jobs import child
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage
+from services.runtime.storage import opening
 from services.trainer.worker.settings import TrainerSettings
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.usable_threads))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    storage = Storage(StorageSettings().root)
+    storage = opening.opened(StorageSettings())
 
     def warm() -> None:
         from services.trainer.worker import running  # noqa: F401, PLC0415  imports torch
