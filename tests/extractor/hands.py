@@ -196,7 +196,7 @@ async def running(
         storage=storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
-        settings=ExtractorSettings(sweep_grace_seconds=0, estimate_seconds=30, hooks_seconds=50),
+        settings=ExtractorSettings(sweep_grace_seconds=0, estimate_seconds=120, hooks_seconds=50),
         catalog=transport.open_async_channel(catalog.address),
     )
     port = await extractor.start()

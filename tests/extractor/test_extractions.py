@@ -214,7 +214,7 @@ async def test_deleting_takes_files_and_hold_along(extractor, tokenized):
     running = await extractor.create("second")
     await extractor.take(running.job)
     await extractor.delete(running.name)
-    assert await extractor.holders() == []
+    await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.get(running.name)
     assert "`polytok extraction list` shows" in caught[0].message
@@ -335,7 +335,7 @@ async def test_an_estimate_is_a_task_whose_answer_is_waited_for(extractor, token
 
 
 async def _call(method, request):
-    return await method(request, timeout=60)
+    return await method(request, timeout=150)
 
 
 async def test_the_migrations_make_the_tables(extractor, migrated_database_settings):

@@ -101,7 +101,7 @@ async def test_it_serves_without_catalog_and_queue_and_drains(database_settings,
     writer.close()
     await writer.wait_closed()
     process.send_signal(signal.SIGTERM)
-    _, log = await asyncio.wait_for(process.communicate(), 30)
+    _, log = await asyncio.wait_for(process.communicate(), 90)
     assert process.returncode == 0
     events = [json.loads(line) for line in log.decode().splitlines() if line.startswith("{")]
     assert {event["service"] for event in events} == {"extractor"}

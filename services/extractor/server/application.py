@@ -64,6 +64,7 @@ class Extractor(Owner):
             mutations=Mutations(self.database, tables.answers),
             creation=Creation(self.store, folders, records, self._structures, settings.range_bytes),
             estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
+            keeper=self.keeper,
         )
         self.serve(
             extractions_pb2_grpc.add_ExtractionServiceServicer_to_server,

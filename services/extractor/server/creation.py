@@ -75,7 +75,7 @@ class Creation:
 
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
         """Holds the tokenization and starts the job that makes an extraction, the first one or another."""
-        held = await self.hold(record)
+        held = await self._catalog.hold(keeping.hold(record))
         await self._folders.claim(conn, record.path)
         await extractions.replace_files(conn, record.id, [])
         record = await extractions.update(conn, record.id, tokenization_key=held.storage_key)
@@ -96,10 +96,6 @@ class Creation:
         )
         await changes.tell(conn, record.id)
         return begun
-
-    async def hold(self, record: Extraction) -> tokenizations_pb2.HoldTokenizationResponse:
-        """Holds the tokenization that an extraction reads."""
-        return await self._catalog.hold(keeping.hold(record))
 
     async def release(self, record: Extraction) -> None:
         """Lets go of the tokenization that an extraction holds."""

@@ -10,6 +10,7 @@ from google.protobuf import empty_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.activations.holding import Keeper
 from services.extractor.server import changes, creation, extractions, messages, names
 from services.extractor.server.creation import Creation
 from services.extractor.server.estimates import Estimates
@@ -39,6 +40,7 @@ class Parts:
     mutations: Mutations
     creation: Creation
     estimates: Estimates
+    keeper: Keeper
 
 
 class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
@@ -150,7 +152,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             LIFECYCLE.require_retryable(record.resource, record.status)
             record = await extractions.update(unit.conn, record.id, **creation.values(found))
             # Again behind the commit: the hold of the try that failed may be let go of just now.
-            unit.after_commit.append(functools.partial(self._shared.creation.hold, record))
+            unit.after_commit.append(functools.partial(self._shared.keeper.renew, {record.resource}))
             return self._message(await self._shared.creation.begin(unit.conn, record))
 
         return await self._mutations.run("RetryExtraction", request, extractions_pb2.Extraction, act)

@@ -60,6 +60,7 @@ class Trainer(Owner):
             folders=folders,
             mutations=Mutations(self.database, tables.answers),
             sources=Sources(records, extractions, self._structures, storage),
+            holds=self.holds,
             following=following.Following(self.database, storage, self.watch),
         )
         self.serve(

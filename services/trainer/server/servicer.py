@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
+from services.activations.holding import Keeper
 from services.runtime.database import Database
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import etags, paging, stopping
@@ -38,6 +39,7 @@ class Parts:
     folders: Folders
     mutations: Mutations
     sources: Sources
+    holds: Keeper
     following: following.Following
 
 
@@ -210,8 +212,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             states.require_retryable(record.resource, record.name, record.status)
             from_start = request.from_start or record.status == "CANCELLED"
             # Again behind the commit: the hold of the try that failed may be let go of just now.
-            lineage = messages.lineage(record)
-            unit.after_commit.append(functools.partial(self._parts.sources.hold, lineage, record.resource))
+            unit.after_commit.append(functools.partial(self._parts.holds.renew, {record.resource}))
             return await self._creation.begin(unit.conn, record, from_start=from_start)
 
         return await self._mutate("RetryTraining", request, act)
