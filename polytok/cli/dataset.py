@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from polytok.cli import options, session
+from polytok.cli import manual, options, session
 
 _FILES = "How files are read"
 _ESCAPES = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
 
-app = typer.Typer(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
+app = manual.App(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
 
 
 @app.command()

@@ -39,7 +39,7 @@ def command(
     In any block: hook_resid_pre, hook_resid_mid, hook_resid_post,
     hook_attn_out, hook_mlp_out, attn.hook_z, mlp.hook_post.
     Or the path of any module of the Hugging Face model.
-    `blocks.*.…` means every layer. All hooks are read in one pass.
+    `blocks.*.hook_resid_post` means every layer. All hooks are read in one pass.
     Asking again with the same parameters gives the one that exists.
 
     [dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post --watch[/]

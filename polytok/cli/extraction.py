@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import typer
+from polytok.cli import extracting, manual, options, session
 
-from polytok.cli import extracting, options, session
-
-app = typer.Typer(
+app = manual.App(
     no_args_is_help=True,
     help="Activations of models, extracted from tokenizations. `polytok extract` makes them.",
 )

@@ -13,6 +13,7 @@ from polytok.cli import (
     exits,
     extract,
     extraction,
+    manual,
     model,
     stack,
     tokenization,
@@ -22,7 +23,7 @@ from polytok.cli import (
     unforeseen,
 )
 
-app = typer.Typer(
+app = manual.App(
     name="polytok",
     no_args_is_help=True,
     rich_markup_mode="rich",

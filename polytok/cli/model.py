@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from polytok.cli import options, session
+from polytok.cli import manual, options, session
 
-app = typer.Typer(no_args_is_help=True, help="Models that datasets are tokenized for.")
+app = manual.App(no_args_is_help=True, help="Models that datasets are tokenized for.")
 
 
 @app.command()

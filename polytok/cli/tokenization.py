@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from polytok.cli import exits, options, session
+from polytok.cli import exits, manual, options, session
 
-app = typer.Typer(
+app = manual.App(
     no_args_is_help=True,
     help="Datasets as token ids for models. `polytok tokenize` makes them. Name one by DATASET and MODEL, or as "
     "DATASET/MODEL.",

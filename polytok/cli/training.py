@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from polytok.cli import options, session
+from polytok.cli import manual, options, session
 
-app = typer.Typer(
+app = manual.App(
     no_args_is_help=True,
     help="Sparse autoencoders and their trainings. `polytok train` starts one.",
 )

@@ -2,11 +2,16 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 
+from polytok.cli import main
 from tests.cli.conftest import Run
 
 
@@ -44,6 +49,42 @@ def test_every_command_explains_itself(here: Run, command: tuple[str, ...]) -> N
     assert result.code == 0
     assert f"Usage: polytok {' '.join(command)}" in result.out
     assert "--json" in result.out or command == ("up",)
+
+
+def every_command(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of each command and group of commands."""
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from every_command(command, (*path, name))
+
+
+def test_names_of_options_are_whole_on_a_terminal_of_80_characters(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    root = typer.main.get_command(main.app)
+    found = list(every_command(root))
+    assert ("training", "plot") in found
+    for command in found:
+        shown = here(*command, "--help").out
+        assert "…" not in shown, command
+        assert all(len(line) <= 80 for line in shown.splitlines()), command
+    shown = here("tokenize", "--help").out
+    for option in ("--begin-of-sequence ", "--no-generation-prompt ", "none|bos|eos", "max_length|longest"):
+        assert option in shown
+
+
+def test_usage_names_arguments_as_they_are_listed(here: Run) -> None:
+    assert "Usage: polytok dataset add [OPTIONS] NAME [FILE]...\n" in re.sub(
+        " +\n", "\n", here("dataset", "add", "-h").out
+    )
+    shown = here("tokenization", "show", "--help").out
+    assert "Usage: polytok tokenization show [OPTIONS] DATASET [MODEL]" in shown
+
+
+def test_help_tells_ranges_defaults_and_variables(here: Run) -> None:
+    shown = " ".join(here("up", "--help").out.replace("│", " ").split())
+    assert "[1<=x<=64]" in shown
+    assert "[env var: POLYTOK_HOME]" in shown
+    assert "[required]" in here("dataset", "show", "--help").out
 
 
 @pytest.mark.parametrize(

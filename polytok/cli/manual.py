@@ -1,0 +1,119 @@
+"""The `--help` of commands: every option whole, its value beside it or below, on a terminal of 80 characters too."""
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.panel import Panel
+    from rich.text import Text
+
+_WIDEST_NAME = 26
+"""Characters of an option with its value that stand in one line."""
+_NAME = "bold cyan"
+_VALUE = "yellow"
+
+
+class Command(TyperCommand):
+    """A command."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help; the formatter, of plain text, gets none of it."""
+        from rich.console import Console  # noqa: PLC0415  not needed to run a command
+        from rich.padding import Padding  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        del formatter
+        console = Console(highlight=False, emoji=False)
+        console.print(Padding(Text(self.get_usage(ctx), "bold"), 1))
+        text = Text.from_markup(inspect.cleandoc(self.help or ""), emoji=False)
+        console.print(Padding(text, (0, 1, 1, 1)))
+        for panel in _panels(self.get_params(ctx), ctx):
+            console.print(panel)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The arguments as in the list of them, what may be left out in brackets."""
+        pieces = [_argument(each) for each in self.get_params(ctx) if _is_argument(each)]
+        return ["[OPTIONS]", *pieces]
+
+
+class App(typer.Typer):
+    """Commands that explain themselves so."""
+
+    def command(self, *args: Any, **kwargs: Any) -> "Callable[[Any], Any]":
+        """See typer.Typer."""
+        return super().command(*args, **{"cls": Command, **kwargs})
+
+
+def _panels(parameters: list[Any], ctx: Any) -> "Iterator[Panel]":
+    """Arguments, options, and then the panels with names of their own, in order of their first option."""
+    from rich.panel import Panel  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    found: dict[str, list[Any]] = {"Arguments": [], "Options": []}
+    for each in parameters:
+        if not each.hidden:
+            usual = "Arguments" if _is_argument(each) else "Options"
+            found.setdefault(each.rich_help_panel or usual, []).append(each)
+    for title, listed in found.items():
+        if listed:
+            table = Table.grid(padding=(0, 2), expand=True)
+            table.add_column(no_wrap=True, overflow="fold")
+            table.add_column(ratio=1, overflow="fold")
+            for each in listed:
+                table.add_row(_name(each, ctx), _told(each, ctx))
+            yield Panel(table, title=title, title_align="left", border_style="dim")
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _argument(parameter: Any) -> str:
+    name = str(parameter.metavar or parameter.name.upper())
+    return name if parameter.required or name.startswith("[") else f"[{name}]"
+
+
+def _name(parameter: Any, ctx: Any) -> "Text":
+    """The names, each as one writes it, and the value; a long one goes on below."""
+    from rich.text import Text  # noqa: PLC0415
+
+    if _is_argument(parameter):
+        return Text(_argument(parameter), _VALUE)
+    text = Text(", ".join(sorted(parameter.opts, key=len)), _NAME)
+    for name in parameter.secondary_opts:
+        text.append(f"\n{name}")
+    value = "" if parameter.is_flag else parameter.metavar or parameter.make_metavar(ctx=ctx)
+    if not value:
+        return text
+    if len(text) + 1 + len(value) <= _WIDEST_NAME:
+        return text.append(" ").append(value, _VALUE)
+    for line in _lines(value):
+        text.append("\n  ").append(line, _VALUE)
+    return text
+
+
+def _lines(value: str) -> "Iterator[str]":
+    """A value in lines, words between which `|` stands kept whole."""
+    line = ""
+    for word in value.replace("|", "|\0").split("\0"):
+        if line and len(line) + len(word) > _WIDEST_NAME - 2:
+            yield line
+            line = ""
+        line += word
+    yield line
+
+
+def _told(parameter: Any, ctx: Any) -> "Text":
+    """What it is for, and what else is to know: the range, the default, the variable, whether it must be given."""
+    from rich.text import Text  # noqa: PLC0415
+
+    own = parameter.help or ""
+    text = Text.from_markup(own, emoji=False)
+    _, whole = parameter.get_help_record(ctx)
+    more = whole.removeprefix(own).strip().replace("\\[", "[")
+    return text.append(f" {more}", "dim") if more else text
