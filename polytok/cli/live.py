@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
-    """Shows all records side by side until each is done; gives them as they then are."""
+    """Shows all records side by side until each is done; gives them as they then are.
+
+    Ctrl-C ends it with KeyboardInterrupt, and a second one at once.
+    """
     display: _Display
     if out.remarks.is_terminal:
         display = _Bars(out.remarks)
@@ -32,12 +37,34 @@ def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
     else:
         display = _Lines(out.remarks)
     with display:
-        return asyncio.run(_follow(display, address, watches))
+        try:
+            return asyncio.run(_follow(display, address, watches))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 async def _follow(display: _Display, address: str, watches: Sequence[Watch]) -> list[Any]:
+    _hear_interrupts()
     async with AsyncClient(address) as client:
         return await asyncio.gather(*(_one(display, watch(client)) for watch in watches))
+
+
+def _hear_interrupts() -> None:
+    """Has Ctrl-C cancel the task that runs.
+
+    `asyncio.run` does so too, but a signal that comes just before the loop goes to sleep, or that another thread gets,
+    does not wake the loop there; one with a handler of the loop's own does.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        return
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupted() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
 
 
 async def _one(display: _Display, versions: AsyncIterator[Any]) -> Any:

@@ -1,18 +1,22 @@
 """Commands on a terminal, and commands that are interrupted."""
 
+import asyncio
 import os
 import pathlib
 import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 import polytok
 from polytok import errors
+from polytok.cli import live
+from polytok.cli.output import Output
 from polytok.client import watching
 from tests.client import material
 
@@ -78,7 +82,10 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: path
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "goes on" in out
     assert "Traceback" not in err
@@ -86,4 +93,19 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: path
         assert watching.state(client.datasets.get(name)) == "PENDING"
         assert watching.state(client.datasets.cancel(name)) == "CANCELLED"
         with pytest.raises(errors.Cancelled):
-            client.datasets.wait(name, timeout=10)
+            client.datasets.wait(name, timeout=60)
+
+
+def test_an_interrupt_that_another_thread_gets_is_heard() -> None:
+    """So is one that comes just before the event loop goes to sleep: neither wakes it by itself."""
+    woken: list[str] = []
+
+    async def versions(_: polytok.AsyncClient) -> AsyncIterator[None]:
+        asyncio.get_running_loop().call_later(60, woken.append, "by the clock")
+        threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)).start()
+        await asyncio.Event().wait()
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        live.follow(Output(as_json=True), "127.0.0.1:1", [versions])
+    assert woken == []
