@@ -1,16 +1,21 @@
 """`polytok up`, `polytok status` and `polytok demo`."""
 
+from __future__ import annotations
+
 import collections
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polytok.cli import options, session
+
+if TYPE_CHECKING:
+    from polytok.client import Client
 
 Home = Annotated[
     pathlib.Path | None,
@@ -62,6 +67,7 @@ def status(catalog: options.Catalog = None, as_json: options.Json = False) -> No
             "models": _states(run.client.models.list()),
             "tokenizations": _states(run.client.tokenizations.list()),
         }
+        others, absent = _others(run.client)
         facts = home.stack() or {}
         is_ours = facts.get("catalog_address") == run.client.address
         document = {
@@ -72,8 +78,24 @@ def status(catalog: options.Catalog = None, as_json: options.Json = False) -> No
             "pids": facts.get("pids", {}) if is_ours else {},
             "metrics_ports": facts.get("metrics_ports", {}) if is_ours else {},
             **kinds,
+            **others,
         }
-        run.out.result(document, run.out.facts("Polytok", _status_pairs(document)))
+        run.out.result(document, run.out.facts("Polytok", _status_pairs(document, absent)))
+
+
+def _others(client: Client) -> tuple[dict[str, dict[str, int] | None], dict[str, str]]:
+    """What the services beside the catalog hold, None of one that is not there, and why it is not."""
+    from polytok import errors  # noqa: PLC0415
+
+    found: dict[str, dict[str, int] | None] = {}
+    absent = {}
+    for kind in ("extractions", "trainings"):
+        try:
+            # Here as well: which address a service has is looked for when it is first named.
+            found[kind] = _states(getattr(client, kind).list())
+        except (errors.Unavailable, errors.DeadlineExceeded) as error:
+            found[kind], absent[kind] = None, error.message
+    return found, absent
 
 
 def _states(records: Any) -> dict[str, int]:
@@ -82,13 +104,14 @@ def _states(records: Any) -> dict[str, int]:
     return dict(sorted(collections.Counter(watching.state(record) for record in records).items()))
 
 
-def _status_pairs(document: dict[str, Any]) -> list[tuple[str, str]]:
+def _status_pairs(document: dict[str, Any], absent: dict[str, str]) -> list[tuple[str, str]]:
     pairs = [("catalog", document["catalog_address"])]
     if document["home"]:
         pairs += [("home", document["home"]), ("storage", document["storage_root"])]
         pairs += [("processes", ", ".join(f"{name} {pid}" for name, pid in document["pids"].items()))]
-    for kind in ("datasets", "models", "tokenizations"):
-        pairs.append((kind, ", ".join(f"{number} {state}" for state, number in document[kind].items()) or "none"))
+    for kind in ("datasets", "models", "tokenizations", "extractions", "trainings"):
+        counted = ", ".join(f"{number} {state}" for state, number in (document[kind] or {}).items()) or "none"
+        pairs.append((kind, f"unknown: {absent[kind]}" if kind in absent else counted))
     return pairs
 
 

@@ -166,7 +166,29 @@ def test_status(polytok_: Run, ready: tuple[str, str]) -> None:
     assert document["datasets"]["READY"] >= 1
     assert document["pids"]["catalog"] > 0
     assert pathlib.Path(document["home"], "stack.json").exists()
-    assert "READY" in polytok_("status").out
+    assert isinstance(document["extractions"], dict)
+    assert isinstance(document["trainings"], dict)
+    shown = polytok_("status").out
+    assert "READY" in shown
+    assert "extractions" in shown
+    assert "trainings" in shown
+    assert "unknown" not in shown
+
+
+def test_status_without_the_other_services(
+    polytok_: Run, ready: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, _ = ready
+    address = polytok_("status", "--json").json()["catalog_address"]
+    # One that nobody answers for, and one of which nothing is known.
+    monkeypatch.setenv("POLYTOK_HOME", "/nonexistent")
+    monkeypatch.setenv("POLYTOK_EXTRACTOR_ADDRESS", "127.0.0.1:1")
+    document = polytok_("status", "--catalog", address, "--json").json()
+    assert document["datasets"]["READY"] >= 1, dataset
+    assert (document["extractions"], document["trainings"], document["home"]) == (None, None, None)
+    shown = " ".join(polytok_("status", "--catalog", address).out.split())
+    assert "extractions unknown: " in shown
+    assert "Set POLYTOK_TRAINER_ADDRESS" in shown
 
 
 def test_a_second_stack_on_the_same_home(process: Run, stack: "Stack") -> None:
