@@ -1,0 +1,105 @@
+"""Whoever dies in the middle of a repair, it ends as one that nobody disturbed: every file is what was written."""
+
+import asyncio
+import os
+import pathlib
+import signal
+from typing import Any
+
+import pytest
+
+from polytok.client import watching
+from tests.faults.scene import PATIENCE_SECONDS, WORKERS, Scene, eventually
+
+FIRST, SECOND = WORKERS
+KINDS = ("repair.check", "tokenize.shard", "repair.mend")
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file of a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def damaged(scene: Scene, variant: str) -> tuple[Any, dict[str, bytes]]:
+    """A tokenization all of whose Arrow files have a bit that is not as it was, and every file as it was."""
+    await scene.create(variant)
+    record = await scene.wait(variant)
+    folder = pathlib.Path(record.tokenized_path)
+    await scene.nothing_left_behind(record)
+    whole = contents(folder)
+    for name, content in whole.items():
+        if name.endswith(".arrow"):
+            half = len(content) // 2
+            (folder / name).write_bytes(content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :])
+    return record, whole
+
+
+async def is_whole(scene: Scene, record: Any, whole: dict[str, bytes]) -> Any:
+    """Waits for the repair's end; gives the repair. The bar of it went forward only."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        seen = [repair async for repair in scene.client.tokenizations.repairing(record)]
+    progress = [repair.progress for repair in seen]
+    assert progress == sorted(progress)
+    last = seen[-1]
+    assert watching.state(last) == "DONE", last.error_message
+    bad = sum(name.endswith(".arrow") for name in whole)
+    assert (last.num_remade, list(last.changes), last.progress) == (bad, [], 100.0)
+    found = pathlib.Path(record.tokenized_path)
+    assert contents(found) == whole
+    now = await scene.client.tokenizations.get(record)
+    assert (now.manifest_digest, now.tokenized_path, watching.state(now)) == (
+        record.manifest_digest,
+        record.tokenized_path,
+        "READY",
+    )
+    # Neither a task nor what was made beside the files.
+    await scene.nothing_left_behind(now)
+
+    async def is_swept() -> bool:
+        return not [path for path in found.parent.glob(f"{found.name}_*") if any(path.iterdir())]
+
+    await eventually(is_swept, "nothing is left of what the repair made")
+    return last
+
+
+async def test_a_worker_is_killed_with_a_part_of_a_repair_in_hand(scene: Scene) -> None:
+    record, whole = await damaged(scene, "mended")
+    async with scene.held(FIRST):
+        pid = scene.pid(FIRST)
+        await scene.client.tokenizations.repair(record)
+
+        async def has_a_task() -> bool:
+            ((count,),) = await scene.rows(
+                "SELECT count(*) FROM job_tasks JOIN jobs ON jobs.id = job_id WHERE jobs.kind = 'repair' "
+                "AND job_tasks.state = 'RUNNING' AND worker LIKE $1",
+                f"%-{pid}-%",
+            )
+            return int(count) == 1
+
+        await eventually(has_a_task, "the worker has a task of the repair")
+        await scene.killed(FIRST)
+    last = await is_whole(scene, record, whole)
+    outcomes = await scene.outcomes(last)
+    assert (outcomes.pop("LOST"), set(outcomes)) == (1, {"SUCCEEDED"})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["worker", "child", "catalog"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_all_is_killed_in_every_stage_of_a_repair(scene: Scene, kind: str, who: str) -> None:
+    record, whole = await damaged(scene, f"mended-{kind.partition('.')[2]}-{who}")
+    begun = await scene.client.tokenizations.repair(record)
+
+    async def has_come() -> bool:
+        ((count,),) = await scene.rows(
+            "SELECT count(*) FROM job_tasks WHERE job_id = $1::uuid AND kind = $2", begun.repair.job, kind
+        )
+        return int(count) > 0
+
+    await eventually(has_come, f"the repair has come to {kind}")
+    if who == "child":
+        for child in filter(None, map(scene.child, WORKERS)):
+            os.kill(child, signal.SIGKILL)
+    else:
+        await asyncio.gather(*(scene.killed(name) for name in (WORKERS if who == "worker" else [who])))
+    await is_whole(scene, record, whole)
