@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import pathlib
 import resource
@@ -47,6 +48,23 @@ def test_a_file_comes_back_with_its_size_and_checksum(any_storage: Storage) -> N
     assert staged.sha256 == hashlib.sha256(data).hexdigest() == any_storage.sha256("a/b/c.bin")
     assert any_storage.read_bytes("a/b/c.bin") == data
     assert any_storage.list("a") == ["a/b/c.bin"]
+
+
+def test_a_large_file_written_in_pieces_of_all_sizes(any_storage: Storage) -> None:
+    data = os.urandom(1 << 20) * 20
+    sizes = itertools.cycle([1, 9 << 20, 1000, 3 << 20])
+    with any_storage.create("a/large") as staged:
+        while staged.tell() < len(data):
+            staged.write(memoryview(data)[staged.tell() : staged.tell() + next(sizes)])
+    assert any_storage.read_bytes("a/large") == data
+    assert staged.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_checksum_that_nobody_asks_for_is_left_out(any_storage: Storage) -> None:
+    with any_storage.create("a/b") as staged:
+        staged.leave_checksum_out()
+        staged.write(b"data")
+    assert (staged.sha256, staged.size, any_storage.read_bytes("a/b")) == ("", 4, b"data")
 
 
 def test_an_error_leaves_nothing(any_storage: Storage) -> None:

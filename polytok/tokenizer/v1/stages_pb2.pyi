@@ -58,7 +58,7 @@ class StagedDocuments(_message.Message):
     phases_key: _builtins.str
     """Storage key of what `tokenize.measure` gives, where it is known at once; empty where it is not."""
     sha256: _builtins.str
-    """sha256 of the file of ids, hexadecimal."""
+    """sha256 of the file of ids, hexadecimal; empty where the storage is a folder of the machine."""
     def __init__(
         self,
         *,

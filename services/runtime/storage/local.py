@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Generator
 from typing import BinaryIO
 
-from services.runtime.storage import keys
+from services.runtime.storage import early, keys
 from services.runtime.storage.staging import StagedFile
 
 
@@ -49,7 +49,7 @@ class LocalRoot:
         with keys.translated("creating", key):
             sink = temporary.open("xb")
         try:
-            staged = StagedFile(sink, key)
+            staged = StagedFile(early.Early(sink), key)
             yield staged
 
             def publish() -> None:

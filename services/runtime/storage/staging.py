@@ -29,7 +29,7 @@ class StagedFile:
         self._sink = sink
         self._key = key
         self._uri = uri
-        self._digest = hashlib.sha256()
+        self._digest: hashlib._Hash | None = hashlib.sha256()
         self.size = 0
         self.sha256 = ""
         self.closed = False
@@ -41,9 +41,14 @@ class StagedFile:
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
         with keys.translated("writing", self._key, self._uri):
             self._sink.write(view)
-        self._digest.update(view)
+        if self._digest is not None:
+            self._digest.update(view)
         self.size += view.nbytes
         return view.nbytes
+
+    def leave_checksum_out(self) -> None:
+        """Leaves `sha256` empty, for a file whose checksum nobody will ask for."""
+        self._digest = None
 
     def tell(self) -> int:
         """How many bytes were written."""
@@ -75,4 +80,5 @@ class StagedFile:
         self.closed = True
         with keys.translated("writing", self._key, self._uri):
             publish()
-        self.sha256 = self._digest.hexdigest()
+        if self._digest is not None:
+            self.sha256 = self._digest.hexdigest()

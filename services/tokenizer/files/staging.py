@@ -66,6 +66,7 @@ class Writer:
 
     def __init__(self, storage: Storage, key: str, first_row: int, num_rows: int) -> None:
         self._creating = storage.create(key)
+        self._is_local = storage.local_path(key) is not None
         self._lengths: Offsets = np.zeros(num_rows, np.int64)
         self._is_taken: Offsets = np.zeros(num_rows, np.int64)
         self._size = 0
@@ -74,6 +75,9 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         self._file = self._creating.__enter__()
+        if self._is_local:
+            # It names the copies of remote files.
+            self._file.leave_checksum_out()
         return self
 
     def write(self, documents: Ragged, rows: Offsets) -> None:
