@@ -16,9 +16,16 @@ _HUB_SECONDS = "5"
 
 
 def _structure(payload: any_pb2.Any) -> structures_pb2.ModelStructure:
-    from services.activations import hooks, models  # noqa: PLC0415
-    from services.runtime import hub  # noqa: PLC0415
-
+    try:
+        from services.activations import hooks, models  # noqa: PLC0415
+        from services.runtime import hub  # noqa: PLC0415
+    except ImportError as error:
+        # As where a server runs that has no worker beside it.
+        raise errors.FailedPrecondition(
+            f"{error.name} is not installed beside this server: hooks are checked by the workers alone. "
+            "Install polytok[activations] to have them checked at once.",
+            reason="MODEL_INVALID",
+        ) from error
     question = structures_pb2.StructureQuestion()
     if not payload.Unpack(question):
         raise errors.Internal(f"{payload.type_url!r} is no StructureQuestion.", retryable=False)

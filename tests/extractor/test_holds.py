@@ -1,6 +1,7 @@
 """Holds on extractions: what a training reads is not deleted until the training ends, whoever dies meanwhile."""
 
 import asyncio
+import contextlib
 
 import grpc.aio
 import pytest
@@ -11,6 +12,7 @@ from polytok import errors, transport
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 from services.extractor.server import extractions, tables
+from services.extractor.server.migrations.schema import runner as extractor_runner
 from services.runtime.records.statements import Lock
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import locks
@@ -171,6 +173,29 @@ async def test_a_hold_outlives_the_trainer_and_is_renewed(
         await until(renewed, "another process has renewed the hold")
         async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
             await extractor.delete(MINE)
+
+
+async def test_an_extractor_that_is_away_keeps_no_hold_at_the_catalog(
+    catalog, tokenized, migrated_database_settings, messaging_settings, storage
+):
+    for schema in (extractor_runner, runner):
+        await asyncio.to_thread(schema.upgrade, migrated_database_settings)
+    services = (migrated_database_settings, messaging_settings)
+    async with contextlib.AsyncExitStack() as stack:
+        extractor = await stack.enter_async_context(hands.running(catalog, *services, storage))
+        await extractor.finish(await extractor.create("mine"))
+        async with trainings.running(extractor, *services) as trainer:
+            created = await trainer.create("t1", extraction=MINE)
+            await stack.aclose()
+            await trainer.cancel(created.name)
+
+            async def let_go():
+                return created.name not in await extractor.holders()
+
+            await until(let_go, "the tokenization is let go of")
+            # What could not be told to the extractor is remembered.
+            (kept,) = await trainer.ended()
+            assert kept == created.name
 
 
 @pytest.mark.parametrize("first", ["deletion", "training"])

@@ -12,6 +12,7 @@ from polytok import transport
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
 from services.runtime import process, settings
 from services.runtime.process import Stopping
+from services.trainer.server import trainings as rows
 from services.trainer.server.application import Trainer
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import hands
@@ -40,6 +41,11 @@ class Running:
     async def get(self, name: str) -> trainings_pb2.Training:
         """Reads a training."""
         return await self.stub.GetTraining(trainings_pb2.GetTrainingRequest(name=name))
+
+    async def ended(self) -> list[str]:
+        """The trainings that ended and still have to let go of something."""
+        async with self.trainer.database.connection() as conn:
+            return [record.resource for record in await rows.holding(conn, wanted=False)]
 
     async def pause(self, name: str) -> trainings_pb2.Training:
         """Has a training stop at a checkpoint."""
