@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from polytok import errors
 from services.runtime.jobs.model import JobState, Outcome, TaskState
+from services.runtime.settings import JobSettings
 from tests.jobs import toys
 from tests.jobs.packing import pack, unpack
 from tests.jobs.toys import TABLES, Shop, task
@@ -53,7 +54,7 @@ async def test_a_lease_carries_all_that_the_worker_needs(shop: Shop) -> None:
     assert (got.epoch, got.attempt, got.kind, got.job_id) == (1, 1, toys.TASK, job_id)
     assert got.resource == (await shop.job(job_id)).resource
     assert unpack(got.payload) == {"do": "echo", "say": "hello"}
-    assert 29 < got.ttl.total_seconds() <= 30
+    assert 0 < got.ttl.total_seconds() <= 30
     assert (await shop.toy(job_id)).state == "STARTED"
 
 
@@ -332,8 +333,9 @@ async def test_a_publication_that_outlives_its_lease_does_not_happen(shop: Shop)
     toy = await shop.toy(job_id)
     assert ((await shop.job(job_id)).state, toy.state, toy.published) == (JobState.ACTIVE, "STARTED", 0)
     shop.handler.publishing = None
-    assert (await lease(shop, task_id)).epoch == 2
-    await shop.complete(task_id, 2)
+    patient = Shop(shop.database, JobSettings(), shop.handler)
+    assert (await lease(patient, task_id)).epoch == 2
+    await patient.complete(task_id, 2)
     assert (await shop.toy(job_id)).published == 1
 
 

@@ -29,11 +29,21 @@ def echo(facts, context):
 
 
 def work(facts, context):
-    """Works for some seconds, and says so every few milliseconds."""
+    """Works for some seconds, the first time if there is such a one, and says so every few milliseconds."""
+    if "once" in facts and not first_time(facts["once"]):
+        return
     steps = int(facts["seconds"] * 100)
     for step in range(steps):
         time.sleep(0.01)
         context.report(step + 1, steps, f"step {step + 1}".encode() if facts.get("resume") else b"")
+
+
+def meet(facts, context):
+    """Waits until so many tasks are in the folder."""
+    folder = pathlib.Path(str(facts["folder"]))
+    (folder / str(facts["name"])).touch()
+    while len(list(folder.iterdir())) < facts["number"]:
+        time.sleep(0.01)
 
 
 def climb(facts, context):
@@ -107,7 +117,9 @@ def first_time(path):
     return True
 
 
-DOINGS = {f.__name__: f for f in (echo, work, climb, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)}
+DOINGS = {
+    f.__name__: f for f in (echo, work, meet, climb, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)
+}
 
 if __name__ == "__main__":
     child.serve({"toy.make": make}, warm=lambda: None)

@@ -186,7 +186,7 @@ class Shop:
         async with self.database.connection() as conn:
             return list((await conn.execute(query)).all())
 
-    async def ended(self, job_id: uuid.UUID, seconds: float = 30) -> model.Job:
+    async def ended(self, job_id: uuid.UUID, seconds: float = 60) -> model.Job:
         """Waits until the job has ended."""
 
         async def final() -> model.Job | None:
@@ -196,7 +196,7 @@ class Shop:
         return await until(final, seconds)
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     """Waits for the condition to give something true, and gives that."""
     async with asyncio.timeout(seconds):
         while not (value := await condition()):

@@ -24,7 +24,7 @@ async def main(stop: process.Stopping) -> None:
             {"toyshop": leases_pb2_grpc.LeaseServiceStub(channel)},
             [sys.executable, str(pathlib.Path(__file__).with_name("toychild.py"))],
         )
-        await process.supervise(stop=stop, tasks={"worker": worker.run(stop)}, drain_seconds=10)
+        await process.supervise(stop=stop, tasks={"worker": worker.run(stop)}, drain_seconds=60)
     await client.close()
 
 
