@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from polytok import errors
+from services.embedded import ports
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage, opened
 from services.runtime.storage.cache import Cache
@@ -135,7 +136,7 @@ def test_credentials_that_are_not_accepted(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.long
 def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
-    _fresh(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{s3.free_port()}")
+    _fresh(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{ports.free_port()}")
     storage = Storage(f"s3://{bucket}/root")
     for call in (lambda: storage.exists("a"), lambda: storage.write_bytes("a", b"x")):
         with pytest.raises(errors.Unavailable, match=f"s3://{bucket} cannot be reached. Check the network") as caught:
