@@ -35,14 +35,14 @@ def _environment(**variables):
 )
 def test_bad_configuration_is_one_line(variables, line):
     ended = subprocess.run(
-        SERVE, check=False, env=_environment(**variables), capture_output=True, text=True, timeout=60
+        SERVE, check=False, env=_environment(**variables), capture_output=True, text=True, timeout=120
     )
     assert (ended.returncode, ended.stderr, ended.stdout) == (1, line, "")
 
 
 def test_an_unknown_command_is_refused():
     ended = subprocess.run(
-        [sys.executable, "-m", "services.catalog", "server"], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "services.catalog", "server"], check=False, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 2
     assert "invalid choice: 'server'" in ended.stderr
@@ -76,7 +76,7 @@ async def test_it_announces_itself_serves_and_drains(migrated_database_settings,
     writer.close()
     await writer.wait_closed()
     process.send_signal(signal.SIGTERM)
-    _, log = await asyncio.wait_for(process.communicate(), 30)
+    _, log = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     events = [json.loads(line) for line in log.decode().splitlines() if line.startswith("{")]
     assert {event["service"] for event in events} == {"catalog"}

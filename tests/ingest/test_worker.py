@@ -47,7 +47,7 @@ async def worker(
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.wait()
     assert process.returncode == 0
 

@@ -32,7 +32,7 @@ def test_it_runs_so_far_ahead_and_no_further_and_ends_with_the_block() -> None:
 
     with Ahead(items(), "items", depth=2) as ahead:
         assert next(iter(ahead)) == 0
-        assert enough.wait(10)
+        assert enough.wait(60)
     # Two that wait, one in hand: the block ended before it took more.
     assert made == [0, 1, 2, 3]
     assert "items" not in {thread.name for thread in threading.enumerate()}

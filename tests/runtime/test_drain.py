@@ -24,7 +24,7 @@ async def test_draining_lets_a_call_end_and_refuses_the_next(leases: Leases) -> 
         return leases_pb2.ExtendLeaseResponse()
 
     leases.answer = answer
-    running = server.Server(settings.ServerSettings(drain_seconds=30), service="test")
+    running = server.Server(settings.ServerSettings(drain_seconds=60), service="test")
     running.add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, leases, SERVICE)
     address = f"127.0.0.1:{await running.start()}"
     async with channel.open_channel(address, service="test") as opened:
@@ -34,12 +34,12 @@ async def test_draining_lets_a_call_end_and_refuses_the_next(leases: Leases) -> 
         await asyncio.sleep(0)
         async with grpc.aio.insecure_channel(address) as late:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await leases_pb2_grpc.LeaseServiceStub(late).ExtendLease(EXTEND, timeout=5)
+                await leases_pb2_grpc.LeaseServiceStub(late).ExtendLease(EXTEND, timeout=60)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert not call.done()
         go.set()
         assert await call == leases_pb2.ExtendLeaseResponse()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await draining
     assert leases.calls == 1
 
@@ -53,9 +53,9 @@ async def test_draining_has_an_end(leases: Leases) -> None:
     running = server.Server(settings.ServerSettings(drain_seconds=0.1), service="test")
     running.add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, leases, SERVICE)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{await running.start()}") as opened:
-        call = asyncio.ensure_future(leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND, timeout=30))
+        call = asyncio.ensure_future(leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND, timeout=60))
         await leases.entered.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running.drain()
         with pytest.raises(grpc.aio.AioRpcError):
             await call
@@ -82,7 +82,7 @@ class Datasets(datasets_pb2_grpc.DatasetServiceServicer):
 @pytest.fixture
 async def watched() -> AsyncIterator[tuple[server.Server, Datasets]]:
     datasets = Datasets()
-    running = server.Server(settings.ServerSettings(drain_seconds=30), service="test")
+    running = server.Server(settings.ServerSettings(drain_seconds=60), service="test")
     running.add(datasets_pb2_grpc.add_DatasetServiceServicer_to_server, datasets, "polytok.catalog.v1.DatasetService")
     await running.start()
     yield running, datasets
@@ -111,7 +111,7 @@ async def test_a_watcher_that_leaves_frees_the_handler(watched: tuple[server.Ser
         )
         await call.read()
         call.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await datasets.ended.wait()
 
 
@@ -124,7 +124,7 @@ async def test_draining_ends_streams_at_once(watched: tuple[server.Server, Datas
         health = health_pb2_grpc.HealthStub(opened).Watch(health_pb2.HealthCheckRequest())
         assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
         await call.read()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running.drain()
         assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -70,7 +70,7 @@ async def test_a_pool_gets_its_kinds_only(nats_client: nats.aio.client.Client, s
     for kind in ("ingest.read", "tokenize.shard", "tokenize.publish"):
         await jetstream.publish(subjects.task(kind, "t1"), kind.encode())
     pull = await jetstream.pull_subscribe_bind(stream=subjects.stream, consumer=messaging.consumer_name("tokenizer"))
-    messages = await pull.fetch(2, timeout=10)
+    messages = await pull.fetch(2, timeout=60)
     assert {message.data for message in messages} == {b"tokenize.shard", b"tokenize.publish"}
     with pytest.raises(TimeoutError):
         await pull.fetch(1, timeout=0.2)
@@ -113,7 +113,7 @@ async def test_connecting_waits_for_the_server(absent_server: nats_servers.Nats)
     assert not done
     with contextlib.ExitStack() as stack:
         await asyncio.to_thread(stack.enter_context, servers.started(absent_server))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             client = await waiting
             await client.flush()
         await client.close()

@@ -21,7 +21,7 @@ class Heard:
         self.queue.put_nowait(payload)
 
     async def next(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.queue.get()
 
 

@@ -151,7 +151,7 @@ def test_spans_are_recorded_with_their_parents(recorded: InMemorySpanExporter) -
 
 async def get(port: int, path: str, method: str = "GET") -> tuple[int, str, str]:
     def ask() -> tuple[int, str, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request(method, path)
         answer = connection.getresponse()
         text = answer.read().decode()

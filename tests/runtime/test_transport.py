@@ -151,7 +151,7 @@ async def secure(leases: Leases, certificates: pathlib.Path, client_ca: str = ""
 
 async def extend(opened: grpc.aio.Channel) -> None:
     async with opened:
-        await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND, timeout=10)
+        await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND, timeout=60)
 
 
 async def test_tls(leases: Leases, certificates: pathlib.Path) -> None:

@@ -42,7 +42,7 @@ async def test_wrong_settings_stop_it_with_one_line(changes: dict[str, str], mes
 
 def status_of(port: int) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -76,7 +76,7 @@ async def test_it_gets_ready_and_leaves_on_sigterm(
     try:
         await asyncio.to_thread(wait_until_ready, announced)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
