@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from polytok import errors
 from polytok.cli import (
@@ -23,8 +24,34 @@ from polytok.cli import (
     unforeseen,
 )
 
+
+class Root(TyperGroup):
+    """All commands. `train plot` reads as `train` does, but draws what is there."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click.Group. What only `train` takes, such as a --model, makes `plot` the name of a dataset."""
+        if args[:2] == ["train", "plot"]:
+            trainings: Any = self.commands["training"]
+            taken, own = (_options(command) for command in (self.commands["train"], trainings.commands["plot"]))
+            given = {_option(word) for word in args[2:]}
+            if not given & (taken - own):
+                return "train", trainings, args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _options(command: Any) -> set[str]:
+    """The options of a command."""
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def _option(word: str) -> str:
+    """The option that a word is or begins with: of `--model=gpt2`, and of `-mgpt2`."""
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
+
+
 app = manual.App(
     name="polytok",
+    cls=Root,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -76,12 +103,8 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; gives its exit code."""
-    # `train plot` reads as `train` does, but draws what is there.
-    plotting = list(arguments[:2]) == ["train", "plot"]
     try:
-        code = app(
-            ["training", *arguments[1:]] if plotting else list(arguments), prog_name="polytok", standalone_mode=False
-        )
+        code = app(list(arguments), prog_name="polytok", standalone_mode=False)
         sys.stdout.flush()
     except errors.PolytokError as error:
         return _fail(error, arguments)
