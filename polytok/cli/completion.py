@@ -3,11 +3,27 @@
 from polytok.client import Client, watching
 from polytok.client import names as resource_names
 
+Found = list[tuple[str, str]]
+"""What may stand there, and what is said of it."""
 
-def names(collection: str, incomplete: str, seconds: float) -> list[tuple[str, str]]:
+
+def names(collection: str, incomplete: str, seconds: float) -> Found:
     """The ids of a collection that begin so, each with its state."""
     with Client(timeout=seconds, patience=0) as client:
         found = [
             (resource_names.short(record.name), watching.state(record)) for record in getattr(client, collection).list()
         ]
-    return [(name, state) for name, state in found if name.startswith(incomplete)]
+    return _begun(found, incomplete)
+
+
+def resources(dataset: str, incomplete: str, seconds: float) -> Found:
+    """The tokenizations of a dataset that begin so, as `model` or `model~variant`, each with its state."""
+    with Client(timeout=seconds, patience=0) as client:
+        found = [
+            (record.name.rpartition("/")[2], watching.state(record)) for record in client.tokenizations.list(dataset)
+        ]
+    return _begun(found, incomplete)
+
+
+def _begun(found: Found, incomplete: str) -> Found:
+    return [(name, told) for name, told in found if name.startswith(incomplete)]

@@ -22,12 +22,31 @@ def _completion(collection: str) -> Callable[[str], list[tuple[str, str]]]:
     return complete
 
 
+def _resources(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Completes the tokenizations of the dataset that stands before, as `model` or `model~variant`."""
+    try:
+        from polytok.cli import completion  # noqa: PLC0415  imports the client
+
+        return completion.resources(ctx.params["dataset"], incomplete, _COMPLETION_SECONDS)
+    except Exception:
+        return []
+
+
+def _datasets_or_tokenizations(incomplete: str) -> list[tuple[str, str]]:
+    """Completes datasets, and behind a slash the tokenizations of one."""
+    return _completion("tokenizations" if "/" in incomplete else "datasets")(incomplete)
+
+
 def _choices(*values: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [value for value in values if value.startswith(incomplete)]
 
 
+datasets = _completion("datasets")
+"""Completes datasets' names."""
 models = _completion("models")
 """Completes models' names."""
+extractions = _completion("extractions")
+"""Completes extractions' names."""
 
 Catalog = Annotated[
     str | None,
@@ -52,7 +71,7 @@ ExtractionArgument = Annotated[
     typer.Argument(
         metavar="EXTRACTION",
         help="The extraction's id, as `polytok extraction list` shows it.",
-        autocompletion=_completion("extractions"),
+        autocompletion=extractions,
     ),
 ]
 TrainingArgument = Annotated[
@@ -63,23 +82,27 @@ TrainingArgument = Annotated[
 ]
 DatasetArgument = Annotated[
     str,
-    typer.Argument(metavar="DATASET", help="The dataset's id, such as `docs`.", autocompletion=_completion("datasets")),
+    typer.Argument(metavar="DATASET", help="The dataset's id, such as `docs`.", autocompletion=datasets),
 ]
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="The model's id, such as `gpt2`.", autocompletion=_completion("models")),
+    typer.Argument(metavar="MODEL", help="The model's id, such as `gpt2`.", autocompletion=models),
 ]
 TokenizationDataset = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
         help="The dataset's id; or the whole tokenization as `docs/gpt2`.",
-        autocompletion=_completion("datasets"),
+        autocompletion=_datasets_or_tokenizations,
     ),
 ]
 TokenizationModel = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="The model's id.", autocompletion=_completion("models")),
+    typer.Argument(
+        metavar="[MODEL]",
+        help="The model's id; or with the variant as `gpt2~ctx-2048`.",
+        autocompletion=_resources,
+    ),
 ]
 Variant = Annotated[
     str,
@@ -108,21 +131,19 @@ ModelOption = Annotated[
         "-m",
         metavar="MODEL",
         help="A model to tokenize for; may be repeated.",
-        autocompletion=_completion("models"),
+        autocompletion=models,
     ),
 ]
 ModelFilter = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", metavar="MODEL", help="Only those for this model.", autocompletion=_completion("models")
-    ),
+    typer.Option("--model", "-m", metavar="MODEL", help="Only those for this model.", autocompletion=models),
 ]
 DatasetFilter = Annotated[
     str,
     typer.Argument(
         metavar="[DATASET]",
         help="Only those of this dataset.",
-        autocompletion=_completion("datasets"),
+        autocompletion=datasets,
         show_default=False,
     ),
 ]

@@ -24,10 +24,17 @@ def _option(flag: str, metavar: str, text: str, panel: str, **more: Any) -> Any:
     return typer.Option(flag, metavar=metavar, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
+def _datasets_or_plot(incomplete: str) -> list[tuple[str, str]]:
+    return [*options.datasets(incomplete), ("plot", "draws the metrics of a training")]
+
+
 Dataset = Annotated[
     str | None,
     typer.Argument(
-        metavar="DATASET", help="The dataset to train on, by its id. Not with --extraction.", show_default=False
+        metavar="DATASET",
+        help="The dataset to train on, by its id. Not with --extraction.",
+        show_default=False,
+        autocompletion=_datasets_or_plot,
     ),
 ]
 Model = Annotated[
@@ -37,11 +44,19 @@ Model = Annotated[
         "-m",
         metavar="MODEL",
         help="The model; its tokenization of the dataset must be READY.",
+        autocompletion=options.models,
         rich_help_panel=_SOURCE,
     ),
 ]
 Extraction = Annotated[
-    str | None, _option("--extraction", "ID", "Train on an extraction instead of a running model.", _SOURCE)
+    str | None,
+    _option(
+        "--extraction",
+        "ID",
+        "Train on an extraction instead of a running model.",
+        _SOURCE,
+        autocompletion=options.extractions,
+    ),
 ]
 ContextSize = Annotated[
     int | None, _option("--context-size", "N", "Tokens that sequences are cut to; by default as they are.", _SOURCE)
@@ -196,7 +211,7 @@ def command(
 
     [dim]polytok train docs -m gpt2 --hook blocks.3.hook_resid_post --latents 4096 --k 32 --watch[/]
     [dim]polytok train docs -m gpt2 --hook blocks.3.hook_resid_post --architecture jumprelu --latents 4096 --l0 2[/]
-    [dim]polytok train plot NAME --png curves.png[/]
+    [dim]polytok train plot NAME --png curves.png[/]   draws a training; with --model it trains on a dataset `plot`
     """
     shared = _set(
         l1_coefficient=l1,
