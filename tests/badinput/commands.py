@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 180
 _LONGEST = 700
 """More than that nobody reads."""
 

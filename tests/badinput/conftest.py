@@ -36,10 +36,10 @@ def bystander(client: polytok.Client, tmp_path_factory: pytest.TempPathFactory) 
     dataset, model = material.unique("bystander"), material.unique("model")
     client.datasets.create(dataset, files=material.write_jsonl(folder / "docs.jsonl"))
     client.models.create(model, str(material.write_model(folder / "model")))
-    client.datasets.wait(dataset, timeout=60)
-    client.models.wait(model, timeout=60)
+    client.datasets.wait(dataset, timeout=120)
+    client.models.wait(model, timeout=120)
     client.tokenizations.create(dataset, model, max_length=16)
-    tokenization = client.tokenizations.wait(dataset, model, timeout=60)
+    tokenization = client.tokenizations.wait(dataset, model, timeout=120)
     return Bystander(dataset, model, tokenization.tokenized_path)
 
 
@@ -52,7 +52,7 @@ def _nothing_else_was_harmed(client: polytok.Client, bystander: Bystander) -> It
     assert _checksums(client, bystander) == files
     assert len(client.load(bystander.dataset, bystander.model)) == len(material.TEXTS)
     client.tokenizations.create(bystander.dataset, bystander.model, variant="next", max_length=8)
-    client.tokenizations.wait(bystander.dataset, bystander.model, variant="next", timeout=60)
+    client.tokenizations.wait(bystander.dataset, bystander.model, variant="next", timeout=120)
     client.tokenizations.delete(bystander.dataset, bystander.model, variant="next")
 
 

@@ -44,7 +44,7 @@ def test_the_row_is_counted_through_all_files(
     (tmp_path / "b.jsonl").write_text('{"text": "fine", "number": 1}\n{"text": null, "number": 2}\n')
     name = material.unique("columns")
     client.datasets.create(name, files=[tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
-    client.datasets.wait(name, timeout=60)
+    client.datasets.wait(name, timeout=120)
     row = len(material.TEXTS) + 1
     assert f"in row {row} of datasets/{name} " in command.refused(
         "tokenize", name, "--model", bystander.model, "--watch", code=1

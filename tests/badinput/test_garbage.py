@@ -42,7 +42,7 @@ async def waiting(stack: "Stack") -> int:
 def counted(stack: "Stack") -> float:
     """How many messages the worker threw away."""
     port = stack.facts["metrics_ports"]["tokenizer-1"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("polytok_worker_garbage_total"))
 

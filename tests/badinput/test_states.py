@@ -40,7 +40,7 @@ def held_tokenizer(stack: "Stack") -> Iterator[None]:
 def begin(client: polytok.Client, dataset: str, model: str, path: pathlib.Path) -> None:
     """Has a tokenization made of a new dataset; returns once a worker is at it."""
     client.datasets.create(dataset, files=path)
-    client.datasets.wait(dataset, timeout=60)
+    client.datasets.wait(dataset, timeout=120)
     client.tokenizations.create(dataset, model)
     await_condition(
         lambda: watching.state(client.tokenizations.get(dataset, model)) == "PROCESSING", "the tokenization is made"
@@ -84,7 +84,7 @@ def test_deleting_what_is_being_made(
     command.done("tokenization", "delete", name, model)
     command.refused("tokenization", "show", name, model, code=4)
     client.tokenizations.create(name, model)
-    assert client.tokenizations.wait(name, model, timeout=60).tokenized_path == path
+    assert client.tokenizations.wait(name, model, timeout=120).tokenized_path == path
     assert len(client.load(name, model)) == len(material.TEXTS)
 
 

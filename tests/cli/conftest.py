@@ -70,7 +70,7 @@ def process(stack: Stack) -> Run:
     def run(*arguments: str | pathlib.Path) -> Result:
         program = pathlib.Path(sys.executable).with_name("polytok")
         done = subprocess.run(
-            [program, *arguments], env=stack.env, capture_output=True, text=True, timeout=90, check=False
+            [program, *arguments], env=stack.env, capture_output=True, text=True, timeout=180, check=False
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -90,6 +90,6 @@ def ready(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     with polytok.Client(stack.catalog_address) as client:
         client.datasets.create(dataset, files=material.write_jsonl(folder / "docs.jsonl"))
         client.models.create(model, str(material.write_model(folder / "model")))
-        client.datasets.wait(dataset, timeout=60)
-        client.models.wait(model, timeout=60)
+        client.datasets.wait(dataset, timeout=120)
+        client.models.wait(model, timeout=120)
     return dataset, model

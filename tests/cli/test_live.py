@@ -41,7 +41,7 @@ def _on_a_terminal(stack: "Stack", *arguments: str | pathlib.Path) -> tuple[int,
             break
         output += chunk
     os.close(controller)
-    return process.wait(60), output.decode()
+    return process.wait(120), output.decode()
 
 
 def test_bars_and_tables(stack: "Stack", documents: pathlib.Path) -> None:
@@ -83,7 +83,7 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: path
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -93,7 +93,7 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: path
         assert watching.state(client.datasets.get(name)) == "PENDING"
         assert watching.state(client.datasets.cancel(name)) == "CANCELLED"
         with pytest.raises(errors.Cancelled):
-            client.datasets.wait(name, timeout=60)
+            client.datasets.wait(name, timeout=120)
 
 
 def test_an_interrupt_that_another_thread_gets_is_heard() -> None:

@@ -46,6 +46,6 @@ def ready(stack: Stack, model_folder: pathlib.Path, tmp_path_factory: pytest.Tem
     with polytok.Client(stack.catalog_address) as client:
         client.datasets.create(dataset, files=path)
         client.models.create(model, str(model_folder))
-        client.datasets.wait(dataset, timeout=60)
-        client.models.wait(model, timeout=60)
+        client.datasets.wait(dataset, timeout=120)
+        client.models.wait(model, timeout=120)
     return dataset, model

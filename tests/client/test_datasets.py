@@ -15,7 +15,7 @@ def test_from_file_to_ready(client: polytok.Client, documents: pathlib.Path) -> 
     name = material.unique("docs")
     created = client.datasets.create(name, files=documents, metadata={"team": "sae"})
     assert created.name == f"datasets/{name}"
-    record = client.datasets.wait(name, timeout=60)
+    record = client.datasets.wait(name, timeout=120)
     assert record.num_samples == len(material.TEXTS)
     assert [column.name for column in record.columns] == ["text", "number"]
     assert dict(record.metadata) == {"team": "sae"}
@@ -44,18 +44,18 @@ def test_a_failure_is_an_exception_with_the_reason(client: polytok.Client, tmp_p
     absent = tmp_path / "absent.jsonl"
     record = client.datasets.create(material.unique("docs"), files=absent)
     with pytest.raises(errors.FailedPrecondition, match=str(absent)) as caught:
-        client.datasets.wait(record, timeout=60)
+        client.datasets.wait(record, timeout=120)
     assert caught.value.reason == "SOURCE_NOT_FOUND"
     material.write_jsonl(absent)
     client.datasets.retry(record)
-    assert client.datasets.wait(record, timeout=60).num_samples == len(material.TEXTS)
+    assert client.datasets.wait(record, timeout=120).num_samples == len(material.TEXTS)
     with pytest.raises(errors.FailedPrecondition):
         client.datasets.retry(record)
 
 
 def test_update_and_delete(client: polytok.Client, documents: pathlib.Path) -> None:
     record = client.datasets.create(material.unique("docs"), files=documents)
-    record = client.datasets.wait(record, timeout=60)
+    record = client.datasets.wait(record, timeout=120)
     changed = client.datasets.update(record, metadata={"note": "new"}, etag=record.etag)
     assert dict(changed.metadata) == {"note": "new"}
     with pytest.raises(errors.Aborted):
@@ -80,4 +80,4 @@ async def test_asynchronous(async_client: polytok.AsyncClient, documents: pathli
     assert name in [each.name.removeprefix("datasets/") async for each in async_client.datasets.list()]
     await async_client.datasets.delete(name)
     with pytest.raises(errors.NotFound):
-        await async_client.datasets.wait(name, timeout=10)
+        await async_client.datasets.wait(name, timeout=120)

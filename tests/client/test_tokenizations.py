@@ -16,7 +16,7 @@ from tests.client import material
 def dataset(client: polytok.Client, documents: pathlib.Path) -> str:
     name = material.unique("docs")
     client.datasets.create(name, files=documents)
-    client.datasets.wait(name, timeout=60)
+    client.datasets.wait(name, timeout=120)
     return name
 
 
@@ -26,7 +26,7 @@ def test_from_create_to_rows(
     _, model = ready
     created = client.tokenizations.create(dataset, model, max_length=16)
     assert created.name == f"datasets/{dataset}/tokenizations/{model}"
-    record = client.tokenizations.wait(created, timeout=60)
+    record = client.tokenizations.wait(created, timeout=120)
     assert record.parameters.max_length == 16
     rows = client.load(dataset, model)
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
@@ -43,8 +43,8 @@ def test_variants_stand_side_by_side(client: polytok.Client, dataset: str, ready
     client.tokenizations.create(dataset, model)
     packed = client.tokenizations.create(dataset, model, variant="packed", max_length=32, packing=True)
     assert packed.variant == "packed"
-    client.tokenizations.wait(dataset, model, variant="packed", timeout=60)
-    client.tokenizations.wait(dataset, model, timeout=60)
+    client.tokenizations.wait(dataset, model, variant="packed", timeout=120)
+    client.tokenizations.wait(dataset, model, timeout=120)
     assert {len(row["input_ids"]) for row in client.load(dataset, model, "packed")} == {32}
     assert len(list(client.tokenizations.list(dataset))) == 2
     client.tokenizations.delete(dataset, model, variant="packed")
@@ -80,7 +80,7 @@ def test_loading_needs_datasets(
 ) -> None:
     _, model = ready
     client.tokenizations.create(dataset, model)
-    client.tokenizations.wait(dataset, model, timeout=60)
+    client.tokenizations.wait(dataset, model, timeout=120)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(errors.FailedPrecondition, match="pip install"):
         client.load(dataset, model)

@@ -36,7 +36,7 @@ def test_a_dataset_in_its_own_order(client: polytok.Client, monkeypatch: pytest.
     name = material.unique("memory")
     made = client.datasets.create(name, rows=given, metadata={"from": "a test"})
     assert made.name == f"datasets/{name}"
-    ready = client.datasets.wait(name, timeout=60)
+    ready = client.datasets.wait(name, timeout=120)
     assert (ready.num_samples, ready.source.upload.num_rows) == (30, 30)
     found = made_of(ready)
     assert found.features == FEATURES
@@ -54,13 +54,13 @@ def test_a_table_is_tokenized(client: polytok.Client, ready: tuple[str, str]) ->
         {"text": pa.array([*material.TEXTS, "x"]).dictionary_encode(), "n": range(len(material.TEXTS) + 1)}
     )
     client.datasets.create(name, rows=table)
-    record = client.datasets.wait(name, timeout=60)
+    record = client.datasets.wait(name, timeout=120)
     assert made_of(record)["text"][:] == table["text"].to_pylist()
     client.tokenizations.create(name, model, max_length=16)
-    client.tokenizations.wait(name, model, timeout=60)
+    client.tokenizations.wait(name, model, timeout=120)
     other, _ = ready
     client.tokenizations.create(other, model, variant="sixteen", max_length=16)
-    client.tokenizations.wait(other, model, variant="sixteen", timeout=60)
+    client.tokenizations.wait(other, model, variant="sixteen", timeout=120)
     assert client.load(name, model)["input_ids"][:-1] == client.load(other, model, variant="sixteen")["input_ids"][:]
     client.tokenizations.delete(other, model, variant="sixteen")
 
@@ -80,7 +80,7 @@ async def test_iterators_of_both_kinds(async_client: polytok.AsyncClient) -> Non
     for rows in (batches(), later(), list(batches())):
         uids.add((await async_client.datasets.create(name, rows=rows)).uid)
     assert len(uids) == 1
-    record = await async_client.datasets.wait(name, timeout=60)
+    record = await async_client.datasets.wait(name, timeout=120)
     assert made_of(record).to_list() == ROWS
 
 
@@ -136,7 +136,7 @@ def test_a_row_may_be_large_and_not_too_large(client: polytok.Client, monkeypatc
     name = material.unique("memory")
     large = pa.table({"text": ["a", "b" * (5 << 20), "c"]})
     client.datasets.create(name, rows=large)
-    assert client.datasets.wait(name, timeout=60).num_samples == 3
+    assert client.datasets.wait(name, timeout=120).num_samples == 3
     monkeypatch.setattr(uploading, "_ROW_BYTES", 4 << 20)
     with pytest.raises(errors.InvalidArgument, match="Row 1 takes 5 MiB; 4 MiB is the most"):
         client.datasets.create(material.unique("memory"), rows=large)

@@ -68,7 +68,7 @@ def test_interrupted(environment: dict[str, str]) -> None:
     while b"Corpus" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert b"Stopped" in out
     assert b"Traceback" not in err

@@ -20,11 +20,12 @@ def using(folder: pathlib.Path) -> list[str]:
         if not process.name.isdigit() or int(process.name) == os.getpid() or not is_alive(int(process.name)):
             continue
         try:
-            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+            told = command + (process / "environ").read_bytes()
         except OSError:
             continue
         if os.fsencode(folder) in told:
-            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 
