@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from polytok.client.trainings import Update
     from polytok.trainer.v1 import metrics_pb2, trainings_pb2
 
+_PHASES = {
+    "PHASE_FILLING": "filling the buffer",
+    "PHASE_EVALUATING": "evaluating",
+    "PHASE_EXPORTING": "writing the autoencoders",
+}
 _FIGURES = ("explained_variance", "l0", "mse", "dead_latents", "cross_entropy_recovered", "kl_divergence")
 
 
@@ -44,6 +49,13 @@ def listed(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
     return table
 
 
+def doing(record: trainings_pb2.Training, step: int = 1) -> str:
+    """What the worker of a training does, where that is not to take steps; percent in steps of so many."""
+    phase = type(record).Phase.Name(record.phase)
+    words = _PHASES.get(phase, "")
+    return f"{words} {record.phase_progress // step * step:.0f} %" if phase == "PHASE_FILLING" else words
+
+
 def source(record: trainings_pb2.Training) -> str:
     """What a training reads, in short."""
     return names.short(record.lineage.extraction or record.lineage.tokenization)
@@ -51,7 +63,10 @@ def source(record: trainings_pb2.Training) -> str:
 
 def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     """Everything about a training."""
-    pairs = [("state", tables.state(record)), ("steps", f"{record.step:,} of {record.total_steps:,}")]
+    pairs = [
+        ("state", f"{tables.state(record)} {doing(record)}".rstrip()),
+        ("steps", f"{record.step:,} of {record.total_steps:,}"),
+    ]
     pairs.append(("source", escape(source(record))))
     pairs.append(("autoencoders", escape("\n".join(_described(sae) for sae in record.saes))))
     parameters = documents.record(record.parameters)
@@ -180,7 +195,7 @@ class _Panel:
         record = update.training
         if self._bar is None:
             self._bar = self._progress.add_task(names.short(record.name), total=100, state="")
-        word = f"[{tables.colour(record)}]{watching.state(record)}[/]"
+        word = f"[{tables.colour(record)}]{watching.state(record)}[/] {doing(record)}"
         self._progress.update(self._bar, completed=record.progress, state=word)
         if watching.is_terminal(record):
             self._progress.stop_task(self._bar)
@@ -209,7 +224,7 @@ class _Lines:
         """Prints what is new."""
         record = update.training
         self._last.update(newest(update.metrics))
-        word = watching.state(record)
+        word = f"{watching.state(record)} {doing(record, step=10)}".rstrip()
         now = (word, 0 if watching.is_terminal(record) else int(record.progress // 10))
         if now == self._told:
             return

@@ -107,12 +107,23 @@ class _Sums:
             self.products = wide.T @ wide + (self.products if len(self.products) else 0)
 
 
+def samples_of(wanted: Iterable[Key], samples: int) -> int:
+    """How many activations an estimate reads that may read so many: none where nothing is estimated."""
+    return samples if any(kind != "none" for _, kind in wanted) else 0
+
+
 @torch.no_grad()
-def estimate(source: Source, wanted: Iterable[Key], samples: int, over: Sum) -> dict[Key, Normalization]:
+def estimate(
+    source: Source,
+    wanted: Iterable[Key],
+    samples: int,
+    over: Sum,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> dict[Key, Normalization]:
     """Estimates on the first `samples` activations of a source, which then stands where it stood before.
 
-    `over` sums over processes, each with as many samples. Raises `errors.FailedPrecondition` for activations that are
-    all zero or not finite.
+    `over` sums over processes, each with as many samples; `on_read` is told how many were read. Raises
+    `errors.FailedPrecondition` for activations that are all zero or not finite.
     """
     wanted = tuple(wanted)
     found: dict[Key, Normalization] = {key: Normalization() for key in wanted if key[1] == "none"}
@@ -125,6 +136,7 @@ def estimate(source: Source, wanted: Iterable[Key], samples: int, over: Sum) -> 
     while seen < samples:
         block = _first(source.read(), samples - seen)
         seen += len(next(iter(block.values())))
+        on_read(seen)
         for key, each in sums.items():
             each.add(block[key[0]])
     source.seek(before)

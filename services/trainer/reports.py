@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-Phase = Literal["preparing", "training", "evaluating", "exporting"]
+Phase = Literal["preparing", "filling", "training", "evaluating", "exporting"]
 
 
 class Stop(Protocol):
@@ -32,6 +32,10 @@ class Progress:
     """A sentence for the user, where there is something to tell: what it went on from, a damaged checkpoint."""
     checkpoint_step: int = 0
     """Step of the newest checkpoint; 0 without one."""
+    filled: int = 0
+    """Activations read before the first step, of each hook: for the normalisation and the mixing buffer."""
+    to_fill: int = 0
+    """How many these are in all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

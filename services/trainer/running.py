@@ -9,7 +9,7 @@ import torch
 
 from polytok import errors
 from services.runtime.telemetry import logging
-from services.trainer import normalization, plan, ranks, reports, shares
+from services.trainer import course, normalization, plan, ranks, reports, shares
 from services.trainer.checkpoints import Checkpoints, Loaded
 from services.trainer.data.mixing import MixingBuffer
 from services.trainer.data.prefetching import Prefetcher
@@ -19,7 +19,6 @@ from services.trainer.steps import building
 from services.trainer.trainees import Trainee, diverged
 
 _log = logging.get(__name__)
-_REPORT_SECONDS = 0.2
 _STOP_SECONDS = 1.0
 """How often several processes agree on whether to stop."""
 _FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device", "threads", "processes"})
@@ -27,6 +26,10 @@ _FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", 
 _AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
 _RANDOM = "random"
 _Row = TypeVar("_Row", reports.MetricsRow, reports.EvaluationRow)
+
+
+class _Stopped(Exception):
+    """It is to stop, and did not begin yet."""
 
 
 @dataclasses.dataclass
@@ -60,12 +63,14 @@ class Run:
         self._listeners = listeners
         self._source = data.source(self._share.part, self._share.parts)
         self._batch = training.batch_size // self._share.parts
+        self._buffer_samples = training.buffer_samples // self._share.parts
         buffer = MixingBuffer(
             self._source,
-            samples=training.buffer_samples // self._share.parts,
+            samples=self._buffer_samples,
             batch=self._batch,
             seed=training.seed,
             device=training.device,
+            on_filled=self._filling,
         )
         self._stream = Prefetcher(buffer, ahead)
         self.trainees: list[Trainee] = []
@@ -73,7 +78,8 @@ class Run:
         self._kept_step = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()
-        self._told = (0.0, 0, 0.0)
+        self._course = course.Course(training, listeners.report)
+        self._estimated = 0
         self._went_on_from = self._next_look = 0
 
     @property
@@ -88,7 +94,10 @@ class Run:
         """
         torch.manual_seed(self._plan.seed)
         self.tell("preparing")
-        found = self._normalization() if loaded is None else {}
+        wanted = normalization.keys(self._plan.saes[place] for place in self._share.saes)
+        samples = self._plan.normalization_batches * self._batch
+        self._course.to_fill = normalization.samples_of(wanted, samples) + self._buffer_samples
+        found = self._normalization(wanted, samples) if loaded is None else {}
         for place in self._share.saes:
             planned = self._plan.saes[place]
             key = (planned.hook, planned.sae.normalize_activations)
@@ -97,21 +106,30 @@ class Run:
         if loaded is not None:
             self._load(loaded)
 
-    def _normalization(self) -> dict[normalization.Key, normalization.Normalization]:
-        wanted = normalization.keys(self._plan.saes[place] for place in self._share.saes)
-        samples = self._plan.normalization_batches * self._batch
+    def _normalization(
+        self, wanted: tuple[normalization.Key, ...], samples: int
+    ) -> dict[normalization.Key, normalization.Normalization]:
+        """What it reads, the mixing buffer reads anew."""
         over = (lambda tensor: tensor) if self._share.whole else self._group.sum
-        return normalization.estimate(self._source, wanted, samples, over)
+        return normalization.estimate(self._source, wanted, samples, over, self._estimating)
+
+    def _estimating(self, samples: int) -> None:
+        self._estimated = self._course.filled = samples
+        self.tell("filling")
 
     def go(self) -> bool:
         """Trains to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
         self._began = time.monotonic()
-        with self._stream:
-            while self.step < self._plan.total_steps:
-                if self._is_stopped():
-                    self._save()
-                    return False
-                self._advance(self._stream.take())
+        try:
+            with self._stream:
+                while self.step < self._plan.total_steps:
+                    if self._is_stopped():
+                        self._save()
+                        return False
+                    self._advance(self._stream.take())
+        except _Stopped:
+            # Before the first step there is nothing to keep.
+            return False
         self._save()
         return True
 
@@ -220,6 +238,7 @@ class Run:
         _set_random(loaded.states[_RANDOM])
         self.step = self._kept_step = self._went_on_from = self._next_look = loaded.step
         self._seconds_before = float(loaded.values["seconds"])
+        self._course.filled = self._course.to_fill
         damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
         message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
         _log.info("training resumes", step=loaded.step, damaged=loaded.damaged)
@@ -264,27 +283,16 @@ class Run:
         ]
 
     def tell(self, phase: reports.Phase, message: str = "") -> None:
-        """Reports progress, a few times a second at most unless the phase changes or there is a message."""
-        now = time.monotonic()
-        then, step, speed = self._told
-        written = self.step == self._kept_step and self.step != step
-        often = phase == "training" and now - then < _REPORT_SECONDS and not written
-        if not self._group.first or (often and not message):
-            return
-        if self.step > step and then:
-            speed = (self.step - step) * self._plan.batch_size / (now - then)
-        self._told = (now, self.step, speed)
-        progress = reports.Progress(
-            step=self.step,
-            total_steps=self._plan.total_steps,
-            samples=self._samples,
-            total_samples=self._plan.total_steps * self._plan.batch_size,
-            samples_per_second=speed,
-            phase=phase,
-            message=message,
-            checkpoint_step=self._kept_step,
-        )
-        self._listeners.report(progress)
+        """Reports how far it is; of several processes the first does."""
+        if self._group.first:
+            self._course.tell(phase, self.step, self._kept_step, message)
+
+    def _filling(self, samples: int) -> None:
+        """Tells how much of the mixing buffer is there, and heeds a stop meanwhile."""
+        self._course.filled = self._estimated + samples
+        self.tell("filling")
+        if self._group.size == 1 and self._listeners.stop.is_set():
+            raise _Stopped
 
     @property
     def _samples(self) -> int:

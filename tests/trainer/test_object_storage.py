@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from polytok import errors
 from polytok.client import repositories, trainings
 from polytok.jobs.v1 import messages_pb2
-from polytok.trainer.v1 import tasks_pb2, trainings_pb2
+from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.runtime import storage as storages
 from services.runtime.jobs import child
 from services.trainer import lens
@@ -24,6 +24,7 @@ from tests.support import s3
 from tests.trainer import models as small
 
 STEPS, EVERY = 40, 10
+_PHASE = trainings_pb2.Training
 SETTINGS = TrainerSettings(device="cpu", threads=1)
 
 
@@ -67,7 +68,7 @@ def task(storage: storages.Storage, extracted: pathlib.Path) -> tasks_pb2.RunTra
     for path in extracted.iterdir():
         storage.write_bytes(f"extractions/e/{path.name}", path.read_bytes())
     manifest = (extracted / "polytok.json").read_bytes()
-    sae: dict[str, Any] = {"name": "small", "hook": small.HOOK, "d_sae": 32, "topk": {"k": 4}}
+    sae = saes_pb2.Sae(name="small", hook=small.HOOK, d_sae=32, topk=saes_pb2.TopK(k=4))
     return tasks_pb2.RunTrainingTask(
         training="trainings/first",
         key="trainings/uid",
@@ -127,6 +128,9 @@ def test_a_training_in_a_bucket_goes_on_and_opens_in_saelens(
     result = run(wanted, remote, second)
     assert second.reports[0].from_step == point.step
     assert all(row.step > point.step for report in second.reports for row in report.metrics)
+    assert [report.phase for report in first.reports if report.phase] == [_PHASE.PHASE_FILLING, _PHASE.PHASE_TRAINING]
+    later = [_PHASE.PHASE_TRAINING, _PHASE.PHASE_EVALUATING, _PHASE.PHASE_EXPORTING]
+    assert [report.phase for report in second.reports if report.phase] == later
     for file in result.files:
         remote.verify(f"{result.key}/{file.name}", file.sha256)
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from polytok import errors
-from services.trainer import lens, plan, reports, training
+from services.trainer import course, lens, plan, reports, training
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import Block
 from tests.trainer import gaussian
@@ -133,6 +133,39 @@ def test_without_resuming_it_begins_anew(tmp_path: pathlib.Path) -> None:
     rows: list[reports.Row] = []
     train(gaussian.training(), tmp_path, resume=False, on_rows=rows.extend)
     assert rows[0].step == 5
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_what_is_read_before_the_first_step_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(course, "_SECONDS", 0.0)
+    told: list[reports.Progress] = []
+    normalized = gaussian.sae(normalize_activations="expected_average_only_in")
+    train(gaussian.training(normalized), tmp_path, report=told.append, ahead=ahead)
+    phases = [each.phase for each in told]
+    first = phases.index("training")
+    filling = [(each.filled, each.to_fill) for each in told[:first] if each.phase == "filling"]
+    # Four batches for the normalisation, then the buffer.
+    assert filling == sorted(filling)
+    assert len(filling) > 5
+    assert {total for _, total in filling} == {4 * 32 + 256}
+    assert filling[-1][0] == 4 * 32 + 256
+    assert "filling" not in phases[first:]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_a_stop_while_the_buffer_is_filled_is_heeded(tmp_path: pathlib.Path, ahead: int) -> None:
+    planned, stop = gaussian.training(), threading.Event()
+
+    def stopping(progress: reports.Progress) -> None:
+        if progress.phase == "filling":
+            stop.set()
+
+    stopped = train(planned, tmp_path / "a", report=stopping, stop=stop, ahead=ahead)
+    assert (stopped.finished, stopped.step) == (False, 0)
+    assert not any((tmp_path / "a" / training.CHECKPOINTS).glob("step-*"))
+    assert same(weights(train(planned, tmp_path / "a")), weights(train(planned, tmp_path / "b")))
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import uuid
 import warnings
 from typing import Any
 
@@ -24,6 +25,8 @@ async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) ->
     updates = [update async for update in scene.client.trainings.follow(created)]
     made = updates[-1].training
     assert (watching.state(made), made.progress, made.step) == ("READY", 100, 40)
+    ((phase,),) = await scene.rows("SELECT phase FROM trainer.trainings WHERE id = $1", uuid.UUID(made.uid))
+    assert (phase, made.phase) == ("EXPORTING", made.PHASE_UNSPECIFIED)
     rows = [row for update in updates for row in update.metrics]
     assert {(row.sae, row.step) for row in rows if row.WhichOneof("figures") == "training"} == {
         (name, step) for name in (f"{material.HOOK}-topk", "early") for step in range(1, 41)

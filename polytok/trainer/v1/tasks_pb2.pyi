@@ -136,10 +136,16 @@ class TrainingReport(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     KEPT_STEPS_FIELD_NUMBER: _builtins.int
     BEGINS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_PROGRESS_FIELD_NUMBER: _builtins.int
     from_step: _builtins.int
     """The step that this attempt began at: what an earlier attempt measured after it is void."""
     begins: _builtins.bool
     """The attempt's first report."""
+    phase: _trainings_pb2.Training.Phase.ValueType
+    """What it does now; unset where that has not changed."""
+    phase_progress: _builtins.float
+    """With a phase: percent of it done."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Metrics]:
         """New metrics."""
@@ -160,10 +166,12 @@ class TrainingReport(_message.Message):
         checkpoint: Global___ResumePoint | None = ...,
         kept_steps: _abc.Iterable[_builtins.int] | None = ...,
         begins: _builtins.bool = ...,
+        phase: _trainings_pb2.Training.Phase.ValueType = ...,
+        phase_progress: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins", b"begins", "checkpoint", b"checkpoint", "from_step", b"from_step", "kept_steps", b"kept_steps", "metrics", b"metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins", b"begins", "checkpoint", b"checkpoint", "from_step", b"from_step", "kept_steps", b"kept_steps", "metrics", b"metrics", "phase", b"phase", "phase_progress", b"phase_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

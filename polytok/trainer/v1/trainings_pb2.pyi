@@ -67,6 +67,37 @@ class Training(_message.Message):
     STATE_CANCELLED: Training.State.ValueType  # 6
     """It was stopped."""
 
+    class _Phase:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Training._Phase.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: Training._Phase.ValueType  # 0
+        """Nothing yet: it loads what it reads; or the state is another."""
+        PHASE_FILLING: Training._Phase.ValueType  # 1
+        """Reads the activations that come before the first step: the normalisation is estimated, the mixing buffer filled."""
+        PHASE_TRAINING: Training._Phase.ValueType  # 2
+        """Takes steps."""
+        PHASE_EVALUATING: Training._Phase.ValueType  # 3
+        """Evaluates on held-out sequences."""
+        PHASE_EXPORTING: Training._Phase.ValueType  # 4
+        """Writes what comes out."""
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
+        """What a worker does while the state is PROCESSING."""
+
+    PHASE_UNSPECIFIED: Training.Phase.ValueType  # 0
+    """Nothing yet: it loads what it reads; or the state is another."""
+    PHASE_FILLING: Training.Phase.ValueType  # 1
+    """Reads the activations that come before the first step: the normalisation is estimated, the mixing buffer filled."""
+    PHASE_TRAINING: Training.Phase.ValueType  # 2
+    """Takes steps."""
+    PHASE_EVALUATING: Training.Phase.ValueType  # 3
+    """Evaluates on held-out sequences."""
+    PHASE_EXPORTING: Training.Phase.ValueType  # 4
+    """Writes what comes out."""
+
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
@@ -89,6 +120,8 @@ class Training(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    PHASE_PROGRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainings/{training}`."""
     uid: _builtins.str
@@ -98,7 +131,7 @@ class Training(_message.Message):
     pause_requested: _builtins.bool
     """A pause was asked for: it becomes PAUSED once its checkpoint is written."""
     progress: _builtins.float
-    """Percent done, 0 to 100."""
+    """Percent done, 0 to 100, of what is read before the first step and of all steps."""
     step: _builtins.int
     """Optimiser steps that the last metrics or checkpoint tell of."""
     total_steps: _builtins.int
@@ -115,6 +148,10 @@ class Training(_message.Message):
     """What went wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
+    phase: Global___Training.Phase.ValueType
+    """What the worker does now."""
+    phase_progress: _builtins.float
+    """Percent of FILLING done, 0 to 100; 0 in other phases."""
     @_builtins.property
     def source(self) -> Global___TrainingSource:
         """Where activations come from."""
@@ -176,10 +213,12 @@ class Training(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        phase: Global___Training.Phase.ValueType = ...,
+        phase_progress: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "lineage", b"lineage", "parameters", b"parameters", "source", b"source", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "path", b"path", "pause_requested", b"pause_requested", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "path", b"path", "pause_requested", b"pause_requested", "phase", b"phase", "phase_progress", b"phase_progress", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

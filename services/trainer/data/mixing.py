@@ -10,7 +10,7 @@ would need the model's passes of many buffers, while they are as large as the bu
 autoencoder's weights with Adam's moments.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,28 @@ from polytok import errors
 from services.trainer.data.streams import Block, Position, Source, State
 
 
+def _silent(_: int) -> None:
+    pass
+
+
 class MixingBuffer:
     """Batches of a source's activations, mixed over `samples` of them; several hooks stay aligned."""
 
     def __init__(
-        self, source: Source, *, samples: int, batch: int, seed: int, fresh: float = 0.5, device: str = "cpu"
+        self,
+        source: Source,
+        *,
+        samples: int,
+        batch: int,
+        seed: int,
+        fresh: float = 0.5,
+        device: str = "cpu",
+        on_filled: Callable[[int], None] = _silent,
     ) -> None:
-        """`fresh` is the part of the buffer that is served, and filled anew, between two orders."""
+        """`fresh` is the part of the buffer that is served, and filled anew, between two orders.
+
+        `on_filled` is told how many of the first activations are there, as they come.
+        """
         if samples < batch:
             raise errors.InvalidArgument(
                 f"buffer_samples is {samples}; it must hold a batch of {batch} at least.",
@@ -38,6 +53,7 @@ class MixingBuffer:
         self._seed = seed
         self._served = max(batch, int(samples * fresh)) // batch
         self._device = torch.device(device)
+        self._on_filled = on_filled
         self._held: Block = {}
         self._read: Block = {}
         self._used = 0
@@ -54,6 +70,7 @@ class MixingBuffer:
                 if hook not in held:
                     held[hook] = values.new_empty((self._samples, values.shape[1]))
                 held[hook][start : start + len(values)] = values
+            self._on_filled(start + len(next(iter(piece.values()))))
         self._held = held
 
     def take(self) -> Block:

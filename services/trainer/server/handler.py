@@ -55,7 +55,7 @@ class Training:
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """A worker has begun."""
         began: sa.ColumnElement[Any] = sa.func.coalesce(sa.column("started_at"), sa.func.clock_timestamp())
-        await self._change(conn, job, status="PROCESSING", started_at=began)
+        await self._change(conn, job, status="PROCESSING", started_at=began, phase="", phase_progress=0.0)
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -152,7 +152,11 @@ class Training:
         steps = [row.step for row in rows] + [report.checkpoint.step for report in found]
         # A new attempt may begin further back.
         before = begins[0] if begins else record.step
-        await trainings.advance(conn, record.id, step=max(before, *steps), cursor=max(record.cursor, cursor))
+        values: dict[str, Any] = {"step": max(before, *steps), "cursor": max(record.cursor, cursor)}
+        phases = [report for report in found if report.phase]
+        if phases:
+            values |= {"phase": messages.phase(phases[-1]), "phase_progress": phases[-1].phase_progress}
+        await trainings.advance(conn, record.id, **values)
         await changes.tell(conn, record.id)
 
     async def is_wanted_back(self, conn: AsyncConnection, job: Job) -> bool:

@@ -5,13 +5,14 @@ from datetime import datetime
 
 from google.protobuf import json_format, timestamp_pb2
 
-from polytok.trainer.v1 import metrics_pb2, saes_pb2, trainings_pb2
+from polytok.trainer.v1 import metrics_pb2, saes_pb2, tasks_pb2, trainings_pb2
 from services.runtime.storage import Storage
 from services.trainer.server.domain import records
 
 
 def training(record: records.Training, storage: Storage) -> trainings_pb2.Training:
     """The message of a training."""
+    phase = f"PHASE_{record.phase}" if record.phase and record.status == "PROCESSING" else "PHASE_UNSPECIFIED"
     return trainings_pb2.Training(
         name=record.resource,
         uid=str(record.id),
@@ -35,7 +36,14 @@ def training(record: records.Training, storage: Storage) -> trainings_pb2.Traini
         start_time=_timestamp(record.started_at),
         complete_time=_timestamp(record.completed_at),
         etag=record.etag,
+        phase=trainings_pb2.Training.Phase.Value(phase),
+        phase_progress=record.phase_progress if record.status == "PROCESSING" else 0.0,
     )
+
+
+def phase(report: tasks_pb2.TrainingReport) -> str:
+    """What a worker tells that it does, as a row has it."""
+    return trainings_pb2.Training.Phase.Name(report.phase).removeprefix("PHASE_")
 
 
 def source(record: records.Training) -> trainings_pb2.TrainingSource:

@@ -44,6 +44,8 @@ trainings = sa.Table(
     sa.Column("pause_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     *columns.progress(),
     columns.count("step"),  # what the last report told
+    columns.text("phase"),  # a polytok.trainer.v1.Training.Phase without its prefix, while it is PROCESSING
+    sa.Column("phase_progress", sa.Double, nullable=False, server_default="0"),
     columns.count("total_steps"),
     columns.count("cursor"),  # the highest seq of its metrics
     columns.text("result_key"),  # storage key of the folder of autoencoders, once they are published

@@ -1,16 +1,24 @@
 """What a training tells its owner on the way: metrics, checkpoints, and how far it is."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from polytok.trainer.v1 import metrics_pb2, tasks_pb2
+from polytok.trainer.v1 import metrics_pb2, tasks_pb2, trainings_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.telemetry import logging
 from services.trainer import reports
 from services.trainer.worker.workspace import Workspace
 
 _FORMULAS = "formulas"
+_FILLING_SECONDS = 1.0
+_PHASES: Mapping[reports.Phase, trainings_pb2.Training.Phase.ValueType] = {
+    "filling": trainings_pb2.Training.PHASE_FILLING,
+    "training": trainings_pb2.Training.PHASE_TRAINING,
+    "evaluating": trainings_pb2.Training.PHASE_EVALUATING,
+    "exporting": trainings_pb2.Training.PHASE_EXPORTING,
+}
 
 _log = logging.get(__name__)
 
@@ -26,6 +34,9 @@ class Teller:
         self._from_step = from_step
         self._kept_step = from_step
         self._begun = False
+        self._phase: reports.Phase = "preparing"
+        self._told_phase = 0.0
+        self._before = 0
 
     def progress(self, progress: reports.Progress) -> None:
         """Takes the loop's progress; a checkpoint that is new is kept and told before the resume point names it."""
@@ -35,19 +46,35 @@ class Teller:
             self._from_step = self._kept_step = progress.step
         if progress.phase == "preparing":
             return
-        self._tell(progress.step, progress.total_steps, progress.checkpoint_step)
+        self._begin()
+        self._tell_phase(progress)
+        # What is read before the first step counts as much as the steps that read as much.
+        each = progress.total_samples / progress.total_steps
+        self._before = math.ceil(progress.to_fill / each)
+        done = int(progress.filled / each) if progress.phase == "filling" else self._before + progress.step
+        self._tell(done, self._before + progress.total_steps, progress.checkpoint_step)
+
+    def _tell_phase(self, progress: reports.Progress) -> None:
+        now = time.monotonic()
+        filling = progress.phase == "filling"
+        if progress.phase == self._phase and not (filling and now - self._told_phase >= _FILLING_SECONDS):
+            return
+        self._phase, self._told_phase = progress.phase, now
+        percent = 100 * progress.filled / progress.to_fill if filling else 0.0
+        phase = _PHASES[progress.phase]
+        self._context.record(tasks_pb2.TrainingReport(from_step=self._from_step, phase=phase, phase_progress=percent))
 
     def stopped(self, step: int, total_steps: int) -> None:
-        """Takes that the loop stopped at a step, with a checkpoint of it."""
-        self._tell(step, total_steps, step)
-
-    def _tell(self, step: int, total_steps: int, checkpoint_step: int) -> None:
+        """Takes that the loop stopped at a step, with a checkpoint of it unless that is the first."""
         self._begin()
+        self._tell(self._before + step, self._before + total_steps, step)
+
+    def _tell(self, done: int, total: int, checkpoint_step: int) -> None:
         point = b""
         if checkpoint_step > self._kept_step:
             self._kept_step = checkpoint_step
             point = self._checkpoint(checkpoint_step)
-        self._context.report(step, total_steps, point)
+        self._context.report(done, total, point)
 
     def rows(self, rows: Sequence[reports.Row]) -> None:
         """Takes rows of metrics."""

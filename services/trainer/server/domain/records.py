@@ -29,6 +29,8 @@ class Training:
     pause_requested: bool
     progress: float
     step: int
+    phase: str
+    phase_progress: float
     total_steps: int
     cursor: int
     result_key: str
