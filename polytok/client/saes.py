@@ -13,11 +13,12 @@ Architecture = Literal["standard", "gated", "topk", "batchtopk", "jumprelu", "ma
 
 
 class Sae(TypedDict, total=False):
-    """One sparse autoencoder. `hook`, `architecture` and `d_sae` are required; coefficients are the architecture's."""
+    """One sparse autoencoder. `hook` and `d_sae` are required; coefficients are the architecture's."""
 
     hook: str
     """TransformerLens's name, such as `blocks.3.hook_resid_post`."""
     architecture: Architecture
+    """`topk` by default."""
     d_sae: int
     """Latents."""
     name: str
@@ -107,7 +108,7 @@ def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
         return sae
     values: dict[str, Any] = {name: value for name, value in sae.items() if value is not None}
     message = saes_pb2.Sae()
-    architecture = values.pop("architecture", "")
+    architecture = values.pop("architecture", "topk")
     if architecture not in Architecture.__args__:  # type: ignore[attr-defined]
         known = ", ".join(Architecture.__args__)  # type: ignore[attr-defined]
         raise errors.InvalidArgument(f"{architecture!r} is no architecture; one of: {known}.")

@@ -7,7 +7,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
 from polytok.catalog.v1 import tokenizations_pb2 as pb
-from polytok.client import parameters, sources
+from polytok.client import parameters, saes, sources
 
 
 def test_parameters_as_words() -> None:
@@ -66,6 +66,15 @@ def test_what_is_not_given_is_not_sent() -> None:
 def test_wrong_parameters(given: parameters.Parameters, told: str) -> None:
     with pytest.raises(errors.InvalidArgument, match=told):
         parameters.to_message(given)
+
+
+def test_an_autoencoder_is_topk_unless_it_is_said() -> None:
+    unsaid = saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4})
+    assert unsaid == saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4, "architecture": "topk"})
+    assert unsaid.WhichOneof("architecture") == "topk"
+    assert unsaid.topk.k == 4
+    with pytest.raises(errors.InvalidArgument, match=r"'' is no architecture; one of: standard, gated, topk"):
+        saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "architecture": ""})  # type: ignore[typeddict-item]
 
 
 def test_paths_become_absolute_and_uris_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

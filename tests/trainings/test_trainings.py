@@ -126,7 +126,7 @@ async def test_pages_of_metrics(scene: Scene) -> None:
         ({"saes": [material.sae("blocks.7.hook_resid_post")]}, errors.InvalidArgument, "has layers 0 to 1"),
         ({"saes": [material.sae(d_in=16)]}, errors.InvalidArgument, "has a width of 32. Leave it out"),
         ({"saes": [material.sae(l1_coefficient=1)]}, errors.InvalidArgument, "has no 'l1_coefficient'"),
-        ({"saes": [{"hook": "x", "d_sae": 4}]}, errors.InvalidArgument, "is no architecture"),
+        ({"saes": [{"hook": "x", "architecture": "dense", "d_sae": 4}]}, errors.InvalidArgument, "is no architecture"),
         ({"total_samples": 10}, errors.InvalidArgument, "needs at least one batch of 64"),
         ({"buffer_samples": 10}, errors.InvalidArgument, "buffer_samples is 10"),
         ({"name": "Bad Name"}, errors.InvalidArgument, "training_id"),
