@@ -14,12 +14,15 @@ CONFLICT = 5
 """It exists and differs, is held, not READY, in another state, or was changed by somebody else."""
 UNAVAILABLE = 6
 """No stack runs, or it does not answer in time."""
+PAUSED = 7
+"""A training that was followed was paused because somebody asked for it; it is neither done nor failed."""
 INTERRUPTED = 130
 """Ctrl-C, as shells count it: 128 + SIGINT."""
 
 EPILOG = (
     "Exit codes: 0 done · 1 a job failed, or an unforeseen error · 2 wrong usage or value · 3 another stack runs on "
-    "this folder · 4 not found · 5 conflict: exists, held, not READY or changed · 6 no stack answers · 130 interrupted."
+    "this folder · 4 not found · 5 conflict: exists, held, not READY or changed · 6 no stack "
+    "answers · 7 the training was paused · 130 interrupted."
 )
 
 _CODES: dict[type[errors.PolytokError], int] = {

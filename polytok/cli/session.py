@@ -63,8 +63,12 @@ class Session:
         self.out.result(documents.record(record), curves.details(self.out, record))
 
     def follow_training(self, record: Any) -> None:
-        """Shows a training and its metrics until it is at rest, and ends the command with 1 if it is not READY."""
+        """Shows a training and its metrics until it is at rest.
+
+        Ends the command with 7 if it is PAUSED, which somebody asked for, and with 1 if it is not READY otherwise.
+        """
         from polytok.cli import curves  # noqa: PLC0415
+        from polytok.client import names, watching  # noqa: PLC0415
 
         try:
             ended = curves.follow(self.out, self.client.trainings.follow(record))
@@ -75,6 +79,9 @@ class Session:
             )
             raise
         self.show_training(ended)
+        if watching.state(ended) == "PAUSED":
+            self.out.remark(f"It was paused; `polytok training resume {names.short(ended.name)}` goes on with it.")
+            raise typer.Exit(exits.PAUSED)
         self.end([ended])
 
     def followed_if(self, watched: bool, record: Any) -> None:
