@@ -39,10 +39,10 @@ def breakable(folder: pathlib.Path) -> Iterator[stacks.Stack]:
     ):
         client.datasets.create(DATASET, files=write_corpus(folder / "docs.jsonl"))
         client.models.create(MODEL, str(material.write_model(folder / "model")))
-        assert client.datasets.wait(DATASET, timeout=60).num_shards > 12
-        client.models.wait(MODEL, timeout=60)
+        assert client.datasets.wait(DATASET, timeout=scenes.PATIENCE_SECONDS).num_shards > 12
+        client.models.wait(MODEL, timeout=scenes.PATIENCE_SECONDS)
         client.tokenizations.create(DATASET, MODEL, variant=CALM, max_length=32)
-        client.tokenizations.wait(DATASET, MODEL, variant=CALM, timeout=60)
+        client.tokenizations.wait(DATASET, MODEL, variant=CALM, timeout=scenes.PATIENCE_SECONDS)
         yield stack
 
 

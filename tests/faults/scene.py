@@ -30,12 +30,13 @@ SETTINGS = {
     "POLYTOK_CATALOG_SWEEP_GRACE_SECONDS": "2",
     "POLYTOK_JOBS_LEASE_TTL_SECONDS": "4",
     "POLYTOK_JOBS_RECONCILE_SECONDS": "0.5",
+    "POLYTOK_JOBS_DOORBELL_SECONDS": "2",
     "POLYTOK_JOBS_BACKOFF_SECONDS": "0.1",
 }
 """Small shards and short times, so that there is much to break, and little to wait for."""
 
 WORKERS = ("tokenizer-1", "tokenizer-2")
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 120.0
 _MANIFESTS = {"state.json", "dataset_info.json", "polytok.json"}
 _STREAM = messaging.Subjects("polytok").stream
 
@@ -117,7 +118,8 @@ class Scene:
         for worker in workers:
 
             async def is_ready(worker: str = worker) -> bool:
-                return await asyncio.to_thread(_is_ready, self.stack.facts["metrics_ports"][worker])
+                ready = await asyncio.to_thread(_is_ready, self.stack.facts["metrics_ports"][worker])
+                return ready and self.child(worker) != 0
 
             await eventually(is_ready, f"{worker} is ready")
             stopped.append((worker, self.child(worker)))
@@ -152,6 +154,21 @@ class Scene:
             return await self.tasks(record, "RUNNING") == running and await self.tasks(record, "SUCCEEDED") >= succeeded
 
         await eventually(is_so, f"{running} tasks run and {succeeded} are done")
+
+    async def in_hand(self, worker: str, kind: str) -> None:
+        """Waits until a worker, and no earlier process of that name, has a task of a job of a kind."""
+        pid = self.pid(worker)
+
+        async def is_so() -> bool:
+            ((count,),) = await self.rows(
+                "SELECT count(*) FROM job_tasks JOIN jobs ON jobs.id = job_id WHERE jobs.kind = $1 "
+                "AND jobs.state = 'ACTIVE' AND job_tasks.state = 'RUNNING' AND worker LIKE $2",
+                kind,
+                f"%-{pid}-%",
+            )
+            return int(count) == 1
+
+        await eventually(is_so, f"{worker} has a task of a job of kind {kind}")
 
     async def outcomes(self, record: Any) -> dict[str, int]:
         """How the attempts of a tokenization's job ended."""

@@ -26,9 +26,10 @@ async def test_a_bar_does_not_go_back_when_the_catalog_restarts(scene: Scene) ->
         record = await scene.create("bar")
         watcher = Watcher(scene.client.tokenizations.watch(record))
         await scene.busy(record, running=2)
-        await tell_of_progress(scene, record.job)
 
         async def is_shown() -> bool:
+            # Again and again: whoever does not listen yet has missed it.
+            await tell_of_progress(scene, record.job)
             return any(version.progress > 2 for version in watcher.seen)
 
         await eventually(is_shown, "the progress is shown")

@@ -65,22 +65,12 @@ async def is_whole(scene: Scene, record: Any, whole: dict[str, bytes]) -> Any:
 async def test_a_worker_is_killed_with_a_part_of_a_repair_in_hand(scene: Scene) -> None:
     record, whole = await damaged(scene, "mended")
     async with scene.held(FIRST):
-        pid = scene.pid(FIRST)
         await scene.client.tokenizations.repair(record)
-
-        async def has_a_task() -> bool:
-            ((count,),) = await scene.rows(
-                "SELECT count(*) FROM job_tasks JOIN jobs ON jobs.id = job_id WHERE jobs.kind = 'repair' "
-                "AND job_tasks.state = 'RUNNING' AND worker LIKE $1",
-                f"%-{pid}-%",
-            )
-            return int(count) == 1
-
-        await eventually(has_a_task, "the worker has a task of the repair")
+        await scene.in_hand(FIRST, "repair")
         await scene.killed(FIRST)
     last = await is_whole(scene, record, whole)
-    outcomes = await scene.outcomes(last)
-    assert (outcomes.pop("LOST"), set(outcomes)) == (1, {"SUCCEEDED"})
+    # A lease of a few seconds may run out on a busy machine as well.
+    assert set(await scene.outcomes(last)) == {"LOST", "SUCCEEDED"}
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ import pytest
 
 from polytok import errors
 from polytok.client import watching
-from tests.faults.scene import WORKERS, Scene, eventually, names_in
+from tests.faults.scene import PATIENCE_SECONDS, WORKERS, Scene, eventually, names_in
 from tests.support import processes
 
 Rows = list[list[int]]
@@ -36,7 +36,7 @@ async def test_cancelling_what_is_being_made(scene: Scene, calm: Rows) -> None:
     await scene.at_rest()
     await gone(record.tokenized_path)
     with pytest.raises(errors.Cancelled):
-        await scene.client.tokenizations.wait(record, timeout=10)
+        await scene.client.tokenizations.wait(record, timeout=PATIENCE_SECONDS)
     with pytest.raises(errors.FailedPrecondition, match="CANCELLED"):
         await scene.client.load(scene.dataset, scene.model, "cancelled")
     again = await scene.client.tokenizations.retry(record)
