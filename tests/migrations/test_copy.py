@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from typing import Any
 
 import asyncpg
@@ -142,9 +141,7 @@ async def test_thousands_of_rows(database_settings: DatabaseSettings, before: as
         FROM generate_series(1, 5000) AS n
         """
     )
-    started = time.monotonic()
     datasets = await _migrated(database_settings, before)
-    assert time.monotonic() - started < 60
     assert len(datasets) == len({dataset["name"] for dataset in datasets}) == 5000
     assert await before.fetchval("SELECT sum(num_tokens) FROM dataset_tokenizations") == 5000 * 5001 // 2
     assert await before.fetchval("SELECT count(*) FROM models") == 20
