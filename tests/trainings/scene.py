@@ -37,15 +37,17 @@ DATASET, MODEL = "corpus", "model"
 WORKER = "trainer-1"
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
+async def eventually(
+    condition: Callable[[], Awaitable[Any]], what: str, patience_seconds: float = PATIENCE_SECONDS
+) -> Any:
     """Waits until `condition` gives something true, and gives that."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             while not (found := await condition()):  # noqa: ASYNC110  it is true in another process
                 await asyncio.sleep(0.02)
             return found
     except TimeoutError:
-        raise AssertionError(f"not in {PATIENCE_SECONDS:g} s: {what}") from None
+        raise AssertionError(f"not in {patience_seconds:g} s: {what}") from None
 
 
 class Scene:
@@ -54,6 +56,7 @@ class Scene:
     def __init__(self, stack: Stack, client: polytok.AsyncClient) -> None:
         self.stack = stack
         self.client = client
+        self.patience_seconds = PATIENCE_SECONDS
 
     async def create(self, name: str, *, saes: Any = None, **parameters: Any) -> Any:
         """Starts a training of 40 steps, or of others."""
@@ -70,7 +73,7 @@ class Scene:
 
     async def ready(self, name: str) -> Any:
         """The training once it is READY."""
-        return await self.client.trainings.wait(name, timeout=PATIENCE_SECONDS)
+        return await self.client.trainings.wait(name, timeout=self.patience_seconds)
 
     async def state(self, name: str, *states: str) -> Any:
         """The training once it is in one of some states."""
@@ -80,7 +83,7 @@ class Scene:
             word = type(record).State.Name(record.state).removeprefix("STATE_")
             return record if word in states else None
 
-        return await eventually(found, f"{name} is {' or '.join(states)}")
+        return await eventually(found, f"{name} is {' or '.join(states)}", self.patience_seconds)
 
     async def beyond(self, name: str, step: int) -> Any:
         """The training once its metrics tell of a later step."""
@@ -89,7 +92,7 @@ class Scene:
             record = await self.client.trainings.get(name)
             return record if record.step > step else None
 
-        return await eventually(found, f"{name} is beyond step {step}")
+        return await eventually(found, f"{name} is beyond step {step}", self.patience_seconds)
 
     async def checkpointed(self, name: str) -> Any:
         """The first checkpoint that the owner knows of."""
@@ -97,7 +100,7 @@ class Scene:
         async def found() -> Any:
             return await self.client.trainings.checkpoints(name)
 
-        return (await eventually(found, f"{name} has a checkpoint"))[0]
+        return (await eventually(found, f"{name} has a checkpoint", self.patience_seconds))[0]
 
     async def metrics(self, name: str, kind: str = "training") -> list[Any]:
         """The rows of metrics of a training."""
@@ -113,7 +116,7 @@ class Scene:
         async def found() -> int:
             return child_of(self.pid(WORKER))
 
-        return int(await eventually(found, "the trainer's worker has a child"))
+        return int(await eventually(found, "the trainer's worker has a child", self.patience_seconds))
 
     async def killed(self, name: str) -> None:
         """Kills a service; returns once the supervisor has started another in its place."""
@@ -123,7 +126,7 @@ class Scene:
         async def again() -> bool:
             return self.pid(name) not in (0, before)
 
-        await eventually(again, f"{name} runs again")
+        await eventually(again, f"{name} runs again", self.patience_seconds)
 
     @contextlib.asynccontextmanager
     async def stopped(self, pid: int) -> AsyncIterator[None]:

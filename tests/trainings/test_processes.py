@@ -1,0 +1,156 @@
+"""Trainings of several processes on a whole stack: they end as undisturbed ones, and leave no process behind."""
+
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from polytok import errors
+from polytok.client import watching
+from tests.support import processes, servers
+from tests.trainings import material
+from tests.trainings.scene import WORKER, Scene, child_of, eventually
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+STEPS = 3000
+LONG = {"total_samples": 64 * STEPS, "checkpoint_every": 100, "log_every": 20, "processes": 2}
+RANK = b"services.trainer.worker.rank"
+LAUNCHER = b"services.trainer.launcher"
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """With patience: each attempt starts processes that import PyTorch at the same time."""
+    scene.patience_seconds = 400.0
+    return scene
+
+
+def started_by(pid: int) -> Iterator[int]:
+    """The processes that a process started, those that they started, and so on."""
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(each) for each in path.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for child in children:
+            yield child
+            yield from started_by(child)
+
+
+def names(pid: int, module: bytes) -> bool:
+    """Whether a module is among the arguments of a process."""
+    try:
+        return module in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def ranks(scene: Scene) -> list[int]:
+    """The processes that train together, once all of them are there."""
+
+    async def found() -> list[int]:
+        # torchrun's own command line names their module too.
+        under = list(started_by(child_of(scene.pid(WORKER))))
+        running = [pid for pid in under if names(pid, RANK) and not names(pid, LAUNCHER)]
+        return running if len(running) == 2 else []
+
+    return list(await eventually(found, "two processes train", scene.patience_seconds))
+
+
+def gone(pids: list[int]) -> None:
+    for pid in pids:
+        servers.await_condition(lambda pid=pid: not processes.is_alive(pid), f"process {pid} has ended")  # type: ignore[misc]
+
+
+def exported(record: Any) -> dict[str, bytes]:
+    """Every file of the autoencoders of a training but what tells its name."""
+    return {
+        f"{result.name}/{path.name}": path.read_bytes()
+        for result in record.results
+        for path in sorted(pathlib.Path(result.path).glob("*.safetensors"))
+    }
+
+
+async def figures(scene: Scene, name: str) -> list[Any]:
+    return [(row.sae, row.step, row.training.loss, row.training.l0) for row in await scene.metrics(name)]
+
+
+async def test_batches_are_shared_and_a_pause_and_a_killed_process_change_nothing(scene: Scene) -> None:
+    await scene.create("calm-shared", **LONG)
+    calm = await scene.ready("calm-shared")
+    assert (calm.parameters.processes, calm.parameters.Spread.Name(calm.parameters.spread)) == (2, "SPREAD_DATA")
+    assert calm.results[0].evaluation.figures["l0"] > 0
+    assert [row.step for row in await scene.metrics("calm-shared")] == list(range(20, STEPS + 1, 20))
+
+    await scene.create("shared", **LONG)
+    first = await ranks(scene)
+    await scene.checkpointed("shared")
+    await scene.client.trainings.pause("shared")
+    paused = await scene.state("shared", "PAUSED")
+    assert 0 < paused.step < STEPS
+    gone(first)
+    await scene.client.trainings.resume("shared")
+    second = await ranks(scene)
+    await scene.beyond("shared", paused.step)
+    os.kill(second[1], signal.SIGKILL)
+    gone(second)
+    made = await scene.ready("shared")
+    assert (await scene.outcomes(made))[-2:] == ["FAILED", "SUCCEEDED"]
+    (told,) = await scene.rows(
+        "SELECT a.error_message FROM trainer.job_attempts AS a JOIN trainer.job_tasks AS t ON t.id = task_id "
+        "WHERE job_id = $1::uuid AND outcome = 'FAILED'",
+        made.job,
+    )
+    assert "of the 2 of the training was killed by SIGKILL (out of memory?)" in told["error_message"]
+    assert exported(made) == exported(calm)
+    assert await figures(scene, "shared") == await figures(scene, "calm-shared")
+
+
+async def test_autoencoders_are_spread_and_a_killed_worker_changes_nothing(scene: Scene) -> None:
+    saes = [material.sae(), material.sae(material.EARLIER, "batchtopk"), material.sae(architecture="standard")]
+    await scene.create("alone", saes=saes, **(LONG | {"processes": 1}))
+    alone = await scene.ready("alone")
+    await scene.create("spread", saes=saes, **LONG, spread="autoencoders")
+    running = await ranks(scene)
+    launcher = [pid for pid in started_by(await scene.child()) if names(pid, LAUNCHER)]
+    await scene.checkpointed("spread")
+    await scene.killed(WORKER)
+    gone([*launcher, *running])
+    made = await scene.ready("spread")
+    assert await scene.outcomes(made) == ["LOST", "SUCCEEDED"]
+    assert [result.name for result in made.results] == [result.name for result in alone.results]
+    assert exported(made) == exported(alone)
+    assert await figures(scene, "spread") == await figures(scene, "alone")
+    assert {row.sae for row in await scene.metrics("spread", "evaluation")} == {sae.name for sae in made.saes}
+    for ours, theirs in zip(made.results, alone.results, strict=True):
+        assert ours.evaluation.figures == theirs.evaluation.figures
+
+
+async def test_cancelled_and_killed_torchrun_leave_no_process(scene: Scene) -> None:
+    await scene.create("endless", **(LONG | {"total_samples": 64 * 1_000_000}))
+    first = await ranks(scene)
+    (launcher,) = [pid for pid in started_by(await scene.child()) if names(pid, LAUNCHER)]
+    await scene.checkpointed("endless")
+    os.kill(launcher, signal.SIGKILL)
+    gone(first)
+    second = await ranks(scene)
+    record = await scene.client.trainings.cancel("endless")
+    assert watching.state(record) == "CANCELLED"
+    gone(second)
+    await scene.create("after-several")
+    await scene.ready("after-several")
+
+
+async def test_an_error_in_a_process_is_the_trainings(scene: Scene) -> None:
+    hot = material.sae(architecture="standard", lr=1e30, gradient_clip=1e30, lr_warm_up_steps=4)
+    await scene.create("hot", saes=[material.sae(), hot], checkpoint_every=1, processes=2, spread="autoencoders")
+    record = await scene.state("hot", "ERROR")
+    assert record.error_reason == "NOT_FINITE"
+    assert f"{material.HOOK}-standard: " in record.error_message
+    assert await scene.outcomes(record) == ["FAILED"]
+    with pytest.raises(errors.FailedPrecondition, match="became NaN"):
+        await scene.client.trainings.wait("hot")
