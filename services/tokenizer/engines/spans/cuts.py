@@ -50,6 +50,10 @@ class Cuts:
     """For each byte whether it is an ASCII character that is passed over where a span would begin: it has no ids."""
     encode: Callable[[list[str]], Ragged]
     """Encodes spans of text, as they are, with the reference."""
+    merge: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], Ragged] | None = None
+    """The same for spans that begin at some bytes and have so many, up to `merge_most`; longer ones get no ids."""
+    merge_most: int = 0
+    """Bytes of a span that `merge` takes."""
 
 
 PREFIX_NEVER, PREFIX_ALWAYS, PREFIX_MISSING = range(3)

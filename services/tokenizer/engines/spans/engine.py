@@ -12,7 +12,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from services.tokenizer.engines import reference
-from services.tokenizer.engines.spans import kernel
+from services.tokenizer.engines.spans import joining, kernel
 from services.tokenizer.engines.spans.cuts import Cuts
 from services.tokenizer.engines.spans.table import Missing, Table
 from services.tokenizer.rows import ragged
@@ -36,7 +36,7 @@ class Spans:
         self._reference = reference.Reference(backend)
         self._cuts = cuts
         self._needles = _Needles(cuts)
-        self._table = Table(cuts.encode)
+        self._table = Table(self._encoded)
         self._lock = threading.Lock()
         self._threads = int(os.environ.get("RAYON_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
         self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, "spans")
@@ -58,6 +58,16 @@ class Spans:
         apart = np.concatenate([part.apart for part in parts])
         rows = ragged.concatenate([part.rows() for part in parts])
         return self._with_reference(rows, texts, apart) if apart.any() else rows
+
+    def _encoded(self, missing: Missing) -> Ragged:
+        too_long = missing.lengths > self._cuts.merge_most
+        if self._cuts.merge is None or too_long.all():
+            return self._cuts.encode(missing.strings(np.ones(len(too_long), np.bool_)))
+        rows = self._cuts.merge(missing.text, missing.starts, missing.lengths)
+        if not too_long.any():
+            return rows
+        kept = Ragged(rows.values, np.concatenate([[0], rows.offsets[1:][~too_long]]))
+        return ragged.interleave(kept, self._cuts.encode(missing.strings(too_long)), too_long)
 
     def _each(self, parts: list["_Part"], work: Callable[["_Part"], None]) -> None:
         if len(parts) == 1:
@@ -149,7 +159,7 @@ class _Part:
         number = int(self._state[2])
         before = table.counts(bases)
         whole = np.empty(number + int(before[-1]), np.int32)
-        kernel.splice(self._out, number, self._missing, bases, table.slots, table.ids, before, whole)
+        joining.splice(self._out, number, self._missing, bases, table.slots, table.ids, before, whole)
         finished = slice(self._first, int(self._state[0]))
         found, missed = self._finished[finished].T
         self._row_ends[finished] = self._collected_ids + found + before[missed]

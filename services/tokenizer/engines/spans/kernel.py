@@ -1,4 +1,4 @@
-"""The compiled loops over bytes: cutting, looking spans up, and putting ids together.
+"""The compiled loops over bytes: cutting, and looking spans up.
 
 The table of spans is an array of slots of four words, found by open addressing:
 
@@ -8,8 +8,7 @@ The table of spans is an array of slots of four words, found by open addressing:
     2  how many ids it has, and in the high half the first id, or the place in `ids` if there are more than three
     3  the second and the third id
 
-A span is found only if all its bytes are the same. Bytes are read as words of eight, lowest first, from buffers that go
-on for PADDING bytes after the text.
+A span is found only if all its bytes are the same. Bytes are read as words, lowest first, PADDING after the text too.
 """
 
 # What is an int here becomes one of 64 bits when it is compiled, and so do those that are read from arrays.
@@ -36,7 +35,6 @@ INLINE = 3
 ROOM = 64
 """A span of more ids is put in place afterwards, as one that is not in the table is."""
 _SHORT = 15
-
 _ONE, _EIGHT, _32, _56, _63, _64 = (np.uint64(number) for number in (1, 8, 32, 56, 63, 64))
 _LOW = np.uint64(0xFFFFFFFF)
 _ASCII, _SEVEN = np.uint32(0x80), np.uint32(7)
@@ -45,13 +43,13 @@ _LONG = np.uint64(255 << 56)
 _A, _B, _C = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD))
 
 
-def _inlined(function: _Function) -> _Function:
+def inlined(function: _Function) -> _Function:
     """Compiles for use by the other functions: a call would cost more than most of these do."""
     inlined: _Function = numba.njit(forceinline=True)(function)
     return inlined
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
     """Compiles on first use; keeps the result on disk where there is a folder to write to."""
     try:
         compiled: _Function = numba.njit(cache=True, nogil=True)(function)
@@ -60,27 +58,27 @@ def _compiled(function: _Function) -> _Function:
     return compiled
 
 
-@_inlined
+@inlined
 def _word(words: _Words, start: int) -> np.uint64:
     place = start >> 3
     shift = np.uint64((start & 7) << 3)
     return (words[place] >> shift) | ((words[place + 1] << _ONE) << (_63 - shift))
 
 
-@_inlined
+@inlined
 def _first_bytes(word: np.uint64, number: int) -> np.uint64:
     """Keeps 1 to 8 bytes."""
     shift = _64 - (np.uint64(number) * _EIGHT)
     return (word << shift) >> shift
 
 
-@_inlined
+@inlined
 def _mixed(word: np.uint64) -> np.uint64:
     word = (word ^ (word >> _32)) * _B
     return word ^ (word >> _32)
 
 
-@_inlined
+@inlined
 def _hash(words: _Words, start: int, length: int) -> np.uint64:
     found = np.uint64(length)
     for done in range(0, length, 8):
@@ -88,7 +86,7 @@ def _hash(words: _Words, start: int, length: int) -> np.uint64:
     return found
 
 
-@_inlined
+@inlined
 def _key(words: _Words, start: int, length: int) -> tuple[np.uint64, np.uint64]:
     if length > _SHORT:
         return _hash(words, start, length), _LONG
@@ -98,7 +96,7 @@ def _key(words: _Words, start: int, length: int) -> tuple[np.uint64, np.uint64]:
     return _word(words, start), _first_bytes(_word(words, start + 8), length - 8) | size
 
 
-@_inlined
+@inlined
 def _same(words: _Words, start: int, length: int, keys: _Words, place: int) -> bool:
     if keys[place] != np.uint64(length):
         return False
@@ -109,7 +107,7 @@ def _same(words: _Words, start: int, length: int, keys: _Words, place: int) -> b
     return True
 
 
-@_inlined
+@inlined
 def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -> int:
     """Returns where a span's slot begins, or if it has none the complement of where it would."""
     first, second = _key(words, start, length)
@@ -129,8 +127,8 @@ def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -
         place = (place + 1) & last
 
 
-@_inlined
-def _decoded(text: _Bytes, position: int) -> tuple[int, int]:
+@inlined
+def decoded(text: _Bytes, position: int) -> tuple[int, int]:
     """Returns a character, and its length."""
     lead = np.uint32(text[position])
     if lead < 0x80:
@@ -145,7 +143,7 @@ def _decoded(text: _Bytes, position: int) -> tuple[int, int]:
     return np.uint32(code), size
 
 
-@_inlined
+@inlined
 def _cut(
     text: _Bytes,
     position: int,
@@ -156,7 +154,7 @@ def _cut(
     ascii_pairs: NDArray[np.bool_],
 ) -> int:
     """Returns the first place after a position where a cut is exact, or the end."""
-    code, size = _decoded(text, position)
+    code, size = decoded(text, position)
     position += size
     while position < end:
         byte = np.uint32(text[position])
@@ -167,14 +165,14 @@ def _cut(
             position += 1
         else:
             row = left[code]
-            code, size = _decoded(text, position)
+            code, size = decoded(text, position)
             if pairs[row + right[code]]:
                 return position
             position += size
     return end
 
 
-@_inlined
+@inlined
 def _holds(text: _Bytes, start: int, end: int, needles: _Bytes, bounds: _Places, heads: _Places) -> bool:
     """Tells whether a text holds any of the needles, which are in the order of their first bytes."""
     for position in range(start, end):
@@ -191,14 +189,14 @@ def _holds(text: _Bytes, start: int, end: int, needles: _Bytes, bounds: _Places,
     return False
 
 
-@_inlined
+@inlined
 def _begins_with_space(text: _Bytes, start: int, end: int) -> bool:
     if text[start] == 0x20:
         return True
     return end - start >= 3 and text[start] == 0xE2 and text[start + 1] == 0x96 and text[start + 2] == 0x81
 
 
-@_compiled
+@compiled
 def lay_out(
     data: _Bytes,
     offsets: _Places,
@@ -224,7 +222,7 @@ def lay_out(
         ends[document] = place
 
 
-@_compiled
+@compiled
 def scan(
     text: _Bytes,
     words: _Words,
@@ -285,7 +283,7 @@ def scan(
     state[0], state[1], state[2], state[3] = document, position, number, missed
 
 
-@_compiled
+@compiled
 def insert(
     words: _Words,
     missing: _Places,
@@ -317,61 +315,7 @@ def insert(
     return new, used
 
 
-@_compiled
-def settle(slots: _Words, bases: _Places, values: _Ids, offsets: _Places, ids: _Ids, used: int) -> int:
-    """Writes the ids of new spans into their slots."""
-    for number in range(len(bases)):
-        base, start = bases[number], offsets[number]
-        count = offsets[number + 1] - start
-        slots[base + 2], slots[base + 3] = np.uint64(count), np.uint64(0)
-        if count > INLINE:
-            slots[base + 2] |= np.uint64(used) << _32
-            for step in range(count):
-                ids[used + step] = values[start + step]
-            used += count
-        else:
-            if count > 0:
-                slots[base + 2] |= np.uint64(values[start]) << _32
-            if count > 1:
-                slots[base + 3] |= np.uint64(values[start + 1])
-            if count > 2:
-                slots[base + 3] |= np.uint64(values[start + 2]) << _32
-    return used
-
-
-@_compiled
-def splice(
-    out: _Ids,
-    number: int,
-    missing: _Places,
-    bases: _Places,
-    slots: _Words,
-    ids: _Ids,
-    before: _Places,
-    whole: _Ids,
-) -> None:
-    """Puts the ids of what was missing between those that were found; `before` counts them up to each span."""
-    done = 0
-    for span in range(len(bases)):
-        until = missing[3 * span + 2]
-        whole[done + before[span] : until + before[span]] = out[done:until]
-        done = until
-        place, base = done + before[span], bases[span]
-        count = before[span + 1] - before[span]
-        if count > INLINE:
-            start = np.int64(slots[base + 2] >> _32)
-            whole[place : place + count] = ids[start : start + count]
-        else:
-            if count > 0:
-                whole[place] = np.int32(slots[base + 2] >> _32)
-            if count > 1:
-                whole[place + 1] = np.int32(slots[base + 3] & _LOW)
-            if count > 2:
-                whole[place + 2] = np.int32(slots[base + 3] >> _32)
-    whole[done + before[-1] :] = out[done:number]
-
-
-@_compiled
+@compiled
 def rehash(old: _Words, slots: _Words) -> None:
     """Moves every slot to a larger table."""
     last = len(slots) // SLOT - 1

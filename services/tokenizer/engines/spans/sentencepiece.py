@@ -22,7 +22,7 @@ from typing import Any
 
 import tokenizers
 
-from services.tokenizer.engines.spans import batches, cuts
+from services.tokenizer.engines.spans import batches, cuts, merging
 
 _MARK = "\u2581"
 _ALIKE = _MARK + " "
@@ -37,7 +37,8 @@ _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWit
 def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
     """Returns the cuts of a tokenizer, or None if the argument above does not hold for it."""
     shape = _shape(content)
-    if shape is None or not _is_plain(content["model"], backend.get_vocab(with_added_tokens=False)):
+    vocab = backend.get_vocab(with_added_tokens=False)
+    if shape is None or not _is_plain(content["model"], vocab):
         return None
     needles = _needles(content["added_tokens"])
     if needles is None:
@@ -48,7 +49,9 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     plain = tokenizers.Tokenizer(backend.model)
     plain.normalizer = tokenizers.normalizers.Replace(" ", _MARK)
     encode = batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
-    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode)
+    merges = merging.Merges.of(vocab, content["model"]["merges"], _ALIKE)
+    merge = merges.encode if merges else None
+    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode, merge, merging.MOST_BYTES)
 
 
 def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:

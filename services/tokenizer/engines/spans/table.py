@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from services.tokenizer.engines.spans import kernel
+from services.tokenizer.engines.spans import joining, kernel
 from services.tokenizer.rows import ragged
 from services.tokenizer.rows.ragged import Ragged
 
@@ -27,11 +27,33 @@ class Missing(NamedTuple):
     spans: NDArray[np.int64]
     """Start, length and number of ids before it, for each span."""
 
+    @property
+    def text(self) -> NDArray[np.uint8]:
+        """The bytes that spans are of."""
+        return self.words.view(np.uint8)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each span begins."""
+        return self.spans[0::3]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many bytes each has."""
+        return self.spans[1::3]
+
+    def strings(self, which: NDArray[np.bool_]) -> list[str]:
+        """Returns some of the spans, one by one."""
+        text, starts, lengths = self.text.data, self.starts[which], self.lengths[which]
+        ends = (starts + lengths).tolist()
+        return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends, strict=True)]
+
 
 class Table:
     """Spans that were encoded. A new call of `resolve` may move or remove what the one before it found."""
 
-    def __init__(self, encode: Callable[[list[str]], Ragged]) -> None:
+    def __init__(self, encode: Callable[[Missing], Ragged]) -> None:
+        """`encode` gives the ids of spans."""
         self._encode = encode
         self._clear()
 
@@ -52,7 +74,7 @@ class Table:
 
     def _resolve(self, parts: list[Missing]) -> list[NDArray[np.int64]]:
         self._reserve(sum(len(part.spans) // 3 for part in parts), sum(int(part.spans[1::3].sum()) for part in parts))
-        bases, fresh, spans = [], [], []
+        bases, fresh, rows = [], [], []
         for part in parts:
             number = len(part.spans) // 3
             places, numbers = np.empty(number, np.int64), np.empty(number, np.int64)
@@ -61,14 +83,12 @@ class Table:
             )
             self._spans += new
             bases.append(places)
-            fresh.append(places[numbers[:new]])
-            spans += _strings(part, numbers[:new])
-        if spans:
-            rows = self._encode(spans)
-            self.ids = _grown(self.ids, self._ids_used, len(rows.values))
-            self._ids_used = kernel.settle(
-                self.slots, np.concatenate(fresh), rows.values, rows.offsets, self.ids, self._ids_used
-            )
+            if new:
+                fresh.append(places[numbers[:new]])
+                rows.append(self._encode(Missing(part.words, part.spans.reshape(-1, 3)[numbers[:new]].reshape(-1))))
+        for places, found in zip(fresh, rows, strict=True):
+            self.ids = _grown(self.ids, self._ids_used, len(found.values))
+            self._ids_used = joining.settle(self.slots, places, found.values, found.offsets, self.ids, self._ids_used)
         return bases
 
     def counts(self, bases: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -87,14 +107,6 @@ class Table:
             slots = np.zeros(number * kernel.SLOT, np.uint64)
             kernel.rehash(self.slots, slots)
             self.slots = slots
-
-
-def _strings(part: Missing, numbers: NDArray[np.int64]) -> list[str]:
-    text = part.words.data.cast("B")
-    starts, lengths = part.spans[0::3][numbers], part.spans[1::3][numbers]
-    return [
-        str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
-    ]
 
 
 def _grown(array: NDArray[_Scalar], used: int, more: int) -> NDArray[_Scalar]:
