@@ -23,6 +23,8 @@ from services.runtime.telemetry import logging
 _COMMAND = (sys.executable, "-m", "services.activations.answers")
 _KIND = "structure"
 _REMEMBERED = 64
+_LOADING_SECONDS = 180.0
+"""How long torch may take to load, on a machine that is very busy."""
 _UNKNOWN_SECONDS = 60.0
 """How long it is remembered that a model's structure could not be had."""
 
@@ -44,7 +46,14 @@ class Structures:
 
     def __init__(self, *, service: str, seconds: float) -> None:
         """Answers within `seconds`, with whatever is known then; 0 never asks."""
-        self._answering = Answering(_COMMAND, service=f"{service}-structures", about="The model", classes={})
+        self._answering = Answering(
+            _COMMAND,
+            service=f"{service}-structures",
+            about="The model",
+            classes={},
+            # Nobody waits for as long; those who come after find the answer.
+            answer_seconds=_LOADING_SECONDS,
+        )
         self._seconds = seconds
         self._known: OrderedDict[_Key, naming.Structure] = OrderedDict()
         self._unknown: OrderedDict[_Key, float] = OrderedDict()

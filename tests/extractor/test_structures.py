@@ -19,6 +19,7 @@ from tests.extractor import trainings
 from tests.extractor.hands import refused
 from tests.support import processes
 
+pytestmark = pytest.mark.timeout(400)
 ODD = ("blocks.0.mlp.hook_post",)
 """A hook that not every model has."""
 POINTS = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_mid, hook_resid_post, hook_resid_pre, mlp.hook_post"
@@ -34,7 +35,7 @@ def _write(folder: pathlib.Path, **changes: object) -> pathlib.Path:
 
 @pytest.fixture
 async def structures():
-    made = Structures(service="test", seconds=50)
+    made = Structures(service="test", seconds=170)
     yield made
     await made.close()
 
@@ -73,6 +74,7 @@ async def test_what_is_not_there_costs_no_process(structures, tmp_path):
     assert (structures.pid, never.pid) == (0, 0)
 
 
+@pytest.mark.long
 async def test_names_that_every_model_has_are_not_asked_for(structures, tmp_path):
     names = ["hook_embed", "blocks.1.hook_resid_post", "blocks.*.attn.hook_z"]
     folder = str(_write(tmp_path / "model"))
@@ -93,13 +95,14 @@ async def test_what_is_no_model_is_left_to_the_worker(structures, tmp_path):
     assert structures.pid in (0, pid)
 
 
+@pytest.mark.long
 async def test_nobody_waits_longer_than_told(tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
     hasty = Structures(service="test", seconds=0.01)
     try:
         assert await hasty.of(model, ODD) is None
         # The question goes on, for those who come after.
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(170):
             while (found := await hasty.of(model, ODD)) is None:  # noqa: ASYNC110  another process is to be ready
                 await asyncio.sleep(0.05)
         assert found.n_layers == 2
@@ -125,6 +128,8 @@ async def test_what_the_model_has_not_is_refused_when_it_is_asked_for(
             await extractor.create(model=small, hooks=list(hooks))
         return caught[0]
 
+    model = await extractor.catalog.models.GetModel(models_pb2.GetModelRequest(name="models/small"))
+    await _known(extractor.extractor.structures, model)
     error = await wrong("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pots", "transformer.h.1.mpl")
     assert [(each.field, each.description) for each in error.violations] == [
         (
@@ -153,10 +158,17 @@ async def test_what_the_model_has_not_is_refused_when_it_is_asked_for(
     assert await extractor.holders() == []
     right = ["blocks.*.hook_resid_post", "hook_embed", "transformer.h.1.mlp"]
     assert (await extractor.create(model=small, hooks=right)).parameters.hooks[-1] == "transformer.h.1.mlp"
-    await _trainings(extractor, migrated_database_settings, messaging_settings)
+    await _trainings(extractor, model, migrated_database_settings, messaging_settings)
 
 
-async def _trainings(extractor, database_settings, messaging_settings):
+async def _known(structures, model):
+    """Waits until a server knows what a model is made of: on a busy machine that takes longer than calls wait."""
+    async with asyncio.timeout(170):
+        while await structures.of(model, ODD) is None:
+            pass
+
+
+async def _trainings(extractor, model, database_settings, messaging_settings):
     def sae(hook):
         return saes_pb2.Sae(hook=hook, d_sae=16, topk=saes_pb2.TopK(k=2))
 
@@ -169,6 +181,7 @@ async def _trainings(extractor, database_settings, messaging_settings):
             saes=[sae("blocks.1.hook_resid_post"), sae("blocks.1.hook_resid_pots"), sae("blocks.2.hook_resid_post")],
             parameters=trainings_pb2.TrainingParameters(batch_size=4, total_samples=8),
         )
+        await _known(trainer.trainer.structures, model)
         async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await trainer.stub.CreateTraining(request)
         assert [each.field for each in caught[0].violations] == ["saes[1].hook", "saes[2].hook"]

@@ -48,7 +48,7 @@ class Extractor(Owner):
             },
         )
         self._channel = catalog
-        self._structures = structures.Structures(service=OWNER, seconds=settings.hooks_seconds)
+        self.structures = structures.Structures(service=OWNER, seconds=settings.hooks_seconds)
         records = holding.Catalog(catalog)
         self.keeper = holding.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
@@ -62,7 +62,7 @@ class Extractor(Owner):
             folders=folders,
             watch=self.watch,
             mutations=Mutations(self.database, tables.answers),
-            creation=Creation(self.store, folders, records, self._structures, settings.range_bytes),
+            creation=Creation(self.store, folders, records, self.structures, settings.range_bytes),
             estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
             keeper=self.keeper,
         )
@@ -80,5 +80,5 @@ class Extractor(Owner):
     async def stop(self) -> None:
         """Lets the calls that run end, and closes what was opened."""
         await super().stop()
-        await self._structures.close()
+        await self.structures.close()
         await self._channel.close()

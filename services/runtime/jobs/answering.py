@@ -20,7 +20,8 @@ from services.runtime.telemetry import logging
 IDLE_SECONDS = 300.0
 """How long a process that nobody asks is kept."""
 _WAITING = 64
-_ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 60.0
+"""How long a process has for an answer, its start included, before it is ended."""
 
 _log = logging.get(__name__)
 
@@ -41,12 +42,14 @@ class Answering:
         classes: Classes,
         memory_bytes: int = 0,
         idle_seconds: float = IDLE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         """`about` is what is asked about, for messages: "The tokenizer"."""
         self._child = Child(command, service=service, memory_bytes=memory_bytes)
         self._about = about
         self._classes = classes
         self._idle_seconds = idle_seconds
+        self._answer_seconds = answer_seconds
         self._lock = asyncio.Lock()
         self._asked: set[asyncio.Task[bytes]] = set()
         self._idle: asyncio.Task[None] | None = None
@@ -90,13 +93,13 @@ class Answering:
             if self._idle is not None:
                 self._idle.cancel()
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     event = await self._answer(messages_pb2.ChildTask(kind=kind, payload=payload))
             except TimeoutError:
                 await self._child.kill()
                 raise errors.DeadlineExceeded(
-                    f"{self._about} gave no answer within {_ANSWER_SECONDS:g} s. Check the log and, for a repository "
-                    "of the hub, the way there."
+                    f"{self._about} gave no answer within {self._answer_seconds:g} s. Check the log and, for a "
+                    "repository of the hub, the way there."
                 ) from None
             except asyncio.CancelledError:
                 await self._child.kill()

@@ -45,7 +45,7 @@ class Trainer(Owner):
             handlers={handler.KIND: handler.Training(storage)},
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
-        self._structures = structures.Structures(service=changes.OWNER, seconds=settings.hooks_seconds)
+        self.structures = structures.Structures(service=changes.OWNER, seconds=settings.hooks_seconds)
         records = holding.Catalog(catalog)
         extractions = Extractions(extractor)
         owners = holding.Owners({"datasets": records, "extractions": extractions})
@@ -59,7 +59,7 @@ class Trainer(Owner):
             store=self.store,
             folders=folders,
             mutations=Mutations(self.database, tables.answers),
-            sources=Sources(records, extractions, self._structures, storage),
+            sources=Sources(records, extractions, self.structures, storage),
             holds=self.holds,
             following=following.Following(self.database, storage, self.watch),
         )
@@ -81,6 +81,6 @@ class Trainer(Owner):
     async def stop(self) -> None:
         """Lets the calls that run end, and closes what was opened."""
         await super().stop()
-        await self._structures.close()
+        await self.structures.close()
         for each in self._channels:
             await each.close()
