@@ -34,7 +34,6 @@ def main() -> None:
     up.add_argument("--workers", type=_workers, default=None, help="tokenizer workers (default: cores, at most 4)")
     arguments = parser.parse_args()
     root = (arguments.home or home.default()).absolute()
-    _report(f"starting the stack in {root}")
     try:
         supervisor.run(root, workers=arguments.workers or supervisor.default_workers(), report=_report)
     except KeyboardInterrupt:  # before the supervisor listens to signals

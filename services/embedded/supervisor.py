@@ -248,6 +248,7 @@ def run(root: pathlib.Path, *, workers: int, report: Callable[[str], None]) -> N
     home = Home(root)
     home.create()
     held = lock.acquire(home.lock, waiting=lambda: report("waiting for the processes of a killed stack to end"))
+    report(f"starting the stack in {root}")
 
     async def main() -> None:
         await Supervisor(home, held=held, workers=workers, report=report).run()
