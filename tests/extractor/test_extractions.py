@@ -52,10 +52,13 @@ async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):
 async def test_other_parameters_under_a_name_are_told(extractor, tokenized):
     await extractor.create("mine")
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
-        await extractor.create("mine", context_size=4, exclude_special_tokens=True)
+        await extractor.create(
+            "mine", context_size=4, exclude_special_tokens=True, compute_format="NUMBER_FORMAT_BFLOAT16"
+        )
     assert caught[0].message == (
-        "extractions/mine exists with context_size 8, not 4; exclude_special_tokens unset, not True. Choose another "
-        "name, or delete it first."
+        "extractions/mine exists with compute_format float32, not bfloat16; context_size 8, not 4; "
+        "exclude_special_tokens unset, not True; storage_format float32, not bfloat16. Choose another name, or delete "
+        "it first."
     )
 
 

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-
-from google.protobuf import json_format
+from typing import Any
 
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
@@ -57,10 +56,15 @@ def differences(existing: Parameters, asked: Parameters) -> Sequence[str]:
 
 
 def _shown(parameters: Parameters) -> dict[str, str]:
-    found = json_format.MessageToDict(parameters, preserving_proto_field_name=True)
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in found.items()
-    }
+    """What is set, as users write it."""
+    return {field.name: _words(field, value) for field, value in parameters.ListFields()}
+
+
+def _words(field: Any, value: Any) -> str:
+    if field.enum_type is not None:
+        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
+        return str(field.enum_type.values_by_number[value].name.removeprefix(prefix).lower())
+    return ", ".join(map(str, value)) if field.is_repeated else str(value)
 
 
 def _check_fits(model: models_pb2.Model, tokenization: tokenizations_pb2.Tokenization) -> None:
