@@ -22,7 +22,7 @@ help: ## Show this
 	@echo "make …"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: $(RUN_STAMP) ## Install, and carry one corpus through two models into two tokenizations
+run: $(RUN_STAMP) ## Install, and carry one corpus through two models: tokenize, extract, train an autoencoder
 	@$(BIN)/polytok demo $(DEMO_ARGS)
 
 up: $(RUN_STAMP) ## Install, and keep the embedded stack running until Ctrl-C

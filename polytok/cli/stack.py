@@ -120,7 +120,8 @@ def demo(as_json: options.Json = False) -> None:
 
     Builds a corpus from Python's own documentation and sources, and trains two tokenizers on it.
     One is as GPT-2 has it, one as Llama 2 has it.
-    Registers all three, tokenizes for both models, reads rows back, and extracts a layer of each model.
+    Registers all three, tokenizes for both models, reads rows back, extracts a layer of each model,
+    and trains a sparse autoencoder on it.
     Uses the stack that runs on POLYTOK_HOME, or runs one meanwhile.
     """
     from polytok.cli.output import Output  # noqa: PLC0415

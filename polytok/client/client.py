@@ -79,6 +79,7 @@ class Client:
     `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
     may take `timeout` seconds; one that finds the catalog away is tried again for `patience` seconds, and happens once
     however often it is tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
+    `close`, as the end of `with` does, frees the connections; a call after it opens them again.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Client:
         return self.trainings.path(training, sae)
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; a later call opens them again."""
         once.run(self._via.close())
         for via in self._peers.opened():
             once.run(via.close())
@@ -222,7 +223,7 @@ class AsyncClient:
         return await self.trainings.path(training, sae)
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; a later call opens them again."""
         await self._via.close()
         for via in self._peers.opened():
             await via.close()

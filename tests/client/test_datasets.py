@@ -81,3 +81,11 @@ async def test_asynchronous(async_client: polytok.AsyncClient, documents: pathli
     await async_client.datasets.delete(name)
     with pytest.raises(errors.NotFound):
         await async_client.datasets.wait(name, timeout=120)
+
+
+def test_a_client_that_was_closed_connects_again(client: polytok.Client, ready: tuple[str, str]) -> None:
+    dataset, _ = ready
+    client.close()
+    assert client.datasets.get(dataset).name == f"datasets/{dataset}"
+    client.close()
+    client.close()
