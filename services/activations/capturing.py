@@ -1,7 +1,7 @@
 """Runs a model just as far as its last hooked place, and keeps what passes there."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polytok import errors
+from services.activations import compiling, gelu, replacing
 from services.activations.hooks import Hook
 from services.activations.models import LoadedModel
 
@@ -24,7 +25,7 @@ class Capture:
         self._model = model
         self._hooks = {hook.name: hook for hook in hooks}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._compiled: list[nn.Module] = []
+        self._running: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self._seen: dict[str, Tensor] | None = None
         # A bidirectional model keeps no cache that it could be told not to keep.
         self._options = {} if model.description.masked else {"use_cache": False}
@@ -40,8 +41,14 @@ class Capture:
             else:
                 handle = module.register_forward_hook(self._taking_output(hook.name))
             self._handles.append(handle)
+        root = self._model.module
         if self._model.compiled:
-            self._compile()
+            hooked = {root.get_submodule(hook.path) for hook in self._hooks.values()}
+            blocks = self._model.base.get_submodule(self._model.description.family.blocks)
+            self._running = compiling.Compiled(list(compiling.parts(blocks, hooked))).running
+        elif self._model.device.type == "cpu":
+            quicker = gelu.in_pieces(root)
+            self._running = lambda: replacing.forwards(quicker)
         return self
 
     def __exit__(
@@ -49,10 +56,7 @@ class Capture:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        for block in self._compiled:
-            # The instance's attribute hid the class's method.
-            del block.forward
-        self._handles, self._compiled = [], []
+        self._handles, self._running = [], contextlib.nullcontext
 
     def run(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
         """One forward pass: tokens [batch, length] to {name: [batch, length, width]}, on the model's device.
@@ -61,27 +65,11 @@ class Capture:
         """
         seen = self._seen = {}
         try:
-            with contextlib.suppress(_Enough), torch.inference_mode():
+            with self._running(), contextlib.suppress(_Enough), torch.inference_mode():
                 self._runs(input_ids=input_ids, attention_mask=attention_mask, **self._options)
         finally:
             self._seen = None
         return {name: self._shaped(name, seen, input_ids.shape) for name in self._hooks}
-
-    def _compile(self) -> None:
-        """Compiles blocks one by one: what hangs on a block stays outside of what is compiled.
-
-        A block with a hook inside runs as it is, since compiled code would not call it.
-        """
-        root = self._model.base.get_submodule(self._model.description.family.blocks)
-        inside = {hook.layer for hook in self._hooks.values() if self._is_inside(hook)}
-        for layer, block in enumerate(root):
-            if layer not in inside:
-                block.forward = torch.compile(block.forward)
-                self._compiled.append(block)
-
-    def _is_inside(self, hook: Hook) -> bool:
-        blocks = f"{self._model.module.base_model_prefix}.{self._model.description.family.blocks}"
-        return hook.layer is not None and hook.path != f"{blocks}.{hook.layer}"
 
     def _taking_input(self, name: str) -> Any:
         def take(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 
 from polytok import errors
-from services.activations import families, memory, weights
+from services.activations import compiling, families, memory, weights
 from services.runtime import allocation
 
 Attention = Literal["sdpa", "eager"]
@@ -128,6 +128,8 @@ def load(
     description = describe(folder)
     kind, place = _dtype(dtype), _device(device)
     _check_fits(folder, description, kind, place, available)
+    if compile:
+        compiling.check(place)
     if not description.architecture._supports_sdpa:  # noqa: SLF001  as transformers asks
         attention = "eager"
     # Loading tells its way on standard error otherwise, as if somebody watched.

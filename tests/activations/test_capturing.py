@@ -1,6 +1,5 @@
 """Only what is needed runs, and a model is left as it was."""
 
-import shutil
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from polytok import errors
 from services.activations import capturing, hooks
 from services.activations.models import LoadedModel
-from tests.activations import material
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 
@@ -88,19 +86,3 @@ def test_between_runs_the_model_is_as_it_was(gpt2: LoadedModel) -> None:
         with torch.no_grad():
             assert torch.equal(gpt2.module(IDS).logits, expected)
         assert torch.equal(outer.run(IDS)["blocks.0.hook_resid_post"], first)
-
-
-@pytest.mark.long
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_blocks_give_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("compiled")
-    plain, compiled = material.load("gpt2", folder), material.load("gpt2", folder, compile=True)
-    names = ["blocks.0.hook_resid_post", "blocks.1.hook_attn_out", "blocks.2.hook_resid_post"]
-    found = []
-    for model in (plain, compiled):
-        with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
-            found.append(capture.run(IDS))
-    for name in names:
-        torch.testing.assert_close(found[1][name], found[0][name])
-    assert "forward" not in compiled.module.transformer.h[0].__dict__
