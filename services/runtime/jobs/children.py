@@ -11,7 +11,7 @@ from services.runtime.jobs import child, frames, metrics
 from services.runtime.telemetry import logging
 
 _READY_SECONDS = 120.0
-_LEAVE_SECONDS = 2.0
+_LEAVE_SECONDS = 5.0
 
 _log = logging.get(__name__)
 
