@@ -11,7 +11,7 @@ from polytok import errors
 from services.embedded.logs import Log
 from services.embedded.program import Program
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 _FORCE_SECONDS = 5.0
 _POLL_SECONDS = 0.03

@@ -13,7 +13,7 @@ from services.embedded import nats, ports, postgres
 
 Server = TypeVar("Server", postgres.Postgres, nats.Nats)
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 ATTEMPTS = 3
 PASSWORD = "for-tests-only"
 
