@@ -6,6 +6,7 @@ What a fixture needs of the services is imported by it: a test of one service ru
 from __future__ import annotations
 
 import pathlib
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from services.runtime import storage as storages
     from tests.support import s3
 
+
+# A shell that runs this in the background has it ignore Ctrl-C, and every program that a test starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How fast the machine is decides nothing, and two runs of the same code try the same examples.
 hypothesis.settings.register_profile(
