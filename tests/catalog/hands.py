@@ -114,7 +114,8 @@ async def running(
         messages=messaging_settings,
         storage=storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
-        jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
+        # Nobody extends a lease in these tests.
+        jobs=settings.JobSettings(lease_ttl_seconds=900, backoff_seconds=0, max_attempts=2),
         settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
     )
     port = await catalog.start()

@@ -12,9 +12,9 @@ from nats.aio.msg import Msg
 from polytok.jobs.v1 import messages_pb2
 from services.runtime.jobs.model import JobState, Outcome
 from services.runtime.jobs.progress import ProgressHub
-from tests.jobs import toys
 from tests.jobs.packing import unpack
 from tests.jobs.toys import TABLES, House, task, until
+from tests.support import tasks
 
 
 async def queue_is_empty(house: House) -> bool:
@@ -127,7 +127,7 @@ async def test_progress_is_live(house: House) -> None:
             await house.shop.ended(done)
             assert await percent(done) == 100
     finally:
-        await toys.end(running)
+        await tasks.end(running)
     assert seen == sorted(seen)
 
 
@@ -139,7 +139,7 @@ async def test_garbage_about_progress_is_passed_over(house: House) -> None:
         await house.client.publish(house.subjects.progress("anything"), data)
     await house.client.flush()
     assert not running.done()
-    await toys.end(running)
+    await tasks.end(running)
 
 
 async def test_cancel_stops_a_running_child(house: House) -> None:

@@ -30,6 +30,7 @@ from services.runtime.process import Stopping
 from services.runtime.rpc.server import Server
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings, WorkerSettings
 from tests.jobs.packing import CHILD, pack
+from tests.support import tasks
 
 KIND = "toy"
 TASK = "toy.make"
@@ -240,7 +241,7 @@ class House:
             shop = self.shop
             self.engine = JobEngine(shop.database, shop.store, self.client, self.subjects, shop.settings, listener)
             running = [asyncio.create_task(each) for each in (listener.run(), *self.engine.tasks().values())]
-            stack.push_async_callback(end, *running)
+            stack.push_async_callback(tasks.end, *running)
             await self.serve()
             stack.push_async_callback(self._drain)
             channel = await stack.enter_async_context(transport.open_async_channel(f"127.0.0.1:{self.port}"))
@@ -305,12 +306,3 @@ class House:
             if process.returncode is None:
                 process.terminate()
             await process.wait()
-
-
-async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks; an error of one of them is the test's."""
-    for each in tasks:
-        each.cancel()
-    for answer in await asyncio.gather(*tasks, return_exceptions=True):
-        if not isinstance(answer, asyncio.CancelledError) and answer is not None:
-            raise answer

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from services.runtime import notifications, settings
 from services.runtime.database import Database, open_database
+from tests.support import tasks
 
 
 class Heard:
@@ -37,9 +38,7 @@ async def listener(database_settings: settings.DatabaseSettings) -> AsyncIterato
     listener = notifications.Listener(database_settings)
     task = asyncio.create_task(listener.run())
     yield listener
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await tasks.end(task)
 
 
 async def test_a_wake_up_arrives_at_commit(plain: Database, listener: notifications.Listener) -> None:
