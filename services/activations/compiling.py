@@ -1,4 +1,4 @@
-"""Models' parts run through torch.compile, with what it does watched: it never falls back to plain code unsaid.
+"""Models' parts run through torch.compile; where it would give up and go back to plain code, that is an error.
 
 Parts are compiled one by one, so that hooks hang between compiled pieces; batch and length are symbols, so that one
 piece serves all batches, and all blocks of one make. (torch.compile, `dynamic=True`; "regional compilation".)

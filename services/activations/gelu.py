@@ -1,4 +1,4 @@
-"""GPT-2's GELU on a CPU: the same operations in the same order, on pieces that stay in a core's cache.
+"""GPT-2's GELU on a CPU: the same operations in the same order, in one array, or in pieces that stay in a core's cache.
 
 transformers' `NewGELUActivation` is eight operations, each of which reads and writes the MLP's whole inner layer in
 memory. Every number here goes through the very same ones, so that the result is equal bit for bit.
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 _PIECE = 1 << 17
-"""Numbers that a thread takes at once: three such arrays stay in its cache, and starting it is little beside them."""
+"""Numbers at a time: three such arrays stay in a core's cache."""
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -24,11 +24,12 @@ def in_pieces(model: nn.Module) -> dict[nn.Module, Forward]:
 
 def _forward(plain: Forward) -> Forward:
     def forward(values: Tensor) -> Tensor:
-        piece = _PIECE * torch.get_num_threads()
         # Results that are written to given arrays have no gradients.
-        if torch.is_inference_mode_enabled() and values.is_contiguous() and values.numel() > piece:
-            return _gelu(values, piece)
-        return plain(values)
+        if not torch.is_inference_mode_enabled() or not values.is_contiguous() or values.numel() <= _PIECE:
+            return plain(values)
+        # Threads wait for one another behind every operation, and where others use the cores they wait long: with
+        # several, nothing is cut, and what is left is that one array serves all steps.
+        return _gelu(values, _PIECE if torch.get_num_threads() == 1 else values.numel())
 
     return forward
 

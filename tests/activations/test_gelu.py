@@ -1,5 +1,7 @@
 """The quicker way through an activation function gives the very same numbers."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import transformers
@@ -16,8 +18,18 @@ def _inputs(dtype: torch.dtype) -> torch.Tensor:
     return values.to(dtype)
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Threads that torch computes with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_pieces_give_the_same_bits(dtype: torch.dtype) -> None:
+def test_the_bits_are_the_same(dtype: torch.dtype) -> None:
     module, values = NewGELUActivation(), _inputs(dtype)
     before = values.clone()
     with torch.inference_mode():
@@ -37,6 +49,7 @@ def test_gradients_pass_as_ever() -> None:
     assert bool(torch.isfinite(values.grad).all())
 
 
+@pytest.mark.usefixtures("threads")
 def test_a_wide_models_hidden_states_are_its_own_bit_for_bit() -> None:
     configuration = transformers.GPT2Config(
         n_layer=2, n_embd=128, n_head=4, vocab_size=97, n_positions=512, bos_token_id=0, eos_token_id=1

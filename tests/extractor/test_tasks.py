@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
+from torch._inductor import config as inductor
 
 from polytok import errors
 from services.activations import models
@@ -276,3 +277,13 @@ def test_another_model_takes_the_place_of_the_one_before(place: Workplace, tmp_p
     first = place.loaded.get(place.order())
     assert place.loaded.get(place.order()) is first
     assert place.loaded.get(place.order(compute_format=3)).dtype == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiling_without_a_compiler_is_refused_before_anything_is_written(place: Workplace) -> None:
+    with (
+        inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(errors.FailedPrecondition, match=r"needs a C\+\+ compiler.*leave compile out"),
+    ):
+        place.plan(place.order(compile=True))
+    assert not place.storage.list("extractions")
