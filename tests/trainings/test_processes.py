@@ -12,7 +12,7 @@ from polytok import errors
 from polytok.client import watching
 from tests.support import processes, servers
 from tests.trainings import material
-from tests.trainings.scene import WORKER, Scene, child_of, eventually
+from tests.trainings.scene import DATASET, MODEL, WORKER, Scene, child_of, eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -154,3 +154,24 @@ async def test_an_error_in_a_process_is_the_trainings(scene: Scene) -> None:
     assert await scene.outcomes(record) == ["FAILED"]
     with pytest.raises(errors.FailedPrecondition, match="became NaN"):
         await scene.client.trainings.wait("hot")
+
+
+async def test_an_extraction_is_read_by_several(scene: Scene) -> None:
+    hooks = [material.EARLIER, material.HOOK]
+    await scene.client.extractions.create(DATASET, MODEL, hooks=hooks, context_size=16, name="for-several")
+    await scene.client.extractions.wait("for-several", timeout=scene.patience_seconds)
+    made = []
+    for processes in (1, 2):
+        name = f"extracted-{processes}"
+        await scene.client.trainings.create(
+            extraction="for-several",
+            saes=[material.sae(hook) for hook in hooks],
+            name=name,
+            batch_size=64,
+            total_samples=64 * 40,
+            processes=processes,
+            spread="autoencoders",
+        )
+        made.append(await scene.ready(name))
+    assert exported(made[0]) == exported(made[1])
+    assert len(exported(made[1])) == 4
