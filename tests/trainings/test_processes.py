@@ -161,15 +161,15 @@ async def test_an_extraction_is_read_by_several(scene: Scene) -> None:
     await scene.client.extractions.create(DATASET, MODEL, hooks=hooks, context_size=16, name="for-several")
     await scene.client.extractions.wait("for-several", timeout=scene.patience_seconds)
     made = []
-    for processes in (1, 2):
-        name = f"extracted-{processes}"
+    for number in (1, 2):
+        name = f"extracted-{number}"
         await scene.client.trainings.create(
             extraction="for-several",
             saes=[material.sae(hook) for hook in hooks],
             name=name,
             batch_size=64,
             total_samples=64 * 40,
-            processes=processes,
+            processes=number,
             spread="autoencoders",
         )
         made.append(await scene.ready(name))
