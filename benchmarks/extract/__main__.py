@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
 import numpy as np
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.extract import disk, material
-from benchmarks.extract.contestant import BARE, HOOKED, OURS, PROXY, Contestant
+from benchmarks.extract.contestant import BARE, COMPILED, HOOKED, OURS, PROXY, Contestant
 from benchmarks.extract.material import Case
 from services.activations import models
 from services.activations.statistics import Statistics
@@ -73,7 +74,7 @@ def main(rows: str = "") -> None:
 def _measure(case: Case, work: pathlib.Path, found: report.Report) -> None:
     with console.status(f"{case.name}: making the model"):
         material.write_model(case, work / "model")
-    sides = [BARE, OURS, *([HOOKED, PROXY] if case.device == "cpu" else [])]
+    sides = [BARE, OURS, COMPILED, *([HOOKED, PROXY] if case.device == "cpu" else [])]
     with contextlib.ExitStack() as stack:
         contestants = {}
         for side in sides:
@@ -106,8 +107,9 @@ def _rounds(case: Case, contestants: dict[str, Contestant]) -> Measured:
 
 def _check_same(case: Case, work: pathlib.Path) -> None:
     """Everybody stored the same numbers, or what was compared is not the same work."""
-    file = next((work / "ours").glob("*.arrow"))
-    ours = datasets.Dataset.from_file(str(file)).with_format("numpy")[: case.batch][case.hooks[-1]]
+    ours, compiled = (_stored(case, work / folder) for folder in ("ours", "compiled"))
+    if not np.allclose(ours, compiled, rtol=1e-4, atol=1e-5):
+        raise RuntimeError("The compiled model stored other activations than the plain one.")
     for kind, column in (
         ("HookedTransformer", case.hooks[-1]),
         ("AutoModelForCausalLM", f"transformer.h.{case.depth - 1}"),
@@ -115,6 +117,12 @@ def _check_same(case: Case, work: pathlib.Path) -> None:
         theirs = datasets.load_from_disk(str(work / kind)).with_format("numpy")[: case.batch][column]
         if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
             raise RuntimeError(f"{kind} stored other activations than ours.")
+
+
+def _stored(case: Case, folder: pathlib.Path) -> Any:
+    """The first batch's activations of the last hook."""
+    file = next(folder.glob("*.arrow"))
+    return datasets.Dataset.from_file(str(file)).with_format("numpy")[: case.batch][case.hooks[-1]]
 
 
 def _tell(case: Case, measured: Measured, size: int, plain: float, found: report.Report) -> None:
@@ -127,10 +135,14 @@ def _tell(case: Case, measured: Measured, size: int, plain: float, found: report
     found.add(f"{case.name}: ours writes", ours, "MB/s")
     found.add(f"{case.name}: the disk takes, write and fsync", takes, "MB/s")
     for name in (BARE, HOOKED, PROXY):
-        if name in speeds:
-            found.ratios[f"{case.name}: to {name}"] = measured.ratio(name)
+        for side, label in ((OURS, ""), (COMPILED, "compiled, ")):
+            if name not in speeds:
+                continue
+            found.ratios[f"{case.name}: {label}to {name}"] = measured.ratio(name, side)
             if case.device == "cpu":
-                found.ratios[f"{case.name}: to {name}, processor time"] = measured.ratio(name, processor=True)
+                found.ratios[f"{case.name}: {label}to {name}, processor time"] = measured.ratio(
+                    name, side, processor=True
+                )
     found.ratios[f"{case.name}: bytes a second to what the disk takes"] = ours / takes
     found.notes[f"{case.name} case"] = (
         f"GPT-2 with random weights, width {case.width}, {case.layers} layers; {len(case.hooks)} hook(s), the last "

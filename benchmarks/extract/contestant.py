@@ -16,9 +16,10 @@ from typing import Any
 
 from benchmarks.extract import material
 
-BARE, OURS, HOOKED, PROXY = (
+BARE, OURS, COMPILED, HOOKED, PROXY = (
     "bare forward",
     "ours, to disk",
+    "ours, compiled, to disk",
     "SAELens, HookedTransformer",
     "SAELens, AutoModelForCausalLM",
 )
@@ -78,8 +79,9 @@ def main(side: str, case_name: str, rows: str, folder: str) -> None:
     model, dataset = work / "model", material.tokens(case)
     if side == BARE:
         run = runs.bare(case, model, dataset)
-    elif side == OURS:
-        run = runs.ours(case, model, dataset, work / "ours")
+    elif side in (OURS, COMPILED):
+        target = work / ("ours" if side == OURS else "compiled")
+        run = runs.ours(case, model, dataset, target, compiled=side == COMPILED)
     else:
         kind = side.removeprefix("SAELens, ")
         run = runs.saelens(case, model, dataset, work / kind, kind)

@@ -39,11 +39,13 @@ def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callabl
     return run
 
 
-def ours(case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path) -> Callable[[], float]:
+def ours(
+    case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path, *, compiled: bool
+) -> Callable[[], float]:
     """A worker's range, with statistics, checksums and sync."""
     # As the worker's child process does.
     allocation.keep_freed()
-    model = models.load(folder, dtype=case.dtype, device=case.device)
+    model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
     settings = ranges.RangeSettings(
         hooks=case.hooks, context_size=case.context, batch_size=case.batch, storage_dtype=case.dtype
     )
