@@ -11,10 +11,10 @@ from tests.client import material
 def test_an_unknown_model(command: Command, bystander: Bystander) -> None:
     close = bystander.model[:-1]
     message = command.refused("tokenize", bystander.dataset, "--model", close, code=4)
-    assert message == (
-        f"No model is called {close!r}. Did you mean {bystander.model!r}? "
-        "`polytok model list` shows the models that exist."
-    )
+    # Other tests' models may be as close.
+    assert message.startswith(f"No model is called {close!r}. Did you mean ")
+    assert repr(bystander.model) in message
+    assert message.endswith("? `polytok model list` shows the models that exist.")
 
 
 def test_an_unknown_dataset(command: Command, bystander: Bystander) -> None:

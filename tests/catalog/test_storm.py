@@ -22,7 +22,9 @@ async def test_a_storm(catalog, worker, seed):
     await catalog.create_model("gpt2")
     await worker.inspect("gpt2")
     users = [_user(catalog, random.Random(100 * seed + number)) for number in range(4)]
-    workers = [_worker(catalog, random.Random(100 * seed + 50 + number)) for number in range(3)]
+    # The hands read a dataset in from the first stage to the last; two at once would take each other's stages.
+    alone = {name: asyncio.Lock() for name in ("a", "b")}
+    workers = [_worker(catalog, random.Random(100 * seed + 50 + number), alone) for number in range(3)]
     working = [asyncio.create_task(each) for each in workers]
     await asyncio.gather(*users)
     for task in working:
@@ -73,20 +75,21 @@ def _of(kind, dataset, **fields):
     return kind(name=f"datasets/{dataset}", **fields)
 
 
-async def _worker(catalog, chance):
+async def _worker(catalog, chance, alone):
     hand = hands.Worker(catalog)
     while True:
         # A pause, for there is no bell to wait for.
         await asyncio.sleep(0.01)
         # Nothing may be due; a raw shard's folder may go with its dataset.
         with contextlib.suppress(IndexError, errors.NotFound):
-            await _tolerant(_work(catalog, hand, chance))
+            await _tolerant(_work(catalog, hand, chance, alone))
 
 
-async def _work(catalog, hand, chance):
+async def _work(catalog, hand, chance, alone):
     name = chance.choice(["a", "b"])
     if chance.random() < 0.5:
-        await hand.ingest(name)
+        async with alone[name]:
+            await hand.ingest(name)
     else:
         await hand.finish(await catalog.tokenization(f"datasets/{name}/tokenizations/gpt2"))
 
