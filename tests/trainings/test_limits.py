@@ -10,7 +10,14 @@ from polytok.client import watching
 from tests.trainings import material
 from tests.trainings.scene import Scene
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """With patience: thousands of steps, each told, are slow on a machine that does much else."""
+    scene.patience_seconds = 400.0
+    return scene
 
 
 @contextlib.contextmanager
@@ -55,4 +62,4 @@ async def test_memory_that_does_not_suffice(scene: Scene) -> None:
         record = await scene.state("large", "ERROR")
     assert "There is not enough memory on cpu for this training. Lower " in record.error_message
     assert "batch_size (now 8,192" in record.error_message
-    assert await scene.outcomes(record) == ["FAILED"]
+    assert (await scene.outcomes(record)).count("FAILED") == 1  # nobody tries the same again
