@@ -12,6 +12,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from polytok import errors
+from services.runtime.roots import Roots
 
 TOKENIZER = (
     "config.json",
@@ -41,7 +42,11 @@ def folder(
     reason: str = "TOKENIZER_INVALID",
     endpoint: str | None = None,
 ) -> pathlib.Path:
-    """Returns a folder with the files of a local or a hub repository; `reason` is that of an error about a folder."""
+    """Returns a folder with the files of a local or a hub repository; `reason` is that of an error about a folder.
+
+    Raises PermissionDenied (SOURCE_REFUSED) where `POLYTOK_SOURCE_ROOTS` does not allow it.
+    """
+    Roots().check_repository(repo_id)
     if repo_id.startswith(("/", ".", "~")):
         return _local(pathlib.Path(repo_id), reason)
     if not _REPOSITORY.fullmatch(repo_id):

@@ -413,12 +413,35 @@ MISSING = "does not exist, or not on the machine of the worker. Check the path."
             " Unpack the archive and name its files.",
             "INVALID_FIELD",
         ),
-        ("/dev/zero", "/dev/zero is neither a file nor a folder. Name a regular file.", "SOURCE_INVALID"),
+        (
+            "/dev/zero",
+            "/dev/zero lies in a folder of the system's own (/dev/zero), which is never read. Name a file with data.",
+            "SOURCE_REFUSED",
+        ),
     ],
 )
 def test_places_that_cannot_be_read(ingest: Ingest, uri: str, message: str, reason: str) -> None:
     error = refused(ingest, uri)
     assert (error.message, error.reason, error.retryable) == (message, reason, False)
+    assert ingest.stored() == []
+
+
+def test_files_outside_of_the_roots(ingest: Ingest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, secret = tmp_path / "allowed", tmp_path / "secret.txt"
+    allowed.mkdir()
+    secret.write_text("root:x")
+    (allowed / "docs.txt").symlink_to(secret)
+    monkeypatch.setenv("POLYTOK_SOURCE_ROOTS", str(allowed))
+    for uri in (secret, allowed / "docs.txt", allowed):
+        error = refused(ingest, uri)
+        assert error.message.endswith(
+            f" is outside of what may be read here: {allowed}. Copy it to one of them, or have its folder added to "
+            "POLYTOK_SOURCE_ROOTS of the workers."
+        )
+        assert (error.reason, error.retryable) == ("SOURCE_REFUSED", False)
+    part = tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri=str(allowed / "docs.txt"), format=FileSource.FORMAT_TEXT))
+    with pytest.raises(errors.PermissionDenied, match="outside of what may be read"):
+        ingest.read(part)
     assert ingest.stored() == []
 
 
@@ -504,13 +527,15 @@ def test_a_file_that_may_not_be_read(ingest: Ingest, unprivileged: pathlib.Path,
     assert (error.reason, error.retryable) == ("SOURCE_NOT_FOUND", False)
 
 
-def test_a_disk_that_fails_is_tried_again(ingest: Ingest) -> None:
-    # A file of the kernel that is there and cannot be read from, as on a broken disk.
-    file = tasks_pb2.FilePart(uri="/proc/self/mem", format=FileSource.FORMAT_TEXT)
+def test_a_disk_that_fails_is_tried_again(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+    # What was a file when it was found, and is none now, is one of the ways in which reading fails.
+    path = tmp_path / "a.txt"
+    path.mkdir()
+    file = tasks_pb2.FilePart(uri=str(path), format=FileSource.FORMAT_TEXT)
     part = tasks_pb2.IngestPart(file=file)
     with pytest.raises(errors.Unavailable) as caught:
         ingest.read(part)
-    assert caught.value.message == "/proc/self/mem could not be read: Invalid argument."
+    assert caught.value.message == f"{path} could not be read: Is a directory."
     assert (caught.value.reason, caught.value.retryable) == ("STORAGE_FAILED", True)
     assert ingest.stored() == []
 

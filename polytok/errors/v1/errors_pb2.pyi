@@ -146,6 +146,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The model gave NaN or infinity, and the policy is to fail.
     Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
     """
+    ERROR_REASON_SOURCE_REFUSED: _ErrorReason.ValueType  # 31
+    """A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
+    Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the google.rpc.ErrorInfo detail (AIP-193) that every failed call carries, under the
@@ -276,5 +280,9 @@ Example: "blocks.12.hook_resid_post: the model has layers 0 to 11."
 ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 30
 """The model gave NaN or infinity, and the policy is to fail.
 Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
+"""
+ERROR_REASON_SOURCE_REFUSED: ErrorReason.ValueType  # 31
+"""A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
+Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

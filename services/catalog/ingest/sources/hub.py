@@ -17,6 +17,7 @@ import pyarrow as pa
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import limits
 from services.catalog.ingest.sources import content, hub_failures
+from services.runtime.roots import Roots
 
 _READ_ROWS = 256
 _TIMEOUT_SECONDS = 30
@@ -67,6 +68,8 @@ def _is_folder(source: datasets_pb2.HubSource) -> bool:
 
 @contextlib.contextmanager
 def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
+    roots = Roots()
+    roots.check_repository(source.repo_id)
     if _is_folder(source) and not pathlib.Path(source.repo_id).is_dir():
         raise hub_failures.no_folder(source)
     with tempfile.TemporaryDirectory(prefix="polytok-hub-") as cache:
@@ -77,6 +80,10 @@ def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
             # Streaming needs no cache, but a lock and a folder are made all the same.
             cache_dir=cache,
         )
+        if _is_folder(source):
+            for files in (builder.config.data_files or {}).values():
+                for file in files:  # a link may lead elsewhere
+                    roots.check(str(file))
         if hasattr(builder.config, "batch_size"):
             # A row group as a whole otherwise, which may be larger than the memory.
             builder.config.batch_size = _READ_ROWS

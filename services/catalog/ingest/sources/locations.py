@@ -8,6 +8,7 @@ import fsspec
 from polytok import errors
 from services.catalog.ingest import failures, limits
 from services.catalog.ingest.sources import formats
+from services.runtime.roots import Roots
 
 _SCHEMES = frozenset({"file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
 _MAGIC = frozenset("*?[")
@@ -27,6 +28,8 @@ def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Fou
     names, or whose folders' names, begin with `.` or `_` are left out.
     """
     _check(uri)
+    roots = Roots()
+    roots.check(uri)
     try:
         # Others add and replace files while this process lives.
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
@@ -37,7 +40,10 @@ def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Fou
         raise failures.invalid(
             f"{failures.shown(uri)} stands for {len(files):,} files; {most:,} is the most. Join them into larger ones."
         )
-    return [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
+    found = [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
+    for file in found:  # a link may lead elsewhere
+        roots.check(file.uri)
+    return found
 
 
 def _check(uri: str) -> None:

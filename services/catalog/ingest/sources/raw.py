@@ -6,6 +6,7 @@ from typing import Any
 import fsspec
 
 from services.catalog.ingest import failures
+from services.runtime.roots import Roots
 
 
 class RawFile(io.RawIOBase):
@@ -21,6 +22,7 @@ class RawFile(io.RawIOBase):
         self.bytes_read = 0
         """How much was read, for progress."""
         self._file: Any = None
+        Roots().check(uri)
         try:
             # Others add and replace files while this process lives.
             filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)

@@ -1,0 +1,106 @@
+"""Which places a user may name as a source: folders of this machine, buckets, repositories of the hub.
+
+Whoever may call the catalog may have any file that a worker's user reads made into a dataset, and read it there. Where
+that is more than they should see, `POLYTOK_SOURCE_ROOTS` names the places that may be read, and nothing else is.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from pydantic import field_validator
+from pydantic_settings import SettingsConfigDict
+
+from polytok import errors
+from services.runtime.settings import Settings
+
+HUB = "hf://"
+"""Stands before the name of a hub's repository among the roots: `hf://` allows all, `hf://owner` those of one owner."""
+
+_KERNEL = ("/proc", "/sys", "/dev")
+"""Folders of the kernel's own: their files are secrets of processes, devices, streams without an end."""
+_ORDINARY = ("/dev/shm",)  # noqa: S108  it is compared with
+_LOCAL = re.compile(r"(file|local):(//)?(?=/)")
+
+
+class SourceSettings(Settings):
+    """What the workers may read of what users name."""
+
+    model_config = SettingsConfigDict(env_prefix="POLYTOK_SOURCE_")
+
+    roots: str = ""
+    """Folders and the beginnings of URIs, separated by commas; empty allows all but the kernel's own folders."""
+
+    @field_validator("roots")
+    @classmethod
+    def _whole(cls, value: str) -> str:
+        for root in _split(value):
+            if "://" not in root and not posixpath.isabs(root):
+                raise ValueError(
+                    f"{root!r} is neither an absolute folder nor the beginning of a URI such as s3://bucket"
+                )
+        return value
+
+
+class Roots:
+    """Answers whether a source may be read, by the settings given or those of the environment."""
+
+    def __init__(self, settings: SourceSettings | None = None) -> None:
+        named = _split((settings or SourceSettings()).roots)
+        self._named = named
+        self._folders = [os.path.realpath(root) for root in named if "://" not in root]
+        self._beginnings = [root for root in named if "://" in root]
+
+    def check(self, uri: str) -> None:
+        """Raises PermissionDenied (SOURCE_REFUSED) unless a path or URI may be read; links are followed first."""
+        path = _LOCAL.sub("", uri)
+        if "://" in path:
+            allowed = not self._named or any(_is_below(unquote(path), root) for root in self._beginnings)
+        else:
+            path = os.path.realpath(path)
+            self._refuse_kernel(uri, path)
+            allowed = not self._named or any(_is_below(path, root) for root in self._folders)
+        if not allowed:
+            raise self._refused(uri, "Copy it to one of them")
+
+    def check_repository(self, repo_id: str) -> None:
+        """Raises PermissionDenied (SOURCE_REFUSED) unless a hub's repository, or a folder like one, may be read."""
+        if repo_id.startswith(("/", "~", ".")):
+            self.check(repo_id)
+        elif self._named and not any(_is_below(HUB + repo_id, root) for root in self._beginnings):
+            raise self._refused(HUB + repo_id, "Take a repository of theirs")
+
+    @staticmethod
+    def _refuse_kernel(uri: str, path: str) -> None:
+        if any(_is_below(path, folder) for folder in _KERNEL) and not any(_is_below(path, each) for each in _ORDINARY):
+            raise errors.PermissionDenied(
+                f"{_shown(uri)} lies in a folder of the system's own ({path}), which is never read. "
+                "Name a file with data.",
+                reason="SOURCE_REFUSED",
+            )
+
+    def _refused(self, uri: str, mend: str) -> errors.PermissionDenied:
+        return errors.PermissionDenied(
+            f"{_shown(uri)} is outside of what may be read here: {', '.join(self._named)}. {mend}, or have its folder "
+            "added to POLYTOK_SOURCE_ROOTS of the workers.",
+            reason="SOURCE_REFUSED",
+        )
+
+
+def _split(roots: str) -> Sequence[str]:
+    return [root.strip() for root in roots.split(",") if root.strip()]
+
+
+def _is_below(place: str, root: str) -> bool:
+    """Whether `place` is `root` or in it; never by `..`."""
+    if ".." in place.split("/"):
+        return False
+    stem = root if root.endswith("/") else f"{root}/"
+    return place == root.rstrip("/") or place.startswith(stem)
+
+
+def _shown(uri: str) -> str:
+    """A URI without password and query, which may be a signature."""
+    return re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0] if "://" in uri else uri
