@@ -1,7 +1,7 @@
 """`polytok dataset`."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -104,10 +104,7 @@ def add(
             text_separator=_unescaped(text_separator),
             metadata=options.metadata(metadata),
         )
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "datasets", record)
 
 
 @app.command("list")
@@ -128,7 +125,7 @@ def show(dataset: options.DatasetArgument, catalog: options.Catalog = None, as_j
 def watch(dataset: options.DatasetArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
     """Follow a dataset until it is READY, failed or cancelled."""
     with session.start(catalog, as_json) as run:
-        _follow(run, dataset)
+        run.follow_one("datasets", dataset)
 
 
 @app.command()
@@ -148,10 +145,7 @@ def retry(
     """Read a dataset in again after it failed or was cancelled."""
     with session.start(catalog, as_json) as run:
         record = run.client.datasets.retry(dataset)
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "datasets", record)
 
 
 @app.command()
@@ -170,9 +164,3 @@ def delete(
 def _unescaped(text: str | None) -> str | None:
     r"""The text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
     return text and re.sub(r"\\[nrt\\]", lambda found: _ESCAPES[found[0]], text)
-
-
-def _follow(run: session.Session, dataset: Any) -> None:
-    records = run.follow([lambda client: client.datasets.watch(dataset)])
-    run.show(records[0])
-    run.end(records)

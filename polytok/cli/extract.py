@@ -7,6 +7,7 @@ import typer
 from polytok.cli import extracting, options, session
 
 
+@extracting.takes_parameters
 def command(
     dataset: options.DatasetArgument,
     model: extracting.Model,
@@ -16,17 +17,8 @@ def command(
         str,
         typer.Option("--name", metavar="ID", help="What to call it; by default made of dataset, model and parameters."),
     ] = "",
-    context_size: extracting.ContextSize = None,
-    max_sequences: extracting.MaxSequences = None,
-    max_tokens: extracting.MaxTokens = None,
-    batch_size: extracting.BatchSize = None,
-    compute_format: extracting.ComputeFormat = None,
-    storage_format: extracting.StorageFormat = None,
-    special_tokens: extracting.SpecialTokens = None,
-    excluded: extracting.Excluded = None,
-    positions: extracting.Positions = None,
-    nonfinite: extracting.Nonfinite = None,
-    compiled: extracting.Compiled = None,
+    *,
+    how: dict[str, Any],
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Stay until it is READY and show its progress.")
     ] = False,
@@ -47,19 +39,6 @@ def command(
     [dim]polytok extract docs -m gpt2 -H blocks.0.hook_mlp_out --variant packed --no-special-tokens[/]
     [dim]polytok extraction estimate docs -m gpt2 -H blocks.6.hook_resid_post[/]   what that would take
     """
-    how = extracting.parameters(
-        context_size=context_size,
-        max_sequences=max_sequences,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-        compute_format=compute_format,
-        storage_format=storage_format,
-        special_tokens=special_tokens,
-        excluded=excluded,
-        positions=positions,
-        nonfinite=nonfinite,
-        compiled=compiled,
-    )
     with session.start(catalog, as_json) as run:
         record: Any = run.client.extractions.create(dataset, model, hooks=hooks, variant=variant, name=name, **how)
         if watch:

@@ -1,5 +1,7 @@
 """Options of extracting, for `polytok extract` and `polytok extraction estimate`."""
 
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,20 +79,50 @@ Compiled = Annotated[
 
 
 def parameters(
-    *,
-    special_tokens: bool | None,
-    excluded: list[int] | None,
-    positions: list[int] | None,
-    compiled: bool | None,
-    **others: Any,
+    context_size: ContextSize = None,
+    max_sequences: MaxSequences = None,
+    max_tokens: MaxTokens = None,
+    batch_size: BatchSize = None,
+    compute_format: ComputeFormat = None,
+    storage_format: StorageFormat = None,
+    special_tokens: SpecialTokens = None,
+    excluded: Excluded = None,
+    positions: Positions = None,
+    nonfinite: Nonfinite = None,
+    compiled: Compiled = None,
 ) -> "Parameters":
     """What was given on the command line."""
     given: Any = {
-        **others,
+        "context_size": context_size,
+        "max_sequences": max_sequences,
+        "max_tokens": max_tokens,
+        "batch_size": batch_size,
+        "compute_format": compute_format,
+        "storage_format": storage_format,
         "exclude_special_tokens": None if special_tokens is None else not special_tokens,
         "excluded_token_ids": excluded,
         "excluded_positions": positions,
+        "nonfinite": nonfinite,
         "compile": compiled,
     }
     found: Parameters = {name: value for name, value in given.items() if value is not None}  # type: ignore[assignment]
     return found
+
+
+def takes_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with these options in place of its argument `how`, as which it gets them."""
+    shared = inspect.signature(parameters).parameters
+    taken: dict[str, inspect.Parameter] = {}
+    for name, own in inspect.signature(command).parameters.items():
+        taken |= shared if name == "how" else {name: own}
+
+    def run(**given: Any) -> None:
+        how = parameters(**{name: given.pop(name) for name in shared})
+        command(**given, how=how)
+
+    # What typer reads: a name, a docstring and a signature.
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {name: each.annotation for name, each in taken.items()}
+    signature = inspect.Signature([each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in taken.values()])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    return run

@@ -37,7 +37,7 @@ def show(extraction: Extraction, catalog: options.Catalog = None, as_json: optio
 def watch(extraction: Extraction, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
     """Follow an extraction until it is READY, failed or cancelled."""
     with session.start(catalog, as_json) as run:
-        _follow(run, run.client.extractions.get(extraction))
+        run.follow_one("extractions", run.client.extractions.get(extraction))
 
 
 @app.command()
@@ -57,10 +57,7 @@ def retry(
     """Extract again after it failed or was cancelled, from the tokenization that is READY now."""
     with session.start(catalog, as_json) as run:
         record = run.client.extractions.retry(extraction)
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "extractions", record)
 
 
 @app.command()
@@ -87,22 +84,14 @@ def path(extraction: Extraction, catalog: options.Catalog = None, as_json: optio
 
 
 @app.command()
+@extracting.takes_parameters
 def estimate(
     dataset: options.DatasetArgument,
     model: extracting.Model,
     hooks: extracting.Hooks,
     variant: options.Variant = "",
-    context_size: extracting.ContextSize = None,
-    max_sequences: extracting.MaxSequences = None,
-    max_tokens: extracting.MaxTokens = None,
-    batch_size: extracting.BatchSize = None,
-    compute_format: extracting.ComputeFormat = None,
-    storage_format: extracting.StorageFormat = None,
-    special_tokens: extracting.SpecialTokens = None,
-    excluded: extracting.Excluded = None,
-    positions: extracting.Positions = None,
-    nonfinite: extracting.Nonfinite = None,
-    compiled: extracting.Compiled = None,
+    *,
+    how: dict[str, Any],
     catalog: options.Catalog = None,
     as_json: options.Json = False,
 ) -> None:
@@ -114,25 +103,6 @@ def estimate(
     """
     from polytok.cli import estimates  # noqa: PLC0415  imports protobuf
 
-    how = extracting.parameters(
-        context_size=context_size,
-        max_sequences=max_sequences,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-        compute_format=compute_format,
-        storage_format=storage_format,
-        special_tokens=special_tokens,
-        excluded=excluded,
-        positions=positions,
-        nonfinite=nonfinite,
-        compiled=compiled,
-    )
     with session.start(catalog, as_json) as run:
         run.out.remark("A worker tries it out; that takes some seconds.")
         estimates.show(run.out, run.client.extractions.estimate(dataset, model, hooks=hooks, variant=variant, **how))
-
-
-def _follow(run: session.Session, record: Any) -> None:
-    records = run.follow([lambda client: client.extractions.watch(record)])
-    run.show(records[0])
-    run.end(records)

@@ -1,6 +1,6 @@
 """`polytok model`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,10 +35,7 @@ def add(
         record = run.client.models.create(
             name, repository, tokenizer=tokenizer, revision=revision, metadata=options.metadata(metadata)
         )
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "models", record)
 
 
 @app.command("list")
@@ -59,7 +56,7 @@ def show(model: options.ModelArgument, catalog: options.Catalog = None, as_json:
 def watch(model: options.ModelArgument, catalog: options.Catalog = None, as_json: options.Json = False) -> None:
     """Follow a model until its tokenizer is read."""
     with session.start(catalog, as_json) as run:
-        _follow(run, model)
+        run.follow_one("models", model)
 
 
 @app.command()
@@ -72,10 +69,7 @@ def retry(
     """Read a model's tokenizer again after it failed."""
     with session.start(catalog, as_json) as run:
         record = run.client.models.retry(model)
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "models", record)
 
 
 @app.command()
@@ -89,9 +83,3 @@ def delete(
     with session.start(catalog, as_json) as run:
         run.client.models.delete(model, force=force)
         run.show_deleted(model)
-
-
-def _follow(run: session.Session, model: Any) -> None:
-    records = run.follow([lambda client: client.models.watch(model)])
-    run.show(records[0])
-    run.end(records)

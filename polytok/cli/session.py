@@ -56,6 +56,19 @@ class Session:
             self.out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
             raise
 
+    def follow_one(self, collection: str, reference: Any) -> None:
+        """Follows one of `datasets`, `models` and so on, prints it, and ends the command with 1 if it is not READY."""
+        records = self.follow([lambda client: getattr(client, collection).watch(reference)])
+        self.show(records[0])
+        self.end(records)
+
+    def follow_if(self, watched: bool, collection: str, record: Any) -> None:
+        """Follows a record, or prints it as it is."""
+        if watched:
+            self.follow_one(collection, record)
+        else:
+            self.show(record)
+
     def show_training(self, record: Any) -> None:
         """Prints one training."""
         from polytok.cli import curves, documents  # noqa: PLC0415

@@ -1,6 +1,6 @@
 """`polytok tokenization`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -49,7 +49,7 @@ def watch(
 ) -> None:
     """Follow a tokenization until it is READY, failed or cancelled."""
     with session.start(catalog, as_json) as run:
-        _follow(run, run.client.tokenizations.get(dataset, model, variant=variant))
+        run.follow_one("tokenizations", run.client.tokenizations.get(dataset, model, variant=variant))
 
 
 @app.command()
@@ -77,10 +77,7 @@ def retry(
     """Tokenize again after it failed or was cancelled."""
     with session.start(catalog, as_json) as run:
         record = run.client.tokenizations.retry(dataset, model, variant=variant)
-        if watch:
-            _follow(run, record)
-        else:
-            run.show(record)
+        run.follow_if(watch, "tokenizations", record)
 
 
 @app.command()
@@ -172,9 +169,3 @@ def repair(
         done = repairing.show(run.out, record)
     if watch and not done:
         raise typer.Exit(exits.FAILED)
-
-
-def _follow(run: session.Session, record: Any) -> None:
-    records = run.follow([lambda client: client.tokenizations.watch(record)])
-    run.show(records[0])
-    run.end(records)
