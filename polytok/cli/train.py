@@ -162,7 +162,7 @@ Spread = Annotated[
     ),
 ]
 Autocast = Annotated[bool, _option("--autocast", "", "Compute steps in bfloat16 where that is safe.", _TRAINING)]
-Compile = Annotated[bool, _option("--compile", "", "Compile steps with torch.compile.", _TRAINING)]
+Compile = Annotated[bool, _option("--compile", "", "Compile steps, and a model that is read live.", _TRAINING)]
 
 
 def command(

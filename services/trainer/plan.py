@@ -202,7 +202,7 @@ class TrainingPlan:
     autocast: bool = False
     """Whether steps compute in bfloat16 where PyTorch's autocast does; weights and optimiser stay as they are."""
     compile: bool = False
-    """Whether steps go through torch.compile."""
+    """Whether steps go through torch.compile; what is read live, its source compiles."""
     reference: bool = False
     """Whether sae-lens's own forward pass and autograd are used where there is a faster step of the same result."""
     device: str = "cpu"

@@ -50,11 +50,16 @@ def tokens(rows: int = 60, seed: int = 0) -> datasets.Dataset:
 
 
 def data(
-    folder: pathlib.Path, hooks: tuple[str, ...] = (HOOK,), *, rows: int = 60, held_out_rows: int = 4
+    folder: pathlib.Path,
+    hooks: tuple[str, ...] = (HOOK,),
+    *,
+    rows: int = 60,
+    held_out_rows: int = 4,
+    compile: bool = False,  # noqa: A002  as torch calls it
 ) -> live.Live:
     """Gives the model of a folder and those sequences, as a training reads them."""
     settings = streaming.Settings(hooks=hooks, batch_tokens=128, excluded_token_ids=(EXCLUDED,))
-    return live.Live(models.load(folder), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
+    return live.Live(models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
 
 
 def extract(

@@ -391,7 +391,7 @@ class TrainingParameters(_message.Message):
     autocast: _builtins.bool
     """Whether steps compute in bfloat16 where PyTorch's autocast does; unset is false."""
     compile: _builtins.bool
-    """Whether steps go through torch.compile; unset is false."""
+    """Whether steps go through torch.compile, and with a live source the model's blocks too; unset is false."""
     reference: _builtins.bool
     """Whether SAELens's own forward pass is used where there is a faster step of the same result; unset is false."""
     log_every: _builtins.int

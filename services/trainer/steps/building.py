@@ -2,6 +2,7 @@
 
 import torch
 
+from services.activations import compiling
 from services.trainer import architectures, plan
 from services.trainer.steps import common, rectified, reference, seam, sparse
 
@@ -10,8 +11,10 @@ def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.Trainin
     """Makes the autoencoder with its initial weights, and the fastest step that trains it.
 
     In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
-    `reduction`.
+    `reduction`. Raises FailedPrecondition where steps shall be compiled and there is no compiler.
     """
+    if training.compile:
+        compiling.check(torch.device(training.device))
     options = common.Options(
         planned.optimizer,
         training.total_steps,

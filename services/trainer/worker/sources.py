@@ -92,7 +92,12 @@ class Live:
     def model(self) -> LoadedModel:
         """The model, loaded when it is first needed."""
         if self._model is None:
-            self._model = models.load(self._folder, dtype=_DTYPES[self._task.live.dtype], device=self._device)
+            self._model = models.load(
+                self._folder,
+                dtype=_DTYPES[self._task.live.dtype],
+                device=self._device,
+                compile=self._task.parameters.compile,
+            )
         return self._model
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
