@@ -150,17 +150,44 @@ def test_nothing_to_publish(
     assert storage.list(jobs.TOKENIZED) == before
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate"])
+@pytest.mark.parametrize("damage", ["truncated", "gone", "other bytes, and its counts gone"])
 def test_a_damaged_file_is_not_published(runner: jobs.Runner, storage: Storage, damage: str) -> None:
     results = tokenized(runner, [material.DOCUMENTS[:3], material.DOCUMENTS[3:6]], PARAMETERS)
-    key = results[1].files[0].key
-    data = bytearray(storage.read_bytes(key))
-    data[len(data) // 2] ^= 1
-    storage.write_bytes(key, bytes(data if damage == "flip" else data[:-1]))
-    with pytest.raises(errors.DataLoss, match=f"{key}: the file's") as caught:
+    file = results[1].files[0]
+    data = bytearray(storage.read_bytes(file.key))
+    if damage == "gone":
+        storage.delete(file.key)
+        with pytest.raises(errors.NotFound, match=file.key):
+            runner.publish(results, PARAMETERS)
+        return
+    if damage == "truncated":
+        del data[-1]
+    else:
+        data[len(data) // 2] ^= 1
+        storage.delete(file.counts_key)
+    storage.write_bytes(file.key, bytes(data))
+    before = storage.list(jobs.TOKENIZED)
+    with pytest.raises(errors.DataLoss, match=f"{file.key}: the file's") as caught:
         runner.publish(results, PARAMETERS)
     assert caught.value.reason == "CHECKSUM_MISMATCH"
-    assert len(storage.list(jobs.TOKENIZED)) == 2
+    assert storage.list(jobs.TOKENIZED) == before
+
+
+@pytest.mark.parametrize("counts", ["removed", "damaged", "never written"])
+def test_what_was_counted_may_be_lost(runner: jobs.Runner, storage: Storage, counts: str) -> None:
+    results = tokenized(runner, [material.DOCUMENTS[:3], material.DOCUMENTS[3:6]], PARAMETERS)
+    file = results[1].files[0]
+    data = bytearray(storage.read_bytes(file.counts_key))
+    first = runner.publish(results, PARAMETERS)
+    assert first.statistics.num_unique_tokens > 10
+    # An attempt after one that ended before it could tell: nothing of what was counted is there any more.
+    assert not any("staged-" in key for key in storage.list(jobs.TOKENIZED))
+    if counts == "damaged":
+        data[-4] += 1
+        storage.write_bytes(file.counts_key, bytes(data))
+    elif counts == "never written":
+        file.counts_key = ""
+    assert runner.publish(results, PARAMETERS).statistics == first.statistics
 
 
 def test_documents_without_text_keep_their_special_tokens(runner: jobs.Runner, storage: Storage) -> None:

@@ -282,6 +282,7 @@ class TokenizedFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    COUNTS_KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the file."""
     num_rows: _builtins.int
@@ -292,6 +293,10 @@ class TokenizedFile(_message.Message):
     """sha256, hexadecimal."""
     phase: _builtins.int
     """With packing across raw shards: how many tokens of the file's documents are in the last sequence of an earlier file."""
+    counts_key: _builtins.str
+    """Storage key of how often each token occurs in it, padding left out: 32-bit little-endian integers, first the ids that
+    occur in ascending order, then how often each does. Empty where that is to be counted in the file.
+    """
     def __init__(
         self,
         *,
@@ -300,10 +305,11 @@ class TokenizedFile(_message.Message):
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         phase: _builtins.int | None = ...,
+        counts_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "phase", b"phase"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "key", b"key", "num_rows", b"num_rows", "phase", b"phase", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "counts_key", b"counts_key", "key", b"key", "num_rows", b"num_rows", "phase", b"phase", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__phase: _TypeAlias = _typing.Literal["phase"]  # noqa: Y015
     _WhichOneofArgType__phase: _TypeAlias = _typing.Literal["_phase", b"_phase"]  # noqa: Y015
@@ -313,7 +319,7 @@ Global___TokenizedFile: _TypeAlias = TokenizedFile  # noqa: Y015
 
 @_typing.final
 class PublishTokenizationTask(_message.Message):
-    """Payload of `tokenize.publish`: check the files, merge the statistics, write the manifest."""
+    """Payload of `tokenize.publish`: see that the files are there, merge the statistics, write the manifest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

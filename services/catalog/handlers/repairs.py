@@ -153,7 +153,7 @@ class Repairing:
         """Files were made again: they are published if they are all there are, else compared with what they were."""
         found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         made = [file for result in found for file in result.files]
-        publication.check_inside(working.tokenized_path, [file.key for file in made])
+        publication.check_inside(working.tokenized_path, stages.keys(made))
         if repair.outcome.get("whole"):
             task = await tokenizations.publishing(conn, working, found)
             task.counted.extend(await stages.counted(conn, job, stage))

@@ -8,7 +8,7 @@ What there is to make files of is written down by `tokenize.arrange`; a payload 
 tokenization has one stage, `tokenize.shard` x raw shards. In both cases `tokenize.publish` is the last.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,7 +25,7 @@ from services.runtime.records import packing, publication
 ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE, SHARD, PUBLISH = (
     f"tokenize.{name}" for name in ("encode", "arrange", "duplicates", "measure", "assemble", "shard", "publish")
 )
-WORK = {ENCODE: 100, ARRANGE: 1, DUPLICATES: 1, MEASURE: 14, ASSEMBLE: 26, SHARD: 100, PUBLISH: 8}
+WORK = {ENCODE: 100, ARRANGE: 1, DUPLICATES: 1, MEASURE: 14, ASSEMBLE: 26, SHARD: 100, PUBLISH: 3}
 """The processor time of each stage for the same text, measured: encoding it is 100."""
 _HASHES = 1 << 22
 """Hashes of documents that one task compares: some hundred megabytes."""
@@ -56,6 +56,11 @@ def work_ahead(parameters: _Parameters, kind: str) -> int:
 
 def _concatenates(parameters: _Parameters) -> bool:
     return parameters.HasField("packing") and not parameters.packing.disable_concatenation
+
+
+def keys(files: Iterable[tasks_pb2.TokenizedFile]) -> list[str]:
+    """The keys of files and of what was counted in them."""
+    return [key for file in files for key in (file.key, file.counts_key) if key]
 
 
 async def following(

@@ -129,7 +129,7 @@ class Tokenizing:
             return await stages.following(conn, job, stage, results, tokenization, tokenizer_of(tokenization))
         shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         files = [file for shard in shards for file in shard.files]
-        publication.check_inside(tokenization.tokenized_path, [file.key for file in files])
+        publication.check_inside(tokenization.tokenized_path, stages.keys(files))
         # Readers see them once the record is READY.
         await tokenizations.replace_files(
             conn,

@@ -1,4 +1,4 @@
-"""How often each token occurs in a tokenization: counted where publishing reads all files for their checksums."""
+"""How often each token occurs in a tokenization: counted where a file is made, and added up where all are published."""
 
 import hashlib
 import mmap
@@ -14,6 +14,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.storage import Storage
+from services.tokenizer.files import staging
 from services.tokenizer.models import loading
 from services.tokenizer.rows.ragged import Ids
 from services.tokenizer.text.reading import CheckedFile
@@ -28,6 +29,8 @@ _LEAST_IDS = 1 << 16
 """Room for so many at least: whoever published before vocabularies were told has not to grow it."""
 
 _WINDOW_BYTES = 4 << 20
+
+_STORED = np.dtype("<u4")
 
 
 def _count(values: Ids, counts: NDArray[np.uint32]) -> int:
@@ -87,6 +90,33 @@ class Counts:
         self._counts = np.zeros(max(vocab_size, _LEAST_IDS), np.int64)
         self._lock = threading.Lock()
 
+    def add(self, ids: Ids) -> None:
+        """Counts these tokens; from one thread."""
+        self._counts = counted(ids, self._counts)
+
+    def write(self, storage: Storage, key: str) -> str:
+        """Writes what was counted, as TokenizedFile.counts_key has it; returns the key, empty for nothing."""
+        ids = np.flatnonzero(self._counts)
+        return staging.write(storage, key, ids.astype(_STORED), self._counts[ids].astype(_STORED))
+
+    def read(self, storage: Storage, key: str, num_tokens: int) -> bool:
+        """Adds what `write` wrote of so many tokens; false where that is gone or damaged, and then adds nothing."""
+        if not key:
+            return num_tokens == 0
+        try:
+            data = storage.read_bytes(key)
+        except errors.NotFound:
+            return False
+        if len(data) % (2 * _STORED.itemsize):
+            return False
+        ids, counts = np.frombuffer(data, _STORED).reshape(2, -1)
+        if counts.sum(dtype=np.int64) != num_tokens or np.any(ids >= _LARGEST_ID):
+            return False
+        found = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
+        found[ids] = counts
+        self._merge(found)
+        return True
+
     def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
         """Counts the tokens of a file, padding left out; gives its size in bytes and its sha256.
 
@@ -123,6 +153,9 @@ class Counts:
             for batch in stream:
                 found = counted(_tokens(batch), found)
                 done()
+        self._merge(found)
+
+    def _merge(self, found: NDArray[np.int64]) -> None:
         with self._lock:
             self._counts = _sum(self._counts, found)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.files import forms, statistics, writing
+from services.tokenizer.files import counting, forms, statistics, writing
 from services.tokenizer.models import loading
 from services.tokenizer.rows import histograms, packing
 from services.tokenizer.rows.ragged import Ragged
@@ -27,6 +27,8 @@ class Output:
         self._total = statistics.merge([])
         self.lengths = histograms.Histogram()
         """How long the sequences are."""
+        self.counts = counting.Counts(tokenizer.vocab_size)
+        """How often each token occurs in them."""
 
     def skip(self, phase: int) -> None:
         """Leaves out the tokens that are in a sequence which an earlier file began."""
@@ -50,6 +52,7 @@ class Output:
             # Before they are padded: padding is no token of anything.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
             self.lengths.add(rows.ids.lengths)
+            self.counts.add(rows.ids.values)
             for padded in self._padder.add(rows):
                 self._writer.write(padded)
 

@@ -70,6 +70,10 @@ def assemble(
     for file in writer.files:
         if len(arranged.phases) > 1:
             file.phase = phase or 0
+    for file in writer.files:
+        file.counts_key = made.counts.write(
+            storage, staging.key(task.tokenized_key, "counts", task.ordinal, task.count, context.tag)
+        )
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)
     return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total, lengths=made.lengths.message())

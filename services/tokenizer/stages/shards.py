@@ -15,7 +15,7 @@ from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
 from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
-from services.tokenizer.files import output, writing
+from services.tokenizer.files import output, staging, writing
 from services.tokenizer.models import loading
 from services.tokenizer.rows.ragged import Ragged
 from services.tokenizer.stages import encoding
@@ -115,6 +115,10 @@ def _tokenize(
         total = made.finish()
     total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
     total.MergeFrom(cleaner.statistics)
+    for file in writer.files:
+        file.counts_key = made.counts.write(
+            storage, staging.key(task.tokenized_key, "counts", task.ordinal, task.count, context.tag)
+        )
     total.num_files = len(writer.files)
     total.size_bytes = sum(file.size_bytes for file in writer.files)
     return tasks_pb2.TokenizeShardResult(files=writer.files, statistics=total, lengths=made.lengths.message())
