@@ -207,6 +207,12 @@ def test_parquet_and_arrow_with_text_that_is_not_utf8(ingest: Ingest, source: pa
             f"a.txt is to be read as text, and is compressed with Zstandard. {NAME_IT}",
         ),
         ("a.csv", b"PK\x03\x04rest", f"a.csv is to be read as csv, and is a ZIP archive. {NAME_IT}"),
+        ("a.csv", b'{"text": "x", "n": 1}\n', f"a.csv is to be read as csv, and is JSON. {NAME_IT}"),
+        (
+            "a.csv.gz",
+            gzip.compress(b'[\n{"a": 1},\n{"a": 2}]'),
+            f"a.csv.gz is to be read as csv, and is JSON. {NAME_IT}",
+        ),
         (
             "a.parquet.gz",
             gzip.compress(parquet(TABLE)),

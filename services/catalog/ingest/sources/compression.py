@@ -36,6 +36,7 @@ class Decompressed:
     def __init__(self, raw: RawFile, compression: str) -> None:
         self._raw = raw
         self._bytes = 0
+        self._ahead = b""
         self._name = raw.name
         self._compression = compression
         self._inner: Any
@@ -45,8 +46,17 @@ class Decompressed:
             # Not the modules of Python: zstandard's own readers end quietly where a file was cut off.
             self._inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
 
+    def head(self, size: int) -> bytes:
+        """The first bytes, which `read` gives too; before anything is read."""
+        self._ahead = self.read(size)
+        return self._ahead
+
     def read(self, size: int) -> bytes:
         """The next bytes, as many as asked for unless the file ends."""
+        ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+        return ahead + self._unpacked(size - len(ahead)) if len(ahead) < size else ahead
+
+    def _unpacked(self, size: int) -> bytes:
         with self._explained():
             found = bytes(self._inner.read(size))
         self._bytes += len(found)

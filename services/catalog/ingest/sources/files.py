@@ -88,7 +88,9 @@ class File:
             raise failures.invalid(
                 f"{self.name} is not {self._by_name.compression} data: it has no bytes. Copy it again."
             )
-        return Decompressed(raw, self._by_name.compression)
+        unpacked = Decompressed(raw, self._by_name.compression)
+        formats.check_content(self.name, self._format, unpacked.head(_HEAD_BYTES))
+        return unpacked
 
     def _open(self) -> RawFile:
         self._close()

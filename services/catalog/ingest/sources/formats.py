@@ -1,6 +1,7 @@
 """Formats of files: by their name, and by their first bytes."""
 
 import pathlib
+import re
 from typing import NamedTuple, TypeAlias
 
 from polytok.catalog.v1 import datasets_pb2
@@ -56,6 +57,8 @@ _MAGICS = (
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
 )
+_JSON = re.compile(rb'\s*(\{\s*"|\[\s*[\[{"])')
+"""How JSON begins, and no header of a table does."""
 
 
 class Name(NamedTuple):
@@ -90,6 +93,8 @@ def known() -> str:
 def check_content(name: str, chosen: Format, head: bytes) -> None:
     """Refuses a file whose first bytes show that it is something else than text, Parquet, Arrow as it was named."""
     found = next((what for magic, what in _MAGICS if head.startswith(magic)), "")
+    if chosen == FileSource.FORMAT_CSV and _JSON.match(head):
+        found = "JSON"
     if chosen == FileSource.FORMAT_PARQUET:
         if not head.startswith(b"PAR1"):
             raise failures.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_MEND}")
