@@ -25,12 +25,17 @@ class Pool(NamedTuple):
     gives_back: bool = False
     """Whether tasks stop by themselves where they can go on, when they are wanted back."""
 
+    @property
+    def service(self) -> str:
+        """What logs, traces and metrics call the worker: never as the service that owns its tasks."""
+        return f"{self.name}-worker" if self.name == self.owner else self.name
+
 
 async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.TransportSettings) -> None:
     """Takes tasks of a pool, whose owner is at `address`, until it is asked to stop."""
     telemetry = settings.TelemetrySettings()
-    logging.configure(telemetry, pool.name)
-    tracing.configure(telemetry, pool.name)
+    logging.configure(telemetry, pool.service)
+    tracing.configure(telemetry, pool.service)
     worker_settings = settings.WorkerSettings()
     messages = settings.MessagingSettings()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
@@ -41,7 +46,7 @@ async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.Tra
         tls_ca=peers.tls_ca,
         tls_certificate=peers.tls_certificate,
         tls_key=peers.tls_key,
-        service=pool.name,
+        service=pool.service,
     )
     worker = Worker(
         worker_settings,
