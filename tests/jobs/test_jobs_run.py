@@ -12,6 +12,8 @@ from nats.aio.msg import Msg
 from polytok.jobs.v1 import messages_pb2
 from services.runtime.jobs.model import JobState, Outcome
 from services.runtime.jobs.progress import ProgressHub
+from services.runtime.telemetry.metrics import REGISTRY
+from tests.jobs import toys
 from tests.jobs.packing import unpack
 from tests.jobs.toys import TABLES, House, task, until
 from tests.support import tasks
@@ -214,3 +216,18 @@ async def test_a_worker_that_stops_gives_its_task_back_at_no_cost(house: House) 
 
 async def running(house: House, job_id) -> bool:
     return any(row.state == "RUNNING" for row in await house.shop.tasks(job_id))
+
+
+async def test_the_backlog_is_a_metric(house: House) -> None:
+    def told(state: str) -> float | None:
+        return REGISTRY.get_sample_value("polytok_jobs_tasks", {"kind": toys.TASK, "state": state})
+
+    async def is_told(ready: float | None, running: float | None) -> bool:
+        return (told("READY"), told("RUNNING")) == (ready, running)
+
+    job_id = await house.shop.create(task("work", seconds=600), task("work", seconds=600, ordinal=1))
+    await until(lambda: is_told(2, None))
+    async with house.worker():
+        await until(lambda: is_told(1, 1))
+        await house.shop.cancel(job_id)
+        await until(lambda: is_told(None, None))

@@ -2,6 +2,7 @@
 
 from services.runtime.telemetry import metrics
 
+unfinished = metrics.gauge("jobs_tasks", "Tasks that wait for a worker (READY) or run", ("kind", "state"))
 rung = metrics.counter("jobs_rung", "Doorbells put on the queue")
 rung_again = metrics.counter("jobs_rung_again", "Tasks whose doorbell was lost and rung again")
 leases_expired = metrics.counter("jobs_leases_expired", "Leases that ran out without a word from the worker")

@@ -59,6 +59,7 @@ class Reconciler:
             self._woken.clear()
             with self._trouble("database"):
                 await self.reconcile()
+                await self._tell()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._woken.wait()
@@ -73,6 +74,14 @@ class Reconciler:
             with self._trouble("queue"):
                 await self._mend_queue()
                 await self._ring_again()
+
+    async def _tell(self) -> None:
+        async with self._database.connection() as conn:
+            backlog = await self._store.rows.backlog(conn)
+        # No scrape comes between: what is not there any more is not told as it was.
+        metrics.unfinished.clear()
+        for kind, state, number in backlog:
+            metrics.unfinished.labels(kind, state).set(number)
 
     async def _expire(self) -> None:
         async with self._database.connection() as conn:

@@ -295,6 +295,17 @@ class Rows:
         weight = sa.func.coalesce(sa.func.sum(self._tasks.c.weight), 0)
         return int((await conn.execute(sa.select(weight).where(self._tasks.c.job_id == job_id))).scalar_one())
 
+    async def backlog(self, conn: AsyncConnection) -> Sequence[tuple[str, str, int]]:
+        """Kind, state and number of the tasks that go on; each state has an index of its own."""
+        table = self._tasks
+        parts = [
+            sa.select(table.c.kind, sa.literal(state).label("state"), sa.func.count())
+            .where(table.c.state == sa.literal_column(f"'{state}'"))
+            .group_by(table.c.kind)
+            for state in _LIVE
+        ]
+        return [(kind, state, number) for kind, state, number in await conn.execute(sa.union_all(*parts))]
+
     async def expired(self, conn: AsyncConnection, limit: int) -> Sequence[uuid.UUID]:
         """Tasks whose lease ran out."""
         table = self._tasks
