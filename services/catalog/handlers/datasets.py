@@ -13,8 +13,9 @@ from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog import changes
 from services.catalog.domain import names, records, states
 from services.catalog.repositories import datasets
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
+from services.runtime.records.recording import Recording
 from services.runtime.storage import Storage
 
 KIND = "dataset.ingest"
@@ -31,7 +32,7 @@ def first_tasks(dataset: records.Dataset) -> list[NewTask]:
     return [NewTask(kind="ingest.plan", payload=packing.pack(plan))]
 
 
-class DatasetIngestion:
+class DatasetIngestion(Recording):
     """Brings a dataset from PENDING through DOWNLOADING and PROCESSING to READY, ERROR or CANCELLED."""
 
     def __init__(self, storage: Storage, shard_bytes: int) -> None:
@@ -40,7 +41,7 @@ class DatasetIngestion:
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """The source is being looked at."""
-        await self._change(conn, job, status="DOWNLOADING")
+        await self.change(conn, job, status="DOWNLOADING")
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -51,7 +52,7 @@ class DatasetIngestion:
             return []
         if results[0].kind == "ingest.plan":
             (plan,) = packing.unpack(results, tasks_pb2.PlanIngestResult)
-            await self._change(conn, job, status="PROCESSING")
+            await self.change(conn, job, status="PROCESSING")
             return self._reading(dataset, plan)
         parts = packing.unpack(results, tasks_pb2.ReadPartResult)
         publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
@@ -92,7 +93,7 @@ class DatasetIngestion:
             for shard in found.shards
         ]
         await datasets.replace_shards(conn, dataset.id, shards)
-        await self._change(
+        await self.change(
             conn,
             job,
             status="READY",
@@ -106,26 +107,12 @@ class DatasetIngestion:
             completed_at=sa.func.clock_timestamp(),
         )
 
-    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why on the dataset."""
-        await self._change(
-            conn,
-            job,
-            status="ERROR",
-            error_reason=failure.reason,
-            error_message=failure.message,
-            completed_at=sa.func.clock_timestamp(),
-        )
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the dataset."""
-        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
-
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how much was read; looking at the source does not count."""
         await datasets.progress(conn, job.id, "PROCESSING", states.shown_progress(percent))
 
-    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        """Changes the record of a job, if it is still there, and tells of it."""
         dataset = await datasets.of_job(conn, job.id)
         if dataset is not None:
             await datasets.update(conn, dataset.id, **values)

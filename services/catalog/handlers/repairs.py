@@ -27,8 +27,9 @@ from services.catalog.domain import records, states
 from services.catalog.handlers import stages, tokenizations
 from services.catalog.repositories import datasets, holds, repairs, sharing
 from services.catalog.repositories import tokenizations as repository
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import folders, packing, publication
+from services.runtime.records.recording import Recording
 from services.runtime.records.statements import Lock
 from services.runtime.storage import Storage
 
@@ -78,7 +79,7 @@ def _ordinal(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
-class Repairing:
+class Repairing(Recording):
     """Brings a repair from QUEUED through PROCESSING to DONE, ERROR or CANCELLED; the tokenization stays READY."""
 
     def __init__(self, storage: Storage) -> None:
@@ -86,7 +87,7 @@ class Repairing:
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """A worker has begun."""
-        await self._change(conn, job, status="PROCESSING")
+        await self.change(conn, job, status="PROCESSING")
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -209,7 +210,7 @@ class Repairing:
             # What the stages before left; the files were moved out of it.
             await asyncio.to_thread(self._storage.delete_tree, repair.tokenized_path)
             outcome = _with_damages(repair.outcome, mended.messages)
-        await self._change(
+        await self.change(
             conn, job, status="DONE", progress=100.0, outcome=outcome, completed_at=sa.func.clock_timestamp()
         )
 
@@ -246,21 +247,6 @@ class Repairing:
         results = await stages.last(conn, job, {MEND})
         return [text for mended in packing.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
 
-    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why on the repair."""
-        await self._change(
-            conn,
-            job,
-            status="ERROR",
-            error_reason=failure.reason,
-            error_message=failure.message,
-            completed_at=sa.func.clock_timestamp(),
-        )
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the repair."""
-        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
-
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how much was read and made."""
         await repairs.progress(conn, job.id, states.shown_progress(percent))
@@ -269,7 +255,8 @@ class Repairing:
         await repairs.update(conn, repair.tokenization_id, outcome=outcome)
         await changes.tell(conn, repair.tokenization_id)
 
-    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        """Changes the record of a job, if it is still there, and tells of it."""
         repair = await repairs.of_job(conn, job.id)
         if repair is not None:
             await repairs.update(conn, repair.tokenization_id, **values)

@@ -15,8 +15,9 @@ from services.catalog import changes, messages
 from services.catalog.domain import names, records, states
 from services.catalog.handlers import stages
 from services.catalog.repositories import datasets, tokenizations
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
+from services.runtime.records.recording import Recording
 from services.runtime.storage import Storage
 
 KIND = "tokenization"
@@ -108,7 +109,7 @@ def published(found: tasks_pb2.PublishTokenizationResult) -> dict[str, Any]:
     }
 
 
-class Tokenizing:
+class Tokenizing(Recording):
     """Brings a tokenization from QUEUED through PROCESSING to READY, ERROR or CANCELLED; its dataset stays as it is."""
 
     def __init__(self, storage: Storage) -> None:
@@ -116,7 +117,7 @@ class Tokenizing:
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """A worker has begun."""
-        await self._change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
+        await self.change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -147,7 +148,7 @@ class Tokenizing:
             return
         (found,) = packing.unpack(results, tasks_pb2.PublishTokenizationResult)
         await publication.publish(self._storage, tokenization.tokenized_path, found.staged_files)
-        await self._change(
+        await self.change(
             conn,
             job,
             status="READY",
@@ -156,26 +157,12 @@ class Tokenizing:
             completed_at=sa.func.clock_timestamp(),
         )
 
-    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why on the tokenization, and nowhere else."""
-        await self._change(
-            conn,
-            job,
-            status="ERROR",
-            error_reason=failure.reason,
-            error_message=failure.message,
-            completed_at=sa.func.clock_timestamp(),
-        )
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the tokenization."""
-        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
-
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how much text is done."""
         await tokenizations.progress(conn, job.id, states.shown_progress(percent))
 
-    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        """Changes the record of a job, if it is still there, and tells of it."""
         tokenization = await tokenizations.of_job(conn, job.id)
         if tokenization is not None:
             await tokenizations.update(conn, tokenization.id, **values)

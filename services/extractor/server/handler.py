@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import changes, extractions, messages, names
 from services.extractor.server.records import Extraction
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
+from services.runtime.records.recording import Recording
 from services.runtime.records.states import shown_progress
 from services.runtime.storage import Storage
 
@@ -19,7 +20,7 @@ KIND = "extraction"
 _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
 _EXTRACTING, _PUBLISHING = 30, 1
-"""A model's pass over a token is so much work against reading again what was written of it, to publish it."""
+"""A model's pass over a token is so much work against publishing what was written of it."""
 _NAMES = publication.MANIFESTS | {names.VECTORS}
 
 
@@ -29,7 +30,7 @@ def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
     return [NewTask(kind=_PLAN, payload=packing.pack(task))]
 
 
-class Extracting:
+class Extracting(Recording):
     """Brings an extraction from QUEUED through PROCESSING to READY, ERROR or CANCELLED."""
 
     def __init__(self, storage: Storage) -> None:
@@ -37,7 +38,7 @@ class Extracting:
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """A worker has begun."""
-        await self._change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
+        await self.change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -50,7 +51,7 @@ class Extracting:
         if results[0].kind == _PLAN:
             (plan,) = packing.unpack(results, tasks_pb2.PlanExtractionResult)
             expected = sum(each.num_tokens for each in plan.ranges)
-            await self._change(conn, job, expected_tokens=expected)
+            await self.change(conn, job, expected_tokens=expected)
             return _ranges(order, plan.ranges)
         ranges = packing.unpack(results, tasks_pb2.ExtractRangeResult)
         files = [file for each in ranges for file in each.files]
@@ -76,7 +77,7 @@ class Extracting:
         now = (await conn.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         started = extraction.started_at or now
         found.statistics.seconds = (now - started).total_seconds()
-        await self._change(
+        await self.change(
             conn,
             job,
             status="READY",
@@ -86,26 +87,12 @@ class Extracting:
             completed_at=now,
         )
 
-    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why."""
-        await self._change(
-            conn,
-            job,
-            status="ERROR",
-            error_reason=failure.reason,
-            error_message=failure.message,
-            completed_at=sa.func.clock_timestamp(),
-        )
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the extraction."""
-        await self._change(conn, job, status="CANCELLED", completed_at=sa.func.clock_timestamp())
-
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how many tokens are done."""
         await extractions.progress(conn, job.id, shown_progress(percent))
 
-    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        """Changes the record of a job, if it is still there, and tells of it."""
         extraction = await extractions.of_job(conn, job.id)
         if extraction is not None:
             await extractions.update(conn, extraction.id, **values)

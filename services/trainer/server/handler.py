@@ -1,8 +1,8 @@
 """Jobs of kind `training`: one task, which trains, reports on the way, and goes on from its checkpoint."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from google.protobuf import any_pb2, json_format
@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing, states
+from services.runtime.records.recording import Recording
 from services.runtime.records.statements import Lock
 from services.runtime.storage import Storage
 from services.trainer.server import changes, findings, messages, trainings
@@ -46,8 +47,10 @@ def first_task(record: records.Training, checkpoint: records.Checkpoint | None) 
     return NewTask(kind=TASK, payload=packing.pack(payload), weight=max(1, record.total_steps), resume_point=point)
 
 
-class Training:
+class Training(Recording):
     """Brings a training from QUEUED through PROCESSING, and perhaps PAUSED, to READY, ERROR or CANCELLED."""
+
+    on_ending: ClassVar[Mapping[str, Any]] = {"pause_requested": False}
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -55,7 +58,7 @@ class Training:
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """A worker has begun."""
         began: sa.ColumnElement[Any] = sa.func.coalesce(sa.column("started_at"), sa.func.clock_timestamp())
-        await self._change(conn, job, status="PROCESSING", started_at=began, phase="", phase_progress=0.0)
+        await self.change(conn, job, status="PROCESSING", started_at=began, phase="", phase_progress=0.0)
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -74,7 +77,7 @@ class Training:
         lineage.versions.update(result.versions)
         lineage.device = result.device
         await findings.clear(conn, record.id)
-        await self._change(
+        await self.change(
             conn,
             job,
             status="READY",
@@ -113,22 +116,6 @@ class Training:
                     metadata={"file": key},
                 )
 
-    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why; the checkpoints stay, for a retry."""
-        await self._change(
-            conn,
-            job,
-            status="ERROR",
-            pause_requested=False,
-            error_reason=failure.reason,
-            error_message=failure.message,
-            completed_at=sa.func.clock_timestamp(),
-        )
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the training."""
-        await self._change(conn, job, status="CANCELLED", pause_requested=False, completed_at=sa.func.clock_timestamp())
-
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how many steps are done."""
         await trainings.progress(conn, job.id, states.shown_progress(percent))
@@ -166,9 +153,10 @@ class Training:
 
     async def given_back(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
         """The training is paused; its checkpoint is among its rows."""
-        await self._change(conn, job, status="PAUSED", pause_requested=False)
+        await self.change(conn, job, status="PAUSED", pause_requested=False)
 
-    async def _change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
+        """Changes the record of a job, if it is still there, and tells of it."""
         record = await trainings.of_job(conn, job.id)
         if record is not None:
             await trainings.update(conn, record.id, **values)
