@@ -1,4 +1,4 @@
-"""The task `extract.publish`: see that the files are there, merge the statistics, stage the folder's small files.
+"""The task `extract.publish`: check the files, merge the statistics, stage the folder's small files.
 
 They are staged under names of this attempt; the owner gives them their final names in the transaction that makes the
 extraction READY, and until then `datasets.load_from_disk` finds nothing to open.
@@ -30,11 +30,11 @@ _VECTORS = "statistics.safetensors"
 def publish(
     task: tasks_pb2.PublishExtractionTask, storage: Storage, context: TaskContext
 ) -> tasks_pb2.PublishExtractionResult:
-    """Merges what the ranges gave."""
+    """Checks and merges what the ranges gave."""
     order = task.order
     files = [file for each in task.ranges for file in each.files]
     _check_not_empty(order, files)
-    _check_files(files, storage, context)
+    _verify(files, storage, context)
     gathered = _merged(order, task.ranges, storage)
     merged = _statistics(task.ranges, files, gathered)
     vectors = save(
@@ -71,17 +71,19 @@ def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2
     )
 
 
-def _check_files(files: Sequence[tasks_pb2.ActivationFile], storage: Storage, context: TaskContext) -> None:
-    """Sees that every file is there and whole. One worker alone would take as long to read what many have written."""
-    for done, file in enumerate(files, 1):
-        size = storage.size(file.key)
-        if size != file.size_bytes:
+def _verify(files: Sequence[tasks_pb2.ActivationFile], storage: Storage, context: TaskContext) -> None:
+    total = sum(file.size_bytes for file in files)
+    done = 0
+    for file in files:
+        found = (storage.size(file.key), storage.sha256(file.key))
+        if found != (file.size_bytes, file.sha256):
             raise errors.DataLoss(
-                f"{posixpath.basename(file.key)}: the file's {size} bytes are not the {file.size_bytes} bytes that "
-                "were written. Retry the extraction.",
+                f"{posixpath.basename(file.key)}: the file's {found[0]} bytes with sha256 {found[1][:12]}… are not the "
+                f"{file.size_bytes} bytes with sha256 {file.sha256[:12]}… that were written. Retry the extraction.",
                 metadata={"file": file.key},
             )
-        context.report(done, len(files))
+        done += file.size_bytes
+        context.report(done, total)
 
 
 def _merged(

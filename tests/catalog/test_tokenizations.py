@@ -82,10 +82,10 @@ async def test_the_way_to_ready(ready, worker):
     assert processing.state == State.STATE_PROCESSING
     assert processing.HasField("start_time")
     await shard.extend(1, 2)
-    assert (await ready.tokenization(NAME)).progress == pytest.approx(50 / 1.03)
+    assert (await ready.tokenization(NAME)).progress == pytest.approx(50 / 1.08)
     result = shard.shard_result()
     await shard.complete(result)
-    assert (await ready.tokenization(NAME)).progress == pytest.approx(100 / 1.03), "publishing is left"
+    assert (await ready.tokenization(NAME)).progress == pytest.approx(100 / 1.08), "files are checked"
 
     publishing = await worker.take(created.job)
     task = publishing.payload(tasks_pb2.PublishTokenizationTask)

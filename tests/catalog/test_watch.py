@@ -49,7 +49,7 @@ async def test_a_watch_shows_every_state_and_ends(ready, worker):
     held = await worker.take(created.job)
     await _until(stream, lambda each: each.state == State.STATE_PROCESSING)
     await held.extend(1, 4)
-    await _until(stream, lambda each: each.progress == pytest.approx(25 / 1.03))
+    await _until(stream, lambda each: each.progress == pytest.approx(25 / 1.08))
     await held.complete(held.shard_result())
     await worker.publish(created.job)
     done = await _until(stream, lambda each: each.state == State.STATE_READY)
@@ -97,7 +97,7 @@ async def test_live_progress_is_shown_and_never_goes_back(ready, worker, nats_cl
     # The hub may not have subscribed yet: what comes before is lost, as progress may be.
     telling = asyncio.create_task(keep_telling())
     try:
-        await _until(stream, lambda each: each.progress == pytest.approx(40 / 1.03))
+        await _until(stream, lambda each: each.progress == pytest.approx(40 / 1.08))
     finally:
         telling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -109,7 +109,7 @@ async def test_live_progress_is_shown_and_never_goes_back(ready, worker, nats_cl
     async with asyncio.timeout(60):
         async for each in stream:
             shown.append(each.tokenization.progress)
-            if shown[-1] == pytest.approx(60 / 1.03):
+            if shown[-1] == pytest.approx(60 / 1.08):
                 break
     assert min(shown) >= 37
 

@@ -118,7 +118,7 @@ def test_files_that_are_not_here_are_counted_alike(storage: Storage, folders: di
     found = []
     for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
         counts = counting.Counts(0)
-        assert counts.measure(each, file) == (file.size_bytes, file.sha256)
+        assert counts.measure(each, file, result.statistics.num_tokens) == (file.size_bytes, file.sha256)
         counts.fill_in(statistics := tokenizations_pb2.TokenizationStatistics())
         found.append(statistics)
     assert found[0] == found[1]
@@ -134,7 +134,7 @@ def test_files_that_are_not_here_are_counted_alike(storage: Storage, folders: di
     ):
         digest = storage.write_bytes(file.key, damaged)
         for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
-            assert counting.Counts(9).measure(each, file) == (len(damaged), digest)
+            assert counting.Counts(9).measure(each, file, 7) == (len(damaged), digest)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -319,7 +319,7 @@ Global___TokenizedFile: _TypeAlias = TokenizedFile  # noqa: Y015
 
 @_typing.final
 class PublishTokenizationTask(_message.Message):
-    """Payload of `tokenize.publish`: see that the files are there, merge the statistics, write the manifest."""
+    """Payload of `tokenize.publish`: check the files, merge the statistics, write the manifest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

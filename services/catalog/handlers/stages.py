@@ -25,7 +25,7 @@ from services.runtime.records import packing, publication
 ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE, SHARD, PUBLISH = (
     f"tokenize.{name}" for name in ("encode", "arrange", "duplicates", "measure", "assemble", "shard", "publish")
 )
-WORK = {ENCODE: 100, ARRANGE: 1, DUPLICATES: 1, MEASURE: 14, ASSEMBLE: 26, SHARD: 100, PUBLISH: 3}
+WORK = {ENCODE: 100, ARRANGE: 1, DUPLICATES: 1, MEASURE: 14, ASSEMBLE: 26, SHARD: 100, PUBLISH: 8}
 """The processor time of each stage for the same text, measured: encoding it is 100."""
 _HASHES = 1 << 22
 """Hashes of documents that one task compares: some hundred megabytes."""

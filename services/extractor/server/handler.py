@@ -20,7 +20,7 @@ KIND = "extraction"
 _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
 _EXTRACTING, _PUBLISHING = 30, 1
-"""A model's pass over a token is so much work against publishing what was written of it."""
+"""A model's pass over a token is so much work against reading again what was written of it, to publish it."""
 _NAMES = publication.MANIFESTS | {names.VECTORS}
 
 

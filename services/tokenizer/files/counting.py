@@ -1,4 +1,4 @@
-"""How often each token occurs in a tokenization: counted where a file is made, and added up where all are published."""
+"""How often each token occurs in a tokenization: counted as files are written, added up where all are published."""
 
 import hashlib
 import mmap
@@ -117,10 +117,11 @@ class Counts:
         self._merge(found)
         return True
 
-    def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
-        """Counts the tokens of a file, padding left out; gives its size in bytes and its sha256.
+    def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile, num_tokens: int) -> tuple[int, str]:
+        """Counts the tokens of a file, so many without padding; gives its size in bytes and its sha256.
 
-        Those tell whether it is what was written; of one that is not, nothing is counted, or not all.
+        Those tell whether it is what was written; of one that is not, nothing is counted, or not all. What was counted
+        as it was written is taken where it is still there, and spares going through the file's rows.
         """
         path = storage.local_path(file.key)
         if path is None or not storage.size(file.key):
@@ -129,7 +130,7 @@ class Counts:
         with path.open("rb") as opened:
             mapped = Mapped(opened.fileno())
         measured = (mapped.size, mapped.sha256())
-        if measured == (file.size_bytes, file.sha256):
+        if measured == (file.size_bytes, file.sha256) and not self.read(storage, file.counts_key, num_tokens):
             with mapped.reader() as data:
                 self._add(pa.ipc.open_stream(data), lambda: mapped.forget(data.tell()))
         return measured

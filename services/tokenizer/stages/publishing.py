@@ -1,4 +1,4 @@
-"""The task `tokenize.publish`: see that the files are there, merge the statistics, stage the folder's small files.
+"""The task `tokenize.publish`: check the files, merge the statistics, stage the folder's small files.
 
 They are staged under names of this attempt; the catalog gives them their final names in the transaction that makes
 the tokenization READY, and until then `datasets.load_from_disk` finds nothing to open.
@@ -36,7 +36,7 @@ FORMAT = 1
 def publish(
     task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
-    """Merges what the shards gave."""
+    """Checks and merges what the shards gave."""
     merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
     lengths = histograms.merge(shard.lengths for shard in task.shards)
     merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
@@ -44,7 +44,7 @@ def publish(
     _check_not_empty(task, merged)
     files = [file for shard in task.shards for file in shard.files]
     counts = counting.Counts(task.vocab_size)
-    _count(task.shards, counts, storage, context)
+    _verify(task.shards, counts, storage, context)
     counts.fill_in(merged)
     _name_tokens(merged, task.tokenizer, tokenizers)
     statistics.add_shares(merged)
@@ -116,27 +116,15 @@ def _name_tokens(
         _log.warning("tokens_without_names", error=error.message)
 
 
-def _count(
+def _verify(
     shards: Iterable[tasks_pb2.TokenizeShardResult], counts: counting.Counts, storage: Storage, context: TaskContext
 ) -> None:
-    """Sees that every file is there and whole, and adds up the tokens.
-
-    The checksums are of the bytes as they were handed to the storage. Reading them all again would be the work of one
-    worker alone, however many have written them, and would find what the storage's own cache holds.
-    """
-
-    def look(file: tasks_pb2.TokenizedFile, num_tokens: int) -> tuple[int, str]:
-        if storage.size(file.key) == file.size_bytes and counts.read(storage, file.counts_key, num_tokens):
-            return file.size_bytes, file.sha256
-        # An earlier attempt has removed what was counted, or an earlier version never wrote it.
-        return counts.measure(storage, file)
-
     files = [(file, shard.statistics.num_tokens) for shard in shards for file in shard.files]
     total = sum(file.size_bytes for file, _ in files)
     done = 0
     # Hashing and reading leave Python's lock to others: a thread a core.
     with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        measured = pool.map(look, *zip(*files, strict=True)) if files else iter(())
+        measured = pool.map(lambda each: counts.measure(storage, *each), files)
         for (file, _), found in zip(files, measured, strict=True):
             if found != (file.size_bytes, file.sha256):
                 # The others need not be read.
