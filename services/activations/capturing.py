@@ -36,10 +36,10 @@ class Capture:
     def __enter__(self) -> "Capture":
         for hook in self._hooks.values():
             module = self._model.module.get_submodule(hook.path)
-            if hook.side == "input":
-                handle = module.register_forward_pre_hook(self._taking_input(hook.name), with_kwargs=True)
-            else:
+            if hook.side == "output":
                 handle = module.register_forward_hook(self._taking_output(hook.name))
+            else:
+                handle = module.register_forward_pre_hook(self._taking_input(hook.name), with_kwargs=True)
             self._handles.append(handle)
         root = self._model.module
         if self._model.compiled:

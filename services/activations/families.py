@@ -2,13 +2,15 @@
 
 The names are those of TransformerLens (`components/transformer_block.py`, `components/bert_block.py`), the modules
 those of transformers. A point is the input or the output of a module: the input of the layer norm behind a residual
-addition is the sum itself, bit for bit.
+addition is the sum itself, bit for bit. That sum has a second reader, the next addition, which no module's input shows:
+such a point is on the residual stream.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-Side = Literal["input", "output"]
+Side = Literal["input", "output", "stream"]
+"""A module's input, its output, or an input that is the residual stream and is added behind the module again."""
 
 
 class Point(NamedTuple):
@@ -44,7 +46,7 @@ def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> di
         "attn.hook_z": Point(z, "input"),
         "mlp.hook_post": Point(down, "input"),
     }
-    return points | ({"hook_resid_mid": Point(middle, "input")} if middle else {})
+    return points | ({"hook_resid_mid": Point(middle, "stream")} if middle else {})
 
 
 def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
@@ -54,6 +56,7 @@ def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
     TransformerLens's TransformerBridge. HookedEncoder calls it `hook_normalized_resid_post`.
     """
     return points | {
+        # What is added behind the MLP is the norm's output, and not this sum.
         "hook_resid_mid": Point(middle, "input"),
         "hook_normalized_resid_post": Point("", "output"),
     }

@@ -1,10 +1,12 @@
-"""Hooks give what TransformerLens gives under the same names, nothing folded or centred.
+"""Hooks give and replace what TransformerLens does under the same names, nothing folded or centred.
 
 HookedTransformer and HookedEncoder compute everything themselves from converted weights; the families that they do not
 open from a directory are compared with TransformerBridge, which runs the model of transformers.
 """
 
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import transformers
 
 from services.activations import capturing, hooks
 from services.activations.models import LoadedModel
+from services.trainer.evaluation import splicing
 from tests.activations import material
 
 pytestmark = [
@@ -32,10 +35,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return tmp_path_factory.mktemp("place")
 
 
-def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
+def _names(model: LoadedModel) -> list[str]:
     layers = range(model.description.n_layers)
-    names = [f"blocks.{layer}.{point}" for layer in layers for point in material.points(model, layer)]
-    with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
+    return [f"blocks.{layer}.{point}" for layer in layers for point in material.points(model, layer)]
+
+
+def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
+    with capturing.Capture(model, hooks.parse(_names(model), model.description)) as capture:
         return capture.run(IDS)
 
 
@@ -50,10 +56,39 @@ def _hooked(folder: pathlib.Path, model: LoadedModel, kind: Any) -> Any:
     return kind(configuration), state
 
 
+def _renamed(name: str, renamed: dict[str, str] | None) -> str:
+    layer, point = name.rsplit(".hook_", 1)
+    return f"{layer}.hook_{(renamed or {}).get(point, point)}"
+
+
+def _changed(value: torch.Tensor, hook: Any = None) -> torch.Tensor:
+    """What stands in for an activation: as far from it as an autoencoder that has learned little."""
+    return 0.5 * value.roll(1, -1) + 0.3
+
+
+def _compare_replaced(
+    model: LoadedModel, run_with_hooks: Callable[..., Any], names: list[str], renamed: dict[str, str] | None = None
+) -> None:
+    """Logits with each hook replaced, one after the other."""
+    kept = torch.ones_like(IDS, dtype=torch.bool)
+    for name in names:
+        (hook,) = hooks.parse([name], model.description)
+        theirs = _renamed(name, renamed) if name != "hook_embed" else name
+        with torch.no_grad(), splicing.replaced(model, hook, kept, _changed):
+            ours = model.module(IDS).logits
+        with torch.no_grad():
+            expected = run_with_hooks(fwd_hooks=[(theirs, _whole if name.endswith("hook_z") else _changed)])
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+def _whole(value: torch.Tensor, hook: Any = None) -> torch.Tensor:
+    """The same with the heads side by side, as an autoencoder sees them."""
+    return _changed(value.flatten(2)).view(value.shape)
+
+
 def _compare(model: LoadedModel, cache: Any, renamed: dict[str, str] | None = None) -> None:
     for name, value in _captured(model).items():
-        layer, point = name.rsplit(".hook_", 1)
-        theirs = cache[f"{layer}.hook_{(renamed or {}).get(point, point)}"]
+        theirs = cache[_renamed(name, renamed)]
         torch.testing.assert_close(value, theirs.flatten(2), rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")  # noqa: B023
 
 
@@ -73,6 +108,7 @@ def test_hooked_transformer(kind: str, folder: pathlib.Path) -> None:
     ends = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", ".hook_z", "mlp.hook_post")
     # Where TransformerLens has no middle, as in blocks whose halves run side by side, there is none here.
     assert {name for name in cache if name.endswith(ends)} == set(_captured(model))
+    _compare_replaced(model, functools.partial(hooked.run_with_hooks, IDS), ["hook_embed", *_names(model)])
 
 
 def test_hooked_encoder(folder: pathlib.Path) -> None:
@@ -87,7 +123,9 @@ def test_hooked_encoder(folder: pathlib.Path) -> None:
     hooked.load_state_dict(state, strict=False)
     _, cache = hooked.run_with_cache(IDS)
     # HookedEncoder's residual stream behind a block is the one before its norm.
-    _compare(model, cache, {"resid_post": "normalized_resid_post"})
+    renamed = {"resid_post": "normalized_resid_post"}
+    _compare(model, cache, renamed)
+    _compare_replaced(model, functools.partial(hooked.run_with_hooks, IDS), _names(model), renamed)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +166,6 @@ def test_transformer_bridge(kind: str, folder: pathlib.Path) -> None:
     with torch.no_grad():
         _, cache = bridge.run_with_cache(IDS)
     _compare(model, cache)
+    # At resid_mid the bridge replaces the input of the second norm alone: what is added behind keeps the old values.
+    names = ["hook_embed", *(name for name in _names(model) if not name.endswith("resid_mid"))]
+    _compare_replaced(model, functools.partial(bridge.run_with_hooks, IDS), names)

@@ -30,7 +30,11 @@ Replace = Callable[[torch.Tensor], torch.Tensor]
 
 @contextmanager
 def replaced(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replace) -> Iterator[None]:
-    """Replaces what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length)."""
+    """Replaces what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length).
+
+    Everything behind the hook sees the new values, and nothing before it does, as with TransformerLens's
+    `run_with_hooks`. Gradients do not flow through a hook on the residual stream.
+    """
     module = model.module.get_submodule(hook.path)
 
     def changed(value: Any) -> Any:
@@ -38,10 +42,20 @@ def replaced(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replac
             return type(value)((changed(value[0]), *value[1:]))
         return _at(value, kept, replace, hook.name)
 
+    def change_input(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return _input(args, named, changed)
+
+    def change_stream(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        # The addition behind the module reads this very tensor: in its memory, it is replaced for both.
+        value = next(each for each in (*args, *named.values()) if isinstance(each, torch.Tensor))
+        with torch.no_grad():
+            value.copy_(changed(value))
+
     if hook.side == "output":
         handle = module.register_forward_hook(lambda _, __, output: changed(output))
     else:
-        handle = module.register_forward_pre_hook(lambda _, args, named: _input(args, named, changed), with_kwargs=True)
+        change = change_stream if hook.side == "stream" else change_input
+        handle = module.register_forward_pre_hook(change, with_kwargs=True)
     try:
         yield
     finally:
