@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from polytok import errors
-from services.activations import hooks, streaming, transfers
+from services.activations import finite, hooks, streaming, transfers
 from services.activations.models import Description, LoadedModel
 from services.activations.statistics import Statistics
 from services.extractor import formats, writing
 from services.runtime.ahead import Ahead
 from services.runtime.storage import Storage
+
+_ADVICE = (
+    "Run the model as float32 or bfloat16 if it runs as float16, leave the tokens out where it happens, or keep such "
+    "numbers and have them counted (policy keep)."
+)
 
 Report = Callable[[int, int], None]
 """Is told how many rows are done, and of how many."""
@@ -173,7 +178,7 @@ class _Gathering:
             statistics.add(value)
             found = statistics.nan + statistics.infinite - before
             if found and self._settings.nonfinite == "fail":
-                raise _not_finite(name, value, piece, found)
+                finite.check(name, value, piece.row, piece.position, _ADVICE)
             if self._settings.storage_dtype == "float16":
                 self._check_range(name, value, piece, statistics)
 
@@ -188,17 +193,6 @@ class _Gathering:
                 "Take float32 or bfloat16 as storage dtype.",
                 reason="NOT_FINITE",
             )
-
-
-def _not_finite(name: str, value: Tensor, piece: streaming.Piece, found: int) -> errors.FailedPrecondition:
-    row, position = _place(~torch.isfinite(value), piece)
-    return errors.FailedPrecondition(
-        f"{name}: {found} numbers are NaN or infinite, the first at row {row}, position {position}. "
-        "Run the model as float32 or bfloat16 if it runs as float16, leave the tokens out where it happens, "
-        "or keep such numbers and have them counted (policy keep).",
-        reason="NOT_FINITE",
-        metadata={"hook": name, "row": str(row), "position": str(position)},
-    )
 
 
 def _place(wrong: Tensor, piece: streaming.Piece) -> tuple[int, int]:

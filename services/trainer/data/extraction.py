@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from polytok import errors
-from services.activations import hooks
+from services.activations import finite, hooks
 from services.activations.models import LoadedModel
 from services.activations.rows import Rows
 from services.trainer.data import live
@@ -29,6 +29,11 @@ _SMALLEST_NUMBER = 20
 """Blocks are smaller where there would be fewer of them."""
 _BFLOAT16 = ".bfloat16"
 _ROW_INDEX = "row_index"
+_POSITION = "position"
+_ADVICE = (
+    "The extraction kept such numbers (policy keep), which nothing can be trained on. Extract again: run the model as "
+    "float32 or bfloat16 if it ran as float16, or leave the tokens out where it happens."
+)
 _EPOCHS = 1
 
 
@@ -61,9 +66,27 @@ class Table:
         return sum(each.shape[0] * each.shape[1] * each.item_bytes for each in self._columns.values())
 
     def read(self, first: int, count: int) -> Block:
-        """Gives the vectors of some rows, one behind the other; copied out of the mapped files."""
+        """Gives the vectors of some rows, one behind the other; copied out of the mapped files.
+
+        Raises `errors.FailedPrecondition` for numbers that are NaN or infinite: an extraction may keep them.
+        """
         part = self._table.slice(first, count)
-        return {hook: _vectors(part[column.name], column) for hook, column in self._columns.items()}
+        block = {hook: _vectors(part[column.name], column) for hook, column in self._columns.items()}
+        for hook, values in block.items():
+            if found := finite.find(values):
+                raise self._not_finite(hook, found, first)
+        return block
+
+    def _not_finite(self, hook: str, found: finite.NotFinite, first: int) -> errors.FailedPrecondition:
+        row, vector = divmod(found.first, self.context_size)
+        places = {"row": _ROW_INDEX, "position": _POSITION}
+        # Activations that SAELens cached do not say where in the text they are from.
+        if not set(places.values()) <= set(self._table.column_names):
+            place = f"vector {vector} of row {first + row} of the extraction"
+            return finite.error(hook, found, place, _ADVICE, {})
+        part = self._table.slice(first + row, 1)
+        metadata = {name: str(int(_flat(part[column], 1)[vector])) for name, column in places.items()}
+        return finite.error(hook, found, ", ".join(f"{name} {at}" for name, at in metadata.items()), _ADVICE, metadata)
 
     def sources(self, first: int, count: int) -> NDArray[np.int64]:
         """Tells which row of the tokenization each of those vectors is from; none where the files do not say."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from polytok import errors
-from services.activations import hooks, streaming
+from services.activations import finite, hooks, streaming
 from services.activations.models import LoadedModel
 from services.activations.rows import Rows
 from services.trainer.data.streams import Block, Position, Sequences, Spliced
@@ -35,7 +35,7 @@ class LiveSource:
         self.widths = {hook.name: hook.width for hook in found}
         self._model = model
         self._dataset = dataset
-        self._rows = rows
+        self._rows = self._order = rows
         self._seed = seed
         self._settings = replace(
             settings, batch_tokens=settings.batch_tokens or streaming.automatic_batch_tokens(model, len(found))
@@ -47,7 +47,10 @@ class LiveSource:
         self._stream: streaming.Stream | None = None
 
     def read(self) -> Block:
-        """Gives the next piece that holds tokens; raises `errors.FailedPrecondition` where no row holds any."""
+        """Gives the next piece that holds tokens.
+
+        Raises `errors.FailedPrecondition` where no row holds any, and for activations that are not finite.
+        """
         while True:
             pieces = self._opened()
             piece = next(pieces, None)
@@ -59,13 +62,13 @@ class LiveSource:
             self._settings = replace(self._settings, batch_tokens=self._stream.batch_tokens)
             self._tokens += len(piece.token_ids)
             if len(piece.token_ids):
-                return piece.values
+                return _checked(piece, self._order, self._model)
 
     def _opened(self) -> Generator[streaming.Piece]:
         if self._pieces is None:
-            order = np.random.default_rng([self._seed, _EPOCHS, self._epoch]).permutation(len(self._rows))
-            dataset = self._dataset.select(self._rows[order])
-            self._stream = streaming.Stream(self._model, dataset, self._settings)
+            drawn = np.random.default_rng([self._seed, _EPOCHS, self._epoch])
+            self._order = self._rows[drawn.permutation(len(self._rows))]
+            self._stream = streaming.Stream(self._model, self._dataset.select(self._order), self._settings)
             self._pieces = self._stream.pieces(first_row=self._row)
         return self._pieces
 
@@ -149,7 +152,7 @@ class Live:
         stream = streaming.Stream(self._model, self._dataset.select(self._held), self._settings)
         for piece in stream.pieces():
             if len(piece.token_ids):
-                yield piece.values
+                yield _checked(piece, self._held, self._model)
 
     def spliced(self, hook: str) -> Spliced | None:
         """Gives the model, unless it has no head, or one that predicts no next tokens."""
@@ -165,6 +168,14 @@ class Live:
     def _release(self) -> None:
         for source in self._sources:
             source.release()
+
+
+def _checked(piece: streaming.Piece, rows: NDArray[np.int64], model: LoadedModel) -> Block:
+    """The vectors of a piece; `rows` are the rows of the tokenization that were streamed."""
+    for hook, values in piece.values.items():
+        streamed = torch.from_numpy(rows)[piece.row]
+        finite.check(hook, values, streamed, piece.position, finite.dtype_advice(model.dtype))
+    return piece.values
 
 
 def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
