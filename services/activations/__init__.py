@@ -3,6 +3,6 @@
 description = models.describe(folder)             # facts out of config.json; no weights are read
 hooks.parse(names, description)                    # refuses what the model does not have
 model = models.load(folder, dtype="float32", device="cpu")
-stream = streaming.Stream(model, dataset, streaming.Settings(hooks=names, context_size=128))
+stream = streaming.Stream(model, dataset, streaming.Settings(hooks=names))
 for piece in stream.pieces(first_row=0): ...       # piece.values[name]: one vector a token, in the rows' order
 """

@@ -13,6 +13,7 @@ from polytok import errors
 from services.activations import batches, capturing, hooks, memory
 from services.activations.models import Description, LoadedModel
 from services.activations.rows import Rows
+from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
@@ -26,14 +27,10 @@ class Settings:
     """What is streamed, and how."""
 
     hooks: tuple[str, ...]
-    context_size: int = 0
-    """Tokens after which a row ends; 0 leaves rows as they are."""
     batch_tokens: int = 0
     """Tokens in a forward pass at most, padding included; 0 chooses by model and device."""
-    excluded_token_ids: tuple[int, ...] = ()
-    """Tokens that the model sees and whose activations are left out."""
-    excluded_positions: tuple[int, ...] = ()
-    """Places in a row, padding not counted, whose activations are left out too."""
+    selection: TokenSelection = EVERY_TOKEN
+    """Which tokens' activations are taken."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,8 @@ class Stream:
     def __init__(self, model: LoadedModel, dataset: Any, settings: Settings) -> None:
         """Takes a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
         self._model = model
-        self._rows = Rows(dataset, settings.context_size)
-        self._excluded = np.array(sorted(set(settings.excluded_token_ids)), np.int64)
-        self._excluded_positions = np.array(sorted(set(settings.excluded_positions)), np.int64)
+        self._rows = Rows(dataset, settings.selection.context_size)
+        self._selection = settings.selection
         self.hooks = hooks.parse(settings.hooks, model.description)
         self.batch_tokens = settings.batch_tokens or automatic_batch_tokens(model, len(self.hooks))
         """Tokens in a forward pass; is halved whenever memory does not suffice. Part of what a resumed stream needs."""
@@ -121,7 +117,7 @@ class Stream:
         ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device
         self._check(window, ids, lengths)
         position = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-        keep = self._kept(ids, position)
+        keep = self._selection.kept(ids, position)
         order = np.cumsum(keep) - 1
         parts: dict[str, list[Tensor]] = {hook.name: [] for hook in self.hooks}
         targets: list[NDArray[np.int64]] = []
@@ -140,14 +136,6 @@ class Stream:
             values={hook.name: self._joined(parts[hook.name], targets, hook.width) for hook in self.hooks},
             made=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
         )
-
-    def _kept(self, ids: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which tokens' activations are wanted."""
-        keep = np.ones(len(ids), np.bool_)
-        for values, left_out in ((ids, self._excluded), (position, self._excluded_positions)):
-            if len(left_out):
-                keep &= ~np.isin(values, left_out)
-        return keep
 
     def _forward(
         self,

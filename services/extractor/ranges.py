@@ -12,6 +12,7 @@ from torch import Tensor
 from polytok import errors
 from services.activations import finite, hooks, streaming, transfers
 from services.activations.models import Description, LoadedModel
+from services.activations.selection import TokenSelection
 from services.activations.statistics import Statistics
 from services.extractor import formats, writing
 from services.runtime.ahead import Ahead
@@ -128,10 +129,12 @@ def widths(settings: RangeSettings, description: Description) -> dict[str, int]:
 def _stream_settings(settings: RangeSettings) -> streaming.Settings:
     return streaming.Settings(
         hooks=settings.hooks,
-        context_size=settings.context_size,
         batch_tokens=settings.batch_size * settings.context_size,
-        excluded_token_ids=settings.excluded_token_ids,
-        excluded_positions=settings.excluded_positions,
+        selection=TokenSelection(
+            context_size=settings.context_size,
+            excluded_token_ids=settings.excluded_token_ids,
+            excluded_positions=settings.excluded_positions,
+        ),
     )
 
 

@@ -11,13 +11,14 @@ import json
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import safetensors.torch
 import torch
 
 from polytok import errors
+from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.trainer import lens, normalization
 
 CONFIG = "cfg.json"
@@ -45,17 +46,45 @@ class Origin:
     """Whether sequences begin with the model's begin-of-sequence token."""
     model_class_name: str = "AutoModelForCausalLM"
     hook_head_index: int | None = None
-    exclude_special_tokens: bool | tuple[int, ...] = False
-    """Whether activations of special tokens were left out, or of which ids."""
+    selection: TokenSelection = EVERY_TOKEN
+    """Which tokens' activations it was trained on."""
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Whatever else shall be found in the metadata, JSON values by name: model revision, tokenization, code version."""
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Reads what `dataclasses.asdict` gave, after a way through JSON."""
+        return cls(**{**fields, "selection": TokenSelection.from_dict(fields["selection"])})
+
+    def metadata(self) -> dict[str, Any]:
         """Gives the metadata's fields; a further field does not replace one of SAELens's."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "further"}
-        if isinstance(self.exclude_special_tokens, tuple):
-            own["exclude_special_tokens"] = list(self.exclude_special_tokens)
-        return dict(self.further) | own
+        apart = {"further", "selection"}
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in apart}
+        return dict(self.further) | own | _positions(self.selection, self.context_size)
+
+
+def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
+    """What was left out as sae-lens says it; its slice of a sequence cannot say every choice of places."""
+    ids, places = selection.excluded_token_ids, selection.excluded_positions
+    found: dict[str, Any] = {
+        "exclude_special_tokens": list(ids) or False,
+        "seqpos_slice": _slice(sorted(set(range(context_size)) - set(places)), context_size),
+    }
+    return found | ({"excluded_positions": list(places)} if places else {})
+
+
+def _slice(kept: Sequence[int], length: int) -> list[int | None] | None:
+    """The slice of `range(length)` that gives these places, None where there is none."""
+    if len(kept) == length:
+        return [None]
+    if not kept:
+        return None
+    step = kept[1] - kept[0] if len(kept) > 1 else 1
+    for bounds in ((kept[0], None), (kept[0], kept[-1] + 1)):
+        for found in (bounds, (*bounds, step)):
+            if list(range(length)[slice(*found)]) == list(kept):
+                return list(found)
+    return None
 
 
 class Firing(NamedTuple):
@@ -116,7 +145,7 @@ def write(
     Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
     """
     frequencies = firing.counts.double().cpu() / max(firing.samples, 1)
-    metadata = origin.to_dict()
+    metadata = origin.metadata()
     if firing.samples:
         metadata |= {"l0": float(frequencies.sum()), "num_dead_features": firing.dead}
     converted = convert(sae, scaling, metadata)

@@ -9,6 +9,7 @@ import datasets
 
 from polytok import errors
 from services.activations import models, streaming
+from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.trainer.data import extraction, live
 from services.trainer.data.streams import Data
 
@@ -28,11 +29,10 @@ class Input:
     """Folder of the model; with an extraction it may be empty, and is what autoencoders are evaluated in."""
     tokenization: str = ""
     """Folder of the tokenization, with a model."""
-    context_size: int = 0
-    """Tokens after which a row ends; 0 leaves rows as they are."""
     batch_tokens: int = 0
     """Tokens in a forward pass; 0 chooses by model and device."""
-    excluded_token_ids: tuple[int, ...] = ()
+    selection: TokenSelection = EVERY_TOKEN
+    """Which tokens are trained on; with an extraction, which are in it."""
     dtype: str = "float32"
     """What the model computes in."""
     compile: bool = False
@@ -45,24 +45,19 @@ class Input:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Input":
         """Reads what `to_dict` gave."""
-        lists = {name: tuple(fields[name]) for name in ("hooks", "excluded_token_ids") if name in fields}
-        return cls(**{**fields, **lists})
+        selection = TokenSelection.from_dict(fields.get("selection", {}))
+        return cls(**{**fields, "hooks": tuple(fields["hooks"]), "selection": selection})
 
     def open(self, device: str) -> Data:
         """Loads and opens all of it, the model on a device; raises what `models.load` and the sources raise."""
         if self.kind == "live":
-            settings = streaming.Settings(
-                hooks=self.hooks,
-                context_size=self.context_size,
-                batch_tokens=self.batch_tokens,
-                excluded_token_ids=self.excluded_token_ids,
-            )
+            settings = streaming.Settings(self.hooks, self.batch_tokens, self.selection)
             return live.Live(
                 self._model(device), self._tokens(), settings, seed=self.seed, held_out_rows=self.held_out_rows
             )
         origin = None
         if self.model and self.tokenization:
-            origin = extraction.Origin(self._model(device), self._tokens(), self.context_size, self.excluded_token_ids)
+            origin = extraction.Origin(self._model(device), self._tokens(), self.selection)
         folder = pathlib.Path(self.extraction)
         return extraction.Extraction(
             extraction.opened(folder),

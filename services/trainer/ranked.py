@@ -138,7 +138,7 @@ def _leave(folder: pathlib.Path, rank: int, failure: Exception) -> None:
 def _train(job: Job, open_data: Callable[[str], Data], events: _Events) -> None:
     from services.trainer import training  # noqa: PLC0415  after the environment is read
 
-    origins = {name: export.Origin(**fields) for name, fields in job.origins.items()}
+    origins = {name: export.Origin.from_dict(fields) for name, fields in job.origins.items()}
     done = training.train(
         plan.TrainingPlan.from_dict(job.plan),
         pathlib.Path(job.folder),

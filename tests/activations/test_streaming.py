@@ -13,6 +13,7 @@ from torch import Tensor
 from polytok import errors
 from services.activations import streaming
 from services.activations.models import LoadedModel
+from services.activations.selection import TokenSelection
 from tests.activations import material
 from tests.activations.conftest import Loader
 
@@ -21,7 +22,9 @@ ROWS = material.rows(60, 40)
 
 
 def _stream(model: LoadedModel, dataset: Any, **settings: Any) -> streaming.Stream:
-    return streaming.Stream(model, dataset, streaming.Settings(**({"hooks": (HOOK,)} | settings)))
+    chosen = {name: settings.pop(name) for name in ("context_size", "excluded_token_ids") if name in settings}
+    selection = TokenSelection(**chosen)
+    return streaming.Stream(model, dataset, streaming.Settings(**({"hooks": (HOOK,)} | settings), selection=selection))
 
 
 def _all(pieces: Sequence[streaming.Piece], hook: str = HOOK) -> Tensor:

@@ -121,6 +121,17 @@ async def _expire(extractor):
         await conn.execute(tables.extraction_holds.update().values(expires_at=sa.func.now()))
 
 
+async def test_a_training_is_told_which_tokens_an_extraction_has(extractor, tokenized, trainer):
+    asked = {"exclude_special_tokens": True, "excluded_token_ids": [7], "excluded_positions": [3, 0]}
+    made = await extractor.finish(await extractor.create("mine", **asked))
+    assert made.selection.context_size == 8
+    assert list(made.selection.excluded_positions) == [0, 3]
+    special = set(made.selection.excluded_token_ids) - {7}
+    assert special
+    created = await trainer.create("t1", extraction=MINE)
+    assert created.lineage.selection == made.selection
+
+
 async def test_a_training_holds_what_it_reads_until_it_ends(extractor, ready, trainer):
     created = await trainer.create("t1", extraction=MINE)
     assert await extractor.readers() == ["trainings/t1"]

@@ -13,6 +13,7 @@ import torch
 from polytok import errors
 from services.activations import models, streaming
 from services.activations.models import LoadedModel
+from services.activations.selection import TokenSelection
 from services.extractor import formats, ranges, writing
 from tests.activations import material
 
@@ -57,9 +58,8 @@ def _opened(folder: pathlib.Path, made: ranges.Extracted, storage_dtype: str = "
 
 
 def _expected(model: LoadedModel, rows: list[list[int]], **settings: Any) -> dict[str, np.ndarray[Any, Any]]:
-    stream = streaming.Stream(
-        model, material.dataset(rows), streaming.Settings(hooks=HOOKS, **({"context_size": 16} | settings))
-    )
+    selection = TokenSelection(**({"context_size": 16} | settings))
+    stream = streaming.Stream(model, material.dataset(rows), streaming.Settings(HOOKS, selection=selection))
     pieces = list(stream.pieces())
     found = {name: torch.cat([piece.values[name] for piece in pieces]).numpy() for name in HOOKS}
     for name, field in (("token_ids", "token_ids"), ("row_index", "row"), ("position", "position")):

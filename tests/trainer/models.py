@@ -8,12 +8,14 @@ import torch
 import transformers
 
 from services.activations import models, streaming
+from services.activations.selection import TokenSelection
 from services.extractor import ranges
 from services.trainer.data import live
 
 HOOK = "blocks.1.hook_resid_post"
 D_IN = 16
 PAD, EXCLUDED = 0, 1
+SELECTION = TokenSelection(excluded_token_ids=(EXCLUDED,))
 VOCABULARY = 48
 
 
@@ -58,7 +60,7 @@ def data(
     compile: bool = False,  # noqa: A002  as torch calls it
 ) -> live.Live:
     """Gives the model of a folder and those sequences, as a training reads them."""
-    settings = streaming.Settings(hooks=hooks, batch_tokens=128, excluded_token_ids=(EXCLUDED,))
+    settings = streaming.Settings(hooks=hooks, batch_tokens=128, selection=SELECTION)
     return live.Live(models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,6 +6,7 @@ import safetensors.torch
 import torch
 
 from polytok import errors
+from services.activations.selection import TokenSelection
 from services.trainer import export, lens, normalization, plan
 from services.trainer.steps import building
 from tests.trainer import batches
@@ -16,7 +18,7 @@ ORIGIN = export.Origin(
     dataset_path="corpus",
     context_size=128,
     prepend_bos=True,
-    exclude_special_tokens=(0, 50256),
+    selection=TokenSelection(excluded_token_ids=(0, 50256)),
     further={"model_revision": "abc", "tokenization": "datasets/a/tokenizations/b"},
 )
 
@@ -157,3 +159,24 @@ def test_a_folder_that_cannot_be_written_is_told(activations, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.ResourceExhausted, match="cannot be written"):
         _write(step, scaling, tmp_path / "file" / "sae")
+
+
+@pytest.mark.parametrize(
+    ("excluded", "found"),
+    [
+        ((), [None]),
+        ((0,), [1, None]),
+        ((0, 1, 7), [2, 7]),
+        ((1, 3, 5, 7), [0, None, 2]),
+        ((5,), None),
+        (tuple(range(8)), None),
+    ],
+)
+def test_places_that_were_left_out_are_a_slice_where_one_says_it(
+    excluded: tuple[int, ...], found: list[int | None] | None
+) -> None:
+    selection = TokenSelection(excluded_positions=excluded)
+    metadata = dataclasses.replace(ORIGIN, context_size=8, selection=selection).metadata()
+    assert metadata["seqpos_slice"] == found
+    assert metadata.get("excluded_positions", []) == list(excluded)
+    assert metadata["exclude_special_tokens"] is False

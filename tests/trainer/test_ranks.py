@@ -37,7 +37,7 @@ def read(tmp_path: pathlib.Path) -> Input:
         held_out_rows=4,
         model=str(models.save(tmp_path / "model")),
         tokenization=str(tmp_path / "tokens"),
-        excluded_token_ids=(models.EXCLUDED,),
+        selection=models.SELECTION,
     )
 
 

@@ -1,15 +1,19 @@
 """Sources give every activation once an epoch, never a held-out one, and go on exactly from a position."""
 
 import collections
+import dataclasses
 import pathlib
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 import torch
 
 from polytok import errors
 from services.activations import models, streaming
+from services.activations.selection import TokenSelection
+from services.extractor import ranges
 from services.trainer.data import extraction, live
 from services.trainer.data.streams import Block, Data, Source
 from tests.trainer import models as small
@@ -69,7 +73,7 @@ def data(request: pytest.FixtureRequest, model_folder: pathlib.Path, extracted: 
 
 def everything(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> collections.Counter[bytes]:
     if kind == "live":
-        settings = streaming.Settings(hooks=(small.HOOK, OTHER), batch_tokens=128, excluded_token_ids=(small.EXCLUDED,))
+        settings = streaming.Settings(hooks=(small.HOOK, OTHER), batch_tokens=128, selection=small.SELECTION)
         stream = streaming.Stream(models.load(model_folder), small.tokens(60), settings)
         return vectors(*(piece.values for piece in stream.pieces()))
     table = extraction.Table(extraction.opened(extracted), (small.HOOK, OTHER))
@@ -129,7 +133,8 @@ def test_live_and_extracted_activations_are_the_same(
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("same"), (small.HOOK, OTHER))
     found = extraction.Extraction(extraction.opened(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4)
     stored = vectors(*epoch(found.source(0, 1)), *found.held_out())
-    settings = streaming.Settings(hooks=(small.HOOK, OTHER), context_size=8, excluded_token_ids=(small.EXCLUDED,))
+    selection = dataclasses.replace(small.SELECTION, context_size=8)
+    settings = streaming.Settings(hooks=(small.HOOK, OTHER), selection=selection)
     stream = streaming.Stream(models.load(model_folder), small.tokens(60), settings)
     computed = vectors(*(piece.values for piece in stream.pieces()))
     # What fills no row at an extraction's end is not stored.
@@ -149,12 +154,44 @@ def test_reading_goes_on_after_an_evaluation_in_between(model_folder: pathlib.Pa
         assert spliced.model.module(input_ids=ids).logits.shape[-1] == small.VOCABULARY
 
 
+def test_splicing_is_at_the_tokens_that_are_trained_on_alone(
+    model: models.LoadedModel, model_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    selection = TokenSelection(context_size=8, excluded_token_ids=(small.EXCLUDED, 7), excluded_positions=(2, 5))
+    rows = [[small.EXCLUDED, *range(3 + row % 9, 12)] for row in range(60)]
+    tokens = datasets.Dataset.from_dict({"input_ids": rows})
+    chosen = {"hooks": (small.HOOK,), **selection.to_dict()}
+    made = ranges.extract(model, tokens, 0, 60, ranges.RangeSettings(**chosen), tmp_path, "part", lambda *_: None)
+    parts = [datasets.Dataset.from_file(str(tmp_path / each.key)) for each in made.files]
+    stored = datasets.concatenate_datasets(parts)
+    origin = extraction.Origin(model, tokens, selection)
+    live_settings = streaming.Settings((small.HOOK,), selection=selection)
+    columns = stored.with_format("numpy")[:]
+    trained = set(zip(columns["row_index"].ravel(), columns["position"].ravel(), strict=True))
+    for data in (
+        extraction.Extraction(stored, (small.HOOK,), seed=0, held_out_rows=12, origin=origin),
+        live.Live(model, tokens, live_settings, seed=0, held_out_rows=6),
+    ):
+        spliced = data.spliced(small.HOOK)
+        assert spliced is not None
+        seen = [
+            (ids[: int(mask.sum())].tolist(), kept.nonzero().ravel().tolist())
+            for batch in spliced.sequences()
+            for ids, mask, kept in zip(*batch, strict=True)
+        ]
+        assert seen
+        for ids, kept in seen:
+            row = next(number for number, each in enumerate(rows) if each[:8] == ids)
+            assert kept == sorted(position for of, position in trained if of == row)
+            assert not {0, 2, 5} & set(kept)
+
+
 def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
     model: models.LoadedModel, model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("spliced"), (small.HOOK,))
     tokens = small.tokens(60)
-    origin = extraction.Origin(model, tokens, 8, (small.EXCLUDED,))
+    origin = extraction.Origin(model, tokens, dataclasses.replace(small.SELECTION, context_size=8))
     found = extraction.Extraction(extraction.opened(extracted), (small.HOOK,), seed=0, held_out_rows=12, origin=origin)
     spliced = found.spliced(small.HOOK)
     assert spliced is not None
@@ -208,7 +245,8 @@ def test_too_few_sequences(model: models.LoadedModel) -> None:
 
 
 def test_sequences_without_a_token_that_is_kept(model: models.LoadedModel) -> None:
-    settings = streaming.Settings(hooks=(small.HOOK,), excluded_token_ids=tuple(range(small.VOCABULARY)))
+    selection = TokenSelection(excluded_token_ids=tuple(range(small.VOCABULARY)))
+    settings = streaming.Settings(hooks=(small.HOOK,), selection=selection)
     source = live.Live(model, small.tokens(5), settings, seed=0, held_out_rows=1).source(0, 1)
     with pytest.raises(errors.FailedPrecondition, match="None of the 4 sequences to train on has a token that is kept"):
         source.read()

@@ -117,6 +117,7 @@ class Extraction(_message.Message):
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     EXPECTED_TOKENS_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `extractions/{extraction}`."""
     uid: _builtins.str
@@ -183,6 +184,10 @@ class Extraction(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state."""
 
+    @_builtins.property
+    def selection(self) -> Global___TokenSelection:
+        """Which tokens' activations are stored: what `parameters` ask for, special tokens resolved to their ids."""
+
     def __init__(
         self,
         *,
@@ -213,14 +218,51 @@ class Extraction(_message.Message):
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         expected_tokens: _builtins.int = ...,
+        selection: Global___TokenSelection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "selection", b"selection", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "selection", b"selection", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Extraction: _TypeAlias = Extraction  # noqa: Y015
+
+@_typing.final
+class TokenSelection(_message.Message):
+    """Which tokens of a tokenization's sequences have their activations taken. Padding never has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_SIZE_FIELD_NUMBER: _builtins.int
+    EXCLUDED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    EXCLUDED_POSITIONS_FIELD_NUMBER: _builtins.int
+    context_size: _builtins.int
+    """Tokens of each sequence that the model sees at most; 0 is the whole sequence."""
+    @_builtins.property
+    def excluded_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of tokens that the model sees and whose activations are left out, in ascending order."""
+
+    @_builtins.property
+    def excluded_positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Places of every sequence, padding not counted, that the model sees and whose activations are left out, in ascending
+        order; 0 is the first.
+        """
+
+    def __init__(
+        self,
+        *,
+        context_size: _builtins.int = ...,
+        excluded_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        excluded_positions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_size", b"context_size", "excluded_positions", b"excluded_positions", "excluded_token_ids", b"excluded_token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenSelection: _TypeAlias = TokenSelection  # noqa: Y015
 
 @_typing.final
 class ExtractionParameters(_message.Message):

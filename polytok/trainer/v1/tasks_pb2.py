@@ -27,25 +27,27 @@ from polytok.trainer.v1 import saes_pb2 as polytok_dot_trainer_dot_v1_dot_saes__
 from polytok.trainer.v1 import trainings_pb2 as polytok_dot_trainer_dot_v1_dot_trainings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/trainer/v1/tasks.proto\x12\x12polytok.trainer.v1\x1a polytok/trainer/v1/metrics.proto\x1a\x1dpolytok/trainer/v1/saes.proto\x1a\"polytok/trainer/v1/trainings.proto\"\xf4\x02\n\x0fRunTrainingTask\x12\x10\n\x08training\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12%\n\x04saes\x18\x03 \x03(\x0b\x32\x17.polytok.trainer.v1.Sae\x12:\n\nparameters\x18\x04 \x01(\x0b\x32&.polytok.trainer.v1.TrainingParameters\x12\x34\n\x07lineage\x18\x05 \x01(\x0b\x32#.polytok.trainer.v1.TrainingLineage\x12\x12\n\nsource_key\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\t\x12,\n\x04live\x18\t \x01(\x0b\x32\x1e.polytok.trainer.v1.LiveSource\x12\x1a\n\x12\x65xcluded_token_ids\x18\n \x03(\x05\x12\x18\n\x10tokenization_key\x18\x0b \x01(\t\"<\n\x0bResumePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xf5\x01\n\x0eTrainingReport\x12\x11\n\tfrom_step\x18\x01 \x01(\x03\x12,\n\x07metrics\x18\x02 \x03(\x0b\x32\x1b.polytok.trainer.v1.Metrics\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.polytok.trainer.v1.ResumePoint\x12\x12\n\nkept_steps\x18\x04 \x03(\x03\x12\x0e\n\x06\x62\x65gins\x18\x05 \x01(\x08\x12\x31\n\x05phase\x18\x06 \x01(\x0e\x32\".polytok.trainer.v1.Training.Phase\x12\x16\n\x0ephase_progress\x18\x07 \x01(\x01\"\xa3\x02\n\x11RunTrainingResult\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.polytok.trainer.v1.TrainedSae\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\t\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.trainer.v1.ExportedFile\x12\x45\n\x08versions\x18\x05 \x03(\x0b\x32\x33.polytok.trainer.v1.RunTrainingResult.VersionsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0c\x45xportedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/trainer/v1/tasks.proto\x12\x12polytok.trainer.v1\x1a polytok/trainer/v1/metrics.proto\x1a\x1dpolytok/trainer/v1/saes.proto\x1a\"polytok/trainer/v1/trainings.proto\"\xf8\x02\n\x0fRunTrainingTask\x12\x10\n\x08training\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12%\n\x04saes\x18\x03 \x03(\x0b\x32\x17.polytok.trainer.v1.Sae\x12:\n\nparameters\x18\x04 \x01(\x0b\x32&.polytok.trainer.v1.TrainingParameters\x12\x34\n\x07lineage\x18\x05 \x01(\x0b\x32#.polytok.trainer.v1.TrainingLineage\x12\x12\n\nsource_key\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\t\x12,\n\x04live\x18\t \x01(\x0b\x32\x1e.polytok.trainer.v1.LiveSource\x12\x1e\n\x12\x65xcluded_token_ids\x18\n \x03(\x05\x42\x02\x18\x01\x12\x18\n\x10tokenization_key\x18\x0b \x01(\t\"<\n\x0bResumePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xf5\x01\n\x0eTrainingReport\x12\x11\n\tfrom_step\x18\x01 \x01(\x03\x12,\n\x07metrics\x18\x02 \x03(\x0b\x32\x1b.polytok.trainer.v1.Metrics\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.polytok.trainer.v1.ResumePoint\x12\x12\n\nkept_steps\x18\x04 \x03(\x03\x12\x0e\n\x06\x62\x65gins\x18\x05 \x01(\x08\x12\x31\n\x05phase\x18\x06 \x01(\x0e\x32\".polytok.trainer.v1.Training.Phase\x12\x16\n\x0ephase_progress\x18\x07 \x01(\x01\"\xa3\x02\n\x11RunTrainingResult\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.polytok.trainer.v1.TrainedSae\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\t\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.trainer.v1.ExportedFile\x12\x45\n\x08versions\x18\x05 \x03(\x0b\x32\x33.polytok.trainer.v1.RunTrainingResult.VersionsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0c\x45xportedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.trainer.v1.tasks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RUNTRAININGTASK'].fields_by_name['excluded_token_ids']._loaded_options = None
+  _globals['_RUNTRAININGTASK'].fields_by_name['excluded_token_ids']._serialized_options = b'\030\001'
   _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._loaded_options = None
   _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_RUNTRAININGTASK']._serialized_start=156
-  _globals['_RUNTRAININGTASK']._serialized_end=528
-  _globals['_RESUMEPOINT']._serialized_start=530
-  _globals['_RESUMEPOINT']._serialized_end=590
-  _globals['_TRAININGREPORT']._serialized_start=593
-  _globals['_TRAININGREPORT']._serialized_end=838
-  _globals['_RUNTRAININGRESULT']._serialized_start=841
-  _globals['_RUNTRAININGRESULT']._serialized_end=1132
-  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_start=1085
-  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_end=1132
-  _globals['_EXPORTEDFILE']._serialized_start=1134
-  _globals['_EXPORTEDFILE']._serialized_end=1198
+  _globals['_RUNTRAININGTASK']._serialized_end=532
+  _globals['_RESUMEPOINT']._serialized_start=534
+  _globals['_RESUMEPOINT']._serialized_end=594
+  _globals['_TRAININGREPORT']._serialized_start=597
+  _globals['_TRAININGREPORT']._serialized_end=842
+  _globals['_RUNTRAININGRESULT']._serialized_start=845
+  _globals['_RUNTRAININGRESULT']._serialized_end=1136
+  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_start=1089
+  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_end=1136
+  _globals['_EXPORTEDFILE']._serialized_start=1138
+  _globals['_EXPORTEDFILE']._serialized_end=1202
 # @@protoc_insertion_point(module_scope)

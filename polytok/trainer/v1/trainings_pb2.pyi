@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.extractor.v1 import extractions_pb2 as _extractions_pb2
 from polytok.trainer.v1 import metrics_pb2 as _metrics_pb2
 from polytok.trainer.v1 import saes_pb2 as _saes_pb2
 import builtins as _builtins
@@ -532,6 +533,7 @@ class TrainingLineage(_message.Message):
     EXTRACTION_DIGEST_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     tokenization: _builtins.str
     """The tokenization, `datasets/{dataset}/tokenizations/{model}`."""
     tokenization_uid: _builtins.str
@@ -552,6 +554,12 @@ class TrainingLineage(_message.Message):
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the packages that trained, by name: `polytok`, `torch`, `sae-lens` and so on; none before READY."""
 
+    @_builtins.property
+    def selection(self) -> _extractions_pb2.TokenSelection:
+        """Which tokens' activations are trained on, and at which alone autoencoders stand in for the model's own when they are
+        evaluated.
+        """
+
     def __init__(
         self,
         *,
@@ -564,10 +572,11 @@ class TrainingLineage(_message.Message):
         extraction_digest: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device: _builtins.str = ...,
+        selection: _extractions_pb2.TokenSelection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,7 @@ def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extracti
         complete_time=_timestamp(record.completed_at),
         etag=record.etag,
         expected_tokens=record.expected_tokens,
+        selection=_selection(record),
     )
 
 
@@ -46,6 +47,15 @@ def parameters(record: Extraction) -> extractions_pb2.ExtractionParameters:
     """The parameters of an extraction."""
     return json_format.ParseDict(
         dict(record.parameters), extractions_pb2.ExtractionParameters(), ignore_unknown_fields=True
+    )
+
+
+def _selection(record: Extraction) -> extractions_pb2.TokenSelection:
+    asked = parameters(record)
+    return extractions_pb2.TokenSelection(
+        context_size=asked.context_size,
+        excluded_token_ids=record.excluded_token_ids,
+        excluded_positions=asked.excluded_positions,
     )
 
 

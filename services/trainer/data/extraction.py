@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from polytok import errors
 from services.activations import finite, hooks
 from services.activations.models import LoadedModel
-from services.activations.rows import Rows
+from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.trainer.data import live
 from services.trainer.data.streams import Block, Position, Sequences, Spliced
 
@@ -141,9 +141,8 @@ class Origin:
     model: LoadedModel
     dataset: Any
     """The tokenization, a `datasets.Dataset`."""
-    context_size: int = 0
-    """Tokens after which a row ended; 0 left rows as they are."""
-    excluded_token_ids: tuple[int, ...] = ()
+    selection: TokenSelection = EVERY_TOKEN
+    """Which tokens' activations are in the extraction."""
 
 
 class Extraction:
@@ -204,8 +203,7 @@ class Extraction:
         (found,) = hooks.parse([hook], origin.model.description)
 
         def sequences() -> Iterator[Sequences]:
-            held = Rows(origin.dataset.select(rows), origin.context_size)
-            return live.sequences(held, origin.excluded_token_ids, origin.model.device)
+            return live.sequences(origin.dataset.select(rows), origin.selection, origin.model.device)
 
         return Spliced(origin.model, found, sequences)
 

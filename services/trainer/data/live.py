@@ -16,6 +16,7 @@ from polytok import errors
 from services.activations import finite, hooks, streaming
 from services.activations.models import LoadedModel
 from services.activations.rows import Rows
+from services.activations.selection import TokenSelection
 from services.trainer.data.streams import Block, Position, Sequences, Spliced
 
 _SPLIT = 0
@@ -162,8 +163,7 @@ class Live:
         return Spliced(self._model, self._hooks[hook], self._sequences)
 
     def _sequences(self) -> Iterator[Sequences]:
-        rows = Rows(self._dataset.select(self._held), self._settings.context_size)
-        return sequences(rows, self._settings.excluded_token_ids, self._model.device)
+        return sequences(self._dataset.select(self._held), self._settings.selection, self._model.device)
 
     def _release(self) -> None:
         for source in self._sources:
@@ -206,16 +206,17 @@ def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[n
     return found
 
 
-def sequences(rows: Rows, excluded: tuple[int, ...], device: torch.device) -> Iterator[Sequences]:
-    """Gives rows a few at a time, padded behind."""
-    marked = np.array(sorted(excluded), np.int64)
+def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> Iterator[Sequences]:
+    """Gives the rows of a tokenization a few at a time, padded behind; kept are the tokens that are selected."""
+    rows = Rows(dataset, selection.context_size)
     for first in range(0, len(rows), _SEQUENCES):
         ragged = rows.read(first, _SEQUENCES)
         longest = int(ragged.lengths.max(initial=0))
         if longest < 2:
             continue
-        mask = np.arange(longest) < ragged.lengths[:, None]
+        places = np.arange(longest)
+        mask = places < ragged.lengths[:, None]
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = ragged.values
-        kept = mask & ~np.isin(ids, marked)
+        kept = mask & selection.kept(ids, np.broadcast_to(places, ids.shape))
         yield Sequences(*(torch.from_numpy(each).to(device) for each in (ids, mask.astype(np.int64), kept)))

@@ -29,7 +29,6 @@ def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[
         "source_key": source.key,
         "vocab_size": source.vocab_size,
         "tokenizer_fingerprint": source.tokenizer_fingerprint,
-        "excluded_token_ids": list(source.excluded_token_ids),
         "total_steps": plan.total_steps,
     }
     return row | {"name": request.training_id or names.made_up(source.words, row)}
@@ -100,9 +99,10 @@ def _differences(existing: records.Training, row: dict[str, Any]) -> list[str]:
         differing.append(f"{len(existing.saes)} autoencoders, not {len(row['saes'])}")
     for ours, theirs in zip(existing.saes, row["saes"], strict=False):
         differing += _differing(f"{ours['name']}: ", ours, theirs)
-    before = messages.lineage(existing).tokenization_digest
-    if not differing and before != row["lineage"].get("tokenization_digest"):
-        differing.append(f"another {row['lineage'].get('tokenization')}, which was made anew since")
+    before, now = messages.lineage(existing), row["lineage"]
+    for what in ("tokenization", "extraction"):
+        if not differing and getattr(before, f"{what}_digest") != now.get(f"{what}_digest", ""):
+            differing.append(f"another {now.get(what)}, which was made anew since")
     return differing
 
 

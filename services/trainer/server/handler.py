@@ -37,7 +37,6 @@ def first_task(record: records.Training, checkpoint: records.Checkpoint | None) 
         vocab_size=record.vocab_size,
         tokenizer_fingerprint=record.tokenizer_fingerprint,
         live=messages.source(record).live,
-        excluded_token_ids=record.excluded_token_ids,
     )
     point = b""
     if checkpoint is not None:

@@ -41,7 +41,6 @@ class Found:
     """Width of each hook that is known."""
     vocab_size: int
     tokenizer_fingerprint: str
-    excluded_token_ids: Sequence[int]
     words: Sequence[str]
     """What a training of it may be called by."""
 
@@ -76,13 +75,16 @@ class Sources:
                 tokenization_digest=tokenization.manifest_digest,
                 model_repo_id=model.repo_id,
                 model_revision=model.revision,
+                selection=extractions_pb2.TokenSelection(
+                    context_size=live.context_size,
+                    excluded_token_ids=_special(model) if live.exclude_special_tokens else (),
+                ),
             ),
             key="",
             samples=tokenization.statistics.num_tokens,
             widths={hook: model.d_model for hook in hooks if model.d_model and _is_residual(hook)},
             vocab_size=tokenization.vocab_size,
             tokenizer_fingerprint=tokenization.tokenizer_fingerprint,
-            excluded_token_ids=_special(model) if live.exclude_special_tokens else (),
             words=(live.dataset.removeprefix("datasets/"), live.model.removeprefix("models/"), live.variant),
         )
 
@@ -110,13 +112,13 @@ class Sources:
                 model_revision=extraction.model_revision,
                 extraction=extraction.name,
                 extraction_digest=extraction.manifest_digest,
+                selection=extraction.selection,
             ),
             key=key,
             samples=extraction.statistics.num_rows * extraction.parameters.context_size,
             widths={hook: statistics[hook].width for hook in hooks},
             vocab_size=0,
             tokenizer_fingerprint="",
-            excluded_token_ids=extraction.parameters.excluded_token_ids,
             words=(extraction.name.removeprefix("extractions/"),),
         )
 

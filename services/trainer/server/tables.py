@@ -39,7 +39,6 @@ trainings = sa.Table(
     columns.text("tokenization_key"),  # storage key of the tokenization's folder; empty where it is gone
     columns.small("vocab_size"),
     columns.text("tokenizer_fingerprint"),
-    columns.document("excluded_token_ids", "[]"),
     *columns.status("QUEUED", "PROCESSING", "PAUSED", "READY", "ERROR", "CANCELLED"),
     sa.Column("pause_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     *columns.progress(),

@@ -115,7 +115,7 @@ def _origin(task: tasks_pb2.RunTrainingTask, source: Source, planned: plan.Plann
         dataset_path=lineage.tokenization,
         context_size=source.context_size,
         prepend_bos=source.begins_with_bos,
-        exclude_special_tokens=tuple(task.excluded_token_ids) or False,
+        selection=source.selection,
         further={
             "training": task.training,
             "tokenization_digest": lineage.tokenization_digest,

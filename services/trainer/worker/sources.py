@@ -15,6 +15,7 @@ from polytok import errors
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.activations import fitting, hooks, models, streaming, tokenizations
 from services.activations.models import LoadedModel
+from services.activations.selection import TokenSelection
 from services.runtime import hub
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
@@ -42,6 +43,10 @@ class Source(Protocol):
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
         """The activations, some sequences held out."""
+
+    @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are trained on."""
 
     @property
     def context_size(self) -> int:
@@ -86,7 +91,7 @@ class Live:
             largest_id=fitting.largest_id(self._rows),
             longest_row=int(self.manifest.statistics.get("max_seq_length", 0)),
         )
-        fitting.check(self._description, tokenization, context_size=task.live.context_size)
+        fitting.check(self._description, tokenization, context_size=self.selection.context_size)
 
     @property
     def model(self) -> LoadedModel:
@@ -118,15 +123,19 @@ class Live:
     def _settings(self, names: tuple[str, ...]) -> streaming.Settings:
         return streaming.Settings(
             hooks=names,
-            context_size=self._task.live.context_size,
             batch_tokens=self._task.live.batch_tokens,
-            excluded_token_ids=tuple(self._task.excluded_token_ids),
+            selection=self.selection,
         )
+
+    @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are trained on."""
+        return TokenSelection.from_message(self._task.lineage.selection)
 
     @property
     def context_size(self) -> int:
         """Tokens of a sequence at most."""
-        return self._task.live.context_size or int(self.manifest.statistics.get("max_seq_length", 0))
+        return self.selection.context_size or int(self.manifest.statistics.get("max_seq_length", 0))
 
     @property
     def begins_with_bos(self) -> bool:
@@ -149,7 +158,8 @@ class Extracted:
         self._task = task
         self._storage = storage
         self._device = device
-        self._parameters = self._manifest()["parameters"]
+        # Evaluated in the model that the activations are of: in another number format they are others.
+        self._dtype = self._manifest()["parameters"]["compute_format"].removeprefix("NUMBER_FORMAT_").lower()
         self._rows = extraction.opened(self._folder(scratch, fetched))
 
     def _manifest(self) -> Any:
@@ -213,16 +223,20 @@ class Extracted:
             return None
         table = tokenizations.Reader(self._storage).open(manifest)
         return extraction.Origin(
-            models.load(model_folder(self._task.lineage), device=self._device),
+            models.load(model_folder(self._task.lineage), dtype=self._dtype, device=self._device),
             datasets.Dataset(datasets.table.InMemoryTable(table)),
-            self.context_size,
-            tuple(self._task.excluded_token_ids),
+            self.selection,
         )
 
     @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are in the extraction."""
+        return TokenSelection.from_message(self._task.lineage.selection)
+
+    @property
     def context_size(self) -> int:
-        """Tokens of a row."""
-        return int(self._parameters.get("context_size", 0))
+        """Tokens of a sequence at most."""
+        return self.selection.context_size
 
     @property
     def begins_with_bos(self) -> bool:

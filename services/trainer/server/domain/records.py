@@ -24,7 +24,6 @@ class Training:
     tokenization_key: str
     vocab_size: int
     tokenizer_fingerprint: str
-    excluded_token_ids: Sequence[int]
     status: str
     pause_requested: bool
     progress: float
