@@ -55,7 +55,9 @@ def _item(value: Any) -> Any:
 
 def _single(value: Any, field: Any) -> Any:
     if field.enum_type is not None:
-        return word(field.enum_type.values_by_number[value].name, (each.name for each in field.enum_type.values))
+        known = field.enum_type.values_by_number.get(value)
+        # A newer server's: its number is all that is known.
+        return value if known is None else word(known.name, (each.name for each in field.enum_type.values))
     if field.message_type is not None:
         if field.message_type.full_name == _TIMESTAMP:
             return value.ToJsonString()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def path(extraction: pb.Extraction) -> str:
     """The folder of a READY extraction. Raises FailedPrecondition for any other."""
-    return watching.ready(_at_rest(extraction)).path
+    return watching.ready(extraction).path
 
 
 def load(extraction: pb.Extraction) -> "datasets.Dataset":
@@ -35,15 +35,3 @@ def load(extraction: pb.Extraction) -> "datasets.Dataset":
             "mounted.",
             reason="STORAGE_FAILED",
         ) from error
-
-
-def _at_rest(extraction: pb.Extraction) -> pb.Extraction:
-    if not watching.is_terminal(extraction):
-        short = extraction.name.partition("/")[2]
-        raise errors.FailedPrecondition(
-            f"{extraction.name} is {watching.state(extraction)}; wait until it is READY: `polytok extraction watch "
-            f"{short}` shows how far it is.",
-            reason="NOT_READY",
-            metadata={"resource": extraction.name},
-        )
-    return extraction

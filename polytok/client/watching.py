@@ -30,13 +30,15 @@ Watched = TypeVar("Watched", bound=Record)
 Open = Callable[[float | None], AsyncGenerator[Watched, None]]
 """Opens a stream of a record's versions that may last so many seconds."""
 
+_UNKNOWN = "UNKNOWN"
+_KINDS = {"datasets": "dataset", "models": "model", "extractions": "extraction", "trainings": "training"}
 _ENDS = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
 def state(record: Stated) -> str:
-    """The record's state as a word: READY, ERROR and so on."""
-    field = record.DESCRIPTOR.fields_by_name["state"]
-    return str(field.enum_type.values_by_number[record.state].name).removeprefix("STATE_")
+    """The record's state as a word: READY, ERROR and so on; UNKNOWN_9 for one that only a newer server knows."""
+    known = record.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number.get(record.state)
+    return f"{_UNKNOWN}_{record.state}" if known is None else str(known.name).removeprefix("STATE_")
 
 
 def is_terminal(record: Stated) -> bool:
@@ -50,6 +52,7 @@ async def follow(
     """The record as it is and after every change, to its terminal state; takes up again where a stream broke."""
     clock = _Clock(seconds)
     last: Watched | None = None
+    ended: Watched | None = None
     while True:
         try:
             stream = open_stream(clock.left())
@@ -64,6 +67,10 @@ async def follow(
             finally:
                 await stream.aclose()
             clock.answered()  # a draining catalog ends streams early
+            if last is not None and state(last).startswith(_UNKNOWN) and last == ended:
+                # Streams end with it, and it does not change: whatever it means, the record is at rest.
+                return
+            ended = last
         except errors.Unavailable:
             if clock.is_patience_over():
                 raise
@@ -136,7 +143,23 @@ def ready(record: Watched) -> Watched:
             )
         case "CANCELLED":
             raise errors.Cancelled(f"{record.name} was cancelled.")
-        case _:
+        case "ERROR":
             raise errors.FailedPrecondition(
                 f"{record.name}: {record.error_message or 'it failed.'}", reason=record.error_reason or None
             )
+        case word:
+            advice = (
+                "this client is older than the server and does not know that state. Upgrade polytok."
+                if word.startswith(_UNKNOWN)
+                else f"`polytok {_kind(record)} watch {names.short(record.name)}` shows how far it is."
+            )
+            raise errors.FailedPrecondition(
+                f"{record.name} is {word} and not READY yet; {advice}",
+                reason="NOT_READY",
+                metadata={"resource": record.name, "state": word},
+            )
+
+
+def _kind(record: Record) -> str:
+    """What commands call it."""
+    return "tokenization" if "/tokenizations/" in record.name else _KINDS[record.name.partition("/")[0]]

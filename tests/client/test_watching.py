@@ -1,0 +1,87 @@
+"""What a record that is not READY is said to be, by whatever needs it READY."""
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+
+from polytok import errors
+from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
+from polytok.cli import documents, exits
+from polytok.client import activations, exchange, repositories, trainings, watching
+from polytok.extractor.v1 import extractions_pb2
+from polytok.trainer.v1 import trainings_pb2
+
+Training, Extraction = trainings_pb2.Training, extractions_pb2.Extraction
+LATER: Any = 99
+"""A state that this client's contracts do not have."""
+
+
+@pytest.mark.parametrize("needs", [trainings.sae_path, repositories.exported, watching.ready])
+@pytest.mark.parametrize("state", ["QUEUED", "PROCESSING"])
+def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any], state: str) -> None:
+    record = Training(name="trainings/first", state=Training.State.Value(f"STATE_{state}"))
+    with pytest.raises(errors.FailedPrecondition, match=f"first is {state} and not READY yet") as caught:
+        needs(record)
+    assert caught.value.reason == "NOT_READY"
+    assert caught.value.metadata == {"resource": "trainings/first", "state": state}
+    assert "`polytok training watch first`" in caught.value.message
+    assert exits.code(caught.value) == exits.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (datasets_pb2.Dataset(name="datasets/docs", state="STATE_DOWNLOADING"), "dataset watch docs"),
+        (models_pb2.Model(name="models/gpt2", state="STATE_PENDING"), "model watch gpt2"),
+        (
+            tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/gpt2", state="STATE_QUEUED"),
+            "tokenization watch docs/gpt2",
+        ),
+        (Extraction(name="extractions/acts", state="STATE_PROCESSING"), "extraction watch acts"),
+    ],
+    ids=["dataset", "model", "tokenization", "extraction"],
+)
+def test_others_at_work_are_told_alike(record: Any, command: str) -> None:
+    with pytest.raises(errors.FailedPrecondition, match="and not READY yet") as caught:
+        watching.ready(record)
+    assert f"`polytok {command}`" in caught.value.message
+
+
+def test_an_extraction_at_work_has_no_path() -> None:
+    with pytest.raises(errors.FailedPrecondition, match="is QUEUED and not READY yet"):
+        activations.path(Extraction(name="extractions/acts", state="STATE_QUEUED"))
+
+
+def test_a_failure_is_told_by_its_own_words() -> None:
+    record = Training(
+        name="trainings/first", state="STATE_ERROR", error_reason="NOT_FINITE", error_message="It diverged."
+    )
+    with pytest.raises(errors.FailedPrecondition, match=r"trainings/first: It diverged\.") as caught:
+        trainings.sae_path(record)
+    assert caught.value.reason == "NOT_FINITE"
+
+
+def test_a_state_of_a_newer_server_is_shown_and_refused() -> None:
+    record = Training(name="trainings/first", state=LATER)
+    assert documents.record(record)["state"] == 99
+    with pytest.raises(errors.FailedPrecondition, match="is UNKNOWN_99 and not READY yet; this client is older"):
+        trainings.sae_path(record)
+
+
+async def test_watching_ends_where_a_newer_server_ends_it() -> None:
+    record = Training(name="trainings/first", state=LATER)
+    opened = 0
+
+    async def replies(_: float | None) -> AsyncGenerator[Training, None]:
+        nonlocal opened
+        opened += 1
+        yield record
+
+    class NoWait:
+        async def sleep(self, _: float) -> None:
+            return
+
+    via: exchange.Exchange = NoWait()  # type: ignore[assignment]
+    found = [each async for each in watching.follow(via, replies)]
+    assert (opened, found) == (2, [record, record])
