@@ -105,10 +105,7 @@ class Workers:
         encoded = list(self._pool.map(_encode, range(len(raw)), raw, [len(raw)] * len(raw), first_rows))
         arranged = self._pool.submit(_arrange, [each.documents for each in encoded]).result()
         places = range(arranged.num_files)
-        keys = [arranged.arrangement_key] * len(places)
-        return list(self._pool.map(_assemble, places, keys, [len(places)] * len(places))), [
-            each.statistics for each in encoded
-        ]
+        return list(self._pool.map(_assemble, places, [arranged] * len(places))), [each.statistics for each in encoded]
 
     def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
         """See Child."""
@@ -130,7 +127,7 @@ def _begin(together: threading.Barrier, *arguments: Any) -> None:
     if arguments[2]:
         # What is compiled when it is first needed is there in a child at work.
         arranged = _child.arrange(key, [_child.encode(key, 0, warm[0], 1, 0).documents])
-        _child.assemble(key, 0, arranged.arrangement_key, 1)
+        _child.assemble(key, 0, arranged)
 
 
 def _usage() -> Usage:
@@ -150,8 +147,8 @@ def _arrange(documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeR
     return _child.arrange(_KEY, documents)
 
 
-def _assemble(ordinal: int, arrangement_key: str, count: int) -> tasks_pb2.TokenizeShardResult:
-    return _child.assemble(_KEY, ordinal, arrangement_key, count)
+def _assemble(ordinal: int, arranged: stages_pb2.ArrangeResult) -> tasks_pb2.TokenizeShardResult:
+    return _child.assemble(_KEY, ordinal, arranged)
 
 
 def _publish(
@@ -218,15 +215,16 @@ class Child:
         )
         return arranging.arrange(task, self._storage, self._context)
 
-    def assemble(self, key: str, ordinal: int, arrangement_key: str, count: int) -> tasks_pb2.TokenizeShardResult:
+    def assemble(self, key: str, ordinal: int, arranged: stages_pb2.ArrangeResult) -> tasks_pb2.TokenizeShardResult:
         """Makes a file of what was staged."""
         task = stages_pb2.ArrangedTask(
-            arrangement_key=arrangement_key,
+            arrangement_key=arranged.arrangement_key,
+            arrangement_sha256=arranged.arrangement_sha256,
             tokenized_key=key,
             tokenizer=self._reference,
             parameters=self._parameters,
             ordinal=ordinal,
-            count=count,
+            count=arranged.num_files,
         )
         return assembling.assemble(task, self._storage, self._tokenizers, self._context)
 

@@ -20,11 +20,12 @@ from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.statistics import Statistics
 from services.extractor import formats, loading
 from services.runtime.jobs.child import TaskContext
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, verification
 
 FORMAT = 1
 """Version of the manifest's layout."""
 _VECTORS = "statistics.safetensors"
+_ADVICE = "Retry the extraction."
 
 
 def publish(
@@ -34,7 +35,7 @@ def publish(
     order = task.order
     files = [file for each in task.ranges for file in each.files]
     _check_not_empty(order, files)
-    _verify(files, storage, context)
+    verification.verify(storage, files, _ADVICE, context.report)
     gathered = _merged(order, task.ranges, storage)
     merged = _statistics(task.ranges, files, gathered)
     vectors = save(
@@ -71,29 +72,14 @@ def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2
     )
 
 
-def _verify(files: Sequence[tasks_pb2.ActivationFile], storage: Storage, context: TaskContext) -> None:
-    total = sum(file.size_bytes for file in files)
-    done = 0
-    for file in files:
-        found = (storage.size(file.key), storage.sha256(file.key))
-        if found != (file.size_bytes, file.sha256):
-            raise errors.DataLoss(
-                f"{posixpath.basename(file.key)}: the file's {found[0]} bytes with sha256 {found[1][:12]}… are not the "
-                f"{file.size_bytes} bytes with sha256 {file.sha256[:12]}… that were written. Retry the extraction.",
-                metadata={"file": file.key},
-            )
-        done += file.size_bytes
-        context.report(done, total)
-
-
 def _merged(
     order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.ExtractRangeResult], storage: Storage
 ) -> dict[str, Statistics]:
     """Hook → of all ranges, in the order of the parameters."""
     found: dict[str, Statistics] = {}
     for each in ranges:
-        storage.verify(each.statistics.key, each.statistics.sha256)
-        packed = tasks_pb2.RangeStatistics.FromString(storage.read_bytes(each.statistics.key))
+        data = storage.read_checked(each.statistics.key, each.statistics.sha256, _ADVICE)
+        packed = tasks_pb2.RangeStatistics.FromString(data)
         for hook in packed.hooks:
             statistics = Statistics.from_bytes(hook.state)
             if hook.hook in found:

@@ -107,6 +107,11 @@ def opened(storage: Storage, result: tasks_pb2.PublishTokenizationResult) -> dat
     for staged in result.staged_files:
         assert storage.sha256(staged.staged_key) == staged.sha256
         storage.move(staged.staged_key, staged.final_key)
+    return opened_folder(storage)
+
+
+def opened_folder(storage: Storage) -> datasets.Dataset:
+    """Opens the folder of a tokenization that was published."""
     return datasets.load_from_disk(storage.uri(TOKENIZED))
 
 

@@ -47,9 +47,9 @@ class Pipeline:
         )
         if self.parameters.filters.drop_duplicates:
             shared = self._each(self.shares, lambda place: self._do(duplicates.find, found, place, self.shares))
-            found = self.arranged(arrangement_key=found.arrangement_key, duplicates=shared)
+            found = self.arranged(found, duplicates=shared)
         if self._concatenates and not found.is_aligned:
-            found = self.arranged(arrangement_key=found.arrangement_key, measured=self.measured(found))
+            found = self.arranged(found, measured=self.measured(found))
             assert found.is_aligned
         return self.files(found)
 
@@ -89,8 +89,13 @@ class Pipeline:
             ),
         )
 
-    def arranged(self, **given: object) -> stages_pb2.ArrangeResult:
-        """`tokenize.arrange`."""
+    def arranged(self, before: stages_pb2.ArrangeResult | None = None, **given: object) -> stages_pb2.ArrangeResult:
+        """`tokenize.arrange`, on what it gave before if there is that."""
+        if before is not None:
+            given |= {
+                "arrangement_key": before.arrangement_key,
+                "arrangement_sha256": before.arrangement_sha256,
+            }
         task = stages_pb2.ArrangeTask(tokenized_key=jobs.TOKENIZED, parameters=self.parameters, **given)
         found = arranging.arrange(task, self.runner.storage, self._context())
         self.counted.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=found.num_duplicates))
@@ -109,6 +114,7 @@ class Pipeline:
     def _task(self, found: stages_pb2.ArrangeResult, place: int, count: int) -> stages_pb2.ArrangedTask:
         return stages_pb2.ArrangedTask(
             arrangement_key=found.arrangement_key,
+            arrangement_sha256=found.arrangement_sha256,
             tokenized_key=jobs.TOKENIZED,
             tokenizer=self.runner.reference,
             parameters=self.parameters,

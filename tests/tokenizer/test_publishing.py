@@ -163,7 +163,7 @@ def test_a_damaged_file_is_not_published(runner: jobs.Runner, storage: Storage, 
     data[len(data) // 2] ^= 1
     storage.write_bytes(file.key, bytes(data if damage == "flip" else data[:-1]))
     before = storage.list(jobs.TOKENIZED)
-    with pytest.raises(errors.DataLoss, match=f"{file.key}: the file's") as caught:
+    with pytest.raises(errors.DataLoss, match=f"{file.key} does not hold what was written") as caught:
         runner.publish(results, PARAMETERS)
     assert caught.value.reason == "CHECKSUM_MISMATCH"
     assert storage.list(jobs.TOKENIZED) == before

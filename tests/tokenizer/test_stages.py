@@ -176,12 +176,13 @@ def test_a_staged_file_that_became_shorter(runner: jobs.Runner) -> None:
     found = pipeline.arranged(documents=[staged], dataset_rows=len(PARTS[0]))
     task = stages_pb2.ArrangedTask(
         arrangement_key=found.arrangement_key,
+        arrangement_sha256=found.arrangement_sha256,
         tokenized_key=jobs.TOKENIZED,
         tokenizer=runner.reference,
         parameters=parameters,
         count=1,
     )
-    with pytest.raises(errors.DataLoss, match=r"staged-ids-00000-of-00001-.*\.bin: the file's .* Retry"):
+    with pytest.raises(errors.DataLoss, match=r"staged-ids-00000-of-00001-.*\.bin does not .*: retry the job"):
         assembling.assemble(task, runner.storage, runner.tokenizers, runner.context())
 
 
@@ -220,7 +221,7 @@ def test_memory_does_not_grow_with_the_dataset(storage: Storage, folders: dict[s
     tracemalloc.start()
     try:
         measured = pipeline.measured(found)
-        found = pipeline.arranged(arrangement_key=found.arrangement_key, measured=measured)
+        found = pipeline.arranged(found, measured=measured)
         made = pipeline.files(found)
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -26,7 +26,7 @@ from polytok.catalog.v1 import tokenizations_pb2 as polytok_dot_catalog_dot_v1_d
 from polytok.tokenizer.v1 import tasks_pb2 as polytok_dot_tokenizer_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polytok/tokenizer/v1/stages.proto\x12\x14polytok.tokenizer.v1\x1a&polytok/catalog/v1/tokenizations.proto\x1a polytok/tokenizer/v1/tasks.proto\"\x8c\x01\n\x0fStagedDocuments\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tfirst_row\x18\x02 \x01(\x03\x12\x10\n\x08num_rows\x18\x03 \x01(\x03\x12\x0f\n\x07num_ids\x18\x04 \x01(\x03\x12\x12\n\nhashes_key\x18\x05 \x01(\t\x12\x12\n\nphases_key\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\"\x8d\x01\n\x11\x45ncodeShardResult\x12\x38\n\tdocuments\x18\x01 \x01(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12>\n\nstatistics\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\"\x95\x01\n\x0b\x41rrangement\x12\x38\n\tdocuments\x18\x01 \x03(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12\x14\n\x0c\x64\x61taset_rows\x18\x02 \x01(\x03\x12\x0e\n\x06\x62ounds\x18\x03 \x03(\x03\x12\x16\n\x0e\x64uplicates_key\x18\x04 \x01(\t\x12\x0e\n\x06phases\x18\x05 \x03(\x03\"\xc4\x02\n\x0b\x41rrangeTask\x12\x15\n\rtokenized_key\x18\x01 \x01(\t\x12>\n\nparameters\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x14\n\x0c\x64\x61taset_rows\x18\x03 \x01(\x03\x12\x38\n\tdocuments\x18\x04 \x03(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12\x17\n\x0f\x61rrangement_key\x18\x05 \x01(\t\x12>\n\nduplicates\x18\x06 \x03(\x0b\x32*.polytok.tokenizer.v1.FindDuplicatesResult\x12\x35\n\x08measured\x18\x07 \x03(\x0b\x32#.polytok.tokenizer.v1.MeasureResult\"g\n\rArrangeResult\x12\x17\n\x0f\x61rrangement_key\x18\x01 \x01(\t\x12\x11\n\tnum_files\x18\x02 \x01(\x05\x12\x12\n\nis_aligned\x18\x03 \x01(\x08\x12\x16\n\x0enum_duplicates\x18\x04 \x01(\x03\"\xdb\x01\n\x0c\x41rrangedTask\x12\x17\n\x0f\x61rrangement_key\x18\x01 \x01(\t\x12\x15\n\rtokenized_key\x18\x02 \x01(\t\x12;\n\ttokenizer\x18\x03 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x04 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x0f\n\x07ordinal\x18\x05 \x01(\x05\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\"(\n\x14\x46indDuplicatesResult\x12\x10\n\x08rows_key\x18\x01 \x01(\t\"#\n\rMeasureResult\x12\x12\n\nphases_key\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polytok/tokenizer/v1/stages.proto\x12\x14polytok.tokenizer.v1\x1a&polytok/catalog/v1/tokenizations.proto\x1a polytok/tokenizer/v1/tasks.proto\"\xda\x01\n\x0fStagedDocuments\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x11\n\tfirst_row\x18\x02 \x01(\x03\x12\x10\n\x08num_rows\x18\x03 \x01(\x03\x12\x0f\n\x07num_ids\x18\x04 \x01(\x03\x12\x12\n\nhashes_key\x18\x05 \x01(\t\x12\x12\n\nphases_key\x18\x06 \x01(\t\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\x16\n\x0e\x64igests_sha256\x18\x08 \x01(\t\x12\x1d\n\x15hashes_digests_sha256\x18\t \x01(\t\x12\x15\n\rphases_sha256\x18\n \x01(\t\"\x8d\x01\n\x11\x45ncodeShardResult\x12\x38\n\tdocuments\x18\x01 \x01(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12>\n\nstatistics\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\"\xb0\x01\n\x0b\x41rrangement\x12\x38\n\tdocuments\x18\x01 \x03(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12\x14\n\x0c\x64\x61taset_rows\x18\x02 \x01(\x03\x12\x0e\n\x06\x62ounds\x18\x03 \x03(\x03\x12\x16\n\x0e\x64uplicates_key\x18\x04 \x01(\t\x12\x0e\n\x06phases\x18\x05 \x03(\x03\x12\x19\n\x11\x64uplicates_sha256\x18\x06 \x01(\t\"\xe0\x02\n\x0b\x41rrangeTask\x12\x15\n\rtokenized_key\x18\x01 \x01(\t\x12>\n\nparameters\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x14\n\x0c\x64\x61taset_rows\x18\x03 \x01(\x03\x12\x38\n\tdocuments\x18\x04 \x03(\x0b\x32%.polytok.tokenizer.v1.StagedDocuments\x12\x17\n\x0f\x61rrangement_key\x18\x05 \x01(\t\x12>\n\nduplicates\x18\x06 \x03(\x0b\x32*.polytok.tokenizer.v1.FindDuplicatesResult\x12\x35\n\x08measured\x18\x07 \x03(\x0b\x32#.polytok.tokenizer.v1.MeasureResult\x12\x1a\n\x12\x61rrangement_sha256\x18\x08 \x01(\t\"\x83\x01\n\rArrangeResult\x12\x17\n\x0f\x61rrangement_key\x18\x01 \x01(\t\x12\x11\n\tnum_files\x18\x02 \x01(\x05\x12\x12\n\nis_aligned\x18\x03 \x01(\x08\x12\x16\n\x0enum_duplicates\x18\x04 \x01(\x03\x12\x1a\n\x12\x61rrangement_sha256\x18\x05 \x01(\t\"\xf7\x01\n\x0c\x41rrangedTask\x12\x17\n\x0f\x61rrangement_key\x18\x01 \x01(\t\x12\x15\n\rtokenized_key\x18\x02 \x01(\t\x12;\n\ttokenizer\x18\x03 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x04 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x0f\n\x07ordinal\x18\x05 \x01(\x05\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\x12\x1a\n\x12\x61rrangement_sha256\x18\x07 \x01(\t\"=\n\x14\x46indDuplicatesResult\x12\x10\n\x08rows_key\x18\x01 \x01(\t\x12\x13\n\x0brows_sha256\x18\x02 \x01(\t\":\n\rMeasureResult\x12\x12\n\nphases_key\x18\x01 \x01(\t\x12\x15\n\rphases_sha256\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.tokenizer.v1.stages
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STAGEDDOCUMENTS']._serialized_start=134
-  _globals['_STAGEDDOCUMENTS']._serialized_end=274
-  _globals['_ENCODESHARDRESULT']._serialized_start=277
-  _globals['_ENCODESHARDRESULT']._serialized_end=418
-  _globals['_ARRANGEMENT']._serialized_start=421
-  _globals['_ARRANGEMENT']._serialized_end=570
-  _globals['_ARRANGETASK']._serialized_start=573
-  _globals['_ARRANGETASK']._serialized_end=897
-  _globals['_ARRANGERESULT']._serialized_start=899
-  _globals['_ARRANGERESULT']._serialized_end=1002
-  _globals['_ARRANGEDTASK']._serialized_start=1005
-  _globals['_ARRANGEDTASK']._serialized_end=1224
-  _globals['_FINDDUPLICATESRESULT']._serialized_start=1226
-  _globals['_FINDDUPLICATESRESULT']._serialized_end=1266
-  _globals['_MEASURERESULT']._serialized_start=1268
-  _globals['_MEASURERESULT']._serialized_end=1303
+  _globals['_STAGEDDOCUMENTS']._serialized_end=352
+  _globals['_ENCODESHARDRESULT']._serialized_start=355
+  _globals['_ENCODESHARDRESULT']._serialized_end=496
+  _globals['_ARRANGEMENT']._serialized_start=499
+  _globals['_ARRANGEMENT']._serialized_end=675
+  _globals['_ARRANGETASK']._serialized_start=678
+  _globals['_ARRANGETASK']._serialized_end=1030
+  _globals['_ARRANGERESULT']._serialized_start=1033
+  _globals['_ARRANGERESULT']._serialized_end=1164
+  _globals['_ARRANGEDTASK']._serialized_start=1167
+  _globals['_ARRANGEDTASK']._serialized_end=1414
+  _globals['_FINDDUPLICATESRESULT']._serialized_start=1416
+  _globals['_FINDDUPLICATESRESULT']._serialized_end=1477
+  _globals['_MEASURERESULT']._serialized_start=1479
+  _globals['_MEASURERESULT']._serialized_end=1537
 # @@protoc_insertion_point(module_scope)

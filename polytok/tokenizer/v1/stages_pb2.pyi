@@ -40,6 +40,9 @@ class StagedDocuments(_message.Message):
     HASHES_KEY_FIELD_NUMBER: _builtins.int
     PHASES_KEY_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    DIGESTS_SHA256_FIELD_NUMBER: _builtins.int
+    HASHES_DIGESTS_SHA256_FIELD_NUMBER: _builtins.int
+    PHASES_SHA256_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the ids: 32-bit little-endian integers, one document after the other, filled up with zeros to a
     multiple of eight bytes; then for every row of the shard a 64-bit integer, twice the place of its first id, plus 1 if
@@ -59,6 +62,14 @@ class StagedDocuments(_message.Message):
     """Storage key of what `tokenize.measure` gives, where it is known at once; empty where it is not."""
     sha256: _builtins.str
     """sha256 of the file of ids, hexadecimal; empty where the storage is a folder of the machine."""
+    digests_sha256: _builtins.str
+    """The file of ids ends with a digest of each block of 4096 bytes before (XXH3, 64 bits, little-endian). This is the
+    sha256 of those digests, hexadecimal.
+    """
+    hashes_digests_sha256: _builtins.str
+    """The same of the file of hashes."""
+    phases_sha256: _builtins.str
+    """sha256 of the file at phases_key, hexadecimal."""
     def __init__(
         self,
         *,
@@ -69,10 +80,13 @@ class StagedDocuments(_message.Message):
         hashes_key: _builtins.str = ...,
         phases_key: _builtins.str = ...,
         sha256: _builtins.str = ...,
+        digests_sha256: _builtins.str = ...,
+        hashes_digests_sha256: _builtins.str = ...,
+        phases_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_row", b"first_row", "hashes_key", b"hashes_key", "key", b"key", "num_ids", b"num_ids", "num_rows", b"num_rows", "phases_key", b"phases_key", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests_sha256", b"digests_sha256", "first_row", b"first_row", "hashes_digests_sha256", b"hashes_digests_sha256", "hashes_key", b"hashes_key", "key", b"key", "num_ids", b"num_ids", "num_rows", b"num_rows", "phases_key", b"phases_key", "phases_sha256", b"phases_sha256", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,10 +133,13 @@ class Arrangement(_message.Message):
     BOUNDS_FIELD_NUMBER: _builtins.int
     DUPLICATES_KEY_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
+    DUPLICATES_SHA256_FIELD_NUMBER: _builtins.int
     dataset_rows: _builtins.int
     """Rows of the whole dataset."""
     duplicates_key: _builtins.str
     """Storage key of the duplicates: a bit a row, the first row's the lowest of the first byte. Empty without."""
+    duplicates_sha256: _builtins.str
+    """sha256 of the file at duplicates_key, hexadecimal."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___StagedDocuments]:
         """The encoded documents, in the order of the dataset."""
@@ -145,10 +162,11 @@ class Arrangement(_message.Message):
         bounds: _abc.Iterable[_builtins.int] | None = ...,
         duplicates_key: _builtins.str = ...,
         phases: _abc.Iterable[_builtins.int] | None = ...,
+        duplicates_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "dataset_rows", b"dataset_rows", "documents", b"documents", "duplicates_key", b"duplicates_key", "phases", b"phases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "dataset_rows", b"dataset_rows", "documents", b"documents", "duplicates_key", b"duplicates_key", "duplicates_sha256", b"duplicates_sha256", "phases", b"phases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,12 +185,15 @@ class ArrangeTask(_message.Message):
     ARRANGEMENT_KEY_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    ARRANGEMENT_SHA256_FIELD_NUMBER: _builtins.int
     tokenized_key: _builtins.str
     """Storage key of the folder to write into."""
     dataset_rows: _builtins.int
     """Rows of the whole dataset."""
     arrangement_key: _builtins.str
     """Storage key of the arrangement so far; after other stages."""
+    arrangement_sha256: _builtins.str
+    """sha256 of the file at arrangement_key, hexadecimal."""
     @_builtins.property
     def parameters(self) -> _tokenizations_pb2.TokenizationParameters:
         """How, every default filled in."""
@@ -199,10 +220,11 @@ class ArrangeTask(_message.Message):
         arrangement_key: _builtins.str = ...,
         duplicates: _abc.Iterable[Global___FindDuplicatesResult] | None = ...,
         measured: _abc.Iterable[Global___MeasureResult] | None = ...,
+        arrangement_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "dataset_rows", b"dataset_rows", "documents", b"documents", "duplicates", b"duplicates", "measured", b"measured", "parameters", b"parameters", "tokenized_key", b"tokenized_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "arrangement_sha256", b"arrangement_sha256", "dataset_rows", b"dataset_rows", "documents", b"documents", "duplicates", b"duplicates", "measured", b"measured", "parameters", b"parameters", "tokenized_key", b"tokenized_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +240,7 @@ class ArrangeResult(_message.Message):
     NUM_FILES_FIELD_NUMBER: _builtins.int
     IS_ALIGNED_FIELD_NUMBER: _builtins.int
     NUM_DUPLICATES_FIELD_NUMBER: _builtins.int
+    ARRANGEMENT_SHA256_FIELD_NUMBER: _builtins.int
     arrangement_key: _builtins.str
     """Storage key of the arrangement."""
     num_files: _builtins.int
@@ -226,6 +249,8 @@ class ArrangeResult(_message.Message):
     """Whether it says where packed sequences start in each file."""
     num_duplicates: _builtins.int
     """Documents that occurred before; 0 before they are known."""
+    arrangement_sha256: _builtins.str
+    """sha256 of the file at arrangement_key, hexadecimal."""
     def __init__(
         self,
         *,
@@ -233,10 +258,11 @@ class ArrangeResult(_message.Message):
         num_files: _builtins.int = ...,
         is_aligned: _builtins.bool = ...,
         num_duplicates: _builtins.int = ...,
+        arrangement_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "is_aligned", b"is_aligned", "num_duplicates", b"num_duplicates", "num_files", b"num_files"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "arrangement_sha256", b"arrangement_sha256", "is_aligned", b"is_aligned", "num_duplicates", b"num_duplicates", "num_files", b"num_files"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,6 +280,7 @@ class ArrangedTask(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    ARRANGEMENT_SHA256_FIELD_NUMBER: _builtins.int
     arrangement_key: _builtins.str
     """Storage key of the arrangement."""
     tokenized_key: _builtins.str
@@ -262,6 +289,8 @@ class ArrangedTask(_message.Message):
     """The task's place, from 0."""
     count: _builtins.int
     """Tasks in all."""
+    arrangement_sha256: _builtins.str
+    """sha256 of the file at arrangement_key, hexadecimal."""
     @_builtins.property
     def tokenizer(self) -> _tasks_pb2.TokenizerReference:
         """The tokenizer."""
@@ -279,10 +308,11 @@ class ArrangedTask(_message.Message):
         parameters: _tokenizations_pb2.TokenizationParameters | None = ...,
         ordinal: _builtins.int = ...,
         count: _builtins.int = ...,
+        arrangement_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "count", b"count", "ordinal", b"ordinal", "parameters", b"parameters", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement_key", b"arrangement_key", "arrangement_sha256", b"arrangement_sha256", "count", b"count", "ordinal", b"ordinal", "parameters", b"parameters", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,16 +325,20 @@ class FindDuplicatesResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_KEY_FIELD_NUMBER: _builtins.int
+    ROWS_SHA256_FIELD_NUMBER: _builtins.int
     rows_key: _builtins.str
     """Storage key of the places in the dataset of documents that occurred before: 64-bit integers."""
+    rows_sha256: _builtins.str
+    """sha256 of that file, hexadecimal."""
     def __init__(
         self,
         *,
         rows_key: _builtins.str = ...,
+        rows_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows_key", b"rows_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows_key", b"rows_key", "rows_sha256", b"rows_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,18 +351,22 @@ class MeasureResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PHASES_KEY_FIELD_NUMBER: _builtins.int
+    PHASES_SHA256_FIELD_NUMBER: _builtins.int
     phases_key: _builtins.str
     """Storage key of 32-bit integers: element p says how many tokens after its documents a sequence starts, where the
     first one in them starts p tokens after their beginning.
     """
+    phases_sha256: _builtins.str
+    """sha256 of that file, hexadecimal."""
     def __init__(
         self,
         *,
         phases_key: _builtins.str = ...,
+        phases_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases_key", b"phases_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases_key", b"phases_key", "phases_sha256", b"phases_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -283,6 +283,7 @@ class TokenizedFile(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     COUNTS_KEY_FIELD_NUMBER: _builtins.int
+    COUNTS_SHA256_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the file."""
     num_rows: _builtins.int
@@ -297,6 +298,8 @@ class TokenizedFile(_message.Message):
     """Storage key of how often each token occurs in it, padding left out: 32-bit little-endian integers, first the ids that
     occur in ascending order, then how often each does. Empty where that is to be counted in the file.
     """
+    counts_sha256: _builtins.str
+    """sha256 of the file at counts_key, hexadecimal."""
     def __init__(
         self,
         *,
@@ -306,10 +309,11 @@ class TokenizedFile(_message.Message):
         sha256: _builtins.str = ...,
         phase: _builtins.int | None = ...,
         counts_key: _builtins.str = ...,
+        counts_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "phase", b"phase"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "counts_key", b"counts_key", "key", b"key", "num_rows", b"num_rows", "phase", b"phase", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_phase", b"_phase", "counts_key", b"counts_key", "counts_sha256", b"counts_sha256", "key", b"key", "num_rows", b"num_rows", "phase", b"phase", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__phase: _TypeAlias = _typing.Literal["phase"]  # noqa: Y015
     _WhichOneofArgType__phase: _TypeAlias = _typing.Literal["_phase", b"_phase"]  # noqa: Y015

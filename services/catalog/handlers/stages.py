@@ -87,7 +87,7 @@ async def following(
         task.dataset_rows = (await datasets.get(conn, str(tokenization.dataset_id))).num_samples
     else:
         (arranged,) = packing.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
-        task.arrangement_key = arranged.arrangement_key
+        task.arrangement_key, task.arrangement_sha256 = arranged.arrangement_key, arranged.arrangement_sha256
         task.MergeFrom(_GIVEN[results[0].kind](results))
     # The arrangement itself is among what the stage before it foresaw.
     ahead = max(1, work_ahead(task.parameters, results[0].kind) - WORK[ARRANGE])
@@ -121,6 +121,7 @@ async def _parallel(
         kind = MEASURE
     shared: dict[str, Any] = {
         "arrangement_key": found.arrangement_key,
+        "arrangement_sha256": found.arrangement_sha256,
         "tokenized_key": tokenization.tokenized_path,
         "tokenizer": tokenizer,
         "parameters": parameters,

@@ -10,13 +10,13 @@ import pyarrow as pa
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import failures, read, schemas, shards
 from services.catalog.ingest.read import ORIGIN, Report
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, verification
 
 
 def publish(
     storage: Storage, task: tasks_pb2.PublishDatasetTask, tag: str, report: Report
 ) -> tasks_pb2.PublishDatasetResult:
-    """Stages the manifest.
+    """Checks the shards and stages the manifest.
 
     Shards of a narrower type than the others are written anew. Their first files stay, as another attempt may still be
     reading them; the catalog sweeps what no manifest names.
@@ -27,7 +27,8 @@ def publish(
     schema = _schema(parts)
     written: list[str] = []
     try:
-        raw_shards = _shards(storage, task, parts, schema, tag, report, written)
+        raw_shards = _shards(storage, task, parts, schema, tag, lambda done, total: report(done, 2 * total), written)
+        verification.verify(storage, raw_shards, shards.ADVICE, lambda done, total: report(total + done, 2 * total))
         return _result(storage, task.raw_key, raw_shards, schema, tag, written)
     except BaseException:
         for key in written:
@@ -107,8 +108,11 @@ def _widened(
 ) -> tasks_pb2.RawShard:
     try:
         kept = origin._replace(name=read.origin(origin.name).name)
-        with shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1, origin=kept) as writer:
-            for batch in shards.stored(storage, shard.key):
+        with (
+            shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1, origin=kept) as writer,
+            shards.opened(storage, shard) as batches,
+        ):
+            for batch in batches:
                 writer.write(schemas.conformed(batch, schema))
     except schemas.Unfit as unfit:
         raise failures.invalid(

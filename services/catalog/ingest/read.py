@@ -123,8 +123,9 @@ def _rewritten(part: _Part, narrow: shards.Writer, schema: pa.Schema) -> list[ta
     """Writes the rows once more, all with the columns that were known at the end."""
     with part.writer("w") as writer:
         for shard in narrow.shards:
-            for batch in shards.stored(part.storage, shard.key):
-                writer.write(schemas.conformed(batch, schema))
+            with shards.opened(part.storage, shard) as batches:
+                for batch in batches:
+                    writer.write(schemas.conformed(batch, schema))
     return writer.shards
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +15,9 @@ from services.runtime.storage import StagedFile, Storage
 _SOURCE = b"polytok.source"
 _SOURCE_ROW = b"polytok.source_row"
 # As polytok/catalog/v1/tasks.proto has them at RawShard.
+
+ADVICE = "Retry, and the source is read again: `polytok dataset retry`."
+"""What to do about a shard that was changed before it was published."""
 
 _SIZE_FACTOR = 4
 """A shard with little text in it ends at this many times its share of text."""
@@ -170,7 +173,14 @@ class _Shard:
         )
 
 
-def stored(storage: Storage, key: str) -> Iterator[pa.RecordBatch]:
-    """The record batches of a shard."""
-    with storage.open(key) as file, pa.ipc.open_stream(file) as reader:
-        yield from reader
+@contextlib.contextmanager
+def opened(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[pa.RecordBatchReader]:
+    """Opens the record batches of a shard.
+
+    The block has to read all of them, and ends well only if the shard is what was written; else it raises DataLoss.
+    """
+    with (
+        storage.verified(shard.key, shard.sha256, shard.size_bytes, ADVICE) as file,
+        pa.ipc.open_stream(file) as reader,
+    ):
+        yield reader

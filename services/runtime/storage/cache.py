@@ -36,6 +36,14 @@ class Cache:
             os.utime(path)
         return file
 
+    def discard(self, sha256: str) -> bool:
+        """Removes the copy of this content, which turned out to be damaged; tells whether there was one."""
+        try:
+            self._path(sha256).unlink()
+        except OSError:
+            return False
+        return True
+
     def add(self, source: BinaryIO, sha256: str) -> BinaryIO:
         """Copies a file and opens the copy, which stays in the folder only if it is what it should be.
 

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import pathlib
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
 import fsspec
 
 from polytok import errors
-from services.runtime.storage import keys
+from services.runtime.storage import checksums, keys
 from services.runtime.storage.cache import Cache
 from services.runtime.storage.local import LocalRoot
 from services.runtime.storage.remote import RemoteRoot
@@ -64,6 +65,43 @@ class Storage:
         source = self.open(key)
         with self._translated("reading", key):
             return self._cache.add(source, sha256) if self._cache else source
+
+    @contextlib.contextmanager
+    def verified(self, key: str, sha256: str, size_bytes: int, advice: str) -> Generator[checksums.CheckedFile]:
+        """Opens a file that is read once, in order; the block ends well only if its bytes were those that were written.
+
+        Else DataLoss says so with the advice, even where the block raised an error, which that explains.
+        """
+        with self.open_checked(key, sha256) as file:
+            checked = checksums.CheckedFile(file)
+            try:
+                yield checked
+            except Exception:
+                self.compare(key, checked.drain(), (size_bytes, sha256), advice)
+                raise
+            self.compare(key, checked.drain(), (size_bytes, sha256), advice)
+
+    def compare(self, key: str, found: tuple[int, str], written: tuple[int, str], advice: str) -> None:
+        """Raises DataLoss, with the advice, unless a file's size and sha256 are those that were written."""
+        if found != written:
+            what = f"it has {found[0]} bytes with sha256 {found[1][:12]}…, not {written[0]} with {written[1][:12]}…"
+            raise self.damaged(key, what, advice, sha256=written[1])
+
+    def damaged(self, key: str, what: str, advice: str, *, sha256: str = "") -> errors.DataLoss:
+        """Returns the error for a file that is not what was written.
+
+        Where the bytes were those of a copy on this machine, the copy is dropped, and another attempt may succeed.
+        """
+        dropped = self._cache is not None and self._cache.discard(sha256)
+        return checksums.damaged(key, what, advice, retryable=dropped)
+
+    def read_checked(self, key: str, sha256: str, advice: str) -> bytes:
+        """Reads all of a file; raises DataLoss, with the advice, unless it has this checksum."""
+        data = self.read_bytes(key)
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise checksums.damaged(key, f"its sha256 is {found[:12]}…, not {sha256[:12]}…", advice)
+        return data
 
     def read_bytes(self, key: str) -> bytes:
         """All bytes of a file."""

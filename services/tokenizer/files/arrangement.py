@@ -11,7 +11,6 @@ from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.files import staging
 from services.tokenizer.rows import permutation, ragged, slicing
-from services.tokenizer.rows.copying import copy_rows
 from services.tokenizer.rows.ragged import Offsets, Ragged
 
 _ROWS = 1 << 13
@@ -20,9 +19,10 @@ _IDS = 1 << 20
 _OPEN = 128
 
 
-def read(storage: Storage, key: str) -> stages_pb2.Arrangement:
-    """Reads an arrangement."""
-    return stages_pb2.Arrangement.FromString(storage.read_bytes(key))
+def read(storage: Storage, task: stages_pb2.ArrangeTask | stages_pb2.ArrangedTask) -> stages_pb2.Arrangement:
+    """Reads the arrangement of a task."""
+    data = storage.read_checked(task.arrangement_key, task.arrangement_sha256, staging.ADVICE)
+    return stages_pb2.Arrangement.FromString(data)
 
 
 class Documents:
@@ -43,7 +43,9 @@ class Documents:
             else None
         )
         self._duplicates = (
-            staging.mapped(storage, arrangement.duplicates_key, np.uint8) if arrangement.duplicates_key else None
+            staging.read(storage, staging.Staged(arrangement.duplicates_key, arrangement.duplicates_sha256), np.uint8)
+            if arrangement.duplicates_key
+            else None
         )
         self._open: collections.OrderedDict[int, staging.Reader] = collections.OrderedDict()
 
@@ -76,10 +78,10 @@ class Documents:
         offsets = ragged.offsets_of(lengths)
         if len(shards) and (shards == shards[0]).all() and np.array_equal(begins - begins[0], offsets[:-1]):
             # They lie there in this order, one after the other.
-            return Ragged(self._reader(int(shards[0])).ids[begins[0] : begins[0] + offsets[-1]], offsets)
+            return Ragged(self._reader(int(shards[0])).run(int(begins[0]), int(begins[0] + offsets[-1])), offsets)
         values = np.empty(int(offsets[-1]), np.int32)
         for shard, places in _grouped(shards):
-            copy_rows(self._reader(shard).ids, begins[places], lengths[places], values, offsets[:-1][places])
+            self._reader(shard).copy(begins[places], lengths[places], values, offsets[:-1][places])
         return Ragged(values, offsets)
 
     def _reader(self, shard: int) -> staging.Reader:

@@ -1,9 +1,6 @@
 """How often each token occurs in a tokenization: counted as files are written, added up where all are published."""
 
-import hashlib
-import mmap
 import threading
-from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -13,11 +10,11 @@ from numpy.typing import NDArray
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, verification
+from services.runtime.storage.checksums import CheckedFile
 from services.tokenizer.files import staging
 from services.tokenizer.models import loading
 from services.tokenizer.rows.ragged import Ids
-from services.tokenizer.text.reading import CheckedFile
 
 MOST_FREQUENT = 20
 """So many tokens are listed."""
@@ -27,8 +24,6 @@ _LARGEST_ID = 1 << 24
 
 _LEAST_IDS = 1 << 16
 """Room for so many at least: whoever published before vocabularies were told has not to grow it."""
-
-_WINDOW_BYTES = 4 << 20
 
 _STORED = np.dtype("<u4")
 
@@ -52,37 +47,6 @@ _count_ids = numba.njit(
 )(_count)
 
 
-class Mapped:
-    """A file in memory, of which only what is at work is resident: a file's size is not the process's."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._pages = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
-        self._forgotten = 0
-        self.size = len(self._pages)
-        """Bytes in the file."""
-
-    def sha256(self) -> str:
-        """The checksum of all of it."""
-        digest = hashlib.sha256()
-        with memoryview(self._pages) as view:
-            for start in range(0, self.size, _WINDOW_BYTES):
-                digest.update(view[start : start + _WINDOW_BYTES])
-                self.forget(start)
-        self._forgotten = 0
-        return digest.hexdigest()
-
-    def reader(self) -> pa.BufferReader:
-        """Reads from the start, without copies."""
-        return pa.BufferReader(pa.py_buffer(self._pages))
-
-    def forget(self, end: int) -> None:
-        """Lets go of the pages before a place, which were read; they come back from the file if they are asked for."""
-        end -= end % mmap.PAGESIZE
-        if end - self._forgotten >= _WINDOW_BYTES:
-            self._pages.madvise(mmap.MADV_DONTNEED, self._forgotten, end - self._forgotten)
-            self._forgotten = end
-
-
 class Counts:
     """Counts the tokens of files; several threads may."""
 
@@ -94,66 +58,51 @@ class Counts:
         """Counts these tokens; from one thread."""
         self._counts = counted(ids, self._counts)
 
-    def write(self, storage: Storage, key: str) -> str:
-        """Writes what was counted, as TokenizedFile.counts_key has it; returns the key, empty for nothing."""
+    def write(self, storage: Storage, key: str) -> staging.Staged:
+        """Writes what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
         ids = np.flatnonzero(self._counts)
         return staging.write(storage, key, ids.astype(_STORED), self._counts[ids].astype(_STORED))
 
-    def read(self, storage: Storage, key: str, num_tokens: int) -> bool:
-        """Adds what `write` wrote of so many tokens; false where that is gone or damaged, and then adds nothing."""
-        if not key:
-            return num_tokens == 0
+    def read(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> bool:
+        """Adds what `write` wrote of a file; false where that is gone or damaged, and then adds nothing."""
+        if not file.counts_key:
+            return False
         try:
-            data = storage.read_bytes(key)
-        except errors.NotFound:
+            data = staging.read(storage, staging.Staged(file.counts_key, file.counts_sha256), _STORED)
+        except (errors.NotFound, errors.DataLoss):
             return False
-        if len(data) % (2 * _STORED.itemsize):
-            return False
-        ids, counts = np.frombuffer(data, _STORED).reshape(2, -1)
-        if counts.sum(dtype=np.int64) != num_tokens or np.any(ids >= _LARGEST_ID):
-            return False
+        ids, counts = data.reshape(2, -1)
         found = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
         found[ids] = counts
         self._merge(found)
         return True
 
-    def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile, num_tokens: int) -> tuple[int, str]:
-        """Counts the tokens of a file, so many without padding; gives its size in bytes and its sha256.
+    def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
+        """Counts the tokens of a file; gives its size in bytes and its sha256.
 
-        Those tell whether it is what was written; of one that is not, nothing is counted, or not all. What was counted
-        as it was written is taken where it is still there, and spares going through the file's rows.
+        Those tell whether it is what was written; of one that is not, nothing that was counted is of use. What was
+        counted as it was written is taken where it is still there, and spares going through the file's rows.
         """
-        path = storage.local_path(file.key)
-        if path is None or not storage.size(file.key):
-            return self._measure_stream(storage, file)
-        # Mapped, it is hashed and counted without a copy of it.
-        with path.open("rb") as opened:
-            mapped = Mapped(opened.fileno())
-        measured = (mapped.size, mapped.sha256())
-        if measured == (file.size_bytes, file.sha256) and not self.read(storage, file.counts_key, num_tokens):
-            with mapped.reader() as data:
-                self._add(pa.ipc.open_stream(data), lambda: mapped.forget(data.tell()))
-        return measured
-
-    def _measure_stream(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
+        if self.read(storage, file):
+            return verification.measured(storage, file.key)
+        # Counted and hashed in one go: these are the very bytes that were counted.
         with storage.open(file.key) as opened:
             checked = CheckedFile(opened)
             try:
                 self._add(pa.ipc.open_stream(checked))
             # Damaged bytes are told as any of these; what they really are, their checksum says.
             except (pa.ArrowException, OSError, KeyError, errors.DataLoss):
-                measured = checked.drain()
-                if measured == (file.size_bytes, file.sha256):
+                found = checked.drain()
+                if found == (file.size_bytes, file.sha256):
                     raise
-                return measured
+                return found
             return checked.drain()
 
-    def _add(self, stream: pa.RecordBatchReader, done: Callable[[], None] = lambda: None) -> None:
+    def _add(self, stream: pa.RecordBatchReader) -> None:
         found = np.zeros(len(self._counts), np.int64)
         with stream:
             for batch in stream:
                 found = counted(_tokens(batch), found)
-                done()
         self._merge(found)
 
     def _merge(self, found: NDArray[np.int64]) -> None:

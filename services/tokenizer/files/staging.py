@@ -1,29 +1,40 @@
 """Files between the stages of a tokenization: arrays of numbers beside the files to come, under names of their own.
 
 They belong to nothing that is published: `tokenize.publish` removes them, and the catalog's sweeper what a late attempt
-leaves behind.
+leaves behind. The result of the task that wrote a file has its checksum, and whoever reads it checks that.
 """
 
 import io
 import tempfile
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polytok import errors
 from polytok.tokenizer.v1 import stages_pb2
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, blocks
 from services.tokenizer.rows import ragged
+from services.tokenizer.rows.copying import copy_rows
 from services.tokenizer.rows.ragged import Ids, Offsets, Ragged
 
 PREFIX = "staged-"
 """What the names of these files begin with."""
 
+ADVICE = "It is a file between the steps of a job: retry the job, which makes it again."
+"""What to do about one that was changed."""
+
 _CHUNK_BYTES = 1 << 20
 _ON_THIS_MACHINE = (io.BufferedReader, io.BufferedRandom)
 _IDS, _MARKS = np.dtype("<i4"), np.dtype("<i8")
+
+
+class Staged(NamedTuple):
+    """A file, and what to check it against."""
+
+    key: str = ""
+    sha256: str = ""
 
 
 def key(folder: str, what: str, ordinal: int, count: int, tag: str) -> str:
@@ -31,27 +42,65 @@ def key(folder: str, what: str, ordinal: int, count: int, tag: str) -> str:
     return f"{folder}/{PREFIX}{what}-{ordinal:05d}-of-{count:05d}-{tag}.bin"
 
 
-def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> str:
-    """Writes arrays one after the other, and returns the key; nothing at all is no file, and has an empty key."""
+def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
+    """Writes arrays one after the other, to be read as a whole; nothing at all is no file, and has an empty key."""
     if not any(array.size for array in arrays):
-        return ""
+        return Staged()
     with storage.create(key) as staged:
         for array in arrays:
-            staged.write(np.ascontiguousarray(array).data.cast("B"))
-    return key
+            staged.write(_bytes(array))
+    return Staged(key, staged.sha256)
 
 
-def mapped(storage: Storage, key: str, dtype: type[np.generic] | np.dtype[Any], sha256: str = "") -> NDArray[Any]:
-    """Maps a file into memory; one of a remote storage is copied first, and with a checksum the copy may be kept."""
-    is_local = storage.local_path(key) is not None
-    with storage.open_checked(key, sha256) if sha256 and not is_local else storage.open(key) as file:
-        if is_local or isinstance(file, _ON_THIS_MACHINE):
-            return np.asarray(np.memmap(file, np.uint8, "r")).view(dtype)
-        with tempfile.TemporaryFile() as copy:
-            while chunk := file.read(_CHUNK_BYTES):
-                copy.write(chunk)
-            copy.flush()
-            return np.asarray(np.memmap(copy, np.uint8, "r")).view(dtype)
+def read(storage: Storage, staged: Staged, dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
+    """Reads what `write` wrote. Raises DataLoss where that was changed."""
+    return np.frombuffer(storage.read_checked(*staged, ADVICE), dtype)
+
+
+def write_blocks(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
+    """Writes arrays one after the other, to be mapped; the checksum is that of the digests of their blocks."""
+    with storage.create(key) as staged:
+        writer = blocks.Writer(staged)
+        for array in arrays:
+            writer.write(_bytes(array))
+        sha256 = writer.finish()
+    return Staged(key, sha256)
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+class Mapped:
+    """A file of blocks, mapped into memory; one of a remote storage is copied first."""
+
+    def __init__(self, storage: Storage, staged: Staged, file_sha256: str = "") -> None:
+        """With the sha256 of the file, a copy may be kept. Raises DataLoss where the digests were changed."""
+        self._storage = storage
+        self._key = staged.key
+        self._file_sha256 = file_sha256
+        self.content, self._digests = blocks.opened(self._map(), staged.sha256, self.damaged)
+        """The content, unchecked."""
+
+    def checked(self, *, once: bool = False) -> blocks.Blocks:
+        """Returns what checks bytes before they are used, each time or once."""
+        return blocks.Blocks(self.content, self._digests, self.damaged, once=once)
+
+    def damaged(self, what: str) -> errors.DataLoss:
+        """Returns the error for what is wrong with the file."""
+        return self._storage.damaged(self._key, what, ADVICE, sha256=self._file_sha256)
+
+    def _map(self) -> blocks.Bytes:
+        storage, key, sha256 = self._storage, self._key, self._file_sha256
+        is_local = storage.local_path(key) is not None
+        with storage.open_checked(key, sha256) if sha256 and not is_local else storage.open(key) as file:
+            if is_local or isinstance(file, _ON_THIS_MACHINE):
+                return np.asarray(np.memmap(file, np.uint8, "r"))
+            with tempfile.TemporaryFile() as copy:
+                while chunk := file.read(_CHUNK_BYTES):
+                    copy.write(chunk)
+                copy.flush()
+                return np.asarray(np.memmap(copy, np.uint8, "r"))
 
 
 def remove(storage: Storage, folder: str) -> None:
@@ -75,6 +124,7 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         self._file = self._creating.__enter__()
+        self._blocks = blocks.Writer(self._file)
         if self._is_local:
             # It names the copies of remote files.
             self._file.leave_checksum_out()
@@ -85,7 +135,7 @@ class Writer:
         self._lengths[rows] = documents.lengths
         self._is_taken[rows] = 1
         self._size += len(documents.values)
-        self._file.write(np.ascontiguousarray(documents.values, _IDS).data.cast("B"))
+        self._blocks.write(_bytes(documents.values.astype(_IDS, copy=False)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,9 +143,10 @@ class Writer:
         if kind is None:
             marks = 2 * ragged.offsets_of(self._lengths).astype(_MARKS)
             marks[:-1] += self._is_taken
-            self._file.write(bytes(-4 * self._size % 8))
-            self._file.write(marks.data.cast("B"))
+            self._blocks.write(memoryview(bytes(-4 * self._size % 8)))
+            self._blocks.write(_bytes(marks))
             self.documents.num_ids = self._size
+            self.documents.digests_sha256 = self._blocks.finish()
         self._creating.__exit__(kind, error, trace)
         self.documents.sha256 = self._file.sha256
 
@@ -104,19 +155,31 @@ class Reader:
     """The ids of a raw shard's documents, as they were written."""
 
     def __init__(self, storage: Storage, documents: stages_pb2.StagedDocuments) -> None:
-        data = mapped(storage, documents.key, np.uint8, documents.sha256)
-        begin = -(-4 * documents.num_ids // 8) * 8
-        if len(data) != begin + 8 * (documents.num_rows + 1):
-            raise errors.DataLoss(
-                f"{documents.key}: the file's {len(data)} bytes are not the {begin + 8 * (documents.num_rows + 1)} "
-                "that were written. Retry the tokenization.",
-                metadata={"file": documents.key},
-            )
-        self.ids: Ids = data[: 4 * documents.num_ids].view(_IDS)
-        """The ids of all documents."""
-        self._marks: Offsets = data[begin:].view(_MARKS)
+        mapped = Mapped(storage, Staged(documents.key, documents.digests_sha256), documents.sha256)
+        size = len(mapped.content)
+        self._begin = -(-4 * documents.num_ids // 8) * 8
+        written = self._begin + 8 * (documents.num_rows + 1)
+        if size != written:
+            raise mapped.damaged(f"it has {size} bytes of content, not {written}")
+        self._id_blocks = mapped.checked()
+        # Marks are few bytes each, and a block has hundreds of them.
+        self._mark_blocks = mapped.checked(once=True)
+        self._ids: Ids = mapped.content[: 4 * documents.num_ids].view(_IDS)
+        self._marks: Offsets = mapped.content[self._begin :].view(_MARKS)
 
     def find(self, rows: Offsets) -> tuple[Offsets, Offsets, NDArray[np.bool_]]:
         """Returns where the documents of these rows begin, how long they are, and whether they are taken."""
+        places = self._begin + 8 * rows
+        self._mark_blocks.check(places, places + 16)
         marks = self._marks[rows]
         return marks >> 1, (self._marks[rows + 1] >> 1) - (marks >> 1), (marks & 1).astype(np.bool_)
+
+    def run(self, begin: int, end: int) -> Ids:
+        """Returns the ids from a place up to another."""
+        found: Ids = self._id_blocks.read(4 * begin, 4 * end).view(_IDS)
+        return found
+
+    def copy(self, begins: Offsets, lengths: Offsets, target: Ids, places: Offsets) -> None:
+        """Copies ids to places of an array."""
+        self._id_blocks.check(4 * begins, 4 * (begins + lengths))
+        copy_rows(self._ids, begins, lengths, target, places)

@@ -16,23 +16,24 @@ from services.tokenizer.stages import duplicates
 def arrange(task: stages_pb2.ArrangeTask, storage: Storage, context: TaskContext) -> stages_pb2.ArrangeResult:
     """Adds what the last stage gave."""
     if task.arrangement_key:
-        made = arrangement.read(storage, task.arrangement_key)
-        measured = [each.phases_key for each in task.measured]
+        made = arrangement.read(storage, task)
+        measured = [staging.Staged(each.phases_key, each.phases_sha256) for each in task.measured]
     else:
         bounds = _bounds(task.documents, task.parameters, task.dataset_rows)
         made = stages_pb2.Arrangement(documents=task.documents, dataset_rows=task.dataset_rows, bounds=bounds)
-        measured = [documents.phases_key for documents in task.documents]
+        measured = [staging.Staged(each.phases_key, each.phases_sha256) for each in task.documents]
     folder, num_files = task.tokenized_key, len(made.bounds) - 1
     result = stages_pb2.ArrangeResult(num_files=num_files)
-    if keys := [found.rows_key for found in task.duplicates if found.rows_key]:
-        bits = duplicates.marks(storage, keys, made.dataset_rows)
-        made.duplicates_key = staging.write(storage, staging.key(folder, "bits", 0, 1, context.tag), bits)
+    if found := [staging.Staged(each.rows_key, each.rows_sha256) for each in task.duplicates if each.rows_key]:
+        bits = duplicates.marks(storage, found, made.dataset_rows)
+        key = staging.key(folder, "bits", 0, 1, context.tag)
+        made.duplicates_key, made.duplicates_sha256 = staging.write(storage, key, bits)
         result.num_duplicates = int(np.bitwise_count(bits).sum())
     if phases.are_needed(task.parameters) and not made.phases:
         made.phases.extend(_phases(storage, measured, num_files))
     result.is_aligned = len(made.phases) == num_files
     result.arrangement_key = staging.key(folder, "arrangement", 0, 1, context.tag)
-    storage.write_bytes(result.arrangement_key, made.SerializeToString())
+    result.arrangement_sha256 = storage.write_bytes(result.arrangement_key, made.SerializeToString())
     return result
 
 
@@ -49,9 +50,9 @@ def _bounds(
     return [place * taken // count for place in range(count + 1)]
 
 
-def _phases(storage: Storage, measured: Sequence[str], num_files: int) -> list[int]:
+def _phases(storage: Storage, measured: Sequence[staging.Staged], num_files: int) -> list[int]:
     if num_files == 1:
         return [0]
-    if not all(measured) or len(measured) != num_files:
+    if not all(each.key for each in measured) or len(measured) != num_files:
         return []
-    return phases.follow(staging.mapped(storage, key, np.int32) for key in measured)
+    return phases.follow(staging.read(storage, each, np.int32) for each in measured)

@@ -20,7 +20,7 @@ def measure(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> stages_pb2.MeasureResult:
     """Finds how a file's documents move the places at which sequences start."""
-    arranged = arrangement.read(storage, task.arrangement_key)
+    arranged = arrangement.read(storage, task)
     documents = Documents(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
     packed = packed_of(task.parameters, tokenizers.get(task.tokenizer))
@@ -31,7 +31,8 @@ def measure(
         done += piece.num_rows
         context.report(done, stop - start)
     key = staging.key(task.tokenized_key, "phases", task.ordinal, task.count, context.tag)
-    return stages_pb2.MeasureResult(phases_key=staging.write(storage, key, moved))
+    written = staging.write(storage, key, moved)
+    return stages_pb2.MeasureResult(phases_key=written.key, phases_sha256=written.sha256)
 
 
 def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loading.Tokenizer) -> packing.Packed:
@@ -46,7 +47,7 @@ def assemble(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.TokenizeShardResult:
     """Makes a file."""
-    arranged = arrangement.read(storage, task.arrangement_key)
+    arranged = arrangement.read(storage, task)
     documents = Documents(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
@@ -71,7 +72,7 @@ def assemble(
         if len(arranged.phases) > 1:
             file.phase = phase or 0
     for file in writer.files:
-        file.counts_key = made.counts.write(
+        file.counts_key, file.counts_sha256 = made.counts.write(
             storage, staging.key(task.tokenized_key, "counts", task.ordinal, task.count, context.tag)
         )
     total.num_files = len(writer.files)

@@ -1,6 +1,6 @@
 """Finds documents whose text occurred before in the dataset, by the hashes of all texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,35 +31,54 @@ class Collector:
         self._low.append(low)
         self._rows.append(rows + self._first_row)
 
-    def write(self, storage: Storage, key: str) -> str:
-        """Writes them as StagedDocuments.hashes_key describes, and returns the key."""
+    def write(self, storage: Storage, key: str) -> staging.Staged:
+        """Writes them as StagedDocuments.hashes_key describes; no hashes are no file, and have an empty key."""
         if not self._rows:
-            return ""
+            return staging.Staged()
         high, low, rows = (np.concatenate(parts) for parts in (self._high, self._low, self._rows))
         order = np.argsort(high, kind="stable")
-        return staging.write(storage, key, high[order], low[order], rows[order])
+        return staging.write_blocks(storage, key, high[order], low[order], rows[order])
 
 
 def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) -> stages_pb2.FindDuplicatesResult:
     """Finds duplicates among the hashes of one of `count` equal shares of all that there can be."""
-    staged = arrangement.read(storage, task.arrangement_key).documents
-    keys = [documents.hashes_key for documents in staged if documents.hashes_key]
+    documents = arrangement.read(storage, task).documents
+    staged = [staging.Staged(each.hashes_key, each.hashes_digests_sha256) for each in documents if each.hashes_key]
     first, last = ((share << 64) // task.count for share in (task.ordinal, task.ordinal + 1))
     parts = []
-    for number, part in enumerate(_shares(storage, keys, first, last)):
-        parts.append(part)
-        context.report(number + 1, len(keys))
+    for number, each in enumerate(staged):
+        parts.append(_share(storage, each, first, last))
+        context.report(number + 1, len(staged))
     key = staging.key(task.tokenized_key, "duplicates", task.ordinal, task.count, context.tag)
-    return stages_pb2.FindDuplicatesResult(rows_key=staging.write(storage, key, later(parts)))
+    written = staging.write(storage, key, later(parts))
+    return stages_pb2.FindDuplicatesResult(rows_key=written.key, rows_sha256=written.sha256)
 
 
-def _shares(storage: Storage, keys: Sequence[str], first: int, last: int) -> Iterator[tuple[Hashes, Hashes, Offsets]]:
-    """Yields of each file the hashes from first up to last, both halves, and their rows."""
-    for key in keys:
-        high, low, rows = staging.mapped(storage, key, np.uint64).reshape(3, -1)
-        begin = int(np.searchsorted(high, np.uint64(first)))
-        end = len(high) if last >> 64 else int(np.searchsorted(high, np.uint64(last)))
-        yield high[begin:end], low[begin:end], rows[begin:end].view(np.int64)
+def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> tuple[Hashes, Hashes, Offsets]:
+    """Returns of a file the hashes from first up to last, both halves, and their rows."""
+    mapped = staging.Mapped(storage, staged)
+    checked = mapped.checked()
+    size = len(mapped.content) // 3
+
+    def read(column: int, begin: int, end: int) -> Hashes:
+        start = column * size
+        return checked.read(start + 8 * begin, start + 8 * end).view(np.uint64)
+
+    unchecked = mapped.content[:size].view(np.uint64)
+    begin = int(np.searchsorted(unchecked, np.uint64(first)))
+    end = len(unchecked) if last >> 64 else int(np.searchsorted(unchecked, np.uint64(last)))
+    # The search looked at hashes that may have been changed: the ones around what it found tell, as they are in order.
+    before, after = read(0, max(0, begin - 1), begin), read(0, end, min(end + 1, len(unchecked)))
+    high = read(0, begin, end)
+    is_missing = (before.size and int(before[0]) >= first) or (after.size and int(after[0]) < last)
+    if is_missing or _is_outside(high, first, last):
+        raise mapped.damaged("its hashes are not in order")
+    return high, read(1, begin, end), read(2, begin, end).view(np.int64)
+
+
+def _is_outside(hashes: Hashes, first: int, last: int) -> bool:
+    """Tells whether hashes in order go beyond a share."""
+    return bool(len(hashes)) and not first <= int(hashes[0]) <= int(hashes[-1]) < last
 
 
 def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
@@ -73,10 +92,10 @@ def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
     return np.sort(rows[order[again]])
 
 
-def marks(storage: Storage, keys: Sequence[str], num_rows: int) -> NDArray[np.uint8]:
+def marks(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:
     """Returns a bit for each row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
     bits = np.zeros(-(-num_rows // 8), np.uint8)
-    for key in keys:
-        rows = staging.mapped(storage, key, np.int64)
+    for each in found:
+        rows = staging.read(storage, each, np.int64)
         np.bitwise_or.at(bits, rows >> 3, np.left_shift(1, rows & 7).astype(np.uint8))
     return bits

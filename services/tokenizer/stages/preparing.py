@@ -57,8 +57,10 @@ def _encode(
                 moved = packed.moved(documents, moved)
             context.report(piece.position, task.shard.size_bytes)
     if collector is not None:
-        writer.documents.hashes_key = collector.write(storage, _key(task, "hashes", context))
-    writer.documents.phases_key = staging.write(storage, _key(task, "phases", context), moved)
+        hashes = collector.write(storage, _key(task, "hashes", context))
+        writer.documents.hashes_key, writer.documents.hashes_digests_sha256 = hashes
+    written = staging.write(storage, _key(task, "phases", context), moved)
+    writer.documents.phases_key, writer.documents.phases_sha256 = written
     cleaner.statistics.engine, cleaner.statistics.reference_version = encoder.engine, REFERENCE_VERSION
     return stages_pb2.EncodeShardResult(documents=writer.documents, statistics=cleaner.statistics)
 

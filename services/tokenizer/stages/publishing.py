@@ -7,10 +7,7 @@ the tokenization READY, and until then `datasets.load_from_disk` finds nothing t
 import hashlib
 import importlib.metadata
 import json
-import os
 import posixpath
-from collections.abc import Iterable
-from concurrent import futures
 from typing import Any
 
 from google.protobuf import json_format
@@ -21,7 +18,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.jobs.child import TaskContext
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, verification
 from services.runtime.telemetry import logging
 from services.tokenizer.files import counting, staging, statistics, writing
 from services.tokenizer.models import loading
@@ -44,7 +41,8 @@ def publish(
     _check_not_empty(task, merged)
     files = [file for shard in task.shards for file in shard.files]
     counts = counting.Counts(task.vocab_size)
-    _verify(task.shards, counts, storage, context)
+    advice = "Retry the tokenization."
+    verification.verify(storage, files, advice, context.report, lambda file: counts.measure(storage, file))
     counts.fill_in(merged)
     _name_tokens(merged, task.tokenizer, tokenizers)
     statistics.add_shares(merged)
@@ -114,29 +112,6 @@ def _name_tokens(
     except errors.PolytokError as error:
         # All the ids are there and right: not for the want of their names should the work be lost.
         _log.warning("tokens_without_names", error=error.message)
-
-
-def _verify(
-    shards: Iterable[tasks_pb2.TokenizeShardResult], counts: counting.Counts, storage: Storage, context: TaskContext
-) -> None:
-    files = [(file, shard.statistics.num_tokens) for shard in shards for file in shard.files]
-    total = sum(file.size_bytes for file, _ in files)
-    done = 0
-    # Hashing and reading leave Python's lock to others: a thread a core.
-    with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        measured = pool.map(lambda each: counts.measure(storage, *each), files)
-        for (file, _), found in zip(files, measured, strict=True):
-            if found != (file.size_bytes, file.sha256):
-                # The others need not be read.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise errors.DataLoss(
-                    f"{file.key}: the file's {found[0]} bytes with sha256 {found[1][:12]}… are not the "
-                    f"{file.size_bytes} bytes with sha256 {file.sha256[:12]}… that were written. "
-                    "Retry the tokenization.",
-                    metadata={"file": file.key},
-                )
-            done += file.size_bytes
-            context.report(done, total)
 
 
 def _manifest(

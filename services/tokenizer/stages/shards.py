@@ -116,7 +116,7 @@ def _tokenize(
     total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
     total.MergeFrom(cleaner.statistics)
     for file in writer.files:
-        file.counts_key = made.counts.write(
+        file.counts_key, file.counts_sha256 = made.counts.write(
             storage, staging.key(task.tokenized_key, "counts", task.ordinal, task.count, context.tag)
         )
     total.num_files = len(writer.files)

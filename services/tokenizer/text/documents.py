@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.storage.checksums import CheckedFile
 from services.tokenizer.models import loading
 from services.tokenizer.text import chats, columns, reading
 
 
-def of(
-    task: tasks_pb2.TokenizeShardTask, file: reading.CheckedFile, tokenizer: loading.Tokenizer
-) -> Iterator[reading.Slice]:
+def of(task: tasks_pb2.TokenizeShardTask, file: CheckedFile, tokenizer: loading.Tokenizer) -> Iterator[reading.Slice]:
     """Yields the documents that a task asks for, as `reading.pieces` does."""
     return reading.pieces(file, task.shard, column(task, tokenizer), dataset=task.dataset, first_row=task.first_row)
 

@@ -1,16 +1,16 @@
 """Reads a raw shard once, from its first byte to its last: the texts, a bounded slice at a time, and the checksum."""
 
-import contextlib
-import hashlib
 import posixpath
-from collections.abc import Generator, Iterator
-from typing import BinaryIO, NamedTuple, Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from services.runtime.storage import Storage
+from services.runtime.storage.checksums import CheckedFile
 from services.tokenizer.rows import slicing
 from services.tokenizer.rows.ragged import Offsets
 from services.tokenizer.text import columns
@@ -18,7 +18,6 @@ from services.tokenizer.text import columns
 SLICE_BYTES = 8 << 20
 """Bytes of text that are encoded at once: enough for all threads of an engine, little beside the memory it takes."""
 _SLICE_ROWS = 1 << 17
-_CHUNK_BYTES = 1 << 20
 
 
 class Slice(NamedTuple):
@@ -34,59 +33,12 @@ class Slice(NamedTuple):
     """Which rows of the shard they are, from 0, in order; None where nobody told."""
 
 
-class CheckedFile:
-    """A file that hashes what is read of it; pyarrow reads from it."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.position = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Reads, as every file does."""
-        data = self._file.read(size)
-        self._digest.update(data)
-        self.position += len(data)
-        return data
-
-    def readable(self) -> bool:
-        """Tells pyarrow that it may read."""
-        return True
-
-    def drain(self) -> tuple[int, str]:
-        """Reads what is left; gives size and sha256 of the whole file."""
-        while self.read(_CHUNK_BYTES):
-            pass
-        return self.position, self._digest.hexdigest()
-
-    def verify(self, shard: tasks_pb2.RawShard) -> None:
-        """Reads what is left, and compares size and checksum with what was written."""
-        size, sha256 = self.drain()
-        if (size, sha256) != (shard.size_bytes, shard.sha256):
-            raise errors.DataLoss(
-                f"{shard.key}: the file's {size} bytes with sha256 {sha256[:12]}… are not "
-                f"the {shard.size_bytes} bytes with sha256 {shard.sha256[:12]}… that were written. "
-                "The dataset has to be added again.",
-                metadata={"file": shard.key},
-            )
-
-
-@contextlib.contextmanager
-def verified(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[CheckedFile]:
+def verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextManager[CheckedFile]:
     """Opens a shard, and at the end of the block makes sure that the bytes were the right ones.
 
     An error in the block gives way to the news that the bytes were wrong, which explains it.
     """
-    with storage.open_checked(shard.key, shard.sha256) as file:
-        checked = CheckedFile(file)
-        try:
-            yield checked
-        except Exception:
-            checked.verify(shard)
-            raise
-        checked.verify(shard)
+    return storage.verified(shard.key, shard.sha256, shard.size_bytes, "The dataset has to be added again.")
 
 
 class Column(Protocol):

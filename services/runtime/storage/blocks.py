@@ -1,0 +1,139 @@
+"""Files that are mapped into memory, whose bytes are checked when they are used.
+
+The checksum of a whole file is no help where parts of it are read from a mapping: to compute it takes all of the file,
+and a page may be read from the disk again long after that. So such a file has a digest for every block, XXH3 of 64 bits
+(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), which is faster than memory, and whoever uses bytes
+has the blocks that hold them compared first. The digests stand behind the content, and the sha256 of all of them
+travels in the result of the task that wrote the file; or they are kept elsewhere, as an extraction's are.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from polytok import errors
+
+BLOCK_BYTES = 4096
+"""A page of memory: what reading a byte takes from a disk."""
+_DIGEST = np.dtype("<u8")
+
+Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
+Damaged = Callable[[str], errors.DataLoss]
+"""Gives the error for a file that is not what was written, told what is wrong: "its bytes 0 to 4095 were changed"."""
+
+
+class Sink(Protocol):
+    """What is written to."""
+
+    def write(self, data: memoryview, /) -> object:
+        """Takes all of the data."""
+
+
+class Hasher:
+    """Computes the digests of the blocks of what it is given."""
+
+    def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
+        self._block_bytes = block_bytes
+        self._pending = bytearray()
+        self._digests: list[int] = []
+
+    def update(self, data: memoryview) -> None:
+        """Takes the next bytes."""
+        view = data.cast("B")
+        start = min(-len(self._pending) % self._block_bytes, len(view))
+        if start:
+            self._pending += view[:start]
+            if len(self._pending) == self._block_bytes:
+                self._digests.append(xxhash.xxh3_64_intdigest(self._pending))
+                self._pending.clear()
+        stop = len(view) - (len(view) - start) % self._block_bytes
+        for place in range(start, stop, self._block_bytes):
+            self._digests.append(xxhash.xxh3_64_intdigest(view[place : place + self._block_bytes]))
+        self._pending += view[stop:]
+
+    def digests(self) -> bytes:
+        """Returns the digests, 64-bit little-endian integers; the last block may be a shorter one."""
+        last = [xxhash.xxh3_64_intdigest(self._pending)] if self._pending else []
+        return np.array([*self._digests, *last], _DIGEST).tobytes()
+
+
+class Writer:
+    """Writes content, and at the end the digests of its blocks."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._hasher = Hasher()
+
+    def write(self, data: memoryview) -> None:
+        """Appends to the content."""
+        self._hasher.update(data)
+        self._sink.write(data)
+
+    def finish(self) -> str:
+        """Writes the digests and returns the sha256 of them."""
+        digests = self._hasher.digests()
+        self._sink.write(memoryview(digests))
+        return hashlib.sha256(digests).hexdigest()
+
+
+class Blocks:
+    """The content of a mapped file, none of which is given out unchecked."""
+
+    def __init__(
+        self,
+        content: Bytes,
+        digests: bytes,
+        damaged: Damaged,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        once: bool = False,
+    ) -> None:
+        """With `once`, a block that was right is not checked again. Raises what `damaged` gives for another size."""
+        self.content = content
+        """The content, unchecked."""
+        self._bytes = content.data
+        self._digests = np.frombuffer(digests, _DIGEST).tolist() if len(digests) % _DIGEST.itemsize == 0 else []
+        self._damaged = damaged
+        self._block_bytes = block_bytes
+        self._right = np.zeros(len(self._digests), np.bool_) if once else None
+        if len(self._digests) != -(-len(content) // block_bytes):
+            raise damaged(f"it has {len(content)} bytes, which is not what was written")
+
+    def read(self, begin: int, end: int) -> Bytes:
+        """Returns the bytes from a place up to another."""
+        self._check(range(begin // self._block_bytes, -(-end // self._block_bytes)) if begin < end else ())
+        return self.content[begin:end]
+
+    def check(self, begins: Places, ends: Places) -> None:
+        """Checks the bytes from each of some places up to another, which may be the same."""
+        first, behind = begins // self._block_bytes, -(-ends // self._block_bytes)
+        counts = np.where(begins < ends, behind - first, 0)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        blocks = np.unique(np.repeat(first, counts) + within)
+        if self._right is not None:
+            blocks = blocks[~self._right[blocks]]
+        self._check(blocks.tolist())
+        if self._right is not None:
+            self._right[blocks] = True
+
+    def _check(self, blocks: range | list[int] | tuple[()]) -> None:
+        size = self._block_bytes
+        for block in blocks:
+            if xxhash.xxh3_64_intdigest(self._bytes[block * size : (block + 1) * size]) != self._digests[block]:
+                end = min((block + 1) * size, len(self.content))
+                raise self._damaged(f"its bytes {block * size} to {end - 1} were changed")
+
+
+def opened(file: Bytes, sha256: str, damaged: Damaged) -> tuple[Bytes, bytes]:
+    """Takes what `Writer` wrote apart: content and digests, of which the latter are checked."""
+    count = -(-len(file) // (BLOCK_BYTES + _DIGEST.itemsize))
+    size = max(0, len(file) - count * _DIGEST.itemsize)
+    digests = file[size:].tobytes()
+    if hashlib.sha256(digests).hexdigest() != sha256:
+        raise damaged(f"it has {len(file)} bytes, and their digests are not those that were written")
+    return file[:size], digests
