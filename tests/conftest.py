@@ -5,6 +5,7 @@ What a fixture needs of the services is imported by it: a test of one service ru
 
 from __future__ import annotations
 
+import os
 import pathlib
 import signal
 import uuid
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 # A shell that runs this in the background has it ignore Ctrl-C, and every program that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Read by torch when a test first imports it, and inherited by the processes that tests start. Tiny matrices are no work
+# to share: threads only wait for one another behind every operation. Where a run asks for several all the same, they
+# sleep while they wait: spinning keeps a core from whoever they wait for.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # How fast the machine is decides nothing, and two runs of the same code try the same examples.
 hypothesis.settings.register_profile(

@@ -56,7 +56,7 @@ def resume(
     catalog: options.Catalog = None,
     as_json: options.Json = False,
 ) -> None:
-    """Go on with a paused training from its checkpoint: it ends as if it had not been paused, bit for bit."""
+    """Go on with a paused training from its checkpoint: it ends as if it had not been paused."""
     with session.start(catalog, as_json) as run:
         run.followed_if(watch, run.client.trainings.resume(training))
 

@@ -1,7 +1,7 @@
 """GPT-2's GELU on a CPU: the same operations in the same order, in one array, or in pieces that stay in a core's cache.
 
 transformers' `NewGELUActivation` is eight operations, each of which reads and writes the MLP's whole inner layer in
-memory. Every number here goes through the very same ones, so that the result is equal bit for bit.
+memory. Every number here goes through the very same ones, so that on one processor the result is equal bit for bit.
 """
 
 import math

@@ -63,7 +63,7 @@ class Stream:
     """Activations of a tokenization's rows.
 
     A stream that starts at a piece's `next_row`, with the same settings and `batch_tokens`, gives the very pieces that
-    followed it, bit for bit.
+    followed it: bit for bit on one processor with one number of threads.
     """
 
     def __init__(self, model: LoadedModel, dataset: Any, settings: Settings) -> None:

@@ -82,7 +82,7 @@ def _cut(saes: list[plan.PlannedSae], pieces: int) -> tuple[int, ...]:
 
 
 def data(opened: Data, wanted: tuple[str, ...]) -> Data:
-    """The data of some of its hooks, bit for bit what they are among all of them."""
+    """The data of some of its hooks, from the same batches as among all of them."""
     return opened if set(opened.widths) == set(wanted) else _Selected(opened, wanted)
 
 

@@ -1,23 +1,13 @@
 """Fixtures of the tests of activations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
 
 from services.activations.models import LoadedModel
 from tests.activations import material
 
 Loader = Callable[[str], LoadedModel]
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are no work to share: on a machine that is busy threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,18 @@ def load(kind: str, folder: pathlib.Path, **options: Any) -> models.LoadedModel:
     return models.load(save(kind, folder / FOLDER), **({"attention": "eager"} | options))
 
 
+def hidden_states(model: models.LoadedModel, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The model's own hidden states for tokens [batch, length], by the kernels that a `Capture` runs.
+
+    A cache of keys and values, which causal models keep by default, copies them into another memory layout, and some
+    processors' matrix products then add up in another order: the same values within rounding.
+    """
+    options = {} if model.description.masked else {"use_cache": False}
+    with torch.inference_mode():
+        found: tuple[torch.Tensor, ...] = model.module(ids, output_hidden_states=True, **options).hidden_states
+    return found
+
+
 def points(model: models.LoadedModel, layer: int) -> list[str]:
     """The names of hooks in a block."""
     family = model.description.family

@@ -50,8 +50,8 @@ def test_last_layer_leaves_out_norm_and_logits(gpt2: LoadedModel) -> None:
 def test_logits_are_a_module_too(gpt2: LoadedModel) -> None:
     with capturing.Capture(gpt2, hooks.parse(["lm_head", "blocks.0.hook_resid_pre"], gpt2.description)) as capture:
         found = capture.run(IDS)
-    with torch.no_grad():
-        assert torch.equal(found["lm_head"], gpt2.module(IDS).logits)
+    with torch.inference_mode():
+        assert torch.equal(found["lm_head"], gpt2.module(IDS, use_cache=False).logits)
 
 
 def test_any_module_by_its_path(gpt2: LoadedModel) -> None:

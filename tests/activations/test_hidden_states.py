@@ -1,4 +1,4 @@
-"""What is captured is what the model itself calls its hidden states, bit for bit."""
+"""What is captured is what the model itself calls its hidden states: bit for bit, where the same kernels run."""
 
 import pytest
 import torch
@@ -20,15 +20,17 @@ def test_residual_stream(kind: str, loaded: Loader) -> None:
     names = ["hook_embed"] + [f"blocks.{layer}.hook_resid_{side}" for layer in layers for side in ("pre", "post")]
     with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
         found = capture.run(ids)
+    expected = material.hidden_states(model, ids)
     with torch.no_grad():
-        expected = model.module(ids, output_hidden_states=True).hidden_states
         embedded = model.module.get_input_embeddings()(ids)
+        as_called_by_default = model.module(ids, output_hidden_states=True).hidden_states
     assert torch.equal(found["hook_embed"], embedded)
     for layer in layers:
         assert torch.equal(found[f"blocks.{layer}.hook_resid_pre"], expected[layer])
         # The last of the hidden states has gone through the model's final norm, unless blocks end with one.
         if layer < layers[-1] or "hook_normalized_resid_post" in model.description.family.points:
             assert torch.equal(found[f"blocks.{layer}.hook_resid_post"], expected[layer + 1])
+    torch.testing.assert_close(as_called_by_default, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", families.NAMES)
@@ -58,10 +60,8 @@ def test_post_norm_opt(tmp_path_factory: pytest.TempPathFactory) -> None:
     ids = torch.tensor([[5, 6, 7]])
     with capturing.Capture(model, hooks.parse(names, model.description)) as capture:
         before, attention, middle, after = capture.run(ids).values()
-    with torch.no_grad():
-        expected = model.module(ids, output_hidden_states=True).hidden_states
     torch.testing.assert_close(middle, before + attention)
-    assert torch.equal(after, expected[1])
+    assert torch.equal(after, material.hidden_states(model, ids)[1])
 
 
 def test_sequential_neox(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -54,8 +54,7 @@ def test_rows_of_many_lengths(kind: str, batch_tokens: int, loaded: Loader) -> N
 def test_rows_of_one_length_bit_for_bit(gpt2: LoadedModel) -> None:
     rows = material.rows(8, 16, 16)
     pieces = list(_stream(gpt2, material.dataset(rows), batch_tokens=128).pieces())
-    with torch.no_grad():
-        expected = gpt2.module(torch.tensor(rows), output_hidden_states=True).hidden_states[2]
+    expected = material.hidden_states(gpt2, torch.tensor(rows))[2]
     assert len(pieces) == 1
     assert torch.equal(_all(pieces), expected.flatten(0, 1))
 

@@ -99,14 +99,17 @@ def test_ranges_together_are_the_whole(model: LoadedModel, tmp_path: pathlib.Pat
     found = datasets.load_from_disk(str(tmp_path)).with_format("numpy")[:]
     whole = _extract(model, PACKED, tmp_path / "whole")
     expected = _opened(tmp_path / "whole", whole)
-    for name in expected:
+    for name in expected.keys() - HOOKS:
         np.testing.assert_array_equal(found[name], expected[name])
     for name in HOOKS:
+        # Batches end where ranges do, and of another shape they may add up in another order.
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
         total = parts[0].statistics[name]
         for part in parts[1:]:
             total.merge(part.statistics[name])
-        np.testing.assert_allclose(total.mean, whole.statistics[name].mean, rtol=1e-9)
-        np.testing.assert_allclose(total.kurtosis, whole.statistics[name].kurtosis, rtol=1e-9)
+        stored = found[name].astype(np.float64).reshape(480, -1)
+        np.testing.assert_allclose(total.mean, stored.mean(0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(total.kurtosis, whole.statistics[name].kurtosis, rtol=1e-4)
 
 
 def test_statistics_are_of_what_was_stored(model: LoadedModel, tmp_path: pathlib.Path) -> None:
