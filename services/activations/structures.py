@@ -71,7 +71,7 @@ class Structures:
         changed = await asyncio.to_thread(_changed, model.repo_id)
         if changed is None:
             return None
-        key = _Key(model.repo_id, model.revision, model.tokenizer_fingerprint, changed)
+        key = _Key(model.repo_id, model.commit or model.revision, model.tokenizer_fingerprint, changed)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]

@@ -139,6 +139,10 @@ def _values(
         "tokenizer_repo_id": repo_id,
         "tokenizer_revision": revision,
         "tokenizer_fingerprint": model.tokenizer_fingerprint,
+        # A template of one's own is among the parameters; text needs none.
+        "chat_template_fingerprint": (
+            model.chat_template_fingerprint if complete.HasField("chat") and not complete.chat.template else ""
+        ),
         "tokenized_path": names.tokenized_key(dataset.raw_path, model.id, variant),
         "vocab_size": model.vocab_size,
     }

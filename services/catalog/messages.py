@@ -1,5 +1,6 @@
 """From records to the messages of `polytok.catalog.v1`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from google.protobuf import json_format, timestamp_pb2
@@ -21,8 +22,9 @@ def dataset(record: records.Dataset, storage: Storage) -> datasets_pb2.Dataset:
         num_samples=record.num_samples,
         size_bytes=record.size_bytes,
         num_shards=record.num_shards,
-        columns=[datasets_pb2.Column(name=column["name"], type=column["type"]) for column in record.columns],
+        columns=[_column(column) for column in record.columns],
         fingerprint=record.fingerprint,
+        commit=record.commit,
         error_reason=record.error_reason,
         error_message=record.error_message,
         metadata=record.metadata,
@@ -34,6 +36,11 @@ def dataset(record: records.Dataset, storage: Storage) -> datasets_pb2.Dataset:
     )
 
 
+def _column(column: Mapping[str, str]) -> datasets_pb2.Column:
+    content = datasets_pb2.Column.Content.Value(f"CONTENT_{column.get('content') or 'UNSPECIFIED'}")
+    return datasets_pb2.Column(name=column["name"], type=column["type"], content=content)
+
+
 def model(record: records.Model) -> models_pb2.Model:
     """The message of a model."""
     return models_pb2.Model(
@@ -41,9 +48,12 @@ def model(record: records.Model) -> models_pb2.Model:
         uid=record.id,
         repo_id=record.repo_id,
         revision=record.revision,
+        commit=record.commit,
         tokenizer_repo_id=record.tokenizer_repo_id,
+        tokenizer_commit=record.tokenizer_commit,
         state=models_pb2.Model.State.Value(f"STATE_{record.status}"),
         tokenizer_fingerprint=record.tokenizer_fingerprint,
+        chat_template_fingerprint=record.chat_template_fingerprint,
         tokenizer_class=record.tokenizer_class,
         vocab_size=record.vocab_size,
         special_tokens=[
@@ -95,6 +105,8 @@ def tokenization(
         progress=record.progress,
         tokenizer_repo_id=record.tokenizer_repo_id,
         tokenizer_fingerprint=record.tokenizer_fingerprint,
+        tokenizer_revision=record.tokenizer_revision,
+        chat_template_fingerprint=record.chat_template_fingerprint,
         tokenized_path=storage.uri(record.tokenized_path),
         vocab_size=record.vocab_size,
         statistics=statistics(record),

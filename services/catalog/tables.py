@@ -29,6 +29,7 @@ datasets = sa.Table(
     columns.document("columns", "[]"),  # [{"name": …, "type": …}] in file order
     columns.document("features", "{}"),  # as `datasets` writes them
     columns.text("fingerprint"),
+    columns.text("commit"),  # of the hub's repository that was read
     *columns.status("PENDING", "DOWNLOADING", "PROCESSING", "READY", "ERROR", "CANCELLED"),
     *columns.progress(),
     columns.text("error_reason"),
@@ -63,8 +64,11 @@ models = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("repo_id", sa.Text, nullable=False),
     columns.text("revision"),
+    columns.text("commit"),  # of the hub's repository, as the revision named it when the model was registered
     columns.text("tokenizer_repo_id"),
+    columns.text("tokenizer_commit"),
     columns.text("tokenizer_fingerprint"),
+    columns.text("chat_template_fingerprint"),
     columns.text("tokenizer_class"),
     columns.small("vocab_size"),
     columns.document("special_tokens", "[]"),  # [{"role": …, "text": …, "id": …}]
@@ -96,6 +100,7 @@ dataset_tokenizations = sa.Table(
     columns.text("tokenizer_repo_id"),
     columns.text("tokenizer_revision"),
     columns.text("tokenizer_fingerprint"),
+    columns.text("chat_template_fingerprint"),  # empty where the tokenizer's own template renders nothing
     sa.Column("tokenized_path", sa.Text, nullable=False),  # storage key of the folder
     columns.small("vocab_size"),
     columns.count("num_tokens"),

@@ -26,11 +26,13 @@ TOKENIZER = (
     "sentencepiece*.model",
     "*.tiktoken",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
 )
 """The files of a repository that a tokenizer and a model's configuration consist of; no weights."""
 MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 """The files that a model consists of."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -56,6 +58,12 @@ def folder(
             reason=reason,
         )
     return _downloaded(repo_id, revision, files, endpoint)
+
+
+def commit(folder: pathlib.Path) -> str:
+    """Returns the commit whose files a folder that `folder` returned has; empty for a local repository."""
+    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+    return folder.name if is_snapshot else ""
 
 
 def _local(path: pathlib.Path, reason: str) -> pathlib.Path:

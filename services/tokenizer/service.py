@@ -30,7 +30,10 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     ) -> tokenizer_pb2.InspectResponse:
         """Describes the tokenizer of a model."""
         model = await self._catalog.model(request.model)
-        answer = await self._answering.ask("inspect", _reference(model), tokenizer_pb2.InspectResponse)
+        reference = _reference(model)
+        # What is shown is the template that the model was registered with, or nothing.
+        reference.chat_template_fingerprint = model.chat_template_fingerprint
+        answer = await self._answering.ask("inspect", reference, tokenizer_pb2.InspectResponse)
         answer.model = model.name
         return answer
 
@@ -68,10 +71,9 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
 
 
 def _reference(model: models_pb2.Model) -> tasks_pb2.TokenizerReference:
-    # A tokenizer of its own has no revision: the one that is given is the model's.
     apart = bool(model.tokenizer_repo_id)
     return tasks_pb2.TokenizerReference(
         repo_id=model.tokenizer_repo_id if apart else model.repo_id,
-        revision="" if apart else model.revision,
+        revision=model.tokenizer_commit if apart else model.commit or model.revision,
         fingerprint=model.tokenizer_fingerprint,
     )

@@ -39,6 +39,8 @@ async def test_create_then_inspection_makes_it_ready(catalog, worker):
             d_model=768,
             n_layers=12,
             context_length=1024,
+            commit="c" * 40,
+            chat_template_fingerprint="e" * 64,
         )
     )
     ready = await _model(catalog, created.uid)
@@ -46,6 +48,23 @@ async def test_create_then_inspection_makes_it_ready(catalog, worker):
     assert (ready.vocab_size, ready.d_model, ready.n_layers, ready.context_length) == (50257, 768, 12, 1024)
     assert ready.special_tokens[0] == models_pb2.SpecialToken(role="eos_token", text="<|endoftext|>", id=50256)
     assert ready.tokenizer_fingerprint == "f" * 64
+    assert (ready.revision, ready.commit, ready.chat_template_fingerprint) == ("main", "c" * 40, "e" * 64)
+
+
+async def test_workers_are_given_the_commit_that_a_branch_named(catalog, worker):
+    for name, source, commits, expected in (
+        ("own", {"repo_id": "a/b"}, {"commit": "c" * 40}, ("a/b", "c" * 40)),
+        ("other", {"repo_id": "a/b", "tokenizer_repo_id": "c/d"}, {"tokenizer_commit": "d" * 40}, ("c/d", "d" * 40)),
+    ):
+        created = await catalog.create_model(name, **source)
+        found = tasks_pb2.InspectModelResult(tokenizer_fingerprint="f" * 64, vocab_size=9, **commits)
+        await (await worker.take(created.job)).complete(found)
+        await catalog.create_dataset(f"docs-{name}")
+        await worker.ingest(f"docs-{name}")
+        tokenization = await catalog.tokenize(f"docs-{name}", name)
+        task = (await worker.take(tokenization.job)).payload(tasks_pb2.TokenizeShardTask)
+        assert (task.tokenizer.repo_id, task.tokenizer.revision) == expected
+        assert tokenization.tokenizer_revision == expected[1]
 
 
 async def test_a_tokenizer_of_its_own_is_read_from_its_own_repository(catalog, worker):

@@ -12,7 +12,8 @@ import huggingface_hub.constants
 import pytest
 
 from polytok import errors
-from services.tokenizer.models import hub, loading
+from polytok.tokenizer.v1 import tasks_pb2
+from services.tokenizer.models import hub, inspection, loading
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -24,7 +25,9 @@ class Hub(http.server.ThreadingHTTPServer):
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files = files
+        self.commits = {COMMIT: files}
+        self.head = COMMIT
+        """The commit of the default branch."""
         self.status = 200
         self.code = ""
         self.requested: list[str] = []
@@ -47,18 +50,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.requested.append(path)
+        commit = next((each for each in self.server.commits if each in path), self.server.head)
+        held = self.server.commits[commit]
         if self.server.status != 200:
             self._answer(self.server.status, b"{}", {"X-Error-Code": self.server.code} if self.server.code else {})
         elif "/tree/" in path:
-            files = self.server.files.items()
-            tree = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files]
+            tree = [{"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in held.items()]
             self._answer(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         elif path.startswith("/api/"):
-            info = {"id": "team/model", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.server.files]}
+            info = {"id": "team/model", "sha": commit, "siblings": [{"rfilename": name} for name in held]}
             self._answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         else:
-            data = self.server.files[path.rpartition("/")[2]]
-            self._answer(200, data, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": COMMIT})
+            data = held[path.partition(f"/resolve/{commit}/")[2]]
+            self._answer(200, data, {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": commit})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -106,6 +110,37 @@ def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub) -> None:
     folder = hub.folder("team/model", endpoint=served.url)
     served.status = 500
     assert hub.folder("team/model", endpoint=served.url) == folder
+
+
+def test_a_branch_that_moves_on_leaves_a_model_as_it_was(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
+    files = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    tokenizers = loading.Tokenizers(1)
+    reference = tasks_pb2.TokenizerReference(repo_id="team/model")
+    task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id="team/model")
+    found = inspection.inspect(task, tokenizers)
+    assert (found.commit, found.tokenizer_commit) == (COMMIT, "")
+    moved = "f" * 40
+    template = {"additional_chat_templates/rag.jinja": b"{{ documents }}", "chat_template.jinja": b"{{ messages }}"}
+    served.commits[moved] = served.commits[COMMIT] | template
+    served.head = moved
+    later = inspection.inspect(task, tokenizers)
+    assert (later.commit, later.tokenizer_fingerprint) == (moved, found.tokenizer_fingerprint)
+    # What was registered before the branch moved is read as it was.
+    reference.revision, reference.fingerprint = found.commit, found.tokenizer_fingerprint
+    assert tokenizers.get(reference).pretrained.chat_template is None
+    reference.revision, reference.chat_template_fingerprint = later.commit, later.chat_template_fingerprint
+    assert tokenizers.get(reference).pretrained.chat_template == {
+        "default": "{{ messages }}",
+        "rag": "{{ documents }}",
+    }
+    apart = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id="team/tokenizer"))
+    apart.repo_id, apart.revision = "team/model", COMMIT
+    assert (inspection.inspect(apart, tokenizers).commit, inspection.inspect(apart, tokenizers).tokenizer_commit) == (
+        COMMIT,
+        moved,
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_manifest_tells_all(runner: jobs.Runner, storage: Storage) -> None:
     assert manifest["tokenizer"]["fingerprint"] == runner.reference.fingerprint
     assert manifest["statistics"]["num_tokens"] == published.statistics.num_tokens
     assert manifest["statistics"]["length_histogram"] == list(published.statistics.length_histogram) != []
-    assert manifest["versions"].keys() == {"polytok", "tokenizers", "transformers"}
+    assert manifest["versions"].keys() == {"polytok", "tokenizers", "transformers", "jinja2"}
     for entry in manifest["files"]:
         key = f"{jobs.TOKENIZED}/{entry['name']}"
         assert (entry["size_bytes"], entry["sha256"]) == (storage.size(key), storage.sha256(key))

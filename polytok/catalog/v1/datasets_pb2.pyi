@@ -105,6 +105,7 @@ class Dataset(_message.Message):
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{id}`."""
     uid: _builtins.str
@@ -131,6 +132,8 @@ class Dataset(_message.Message):
     """Changes with every change of the record (AIP-154)."""
     job: _builtins.str
     """The job that reads it in, a UUID."""
+    commit: _builtins.str
+    """The commit of the hub's repository that its rows were read from; empty for other sources."""
     @_builtins.property
     def source(self) -> Global___DatasetSource:
         """Where the rows come from."""
@@ -177,10 +180,11 @@ class Dataset(_message.Message):
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         job: _builtins.str = ...,
+        commit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "fingerprint", b"fingerprint", "job", b"job", "metadata", b"metadata", "name", b"name", "num_samples", b"num_samples", "num_shards", b"num_shards", "progress", b"progress", "raw_path", b"raw_path", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "commit", b"commit", "complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "fingerprint", b"fingerprint", "job", b"job", "metadata", b"metadata", "name", b"name", "num_samples", b"num_samples", "num_shards", b"num_shards", "progress", b"progress", "raw_path", b"raw_path", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,21 +196,46 @@ class Column(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Content:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ContentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Column._Content.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CONTENT_UNSPECIFIED: Column._Content.ValueType  # 0
+        """Nothing but what the type says."""
+        CONTENT_CONVERSATIONS: Column._Content.ValueType  # 1
+        """Conversations: lists of objects with `role` and `content`, or with `from` and `value`."""
+
+    class Content(_Content, metaclass=_ContentEnumTypeWrapper):
+        """What values are where the type does not say it."""
+
+    CONTENT_UNSPECIFIED: Column.Content.ValueType  # 0
+    """Nothing but what the type says."""
+    CONTENT_CONVERSATIONS: Column.Content.ValueType  # 1
+    """Conversations: lists of objects with `role` and `content`, or with `from` and `value`."""
+
     NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     type: _builtins.str
-    """Its Arrow type, as `pyarrow.DataType` prints it."""
+    """Its Arrow type, as `pyarrow.DataType` prints it. Objects of JSON are `extension<arrow.json>`, each value the text that
+    its file has of it.
+    """
+    content: Global___Column.Content.ValueType
+    """What the values are."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         type: _builtins.str = ...,
+        content: Global___Column.Content.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

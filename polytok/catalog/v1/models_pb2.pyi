@@ -95,6 +95,9 @@ class Model(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_COMMIT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{id}`."""
     uid: _builtins.str
@@ -129,6 +132,16 @@ class Model(_message.Message):
     """Changes with every change of the record (AIP-154)."""
     job: _builtins.str
     """The job that inspects it, a UUID."""
+    commit: _builtins.str
+    """The commit of the hub's repository that `revision` named when the model was registered: every worker reads the model's
+    files, and the tokenizer's if it is in the same repository, of this commit. Empty for a local folder.
+    """
+    tokenizer_commit: _builtins.str
+    """The commit of tokenizer_repo_id, if that is a repository of the hub."""
+    chat_template_fingerprint: _builtins.str
+    """sha256 over the tokenizer's chat templates and the special tokens that they are given; empty if it has no template. A
+    conversation is rendered by these templates or not at all.
+    """
     @_builtins.property
     def special_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecialToken]:
         """Special tokens by role: `bos_token`, `eos_token`, `pad_token`, `unk_token` and so on."""
@@ -169,10 +182,13 @@ class Model(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         job: _builtins.str = ...,
+        commit: _builtins.str = ...,
+        tokenizer_commit: _builtins.str = ...,
+        chat_template_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "create_time", b"create_time", "d_model", b"d_model", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "metadata", b"metadata", "n_layers", b"n_layers", "name", b"name", "repo_id", b"repo_id", "revision", b"revision", "special_tokens", b"special_tokens", "state", b"state", "tokenizer_class", b"tokenizer_class", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "chat_template_fingerprint", b"chat_template_fingerprint", "commit", b"commit", "context_length", b"context_length", "create_time", b"create_time", "d_model", b"d_model", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "metadata", b"metadata", "n_layers", b"n_layers", "name", b"name", "repo_id", b"repo_id", "revision", b"revision", "special_tokens", b"special_tokens", "state", b"state", "tokenizer_class", b"tokenizer_class", "tokenizer_commit", b"tokenizer_commit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

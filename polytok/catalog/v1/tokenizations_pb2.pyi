@@ -86,6 +86,8 @@ class Tokenization(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     SHARED_FROM_FIELD_NUMBER: _builtins.int
     REPAIR_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     uid: _builtins.str
@@ -122,6 +124,12 @@ class Tokenization(_message.Message):
     """The tokenization that made the files, by name, where another did: it had a tokenizer of the same content and the
     same parameters. While this one is QUEUED, the one that it waits for. It may be deleted: the files stay.
     """
+    chat_template_fingerprint: _builtins.str
+    """Of conversations that the tokenizer's own template renders: sha256 over the tokenizer's chat templates and the special
+    tokens that they are given, as Model has it.
+    """
+    tokenizer_revision: _builtins.str
+    """The commit of the hub's repository that the tokenizer is read from; empty for a local folder."""
     @_builtins.property
     def parameters(self) -> Global___TokenizationParameters:
         """How it was tokenized, every default filled in."""
@@ -177,10 +185,12 @@ class Tokenization(_message.Message):
         etag: _builtins.str = ...,
         shared_from: _builtins.str = ...,
         repair: Global___Repair | None = ...,
+        chat_template_fingerprint: _builtins.str = ...,
+        tokenizer_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "repair", b"repair", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "repair", b"repair", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_fingerprint", b"chat_template_fingerprint", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "repair", b"repair", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "tokenizer_revision", b"tokenizer_revision", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,8 +473,8 @@ Global___TokenizationParameters: _TypeAlias = TokenizationParameters  # noqa: Y0
 @_typing.final
 class Chat(_message.Message):
     """Renders each conversation with a chat template, as `apply_chat_template` of transformers does, and tokenizes that text
-    without further special tokens: the template writes them. In turns as OpenAI has them, a field that is null counts as
-    left out. Of turns as ShareGPT has them, `human` and `user` become `user`; `gpt`, `chatgpt`, `bing`, `bard`, `model` and
+    without further special tokens: the template writes them. Objects are what their JSON says; in columns of Arrow's own
+    structs, where every row has every field, a field that is null counts as left out. Of turns as ShareGPT has them, `human` and `user` become `user`; `gpt`, `chatgpt`, `bing`, `bard`, `model` and
     `assistant` become `assistant`; `system` stays; `tool`, `function`, `function_response` and `observation` become `tool`.
     """
 
@@ -472,23 +482,31 @@ class Chat(_message.Message):
 
     ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
+    TOOLS_COLUMN_FIELD_NUMBER: _builtins.int
     add_generation_prompt: _builtins.bool
     """Ends each conversation with what begins an answer of the assistant."""
     template: _builtins.str
     """A template of one's own (Jinja, in the sandbox of transformers); empty takes the tokenizer's. A template that asks for
     the date gets the day on which the tokenization was created, UTC.
     """
+    tools_column: _builtins.str
+    """The column whose values the template is given as `tools`, one for each conversation: a list of JSON schemas, or its
+    text. Unset takes the column `tools`, if there is one of that kind; empty gives none.
+    """
     def __init__(
         self,
         *,
         add_generation_prompt: _builtins.bool = ...,
         template: _builtins.str = ...,
+        tools_column: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tools_column", b"_tools_column", "tools_column", b"tools_column"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_generation_prompt", b"add_generation_prompt", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tools_column", b"_tools_column", "add_generation_prompt", b"add_generation_prompt", "template", b"template", "tools_column", b"tools_column"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tools_column: _TypeAlias = _typing.Literal["tools_column"]  # noqa: Y015
+    _WhichOneofArgType__tools_column: _TypeAlias = _typing.Literal["_tools_column", b"_tools_column"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tools_column) -> _WhichOneofReturnType__tools_column | None: ...
 
 Global___Chat: _TypeAlias = Chat  # noqa: Y015
 
@@ -752,6 +770,8 @@ class TokenizationStatistics(_message.Message):
     NUM_ENGINE_MISMATCHES_FIELD_NUMBER: _builtins.int
     REFERENCE_VERSION_FIELD_NUMBER: _builtins.int
     NUM_DUPLICATES_FIELD_NUMBER: _builtins.int
+    NUM_WITH_TOOLS_FIELD_NUMBER: _builtins.int
+    NUM_TOOLS_UNUSED_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
     """Tokens, padding excluded."""
     num_sequences: _builtins.int
@@ -804,6 +824,10 @@ class TokenizationStatistics(_message.Message):
     """The version of the package `tokenizers` whose ids these are."""
     num_duplicates: _builtins.int
     """Documents dropped by Filters.drop_duplicates."""
+    num_with_tools: _builtins.int
+    """Conversations whose template was given tools."""
+    num_tools_unused: _builtins.int
+    """Of those, the ones whose template does not mention tools: they are not in the ids."""
     @_builtins.property
     def length_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many sequences have 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
@@ -843,10 +867,12 @@ class TokenizationStatistics(_message.Message):
         num_engine_mismatches: _builtins.int = ...,
         reference_version: _builtins.str = ...,
         num_duplicates: _builtins.int = ...,
+        num_with_tools: _builtins.int = ...,
+        num_tools_unused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_tools_unused", b"num_tools_unused", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "num_with_tools", b"num_with_tools", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from polytok.catalog.v1 import tasks_pb2 as polytok_dot_catalog_dot_v1_dot_tasks
 from polytok.catalog.v1 import tokenizations_pb2 as polytok_dot_catalog_dot_v1_dot_tokenizations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/tokenizer/v1/tasks.proto\x12\x14polytok.tokenizer.v1\x1a\x1fpolytok/catalog/v1/models.proto\x1a\x1epolytok/catalog/v1/tasks.proto\x1a&polytok/catalog/v1/tokenizations.proto\"L\n\x12TokenizerReference\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"r\n\x10InspectModelTask\x12;\n\ttokenizer\x18\x01 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12\x0f\n\x07repo_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\xeb\x01\n\x12InspectModelResult\x12\x1d\n\x15tokenizer_fingerprint\x18\x01 \x01(\t\x12\x17\n\x0ftokenizer_class\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x38\n\x0especial_tokens\x18\x04 \x03(\x0b\x32 .polytok.catalog.v1.SpecialToken\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x0f\n\x07\x64_model\x18\x06 \x01(\x05\x12\x10\n\x08n_layers\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\"\xcb\x02\n\x11TokenizeShardTask\x12+\n\x05shard\x18\x01 \x01(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12;\n\ttokenizer\x18\x02 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x03 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x15\n\rtokenized_key\x18\x04 \x01(\t\x12\x0f\n\x07ordinal\x18\x05 \x01(\x05\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x11\n\tfirst_row\x18\x08 \x01(\x03\x12\r\n\x05model\x18( \x01(\t\x12\x0c\n\x04\x64\x61te\x18) \x01(\t\x12\x14\n\x0c\x64\x61taset_rows\x18< \x01(\x03\"\xc1\x01\n\x13TokenizeShardResult\x12\x32\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.polytok.tokenizer.v1.TokenizedFile\x12>\n\nstatistics\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x36\n\x07lengths\x18\x14 \x01(\x0b\x32%.polytok.tokenizer.v1.LengthHistogram\"2\n\x0fLengthHistogram\x12\x0f\n\x07\x62uckets\x18\x01 \x03(\x05\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"\x9b\x01\n\rTokenizedFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\x05phase\x18< \x01(\x03H\x00\x88\x01\x01\x12\x12\n\ncounts_key\x18= \x01(\t\x12\x15\n\rcounts_sha256\x18> \x01(\tB\x08\n\x06_phase\"\xf2\x02\n\x17PublishTokenizationTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtokenized_key\x18\x02 \x01(\t\x12\x39\n\x06shards\x18\x03 \x03(\x0b\x32).polytok.tokenizer.v1.TokenizeShardResult\x12;\n\ttokenizer\x18\x04 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x05 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x12\n\nvocab_size\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x07 \x01(\t\x12;\n\x07\x63ounted\x18< \x03(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x0c\n\x04\x64\x61te\x18= \x01(\t\"\xaa\x01\n\x19PublishTokenizationResult\x12>\n\nstatistics\x18\x01 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/tokenizer/v1/tasks.proto\x12\x14polytok.tokenizer.v1\x1a\x1fpolytok/catalog/v1/models.proto\x1a\x1epolytok/catalog/v1/tasks.proto\x1a&polytok/catalog/v1/tokenizations.proto\"o\n\x12TokenizerReference\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12!\n\x19\x63hat_template_fingerprint\x18\x04 \x01(\t\"r\n\x10InspectModelTask\x12;\n\ttokenizer\x18\x01 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12\x0f\n\x07repo_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\"\xb8\x02\n\x12InspectModelResult\x12\x1d\n\x15tokenizer_fingerprint\x18\x01 \x01(\t\x12\x17\n\x0ftokenizer_class\x18\x02 \x01(\t\x12\x12\n\nvocab_size\x18\x03 \x01(\x05\x12\x38\n\x0especial_tokens\x18\x04 \x03(\x0b\x32 .polytok.catalog.v1.SpecialToken\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x0f\n\x07\x64_model\x18\x06 \x01(\x05\x12\x10\n\x08n_layers\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12\x0e\n\x06\x63ommit\x18\t \x01(\t\x12\x18\n\x10tokenizer_commit\x18\n \x01(\t\x12!\n\x19\x63hat_template_fingerprint\x18\x0b \x01(\t\"\xcb\x02\n\x11TokenizeShardTask\x12+\n\x05shard\x18\x01 \x01(\x0b\x32\x1c.polytok.catalog.v1.RawShard\x12;\n\ttokenizer\x18\x02 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x03 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x15\n\rtokenized_key\x18\x04 \x01(\t\x12\x0f\n\x07ordinal\x18\x05 \x01(\x05\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\x11\n\tfirst_row\x18\x08 \x01(\x03\x12\r\n\x05model\x18( \x01(\t\x12\x0c\n\x04\x64\x61te\x18) \x01(\t\x12\x14\n\x0c\x64\x61taset_rows\x18< \x01(\x03\"\xc1\x01\n\x13TokenizeShardResult\x12\x32\n\x05\x66iles\x18\x01 \x03(\x0b\x32#.polytok.tokenizer.v1.TokenizedFile\x12>\n\nstatistics\x18\x02 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x36\n\x07lengths\x18\x14 \x01(\x0b\x32%.polytok.tokenizer.v1.LengthHistogram\"2\n\x0fLengthHistogram\x12\x0f\n\x07\x62uckets\x18\x01 \x03(\x05\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"\x9b\x01\n\rTokenizedFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\x05phase\x18< \x01(\x03H\x00\x88\x01\x01\x12\x12\n\ncounts_key\x18= \x01(\t\x12\x15\n\rcounts_sha256\x18> \x01(\tB\x08\n\x06_phase\"\xf2\x02\n\x17PublishTokenizationTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtokenized_key\x18\x02 \x01(\t\x12\x39\n\x06shards\x18\x03 \x03(\x0b\x32).polytok.tokenizer.v1.TokenizeShardResult\x12;\n\ttokenizer\x18\x04 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12>\n\nparameters\x18\x05 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationParameters\x12\x12\n\nvocab_size\x18\x06 \x01(\x05\x12\x1b\n\x13\x64\x61taset_fingerprint\x18\x07 \x01(\t\x12;\n\x07\x63ounted\x18< \x03(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x0c\n\x04\x64\x61te\x18= \x01(\t\"\xaa\x01\n\x19PublishTokenizationResult\x12>\n\nstatistics\x18\x01 \x01(\x0b\x32*.polytok.catalog.v1.TokenizationStatistics\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.tokenizer.v1.tasks_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TOKENIZERREFERENCE']._serialized_start=163
-  _globals['_TOKENIZERREFERENCE']._serialized_end=239
-  _globals['_INSPECTMODELTASK']._serialized_start=241
-  _globals['_INSPECTMODELTASK']._serialized_end=355
-  _globals['_INSPECTMODELRESULT']._serialized_start=358
-  _globals['_INSPECTMODELRESULT']._serialized_end=593
-  _globals['_TOKENIZESHARDTASK']._serialized_start=596
-  _globals['_TOKENIZESHARDTASK']._serialized_end=927
-  _globals['_TOKENIZESHARDRESULT']._serialized_start=930
-  _globals['_TOKENIZESHARDRESULT']._serialized_end=1123
-  _globals['_LENGTHHISTOGRAM']._serialized_start=1125
-  _globals['_LENGTHHISTOGRAM']._serialized_end=1175
-  _globals['_TOKENIZEDFILE']._serialized_start=1178
-  _globals['_TOKENIZEDFILE']._serialized_end=1333
-  _globals['_PUBLISHTOKENIZATIONTASK']._serialized_start=1336
-  _globals['_PUBLISHTOKENIZATIONTASK']._serialized_end=1706
-  _globals['_PUBLISHTOKENIZATIONRESULT']._serialized_start=1709
-  _globals['_PUBLISHTOKENIZATIONRESULT']._serialized_end=1879
+  _globals['_TOKENIZERREFERENCE']._serialized_end=274
+  _globals['_INSPECTMODELTASK']._serialized_start=276
+  _globals['_INSPECTMODELTASK']._serialized_end=390
+  _globals['_INSPECTMODELRESULT']._serialized_start=393
+  _globals['_INSPECTMODELRESULT']._serialized_end=705
+  _globals['_TOKENIZESHARDTASK']._serialized_start=708
+  _globals['_TOKENIZESHARDTASK']._serialized_end=1039
+  _globals['_TOKENIZESHARDRESULT']._serialized_start=1042
+  _globals['_TOKENIZESHARDRESULT']._serialized_end=1235
+  _globals['_LENGTHHISTOGRAM']._serialized_start=1237
+  _globals['_LENGTHHISTOGRAM']._serialized_end=1287
+  _globals['_TOKENIZEDFILE']._serialized_start=1290
+  _globals['_TOKENIZEDFILE']._serialized_end=1445
+  _globals['_PUBLISHTOKENIZATIONTASK']._serialized_start=1448
+  _globals['_PUBLISHTOKENIZATIONTASK']._serialized_end=1818
+  _globals['_PUBLISHTOKENIZATIONRESULT']._serialized_start=1821
+  _globals['_PUBLISHTOKENIZATIONRESULT']._serialized_end=1991
 # @@protoc_insertion_point(module_scope)

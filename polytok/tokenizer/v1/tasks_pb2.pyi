@@ -30,22 +30,26 @@ class TokenizerReference(_message.Message):
     REPO_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     repo_id: _builtins.str
     """A repository of the Hugging Face hub or the path of a local folder in that layout."""
     revision: _builtins.str
     """A branch, tag or commit of the repository; empty for the default branch."""
     fingerprint: _builtins.str
     """sha256 of the tokenizer's content that must be found there; empty when it is not known yet."""
+    chat_template_fingerprint: _builtins.str
+    """sha256 over the chat templates that must be found there, as polytok.catalog.v1.Model has it; empty where none is used."""
     def __init__(
         self,
         *,
         repo_id: _builtins.str = ...,
         revision: _builtins.str = ...,
         fingerprint: _builtins.str = ...,
+        chat_template_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "repo_id", b"repo_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_fingerprint", b"chat_template_fingerprint", "fingerprint", b"fingerprint", "repo_id", b"repo_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,6 +101,9 @@ class InspectModelResult(_message.Message):
     D_MODEL_FIELD_NUMBER: _builtins.int
     N_LAYERS_FIELD_NUMBER: _builtins.int
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    TOKENIZER_COMMIT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     tokenizer_fingerprint: _builtins.str
     """sha256 of the tokenizer's content."""
     tokenizer_class: _builtins.str
@@ -111,6 +118,12 @@ class InspectModelResult(_message.Message):
     """Layers; 0 if unknown."""
     context_length: _builtins.int
     """Longest sequence that the model takes, in tokens; 0 if unknown."""
+    commit: _builtins.str
+    """The commit of the model's repository that was read; empty for a local folder."""
+    tokenizer_commit: _builtins.str
+    """The commit of the tokenizer's repository that was read; empty for a local folder."""
+    chat_template_fingerprint: _builtins.str
+    """sha256 over the chat templates and the special tokens that they are given; empty if there is no template."""
     @_builtins.property
     def special_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.SpecialToken]:
         """Special tokens by role."""
@@ -126,10 +139,13 @@ class InspectModelResult(_message.Message):
         d_model: _builtins.int = ...,
         n_layers: _builtins.int = ...,
         context_length: _builtins.int = ...,
+        commit: _builtins.str = ...,
+        tokenizer_commit: _builtins.str = ...,
+        chat_template_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length", b"context_length", "d_model", b"d_model", "n_layers", b"n_layers", "special_tokens", b"special_tokens", "tokenizer_class", b"tokenizer_class", "tokenizer_fingerprint", b"tokenizer_fingerprint", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "chat_template_fingerprint", b"chat_template_fingerprint", "commit", b"commit", "context_length", b"context_length", "d_model", b"d_model", "n_layers", b"n_layers", "special_tokens", b"special_tokens", "tokenizer_class", b"tokenizer_class", "tokenizer_commit", b"tokenizer_commit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -543,7 +543,7 @@ class TrainingLineage(_message.Message):
     model_repo_id: _builtins.str
     """The model's repository or folder."""
     model_revision: _builtins.str
-    """The model's revision; empty for the default branch."""
+    """The commit of the model's repository on the hub; empty for a local folder."""
     extraction: _builtins.str
     """The extraction, `extractions/{id}`; empty for a live source."""
     extraction_digest: _builtins.str

@@ -24,6 +24,7 @@ class Dataset:
     columns: Sequence[Mapping[str, str]]
     features: Mapping[str, Any]
     fingerprint: str
+    commit: str
     status: str
     progress: float
     error_reason: str
@@ -53,8 +54,11 @@ class Model:
     name: str
     repo_id: str
     revision: str
+    commit: str
     tokenizer_repo_id: str
+    tokenizer_commit: str
     tokenizer_fingerprint: str
+    chat_template_fingerprint: str
     tokenizer_class: str
     vocab_size: int
     special_tokens: Sequence[Mapping[str, Any]]
@@ -87,8 +91,13 @@ class Model:
 
     @property
     def tokenizer_source(self) -> tuple[str, str]:
-        """Repository and revision that its tokenizer is read from; a tokenizer of its own has no revision."""
-        return (self.tokenizer_repo_id, "") if self.tokenizer_repo_id else (self.repo_id, self.revision)
+        """Repository and revision that its tokenizer is read from: a commit once it is known.
+
+        A tokenizer of its own has no other revision.
+        """
+        if self.tokenizer_repo_id:
+            return self.tokenizer_repo_id, self.tokenizer_commit
+        return self.repo_id, self.commit or self.revision
 
     @property
     def special_roles(self) -> frozenset[str]:
@@ -108,6 +117,7 @@ class Tokenization:
     tokenizer_repo_id: str
     tokenizer_revision: str
     tokenizer_fingerprint: str
+    chat_template_fingerprint: str
     tokenized_path: str
     vocab_size: int
     num_tokens: int

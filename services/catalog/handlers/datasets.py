@@ -52,7 +52,8 @@ class DatasetIngestion(Recording):
             return []
         if results[0].kind == "ingest.plan":
             (plan,) = packing.unpack(results, tasks_pb2.PlanIngestResult)
-            await self.change(conn, job, status="PROCESSING")
+            commit = plan.parts[0].hub.source.revision if plan.parts else ""
+            await self.change(conn, job, status="PROCESSING", commit=commit)
             return self._reading(dataset, plan)
         parts = packing.unpack(results, tasks_pb2.ReadPartResult)
         publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
@@ -101,7 +102,7 @@ class DatasetIngestion(Recording):
             num_samples=found.num_rows,
             size_bytes=found.size_bytes,
             num_shards=len(shards),
-            columns=[{"name": column.name, "type": column.type} for column in found.columns],
+            columns=[_column(column) for column in found.columns],
             features=json.loads(found.features_json or "{}"),
             fingerprint=found.fingerprint,
             completed_at=sa.func.clock_timestamp(),
@@ -117,3 +118,9 @@ class DatasetIngestion(Recording):
         if dataset is not None:
             await datasets.update(conn, dataset.id, **values)
             await changes.tell(conn, dataset.id)
+
+
+def _column(column: datasets_pb2.Column) -> dict[str, str]:
+    """A column as its record has it; what its values are only where the type does not say it."""
+    content = datasets_pb2.Column.Content.Name(column.content).removeprefix("CONTENT_")
+    return {"name": column.name, "type": column.type, **({"content": content} if column.content else {})}

@@ -21,7 +21,7 @@ def first_tasks(model: records.Model) -> list[NewTask]:
     task = tasks_pb2.InspectModelTask(
         tokenizer=tasks_pb2.TokenizerReference(repo_id=repo_id, revision=revision),
         repo_id=model.repo_id,
-        revision=model.revision,
+        revision=model.commit or model.revision,
     )
     return [NewTask(kind="model.inspect", payload=packing.pack(task))]
 
@@ -48,7 +48,10 @@ class ModelInspection:
             conn,
             model.id,
             status="READY",
+            commit=found.commit,
+            tokenizer_commit=found.tokenizer_commit,
             tokenizer_fingerprint=found.tokenizer_fingerprint,
+            chat_template_fingerprint=found.chat_template_fingerprint,
             tokenizer_class=found.tokenizer_class,
             vocab_size=found.vocab_size,
             special_tokens=[

@@ -77,6 +77,7 @@ def tokenizer_of(tokenization: records.Tokenization) -> tasks_pb2.TokenizerRefer
         repo_id=tokenization.tokenizer_repo_id,
         revision=tokenization.tokenizer_revision,
         fingerprint=tokenization.tokenizer_fingerprint,
+        chat_template_fingerprint=tokenization.chat_template_fingerprint,
     )
 
 

@@ -85,8 +85,9 @@ _FUNCTIONS = (
     CREATE FUNCTION rollout.is_unchanged(o public.datasets, d rollout.datasets, t public.dataset_tokenizations)
     RETURNS boolean LANGUAGE plpgsql STABLE AS $$
     DECLARE
-        beyond text[] := ARRAY['id', 'name', 'variant', 'num_shards', 'columns', 'features', 'fingerprint', 'metadata',
-            'statistics', 'manifest_digest', 'tokenizer_revision', 'tokenizer_fingerprint', 'error_reason', 'job_id',
+        beyond text[] := ARRAY['id', 'name', 'variant', 'num_shards', 'columns', 'features', 'fingerprint', 'commit',
+            'metadata', 'statistics', 'manifest_digest', 'tokenizer_revision', 'tokenizer_fingerprint',
+            'chat_template_fingerprint', 'error_reason', 'job_id',
             'started_at', 'completed_at'];
         tried boolean := CASE WHEN d.status = 'ERROR' THEN false WHEN t.status = 'ERROR' THEN true END;
         mapped public.dataset_tokenizations := rollout.tokenization_of(o, tried, t.model_id);

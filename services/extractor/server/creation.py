@@ -115,7 +115,7 @@ class Creation:
                 manifest_digest=tokenization.manifest_digest,
                 model=found.model.name,
                 model_repo_id=found.model.repo_id,
-                model_revision=found.model.revision,
+                model_revision=found.model.commit or found.model.revision,
                 parameters=found.parameters,
                 excluded_token_ids=parameters.excluded(found.parameters, found.model),
             )
@@ -132,7 +132,7 @@ def values(found: Found) -> Mapping[str, Any]:
         "tokenization_digest": tokenization.manifest_digest,
         "tokenizer_fingerprint": tokenization.tokenizer_fingerprint,
         "model_repo_id": model.repo_id,
-        "model_revision": model.revision,
+        "model_revision": model.commit or model.revision,
         "code_version": importlib.metadata.version("polytok"),
         "parameters": json_format.MessageToDict(found.parameters, preserving_proto_field_name=True),
         "excluded_token_ids": list(parameters.excluded(found.parameters, model)),

@@ -64,7 +64,10 @@ class Sample:
         self._date = manifest.get("date", "")
         told = manifest["tokenizer"]
         self._reference = tasks_pb2.TokenizerReference(
-            repo_id=told["repo_id"], revision=told["revision"], fingerprint=told["fingerprint"]
+            repo_id=told["repo_id"],
+            revision=told["revision"],
+            fingerprint=told["fingerprint"],
+            chat_template_fingerprint=told.get("chat_template_fingerprint", ""),
         )
 
     def check(

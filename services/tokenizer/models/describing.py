@@ -1,12 +1,11 @@
 """What a tokenizer is, and what it makes of a text: the answers of TokenizerService."""
 
 import json
-import pathlib
 from typing import Any
 
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.tokenizer.models import hub, loading, offsets
+from services.tokenizer.models import loading, offsets
 
 
 def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loading.Tokenizers) -> tokenizer_pb2.InspectResponse:
@@ -25,7 +24,7 @@ def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loading.Tokeniz
         normalizer=_part(backend.normalizer),
         pre_tokenizer=_part(backend.pre_tokenizer),
         post_processor=_part(backend.post_processor),
-        chat_template=_chat_template(hub.folder(reference.repo_id, reference.revision)),
+        chat_template=_chat_template(tokenizer),
         model_max_length=tokenizer.model_max_length,
     )
 
@@ -57,18 +56,7 @@ def _part(part: Any) -> str:
     return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)
 
 
-def _chat_template(folder: pathlib.Path) -> str:
-    """The template as `transformers` finds it: in a file of its own, else in the configuration."""
-    alone = folder / "chat_template.jinja"
-    if alone.is_file():
-        return alone.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        path = folder / name
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        found = content.get("chat_template")
-        if isinstance(found, list):
-            # Several, by name.
-            found = {each.get("name"): each.get("template") for each in found}.get("default")
-        if isinstance(found, str):
-            return found
-    return ""
+def _chat_template(tokenizer: loading.Tokenizer) -> str:
+    """The template that conversations are rendered by: the one called default where there are several."""
+    found = tokenizer.pretrained.chat_template
+    return found.get("default", "") if isinstance(found, dict) else found or ""

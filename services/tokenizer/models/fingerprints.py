@@ -1,4 +1,8 @@
-"""What makes a tokenizer the one that it is: sha256 over the content that decides which ids a text becomes."""
+"""What makes a tokenizer the one that it is: sha256 over the content that decides which ids a text becomes.
+
+The chat templates, which decide what text a conversation becomes, have a fingerprint of their own: a text's ids do not
+depend on them.
+"""
 
 import hashlib
 import json
@@ -21,5 +25,21 @@ def fingerprint(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, obje
         "split_special_tokens": bool(backend.encode_special_tokens),
         "special_tokens": special_tokens,
     }
-    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=str)
+    return _digest(whole)
+
+
+def chat_template_fingerprint(templates: str | Mapping[str, str] | None, special_tokens: Mapping[str, object]) -> str:
+    """Returns sha256, hexadecimal, of the chat templates, by name if there are several, and of what they are given.
+
+    That is the text of each special token by its role, as `apply_chat_template` of transformers gives it. Empty without
+    a template.
+    """
+    if not templates:
+        return ""
+    named = {"default": templates} if isinstance(templates, str) else dict(templates)
+    return _digest({"templates": named, "special_tokens": special_tokens})
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -6,9 +6,15 @@ from services.tokenizer.models import configuration, hub, loading
 
 
 def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) -> tasks_pb2.InspectModelResult:
-    """Loads the tokenizer and reads the configuration."""
-    tokenizer = tokenizers.get(task.tokenizer)
-    found = configuration.read(hub.folder(task.repo_id, task.revision))
+    """Loads the tokenizer and reads the configuration, both of commits that stay what they are."""
+    reference = tasks_pb2.TokenizerReference()
+    reference.CopyFrom(task.tokenizer)
+    # Once the commit is known, a branch that moves on meanwhile changes nothing.
+    reference.revision = hub.commit(hub.folder(reference.repo_id, reference.revision)) or reference.revision
+    tokenizer = tokenizers.get(reference)
+    is_same = (task.repo_id, task.revision) == (task.tokenizer.repo_id, task.tokenizer.revision)
+    folder = hub.folder(task.repo_id, reference.revision if is_same else task.revision)
+    found = configuration.read(folder)
     return tasks_pb2.InspectModelResult(
         tokenizer_fingerprint=tokenizer.fingerprint,
         tokenizer_class=tokenizer.class_name,
@@ -21,4 +27,7 @@ def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) ->
         n_layers=found.n_layers,
         # A tokenizer without a model beside it often knows how much its model takes.
         context_length=found.context_length or tokenizer.model_max_length,
+        commit=hub.commit(folder),
+        tokenizer_commit="" if is_same else hub.commit(hub.folder(reference.repo_id, reference.revision)),
+        chat_template_fingerprint=tokenizer.chat_template_fingerprint,
     )

@@ -1,9 +1,9 @@
 """Loads a tokenizer as `transformers` does: fast tokenizers only, no code and no pickle of the repository's own."""
 
-import collections
 import json
 import pathlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -25,6 +25,8 @@ class Tokenizer:
     """The tokenizer itself; its truncation and padding are off."""
     fingerprint: str
     """sha256 of its content."""
+    chat_template_fingerprint: str
+    """sha256 of its chat templates and of the special tokens that they are given; empty if it has none."""
     class_name: str
     """Its class in `transformers`."""
     vocab_size: int
@@ -45,35 +47,83 @@ class Tokenizer:
         return next((token for name, _, token in self.special_tokens if name == role), None)
 
 
+class _Kept(NamedTuple):
+    """A tokenizer that stays loaded."""
+
+    repo_id: str
+    revision: str
+    stamp: tuple[object, ...] | None
+    """What the folder's files were when it was loaded; see `_stamp`."""
+    tokenizer: Tokenizer
+
+
 class Tokenizers:
     """The tokenizers that were used last, kept loaded."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._loaded: collections.OrderedDict[tuple[str, str, str], Tokenizer] = collections.OrderedDict()
+        self._kept: list[_Kept] = []
 
     def get(self, reference: tasks_pb2.TokenizerReference) -> Tokenizer:
-        """Returns the tokenizer, which must have the reference's fingerprint if that has one."""
-        # Without a fingerprint there is no telling whether the files are still those that were loaded before.
-        found = self._loaded.get((reference.repo_id, reference.revision, reference.fingerprint))
+        """Returns the tokenizer, with the reference's fingerprints.
+
+        Raises InvalidArgument (TOKENIZER_INVALID) if the files have others by now, even if the right ones are loaded:
+        whether a task is refused must not hang on what its worker did before.
+        """
+        stamp = _stamp(reference.repo_id)
+        found = next((kept for kept in self._kept if _serves(kept, reference, stamp)), None)
         if found is None:
-            found = load(hub.folder(reference.repo_id, reference.revision))
-            _check_fingerprint(reference, found.fingerprint)
-        key = (reference.repo_id, reference.revision, found.fingerprint)
-        self._loaded[key] = found
-        self._loaded.move_to_end(key)
-        while len(self._loaded) > self._size:
-            self._loaded.popitem(last=False)
-        return found
+            loaded = load(hub.folder(reference.repo_id, reference.revision))
+            _check_fingerprints(reference, loaded)
+            found = _Kept(reference.repo_id, reference.revision, stamp, loaded)
+        others = [kept for kept in self._kept if kept is not found]
+        self._kept = [*others, found][-self._size :]
+        return found.tokenizer
 
 
-def _check_fingerprint(reference: tasks_pb2.TokenizerReference, found: str) -> None:
-    if reference.fingerprint and found != reference.fingerprint:
-        raise invalid(
-            f"The tokenizer in {reference.repo_id!r} changed since the model was registered: its fingerprint is "
-            f"{found[:12]}…, not {reference.fingerprint[:12]}…. Bring the old files back, "
-            "or register a model for the new ones."
-        )
+def _serves(kept: _Kept, reference: tasks_pb2.TokenizerReference, stamp: tuple[object, ...] | None) -> bool:
+    # Without a fingerprint there is no telling whether the files are still those that were loaded before.
+    return (
+        bool(reference.fingerprint)
+        and (kept.repo_id, kept.revision) == (reference.repo_id, reference.revision)
+        and kept.tokenizer.fingerprint == reference.fingerprint
+        and reference.chat_template_fingerprint in {"", kept.tokenizer.chat_template_fingerprint}
+        and stamp in {None, kept.stamp}
+    )
+
+
+def _stamp(repo_id: str) -> tuple[object, ...] | None:
+    """Returns which files a local tokenizer consists of, and when they changed.
+
+    None for a repository of the hub, whose commits do not change, and for a folder that cannot be read.
+    """
+    if not repo_id.startswith("/"):
+        return None
+    folder = pathlib.Path(repo_id)
+    try:
+        paths = sorted({path for pattern in hub.TOKENIZER for path in folder.glob(pattern)})
+        found = [(str(path), path.stat()) for path in paths]
+    except OSError:
+        return None
+    return tuple((name, each.st_mtime_ns, each.st_size, each.st_ino) for name, each in found) or None
+
+
+def _check_fingerprints(reference: tasks_pb2.TokenizerReference, found: Tokenizer) -> None:
+    for what, wanted, actual, more in (
+        ("tokenizer", reference.fingerprint, found.fingerprint, ""),
+        (
+            "chat template",
+            reference.chat_template_fingerprint,
+            found.chat_template_fingerprint,
+            ", or give the template with the tokenization (`--chat-template FILE`, `chat.template` in a request)",
+        ),
+    ):
+        if wanted and actual != wanted:
+            its = f"its fingerprint is {actual[:12]}…, not {wanted[:12]}…" if actual else "there is none any more"
+            raise invalid(
+                f"The {what} in {reference.repo_id!r} changed since the model was registered: {its}. "
+                f"Bring the old files back, or register a model for the new ones{more}."
+            )
 
 
 def invalid(message: str) -> errors.InvalidArgument:
@@ -93,6 +143,9 @@ def load(folder: pathlib.Path) -> Tokenizer:
     return Tokenizer(
         backend=backend,
         fingerprint=fingerprints.fingerprint(backend, dict(loaded.special_tokens_map)),
+        chat_template_fingerprint=fingerprints.chat_template_fingerprint(
+            loaded.chat_template, dict(loaded.special_tokens_map)
+        ),
         class_name=type(loaded).__name__,
         vocab_size=len(loaded),
         special_tokens=special_tokens,

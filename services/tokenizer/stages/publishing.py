@@ -26,6 +26,8 @@ from services.tokenizer.rows import histograms
 
 _log = logging.get(__name__)
 
+_VERSIONS = ("polytok", "tokenizers", "transformers", "jinja2")
+"""The packages whose version decides what is written; jinja2 renders chat templates."""
 FORMAT = 1
 """Version of the manifest's layout."""
 
@@ -127,6 +129,11 @@ def _manifest(
             "repo_id": task.tokenizer.repo_id,
             "revision": task.tokenizer.revision,
             "fingerprint": task.tokenizer.fingerprint,
+            **(
+                {"chat_template_fingerprint": task.tokenizer.chat_template_fingerprint}
+                if task.tokenizer.chat_template_fingerprint
+                else {}
+            ),
             "vocab_size": task.vocab_size,
         },
         "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
@@ -143,7 +150,7 @@ def _manifest(
             }
             for file in files
         ],
-        "versions": {name: importlib.metadata.version(name) for name in ("polytok", "tokenizers", "transformers")},
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
 
 

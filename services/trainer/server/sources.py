@@ -74,7 +74,7 @@ class Sources:
                 tokenization_uid=tokenization.uid,
                 tokenization_digest=tokenization.manifest_digest,
                 model_repo_id=model.repo_id,
-                model_revision=model.revision,
+                model_revision=model.commit or model.revision,
                 selection=extractions_pb2.TokenSelection(
                     context_size=live.context_size,
                     excluded_token_ids=_special(model) if live.exclude_special_tokens else (),

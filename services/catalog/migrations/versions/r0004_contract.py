@@ -12,6 +12,7 @@ from services.catalog.migrations import (
     copying,
     following,
     functions,
+    identity,
     returning,
     sharing,
     statements,
@@ -59,6 +60,7 @@ def downgrade() -> None:
         # Where this version's revisions were never all applied.
         sharing.COLUMN,
         *sharing.TABLES,
+        *identity.COLUMNS,
         "CREATE SCHEMA rollout",
         *(f"ALTER TABLE public.{name} SET SCHEMA rollout" for name in _MOVED),
         *copying.TABLES,

@@ -1,0 +1,112 @@
+"""The chat templates of a tokenizer are part of what a model is: changed ones are refused, by whoever renders them."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from polytok import errors
+from polytok.tokenizer.v1 import answers_pb2, tasks_pb2
+from services.runtime.storage import Storage
+from services.tokenizer.checks import verification
+from services.tokenizer.models import describing, fingerprints, inspection, loading
+from tests.tokenizer import jobs
+from tests.tokenizer.test_chats import LLAMA, OPENAI, expected, plain, shard, with_template
+
+
+@pytest.fixture
+def model(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
+    return with_template(folders["sentencepiece"], tmp_path / "model", LLAMA)
+
+
+def inspected(model: pathlib.Path) -> tasks_pb2.TokenizerReference:
+    """The reference that workers are given once the model is registered."""
+    reference = tasks_pb2.TokenizerReference(repo_id=str(model))
+    task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(model))
+    found = inspection.inspect(task, loading.Tokenizers(1))
+    reference.fingerprint = found.tokenizer_fingerprint
+    reference.chat_template_fingerprint = found.chat_template_fingerprint
+    return reference
+
+
+def change(model: pathlib.Path, template: str = "{{ messages[0].role }}") -> None:
+    (model / "chat_template.jinja").write_text(template)
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *, is_warm: bool) -> None:
+    runner = jobs.Runner(storage, model)
+    runner.reference.CopyFrom(inspected(model))
+    raw = shard(storage, OPENAI[:2])
+    before = runner.tokenize(raw, plain())
+    assert jobs.rows(storage, before) == expected(model, OPENAI[:2])
+    change(model)
+    if not is_warm:
+        runner.tokenizers = loading.Tokenizers(1)
+    with pytest.raises(errors.InvalidArgument, match=r"The chat template in .* changed since the model was") as caught:
+        runner.tokenize(raw, plain(), epoch=2)
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    # Nothing else depends on it: text, and a template that comes with the tokenization.
+    runner.reference.chat_template_fingerprint = ""
+    assert jobs.rows(storage, runner.tokenize(raw, plain(template=LLAMA), epoch=3)) == jobs.rows(storage, before)
+    # The old files again are the old model again.
+    change(model, LLAMA)
+    runner.reference.CopyFrom(inspected(model))
+    assert jobs.rows(storage, runner.tokenize(raw, plain(), epoch=4)) == jobs.rows(storage, before)
+
+
+def test_what_a_manifest_says_is_compared_when_documents_are_encoded_again(
+    storage: Storage, model: pathlib.Path
+) -> None:
+    runner = jobs.Runner(storage, model)
+    runner.reference.CopyFrom(inspected(model))
+    raw = shard(storage, OPENAI[:2])
+    parameters = plain()
+    published = runner.publish([runner.tokenize(raw, parameters)], parameters)
+    jobs.opened(storage, published)
+    manifest = json.loads(storage.read_bytes(f"{jobs.TOKENIZED}/polytok.json"))
+    assert manifest["tokenizer"]["chat_template_fingerprint"] == runner.reference.chat_template_fingerprint != ""
+    raw_folder, _, name = raw.key.rpartition("/")
+    storage.write_bytes(f"{raw_folder}/state.json", json.dumps({"_data_files": [{"filename": name}]}).encode())
+    task = answers_pb2.VerifyTask(
+        tokenized_path=storage.uri(jobs.TOKENIZED),
+        manifest_digest=published.manifest_digest,
+        raw_path=storage.uri(raw_folder),
+        sample=9,
+    )
+    assert not verification.verify(task, storage, runner.tokenizers, runner.context()).findings
+    change(model)
+    with pytest.raises(errors.InvalidArgument, match="chat template"):
+        verification.verify(task, storage, runner.tokenizers, runner.context())
+
+
+def test_an_inspection_shows_the_template_that_was_registered(model: pathlib.Path) -> None:
+    reference, tokenizers = inspected(model), loading.Tokenizers(1)
+    assert describing.inspect(reference, tokenizers).chat_template == LLAMA
+    change(model)
+    with pytest.raises(errors.InvalidArgument, match="chat template"):
+        describing.inspect(reference, tokenizers)
+
+
+def test_a_changed_tokenizer_is_refused_by_a_worker_that_has_the_old_one(model: pathlib.Path) -> None:
+    reference, tokenizers = inspected(model), loading.Tokenizers(1)
+    tokenizers.get(reference)
+    content = json.loads((model / "tokenizer.json").read_text())
+    content["model"]["merges"].pop()
+    (model / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(errors.InvalidArgument, match=r"The tokenizer in .* changed since the model was registered"):
+        tokenizers.get(reference)
+    # A folder that is gone harms nobody who has what it held.
+    shutil.rmtree(model)
+    kept = loading.Tokenizers(1)
+    with pytest.raises(errors.InvalidArgument, match="There is no folder"):
+        kept.get(reference)
+
+
+def test_what_a_fingerprint_covers() -> None:
+    of, tokens = fingerprints.chat_template_fingerprint, {"bos_token": "<s>"}
+    assert of(None, tokens) == of("", tokens) == ""
+    assert of("a", tokens) == of({"default": "a"}, tokens)
+    others = [of("b", tokens), of("a", {}), of({"default": "a", "tool_use": "b"}, tokens)]
+    assert len({of("a", tokens), *others}) == 4
