@@ -207,7 +207,7 @@ class TrainingPlan:
     """Whether sae-lens's own forward pass and autograd are used where there is a faster step of the same result."""
     device: str = "cpu"
     threads: int = 0
-    """Processor threads; 0 leaves the number to PyTorch. On one processor results are equal bit for bit for an equal number."""
+    """Processor threads; 0 leaves the number to PyTorch. On one processor an equal number gives equal bits."""
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 0

@@ -4,7 +4,8 @@
 
 `folder` holds `checkpoints/` and, at the end, `saes/{name}/`. Whatever kills the process, a call with the same plan
 goes on from the newest checkpoint, and ends with the weights of a run that was not killed: bit for bit on a processor
-of the same kind with the same number of threads. Under torchrun every process calls it with the same arguments; the first one reports.
+of the same kind with the same number of threads. Under torchrun every process calls it with the same arguments; the
+first one reports.
 """
 
 import dataclasses

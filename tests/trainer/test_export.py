@@ -103,8 +103,8 @@ def test_saelens_opens_it_and_gives_our_numbers(architecture, kind, from_input, 
         output = opened.decode(latents)
     expected, reconstruction = _ours(step, scaling, activations)
     other = (latents - expected).abs() >= 1e-5 * expected.abs().max()
-    # Of 32,768 scores one may lie within rounding of what decides whether its latent is active: another processor decides
-    # otherwise, here or there.
+    # Of 32,768 scores one may lie within rounding of what decides whether its latent is active: another processor
+    # decides otherwise, here or there.
     assert int(other.sum()) <= 2
     whole = ~other.any(-1)
     assert float((output - reconstruction)[whole].abs().max()) < 1e-5 * float(activations.abs().max())

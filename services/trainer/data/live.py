@@ -1,7 +1,8 @@
 """Activations computed while the training runs: a model reads a tokenization's rows, in another order each epoch.
 
 Rows are shuffled by (seed, epoch); the last ones of an order by the seed alone are held out. A position is an epoch,
-a row and the number of tokens in a forward pass: from there `services.activations.streaming` goes on with the same batches.
+a row and the number of tokens in a forward pass: from there `services.activations.streaming` goes on with the same
+batches.
 """
 
 from collections.abc import Generator, Iterator
