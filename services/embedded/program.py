@@ -70,7 +70,7 @@ class Service:
             return False
         probe = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_SECONDS)
         try:
-            probe.request("GET", "/readyz")
+            probe.request("GET", "/readyz?exclude=queue")
             return probe.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False

@@ -3,9 +3,11 @@
 NATS is only the doorbell (DESIGN §2): whatever is lost here is rung again by the reconciler.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.js import api
 from nats.js.errors import BadRequestError, NotFoundError
@@ -35,6 +37,10 @@ class Subjects:
         """Matches every task of one kind."""
         return f"{self.namespace}.tasks.{kind}.*"
 
+    def canary(self, owner: str) -> str:
+        """Where an owner of tasks tries whether the queue works; no kind of task is called so."""
+        return f"{self.namespace}.tasks.canary.{owner}"
+
     def progress(self, task_id: object) -> str:
         """Where the progress of one task is told; `*` matches every task."""
         return f"{self.namespace}.progress.{task_id}"
@@ -59,6 +65,12 @@ async def connect(settings: MessagingSettings, name: str) -> Client:
         disconnected_cb=state.disconnected,
         reconnected_cb=state.reconnected,
     )
+
+
+async def close(client: Client) -> None:
+    """Closes a connection, or what is left of one to a server that is away."""
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await client.close()
 
 
 class _ConnectionLog:
@@ -102,6 +114,13 @@ async def ensure_stream(client: Client, subjects: Subjects) -> None:
         await jetstream.update_stream(stream)
 
 
+async def recreate_stream(client: Client, subjects: Subjects) -> None:
+    """Deletes the work queue with its consumers and makes it anew. Owners dispatch again what was on it."""
+    with contextlib.suppress(NotFoundError):
+        await client.jsm().delete_stream(subjects.stream)
+    await ensure_stream(client, subjects)
+
+
 def consumer_name(pool: str) -> str:
     """The durable consumer that all workers of a pool share."""
     return f"worker-{pool}"
@@ -124,6 +143,12 @@ async def ensure_consumer(
         filter_subjects=[subjects.kind(kind) for kind in kinds],
     )
     await client.jsm().add_consumer(subjects.stream, consumer)
+
+
+async def delete_consumer(client: Client, subjects: Subjects, pool: str) -> None:
+    """Deletes the consumer of a pool; what was delivered and not acknowledged is delivered to the next one."""
+    with contextlib.suppress(NotFoundError):
+        await client.jsm().delete_consumer(subjects.stream, consumer_name(pool))
 
 
 async def stream_exists(client: Client, subjects: Subjects) -> bool:

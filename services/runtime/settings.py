@@ -190,6 +190,8 @@ class JobSettings(Settings):
     """How long the queue waits for a sign of life of a worker that took a message, before it gives it to another."""
     reconcile_seconds: float = Field(default=5, gt=0, le=3600)
     """How often lost tasks are looked for."""
+    redispatch_seconds: float = Field(default=30, gt=0, le=3600)
+    """How long a task may wait before workers get it from its owner, whatever NATS says; NATS is tried as often."""
     backoff_seconds: float = Field(default=1, ge=0, le=3600)
     """Wait before the second attempt; doubles with every further one, up to a minute."""
     max_attempts: int = Field(default=4, ge=1, le=100)

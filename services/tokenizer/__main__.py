@@ -92,7 +92,7 @@ async def main(stopping: Stopping) -> None:
         await answering.close()
         await metrics.close()
         await catalog.close()
-        await client.close()
+        await messaging.close(client)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ class Readiness:
     """What /readyz says."""
 
     ready = True
+    trouble = ""
 
     async def __call__(self) -> bool:
         return self.ready
@@ -173,7 +174,7 @@ class Readiness:
 @pytest.fixture
 async def machines() -> AsyncIterator[tuple[endpoint.Endpoint, Readiness]]:
     readiness = Readiness()
-    served = await endpoint.serve(TelemetrySettings(), readiness)
+    served = await endpoint.serve(TelemetrySettings(), readiness, lambda: readiness.trouble)
     yield served, readiness
     await served.close()
 
@@ -189,6 +190,10 @@ async def test_the_endpoint(machines: tuple[endpoint.Endpoint, Readiness]) -> No
     assert (await get(served.port, "/readyz?verbose"))[::2] == (200, "ready\n")
     readiness.ready = False
     assert (await get(served.port, "/readyz"))[::2] == (503, "not ready\n")
+    assert (await get(served.port, "/readyz?exclude=queue"))[0] == 503
+    readiness.ready, readiness.trouble = True, "It is full."
+    assert (await get(served.port, "/readyz"))[::2] == (503, "not ready: queue: It is full.\n")
+    assert (await get(served.port, "/readyz?exclude=queue"))[::2] == (200, "ready\n")
     assert (await get(served.port, "/livez"))[0] == 200
     assert (await get(served.port, "/"))[0] == 404
     assert (await get(served.port, "/metrics", "POST"))[0] == 405

@@ -61,6 +61,11 @@ class LeaseServiceStub:
                 request_serializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.SerializeToString,
                 response_deserializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.FromString,
                 _registered_method=True)
+        self.ListOverdueTasks = channel.unary_unary(
+                '/polytok.jobs.v1.LeaseService/ListOverdueTasks',
+                request_serializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksRequest.SerializeToString,
+                response_deserializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer:
@@ -112,6 +117,14 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOverdueTasks(self, request, context):
+        """Names tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). A worker
+        that the queue gives nothing asks for them, so that no state of the queue stops a job. Takes no lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +152,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.ReleaseLease,
                     request_deserializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.FromString,
                     response_serializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.SerializeToString,
+            ),
+            'ListOverdueTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOverdueTasks,
+                    request_deserializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksRequest.FromString,
+                    response_serializer=polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -278,6 +296,33 @@ class LeaseService:
             '/polytok.jobs.v1.LeaseService/ReleaseLease',
             polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseRequest.SerializeToString,
             polytok_dot_jobs_dot_v1_dot_leases__pb2.ReleaseLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOverdueTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polytok.jobs.v1.LeaseService/ListOverdueTasks',
+            polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksRequest.SerializeToString,
+            polytok_dot_jobs_dot_v1_dot_leases__pb2.ListOverdueTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

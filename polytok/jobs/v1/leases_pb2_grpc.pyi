@@ -61,6 +61,10 @@ class LeaseServiceStub:
     """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
     Errors: ABORTED (LEASE_LOST).
     """
+    ListOverdueTasks: _grpc.UnaryUnaryMultiCallable[_leases_pb2.ListOverdueTasksRequest, _leases_pb2.ListOverdueTasksResponse]
+    """Names tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). A worker
+    that the queue gives nothing asks for them, so that no state of the queue stops a job. Takes no lease.
+    """
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
@@ -92,6 +96,10 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_leases_pb2.ReleaseLeaseRequest, _leases_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
     """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
     Errors: ABORTED (LEASE_LOST).
+    """
+    ListOverdueTasks: _aio.UnaryUnaryMultiCallable[_leases_pb2.ListOverdueTasksRequest, _leases_pb2.ListOverdueTasksResponse]  # type: ignore[assignment]
+    """Names tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). A worker
+    that the queue gives nothing asks for them, so that no state of the queue stops a job. Takes no lease.
     """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -151,6 +159,16 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_leases_pb2.ReleaseLeaseResponse, _abc.Awaitable[_leases_pb2.ReleaseLeaseResponse]]:
         """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
         Errors: ABORTED (LEASE_LOST).
+        """
+
+    @_abc_1.abstractmethod
+    def ListOverdueTasks(
+        self,
+        request: _leases_pb2.ListOverdueTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leases_pb2.ListOverdueTasksResponse, _abc.Awaitable[_leases_pb2.ListOverdueTasksResponse]]:
+        """Names tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). A worker
+        that the queue gives nothing asks for them, so that no state of the queue stops a job. Takes no lease.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,6 +40,17 @@ class Outbox:
         query = sa.select(table.c.id, table.c.kind, table.c.dispatch)
         query = query.where(table.c.state == TaskState.READY.value, table.c.not_before <= _CLOCK, ~rung)
         return (await conn.execute(query)).all()
+
+    async def overdue(
+        self, conn: AsyncConnection, kinds: Sequence[str] | None, waited: timedelta, limit: int
+    ) -> Sequence[sa.Row[uuid.UUID, str]]:
+        """Tasks (id, kind) that have been due for longer than `waited`, the oldest first; of any kind for None."""
+        table = self._tasks
+        query = sa.select(table.c.id, table.c.kind).where(table.c.state == TaskState.READY.value)
+        query = query.where(table.c.not_before <= _CLOCK - waited)
+        if kinds is not None:
+            query = query.where(table.c.kind == sa.any_(sa.literal(list(kinds), sa.ARRAY(sa.Text))))
+        return (await conn.execute(query.order_by(table.c.not_before, table.c.ordinal).limit(limit))).all()
 
     async def ring_again(self, conn: AsyncConnection, dispatches: dict[uuid.UUID, int]) -> int:
         """Puts tasks into the outbox again that have not gone on since the dispatch given for each; tells how many.

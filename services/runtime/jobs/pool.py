@@ -67,4 +67,4 @@ async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.Tra
     finally:
         await metrics.close()
         await owner.close()
-        await client.close()
+        await messaging.close(client)

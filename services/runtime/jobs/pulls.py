@@ -5,6 +5,7 @@ for a sign of life while a pull waits; when none comes, stream and consumer are 
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
+from nats.js.errors import ServerError
 
 from services.runtime import messaging
 from services.runtime.telemetry import logging
@@ -20,6 +22,7 @@ _EXPIRES_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 2.0
 _SILENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+_REFUSALS = 4
 
 _HEARTBEAT = "100"
 _EXPIRED = ("404", "408")
@@ -45,6 +48,7 @@ class Pull:
         self._sure = False
         self._troubled = False
         self._pulls = 0
+        self._refusals = 0
 
     @property
     def sure(self) -> bool:
@@ -77,6 +81,13 @@ class Pull:
                 return message
         return None
 
+    async def renew(self) -> None:
+        """Makes the consumer anew: tasks wait, and the one that is there gives none."""
+        _log.warning("tasks wait and the queue gives none; making the consumer anew", pool=self._pool)
+        self._sure = False
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await messaging.delete_consumer(self._client, self._subjects, self._pool)
+
     async def close(self) -> None:
         """Gives back what came too late."""
         self._ended = True
@@ -90,9 +101,18 @@ class Pull:
         if not self._client.is_connected:
             raise nats.errors.ConnectionClosedError
         await messaging.ensure_stream(self._client, self._subjects)
-        await messaging.ensure_consumer(
-            self._client, self._subjects, self._pool, self._kinds, ack_seconds=self._ack_seconds
-        )
+        try:
+            await messaging.ensure_consumer(
+                self._client, self._subjects, self._pool, self._kinds, ack_seconds=self._ack_seconds
+            )
+        except ServerError:
+            # A consumer whose files are damaged can be neither made nor deleted while its stream is there.
+            self._refusals += 1
+            if self._refusals % _REFUSALS == 0:
+                _log.warning("NATS cannot make the consumer; making the work queue again", pool=self._pool)
+                await messaging.recreate_stream(self._client, self._subjects)
+            raise
+        self._refusals = 0
         if self._troubled:
             _log.info("worker found the queue again")
         self._sure, self._troubled = True, False

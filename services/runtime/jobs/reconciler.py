@@ -1,19 +1,18 @@
 """The reconciler: makes good whatever got lost between Postgres and the queue.
 
-Leases that ran out go back; tasks that are due and ring nowhere, not in the outbox and not on the queue, are rung
-again; a queue that is gone is made again. Every step bears being done twice, so any number of replicas may run: the
+Leases that ran out go back; tasks that are due and neither in the outbox nor on the queue are dispatched again; a queue
+that is gone, or does not work, is made again. Every step bears being done twice, so any number of replicas may run: the
 advisory lock only spares them the work.
 """
 
 import asyncio
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Generator
+from datetime import timedelta
 
 import nats.errors
-import nats.js.errors
 import sqlalchemy as sa
 from nats.aio.client import Client
 
@@ -21,14 +20,16 @@ from polytok import errors
 from services.runtime import messaging
 from services.runtime.database import Database
 from services.runtime.jobs import metrics
+from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.store import JobStore
+from services.runtime.jobs.work_queue import WorkQueue
 from services.runtime.settings import JobSettings
 from services.runtime.telemetry import logging
 
 _EXPIRED_AT_ONCE = 500
+_OVERDUE = 500
 # Looking through a long queue takes its time: no more than a twentieth of it all.
 _REST = 20
-_REQUEST_SECONDS = 5.0
 
 _log = logging.get(__name__)
 
@@ -37,13 +38,22 @@ class Reconciler:
     """Looks for lost tasks every `reconcile_seconds`, and when it is woken."""
 
     def __init__(
-        self, database: Database, store: JobStore, client: Client, subjects: messaging.Subjects, settings: JobSettings
+        self,
+        database: Database,
+        store: JobStore,
+        client: Client,
+        subjects: messaging.Subjects,
+        settings: JobSettings,
+        health: QueueHealth | None = None,
     ) -> None:
         self._database = database
         self._store = store
-        self._client = client
         self._subjects = subjects
+        self._bound = settings.redispatch_seconds
+        self._queue = WorkQueue(client, subjects, store.owner, self._bound, health or QueueHealth())
         self._seconds = settings.reconcile_seconds
+        self._hidden_after = 0.0
+        self._hidden_rounds = 0
         self._woken = asyncio.Event()
         self._rest_until = 0.0
         self._troubles: dict[str, str] = {}
@@ -51,6 +61,7 @@ class Reconciler:
     def wake(self) -> None:
         """Asks for a whole round now."""
         self._rest_until = 0.0
+        self._queue.suspect()
         self._woken.set()
 
     async def run(self) -> None:
@@ -72,8 +83,8 @@ class Reconciler:
                 return
             await self._expire()
             with self._trouble("queue"):
-                await self._mend_queue()
-                await self._ring_again()
+                await self._queue.check()
+                await self._dispatch_again()
 
     async def _tell(self) -> None:
         async with self._database.connection() as conn:
@@ -100,50 +111,47 @@ class Reconciler:
                 metrics.leases_expired.inc()
                 _log.warning("lease ran out", task=str(task_id))
 
-    async def _mend_queue(self) -> None:
-        if not await messaging.stream_exists(self._client, self._subjects):
-            _log.warning("the work queue is gone; making it again", stream=self._subjects.stream)
-            await messaging.ensure_stream(self._client, self._subjects)
-
-    async def _ring_again(self) -> None:
+    async def _dispatch_again(self) -> None:
         started = time.monotonic()
         if started < self._rest_until:
             return
-        await self._ring_lost()
+        await self._dispatch_lost()
         self._rest_until = time.monotonic() + _REST * (time.monotonic() - started)
 
-    async def _ring_lost(self) -> None:
+    async def _dispatch_lost(self) -> None:
         # The rows are read before the queue: what was put on the queue in between then is no loss.
         async with self._database.connection() as conn:
             silent = await self._store.outbox.silent(conn)
         if not silent:
             return
-        pending = await self._pending()
+        pending = await self._queue.pending()
+        hidden = await self._hidden()
         lost: dict[uuid.UUID, int] = {
-            row.id: row.dispatch for row in silent if self._subjects.task(row.kind, row.id) not in pending
+            row.id: row.dispatch
+            for row in silent
+            if row.kind in hidden or self._subjects.task(row.kind, row.id) not in pending
         }
         if lost:
             async with self._database.transaction() as conn:
                 rung = await self._store.outbox.ring_again(conn, lost)
                 await self._store.wake_relay(conn)
             metrics.rung_again.inc(rung)
-            _log.warning("doorbells got lost; ringing again", tasks=rung)
+            _log.warning("tasks are not on the queue; dispatching them again", tasks=rung)
 
-    async def _pending(self) -> set[str]:
-        """The subjects that have a message on the queue."""
-        pending: set[str] = set()
-        while True:
-            query = {"subjects_filter": self._subjects.tasks[0], "offset": len(pending)}
-            answer = await self._client.request(
-                f"$JS.API.STREAM.INFO.{self._subjects.stream}", json.dumps(query).encode(), timeout=_REQUEST_SECONDS
-            )
-            page = json.loads(answer.data)
-            if "error" in page:
-                raise nats.js.errors.APIError.from_error(page["error"])
-            subjects = page["state"].get("subjects") or {}
-            pending |= subjects.keys()
-            if not subjects or len(pending) >= page.get("total", 0):
-                return pending
+    async def _hidden(self) -> set[str]:
+        """The kinds whose tasks have waited too long while their consumer has nothing, whatever the stream lists."""
+        if time.monotonic() < self._hidden_after:
+            return set()
+        async with self._database.connection() as conn:
+            overdue = await self._store.outbox.overdue(conn, None, timedelta(seconds=self._bound), _OVERDUE)
+        hidden = await self._queue.undeliverable({row.kind for row in overdue}) if overdue else set()
+        # A message that was sent again takes a moment; one that is hidden again and again means a broken stream.
+        self._hidden_rounds = self._hidden_rounds + 1 if hidden else 0
+        if hidden:
+            self._hidden_after = time.monotonic() + self._bound
+        if self._hidden_rounds > 1:
+            await self._queue.recreate(f"it hides messages of {', '.join(sorted(hidden))}")
+        return hidden
 
     @contextlib.contextmanager
     def _trouble(self, part: str) -> Generator[None]:

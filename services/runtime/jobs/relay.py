@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import nats.errors
@@ -31,13 +32,22 @@ class Relay:
     """Publishes what the outbox holds. Any number of relays may run over one outbox."""
 
     def __init__(
-        self, database: Database, store: JobStore, client: Client, subjects: messaging.Subjects, listener: Listener
+        self,
+        database: Database,
+        store: JobStore,
+        client: Client,
+        subjects: messaging.Subjects,
+        listener: Listener,
+        *,
+        alarm: Callable[[], None] = lambda: None,
     ) -> None:
+        """`alarm` is called when the queue does not take a message."""
         self._database = database
         self._store = store
         self._client = client
         self._subjects = subjects
         self._listener = listener
+        self._alarm = alarm
         self._woken = asyncio.Event()
         self._stopped: set[str] = set()
         self._troubled = False
@@ -127,6 +137,8 @@ class Relay:
             _log.warning("the work queue is gone; making it again", stream=self._subjects.stream)
             await messaging.ensure_stream(self._client, self._subjects)
             self._woken.set()
+        elif self._client.is_connected:
+            self._alarm()
 
 
 def message_id(task_id: uuid.UUID, dispatch: int) -> str:

@@ -89,6 +89,14 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
             await self._store.release(conn, uuid.UUID(request.task_id), request.epoch, request.resume_point)
         return leases_pb2.ReleaseLeaseResponse()
 
+    async def ListOverdueTasks(  # noqa: N802
+        self, request: leases_pb2.ListOverdueTasksRequest, context: Context
+    ) -> leases_pb2.ListOverdueTasksResponse:
+        """Names tasks that have waited too long."""
+        async with self._database.connection() as conn:
+            overdue = await self._store.overdue(conn, request.kinds)
+        return leases_pb2.ListOverdueTasksResponse(task_ids=[str(task_id) for task_id in overdue])
+
 
 def _duration(value: timedelta) -> duration_pb2.Duration:
     duration = duration_pb2.Duration()

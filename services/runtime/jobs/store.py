@@ -28,6 +28,8 @@ CHANNEL = "jobs"
 DISPATCH = "dispatch"
 STOP = "stop:"
 
+_OVERDUE_AT_ONCE = 16
+
 _LOST = Failure("WORKER_LOST", "The worker stopped answering while it held the task.", retryable=True)
 
 
@@ -214,6 +216,11 @@ class JobStore:
             return False
         await self._fail(conn, held, _LOST, Outcome.LOST)
         return True
+
+    async def overdue(self, conn: AsyncConnection, kinds: Sequence[str]) -> Sequence[uuid.UUID]:
+        """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first."""
+        waited = timedelta(seconds=self._settings.redispatch_seconds)
+        return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
 
     async def wake_relay(self, conn: AsyncConnection) -> None:
         """Has the outbox looked into as soon as the transaction commits."""

@@ -17,6 +17,7 @@ from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
 from services.runtime import messaging
 from services.runtime.jobs import metrics, owners
 from services.runtime.jobs.children import Child, ChildFailed
+from services.runtime.jobs.overdue import Overdue
 from services.runtime.jobs.pulls import Pull
 from services.runtime.jobs.runs import Run
 from services.runtime.process import Stopping
@@ -68,6 +69,9 @@ class Worker:
         self._sign_seconds = job_settings.doorbell_seconds / _SIGNS
         self._pull = Pull(client, subjects, pool, kinds, job_settings.doorbell_seconds)
         self._child = Child(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
+        self._bound = job_settings.redispatch_seconds
+        self._overdue = Overdue(owners, kinds, self._bound)
+        self._coming: asyncio.Task[Msg | None] | None = None
         self._failed_starts = 0
         self._run: Run | None = None
 
@@ -89,7 +93,7 @@ class Worker:
             while not stop.is_set():
                 if not self._lazy and not await self._have_child(stop):
                     continue
-                message = await self._next()
+                message = await self._next(stop)
                 if message is None:
                     continue
                 async with self._holding(message):
@@ -103,21 +107,53 @@ class Worker:
             await self._child.stop()
             # Without a queue there is nothing to give back to.
             with contextlib.suppress(nats.errors.Error, OSError):
+                await self._give_up_coming()
                 await self._pull.close()
                 await stops.unsubscribe()
 
-    async def _next(self) -> Msg | None:
-        """Waits for a message; a lazy child that nobody needs for long is ended meanwhile."""
-        coming = asyncio.create_task(self._pull.next(), name="next")
-        try:
-            if self._lazy and self._child.alive:
-                came, _ = await asyncio.wait({coming}, timeout=self._settings.idle_seconds)
-                if not came:
-                    _log.info("idle child ended", pid=self._child.pid)
-                    await self._child.stop()
-            return await coming
-        finally:
-            coming.cancel()
+    async def _next(self, stop: Stopping) -> Msg | None:
+        """Waits for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
+        began = asyncio.get_running_loop().time()
+        while not stop.is_set():
+            if self._overdue.seconds <= 0:
+                idle_for = asyncio.get_running_loop().time() - began
+                if await self._do_overdue(stop, idle_for):
+                    began = asyncio.get_running_loop().time()
+                continue
+            # Kept from one call to the next: a pull that is given up may have been given a message already.
+            self._coming = self._coming or asyncio.create_task(self._pull.next(), name="next")
+            came, _ = await asyncio.wait({self._coming}, timeout=self._overdue.seconds)
+            if came:
+                coming, self._coming = self._coming, None
+                return coming.result()
+            idle_for = asyncio.get_running_loop().time() - began
+            if self._lazy and self._child.alive and idle_for >= self._settings.idle_seconds:
+                _log.info("idle child ended", pid=self._child.pid)
+                await self._child.stop()
+        return None
+
+    async def _do_overdue(self, stop: Stopping, idle_for: float) -> bool:
+        """Does a task that has waited too long, if there is one; tells whether it did."""
+        found = await self._overdue.ask()
+        if found and idle_for > self._bound and self._pull.sure:
+            # The queue works, a worker waits, and so does a task: the consumer does not deliver.
+            await self._pull.renew()
+        if not found or not await self._have_child(stop):
+            return False
+        for task in found:
+            with tracing.span("overdue task", None, task=task.task_id):
+                if await self._do(task, None, stop):
+                    self._overdue.taken()
+                    return True
+        return False
+
+    async def _give_up_coming(self) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait({self._coming})
+            message = None if self._coming.cancelled() else self._coming.result()
+            if message is not None:
+                await message.nak()
 
     async def _end_pull(self, stop: Stopping) -> None:
         await stop.wait()
@@ -205,7 +241,8 @@ class Worker:
             return None
         return task
 
-    async def _do(self, task: messages_pb2.TaskMessage, message: Msg, stop: Stopping) -> None:
+    async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: Stopping) -> bool:
+        """Does a task; `message` told of it, if any did. False if it was not to be had."""
         stub = self._owners[task.owner]
         give_up = asyncio.get_running_loop().time() + self._patience
         request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())
@@ -216,12 +253,14 @@ class Worker:
         except (errors.NotFound, errors.FailedPrecondition) as error:
             # Done, gone, or somebody else's: no reason to ring for it any more.
             _log.info("task not taken", task=task.task_id, reason=error.reason)
-            await message.ack()
-            return
+            if message is not None:
+                await message.ack()
+            return False
         except errors.PolytokError as error:
             _log.warning("owner gives no lease", task=task.task_id, owner=task.owner, error=error.message)
-            await message.nak(delay=_OWNER_AWAY_SECONDS)
-            return
+            if message is not None:
+                await message.nak(delay=_OWNER_AWAY_SECONDS)
+            return False
         await self._work(
             Run(
                 stub,
@@ -236,7 +275,9 @@ class Worker:
             stop,
         )
         # Whatever came out is in Postgres by now, or will be when the lease runs out.
-        await message.ack()
+        if message is not None:
+            await message.ack()
+        return True
 
     async def _work(self, run: Run, stop: Stopping) -> None:
         started = time.monotonic()

@@ -3,6 +3,7 @@
 Any number of such processes may share one database, one NATS and one storage.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from google.protobuf.descriptor import FileDescriptor
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import messaging, process, settings
 from services.runtime.database import open_database
+from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.engine import JobEngine
 from services.runtime.jobs.model import JobHandler
 from services.runtime.jobs.progress import ProgressHub
@@ -22,6 +24,8 @@ from services.runtime.process import Stopping
 from services.runtime.records.watch import Watch
 from services.runtime.rpc.server import Server
 from services.runtime.telemetry import endpoint, logging, tracing
+
+_CONNECT_SECONDS = 10.0
 
 
 class Owner:
@@ -49,6 +53,7 @@ class Owner:
         self._listener = Listener(database)
         self.watch = Watch(self.database, self._listener, name)
         self.store = JobStore(tables, handlers, jobs, name)
+        self.queue = QueueHealth()
         self._server = Server(server, service=name)
         self.serve(
             leases_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -75,18 +80,26 @@ class Owner:
 
     async def _doorbell(self, stop: Stopping) -> None:
         """Connects to NATS, for as long as that takes, and runs all that needs it."""
-        client = await messaging.connect(self._messages, self.name)
+        connecting = asyncio.create_task(messaging.connect(self._messages, self.name), name="connect")
+        try:
+            await asyncio.wait({connecting}, timeout=_CONNECT_SECONDS)
+            if not connecting.done():
+                self.queue.fail("NATS cannot be reached. What is created runs late, or once it can.")
+            client = await connecting
+        finally:
+            connecting.cancel()
+        self.queue.recover()
         try:
             subjects = messaging.Subjects(self._messages.namespace)
             hub = ProgressHub(client, subjects, self.store)
             self.watch.hear(hub)
-            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener)
+            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener, self.queue)
             await process.supervise(stop=stop, tasks={**engine.tasks(), "progress": hub.run()})
         finally:
-            await client.close()
+            await messaging.close(client)
 
     async def ready(self) -> bool:
-        """Whether calls can be answered."""
+        """Whether calls can be answered. The queue does not matter for that, nor for leases; `queue` tells of it."""
         return await self.database.check()
 
     async def stop(self) -> None:
@@ -108,7 +121,7 @@ async def serve(
     server = settings.ServerSettings()
     owner = make(server)
     port = await owner.start()
-    probes = await endpoint.serve(telemetry, owner.ready)
+    probes = await endpoint.serve(telemetry, owner.ready, lambda: owner.queue.trouble)
     process.announce(address=f"{server.host}:{port}", metrics=probes.port)
     try:
         await process.supervise(stop=stop, tasks=owner.tasks(stop))

@@ -16,13 +16,15 @@ _MAX_REQUEST_BYTES = 16 * 1024
 _TEXT = "text/plain; charset=utf-8"
 
 Ready = Callable[[], Awaitable[bool]]
+Trouble = Callable[[], str]
 
 
 class Endpoint:
     """The running endpoint."""
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(self, ready: Ready, queue: Trouble) -> None:
         self._ready = ready
+        self._queue = queue
         self._server: asyncio.Server
         self.port = 0
 
@@ -57,24 +59,30 @@ class Endpoint:
 
     async def _answer(self, request: bytes) -> bytes:
         method, _, rest = request.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-        path = rest.partition(" ")[0].partition("?")[0]
+        path, _, query = rest.partition(" ")[0].partition("?")
         if method not in {"GET", "HEAD"}:
             return _response("405 Method Not Allowed", b"Only GET and HEAD.\n")
-        answer = await self._page(path)
+        answer = await self._page(path, query)
         # A HEAD keeps the length and leaves the body out (RFC 9110, 9.3.2).
         return answer if method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4]
 
-    async def _page(self, path: str) -> bytes:
+    async def _page(self, path: str, query: str) -> bytes:
         match path:
             case "/metrics":
                 return _response("200 OK", metrics.render(), metrics.CONTENT_TYPE)
             case "/livez":
                 return _response("200 OK", b"alive\n")
-            case "/readyz" if await self._ready():
-                return _response("200 OK", b"ready\n")
             case "/readyz":
-                return _response("503 Service Unavailable", b"not ready\n")
+                return await self._readiness(query)
         return _response("404 Not Found", b"There are /metrics, /livez and /readyz.\n")
+
+    async def _readiness(self, query: str) -> bytes:
+        trouble = "" if "exclude=queue" in query.split("&") else self._queue()
+        if trouble:
+            return _response("503 Service Unavailable", f"not ready: queue: {trouble}\n".encode())
+        if await self._ready():
+            return _response("200 OK", b"ready\n")
+        return _response("503 Service Unavailable", b"not ready\n")
 
 
 def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:
@@ -84,8 +92,12 @@ def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:
     return head.encode("latin-1") + body
 
 
-async def serve(settings: TelemetrySettings, ready: Ready) -> Endpoint:
-    """Opens the endpoint on metrics_host:metrics_port."""
-    endpoint = Endpoint(ready)
+async def serve(settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> Endpoint:
+    """Opens the endpoint on metrics_host:metrics_port.
+
+    `queue` says what is wrong with the work queue, or nothing. `/readyz?exclude=queue` leaves that out, as the probe of
+    a server does that answers calls, and leases to workers, all the same.
+    """
+    endpoint = Endpoint(ready, queue)
     await endpoint.start(settings.metrics_host, settings.metrics_port)
     return endpoint

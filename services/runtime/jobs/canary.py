@@ -1,0 +1,94 @@
+"""The canary: a message that an owner of tasks sends to itself through the work queue, to see whether it works.
+
+A stream can refuse, lose or hide messages while NATS reports that all is well: after its disk was full once, or with
+damaged files. Its listing is no proof; a message that went in and came out is.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import api
+
+from services.runtime import messaging
+
+_PUBLISH_SECONDS = 2.0
+_DELIVER_SECONDS = 3.0
+_PULL_SECONDS = 0.5
+_STATUS = api.Header.STATUS.value
+
+
+class QueueHealth:
+    """What a process knows of the work queue. `trouble` says in plain words what is wrong; empty: nothing."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.since = 0.0
+
+    def fail(self, trouble: str) -> None:
+        """Notes what is wrong."""
+        if not self.trouble:
+            self.since = time.monotonic()
+        self.trouble = trouble
+
+    def recover(self) -> None:
+        """Notes that the queue works."""
+        self.trouble = ""
+
+
+class Canary:
+    """The canary of one owner. One is sent at a time, by whichever replica holds the reconciler's lock."""
+
+    def __init__(self, client: Client, subjects: messaging.Subjects, owner: str) -> None:
+        self._client = client
+        self._subjects = subjects
+        self._subject = subjects.canary(owner)
+        self._consumer = f"canary-{owner}"
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream}.{self._consumer}"
+
+    async def trouble(self) -> str:
+        """Sends a canary; says what went wrong, or nothing."""
+        token = secrets.token_hex(8).encode()
+        try:
+            await self._ensure_consumer()
+            # No Nats-Msg-Id: each counts. The stream keeps one message a subject, so canaries do not pile up.
+            await self._client.jetstream().publish(self._subject, token, timeout=_PUBLISH_SECONDS)
+        except (nats.errors.Error, OSError) as error:
+            return f"it does not accept messages ({explain(error)})"
+        try:
+            async with asyncio.timeout(_DELIVER_SECONDS):
+                while await self._pull() != token:
+                    pass
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            return f"it does not deliver messages ({explain(error)})"
+        return ""
+
+    async def _ensure_consumer(self) -> None:
+        consumer = api.ConsumerConfig(
+            durable_name=self._consumer,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=1,
+            filter_subject=self._subject,
+            mem_storage=True,
+        )
+        await self._client.jsm().add_consumer(self._subjects.stream, consumer)
+
+    async def _pull(self) -> bytes | None:
+        request = json.dumps({"batch": 1, "expires": int(_PULL_SECONDS * 1e9)}).encode()
+        # In the old style, for what is delivered keeps its subject, by which the new one would look for the request.
+        message = await self._client.request(self._next, request, timeout=_PULL_SECONDS * 2, old_style=True)
+        if _STATUS in (message.headers or {}):
+            return None
+        await message.ack()
+        return message.data
+
+
+def explain(error: BaseException) -> str:
+    """What NATS said, in a few words."""
+    if isinstance(error, TimeoutError):
+        return "NATS gives no answer"
+    description = getattr(error, "description", None)
+    return f"NATS says: {description}" if description else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,210 @@
+# ruff: noqa: ASYNC240  small files, and tests wait for them anyway
+"""A work queue that answers and does not work: full once, damaged on disk, hiding messages, or away."""
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from services.embedded import nats as nats_servers
+from services.embedded import ports
+from services.runtime import messaging
+from services.runtime.jobs.canary import QueueHealth
+from services.runtime.jobs.model import JobState
+from services.runtime.jobs.reconciler import Reconciler
+from services.runtime.jobs.work_queue import WorkQueue
+from services.runtime.settings import DatabaseSettings, MessagingSettings
+from tests.jobs import toys
+from tests.jobs.toys import House, Shop, task, until
+from tests.support import servers
+
+SOON = pytest.mark.parametrize("job_settings", [{"redispatch_seconds": 1}], indirect=True)
+"""Tasks may wait for a second."""
+QUIET = pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 3600, "redispatch_seconds": 0.1}], indirect=True)
+
+LIMITED = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); "
+LIMITED += "os.execv(sys.argv[2], sys.argv[2:])"
+
+
+class OwnNats(nats_servers.Nats):
+    """A NATS server that the test stops, damages and starts; no file of it grows beyond `file_bytes`."""
+
+    file_bytes = 0
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__(folder, port=ports.free_port(), password=servers.PASSWORD)
+        self.running = contextlib.ExitStack()
+
+    def command(self) -> list[str]:
+        limit = [sys.executable, "-I", "-S", "-c", LIMITED, str(self.file_bytes)] if self.file_bytes else []
+        return [*limit, *super().command()]
+
+    async def start(self) -> None:
+        self.prepare()
+        await asyncio.to_thread(self.running.enter_context, servers.started(self))
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.running.close)
+
+    def files(self, *patterns: str) -> list[pathlib.Path]:
+        """Files of the stream."""
+        streams = self.folder / "jetstream" / "jetstream" / "$G" / "streams"
+        return [path for pattern in patterns for path in streams.glob(f"*/{pattern}")]
+
+
+@pytest.fixture
+async def own_nats(request: pytest.FixtureRequest) -> AsyncIterator[OwnNats]:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="polytok-test-"))
+    folder.chmod(0o711)
+    own = OwnNats(folder / "nats")
+    own.file_bytes = getattr(request, "param", 0)
+    await own.start()
+    yield own
+    await own.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def own_house(own_nats: OwnNats, shop: Shop, database_settings: DatabaseSettings) -> AsyncIterator[House]:
+    async with toys.House(shop, database_settings, MessagingSettings(url=own_nats.url)).open() as house:
+        yield house
+
+
+def flip(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    for position in random.Random(1).sample(range(len(content)), min(40, len(content))):
+        content[position] ^= 0xFF
+    path.write_bytes(content)
+
+
+def halve(path: pathlib.Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: pathlib.Path) -> None:
+    os.truncate(path, 0)
+
+
+def remove(path: pathlib.Path) -> None:
+    path.unlink()
+
+
+async def use_consumer(house: House) -> None:
+    """Gives the workers' consumer state of its own, ahead of what a stream that lost its files begins with."""
+    subjects, client = house.subjects, house.client
+    await messaging.ensure_consumer(client, subjects, "toys", [toys.TASK], ack_seconds=10)
+    await client.jetstream().publish(subjects.task(toys.TASK, "none"), b"")
+    name = messaging.consumer_name("toys")
+    pull = await client.jetstream().pull_subscribe_bind(stream=subjects.stream, consumer=name)
+    (message,) = await pull.fetch(1, timeout=60)
+    await message.ack_sync()
+    await pull.unsubscribe()
+
+
+async def connected(house: House) -> bool:
+    return bool(house.client.is_connected)
+
+
+async def published(house: House) -> bool:
+    return not await house.shop.rows(toys.TABLES.outbox.select())
+
+
+@SOON
+@pytest.mark.parametrize("own_nats", [16_384], indirect=True)
+async def test_a_stream_that_was_full_once_is_made_again(own_house: House) -> None:
+    """A write that failed once makes the stream refuse all others, without an answer, until it is made again."""
+    async with own_house.worker():
+        jobs = [await own_house.shop.create(*(task(ordinal=n) for n in range(60))) for _ in range(3)]
+        for job_id in jobs:
+            assert (await own_house.shop.ended(job_id)).state == JobState.SUCCEEDED
+
+
+@SOON
+@pytest.mark.parametrize(
+    ("files", "damage"),
+    [
+        (("msgs/*.blk",), flip),
+        (("msgs/*.blk", "msgs/index.db"), remove),
+        (("msgs/index.db",), halve),
+        (("obs/*/o.dat",), flip),
+        (("obs/*/meta.inf",), empty),
+        (("meta.inf",), flip),
+    ],
+)
+async def test_tasks_of_a_damaged_queue_run(
+    own_house: House, own_nats: OwnNats, files: tuple[str, ...], damage: Callable[[pathlib.Path], None]
+) -> None:
+    await use_consumer(own_house)
+    waiting = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
+    await until(lambda: published(own_house))
+    await own_nats.stop()
+    for path in own_nats.files(*files):
+        damage(path)
+    await own_nats.start()
+    async with own_house.worker():
+        assert (await own_house.shop.ended(waiting)).state == JobState.SUCCEEDED
+        later = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
+        assert (await own_house.shop.ended(later)).state == JobState.SUCCEEDED
+
+
+@SOON
+async def test_a_worker_does_without_nats(own_house: House, own_nats: OwnNats) -> None:
+    async with own_house.worker():
+        await own_nats.stop()
+        job_id = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
+        assert (await own_house.shop.ended(job_id)).state == JobState.SUCCEEDED
+        await own_nats.start()
+        await until(lambda: connected(own_house))
+
+
+@QUIET
+async def test_a_message_that_the_stream_lists_and_hides_is_sent_again(own_house: House, own_nats: OwnNats) -> None:
+    """After a flipped bit NATS lists the messages, accepts and delivers others, and never delivers these."""
+    await use_consumer(own_house)
+    job_id = await own_house.shop.create(task())
+    await until(lambda: published(own_house))
+    await own_nats.stop()
+    for path in own_nats.files("msgs/*.blk"):
+        flip(path)
+    await own_nats.start()
+
+    async def sent_again() -> bool:
+        if own_house.client.is_connected:
+            await Reconciler(
+                own_house.shop.database,
+                own_house.shop.store,
+                own_house.client,
+                own_house.subjects,
+                own_house.shop.settings,
+            ).reconcile()
+        return (await own_house.shop.tasks(job_id))[0].dispatch > 1
+
+    await until(sent_again)
+
+
+@pytest.mark.parametrize("own_nats", [64], indirect=True)
+async def test_a_queue_that_cannot_be_made_to_work_is_told_in_words(own_nats: OwnNats) -> None:
+    client = await messaging.connect(MessagingSettings(url=own_nats.url), "test")
+    health = QueueHealth()
+    queue = WorkQueue(client, messaging.Subjects("polytok"), "toyshop", 30, health)
+    await queue.check()
+    assert "The work queue does not work" in health.trouble
+    await own_nats.stop()
+    own_nats.file_bytes = 0
+    await own_nats.start()
+
+    async def works() -> bool:
+        queue.suspect()
+        with contextlib.suppress(OSError):
+            await WorkQueue(client, messaging.Subjects("polytok"), "toyshop", 30, health).check()
+        return not health.trouble
+
+    await until(works)
+    await client.close()
