@@ -33,7 +33,10 @@ def main(corpus: str, model: str, hook: str, samples: int = 500_000) -> None:
                     print(f"step {row.step}: loss {figures.loss:.4g}, L0 {figures.l0:.1f}, dead {figures.dead_latents}")
         (result,) = client.trainings.wait(training).results
         for name in ("explained_variance", "l0", "cross_entropy_recovered"):
-            print(f"{name}: {result.evaluation.figures[name]:.4f} ({result.evaluation.formulas[name]})")
+            evaluation = result.evaluation
+            # A ratio that divides by almost nothing is NaN, and there is a reason.
+            figure = evaluation.undefined.get(name) or f"{evaluation.figures[name]:.4f}"
+            print(f"{name}: {figure} ({evaluation.formulas[name]})")
         folder = client.sae_path(training)
 
     with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -28,6 +29,7 @@ _PHASES = {
     "PHASE_EVALUATING": "evaluating",
     "PHASE_EXPORTING": "writing the autoencoders",
 }
+_CAVEAT = "caveats."
 _FIGURES = ("explained_variance", "l0", "mse", "dead_latents", "cross_entropy_recovered", "kl_divergence")
 
 
@@ -90,8 +92,8 @@ def _described(sae: Any) -> str:
     return f"{sae.name}: {architecture} of {sae.hook}, {widths} ({coefficients})"
 
 
-def results(out: Output, records: Iterable[trainings_pb2.Training]) -> Table:
-    """What came out of trainings, a row an autoencoder."""
+def results(out: Output, records: Sequence[trainings_pb2.Training]) -> RenderableType:
+    """What came out of trainings, a row an autoencoder, and why figures are undefined."""
     table = out.table(
         "training", "autoencoder", "architecture", "latents#", *(f"{_heading(name)}#" for name in _FIGURES)
     )
@@ -104,7 +106,22 @@ def results(out: Output, records: Iterable[trainings_pb2.Training]) -> Table:
                 tables.count(result.d_sae),
                 *(number(result.evaluation.figures.get(name)) for name in _FIGURES),
             )
-    return table
+    return Group(table, *footnotes(records, _FIGURES))
+
+
+def footnotes(records: Iterable[trainings_pb2.Training], wanted: Sequence[str]) -> list[RenderableType]:
+    """Why figures that are shown are undefined, or what is to be known of them; a line for each such sentence."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for result in record.results:
+            evaluation = result.evaluation
+            for name in wanted:
+                reason = evaluation.undefined.get(name) or evaluation.notes.get(f"{_CAVEAT}{name}")
+                if reason:
+                    mark = tables.UNDEFINED if name in evaluation.undefined else "*"
+                    found.setdefault(f"{mark} {_heading(name)}: {reason}", []).append(result.name)
+    lines = (f"{line} ({', '.join(dict.fromkeys(saes))})" for line, saes in found.items())
+    return [f"[dim]{escape(line)}[/]" for line in lines]
 
 
 def rows(out: Output, metrics: Sequence[metrics_pb2.Metrics]) -> Table:
@@ -134,9 +151,11 @@ def _heading(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure for people."""
+    """A figure for people; NaN is one that is undefined."""
     if value is None:
         return ""
+    if math.isnan(value):
+        return tables.UNDEFINED
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
 
 

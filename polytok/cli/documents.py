@@ -1,5 +1,9 @@
-"""Records as plain data, for `--json`: the fields' names as in the contracts, states as words, integers as numbers."""
+"""Records as plain data, for `--json`: the fields' names as in the contracts, states as words, integers as numbers.
 
+JSON has no NaN and no infinity: a number that is undefined is null.
+"""
+
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,7 +54,11 @@ def _value(message: Message, field: Any) -> Any:
 
 
 def _item(value: Any) -> Any:
-    return record(value) if isinstance(value, Message) else value
+    return record(value) if isinstance(value, Message) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _single(value: Any, field: Any) -> Any:
@@ -62,7 +70,7 @@ def _single(value: Any, field: Any) -> Any:
         if field.message_type.full_name == _TIMESTAMP:
             return value.ToJsonString()
         return record(value)
-    return value.hex() if isinstance(value, bytes) else value
+    return value.hex() if isinstance(value, bytes) else _number(value)
 
 
 def word(name: str, siblings: Iterable[str]) -> str | None:

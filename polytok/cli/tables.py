@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
     from polytok.cli.output import Output
 
+UNDEFINED = "–"  # noqa: RUF001  the dash of tables
+"""Stands for a figure that is undefined, as a ratio that divides by nothing."""
 _COLOURS = {"READY": "green", "ERROR": "red", "CANCELLED": "yellow", "PENDING": "dim", "QUEUED": "dim"}
 
 
@@ -113,11 +115,15 @@ def extractions(out: Output, records: Sequence[extractions_pb2.Extraction]) -> T
 def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
     """Everything that is set in a record."""
     pairs = [("state", state(record))]
+    statistics = getattr(record, "statistics", None)
+    is_empty = statistics is not None and not getattr(statistics, "num_tokens", 0)
     for name, value in _flat(document):
         # That none of it was cut or unknown is worth telling.
         is_told = name.endswith("_share") or value not in (None, "", 0, 0.0, [], {})
         if is_told and name not in {"name", "state"}:
-            pairs.append((name, escape(_shown(name, value))))
+            # There is no share of nothing.
+            shown = UNDEFINED if is_empty and name.endswith("_share") else _shown(name, value)
+            pairs.append((name, escape(shown)))
     return out.facts(record.name, pairs)
 
 
@@ -176,10 +182,10 @@ def _hooks(hooks: list[Any]) -> Iterator[str]:
         odd = {"dead": each["num_dead_dimensions"], "outliers": each["num_outlier_dimensions"]}
         odd["NaN or infinite"] = each["num_nonfinite"]
         told = "".join(f", {number:,} {what}" for what, number in odd.items() if number)
+        kurtosis = UNDEFINED if each["kurtosis"] is None else f"{each['kurtosis']:.3g}"
         yield (
             f"{each['hook']}: width {each['width']:,}, mean {each['mean']:.4g}, variance {each['variance']:.4g}, "
-            f"kurtosis {each['kurtosis']:.3g}, {each['min']:.4g} to {each['max']:.4g}, norm {each['mean_norm']:.4g}"
-            + told
+            f"kurtosis {kurtosis}, {each['min']:.4g} to {each['max']:.4g}, norm {each['mean_norm']:.4g}" + told
         )
 
 
@@ -193,6 +199,11 @@ _LISTS: Mapping[str, Callable[[list[Any]], Iterator[str]]] = {
 def percent(share: float) -> str:
     """A share from 0 to 1 for people."""
     return f"{100 * share:.2f} %" if share >= 0.0001 or not share else "under 0.01 %"
+
+
+def rate(count: int, seconds: float) -> str:
+    """So many a second; undefined where it took no time that was measured."""
+    return f"{count / seconds:,.0f}" if seconds > 0 else UNDEFINED
 
 
 def _item(item: Any) -> str:

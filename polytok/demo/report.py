@@ -1,5 +1,6 @@
 """The demo's last screen: the table of what was made, and rows read back to text."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.cli import documents, tables
+from polytok.cli import curves, documents, tables
 from polytok.cli.output import Output
 from polytok.client import names, watching
 from polytok.demo.readback import Row
@@ -37,9 +38,11 @@ _TRAINED = (
     "explained variance#",
     "L0#",
     "dead#",
+    "CE of the model#",
     "CE recovered#",
     "seconds#",
 )
+_FIGURES = ("explained_variance", "l0", "dead_latents", "cross_entropy_clean", "cross_entropy_recovered")
 _IDS = 10
 _CHARACTERS = 160
 
@@ -63,8 +66,11 @@ def show(
     made_of = _upright_if_narrow(out, _HEADINGS, [_cells(each) for each in tokenizations])
     extracted = _upright_if_narrow(out, _EXTRACTED, [_extracted(each) for each in extractions])
     trained = _upright_if_narrow(out, _TRAINED, [_trained(each) for each in trainings])
-    closing = _closing(made)
-    out.result(document, Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, Text(), trained, *closing))
+    notes: list[RenderableType] = [*_chance(trainings), *curves.footnotes(trainings, _FIGURES)]
+    out.result(
+        document,
+        Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, Text(), trained, *notes, *_closing(made)),
+    )
 
 
 def seconds(record: tokenizations_pb2.Tokenization | trainings_pb2.Training) -> float:
@@ -72,13 +78,10 @@ def seconds(record: tokenizations_pb2.Tokenization | trainings_pb2.Training) -> 
     return float((record.complete_time.ToDatetime() - record.start_time.ToDatetime()).total_seconds())
 
 
-def _speed(tokenization: tokenizations_pb2.Tokenization) -> float:
-    return tokenization.statistics.num_tokens / max(seconds(tokenization), 1e-3)
-
-
 def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
-    timing = {"seconds": seconds(tokenization), "tokens_per_second": _speed(tokenization)}
-    return documents.record(tokenization) | timing
+    took = seconds(tokenization)
+    speed = tokenization.statistics.num_tokens / took if took > 0 else None
+    return documents.record(tokenization) | {"seconds": took, "tokens_per_second": speed}
 
 
 def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
@@ -104,11 +107,22 @@ def _trained(training: trainings_pb2.Training) -> list[str]:
         f"{training.saes[0].WhichOneof('architecture')} of {result.hook}",
         f"{result.d_sae:,}",
         f"{training.total_steps:,}",
-        *(f"{figures[name]:.3f}" if name in figures else "" for name in ("explained_variance", "l0")),
-        f"{figures.get('dead_latents', 0):,.0f}",
-        f"{figures['cross_entropy_recovered']:.3f}" if "cross_entropy_recovered" in figures else "",
+        *(curves.number(figures.get(name)) for name in _FIGURES),
         f"{seconds(training):.1f}",
     ]
+
+
+def _chance(trainings: Sequence[trainings_pb2.Training]) -> list[Text]:
+    """How much each model knows: what its cross-entropy lacks of a uniform guess's."""
+    found = []
+    for training in trainings:
+        for result in training.results:
+            figures = result.evaluation.figures
+            clean, chance = (figures.get(f"cross_entropy_{name}", math.nan) for name in ("clean", "chance"))
+            if math.isfinite(clean):
+                text = f"{names.short(training.name)}: the model's cross-entropy (CE) is {clean:.2f} nats a token, "
+                found.append(Text(f"{text}{chance - clean:.2f} below a uniform guess's {chance:.2f}.", style="dim"))
+    return found
 
 
 def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:
@@ -123,7 +137,7 @@ def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:
         f"{hook.mean_norm:.2f}",
         f"{hook.num_dead_dimensions:,}",
         f"{statistics.seconds:.1f}",
-        f"{statistics.num_tokens / max(statistics.seconds, 1e-3):,.0f}",
+        tables.rate(statistics.num_tokens, statistics.seconds),
     ]
 
 
@@ -135,11 +149,11 @@ def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:
         f"[{tables.colour(tokenization)}]{watching.state(tokenization)}[/]",
         f"{statistics.num_sequences:,}",
         f"{statistics.num_tokens:,}",
-        f"{statistics.avg_seq_length:,.1f}",
+        f"{statistics.avg_seq_length:,.1f}" if statistics.num_sequences else tables.UNDEFINED,
         f"{tokenization.vocab_size:,}",
         f"{statistics.num_files:,}",
         f"{seconds(tokenization):.1f}",
-        f"{_speed(tokenization):,.0f}",
+        tables.rate(statistics.num_tokens, seconds(tokenization)),
     ]
 
 

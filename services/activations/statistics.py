@@ -100,25 +100,28 @@ class Statistics:
 
     @property
     def kurtosis(self) -> Vector:
-        """Of each dimension: 3 for normally distributed numbers; 0 where nothing varies."""
+        """Of each dimension: 3 for normally distributed numbers; NaN where nothing varies."""
         spread = self.moments[0]
-        varies = spread > 0
-        return np.where(varies, self.count * self.moments[2] / np.where(varies, spread * spread, 1.0), 0.0)
+        # Of equal numbers rounding leaves a spread behind, and a kurtosis of anything.
+        varies = (spread > 0) & (self.low < self.high)
+        return np.where(varies, self.count * self.moments[2] / np.where(varies, spread * spread, 1.0), np.nan)
 
     @property
     def dead(self) -> NDArray[np.int64]:
-        """Dimensions that are the same for all vectors."""
-        return np.flatnonzero(self.low == self.high)
+        """Dimensions that are the same for all vectors; none where there is one vector, or none."""
+        return np.flatnonzero(self.low == self.high) if self.count > 1 else np.zeros(0, np.int64)
 
     @property
     def outliers(self) -> NDArray[np.int64]:
-        """Dimensions whose root mean square is over OUTLIER times the median dimension's."""
+        """Dimensions whose root mean square is over OUTLIER times the median's of those that are not all 0."""
         scale = np.sqrt(self.variance + self.mean**2)
-        return np.flatnonzero(scale > OUTLIER * np.median(scale)) if self.count else np.zeros(0, np.int64)
+        used = scale[scale > 0]
+        return np.flatnonzero(scale > OUTLIER * np.median(used)) if len(used) else np.zeros(0, np.int64)
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON has it: numbers, and lists with one for each dimension."""
+        """All of it as JSON has it: numbers, and lists with one for each dimension; None for what is undefined."""
         some = bool(self.count)
+        kurtosis = self.kurtosis[np.isfinite(self.kurtosis)]
         return {
             "num_vectors": self.count,
             "width": self.width,
@@ -127,11 +130,11 @@ class Statistics:
             "min": float(self.low.min()) if some else 0.0,
             "max": float(self.high.max()) if some else 0.0,
             "variance_mean": float(self.variance.mean()),
-            "kurtosis_mean": float(self.kurtosis.mean()),
+            "kurtosis_mean": float(kurtosis.mean()) if len(kurtosis) else None,
             "num_nan": self.nan,
             "num_infinite": self.infinite,
             "num_vectors_left_out": self.left_out,
-            "dead_dimensions": self.dead.tolist() if some else [],
+            "dead_dimensions": self.dead.tolist(),
             "outlier_dimensions": self.outliers.tolist(),
             "mean_vector": self.mean.tolist(),
             "variance_vector": self.variance.tolist(),

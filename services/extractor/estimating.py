@@ -6,6 +6,7 @@ import time
 import torch
 from google.protobuf import duration_pb2
 
+from polytok import errors
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations import models, tokenizations
 from services.extractor import loading, planning, ranges
@@ -30,6 +31,11 @@ def estimate(
     each = planning.bytes_per_token(order, found)
     tokens = int(found.lengths.sum())
     ends = found.lengths.cumsum()
+    if not tokens:
+        raise errors.FailedPrecondition(
+            f"{order.tokenization} has no tokens: there is no speed to measure. Take another tokenization.",
+            reason="SOURCE_EMPTY",
+        )
 
     def trial(wanted: int) -> tuple[ranges.Extracted, int, float]:
         count = min(len(ends), int(ends.searchsorted(wanted)) + 1)

@@ -7,6 +7,7 @@ extraction READY, and until then `datasets.load_from_disk` finds nothing to open
 import hashlib
 import importlib.metadata
 import json
+import math
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -113,7 +114,7 @@ def _of_hook(hook: str, each: Statistics) -> extractions_pb2.HookStatistics:
         num_tokens=each.count,
         mean=float(each.mean.mean()),
         variance=summary["variance_mean"],
-        kurtosis=summary["kurtosis_mean"],
+        kurtosis=math.nan if summary["kurtosis_mean"] is None else summary["kurtosis_mean"],
         min=summary["min"],
         max=summary["max"],
         mean_norm=summary["norm_mean"],

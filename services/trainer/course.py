@@ -30,7 +30,7 @@ class Course:
         again = phase == self._phase and phase in _OFTEN
         if again and now - then < _SECONDS and not written and not message:
             return
-        if step > before and then:
+        if step > before and then and now > then:
             speed = (step - before) * self._plan.batch_size / (now - then)
         self._phase, self._told = phase, (now, step, speed)
         self._report(

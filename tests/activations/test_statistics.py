@@ -81,7 +81,18 @@ def test_dead_and_outlier_dimensions() -> None:
     summary = _of(values).summary()
     assert summary["dead_dimensions"] == [3]
     assert summary["outlier_dimensions"] == [7]
-    assert _of(values).kurtosis[3] == 0
+    assert np.isnan(_of(values).kurtosis[3])
+
+
+def test_ratios_of_almost_nothing_are_undefined() -> None:
+    same = _of(np.full((40, 3), 0.1, np.float32))
+    # What rounding leaves of a spread is no distribution.
+    assert same.summary()["kurtosis_mean"] is None
+    assert same.summary()["dead_dimensions"] == [0, 1, 2]
+    assert _of(np.full((1, 3), 0.1, np.float32)).summary()["dead_dimensions"] == []
+    sparse = np.zeros((400, 5), np.float32)
+    sparse[:, :2] = np.random.default_rng(0).standard_normal((400, 2))
+    assert _of(sparse).summary()["outlier_dimensions"] == []
 
 
 def test_numbers_that_are_none() -> None:

@@ -1,19 +1,27 @@
 """Figures on held-out sequences equal formulas written out, and sae-lens's where its own agree."""
 
+import copy
+import dataclasses
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
+from google.protobuf import json_format
 
+from polytok.trainer.v1 import metrics_pb2
 from services.activations import hooks, models
-from services.trainer import export, lens, normalization
+from services.trainer import export, lens, normalization, reports
 from services.trainer.data.live import sequences
 from services.trainer.data.streams import Sequences
 from services.trainer.evaluation import evaluating, reconstruction, splicing
 from services.trainer.steps import building
+from services.trainer.worker import telling
+from tests.activations.conftest import one_thread  # noqa: F401  a fixture
 from tests.trainer import gaussian
 from tests.trainer import models as small
 
@@ -64,7 +72,8 @@ def test_reconstruction_equals_the_formulas() -> None:
 def test_blocks_do_not_matter() -> None:
     y, latents, z = drawn()
     one, many = figures(y, latents, z, 500), figures(y, latents, z, 7)
-    assert one.pop("firing_frequency") == many.pop("firing_frequency")
+    for name in ("firing_frequency", "undefined", "caveats"):
+        assert one.pop(name) == many.pop(name)
     assert one == pytest.approx(many, rel=1e-9)
 
 
@@ -84,8 +93,11 @@ def test_a_transcoders_target_need_not_be_its_input() -> None:
 def test_constant_activations_have_no_explained_variance() -> None:
     y = torch.ones(10, 3)
     found = figures(y, torch.zeros(10, 4), torch.zeros(10, 3), 5)
-    assert found["explained_variance"] is None
-    assert found["relative_reconstruction_bias"] is None
+    assert found["explained_variance"] is found["relative_reconstruction_bias"] is None
+    assert found["undefined"] == {
+        "explained_variance": "the variance of the held-out activations is 0, which is 0 within rounding",
+        "relative_reconstruction_bias": "E(y.z) is 0, which is 0 within rounding",
+    }
     assert found["cosine_similarity"] == 0
     assert found["dead_latents"] == 4
 
@@ -110,19 +122,29 @@ def test_firing_frequencies_are_counted_in_bins() -> None:
     }
 
 
-def rows(model: models.LoadedModel, excluded: tuple[int, ...]) -> list[Sequences]:
+def known(model: models.LoadedModel) -> datasets.Dataset:
+    """Texts that the model knows: at each token it says that the next one is what comes next."""
+    drawn = small.tokens(9).to_dict()
+    for row, mask in zip(drawn["input_ids"], drawn["attention_mask"], strict=True):
+        for end in range(1, sum(mask)):
+            with torch.no_grad():
+                row[end] = int(model.module(input_ids=torch.tensor([row[:end]])).logits[0, -1].argmax())
+    return datasets.Dataset.from_dict(drawn)
+
+
+def rows(model: models.LoadedModel, excluded: tuple[int, ...], texts: datasets.Dataset) -> list[Sequences]:
     from services.activations.rows import Rows
 
-    return list(sequences(Rows(small.tokens(9)), excluded, model.device))
+    return list(sequences(Rows(texts), excluded, model.device))
 
 
 def expected_losses(
-    model: models.LoadedModel, replaced: dict[str, Any], excluded: tuple[int, ...]
+    model: models.LoadedModel, replaced: dict[str, Any], excluded: tuple[int, ...], texts: datasets.Dataset
 ) -> dict[str, tuple[float, float]]:
     """Cross-entropy and KL written out: row by row without padding, the block's output replaced by hand."""
     entropies: dict[str, list[float]] = {name: [] for name in replaced}
     divergences: dict[str, list[float]] = {name: [] for name in replaced}
-    for row in small.tokens(9):
+    for row in texts:
         ids = [token for token, seen in zip(row["input_ids"], row["attention_mask"], strict=True) if seen]
         kept = [position for position, token in enumerate(ids) if token not in excluded]
         logs = {}
@@ -147,10 +169,10 @@ def expected_losses(
 
 @pytest.mark.parametrize("excluded", [(), (small.EXCLUDED,)])
 def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple[int, ...]) -> None:
-    mean = torch.linspace(-1, 1, small.D_IN)
+    mean, texts = torch.linspace(-1, 1, small.D_IN), known(model)
     (hook,) = hooks.parse([small.HOOK], model.description)
     sums = splicing.Splicing(model, hook, {"half": lambda x: x / 2, "same": lambda x: x}, mean)
-    for each in rows(model, excluded):
+    for each in rows(model, excluded, texts):
         sums.add(each)
     expected = expected_losses(
         model,
@@ -161,12 +183,15 @@ def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple
             "mean": mean.expand_as,
         },
         excluded,
+        texts,
     )
     found = sums.figures("half")
     h = {name: entropy for name, (entropy, _) in expected.items()}
+    assert found.pop("undefined") == found.pop("caveats") == {}
     assert found == pytest.approx(
         {
-            "tokens": sum(int(each.kept.sum()) for each in rows(model, excluded)),
+            "tokens": sum(int(each.kept.sum()) for each in rows(model, excluded, texts)),
+            "cross_entropy_chance": math.log(small.VOCABULARY),
             "cross_entropy_clean": h["clean"],
             "cross_entropy_sae": h["half"],
             "cross_entropy_zero_ablation": h["zero"],
@@ -185,11 +210,86 @@ def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple
     assert whole["kl_divergence"] == pytest.approx(0, abs=1e-6)
 
 
+def spliced(model: models.LoadedModel, texts: datasets.Dataset, **reconstructs: splicing.Replace) -> dict[str, Any]:
+    """The figures of the first of some autoencoders."""
+    (hook,) = hooks.parse([small.HOOK], model.description)
+    sums = splicing.Splicing(model, hook, reconstructs, torch.zeros(small.D_IN))
+    for each in rows(model, (), texts):
+        sums.add(each)
+    return sums.figures(next(iter(reconstructs)))
+
+
+def test_recovered_is_undefined_by_chance(tmp_path: pathlib.Path) -> None:
+    """Weights as GPT-2 starts with: its cross-entropy is ln of its vocabulary."""
+    config = transformers.GPT2Config(vocab_size=48, n_positions=64, n_embd=16, n_layer=3, n_head=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    found = spliced(models.load(tmp_path), small.tokens(60), half=lambda x: x / 2)
+    assert found["cross_entropy_clean"] == pytest.approx(math.log(48), rel=splicing.CHANCE)
+    for name in ("cross_entropy_recovered", "cross_entropy_recovered_mean_ablation"):
+        assert found[name] is None
+        assert found["undefined"][name].startswith("the model predicts by chance: its cross-entropy is 3.8")
+    # What the model says is replaced in any case, whether it is right or not.
+    assert 0 < found["kl_recovered"] < 1
+
+
+def test_recovered_is_undefined_where_ablation_changes_nothing(model: models.LoadedModel) -> None:
+    found = spliced(model, small.tokens(9), half=lambda x: x / 2)
+    assert found["cross_entropy_recovered"] is None
+    assert "with a standard error of" in found["undefined"]["cross_entropy_recovered"]
+    # Nothing passes at the hook: zero ablation is what the model does.
+    deaf = dataclasses.replace(model, module=copy.deepcopy(model.module))
+    for parameter in deaf.module.transformer.ln_f.parameters():
+        parameter.data.zero_()
+    found = spliced(deaf, small.tokens(9), half=lambda x: x / 2)
+    assert found["undefined"]["kl_recovered"] == "the KL divergence of zero ablation is 0, which is 0 within rounding"
+
+
+def test_recovered_below_chance_is_defined_and_warned_of(model: models.LoadedModel) -> None:
+    """The model's most unlikely tokens: zero ablation makes it better, well beyond the standard error."""
+    texts = known(dataclasses.replace(model, module=lambda **ids: Logits(-model.module(**ids).logits)))
+    found = spliced(model, texts, half=lambda x: x / 2)
+    assert math.isfinite(found["cross_entropy_recovered"])
+    assert found["caveats"]["cross_entropy_recovered"].startswith("zero ablation lowers the cross-entropy, by ")
+
+
+class Logits(NamedTuple):
+    logits: torch.Tensor
+
+
+def test_nothing_to_score_is_said(model: models.LoadedModel) -> None:
+    found = spliced(
+        model, datasets.Dataset.from_dict({"input_ids": [[3], [4]], "attention_mask": [[1], [1]]}), same=abs
+    )
+    assert found["cross_entropy_clean"] is None
+    assert found["undefined"].keys() == set(splicing.NAMES)
+    empty = reconstruction.Reconstruction(4).figures()
+    assert empty["samples"] == 0
+    assert empty["undefined"]["l0"] == "nothing is held out that is trained on"
+
+
+def test_overflow_in_the_model_is_said(model: models.LoadedModel) -> None:
+    found = spliced(model, known(model), bad=lambda x: x / 0)
+    assert found["undefined"]["cross_entropy_sae"] == found["undefined"]["kl_divergence"] == "it is NaN or infinite"
+    assert found["undefined"]["cross_entropy_recovered"] == "its numerator is NaN or infinite"
+    assert math.isfinite(found["cross_entropy_clean"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_variance_that_is_rounding_explains_nothing(dtype: torch.dtype) -> None:
+    y = torch.full((100, 4), 100.0, dtype=dtype)
+    y[::2] += 100 * torch.finfo(dtype).eps / 2
+    found = figures(y, torch.zeros(100, 4), y, 50)
+    assert found["explained_variance"] is None
+    assert figures(y * torch.linspace(1, 2, 100)[:, None], torch.zeros(100, 4), y, 50)["explained_variance"] is not None
+
+
 @pytest.mark.parametrize("name", ["blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z"])
 def test_other_hooks_are_replaced_where_they_are(model: models.LoadedModel, name: str) -> None:
     (hook,) = hooks.parse([name], model.description)
     sums = splicing.Splicing(model, hook, {"same": lambda x: x, "zero": torch.zeros_like}, torch.zeros(small.D_IN))
-    for each in rows(model, ()):
+    for each in rows(model, (), small.tokens(9)):
         sums.add(each)
     assert sums.figures("same")["kl_divergence"] == pytest.approx(0, abs=1e-6)
     assert sums.figures("zero")["kl_divergence"] == sums.figures("zero")["kl_divergence_zero_ablation"] > 1e-3
@@ -217,6 +317,17 @@ def test_an_evaluation_of_a_training_says_what_it_is(model: models.LoadedModel, 
     kept = sum(int(each.kept.sum()) for each in data.spliced(small.HOOK).sequences())  # type: ignore[union-attr]
     assert found["one"]["samples"] == found["one"]["tokens"] == kept
     assert all(value is None or math.isfinite(value) for value in found["one"].values() if isinstance(value, float))
+
+
+def test_an_undefined_figure_is_nan_with_a_reason_in_the_record() -> None:
+    found = reconstruction.Reconstruction(4).figures() | splicing.not_evaluated("no model")
+    row = reports.EvaluationRow(sae="s", step=1, samples=1, figures=found)
+    message = telling.evaluation(row)
+    assert message.undefined["kl_recovered"] == "no model"
+    assert math.isnan(message.figures["kl_recovered"])
+    # As the owner keeps it.
+    kept = json_format.ParseDict(json_format.MessageToDict(message), metrics_pb2.EvaluationFigures())
+    assert str(kept) == str(message)
 
 
 def lens_model(model: models.LoadedModel) -> Any:

@@ -127,7 +127,8 @@ async def test_autoencoders_are_spread_and_a_killed_worker_changes_nothing(scene
     assert await figures(scene, "spread") == await figures(scene, "alone")
     assert {row.sae for row in await scene.metrics("spread", "evaluation")} == {sae.name for sae in made.saes}
     for ours, theirs in zip(made.results, alone.results, strict=True):
-        assert ours.evaluation.figures == theirs.evaluation.figures
+        # NaN, an undefined figure, is equal to nothing.
+        assert str(ours.evaluation) == str(theirs.evaluation)
 
 
 async def test_cancelled_and_killed_torchrun_leave_no_process(scene: Scene) -> None:

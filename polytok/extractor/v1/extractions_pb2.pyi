@@ -465,7 +465,7 @@ class HookStatistics(_message.Message):
     variance: _builtins.float
     """Variance of all numbers."""
     kurtosis: _builtins.float
-    """Kurtosis of all numbers; 3 for a normal distribution."""
+    """Kurtosis, on average over the dimensions that vary; 3 for a normal distribution, NaN where none varies."""
     min: _builtins.float
     """The smallest number."""
     max: _builtins.float

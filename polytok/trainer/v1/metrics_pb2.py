@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/trainer/v1/metrics.proto\x12\x12polytok.trainer.v1\"\xb2\x01\n\x07Metrics\x12\x0b\n\x03sae\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x33\n\x08training\x18\n \x01(\x0b\x32\x1f.polytok.trainer.v1.StepFiguresH\x00\x12;\n\nevaluation\x18\x0b \x01(\x0b\x32%.polytok.trainer.v1.EvaluationFiguresH\x00\x42\t\n\x07\x66igures\"\xeb\x03\n\x0bStepFigures\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12;\n\x06losses\x18\x03 \x03(\x0b\x32+.polytok.trainer.v1.StepFigures.LossesEntry\x12\n\n\x02l0\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xplained_variance\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x61\x64_latents\x18\x06 \x01(\x03\x12\x15\n\rlearning_rate\x18\x07 \x01(\x01\x12\x15\n\rgradient_norm\x18\x08 \x01(\x01\x12G\n\x0c\x63oefficients\x18\t \x03(\x0b\x32\x31.polytok.trainer.v1.StepFigures.CoefficientsEntry\x12\x39\n\x05\x65xtra\x18\n \x03(\x0b\x32*.polytok.trainer.v1.StepFigures.ExtraEntry\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11\x43oefficientsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xfe\x03\n\x11\x45valuationFigures\x12\x43\n\x07\x66igures\x18\x01 \x03(\x0b\x32\x32.polytok.trainer.v1.EvaluationFigures.FiguresEntry\x12\x41\n\x06series\x18\x02 \x03(\x0b\x32\x31.polytok.trainer.v1.EvaluationFigures.SeriesEntry\x12\x45\n\x08\x66ormulas\x18\x03 \x03(\x0b\x32\x33.polytok.trainer.v1.EvaluationFigures.FormulasEntry\x12?\n\x05notes\x18\x04 \x03(\x0b\x32\x30.polytok.trainer.v1.EvaluationFigures.NotesEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1aJ\n\x0bSeriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.polytok.trainer.v1.Numbers:\x02\x38\x01\x1a/\n\rFormulasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nNotesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x07Numbers\x12\x0e\n\x06values\x18\x01 \x03(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/trainer/v1/metrics.proto\x12\x12polytok.trainer.v1\"\xb2\x01\n\x07Metrics\x12\x0b\n\x03sae\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x33\n\x08training\x18\n \x01(\x0b\x32\x1f.polytok.trainer.v1.StepFiguresH\x00\x12;\n\nevaluation\x18\x0b \x01(\x0b\x32%.polytok.trainer.v1.EvaluationFiguresH\x00\x42\t\n\x07\x66igures\"\xeb\x03\n\x0bStepFigures\x12\x0f\n\x07seconds\x18\x01 \x01(\x01\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12;\n\x06losses\x18\x03 \x03(\x0b\x32+.polytok.trainer.v1.StepFigures.LossesEntry\x12\n\n\x02l0\x18\x04 \x01(\x01\x12\x1a\n\x12\x65xplained_variance\x18\x05 \x01(\x01\x12\x14\n\x0c\x64\x65\x61\x64_latents\x18\x06 \x01(\x03\x12\x15\n\rlearning_rate\x18\x07 \x01(\x01\x12\x15\n\rgradient_norm\x18\x08 \x01(\x01\x12G\n\x0c\x63oefficients\x18\t \x03(\x0b\x32\x31.polytok.trainer.v1.StepFigures.CoefficientsEntry\x12\x39\n\x05\x65xtra\x18\n \x03(\x0b\x32*.polytok.trainer.v1.StepFigures.ExtraEntry\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x33\n\x11\x43oefficientsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xf9\x04\n\x11\x45valuationFigures\x12\x43\n\x07\x66igures\x18\x01 \x03(\x0b\x32\x32.polytok.trainer.v1.EvaluationFigures.FiguresEntry\x12\x41\n\x06series\x18\x02 \x03(\x0b\x32\x31.polytok.trainer.v1.EvaluationFigures.SeriesEntry\x12\x45\n\x08\x66ormulas\x18\x03 \x03(\x0b\x32\x33.polytok.trainer.v1.EvaluationFigures.FormulasEntry\x12?\n\x05notes\x18\x04 \x03(\x0b\x32\x30.polytok.trainer.v1.EvaluationFigures.NotesEntry\x12G\n\tundefined\x18\x05 \x03(\x0b\x32\x34.polytok.trainer.v1.EvaluationFigures.UndefinedEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1aJ\n\x0bSeriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.polytok.trainer.v1.Numbers:\x02\x38\x01\x1a/\n\rFormulasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a,\n\nNotesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eUndefinedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x19\n\x07Numbers\x12\x0e\n\x06values\x18\x01 \x03(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONFIGURES_FORMULASENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATIONFIGURES_NOTESENTRY']._loaded_options = None
   _globals['_EVALUATIONFIGURES_NOTESENTRY']._serialized_options = b'8\001'
+  _globals['_EVALUATIONFIGURES_UNDEFINEDENTRY']._loaded_options = None
+  _globals['_EVALUATIONFIGURES_UNDEFINEDENTRY']._serialized_options = b'8\001'
   _globals['_METRICS']._serialized_start=57
   _globals['_METRICS']._serialized_end=235
   _globals['_STEPFIGURES']._serialized_start=238
@@ -56,15 +58,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPFIGURES_EXTRAENTRY']._serialized_start=685
   _globals['_STEPFIGURES_EXTRAENTRY']._serialized_end=729
   _globals['_EVALUATIONFIGURES']._serialized_start=732
-  _globals['_EVALUATIONFIGURES']._serialized_end=1242
-  _globals['_EVALUATIONFIGURES_FIGURESENTRY']._serialized_start=1025
-  _globals['_EVALUATIONFIGURES_FIGURESENTRY']._serialized_end=1071
-  _globals['_EVALUATIONFIGURES_SERIESENTRY']._serialized_start=1073
-  _globals['_EVALUATIONFIGURES_SERIESENTRY']._serialized_end=1147
-  _globals['_EVALUATIONFIGURES_FORMULASENTRY']._serialized_start=1149
-  _globals['_EVALUATIONFIGURES_FORMULASENTRY']._serialized_end=1196
-  _globals['_EVALUATIONFIGURES_NOTESENTRY']._serialized_start=1198
-  _globals['_EVALUATIONFIGURES_NOTESENTRY']._serialized_end=1242
-  _globals['_NUMBERS']._serialized_start=1244
-  _globals['_NUMBERS']._serialized_end=1269
+  _globals['_EVALUATIONFIGURES']._serialized_end=1365
+  _globals['_EVALUATIONFIGURES_FIGURESENTRY']._serialized_start=1098
+  _globals['_EVALUATIONFIGURES_FIGURESENTRY']._serialized_end=1144
+  _globals['_EVALUATIONFIGURES_SERIESENTRY']._serialized_start=1146
+  _globals['_EVALUATIONFIGURES_SERIESENTRY']._serialized_end=1220
+  _globals['_EVALUATIONFIGURES_FORMULASENTRY']._serialized_start=1222
+  _globals['_EVALUATIONFIGURES_FORMULASENTRY']._serialized_end=1269
+  _globals['_EVALUATIONFIGURES_NOTESENTRY']._serialized_start=1271
+  _globals['_EVALUATIONFIGURES_NOTESENTRY']._serialized_end=1315
+  _globals['_EVALUATIONFIGURES_UNDEFINEDENTRY']._serialized_start=1317
+  _globals['_EVALUATIONFIGURES_UNDEFINEDENTRY']._serialized_end=1365
+  _globals['_NUMBERS']._serialized_start=1367
+  _globals['_NUMBERS']._serialized_end=1392
 # @@protoc_insertion_point(module_scope)

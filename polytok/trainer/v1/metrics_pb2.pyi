@@ -147,7 +147,7 @@ class StepFigures(_message.Message):
     l0: _builtins.float
     """Latents that are active for an activation, on average over the batch."""
     explained_variance: _builtins.float
-    """1 - E|x - y|² / E|x - E x|² over the batch, y being the output."""
+    """1 - E|x - y|² / E|x - E x|² over the batch, y being the output; NaN where the batch does not vary."""
     dead_latents: _builtins.int
     """Latents that have not been active for dead_feature_window steps."""
     learning_rate: _builtins.float
@@ -275,14 +275,35 @@ class EvaluationFigures(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class UndefinedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FIGURES_FIELD_NUMBER: _builtins.int
     SERIES_FIELD_NUMBER: _builtins.int
     FORMULAS_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    UNDEFINED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By name, such as `l0`, `explained_variance`, `mse`, `dead_latents`, `cosine_similarity`, `shrinkage`,
-        `cross_entropy_recovered`, `kl_divergence`.
+        `cross_entropy_recovered`, `kl_divergence`. NaN where `undefined` says why.
         """
 
     @_builtins.property
@@ -295,7 +316,11 @@ class EvaluationFigures(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What else is to be known of them, such as which sequences were held out."""
+        """What else is to be known of them, such as which sequences were held out; `caveats.` before a figure's name."""
+
+    @_builtins.property
+    def undefined(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Why a figure is undefined, by its name: a ratio that divides by almost nothing is noise."""
 
     def __init__(
         self,
@@ -304,10 +329,11 @@ class EvaluationFigures(_message.Message):
         series: _abc.Mapping[_builtins.str, Global___Numbers] | None = ...,
         formulas: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         notes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        undefined: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "formulas", b"formulas", "notes", b"notes", "series", b"series"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "formulas", b"formulas", "notes", b"notes", "series", b"series", "undefined", b"undefined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,10 @@ import torch
 from services.trainer.data.streams import Data
 from services.trainer.evaluation import reconstruction, splicing
 
+_NOT_IN_THE_MODEL = (
+    "not evaluated in the model: it has no language-modelling head or is a masked language model, or it, its "
+    "tokenization or a whole held-out sequence is not at hand"
+)
 _CHUNK_ELEMENTS = 1 << 25
 """Latents that are looked at together."""
 
@@ -29,12 +33,18 @@ def evaluate(data: Data, autoencoders: Mapping[str, Autoencoder]) -> dict[str, d
     `formulas` says what each figure is, `held_out` on which sequences.
     """
     found, means = _reconstruct(data, autoencoders)
-    found = {name: found.get(name, {"samples": 0}) for name in autoencoders}
-    for hook, mean in means.items():
+    found = {name: found.get(name) or reconstruction.Reconstruction(1).figures() for name in autoencoders}
+    for hook in {each.hook: None for each in autoencoders.values()}:
         of_hook = {name: each for name, each in autoencoders.items() if each.hook == hook}
-        for name, figures in _splice(data, hook, mean, of_hook).items():
-            found[name] |= figures
-    return {name: figures | {"held_out": data.description} for name, figures in found.items()}
+        spliced = _splice(data, hook, means[hook], of_hook) if hook in means else {}
+        for name in of_hook:
+            found[name] = _merged(found[name], spliced.get(name) or splicing.not_evaluated(_NOT_IN_THE_MODEL))
+    formulas = reconstruction.FORMULAS | splicing.FORMULAS
+    return {name: figures | {"formulas": formulas, "held_out": data.description} for name, figures in found.items()}
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return one | other | {name: one[name] | other[name] for name in ("undefined", "caveats")}
 
 
 def _reconstruct(
@@ -54,7 +64,7 @@ def _reconstruct(
             into = sums.setdefault(name, reconstruction.Reconstruction(each.d_sae, vectors.device))
             chunk = max(1, _CHUNK_ELEMENTS // each.d_sae)
             reconstruction.measure(each.encode, each.decode, vectors, into, chunk=chunk)
-    figures = {name: each.figures() | {"formulas": reconstruction.FORMULAS} for name, each in sums.items()}
+    figures = {name: each.figures() for name, each in sums.items()}
     return figures, {hook: total / samples for hook, total in totals.items()}
 
 
@@ -68,8 +78,7 @@ def _splice(
     sums = splicing.Splicing(spliced.model, spliced.hook, reconstructs, mean)
     for sequences in spliced.sequences():
         sums.add(sequences)
-    formulas = reconstruction.FORMULAS | splicing.FORMULAS
-    return {name: sums.figures(name) | {"formulas": formulas} for name in autoencoders}
+    return {name: sums.figures(name) for name in autoencoders}
 
 
 def _through(autoencoder: Autoencoder) -> splicing.Replace:

@@ -5,10 +5,13 @@ Every mean E is over all vectors of all blocks with equal weight, never a mean o
 averaged the ratio over vectors or blocks instead differ in explained variance by 0.2 and more.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from services.trainer.evaluation.ratios import Figures, Mean, undefined
 
 FORMULAS = {
     "explained_variance": "1 - E|y - z|^2 / E|y - E y|^2, float64, all held-out vectors with equal weight",
@@ -38,11 +41,14 @@ class Reconstruction:
         self._sums: dict[str, torch.Tensor] = {}
         self._shift: torch.Tensor | None = None
         self._shifted_sum = torch.zeros((), dtype=torch.float64)
+        self._dot = Mean()
+        self._eps = 0.0
 
     @torch.no_grad()
     def add(self, target: torch.Tensor, latents: torch.Tensor, output: torch.Tensor) -> None:
         """Adds vectors: targets and outputs of shape (n, d), latents (n, d_sae)."""
         latents = latents.to_dense() if latents.is_sparse else latents
+        self._eps = torch.finfo(target.dtype).eps
         y, z = target.to(torch.float64), output.to(torch.float64)
         active = latents != 0
         self._fired += active.sum(0)
@@ -56,7 +62,8 @@ class Reconstruction:
         self._add("cosine", torch.where(norms > 0, dot / norms.clamp(min=torch.finfo(torch.float64).tiny), 0).sum())
         self._add("ratio", (norm_z / torch.where(norm_y < _SMALL_NORM, 1.0, norm_y)).sum())
         self._add("output_squared", norm_z.square().sum())
-        self._add("dot", dot.sum())
+        self._add("target_squared", norm_y.square().sum())
+        self._dot.add(dot)
 
     def _add(self, name: str, value: torch.Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value.to(torch.float64)
@@ -71,27 +78,37 @@ class Reconstruction:
         self._add("shifted_squared", shifted.square().sum())
 
     def figures(self) -> dict[str, Any]:
-        """Gives the figures of FORMULAS and `samples`; a ratio is None where its denominator is 0."""
+        """Gives the figures of FORMULAS and `samples`; see `ratios` for those that are undefined."""
         n = self._samples
-        sums = {name: float(value) for name, value in self._sums.items()}
         if not n:
-            return {"samples": 0}
-        variance = sums["shifted_squared"] / n - float((self._shifted_sum / n).square().sum())
+            found = Figures(samples=0)
+            for name in FORMULAS.keys() - {"firing_frequency"}:
+                found.leave_undefined(name, "nothing is held out that is trained on")
+            return found.to_dict()
+        sums = {name: float(value) for name, value in self._sums.items()}
+        variance = max(0.0, sums["shifted_squared"] / n - float((self._shifted_sum / n).square().sum()))
         mse = sums["residual"] / n
-        return {
-            "samples": n,
-            "explained_variance": 1 - mse / variance if variance > 0 else None,
-            "mse": mse,
-            "variance": variance,
-            "l0": sums["l0"] / n,
-            "l1": sums["l1"] / n,
-            "cosine_similarity": sums["cosine"] / n,
-            "l2_ratio": sums["ratio"] / n,
-            "shrinkage": 1 - sums["ratio"] / n,
-            "relative_reconstruction_bias": sums["output_squared"] / sums["dot"] if sums["dot"] else None,
-            "dead_latents": int((self._fired == 0).sum()),
-            "firing_frequency": histogram(self._fired.cpu() / n),
-        }
+        found = Figures(
+            samples=n,
+            mse=mse,
+            variance=variance,
+            l0=sums["l0"] / n,
+            l1=sums["l1"] / n,
+            cosine_similarity=sums["cosine"] / n,
+            l2_ratio=sums["ratio"] / n,
+            shrinkage=1 - sums["ratio"] / n,
+            dead_latents=int((self._fired == 0).sum()),
+            firing_frequency=histogram(self._fired.cpu() / n),
+        )
+        squared, output = sums["target_squared"] / n, sums["output_squared"] / n
+        # What vectors that are equal differ by once each number is rounded on its own.
+        rounding = self._eps**2 * squared
+        why_not = undefined("the variance of the held-out activations", variance, rounding=rounding)
+        found.add_ratio("explained_variance", variance - mse, variance, why_not)
+        dot, rounding = self._dot.value, self._eps * math.sqrt(squared * output)
+        why_not = undefined("E(y.z)", dot, error=self._dot.error, rounding=rounding)
+        found.add_ratio("relative_reconstruction_bias", output, dot, why_not)
+        return found.to_dict()
 
 
 def histogram(frequencies: torch.Tensor) -> dict[str, Any]:

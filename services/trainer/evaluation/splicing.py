@@ -5,6 +5,7 @@ for and nowhere else: padding and excluded tokens pass unchanged, under ablation
 alone when it splices, and ablates every position; where none is excluded the two agree.)
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,16 +17,37 @@ from polytok import errors
 from services.activations.hooks import Hook
 from services.activations.models import LoadedModel
 from services.trainer.data.streams import Sequences
+from services.trainer.evaluation.ratios import STANDARD_ERRORS, Figures, Mean, undefined
 
 FORMULAS = {
+    "cross_entropy_chance": "ln of the number of tokens that the model knows: the cross-entropy of a uniform guess",
     "cross_entropy_recovered": "(H_zero - H_sae) / (H_zero - H_clean), H the mean cross-entropy of the next token",
     "cross_entropy_recovered_mean_ablation": "(H_mean - H_sae) / (H_mean - H_clean), ablating to the mean activation",
     "kl_divergence": "E of KL(clean || with autoencoder) over the tokens' next-token distributions, in nats",
     "kl_recovered": "(KL_zero - KL_sae) / KL_zero",
 }
+NAMES = (
+    "cross_entropy_chance",
+    "cross_entropy_clean",
+    "cross_entropy_sae",
+    "cross_entropy_zero_ablation",
+    "cross_entropy_mean_ablation",
+    "cross_entropy_recovered",
+    "cross_entropy_recovered_mean_ablation",
+    "kl_divergence",
+    "kl_divergence_zero_ablation",
+    "kl_divergence_mean_ablation",
+    "kl_recovered",
+)
+"""The figures of an evaluation in the model."""
+CHANCE = 0.01
+"""A model whose cross-entropy is that of a uniform guess within so much of it predicts by chance. Weights as models are
+initialised with are there within a tenth of it; knowing nothing but how frequent tokens are is some 30 % below."""
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
 """Takes activations of shape (n, width), gives as many."""
+_Key = tuple[str, str]
+_CLEAN: _Key = ("clean", "")
 
 
 @contextmanager
@@ -87,20 +109,22 @@ def _at(value: torch.Tensor, kept: torch.Tensor, replace: Replace, name: str) ->
 
 
 class Splicing:
-    """Sums over tokens of cross-entropy and KL divergence, for autoencoders of one hook: clean, spliced and ablated."""
+    """Cross-entropy and KL divergence over tokens, for autoencoders of one hook: clean, spliced and ablated."""
 
     def __init__(self, model: LoadedModel, hook: Hook, reconstructs: Mapping[str, Replace], mean: torch.Tensor) -> None:
         """`reconstructs` are the autoencoders by name; `mean` of shape (width,) is the mean activation at the hook."""
         self._model = model
         self._hook = hook
-        self._replacing: dict[tuple[str, str], Replace] = {
+        self._replacing: dict[_Key, Replace] = {
             ("ablation", "zero"): torch.zeros_like,
             ("ablation", "mean"): lambda x: mean.to(x.device, x.dtype).expand_as(x),
         } | {("sae", name): replace for name, replace in reconstructs.items()}
-        self._entropy: dict[tuple[str, str], float] = {}
-        self._divergence: dict[tuple[str, str], float] = {}
-        self._targets = 0
-        self._tokens = 0
+        self._entropy: dict[_Key, Mean] = {key: Mean() for key in (_CLEAN, *self._replacing)}
+        self._loss: dict[_Key, Mean] = {key: Mean() for key in self._replacing}
+        """What is lost against the clean run, token by token: far less uncertain than either cross-entropy."""
+        self._divergence: dict[_Key, Mean] = {key: Mean() for key in self._replacing}
+        self._num_tokens = 0
+        self._vocabulary = 0
 
     @torch.no_grad()
     def add(self, sequences: Sequences) -> None:
@@ -109,14 +133,17 @@ class Splicing:
         # The next token is scored where the autoencoder was in place and the next one is none of padding.
         scored = kept[:, :-1] & sequences.attention_mask[:, 1:].bool()
         clean = self._logits(sequences)
-        self._count(self._entropy, ("clean", ""), _cross_entropy(clean, sequences.input_ids, scored))
+        entropy = _cross_entropy(clean, sequences.input_ids, scored)
+        self._entropy[_CLEAN].add(entropy)
         for key, replace in self._replacing.items():
             with replaced(self._model, self._hook, kept, replace):
                 logits = self._logits(sequences)
-            self._count(self._entropy, key, _cross_entropy(logits, sequences.input_ids, scored))
-            self._count(self._divergence, key, _divergence(clean, logits, kept))
-        self._targets += int(scored.sum())
-        self._tokens += int(kept.sum())
+            changed = _cross_entropy(logits, sequences.input_ids, scored)
+            self._entropy[key].add(changed)
+            self._loss[key].add(changed - entropy)
+            self._divergence[key].add(_divergence(clean, logits, kept))
+        self._num_tokens += int(kept.sum())
+        self._vocabulary = clean.shape[-1]
 
     def _logits(self, sequences: Sequences) -> torch.Tensor:
         mask = sequences.attention_mask
@@ -124,49 +151,98 @@ class Splicing:
         logits: torch.Tensor = output.logits
         return logits
 
-    def _count(self, into: dict[tuple[str, str], float], key: tuple[str, str], value: float) -> None:
-        into[key] = into.get(key, 0.0) + value
-
     def figures(self, name: str) -> dict[str, Any]:
-        """Gives an autoencoder's figures of FORMULAS and their parts; a ratio is None where its denominator is 0."""
-        if not self._targets or not self._tokens:
-            return {"tokens": 0}
-        h = {key[1]: value / self._targets for key, value in self._entropy.items() if key[0] != "sae"}
-        kl = {key[1]: value / self._tokens for key, value in self._divergence.items() if key[0] != "sae"}
-        own, own_kl = self._entropy["sae", name] / self._targets, self._divergence["sae", name] / self._tokens
-        return {
-            "tokens": self._tokens,
-            "cross_entropy_clean": h[""],
-            "cross_entropy_sae": own,
-            "cross_entropy_zero_ablation": h["zero"],
-            "cross_entropy_mean_ablation": h["mean"],
-            "cross_entropy_recovered": _ratio(h["zero"] - own, h["zero"] - h[""]),
-            "cross_entropy_recovered_mean_ablation": _ratio(h["mean"] - own, h["mean"] - h[""]),
-            "kl_divergence": own_kl,
-            "kl_divergence_zero_ablation": kl["zero"],
-            "kl_divergence_mean_ablation": kl["mean"],
-            "kl_recovered": _ratio(kl["zero"] - own_kl, kl["zero"]),
-        }
+        """Gives an autoencoder's figures of FORMULAS and their parts; see `ratios` for those that are undefined."""
+        if not self._entropy[_CLEAN].count:
+            return not_evaluated("no held-out sequence has a token that is trained on and another behind it") | {
+                "tokens": self._num_tokens
+            }
+        own, own_kl = self._entropy["sae", name], self._divergence["sae", name]
+        zero, mean = (self._entropy["ablation", kind] for kind in ("zero", "mean"))
+        kl_zero, kl_mean = (self._divergence["ablation", kind] for kind in ("zero", "mean"))
+        found = Figures(
+            tokens=self._num_tokens,
+            cross_entropy_chance=self._chance,
+            cross_entropy_clean=self._entropy[_CLEAN].value,
+            cross_entropy_sae=own.value,
+            cross_entropy_zero_ablation=zero.value,
+            cross_entropy_mean_ablation=mean.value,
+            kl_divergence=own_kl.value,
+            kl_divergence_zero_ablation=kl_zero.value,
+            kl_divergence_mean_ablation=kl_mean.value,
+        )
+        self._add_recovered(found, "cross_entropy_recovered", own.value, "zero")
+        self._add_recovered(found, "cross_entropy_recovered_mean_ablation", own.value, "mean")
+        why_not = undefined(
+            "the KL divergence of zero ablation", kl_zero.value, error=kl_zero.error, rounding=self._kl_rounding
+        )
+        found.add_ratio("kl_recovered", kl_zero.value - own_kl.value, kl_zero.value, why_not)
+        return found.to_dict()
+
+    def _add_recovered(self, found: Figures, name: str, own: float, ablation: str) -> None:
+        loss = self._loss["ablation", ablation]
+        what = f"what {ablation} ablation adds to the cross-entropy"
+        why_not = self._by_chance() or undefined(what, loss.value, error=loss.error, rounding=self._entropy_rounding)
+        ablated = self._entropy["ablation", ablation].value
+        found.add_ratio(name, ablated - own, ablated - self._entropy[_CLEAN].value, why_not)
+        if loss.value < 0:
+            found.warn(
+                name,
+                f"{ablation} ablation lowers the cross-entropy, by {-loss.value:.3g}: 1 stands for predicting as "
+                "badly as the model does",
+            )
+
+    def _by_chance(self) -> str:
+        """Why a model that knows nothing has nothing to recover; empty if it knows something."""
+        clean = self._entropy[_CLEAN]
+        apart = abs(self._chance - clean.value)
+        if apart > max(CHANCE * self._chance, STANDARD_ERRORS * clean.error):
+            return ""
+        return (
+            f"the model predicts by chance: its cross-entropy is {clean.value:.4g}, and ln {self._vocabulary:,}, "
+            f"that of a uniform guess, is {self._chance:.4g}"
+        )
+
+    @property
+    def _chance(self) -> float:
+        return math.log(self._vocabulary)
+
+    @property
+    def _entropy_rounding(self) -> float:
+        # Of a mean: each token's is rounded on its own.
+        return torch.finfo(self._model.dtype).eps * self._chance / math.sqrt(self._entropy[_CLEAN].count)
+
+    @property
+    def _kl_rounding(self) -> float:
+        # To second order in what logits are rounded by, and to first order in what their logarithms are.
+        logits, logarithms = (torch.finfo(dtype).eps * self._chance for dtype in (self._model.dtype, torch.float32))
+        return max(logarithms, logits**2)
 
 
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return numerator / denominator if denominator else None
+def not_evaluated(reason: str) -> dict[str, Any]:
+    """The figures of an evaluation in the model that could not be made."""
+    found = Figures()
+    for name in NAMES:
+        found.leave_undefined(name, reason)
+    return found.to_dict()
 
 
-def _cross_entropy(logits: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> float:
-    """The sum over the scored positions, in nats, of the cross-entropy of the token behind."""
+def _cross_entropy(logits: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy in nats of the token behind, of each scored position in turn; float64."""
     # Sequence by sequence: logits in float32 and their logarithms are several times what the model gave.
-    return sum(
-        float(functional.cross_entropy(row[:-1][at].float(), target[1:][at], reduction="none").double().sum())
-        for row, target, at in zip(logits, ids, scored, strict=True)
+    return torch.cat(
+        [
+            functional.cross_entropy(row[:-1][at].float(), target[1:][at], reduction="none").double()
+            for row, target, at in zip(logits, ids, scored, strict=True)
+        ]
     )
 
 
-def _divergence(clean: torch.Tensor, changed: torch.Tensor, kept: torch.Tensor) -> float:
-    """The sum over the kept positions of KL(clean || changed), in nats."""
-    total = 0.0
+def _divergence(clean: torch.Tensor, changed: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """KL(clean || changed) in nats, of each kept position in turn; float64."""
+    found = []
     for p, q, at in zip(clean, changed, kept, strict=True):
         log_p, log_q = functional.log_softmax(p[at].float(), dim=-1), functional.log_softmax(q[at].float(), dim=-1)
         each = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-        total += float(each.double().sum())
-    return total
+        found.append(each.double())
+    return torch.cat(found)

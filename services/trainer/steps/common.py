@@ -130,9 +130,11 @@ class Step(abc.ABC):
     def _metrics(self, batch: torch.Tensor, computed: Computed) -> dict[str, torch.Tensor]:
         target = batch.float() if batch.dtype == torch.bfloat16 else batch
         variance = (target - target.mean(0)).square().sum()
+        # Of a batch that does not vary but for rounding, there is no share to tell.
+        varies = variance > torch.finfo(target.dtype).eps ** 2 * target.square().sum()
         metrics = {
             "l0": computed.fired.sum() / (len(batch) * self._reduction.size),
-            "explained_variance": 1 - computed.error.square().sum() / variance,
+            "explained_variance": torch.where(varies, 1 - computed.error.square().sum() / variance, torch.nan),
             "dead_latents": self.dead().sum(),
         }
         return metrics | ({} if computed.lowest is None else {"topk_threshold": self.sae.topk_threshold.clone()})

@@ -11,7 +11,7 @@ from services.runtime.telemetry import logging
 from services.trainer import reports
 from services.trainer.worker.workspace import Workspace
 
-_FORMULAS = "formulas"
+_FORMULAS, _UNDEFINED = "formulas", "undefined"
 _FILLING_SECONDS = 1.0
 _PHASES: Mapping[reports.Phase, trainings_pb2.Training.Phase.ValueType] = {
     "filling": trainings_pb2.Training.PHASE_FILLING,
@@ -143,6 +143,9 @@ def _add(message: metrics_pb2.EvaluationFigures, prefix: str, figures: Mapping[s
         match value:
             case dict() if key == _FORMULAS:
                 message.formulas.update({str(each): str(text) for each, text in value.items()})
+            case dict() if key == _UNDEFINED:
+                message.undefined.update({f"{prefix}{each}": text for each, text in value.items()})
+                message.figures.update(dict.fromkeys((f"{prefix}{each}" for each in value), math.nan))
             case dict():
                 _add(message, f"{name}.", value)
             case bool() | str():
@@ -152,5 +155,5 @@ def _add(message: metrics_pb2.EvaluationFigures, prefix: str, figures: Mapping[s
             case list() | tuple() if all(isinstance(each, int | float) for each in value):
                 message.series[name].values[:] = value
             case _:
-                # None stands for a ratio without a denominator, and is no figure.
+                # None stands for a figure that is undefined.
                 continue
