@@ -15,13 +15,13 @@ from google.protobuf import json_format
 
 from polytok.trainer.v1 import metrics_pb2
 from services.activations import hooks, models
+from services.activations.selection import TokenSelection
 from services.trainer import export, lens, normalization, reports
 from services.trainer.data.live import sequences
 from services.trainer.data.streams import Sequences
 from services.trainer.evaluation import evaluating, reconstruction, splicing
 from services.trainer.steps import building
 from services.trainer.worker import telling
-from tests.activations.conftest import one_thread  # noqa: F401  a fixture
 from tests.trainer import gaussian
 from tests.trainer import models as small
 
@@ -133,9 +133,7 @@ def known(model: models.LoadedModel) -> datasets.Dataset:
 
 
 def rows(model: models.LoadedModel, excluded: tuple[int, ...], texts: datasets.Dataset) -> list[Sequences]:
-    from services.activations.rows import Rows
-
-    return list(sequences(Rows(texts), excluded, model.device))
+    return list(sequences(texts, TokenSelection(excluded_token_ids=excluded), model.device))
 
 
 def expected_losses(

@@ -13,7 +13,6 @@ from services.extractor import ranges
 from services.trainer import training
 from services.trainer.data import extraction, live
 from services.trainer.data.streams import Data
-from tests.activations.conftest import one_thread  # noqa: F401  a fixture
 from tests.trainer import gaussian
 from tests.trainer import models as small
 
