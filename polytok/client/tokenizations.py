@@ -109,15 +109,24 @@ class Methods(resource.Resource):
 
     @once.operation
     async def repair(
-        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
+        self,
+        dataset: Reference,
+        model: Reference | None = None,
+        *,
+        variant: str = "",
+        checksums_only: bool = False,
+        request_id: str = "",
     ) -> pb.Tokenization:
-        """Begins to make those files again that are not what was written; `repairing` follows it.
+        """Begins to make those files again that are not what they should be; `repairing` follows it.
 
-        Whoever shares the files has them repaired along; one repair of them is under way at a time. Raises NotFound,
-        FailedPrecondition (not READY).
+        The reference encodes every document again, so that wrong ids are found too; with `checksums_only` files are
+        compared with their checksums and no more. Whoever shares the files has them repaired along; one repair of them
+        is under way at a time. Raises NotFound, FailedPrecondition (not READY).
         """
         name = names.tokenization(dataset, model, variant)
-        request = messages.build(pb.RepairTokenizationRequest, name=name, request_id=request_id)
+        request = messages.build(
+            pb.RepairTokenizationRequest, name=name, checksums_only=checksums_only, request_id=request_id
+        )
         return await self._via.unary(self._stub.RepairTokenization, request)
 
     @once.iteration

@@ -11,7 +11,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog import changes, messages, patterns
 from services.catalog.domain import names, parameters, records, sources, states
 from services.catalog.handlers import tokenizations as handler
-from services.catalog.repositories import datasets, models, sharing, tokenizations
+from services.catalog.repositories import datasets, engines, models, sharing, tokenizations
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import folders
 from services.runtime.records.folders import Folders
@@ -98,7 +98,8 @@ class Creation:
         await tokenizations.update(conn, record.id, **_BEGINNING, tokenized_path=path, shared_from=None)
         own = await tokenizations.require(conn, record.id)
         shards = await datasets.shards(conn, record.dataset_id)
-        job_id = await self._store.create(conn, handler.KIND, own.resource, handler.first_tasks(own, shards))
+        tasks = handler.first_tasks(own, shards, await engines.distrusted(conn, own.tokenizer_fingerprint))
+        job_id = await self._store.create(conn, handler.KIND, own.resource, tasks)
         await tokenizations.update(conn, record.id, job_id=job_id)
         await changes.tell(conn, record.id)
         return await tokenizations.require(conn, record.id)

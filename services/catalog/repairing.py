@@ -14,8 +14,10 @@ from services.runtime.records import folders
 from services.runtime.records.statements import Lock
 
 
-async def begin(conn: AsyncConnection, store: JobStore, name: names.TokenizationName) -> records.Tokenization:
-    """Starts to repair a READY tokenization's files, unless somebody is at it; gives the tokenization."""
+async def begin(
+    conn: AsyncConnection, store: JobStore, name: names.TokenizationName, *, checksums_only: bool
+) -> records.Tokenization:
+    """Starts to repair a READY tokenization's files, unless that is under way; gives the tokenization."""
     record = await tokenizations.get(conn, name, Lock.CHANGE)
     states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
     if not record.manifest_digest:
@@ -28,12 +30,19 @@ async def begin(conn: AsyncConnection, store: JobStore, name: names.Tokenization
     await folders.lock(conn, record.tokenized_path)
     under_way = await repairs.of_folder(conn, record.tokenized_path)
     if under_way is not None and states.REPAIR.is_live(under_way.status):
+        if under_way.outcome.get("checksums_only") and not checksums_only:
+            raise errors.FailedPrecondition(
+                f"A repair of {record.resource} is under way that compares checksums only. Wait until it ends, or stop "
+                f"it with `polytok tokenization cancel {record.short}`, then repair again.",
+                reason="WRONG_STATE",
+            )
         return record
     dataset = await datasets.get(conn, str(record.dataset_id), Lock.REFERENCE)
     path = names.tokenized_key(dataset.raw_path, record.model_id, record.variant) + f"_{secrets.token_hex(4)}"
-    tasks = handler.first_tasks(record, await tokenizations.files(conn, record.id))
+    files = await tokenizations.files(conn, record.id)
+    tasks = handler.first_tasks(record, files, checksums_only=checksums_only)
     job_id = await store.create(conn, handler.KIND, record.resource, tasks)
-    await repairs.begin(conn, record.id, path, job_id)
+    await repairs.begin(conn, record.id, path, job_id, {"checksums_only": True} if checksums_only else {})
     await changes.tell(conn, record.id)
     return record
 

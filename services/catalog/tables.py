@@ -164,6 +164,17 @@ tokenization_repairs = sa.Table(
 )
 """The last repair of a tokenization's files. What is repaired stays READY."""
 
+distrusted_engines = sa.Table(
+    "distrusted_engines",
+    metadata,
+    sa.Column("tokenizer_fingerprint", sa.Text, primary_key=True),
+    sa.Column("engine", sa.Text, primary_key=True),  # with its version: `gigatoken 0.10.0`
+    columns.text("detail"),  # what it did
+    columns.text("found_in"),  # resource name of the tokenization in which that was found
+    columns.time("created_at"),
+)
+"""Fast engines that gave other ids than the reference for a tokenizer: nothing that they make of it is published."""
+
 tokenization_holds = holds.table(
     metadata,
     "tokenization_holds",

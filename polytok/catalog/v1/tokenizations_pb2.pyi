@@ -198,8 +198,8 @@ Global___Tokenization: _TypeAlias = Tokenization  # noqa: Y015
 
 @_typing.final
 class Repair(_message.Message):
-    """A repair of a tokenization's files: all are read, and those that are not what was written are made again. Whoever
-    shares the files has them repaired along. The tokenization stays READY.
+    """A repair of a tokenization's files: all are read, and those that are not what was written, or not what the reference
+    makes of the dataset, are made again. Whoever shares the files has them repaired along. The tokenization stays READY.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -217,7 +217,7 @@ class Repair(_message.Message):
         STATE_PROCESSING: Repair._State.ValueType  # 2
         """Workers are at it."""
         STATE_DONE: Repair._State.ValueType  # 3
-        """All files are what was written, or `changes` tells in what they differ."""
+        """All files are what was written, or `changes` says in what they differ."""
         STATE_ERROR: Repair._State.ValueType  # 4
         """It failed; error_reason and error_message tell why. No file is worse than before."""
         STATE_CANCELLED: Repair._State.ValueType  # 5
@@ -233,7 +233,7 @@ class Repair(_message.Message):
     STATE_PROCESSING: Repair.State.ValueType  # 2
     """Workers are at it."""
     STATE_DONE: Repair.State.ValueType  # 3
-    """All files are what was written, or `changes` tells in what they differ."""
+    """All files are what was written, or `changes` says in what they differ."""
     STATE_ERROR: Repair.State.ValueType  # 4
     """It failed; error_reason and error_message tell why. No file is worse than before."""
     STATE_CANCELLED: Repair.State.ValueType  # 5
@@ -772,6 +772,9 @@ class TokenizationStatistics(_message.Message):
     NUM_DUPLICATES_FIELD_NUMBER: _builtins.int
     NUM_WITH_TOOLS_FIELD_NUMBER: _builtins.int
     NUM_TOOLS_UNUSED_FIELD_NUMBER: _builtins.int
+    ENGINE_VERSIONS_FIELD_NUMBER: _builtins.int
+    DISTRUSTED_ENGINES_FIELD_NUMBER: _builtins.int
+    NUM_SHARDS_ENCODED_AGAIN_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
     """Tokens, padding excluded."""
     num_sequences: _builtins.int
@@ -819,7 +822,9 @@ class TokenizationStatistics(_message.Message):
     padded_share: _builtins.float
     """num_padded in all that the files hold, padding included, 0 to 1."""
     num_engine_mismatches: _builtins.int
-    """Shards that were encoded again with the reference, because a fast engine failed or gave other ids for a document."""
+    """Shards in which a fast engine failed or gave other ids than the reference for a document of the sample. The engine is
+    distrusted from then on: every shard that it made is encoded again with the reference.
+    """
     reference_version: _builtins.str
     """The version of the package `tokenizers` whose ids these are."""
     num_duplicates: _builtins.int
@@ -828,6 +833,10 @@ class TokenizationStatistics(_message.Message):
     """Conversations whose template was given tools."""
     num_tools_unused: _builtins.int
     """Of those, the ones whose template does not mention tools: they are not in the ids."""
+    num_shards_encoded_again: _builtins.int
+    """Shards that were encoded again with the reference: those of num_engine_mismatches, and all others that the same
+    engine had made.
+    """
     @_builtins.property
     def length_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """How many sequences have 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
@@ -835,6 +844,16 @@ class TokenizationStatistics(_message.Message):
     @_builtins.property
     def most_frequent_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenFrequency]:
         """The 20 most frequent tokens, padding left out; of equally frequent ones the lowest ids."""
+
+    @_builtins.property
+    def engine_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fast engines that made ids, each with its version, such as `gigatoken 0.9.0`; empty where the reference made all."""
+
+    @_builtins.property
+    def distrusted_engines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Engines that gave other ids than the reference for this tokenizer, here or in an earlier tokenization, each with its
+        version: none of the ids are theirs.
+        """
 
     def __init__(
         self,
@@ -869,10 +888,13 @@ class TokenizationStatistics(_message.Message):
         num_duplicates: _builtins.int = ...,
         num_with_tools: _builtins.int = ...,
         num_tools_unused: _builtins.int = ...,
+        engine_versions: _abc.Iterable[_builtins.str] | None = ...,
+        distrusted_engines: _abc.Iterable[_builtins.str] | None = ...,
+        num_shards_encoded_again: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "engine", b"engine", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_tools_unused", b"num_tools_unused", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "num_with_tools", b"num_with_tools", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "distrusted_engines", b"distrusted_engines", "engine", b"engine", "engine_versions", b"engine_versions", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_shards_encoded_again", b"num_shards_encoded_again", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_tools_unused", b"num_tools_unused", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "num_with_tools", b"num_with_tools", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1132,19 +1154,25 @@ class RepairTokenizationRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHECKSUMS_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     request_id: _builtins.str
     """A UUID, the same on every try of this call (AIP-155); optional."""
+    checksums_only: _builtins.bool
+    """Compares files with their checksums and nothing more. Otherwise the reference encodes every document of the dataset
+    again, so that files whose bytes are what was written and whose ids are wrong are found and made again as well.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        checksums_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksums_only", b"checksums_only", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -153,7 +153,8 @@ class TokenizationServiceServicer:
 
     def RepairTokenization(self, request, context):
         """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-        tokenization or another that shares the files, that one is answered.
+        tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
+        request that wants the ids checked, which is refused (WRONG_STATE).
         Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -60,7 +60,8 @@ class TokenizationServiceStub:
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RepairTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]
     """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-    tokenization or another that shares the files, that one is answered.
+    tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
+    request that wants the ids checked, which is refused (WRONG_STATE).
     Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
     """
     WatchTokenization: _grpc.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]
@@ -109,7 +110,8 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RepairTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
     """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-    tokenization or another that shares the files, that one is answered.
+    tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
+    request that wants the ids checked, which is refused (WRONG_STATE).
     Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
     """
     WatchTokenization: _aio.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]  # type: ignore[assignment]
@@ -197,7 +199,8 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
         """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-        tokenization or another that shares the files, that one is answered.
+        tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
+        request that wants the ids checked, which is refused (WRONG_STATE).
         Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
         """
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from polytok.tokenizer.v1 import tasks_pb2 as polytok_dot_tokenizer_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polytok/tokenizer/v1/answers.proto\x12\x14polytok.tokenizer.v1\x1a polytok/tokenizer/v1/tasks.proto\"s\n\nEncodeTask\x12;\n\ttokenizer\x18\x01 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"_\n\nVerifyTask\x12\x16\n\x0etokenized_path\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x10\n\x08raw_path\x18\x03 \x01(\t\x12\x0e\n\x06sample\x18\x04 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polytok/tokenizer/v1/answers.proto\x12\x14polytok.tokenizer.v1\x1a polytok/tokenizer/v1/tasks.proto\"s\n\nEncodeTask\x12;\n\ttokenizer\x18\x01 \x01(\x0b\x32(.polytok.tokenizer.v1.TokenizerReference\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1a\n\x12\x61\x64\x64_special_tokens\x18\x03 \x01(\x08\"w\n\nVerifyTask\x12\x16\n\x0etokenized_path\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x10\n\x08raw_path\x18\x03 \x01(\t\x12\x0e\n\x06sample\x18\x04 \x01(\x05\x12\x16\n\x0e\x65very_document\x18\x05 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENCODETASK']._serialized_start=94
   _globals['_ENCODETASK']._serialized_end=209
   _globals['_VERIFYTASK']._serialized_start=211
-  _globals['_VERIFYTASK']._serialized_end=306
+  _globals['_VERIFYTASK']._serialized_end=330
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class VerifyTask(_message.Message):
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
+    EVERY_DOCUMENT_FIELD_NUMBER: _builtins.int
     tokenized_path: _builtins.str
     """The tokenization's folder: a path or URI below the storage's root."""
     manifest_digest: _builtins.str
@@ -67,6 +68,8 @@ class VerifyTask(_message.Message):
     """The dataset's folder, for a sample."""
     sample: _builtins.int
     """So many documents are encoded again."""
+    every_document: _builtins.bool
+    """All of them are."""
     def __init__(
         self,
         *,
@@ -74,10 +77,11 @@ class VerifyTask(_message.Message):
         manifest_digest: _builtins.str = ...,
         raw_path: _builtins.str = ...,
         sample: _builtins.int = ...,
+        every_document: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "raw_path", b"raw_path", "sample", b"sample", "tokenized_path", b"tokenized_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_document", b"every_document", "manifest_digest", b"manifest_digest", "raw_path", b"raw_path", "sample", b"sample", "tokenized_path", b"tokenized_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,8 +87,13 @@ class MendTask(_message.Message):
     PUBLICATION_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    MADE_ALL_FIELD_NUMBER: _builtins.int
     manifest_digest: _builtins.str
     """sha256 of `polytok.json`, as it is on record."""
+    made_all: _builtins.bool
+    """Whether the reference made all files again: then the files of `publication` have the phases that `polytok.json` must
+    tell, and no file is put back while that tells something else.
+    """
     @_builtins.property
     def publication(self) -> _tasks_pb2.PublishTokenizationTask:
         """What the publication of the tokenization was given, as far as it is on record: `shards` holds a single one, with
@@ -105,10 +110,11 @@ class MendTask(_message.Message):
         publication: _tasks_pb2.PublishTokenizationTask | None = ...,
         manifest_digest: _builtins.str = ...,
         files: _abc.Iterable[_tasks_pb2_1.StagedFile] | None = ...,
+        made_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["publication", b"publication"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "manifest_digest", b"manifest_digest", "publication", b"publication"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "made_all", b"made_all", "manifest_digest", b"manifest_digest", "publication", b"publication"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,8 +130,8 @@ class MendResult(_message.Message):
     MANIFEST_LOST_FIELD_NUMBER: _builtins.int
     STAGED_FILES_FIELD_NUMBER: _builtins.int
     manifest_lost: _builtins.bool
-    """Whether `polytok.json` is not what was written and cannot be made again as it was: what it said of the files' making
-    is on no other record.
+    """Whether `polytok.json` has to be made anew: it is not what was written and cannot be made again as it was, because
+    what it said of the files' making is on no other record; or, with `made_all`, it says what is not so.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

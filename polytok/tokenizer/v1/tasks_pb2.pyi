@@ -168,6 +168,8 @@ class TokenizeShardTask(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     DATE_FIELD_NUMBER: _builtins.int
     DATASET_ROWS_FIELD_NUMBER: _builtins.int
+    DISTRUSTED_ENGINES_FIELD_NUMBER: _builtins.int
+    REFERENCE_ONLY_FIELD_NUMBER: _builtins.int
     tokenized_key: _builtins.str
     """Storage key of the folder to write into."""
     ordinal: _builtins.int
@@ -184,6 +186,8 @@ class TokenizeShardTask(_message.Message):
     """The day for chat templates that ask for it, as 2025-12-31."""
     dataset_rows: _builtins.int
     """Rows of the whole dataset; needed with a shuffle seed."""
+    reference_only: _builtins.bool
+    """Whether the reference encodes the shard, whatever fast engines there are."""
     @_builtins.property
     def shard(self) -> _tasks_pb2.RawShard:
         """The shard."""
@@ -195,6 +199,10 @@ class TokenizeShardTask(_message.Message):
     @_builtins.property
     def parameters(self) -> _tokenizations_pb2.TokenizationParameters:
         """How, every default filled in."""
+
+    @_builtins.property
+    def distrusted_engines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fast engines that must not be used, as TokenizationStatistics.distrusted_engines names them."""
 
     def __init__(
         self,
@@ -210,14 +218,48 @@ class TokenizeShardTask(_message.Message):
         model: _builtins.str = ...,
         date: _builtins.str = ...,
         dataset_rows: _builtins.int = ...,
+        distrusted_engines: _abc.Iterable[_builtins.str] | None = ...,
+        reference_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "shard", b"shard", "tokenizer", b"tokenizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dataset", b"dataset", "dataset_rows", b"dataset_rows", "date", b"date", "first_row", b"first_row", "model", b"model", "ordinal", b"ordinal", "parameters", b"parameters", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dataset", b"dataset", "dataset_rows", b"dataset_rows", "date", b"date", "distrusted_engines", b"distrusted_engines", "first_row", b"first_row", "model", b"model", "ordinal", b"ordinal", "parameters", b"parameters", "reference_only", b"reference_only", "shard", b"shard", "tokenized_key", b"tokenized_key", "tokenizer", b"tokenizer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenizeShardTask: _TypeAlias = TokenizeShardTask  # noqa: Y015
+
+@_typing.final
+class EngineMismatch(_message.Message):
+    """Report of `tokenize.shard` and `tokenize.encode`, as soon as it is known: an engine failed, or gave other ids than the
+    reference. Whatever it made for this tokenizer is made again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENIZER_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    tokenizer_fingerprint: _builtins.str
+    """sha256 of the tokenizer's content."""
+    engine: _builtins.str
+    """The engine with its version, such as `gigatoken 0.9.0`."""
+    detail: _builtins.str
+    """What it did, as the end of a sentence that begins with its name."""
+    def __init__(
+        self,
+        *,
+        tokenizer_fingerprint: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "engine", b"engine", "tokenizer_fingerprint", b"tokenizer_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineMismatch: _TypeAlias = EngineMismatch  # noqa: Y015
 
 @_typing.final
 class TokenizeShardResult(_message.Message):

@@ -308,6 +308,7 @@ class VerifyRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
+    EVERY_DOCUMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     sample: _builtins.int
@@ -315,15 +316,20 @@ class VerifyRequest(_message.Message):
     is one sequence; where documents are packed or give several sequences, they are the first of shards that are
     chosen at random.
     """
+    every_document: _builtins.bool
+    """Every document is encoded again with the reference, and every column of the files is compared with what comes of
+    it; `sample` is not looked at.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         sample: _builtins.int = ...,
+        every_document: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sample", b"sample"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every_document", b"every_document", "name", b"name", "sample", b"sample"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,19 +375,27 @@ class VerifyProgress(_message.Message):
 
     DONE_BYTES_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DONE_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TOTAL_DOCUMENTS_FIELD_NUMBER: _builtins.int
     done_bytes: _builtins.int
     """Bytes read."""
     total_bytes: _builtins.int
     """Bytes to read."""
+    done_documents: _builtins.int
+    """Documents encoded again so far, with `every_document`; the files were read before."""
+    total_documents: _builtins.int
+    """Documents to encode again; 0 without `every_document`."""
     def __init__(
         self,
         *,
         done_bytes: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
+        done_documents: _builtins.int = ...,
+        total_documents: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "done_documents", b"done_documents", "total_bytes", b"total_bytes", "total_documents", b"total_documents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,7 +419,7 @@ class VerifyResult(_message.Message):
     size_bytes: _builtins.int
     """Bytes that were read of them."""
     sampled_documents: _builtins.int
-    """Documents that were encoded again."""
+    """Documents that were encoded again; at most 2147483647 is reported."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyFinding]:
         """What is wrong; empty if nothing is. At most 1000 are told."""

@@ -166,7 +166,11 @@ class Repair:
     error_reason: str
     error_message: str
     outcome: Mapping[str, Any]
-    """`damages`, `num_remade` and `changes` of a polytok.catalog.v1.Repair; `whole` if every file was made again."""
+    """`damages`, `num_remade` and `changes` of a polytok.catalog.v1.Repair, and what the job has to know of its stages:
+
+    `checksums_only`, if that was asked for; the keys of `bad` files; `all`, if every file is made again; `whole`, if
+    those take the place of the files before.
+    """
     job_id: uuid.UUID | None
     created_at: datetime
     updated_at: datetime

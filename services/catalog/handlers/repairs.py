@@ -1,19 +1,21 @@
-"""Jobs of kind `repair`: read all files, make those again that are not what was written, and put them back.
+"""Jobs of kind `repair`: read all files, make those again that are not what they should be, and put them back.
 
-    repair.check x groups of files → the tokenization's own stages, for the bad files alone → repair.mend
+    repair.check x groups of files → the tokenization's own stages → repair.mend
 
-What is made again goes to a folder of its own. Where it is byte for byte what was written, `repair.mend` moves it to
-the place of what is bad, and neither names nor manifest change. Where it is not (another version of the software, say)
-or the manifest itself is lost, all files are made again there and published, and in one statement all who share the
-folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only the bad
-files are written.
+First every file is compared with its checksum. Whether the ids are right no checksum tells: unless the request was for
+checksums only, the reference then makes all files again; else only the bad ones are made again. What is made goes to a
+folder of its own. Where it is byte for byte what was written, `repair.mend` moves it to the place of what is bad, and
+neither names nor manifest change. Where it is not (the ids were wrong; another version of the software writes them) or
+the manifest itself is lost or wrong, all files are made again there and published, and in one statement all who share
+the folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only the
+files that are wanted are written.
 """
 
 import asyncio
 import dataclasses
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,8 +26,8 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import repairs_pb2, tasks_pb2
 from services.catalog import changes, messages
 from services.catalog.domain import records, states
-from services.catalog.handlers import stages, tokenizations
-from services.catalog.repositories import datasets, holds, repairs, sharing
+from services.catalog.handlers import mismatches, stages, tokenizations
+from services.catalog.repositories import datasets, engines, holds, repairs, sharing
 from services.catalog.repositories import tokenizations as repository
 from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import folders, packing, publication
@@ -41,7 +43,9 @@ _MOST_DAMAGES = 1000
 _ORDINAL = re.compile(r"shard-(\d{5,})-of-\d{5,}-")
 
 
-def first_tasks(record: records.Tokenization, files: Sequence[records.File]) -> list[NewTask]:
+def first_tasks(
+    record: records.Tokenization, files: Sequence[records.File], *, checksums_only: bool = False
+) -> list[NewTask]:
     """The tasks that a job begins with: files are read a gibibyte at a time."""
     groups: list[list[records.File]] = [[]]
     size = 0
@@ -58,9 +62,10 @@ def first_tasks(record: records.Tokenization, files: Sequence[records.File]) -> 
                 repairs_pb2.CheckFilesTask(tokenized_key=record.tokenized_path, files=_messages(group))
             ),
             ordinal=ordinal,
-            # How much is to be made again is known afterwards; a third of the way is left for it.
             weight=2 * max(1, sum(file.size_bytes for file in group)),
-            ahead=max(1, sum(file.size_bytes for file in group)),
+            # How many bad files are to be made again is known afterwards; a third of the way is left for it. To encode
+            # everything with the reference takes some fifty times as long as to read the files.
+            ahead=(1 if checksums_only else 100) * max(1, sum(file.size_bytes for file in group)),
         )
         for ordinal, group in enumerate(groups)
     ]
@@ -73,10 +78,10 @@ def _messages(files: Iterable[records.File]) -> list[tasks_pb2.TokenizedFile]:
     ]
 
 
-def _ordinal(key: str) -> int | None:
-    """The place of the task that makes a file, as its name tells."""
+def _ordinal(key: str) -> int:
+    """The place of the task that makes a file, as its name tells; -1 if it does not."""
     found = _ORDINAL.match(posixpath.basename(key))
-    return int(found[1]) if found else None
+    return int(found[1]) if found else -1
 
 
 class Repairing(Recording):
@@ -102,10 +107,14 @@ class Repairing(Recording):
             return await self._checked(conn, repair, record, packing.unpack(results, repairs_pb2.CheckFilesResult))
         if kind == MEND:
             (mended,) = packing.unpack(results, repairs_pb2.MendResult)
-            return await self._whole(conn, repair, record, {}) if mended.manifest_lost else []
+            return await self._mended(conn, job, repair, record, mended)
+        if kind in mismatches.ENCODING:
+            results = await stages.made(conn, job, {kind})
+            if wrong := await mismatches.find(conn, record.tokenizer_fingerprint, results):
+                return await self._again(conn, repair, record, wrong)
         working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
         if kind in _FILES:
-            return await self._made(conn, job, stage, repair, working, results)
+            return await self._made(conn, job, repair, working, results)
         tasks = await stages.following(conn, job, stage, results, working, tokenizations.tokenizer_of(record))
         return _only(tasks, repair.outcome)
 
@@ -118,57 +127,96 @@ class Repairing(Recording):
     ) -> list[NewTask]:
         bad = [key for result in results for key in result.bad_keys]
         damages = [message for result in results for message in result.messages]
-        outcome = {"damages": damages[:_MOST_DAMAGES], "bad": bad}
-        if not bad:
-            return await self._mend(conn, repair, record, outcome, [])
-        if None in [_ordinal(key) for key in bad]:
+        outcome = {**repair.outcome, "damages": damages[:_MOST_DAMAGES], "bad": bad}
+        if -1 in [_ordinal(key) for key in bad]:
             return await self._whole(conn, repair, record, outcome)
-        await self._note(conn, repair, outcome)
-        return await self._plan(conn, repair, record, outcome)
+        if not repair.outcome.get("checksums_only"):
+            return await self._plan(conn, repair, record, {**outcome, "all": True})
+        return await (self._plan if bad else self._mend)(conn, repair, record, outcome)
 
     async def _plan(
         self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
     ) -> list[NewTask]:
+        """The tasks that make files again, all of them with the reference where all are made."""
+        await self._note(conn, repair, outcome)
         working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
         shards = await datasets.shards(conn, record.dataset_id)
-        return _only(tokenizations.first_tasks(working, shards), outcome)
+        distrusted = await engines.distrusted(conn, record.tokenizer_fingerprint)
+        tasks = tokenizations.first_tasks(working, shards, distrusted, reference_only=bool(outcome.get("all")))
+        return _only(tasks, outcome)
 
     async def _whole(
         self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
     ) -> list[NewTask]:
-        """Every file is made again."""
+        """Every file is made again, and takes the place of the one before."""
         await _require_unheld(conn, record)
-        outcome = {**repair.outcome, **outcome, "whole": True}
-        await self._note(conn, repair, outcome)
-        return await self._plan(conn, repair, record, outcome)
+        return await self._plan(conn, repair, record, {**repair.outcome, **outcome, "all": True, "whole": True})
+
+    async def _again(
+        self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, wrong: mismatches.Wrong
+    ) -> list[NewTask]:
+        """The engine that made bad files again is not exact: what else it made, long ago perhaps, is made again too."""
+        damages = f"{', '.join(wrong.engines)} gave other ids than the reference for a document of the dataset."
+        outcome = _with_damages(repair.outcome, [damages])
+        return await self._plan(conn, repair, record, {**outcome, "all": True})
 
     async def _made(
         self,
         conn: AsyncConnection,
         job: Job,
-        stage: int,
         repair: records.Repair,
         working: records.Tokenization,
         results: Sequence[TaskResult],
     ) -> list[NewTask]:
-        """Files were made again: they are published if they are all there are, else compared with what they were."""
+        """Files were made again: they are compared with what they were, and published where they are not the same."""
         found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
-        made = [file for result in found for file in result.files]
-        publication.check_inside(working.tokenized_path, stages.keys(made))
+        made = {_ordinal(file.key): file for each in found for file in each.files}
+        publication.check_inside(working.tokenized_path, stages.keys(made.values()))
         if repair.outcome.get("whole"):
-            task = await tokenizations.publishing(conn, working, found)
-            task.counted.extend(await stages.counted(conn, job, stage))
-            return [NewTask(kind=PUBLISH, payload=packing.pack(task), weight=1)]
+            return await self._publish(conn, job, working)
         record = await repository.require(conn, repair.tokenization_id)
-        by_ordinal = {_ordinal(file.key): file for file in made}
-        moves = []
-        for file in await repository.files(conn, record.id):
-            if file.key in repair.outcome["bad"]:
-                again = by_ordinal.get(_ordinal(file.key))
-                if again is None or (again.size_bytes, again.sha256) != (file.size_bytes, file.sha256):
-                    return await self._whole(conn, repair, record, {})
-                moves.append(catalog_tasks_pb2.StagedFile(staged_key=again.key, final_key=file.key, sha256=file.sha256))
-        return await self._mend(conn, repair, record, {**repair.outcome, "num_remade": len(moves)}, moves)
+        files, bad = await repository.files(conn, record.id), repair.outcome["bad"]
+        expected = {_ordinal(file.key): file for file in files if repair.outcome.get("all") or file.key in bad}
+        differing = [place for place in sorted(made | expected) if not _is_same(made.get(place), expected.get(place))]
+        if differing and not repair.outcome.get("all"):
+            return await self._whole(conn, repair, record, {})
+        if differing:
+            await _require_unheld(conn, record)
+            known = {_ordinal(key) for key in bad}
+            damages = [_wrong(expected.get(place), place) for place in differing if place not in known]
+            await self._note(conn, repair, {**_with_damages(repair.outcome, damages), "whole": True})
+            return await self._publish(conn, job, working)
+        moves = [
+            catalog_tasks_pb2.StagedFile(staged_key=made[place].key, final_key=file.key, sha256=file.sha256)
+            for place, file in expected.items()
+            if file.key in bad
+        ]
+        outcome = {**repair.outcome, "num_remade": len(moves)}
+        return await self._mend(conn, repair, record, outcome, moves, made if outcome.get("all") else None)
+
+    async def _mended(
+        self,
+        conn: AsyncConnection,
+        job: Job,
+        repair: records.Repair,
+        record: records.Tokenization,
+        mended: repairs_pb2.MendResult,
+    ) -> list[NewTask]:
+        """The manifest was lost, or it was not: what was made of all files is taken with another one."""
+        if not mended.manifest_lost:
+            return []
+        if not repair.outcome.get("all"):
+            return await self._whole(conn, repair, record, {})
+        await _require_unheld(conn, record)
+        await self._note(conn, repair, {**repair.outcome, "whole": True})
+        return await self._publish(conn, job, dataclasses.replace(record, tokenized_path=repair.tokenized_path))
+
+    async def _publish(self, conn: AsyncConnection, job: Job, working: records.Tokenization) -> list[NewTask]:
+        """All files are there that take the place of those before."""
+        results = await stages.made(conn, job, _FILES)
+        task = await tokenizations.publishing(conn, working, packing.unpack(results, tasks_pb2.TokenizeShardResult))
+        task.counted.extend(await stages.counted(conn, job))
+        return [NewTask(kind=PUBLISH, payload=packing.pack(task), weight=1)]
 
     async def _mend(
         self,
@@ -176,18 +224,24 @@ class Repairing(Recording):
         repair: records.Repair,
         record: records.Tokenization,
         outcome: dict[str, Any],
-        moves: Sequence[catalog_tasks_pb2.StagedFile],
+        moves: Sequence[catalog_tasks_pb2.StagedFile] = (),
+        made: Mapping[int, tasks_pb2.TokenizedFile] | None = None,
     ) -> list[NewTask]:
+        """The task that puts back what was made again; `made` are all files, by their places, where all were."""
         await self._note(conn, repair, outcome)
         # The manifest tells the name and the tokenizer of the one that made the files.
         maker = (await sharing.of_folder(conn, record.tokenized_path))[0]
         files = tasks_pb2.TokenizeShardResult(
             files=_messages(await repository.files(conn, record.id)), statistics=messages.statistics(record)
         )
+        for file in files.files:
+            if made and made[_ordinal(file.key)].HasField("phase"):
+                file.phase = made[_ordinal(file.key)].phase
         task = repairs_pb2.MendTask(
             publication=await tokenizations.publishing(conn, maker, [files]),
             manifest_digest=record.manifest_digest,
             files=moves,
+            made_all=made is not None,
         )
         task.publication.name = record.shared_from or record.resource
         # That the manifest is lost is found here at the earliest, and then all files are made again.
@@ -237,15 +291,19 @@ class Repairing(Recording):
         return outcome
 
     async def _new_files(self, conn: AsyncConnection, job: Job) -> list[records.File]:
-        results = await stages.last(conn, job, _FILES)
+        results = await stages.made(conn, job, _FILES)
         found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
         return [
             records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for each in found for file in each.files
         ]
 
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
-        results = await stages.last(conn, job, {MEND})
+        results = await stages.made(conn, job, {MEND})
         return [text for mended in packing.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
+
+    async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
+        """Distrusts engines, from the moment that one mismatch is found."""
+        await mismatches.keep(conn, job.resource, reports)
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how much was read and made."""
@@ -277,11 +335,25 @@ async def _require_unheld(conn: AsyncConnection, record: records.Tokenization) -
 
 def _only(tasks: list[NewTask], outcome: Any) -> list[NewTask]:
     """Of the tasks that make files those that make bad ones, unless all are wanted; others as they are."""
-    if tasks[0].kind not in _FILES or outcome.get("whole"):
+    if tasks[0].kind not in _FILES or outcome.get("all"):
         return tasks
     wanted = {_ordinal(key) for key in outcome["bad"]}
     # A plan that has no such file any more gives others, and with them every file is made again.
     return [task for task in tasks if task.ordinal in wanted] or tasks
+
+
+def _is_same(made: tasks_pb2.TokenizedFile | None, before: records.File | None) -> bool:
+    """Whether a file that was made again is byte for byte the one before."""
+    if made is None or before is None:
+        return False
+    return (made.size_bytes, made.sha256) == (before.size_bytes, before.sha256)
+
+
+def _wrong(before: records.File | None, ordinal: int) -> str:
+    """What is wrong with a file that the reference makes otherwise."""
+    if before is None:
+        return f"The sequences of file {ordinal} are missing."
+    return f"{posixpath.basename(before.key)} does not hold what the reference makes of the dataset."
 
 
 def _with_damages(outcome: Any, messages: Iterable[str]) -> dict[str, Any]:

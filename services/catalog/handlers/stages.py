@@ -4,6 +4,8 @@ Where documents are packed across raw shards, shuffled, or freed of duplicates, 
 
     encode x raw shards → arrange → [duplicates x shares → arrange] → [measure x files → arrange] → assemble x files
 
+Shards whose engine turned out not to be exact are encoded once more before `arrange` (mismatches.py).
+
 What there is to make files of is written down by `tokenize.arrange`; a payload says only where. Every other
 tokenization has one stage, `tokenize.shard` x raw shards. In both cases `tokenize.publish` is the last.
 """
@@ -139,23 +141,34 @@ async def _parallel(
     ]
 
 
-async def counted(conn: AsyncConnection, job: Job, stage: int) -> list[tokenizations_pb2.TokenizationStatistics]:
-    """What the stages before this one counted."""
-    found = []
-    for earlier in range(stage):
-        results = await _rows.results(conn, job.id, earlier)
+async def counted(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.TokenizationStatistics]:
+    """What the stages before the files were made counted, the last time that they were made."""
+    encoded = await made(conn, job, {ENCODE})
+    found = [each.statistics for each in packing.unpack(encoded, stages_pb2.EncodeShardResult)]
+    arranged: list[TaskResult] = []
+    for results in await _all(conn, job):
         if results[0].kind == ENCODE:
-            found += [each.statistics for each in packing.unpack(results, stages_pb2.EncodeShardResult)]
+            arranged = []
         elif results[0].kind == ARRANGE:
-            (arranged,) = packing.unpack(results, stages_pb2.ArrangeResult)
-            found.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=arranged.num_duplicates))
-    return found
+            arranged += results
+    return found + [
+        tokenizations_pb2.TokenizationStatistics(num_duplicates=each.num_duplicates)
+        for each in packing.unpack(arranged, stages_pb2.ArrangeResult)
+    ]
 
 
-async def last(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> Sequence[TaskResult]:
-    """The results of the last stage of one of these kinds; none if there was no such stage."""
-    stage, found = 0, list[TaskResult]()
-    while results := await _rows.results(conn, job.id, stage):
-        found = list(results) if results[0].kind in kinds else found
-        stage += 1
+async def made(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[TaskResult]:
+    """The results of a job's tasks of these kinds, by their places; of a task that was done again, the last."""
+    found: dict[int, TaskResult] = {}
+    for results in await _all(conn, job):
+        if results[0].kind in kinds:
+            found.update({result.ordinal: result for result in results})
+    return [found[ordinal] for ordinal in sorted(found)]
+
+
+async def _all(conn: AsyncConnection, job: Job) -> list[Sequence[TaskResult]]:
+    """The results of every stage that there was."""
+    found: list[Sequence[TaskResult]] = []
+    while results := await _rows.results(conn, job.id, len(found)):
+        found.append(results)
     return found

@@ -13,7 +13,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes, messages
 from services.catalog.domain import names, records, states
-from services.catalog.handlers import stages
+from services.catalog.handlers import mismatches, stages
 from services.catalog.repositories import datasets, tokenizations
 from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing, publication
@@ -24,8 +24,17 @@ KIND = "tokenization"
 _IN_COLUMNS = ("num_tokens", "num_sequences", "avg_seq_length")
 
 
-def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Shard]) -> list[NewTask]:
-    """The tasks that a job begins with: one a shard, weighed by its text, and the work that will be with it."""
+def first_tasks(
+    tokenization: records.Tokenization,
+    shards: Sequence[records.Shard],
+    distrusted: Sequence[str] = (),
+    *,
+    reference_only: bool = False,
+) -> list[NewTask]:
+    """The tasks that a job begins with: one a shard, weighed by its text, and the work that will be with it.
+
+    None of them uses an engine that is `distrusted`, named with its version.
+    """
     tokenizer = tokenizer_of(tokenization)
     parameters = messages.parameters(tokenization)
     first_rows = list(itertools.accumulate((shard.num_rows for shard in shards), initial=0))
@@ -56,6 +65,8 @@ def first_tasks(tokenization: records.Tokenization, shards: Sequence[records.Sha
                     model=names.model(tokenization.model_name),
                     date=_date(tokenization),
                     dataset_rows=first_rows[-1],
+                    distrusted_engines=distrusted,
+                    reference_only=reference_only,
                 )
             ),
             ordinal=ordinal,
@@ -127,10 +138,16 @@ class Tokenizing(Recording):
         tokenization = await tokenizations.of_job(conn, job.id)
         if tokenization is None or results[0].kind == stages.PUBLISH:
             return []
+        if results[0].kind in mismatches.ENCODING:
+            results = await stages.made(conn, job, {results[0].kind})
+            if wrong := await mismatches.find(conn, tokenization.tokenizer_fingerprint, results):
+                shards = await datasets.shards(conn, tokenization.dataset_id)
+                tasks = first_tasks(tokenization, shards, wrong.engines, reference_only=True)
+                return [task for task in tasks if task.ordinal in wrong.ordinals]
         if results[0].kind not in {stages.SHARD, stages.ASSEMBLE}:
             return await stages.following(conn, job, stage, results, tokenization, tokenizer_of(tokenization))
-        shards = packing.unpack(results, tasks_pb2.TokenizeShardResult)
-        files = [file for shard in shards for file in shard.files]
+        found = packing.unpack(results, tasks_pb2.TokenizeShardResult)
+        files = [file for shard in found for file in shard.files]
         publication.check_inside(tokenization.tokenized_path, stages.keys(files))
         # Readers see them once the record is READY.
         await tokenizations.replace_files(
@@ -138,8 +155,8 @@ class Tokenizing(Recording):
             tokenization.id,
             [records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for file in files],
         )
-        task = await publishing(conn, tokenization, shards)
-        task.counted.extend(await stages.counted(conn, job, stage))
+        task = await publishing(conn, tokenization, found)
+        task.counted.extend(await stages.counted(conn, job))
         return [NewTask(kind=stages.PUBLISH, payload=packing.pack(task), weight=stages.WORK[stages.PUBLISH])]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
@@ -157,6 +174,10 @@ class Tokenizing(Recording):
             **published(found),
             completed_at=sa.func.clock_timestamp(),
         )
+
+    async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
+        """Distrusts engines, from the moment that one mismatch is found."""
+        await mismatches.keep(conn, job.resource, reports)
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how much text is done."""

@@ -21,7 +21,7 @@ def _record(row: sa.Row[Any]) -> records.Repair:
     return records.Repair(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
 
 
-async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID) -> None:
+async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, outcome: Mapping[str, Any]) -> None:
     """Makes a tokenization's repair, in place of the one before; files are made in the folder `path`."""
     now = sa.func.clock_timestamp()
     values: dict[str, Any] = {
@@ -31,7 +31,7 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID) -
         "progress": 0.0,
         "error_reason": "",
         "error_message": "",
-        "outcome": {},
+        "outcome": outcome,
         "created_at": now,
         "updated_at": now,
         "completed_at": None,

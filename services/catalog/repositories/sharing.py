@@ -13,6 +13,7 @@ from services.runtime.records import statements
 
 _table = tables.dataset_tokenizations
 _files = tables.tokenization_files
+_engines = tables.distrusted_engines
 
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 1))")
 _ALLOWED = sa.text("SELECT to_regclass('public.uq_tokenization_files_key') IS NULL")
@@ -42,13 +43,21 @@ async def alike(conn: AsyncConnection, record: records.Tokenization) -> list[rec
             _compared(_table.c.parameters)
             == _compared(sa.cast(sa.literal(dict(record.parameters), pg.JSONB), pg.JSONB)),
             sa.or_(
-                sa.and_(_table.c.status == "READY", _table.c.manifest_digest != ""),
+                sa.and_(_table.c.status == "READY", _table.c.manifest_digest != "", ~_is_distrusted()),
                 sa.and_(_table.c.status.in_(("QUEUED", "PROCESSING")), _table.c.job_id.is_not(None)),
             ),
         )
         .order_by(_table.c.status != "READY", _table.c.created_at, _table.c.id)
     )
     return [tokenizations.record(row) for row in rows]
+
+
+def _is_distrusted() -> sa.ColumnElement[bool]:
+    """Whether an engine made the files that gave other ids than the reference somewhere since."""
+    return sa.exists().where(
+        _engines.c.tokenizer_fingerprint == _table.c.tokenizer_fingerprint,
+        _table.c.statistics["engine_versions"].op("?")(_engines.c.engine),
+    )
 
 
 def _compared(parameters: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

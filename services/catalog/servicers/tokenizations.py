@@ -147,7 +147,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         name = names.parse_tokenization(request.name)
 
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
-            record = await repairing.begin(unit.conn, self._store, name)
+            record = await repairing.begin(unit.conn, self._store, name, checksums_only=request.checksums_only)
             return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
 
         return await self._mutations.run("RepairTokenization", request, tokenizations_pb2.Tokenization, act)

@@ -6,6 +6,8 @@ What is put back is, byte for byte, what was written, so it does no harm however
 import hashlib
 import json
 import posixpath
+from collections.abc import Iterator
+from typing import Any
 
 from polytok import errors
 from polytok.tokenizer.v1 import repairs_pb2, tokenizer_pb2
@@ -43,21 +45,23 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
 
 def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> repairs_pb2.MendResult:
     """Moves the files that were made again to where the bad ones are, and stages small files that are not right."""
-    for done, file in enumerate(task.files):
-        publication.move(storage, [file])
-        context.report(done + 1, len(task.files))
     result, found = repairs_pb2.MendResult(), tokenizer_pb2.VerifyResult()
     folder, (made,) = task.publication.tokenized_key, task.publication.shards
     files = list(made.files)
+    again = publishing.manifest_of(task.publication, files, made.statistics)
     content: dict[str, bytes] = {}
     manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
     if manifest is None:
-        again = publishing.manifest_of(task.publication, files, made.statistics)
         result.manifest_lost = hashlib.sha256(again).hexdigest() != task.manifest_digest
         if not result.manifest_lost:
             content[verification.MANIFEST] = again
             manifest = json.loads(again)
-    if manifest is not None:
+    elif task.made_all:
+        found.findings.extend(_contradictions(manifest, json.loads(again)))
+        result.manifest_lost = bool(found.findings)
+    if not (task.made_all and result.manifest_lost):
+        _put_back(task, storage, context)
+    if manifest is not None and not result.manifest_lost:
         verification.check_small(storage, folder, manifest, task.manifest_digest, manifest["files"], found)
         wrong = {finding.file for finding in found.findings}
         beside = publishing.beside(task.publication, files, task.manifest_digest)
@@ -68,3 +72,21 @@ def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> 
     # That nothing else can be verified without the manifest is true of a verification, and not of this.
     result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
     return result
+
+
+def _put_back(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> None:
+    for done, file in enumerate(task.files):
+        publication.move(storage, [file])
+        context.report(done + 1, len(task.files))
+
+
+def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator[tokenizer_pb2.VerifyFinding]:
+    """What a manifest says of how the files were made, although its checksum is right, that is not so."""
+    for name in ("dataset_fingerprint", "parameters", "date", "files"):
+        if _comparable(manifest.get(name)) != _comparable(again.get(name)):
+            yield verification.inconsistent(verification.MANIFEST, f"its {name} are not those of the files")
+
+
+def _comparable(said: Any) -> Any:
+    # Why a column was chosen changes no file, and those who share one may have chosen it for different reasons.
+    return {**said, "column_choice": None} if isinstance(said, dict) else said

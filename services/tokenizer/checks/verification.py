@@ -170,14 +170,14 @@ def check_small(
         "_format_type": None,
     }
     if state is not None and {name: state[name] for name in listed} != listed:
-        result.findings.append(_inconsistent("state.json", f"it does not list the files that {MANIFEST} lists"))
+        result.findings.append(inconsistent("state.json", f"it does not list the files that {MANIFEST} lists"))
     info = _read(storage, folder, "dataset_info.json", result)
     if info is not None and whole:
         with storage.open(f"{folder}/{whole[0]['name']}") as file, pa.ipc.open_stream(file) as stream:
             columns = json.loads(stream.schema.metadata[b"huggingface"])["info"]["features"]
         if info["features"] != columns:
             result.findings.append(
-                _inconsistent("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
+                inconsistent("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
             )
 
 
@@ -191,13 +191,14 @@ def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.Verify
     try:
         content = json.loads(data)
     except ValueError as error:
-        result.findings.append(_inconsistent(name, f"it cannot be read as JSON ({error})"))
+        result.findings.append(inconsistent(name, f"it cannot be read as JSON ({error})"))
         return None
     if not isinstance(content, dict) or not _REQUIRED[name] <= content.keys():
-        result.findings.append(_inconsistent(name, "it lacks what was written"))
+        result.findings.append(inconsistent(name, "it lacks what was written"))
         return None
     return content
 
 
-def _inconsistent(name: str, why: str) -> Finding:
+def inconsistent(name: str, why: str) -> Finding:
+    """A file that does not fit the others."""
     return Finding(kind=Finding.KIND_INCONSISTENT, file=name, message=f"{name} was changed: {why}.")

@@ -35,7 +35,8 @@ def attempt(engine: Engine, texts: pa.Array) -> Ragged:
     """Encodes; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
     try:
         rows = engine.encode(texts)
-    except (Untrustworthy, KeyboardInterrupt, SystemExit):
+    # Too little memory says nothing about the engine's ids.
+    except (Untrustworthy, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     # A panic is no Exception: pyo3 derives it from BaseException.
     except BaseException as error:

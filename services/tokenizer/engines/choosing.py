@@ -2,13 +2,13 @@
 
 import collections
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, proving, routing, spans
+from services.tokenizer.engines import Engine, proving, routing, spans, versions
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
@@ -81,11 +81,18 @@ class Chooser:
         """Returns the reference of a tokenizer."""
         return self._of(tokenizer).reference
 
-    def choose(self, tokenizer: loading.Tokenizer, dataset: str, texts: pa.Array) -> Engine:
-        """Returns the engine for a dataset, of which these are the texts at hand."""
+    def choose(
+        self, tokenizer: loading.Tokenizer, dataset: str, texts: pa.Array, distrusted: Collection[str] = ()
+    ) -> Engine:
+        """Returns the engine for a dataset, of which these are the texts at hand.
+
+        Those that are `distrusted`, each by name and version as `versions.versioned` gives them, are left out.
+        """
         known = self._of(tokenizer)
         names = known.candidates if self._wanted == "auto" else (self._wanted,)
         for name in names:
+            if versions.versioned(name) in distrusted:
+                continue
             engine = known.engine(name) if name in known.candidates else None
             if engine is not None and self._trusts(
                 engine, known.reference, (tokenizer.fingerprint, dataset, name), texts

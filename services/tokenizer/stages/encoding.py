@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 
-from services.tokenizer.engines import Engine
+from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer.engines import Engine, reference, versions
 from services.tokenizer.rows.ragged import Ragged
 from services.tokenizer.text.reading import Slice
 
@@ -14,13 +15,19 @@ class Encoder:
 
     def __init__(self, choose: Callable[[pa.Array], Engine]) -> None:
         self._choose = choose
-        self.engine = ""
-        """The name of the engine; empty before the first text."""
+        self.statistics = tokenizations_pb2.TokenizationStatistics(reference_version=reference.VERSION)
+        """What made the ids; no engine is named before the first text."""
 
     def encoded(self, pieces: Iterable[Slice]) -> Iterator[tuple[Slice, Ragged]]:
         """Yields the pieces with their ids."""
         engine: Engine | None = None
         for piece in pieces:
-            engine = engine or self._choose(piece.texts)
-            self.engine = engine.name
+            engine = engine or self._chosen(piece.texts)
             yield piece, engine.encode(piece.texts)
+
+    def _chosen(self, texts: pa.Array) -> Engine:
+        engine = self._choose(texts)
+        self.statistics.engine = engine.name
+        if engine.name != reference.Reference.name:
+            self.statistics.engine_versions.append(versions.versioned(engine.name))
+        return engine

@@ -5,7 +5,6 @@ from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer.engines import choosing
-from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 from services.tokenizer.files import staging
 from services.tokenizer.models import loading
 from services.tokenizer.rows import phases
@@ -25,6 +24,7 @@ def encode(
         task,
         tokenizers,
         chooser,
+        context,
         lambda tokenizer, choose: _encode(task, storage, tokenizer, choose, context),
     )
 
@@ -61,7 +61,7 @@ def _encode(
         writer.documents.hashes_key, writer.documents.hashes_digests_sha256 = hashes
     written = staging.write(storage, _key(task, "phases", context), moved)
     writer.documents.phases_key, writer.documents.phases_sha256 = written
-    cleaner.statistics.engine, cleaner.statistics.reference_version = encoder.engine, REFERENCE_VERSION
+    cleaner.statistics.MergeFrom(encoder.statistics)
     return stages_pb2.EncodeShardResult(documents=writer.documents, statistics=cleaner.statistics)
 
 

@@ -13,8 +13,7 @@ from services.runtime.ahead import Ahead
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling
-from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
+from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling, versions
 from services.tokenizer.files import output, staging, writing
 from services.tokenizer.models import loading
 from services.tokenizer.rows.ragged import Ragged
@@ -41,6 +40,7 @@ def tokenize(
         task,
         tokenizers,
         chooser,
+        context,
         lambda tokenizer, choose: _tokenize(task, storage, tokenizer, choose, context),
     )
 
@@ -49,26 +49,40 @@ def exactly(
     task: tasks_pb2.TokenizeShardTask,
     tokenizers: loading.Tokenizers,
     chooser: choosing.Chooser,
+    context: TaskContext,
     make: Callable[[loading.Tokenizer, Choose], Result],
 ) -> Result:
-    """Makes something of a shard's ids, and again with the reference if a fast engine turns out not to be exact."""
+    """Makes something of a shard's ids, and again with the reference if a fast engine turns out not to be exact.
+
+    That one is not is reported at once: the owner has all made again that this engine made of other shards.
+    """
     tokenizer = tokenizers.get(task.tokenizer)
     dataset = posixpath.dirname(task.shard.key)
+    distrusted = set(task.distrusted_engines)
 
     def sampled(texts: pa.Array) -> Engine:
-        engine, exact = chooser.choose(tokenizer, dataset, texts), chooser.reference(tokenizer)
+        engine, exact = chooser.choose(tokenizer, dataset, texts, distrusted), chooser.reference(tokenizer)
         if engine is exact:
             return exact
         size = task.shard.text_bytes or task.shard.size_bytes
         return sampling.Sampled(engine, exact, seed=zlib.crc32(task.shard.sha256.encode()), shard_bytes=size)
 
+    mismatches = 0
     try:
-        return make(tokenizer, sampled)
+        result = make(tokenizer, (lambda _: chooser.reference(tokenizer)) if task.reference_only else sampled)
     except Untrustworthy as error:
         _log.error("shard_encoded_again", shard=task.shard.key, engine=error.engine, detail=error.detail)
+        engine = versions.versioned(error.engine)
+        context.record(
+            tasks_pb2.EngineMismatch(tokenizer_fingerprint=tokenizer.fingerprint, engine=engine, detail=error.detail)
+        )
         chooser.distrust(tokenizer, dataset, error.engine)
-    result = make(tokenizer, lambda _: chooser.reference(tokenizer))
-    result.statistics.num_engine_mismatches = 1
+        distrusted.add(engine)
+        mismatches = 1
+        result = make(tokenizer, lambda _: chooser.reference(tokenizer))
+    result.statistics.num_engine_mismatches = mismatches
+    result.statistics.num_shards_encoded_again = int(bool(mismatches) or task.reference_only)
+    result.statistics.distrusted_engines.extend(sorted(distrusted))
     return result
 
 
@@ -113,8 +127,8 @@ def _tokenize(
             made.add(ids)
             context.report(piece.position, task.shard.size_bytes)
         total = made.finish()
-    total.engine, total.reference_version = encoder.engine, REFERENCE_VERSION
     total.MergeFrom(cleaner.statistics)
+    total.MergeFrom(encoder.statistics)
     for file in writer.files:
         file.counts_key, file.counts_sha256 = made.counts.write(
             storage, staging.key(task.tokenized_key, "counts", task.ordinal, task.count, context.tag)

@@ -1,0 +1,154 @@
+"""An engine is wrong about one document: whatever it made for the job, in any process, is made again."""
+
+import json
+import pathlib
+from typing import Any
+
+import datasets
+import pytest
+
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog.repositories import engines
+from services.tokenizer.engines import choosing, proving, sampling, versions
+from services.tokenizer.engines.reference import Reference
+from tests.catalog import hands
+from tests.catalog.doing import Doer
+from tests.client import material
+from tests.tokenizer import oracle
+from tests.tokenizer.test_fast_engines import Wrong, other_ids
+
+State = tokenizations_pb2.Tokenization.State
+NAME = "datasets/docs/tokenizations/small"
+ENGINE = versions.versioned("gigatoken")
+PLANS: dict[str, dict[str, Any]] = {
+    "plain": {"max_length": 16},
+    "packed": {"max_length": 16, "packing": {}},
+    "all": {"max_length": 16, "packing": {}, "shuffle_seed": 3, "filters": {"drop_duplicates": True}},
+}
+TEXTS = [*(f"{text} Number {number}." for number, text in enumerate(material.TEXTS)), "a zebra", *material.TEXTS[:5]]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Wrong]:
+    """The fast engines that workers make: each is wrong about zebras, and no probe but every sample shows it."""
+    found: list[Wrong] = []
+
+    def make(tokenizer: Any, content: str, parallel: bool) -> Wrong:
+        found.append(Wrong(Reference(tokenizer.backend), "zebra", other_ids))
+        return found[-1]
+
+    monkeypatch.setattr(choosing, "candidates", lambda content: ("gigatoken",))
+    monkeypatch.setitem(choosing.MAKERS, "gigatoken", make)
+    monkeypatch.setattr(sampling, "SHARE", 1.0)
+    monkeypatch.setattr(proving, "PROBE_DOCUMENTS", 1)
+    return found
+
+
+@pytest.fixture
+async def zebras(catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path, made: list[Wrong]) -> hands.Running:
+    """A dataset of several shards, of which the last but one or so has a zebra, and a model."""
+    source = material.write_jsonl(tmp_path / "docs.jsonl", TEXTS)
+    await doer.run((await catalog.create_dataset("docs", source=hands.file_source(str(source)))).job)
+    folder = material.write_model(tmp_path / "small")
+    await doer.run((await catalog.create_model("small", repo_id=str(folder))).job)
+    assert (await catalog.dataset("docs")).num_shards > 3
+    return catalog
+
+
+def _rows(record: tokenizations_pb2.Tokenization) -> list[list[int]]:
+    rows: list[list[int]] = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
+    return rows
+
+
+def _expected(record: tokenizations_pb2.Tokenization) -> list[list[int]]:
+    return oracle.expected(TEXTS, record.parameters, record.tokenizer_repo_id).rows
+
+
+def _is_told(record: tokenizations_pb2.Tokenization, shards: int) -> None:
+    """The record and the manifest say what happened."""
+    found = record.statistics
+    assert (found.engine, list(found.engine_versions)) == ("reference", [])
+    assert (found.num_engine_mismatches, found.num_shards_encoded_again) == (1, shards)
+    assert list(found.distrusted_engines) == [ENGINE]
+    manifest = json.loads((pathlib.Path(record.tokenized_path) / "polytok.json").read_text())["statistics"]
+    for field in ("engine", "num_engine_mismatches", "num_shards_encoded_again", "distrusted_engines"):
+        value = getattr(found, field)
+        assert manifest[field] == (value if isinstance(value, int | str) else list(value))
+
+
+@pytest.mark.parametrize("plan", ["plain", pytest.param("packed", marks=pytest.mark.long), "all"])
+async def test_every_shard_of_the_engine_is_made_again(zebras: hands.Running, made: list[Wrong], plan: str) -> None:
+    shards = (await zebras.dataset("docs")).num_shards
+    created = await zebras.tokenize("docs", "small", **PLANS[plan])
+    # All are taken before the first is done; what one process learns the others do not know.
+    workers = [Doer(zebras) for _ in range(shards)]
+    taken = [(worker, await worker.take(created.job)) for worker in workers]
+    for worker, held in reversed(taken):
+        await worker.end(held)
+    (kind,) = {held.lease.kind for _, held in taken}
+    again = [await workers[0].take(created.job) for _ in range(shards - 1)]
+    tasks = [held.payload(tasks_pb2.TokenizeShardTask) for held in again]
+    assert {held.lease.kind for held in again} == {kind}
+    assert {(task.reference_only, *task.distrusted_engines) for task in tasks} == {(True, ENGINE)}
+    for held in again:
+        await workers[0].end(held)
+    await workers[0].run(created.job)
+    record = await zebras.tokenization(NAME)
+    assert record.state == State.STATE_READY, record.error_message
+    assert record.progress == 100
+    assert _rows(record) == _expected(record)
+    _is_told(record, shards)
+
+
+async def test_later_tokenizations_do_without_the_engine(zebras: hands.Running, doer: Doer, made: list[Wrong]) -> None:
+    await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
+    del made[:]
+    await Doer(zebras).run((await zebras.tokenize("docs", "small", "other", max_length=17)).job)
+    found = (await zebras.tokenization(f"{NAME}~other")).statistics
+    assert (found.engine, list(found.distrusted_engines)) == ("reference", [ENGINE])
+    assert (found.num_engine_mismatches, found.num_shards_encoded_again) == (0, 0)
+    assert sum(wrong.calls for wrong in made) == 0
+
+
+async def test_a_worker_that_dies_after_it_found_the_mismatch(zebras: hands.Running, doer: Doer) -> None:
+    created = await zebras.tokenize("docs", "small", max_length=16)
+    dying, taken = Doer(zebras), 0
+    while not await _distrusted(zebras):
+        held = await dying.take(created.job)
+        taken += 1
+        result = await dying.result(held)
+        if not await _distrusted(zebras):
+            await held.complete(result)
+    await held.fail("WORKER_LOST", "It died before it could tell.", retryable=True)
+    await Doer(zebras).run(created.job)
+    record = await zebras.tokenization(NAME)
+    assert _rows(record) == _expected(record)
+    # The process that finds it again has used the engine for no shard after it.
+    _is_told(record, taken)
+
+
+async def _distrusted(catalog: hands.Running) -> list[str]:
+    fingerprint = (await catalog.tokenization(NAME)).tokenizer_fingerprint
+    async with catalog.database.connection() as conn:
+        return await engines.distrusted(conn, fingerprint)
+
+
+async def test_what_a_distrusted_engine_made_is_not_shared(
+    zebras: hands.Running, doer: Doer, made: list[Wrong], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(sampling, "SHARE", 0.0)
+    monkeypatch.setattr(sampling, "_LEAST", 0)
+    await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
+    wrong = await zebras.tokenization(NAME)
+    assert list(wrong.statistics.engine_versions) == [ENGINE]
+    assert _rows(wrong) != _expected(wrong)
+    found = tasks_pb2.EngineMismatch(tokenizer_fingerprint=wrong.tokenizer_fingerprint, engine=ENGINE)
+    async with zebras.database.transaction() as conn:
+        await engines.distrust(conn, found, wrong.name)
+    folder = tmp_path / "small"
+    await doer.run((await zebras.create_model("other", repo_id=str(folder))).job)
+    other = await zebras.tokenize("docs", "other", max_length=16)
+    assert (other.state, other.shared_from) == (State.STATE_QUEUED, "")
+    await Doer(zebras).run(other.job)
+    assert _rows(await zebras.tokenization(other.name)) == _expected(wrong)
