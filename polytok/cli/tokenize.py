@@ -97,6 +97,8 @@ def command(
         records = _created(run, dataset, models, variant, parameters)
         if column is None:
             _tell_column(run, dataset, records[0].parameters)
+        if separator is None:
+            _tell_unseparated(run, records)
         if watch:
             records = run.follow([_watch(record.name) for record in records])
         run.show_list("tokenizations", records)
@@ -127,6 +129,18 @@ def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParame
     """Says which column the catalog chose: nobody should find out from the ids."""
     what = "The conversations" if chosen.HasField("chat") else "The text"
     run.out.remark(f"{what} of {dataset} is column `{chosen.text_column}`: {chosen.column_choice}.")
+
+
+def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
+    """Says where nothing stands between documents because the tokenizer has no beginning-of-sequence token."""
+    for record in records:
+        packing = record.parameters.packing
+        if record.parameters.HasField("packing") and packing.separator == packing.BOUNDARY_NONE:
+            model = record.name.rpartition("/")[2].partition("~")[0]
+            run.out.remark(
+                f"The tokenizer of {model} has no beginning-of-sequence token, so none is between documents; "
+                "`--separator eos` puts the end-of-sequence token there."
+            )
 
 
 def _template(file: pathlib.Path | None) -> str | None:

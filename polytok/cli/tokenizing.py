@@ -199,7 +199,10 @@ _BOUNDARIES = ("none", "bos", "eos")
 BeginOfBatch = Annotated[
     str | None,
     options.choice(
-        "--begin-of-batch", "The token at the start of every sequence; bos by default.", *_BOUNDARIES, panel=_PACKING
+        "--begin-of-batch",
+        "The token at the start of every sequence; bos by default where the tokenizer has one, else none.",
+        *_BOUNDARIES,
+        panel=_PACKING,
     ),
 ]
 BeginOfSequence = Annotated[
@@ -213,7 +216,12 @@ BeginOfSequence = Annotated[
 ]
 Separator = Annotated[
     str | None,
-    options.choice("--separator", "The token between documents; bos by default.", *_BOUNDARIES, panel=_PACKING),
+    options.choice(
+        "--separator",
+        "The token between documents; bos by default where the tokenizer has one, else none.",
+        *_BOUNDARIES,
+        panel=_PACKING,
+    ),
 ]
 Concatenation = Annotated[
     bool | None,

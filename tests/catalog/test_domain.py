@@ -132,6 +132,11 @@ def test_packing_brings_its_own_defaults():
     assert completed(Parameters(packing=Packing(), add_special_tokens=True)).add_special_tokens
 
 
+def test_packing_takes_no_token_for_one_that_the_tokenizer_has_not():
+    found = completed(Parameters(packing=Packing()), for_model=model(roles=("eos_token",))).packing
+    assert (found.begin_of_batch, found.separator) == (Packing.BOUNDARY_NONE, Packing.BOUNDARY_NONE)
+
+
 def test_completing_twice_changes_nothing():
     for asked in (Parameters(), Parameters(packing=Packing(disable_concatenation=True))):
         once = completed(asked)
@@ -201,10 +206,16 @@ def test_columns_that_hold_no_text_are_refused(columns, asked, reason, message):
             "ask for 2 or more.",
         ),
         (
-            Parameters(packing=Packing()),
+            Parameters(packing=Packing(begin_of_batch=Packing.BOUNDARY_BOS)),
             model(roles=()),
-            "parameters.packing.begin_of_batch: the tokenizer of models/gpt2 has no bos_token and no eos_token; "
+            "parameters.packing.begin_of_batch: the tokenizer of models/gpt2 has no bos_token; "
             "set begin_of_batch to BOUNDARY_NONE.",
+        ),
+        (
+            Parameters(packing=Packing(separator=Packing.BOUNDARY_BOS)),
+            model(roles=("eos_token",)),
+            "parameters.packing.separator: the tokenizer of models/gpt2 has no bos_token; "
+            "set separator to BOUNDARY_EOS or BOUNDARY_NONE.",
         ),
         (
             Parameters(packing=Packing(separator=Packing.BOUNDARY_EOS)),

@@ -71,9 +71,8 @@ def _packs(parameters: Parameters) -> bool:
 def _boundary(boundary: int, plain: Any) -> int | None:
     if boundary == Packing.BOUNDARY_NONE:
         return None
-    if boundary == Packing.BOUNDARY_EOS or plain.bos_token_id is None:
-        return int(plain.eos_token_id)
-    return int(plain.bos_token_id)
+    token: int | None = plain.eos_token_id if boundary == Packing.BOUNDARY_EOS else plain.bos_token_id
+    return token
 
 
 def left(texts: Sequence[str], parameters: Parameters) -> tuple[list[str], dict[str, int]]:

@@ -1,6 +1,5 @@
 """A raw shard becomes a file of exactly the right ids, or an error that tells what to do."""
 
-import dataclasses
 import importlib.metadata
 import pathlib
 
@@ -11,10 +10,9 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.files import forms
 from services.tokenizer.rows.packing import Boundaries
 from services.tokenizer.text import reading
-from tests.tokenizer import jobs, material
+from tests.tokenizer import jobs, material, saelens
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import walked, walked_starts
 
@@ -101,17 +99,29 @@ def test_document_starts_are_stored(
     assert max(map(len, opened["document_starts"])) > 1
 
 
-def test_packing_takes_end_for_a_missing_beginning(small: jobs.Runner) -> None:
-    tokenizer = small.tokenizers.get(small.reference)
-    ends_only = [token for token in tokenizer.special_tokens if token[0] != "bos_token"]
-    without = dataclasses.replace(tokenizer, special_tokens=tuple(ends_only))
-    assert forms._boundary("separator", Packing.BOUNDARY_BOS, without) == tokenizer.special("eos_token")
+@pytest.mark.parametrize("roles", [("bos", "eos"), ("eos",), ("bos",), ()])
+def test_default_boundaries_are_those_of_saelens(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, roles: tuple[str, ...]
+) -> None:
+    texts = material.DOCUMENTS[:3]
+    plain = transformers.AutoTokenizer.from_pretrained(folders["byte_level"])
+    tokens = {"bos": "<|endoftext|>", "eos": "the"}
+    for role, token in tokens.items():
+        setattr(plain, f"{role}_token", token if role in roles else None)
+    plain.save_pretrained(tmp_path / "model")
+    runner = jobs.Runner(storage, tmp_path / "model")
+    loaded = runner.tokenizers.get(runner.reference)
+    assert {role for role in tokens if loaded.special(f"{role}_token") is not None} == set(roles)
+    made = runner.tokenize(jobs.text_shard(storage, texts), Parameters(max_length=32, packing=Packing()))
+    assert jobs.rows(storage, made) == saelens.pretokenized(texts, tmp_path / "model", 32)
 
 
-def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+@pytest.mark.parametrize("boundary", ["BOS", "EOS"])
+def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path], boundary: str) -> None:
     runner = jobs.Runner(storage, folders["wordpiece"])
-    with pytest.raises(errors.InvalidArgument, match=r"packing.begin_of_batch: the tokenizer has not a beginning"):
-        runner.tokenize(jobs.text_shard(storage, ["a"]), Parameters(max_length=8, packing=Packing()))
+    parameters = Parameters(max_length=8, packing=Packing(separator=Packing.Boundary.Value(f"BOUNDARY_{boundary}")))
+    with pytest.raises(errors.InvalidArgument, match=f"packing.separator: .* has no {boundary.lower()}_token"):
+        runner.tokenize(jobs.text_shard(storage, ["a"]), parameters)
 
 
 def test_without_concatenation(small: jobs.Runner, storage: Storage) -> None:

@@ -683,9 +683,9 @@ class Packing(_message.Message):
         BOUNDARY_NONE: Packing._Boundary.ValueType  # 1
         """None."""
         BOUNDARY_BOS: Packing._Boundary.ValueType  # 2
-        """The beginning-of-sequence token, or the end-of-sequence token where the tokenizer has no other."""
+        """The beginning-of-sequence token, which the tokenizer must have."""
         BOUNDARY_EOS: Packing._Boundary.ValueType  # 3
-        """The end-of-sequence token."""
+        """The end-of-sequence token, which the tokenizer must have."""
 
     class Boundary(_Boundary, metaclass=_BoundaryEnumTypeWrapper):
         """Which token marks a boundary."""
@@ -695,9 +695,9 @@ class Packing(_message.Message):
     BOUNDARY_NONE: Packing.Boundary.ValueType  # 1
     """None."""
     BOUNDARY_BOS: Packing.Boundary.ValueType  # 2
-    """The beginning-of-sequence token, or the end-of-sequence token where the tokenizer has no other."""
+    """The beginning-of-sequence token, which the tokenizer must have."""
     BOUNDARY_EOS: Packing.Boundary.ValueType  # 3
-    """The end-of-sequence token."""
+    """The end-of-sequence token, which the tokenizer must have."""
 
     BEGIN_OF_BATCH_FIELD_NUMBER: _builtins.int
     BEGIN_OF_SEQUENCE_FIELD_NUMBER: _builtins.int
@@ -705,11 +705,11 @@ class Packing(_message.Message):
     DISABLE_CONCATENATION_FIELD_NUMBER: _builtins.int
     DOCUMENT_STARTS_FIELD_NUMBER: _builtins.int
     begin_of_batch: Global___Packing.Boundary.ValueType
-    """At the start of every sequence; BOS by default."""
+    """At the start of every sequence; BOS by default, and NONE where the tokenizer has no such token, as in SAELens."""
     begin_of_sequence: Global___Packing.Boundary.ValueType
     """At the start of every document; NONE by default."""
     separator: Global___Packing.Boundary.ValueType
-    """Between documents; BOS by default."""
+    """Between documents; BOS by default, and NONE where the tokenizer has no such token, as in SAELens."""
     disable_concatenation: _builtins.bool
     """Cuts each document by itself and drops what does not fill a sequence."""
     document_starts: _builtins.bool

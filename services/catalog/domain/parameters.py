@@ -73,10 +73,12 @@ def _complete_packing(parameters: tokenizations_pb2.TokenizationParameters, mode
     # Documents stay whole until they are packed.
     parameters.truncation = _Parameters.TRUNCATION_NONE
     packing = parameters.packing
+    # As SAELens does: a token that the tokenizer has not is none, and no other takes its place.
+    beginning = _Packing.BOUNDARY_BOS if "bos_token" in model.special_roles else _Packing.BOUNDARY_NONE
     defaults = {
-        "begin_of_batch": _Packing.BOUNDARY_BOS,
+        "begin_of_batch": beginning,
         "begin_of_sequence": _Packing.BOUNDARY_NONE,
-        "separator": _Packing.BOUNDARY_BOS,
+        "separator": beginning,
     }
     for field, default in defaults.items():
         if getattr(packing, field) == _Packing.BOUNDARY_UNSPECIFIED:
@@ -94,21 +96,18 @@ def _complete_packing(parameters: tokenizations_pb2.TokenizationParameters, mode
         )
 
 
+_ROLES = {_Packing.BOUNDARY_BOS: "bos_token", _Packing.BOUNDARY_EOS: "eos_token"}
+
+
 def _check_boundary(field: str, boundary: tokenizations_pb2.Packing.Boundary.ValueType, model: records.Model) -> None:
-    needed = {_Packing.BOUNDARY_BOS: ("bos_token", "eos_token"), _Packing.BOUNDARY_EOS: ("eos_token",)}.get(boundary)
-    if needed is None or model.special_roles.intersection(needed):
+    role = _ROLES.get(boundary)
+    if role is None or role in model.special_roles:
         return
+    others = [_Packing.Boundary.Name(each) for each, other in _ROLES.items() if other in model.special_roles]
     raise _invalid(
         f"parameters.packing.{field}",
-        f"the tokenizer of {model.resource} has no {' and no '.join(needed)}; "
-        f"set {field} to {_other_boundaries(boundary, model)}.",
+        f"the tokenizer of {model.resource} has no {role}; set {field} to {' or '.join([*others, 'BOUNDARY_NONE'])}.",
     )
-
-
-def _other_boundaries(boundary: int, model: records.Model) -> str:
-    if boundary == _Packing.BOUNDARY_EOS and "bos_token" in model.special_roles:
-        return "BOUNDARY_BOS or BOUNDARY_NONE"
-    return "BOUNDARY_NONE"
 
 
 def _invalid(field: str, description: str) -> errors.InvalidArgument:

@@ -53,27 +53,23 @@ def _max_length(parameters: _Parameters) -> int:
 
 
 def _boundaries(parameters: _Packing, tokenizer: loading.Tokenizer) -> packing.Boundaries:
+    beginning = _Packing.BOUNDARY_NONE if tokenizer.special("bos_token") is None else _Packing.BOUNDARY_BOS
     return packing.Boundaries(
-        begin_of_batch=_boundary("begin_of_batch", parameters.begin_of_batch or _Packing.BOUNDARY_BOS, tokenizer),
+        begin_of_batch=_boundary("begin_of_batch", parameters.begin_of_batch or beginning, tokenizer),
         begin_of_sequence=_boundary(
             "begin_of_sequence", parameters.begin_of_sequence or _Packing.BOUNDARY_NONE, tokenizer
         ),
-        separator=_boundary("separator", parameters.separator or _Packing.BOUNDARY_BOS, tokenizer),
+        separator=_boundary("separator", parameters.separator or beginning, tokenizer),
     )
 
 
 def _boundary(field: str, boundary: int, tokenizer: loading.Tokenizer) -> int | None:
     if boundary == _Packing.BOUNDARY_NONE:
         return None
-    token = tokenizer.special("eos_token")
-    if boundary == _Packing.BOUNDARY_BOS:
-        beginning = tokenizer.special("bos_token")
-        token = token if beginning is None else beginning
+    role = "bos_token" if boundary == _Packing.BOUNDARY_BOS else "eos_token"
+    token = tokenizer.special(role)
     if token is None:
-        wanted = "an end-of-sequence token"
-        if boundary == _Packing.BOUNDARY_BOS:
-            wanted = "a beginning-of-sequence or an end-of-sequence token"
-        message = f"the tokenizer has not {wanted}; set packing.{field} to NONE."
+        message = f"the tokenizer has no {role}; set packing.{field} to NONE or to a token that it has."
         raise errors.InvalidArgument(
             f"packing.{field}: {message}", violations=[errors.FieldViolation(f"parameters.packing.{field}", message)]
         )
