@@ -101,11 +101,9 @@ def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor
             [float(value) for value in outcome.metrics.values()]
     seconds = time.perf_counter() - started
     counts, samples = step.firing()
-    origin = export.Origin(
-        model_name="synthetic", hook_name="synthetic", dataset_path="", context_size=1, prepend_bos=False
-    )
+    origin = export.Origin(model_name="synthetic", hook_name="synthetic", context_size=1, prepend_bos=False)
     with tempfile.TemporaryDirectory() as folder:
-        firing = export.Firing(counts, samples, int(step.dead().sum()))
+        firing = export.Firing(counts, samples, "trained on")
         export.write(step.sae, normalization.Normalization(), origin, firing, pathlib.Path(folder))
         return Trained(lens.module().SAE.load_from_disk(folder), seconds)
 

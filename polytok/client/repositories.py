@@ -19,6 +19,7 @@ from polytok.trainer.v1 import trainings_pb2 as pb
 CARD = "README.md"
 FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
 """What a published autoencoder consists of."""
+_MOST_SHOWN = 8
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
 
@@ -173,8 +174,8 @@ tags: [sparse-autoencoder, saelens, polytok]
 
 # Sparse autoencoders of {_cell(", ".join(models))}
 
-| folder | architecture | d_in | latents | L0 | dead | dataset | context | BOS |
-|---|---|---:|---:|---:|---:|---|---:|---|
+| folder | architecture | d_in | latents | L0 | dead | tokenization | context | BOS | left out |
+|---|---|---:|---:|---:|---:|---|---:|---|---|
 {rows}
 
 Each folder opens in [SAELens](https://github.com/decoderesearch/SAELens):
@@ -185,8 +186,10 @@ from sae_lens import SAE
 sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
 ```
 
-L0 and dead latents are those of the last window of training. `cfg.json` says under `metadata` what each was trained on;
-activations go in as the model gives them, whatever normalisation they were trained with. Trained by Polytok.
+L0 and dead latents are measured on the autoencoders as they are here, over as many activations as `sparsity_samples`
+says under `metadata` in `cfg.json`, held-out ones where there are any (`sparsity_source`). BOS is whether every
+sequence begins with that token; tokens and positions that are left out were not trained on. Activations go in as the
+model gives them, whatever normalisation they were trained with. Trained by Polytok.
 """
 
 
@@ -203,11 +206,23 @@ def _row(identifier: str, config: Mapping[str, Any]) -> str:
         config["d_sae"],
         "" if l0 is None else f"{float(l0):.1f}",
         "" if dead is None else dead,
-        _metadata(config, "dataset_path"),
+        _metadata(config, "tokenization") or "",
         _metadata(config, "context_size"),
-        "yes" if _metadata(config, "prepend_bos") else "no",
+        {True: "yes", False: "no"}.get(_metadata(config, "prepend_bos"), "unknown"),
+        _left_out(config),
     ]
     return f"| {' | '.join(_cell(str(cell)) for cell in cells)} |"
+
+
+def _left_out(config: Mapping[str, Any]) -> str:
+    """Ids and positions, the first of them where there are many."""
+    found = []
+    for what, name in (("tokens", "exclude_special_tokens"), ("positions", "excluded_positions")):
+        numbers = _metadata(config, name) or []
+        if numbers:
+            shown = ", ".join(map(str, numbers[:_MOST_SHOWN]))
+            found.append(f"{what} {shown}{f' and {len(numbers) - _MOST_SHOWN} more' if numbers[_MOST_SHOWN:] else ''}")
+    return "; ".join(found)
 
 
 def _metadata(config: Mapping[str, Any], name: str) -> Any:

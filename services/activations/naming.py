@@ -39,6 +39,11 @@ class Structure:
     """Paths of all modules."""
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is the path of a module, and none of TransformerLens's."""
+    return name != EMBEDDING and IN_BLOCK.fullmatch(name) is None
+
+
 def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
     """What is wrong with a name, for people: with close names and those that there are. Empty if nothing is.
 

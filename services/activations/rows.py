@@ -1,5 +1,6 @@
 """Rows of a tokenization as flat arrays: no Python list of ids on the way from the Arrow file to the model."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from polytok import errors
 
 IDS = "input_ids"
 MASK = "attention_mask"
+_ROWS_AT_ONCE = 1 << 14
 
 
 class Ragged(NamedTuple):
@@ -64,6 +66,16 @@ class Rows:
             within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             values, lengths = _kept(values, lengths, within < self._context_size)
         return Ragged(values, lengths)
+
+    def first_ids(self) -> Iterator[NDArray[np.int64]]:
+        """The first token of each row that has one, some rows at a time."""
+        for first in range(0, len(self), _ROWS_AT_ONCE):
+            if len(self._columns) == 1:
+                starts = pc.list_slice(self._slice(first, _ROWS_AT_ONCE)[IDS], 0, 1)
+                yield _flat(starts, IDS)[0]
+                continue
+            ragged = self.read(first, _ROWS_AT_ONCE)
+            yield ragged.values[ragged.offsets[:-1][ragged.lengths > 0]]
 
     def _slice(self, first: int, count: int) -> pa.Table:
         if isinstance(self._source, pa.Table):

@@ -12,12 +12,13 @@ import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import safetensors.torch
 import torch
 
 from polytok import errors
+from services.activations import naming
 from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.trainer import lens, normalization
 
@@ -38,14 +39,14 @@ class Origin:
     model_name: str
     """Repository or path that the model is loaded from."""
     hook_name: str
-    """TransformerLens's name."""
-    dataset_path: str
+    """TransformerLens's name, or the path of a module."""
     context_size: int
-    """Tokens of a sequence."""
-    prepend_bos: bool
-    """Whether sequences begin with the model's begin-of-sequence token."""
-    model_class_name: str = "AutoModelForCausalLM"
-    hook_head_index: int | None = None
+    """Tokens of a sequence that the model saw at most."""
+    prepend_bos: bool | None
+    """Whether every sequence begins with the tokenizer's begin-of-sequence token; None where that is not known."""
+    model_revision: str = ""
+    model_dtype: str = "float32"
+    """Number type that the model ran in."""
     selection: TokenSelection = EVERY_TOKEN
     """Which tokens' activations it was trained on."""
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -58,9 +59,27 @@ class Origin:
 
     def metadata(self) -> dict[str, Any]:
         """Gives the metadata's fields; a further field does not replace one of SAELens's."""
-        apart = {"further", "selection"}
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in apart}
-        return dict(self.further) | own | _positions(self.selection, self.context_size)
+        own = {
+            "model_name": self.model_name,
+            "hook_name": self.hook_name,
+            "hook_head_index": None,
+            "context_size": self.context_size,
+            "prepend_bos": self.prepend_bos,
+            # Sequences are rows of a tokenization, which `load_dataset` of sae-lens does not open by a name.
+            "dataset_path": None,
+        }
+        return dict(self.further) | own | self._model() | _positions(self.selection, self.context_size)
+
+    def _model(self) -> dict[str, Any]:
+        """How sae-lens loads the model so that it has the hook and gives the same activations."""
+        if naming.is_path(self.hook_name):
+            # transformers would take the number type of the files.
+            options, loader = {"dtype": self.model_dtype}, "AutoModelForCausalLM"
+        else:
+            options = {} if self.model_dtype == "float32" else {"dtype": self.model_dtype}
+            loader = "HookedTransformer"
+        options |= {"revision": self.model_revision} if self.model_revision else {}
+        return {"model_class_name": loader, "model_from_pretrained_kwargs": options}
 
 
 def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
@@ -88,14 +107,14 @@ def _slice(kept: Sequence[int], length: int) -> list[int | None] | None:
 
 
 class Firing(NamedTuple):
-    """How often latents fired in the last window of training."""
+    """How often the latents of the autoencoder as it is exported fire."""
 
     counts: torch.Tensor
     """Shape (d_sae,)."""
     samples: int
-    """Vectors that they were counted over."""
-    dead: int
-    """Latents that count as dead."""
+    """Vectors that they were counted over, one or more."""
+    source: Literal["held out", "trained on"]
+    """Which activations these are: held-out ones, or, where none are held out, some of those that it was trained on."""
 
 
 class Converted(NamedTuple):
@@ -144,10 +163,13 @@ def write(
 
     Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
     """
-    frequencies = firing.counts.double().cpu() / max(firing.samples, 1)
-    metadata = origin.metadata()
-    if firing.samples:
-        metadata |= {"l0": float(frequencies.sum()), "num_dead_features": firing.dead}
+    frequencies = firing.counts.double().cpu() / firing.samples
+    metadata = origin.metadata() | {
+        "l0": float(frequencies.sum()),
+        "num_dead_features": int((firing.counts == 0).sum()),
+        "sparsity_samples": firing.samples,
+        "sparsity_source": firing.source,
+    }
     converted = convert(sae, scaling, metadata)
     for name, tensor in converted.weights.items():
         if not bool(tensor.isfinite().all()):
@@ -179,6 +201,8 @@ def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
         config.metadata[name] = value
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="WARNING: You have only set one matryoshka level")
+        # For whoever opens the export.
+        warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
         made = type(sae)(config)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}
     made.load_state_dict(weights, assign=True)

@@ -9,12 +9,12 @@ import torch
 
 from polytok import errors
 from services.runtime.telemetry import logging
-from services.trainer import course, normalization, plan, ranks, reports, shares
+from services.trainer import course, export, normalization, plan, ranks, reports, shares
 from services.trainer.checkpoints import Checkpoints, Loaded
 from services.trainer.data.mixing import MixingBuffer
 from services.trainer.data.prefetching import Prefetcher
 from services.trainer.data.streams import Block, Data, State
-from services.trainer.evaluation import evaluating
+from services.trainer.evaluation import evaluating, reconstruction
 from services.trainer.steps import building
 from services.trainer.trainees import Trainee, diverged
 
@@ -25,6 +25,7 @@ _FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", 
 """Fields of a plan that do not change what is trained, but for rounding; of processes, those that run count."""
 _AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
 _RANDOM = "random"
+_MOST_MEASURED = 1 << 16
 _Row = TypeVar("_Row", reports.MetricsRow, reports.EvaluationRow)
 
 
@@ -72,8 +73,10 @@ class Run:
             device=training.device,
             on_filled=self._filling,
         )
+        self._buffer = buffer
         self._stream = Prefetcher(buffer, ahead)
         self.trainees: list[Trainee] = []
+        self._measured: dict[str, reconstruction.Reconstruction] = {}
         self.step = 0
         self._kept_step = 0
         self._seconds_before = 0.0
@@ -273,14 +276,31 @@ class Run:
 
     def _evaluated(self) -> list[dict[str, Any]]:
         # The model is the stream's too: it must not read ahead meanwhile.
+        self._measured = {}
         with self._stream.paused():
-            found = evaluating.evaluate(self._data, {each.name: each.inference() for each in self.trainees})
+            autoencoders = {each.name: each.inference() for each in self.trainees}
+            found = evaluating.evaluate(self._data, autoencoders, self._measured)
         for trainee in self.trainees:
             found[trainee.name]["dead_latents_training"] = int(trainee.step.dead().sum())
         return [
             reports.EvaluationRow(sae=name, step=self.step, samples=self._samples, figures=figures).to_dict()
             for name, figures in found.items()
         ]
+
+    def firing(self, trainee: Trainee) -> export.Firing:
+        """Tells how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
+
+        Where nothing is held out, on the activations that wait in the mixing buffer.
+        """
+        sums = self._measured.get(trainee.name)
+        if sums is not None:
+            return export.Firing(*sums.firing(), "held out")
+        autoencoder = trainee.inference()
+        vectors = self._buffer.contents()[autoencoder.hook][:_MOST_MEASURED]
+        sums = reconstruction.Reconstruction(autoencoder.d_sae, vectors.device)
+        chunk = evaluating.chunk(autoencoder)
+        reconstruction.measure(autoencoder.encode, autoencoder.decode, vectors, sums, chunk=chunk)
+        return export.Firing(*sums.firing(), "trained on")
 
     def tell(self, phase: reports.Phase, message: str = "") -> None:
         """Reports how far it is; of several processes the first does."""

@@ -81,12 +81,10 @@ class Trainee:
         sae.eval().requires_grad_(False)
         return Autoencoder(self.planned.hook, self.planned.sae.d_sae, sae.encode, sae.decode)
 
-    def export(self, origin: export.Origin, folder: pathlib.Path) -> None:
+    def export(self, origin: export.Origin, firing: export.Firing, folder: pathlib.Path) -> None:
         """Writes it as SAELens opens it; the folder appears whole, in place of one that is there."""
-        counts, samples = self.step.firing()
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        firing = export.Firing(counts, samples, int(self.step.dead().sum()))
         export.write(self.step.sae, self.normalization, origin, firing, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

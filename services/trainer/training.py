@@ -110,12 +110,12 @@ def _export(
     found = {}
     for trainee in run.trainees:
         found[trainee.name] = str(folder / trainee.name)
-        trainee.export(origin(trainee.planned), folder / trainee.name)
+        trainee.export(origin(trainee.planned), run.firing(trainee), folder / trainee.name)
     return found
 
 
 def _unknown(planned: plan.PlannedSae) -> export.Origin:
-    return export.Origin(model_name="", hook_name=planned.hook, dataset_path="", context_size=0, prepend_bos=False)
+    return export.Origin(model_name="", hook_name=planned.hook, context_size=0, prepend_bos=None)
 
 
 def _check_group(training: plan.TrainingPlan, group: ranks.Group) -> None:

@@ -130,6 +130,7 @@ async def test_a_training_is_told_which_tokens_an_extraction_has(extractor, toke
     assert special
     created = await trainer.create("t1", extraction=MINE)
     assert created.lineage.selection == made.selection
+    assert created.lineage.bos_token_id in special
 
 
 async def test_a_training_holds_what_it_reads_until_it_ends(extractor, ready, trainer):

@@ -66,9 +66,7 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
     rows: list[reports.Row] = []
     told: list[reports.Progress] = []
     origins = {
-        f"sae{index}": export.Origin(
-            model_name="tiny", hook_name=models.HOOK, dataset_path="tokens", context_size=40, prepend_bos=True
-        )
+        f"sae{index}": export.Origin(model_name="tiny", hook_name=models.HOOK, context_size=40, prepend_bos=True)
         for index in range(2)
     }
     whole = launching.train(

@@ -6,16 +6,24 @@ import torch
 from polytok import errors
 from polytok.client import repositories
 from polytok.trainer.v1 import trainings_pb2
+from services.activations.selection import TokenSelection
 from services.trainer import architectures, export, lens, normalization, plan
 from tests.trainer import hub
 
 
 def _exported(folder, name, hook, architecture="topk"):
     sae = architectures.build(plan.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
+    selection = TokenSelection(excluded_token_ids=tuple(range(10)), excluded_positions=(0,))
+    further = {"tokenization": "a|<b>"}
     origin = export.Origin(
-        model_name="org/model", hook_name=hook, dataset_path="a|<b>", context_size=64, prepend_bos=False
+        model_name="org/model",
+        hook_name=hook,
+        context_size=64,
+        prepend_bos=False,
+        selection=selection,
+        further=further,
     )
-    firing = export.Firing(torch.ones(32), 8, 3)
+    firing = export.Firing(torch.tensor([0.0] * 3 + [32 / 29] * 29), 8, "held out")
     return repositories.Exported(
         name, hook, export.write(sae, normalization.Normalization(), origin, firing, folder / name)
     )
@@ -58,12 +66,13 @@ def test_laying_out_copies_nothing(exports, tmp_path):
 def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
     card = repositories.plan_layout(exports, "owner/saes").card
     assert card.startswith("---\nlibrary_name: saelens\n")
+    left_out = "tokens 0, 1, 2, 3, 4, 5, 6, 7 and 2 more; positions 0"
+    rest = rf"8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no | {left_out} |"
     rows = [line for line in card.splitlines() if line.startswith("| `")]
     assert rows == [
-        r"| `blocks.0.hook_resid_post/small` | topk | 8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no |",
-        "| `blocks.0.hook_resid_post/nested` | jumprelu (from matryoshka_batchtopk) | 8 | 32 | 4.0 | 3 | "
-        r"a\|&lt;b> | 64 | no |",
-        r"| `blocks.1.hook_mlp_out` | standard | 8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no |",
+        f"| `blocks.0.hook_resid_post/small` | topk | {rest}",
+        f"| `blocks.0.hook_resid_post/nested` | jumprelu (from matryoshka_batchtopk) | {rest}",
+        f"| `blocks.1.hook_mlp_out` | standard | {rest}",
     ]
     assert 'SAE.from_pretrained("owner/saes", "blocks.0.hook_resid_post/small")' in card
     assert "Sparse autoencoders of org/model" in card

@@ -81,6 +81,28 @@ def test_it_trains_evaluates_and_exports(tmp_path: pathlib.Path) -> None:
         assert opened.cfg.d_sae == 32
 
 
+@pytest.mark.parametrize("held_out", [4, 0])
+def test_an_export_tells_how_often_its_own_latents_fire(held_out: int, tmp_path: pathlib.Path) -> None:
+    # A window of training that has just begun anew.
+    planned = gaussian.training(gaussian.sae("batchtopk"), feature_sampling_window=39, evaluation_sequences=held_out)
+    data = gaussian.Gaussian()
+    folder = train(planned, tmp_path, data).exports["sae0"]
+    opened = lens.module().SAE.load_from_disk(folder)
+    said = opened.cfg.metadata
+    assert said.sparsity_source == ("held out" if held_out else "trained on")
+    if held_out:
+        vectors = torch.cat([block[gaussian.HOOK] for block in data.held_out()])
+        fired = (opened.encode(vectors) != 0).double()
+        assert said.sparsity_samples == len(vectors)
+        assert said.l0 == pytest.approx(float(fired.sum(-1).mean()))
+        assert said.num_dead_features == int((fired.sum(0) == 0).sum())
+        sparsity = load_file(folder / "sparsity.safetensors")["sparsity"]
+        assert torch.allclose(10**sparsity, fired.mean(0).float(), atol=1e-6)
+    else:
+        assert said.sparsity_samples == planned.buffer_samples
+        assert 0 < said.l0 < 32
+
+
 def test_hooks_of_one_pass_train_each_on_its_own(tmp_path: pathlib.Path) -> None:
     other = "blocks.1.hook_mlp_out"
     first = gaussian.training()

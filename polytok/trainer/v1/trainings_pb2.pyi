@@ -386,7 +386,9 @@ class TrainingParameters(_message.Message):
     dead_feature_window: _builtins.int
     """Steps without firing after which a latent counts as dead; unset is 1000."""
     feature_sampling_window: _builtins.int
-    """Steps over which firing frequencies are counted before they start anew; unset is 2000."""
+    """Steps over which firings are counted before they start anew, as in SAELens; unset is 2000. Nothing that comes out
+    depends on it: the firing frequencies of an exported autoencoder are measured at the end.
+    """
     normalization_batches: _builtins.int
     """Batches that the scale of activations is estimated on, where an autoencoder asks for it; unset is 100."""
     autocast: _builtins.bool
@@ -534,6 +536,7 @@ class TrainingLineage(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
+    BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
     tokenization: _builtins.str
     """The tokenization, `datasets/{dataset}/tokenizations/{model}`."""
     tokenization_uid: _builtins.str
@@ -550,6 +553,8 @@ class TrainingLineage(_message.Message):
     """sha256 of the extraction's manifest; empty for a live source."""
     device: _builtins.str
     """Where it ran, such as `cpu` or a GPU's name; empty before READY."""
+    bos_token_id: _builtins.int
+    """The tokenizer's begin-of-sequence token; unset where it has none."""
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the packages that trained, by name: `polytok`, `torch`, `sae-lens` and so on; none before READY."""
@@ -573,12 +578,15 @@ class TrainingLineage(_message.Message):
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device: _builtins.str = ...,
         selection: _extractions_pb2.TokenSelection | None = ...,
+        bos_token_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "bos_token_id", b"bos_token_id", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "bos_token_id", b"bos_token_id", "device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bos_token_id: _TypeAlias = _typing.Literal["bos_token_id"]  # noqa: Y015
+    _WhichOneofArgType__bos_token_id: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bos_token_id) -> _WhichOneofReturnType__bos_token_id | None: ...
 
 Global___TrainingLineage: _TypeAlias = TrainingLineage  # noqa: Y015
 

@@ -85,6 +85,11 @@ class MixingBuffer:
         self._taken += 1
         return batch
 
+    def contents(self) -> Block:
+        """Gives the activations that are held; those that the next batches will be of."""
+        self.fill()
+        return self._held
+
     def _slots(self, order: int) -> torch.Tensor:
         if self._order[0] != order:
             drawn = np.random.default_rng([self._seed, order]).permutation(self._samples)

@@ -27,12 +27,20 @@ class Autoencoder(NamedTuple):
     """And back."""
 
 
-def evaluate(data: Data, autoencoders: Mapping[str, Autoencoder]) -> dict[str, dict[str, Any]]:
+def chunk(autoencoder: Autoencoder) -> int:
+    """Vectors of which an autoencoder's latents fit in memory together."""
+    return max(1, _CHUNK_ELEMENTS // autoencoder.d_sae)
+
+
+def evaluate(
+    data: Data, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction] | None = None
+) -> dict[str, dict[str, Any]]:
     """Gives the figures of each autoencoder by name, those in the model where there is one to run.
 
-    `formulas` says what each figure is, `held_out` on which sequences.
+    `formulas` says what each figure is, `held_out` on which sequences. `sums` gets what the figures of reconstruction
+    come from, by name.
     """
-    found, means = _reconstruct(data, autoencoders)
+    found, means = _reconstruct(data, autoencoders, {} if sums is None else sums)
     found = {name: found.get(name) or reconstruction.Reconstruction(1).figures() for name in autoencoders}
     for hook in {each.hook: None for each in autoencoders.values()}:
         of_hook = {name: each for name, each in autoencoders.items() if each.hook == hook}
@@ -48,10 +56,9 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reconstruct(
-    data: Data, autoencoders: Mapping[str, Autoencoder]
+    data: Data, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]]:
     """Figures of reconstruction by name, and the mean activation by hook."""
-    sums: dict[str, reconstruction.Reconstruction] = {}
     totals: dict[str, torch.Tensor] = {}
     samples = 0
     for block in data.held_out():
@@ -62,8 +69,7 @@ def _reconstruct(
         for name, each in autoencoders.items():
             vectors = block[each.hook]
             into = sums.setdefault(name, reconstruction.Reconstruction(each.d_sae, vectors.device))
-            chunk = max(1, _CHUNK_ELEMENTS // each.d_sae)
-            reconstruction.measure(each.encode, each.decode, vectors, into, chunk=chunk)
+            reconstruction.measure(each.encode, each.decode, vectors, into, chunk=chunk(each))
     figures = {name: each.figures() for name, each in sums.items()}
     return figures, {hook: total / samples for hook, total in totals.items()}
 

@@ -77,6 +77,10 @@ class Reconstruction:
         self._shifted_sum += shifted.sum(0)
         self._add("shifted_squared", shifted.square().sum())
 
+    def firing(self) -> tuple[torch.Tensor, int]:
+        """Gives how many vectors fired each latent, shape (d_sae,), and how many vectors there were."""
+        return self._fired, self._samples
+
     def figures(self) -> dict[str, Any]:
         """Gives the figures of FORMULAS and `samples`; see `ratios` for those that are undefined."""
         n = self._samples

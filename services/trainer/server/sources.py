@@ -62,24 +62,29 @@ class Sources:
         Raises NotFound, FailedPrecondition (NOT_READY) and InvalidArgument (HOOK_NOT_FOUND).
         """
         if source.WhichOneof("source") == "extraction":
-            return self._extracted(await self._extractions.ready(source.extraction), hooks)
+            extraction = await self._extractions.ready(source.extraction)
+            found = self._extracted(extraction, hooks)
+            _set_bos(found.lineage, await self._model_of(extraction))
+            return found
         live = source.live
         model = await self._catalog.model(live.model)
         tokenization = await self._catalog.resolve(live.dataset, live.model, live.variant)
         _check_hooks(hooks, model, await self._structures.of(model, hooks))
         _check_digest(tokenization)
-        return Found(
-            lineage=trainings_pb2.TrainingLineage(
-                tokenization=tokenization.name,
-                tokenization_uid=tokenization.uid,
-                tokenization_digest=tokenization.manifest_digest,
-                model_repo_id=model.repo_id,
-                model_revision=model.commit or model.revision,
-                selection=extractions_pb2.TokenSelection(
-                    context_size=live.context_size,
-                    excluded_token_ids=_special(model) if live.exclude_special_tokens else (),
-                ),
+        lineage = trainings_pb2.TrainingLineage(
+            tokenization=tokenization.name,
+            tokenization_uid=tokenization.uid,
+            tokenization_digest=tokenization.manifest_digest,
+            model_repo_id=model.repo_id,
+            model_revision=model.commit or model.revision,
+            selection=extractions_pb2.TokenSelection(
+                context_size=live.context_size,
+                excluded_token_ids=_special(model) if live.exclude_special_tokens else (),
             ),
+        )
+        _set_bos(lineage, model)
+        return Found(
+            lineage=lineage,
             key="",
             samples=tokenization.statistics.num_tokens,
             widths={hook: model.d_model for hook in hooks if model.d_model and _is_residual(hook)},
@@ -87,6 +92,14 @@ class Sources:
             tokenizer_fingerprint=tokenization.tokenizer_fingerprint,
             words=(live.dataset.removeprefix("datasets/"), live.model.removeprefix("models/"), live.variant),
         )
+
+    async def _model_of(self, extraction: extractions_pb2.Extraction) -> models_pb2.Model | None:
+        """The model of an extraction, if it is still there with the tokenizer that the extraction is of."""
+        try:
+            model = await self._catalog.model(extraction.model)
+        except (errors.NotFound, errors.FailedPrecondition):
+            return None
+        return model if model.tokenizer_fingerprint == extraction.tokenizer_fingerprint else None
 
     def _extracted(self, extraction: extractions_pb2.Extraction, hooks: Sequence[str]) -> Found:
         statistics = {each.hook: each for each in extraction.statistics.hooks}
@@ -168,6 +181,12 @@ def _check_digest(tokenization: tokenizations_pb2.Tokenization) -> None:
 
 def _special(model: models_pb2.Model) -> list[int]:
     return sorted({token.id for token in model.special_tokens})
+
+
+def _set_bos(lineage: trainings_pb2.TrainingLineage, model: models_pb2.Model | None) -> None:
+    for token in model.special_tokens if model is not None else ():
+        if token.role == "bos_token":
+            lineage.bos_token_id = token.id
 
 
 def _is_residual(hook: str) -> bool:

@@ -15,7 +15,7 @@ from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.runtime.jobs import child
 from services.runtime.storage import Storage
 from services.trainer import export, launching, lens, plan, plans, reports, training
-from services.trainer.worker import rank, sources, telling, workspace
+from services.trainer.worker import provenance, rank, sources, telling, workspace
 from services.trainer.worker.settings import TrainerSettings
 from services.trainer.worker.sources import Source
 from services.trainer.worker.workspace import Workspace
@@ -72,7 +72,7 @@ def _alone(
         report=teller.progress,
         on_rows=teller.rows,
         stop=context.wanted_back,
-        origin=lambda planned: _origin(task, source, planned),
+        origin=provenance.origins(task, source, complete),
         # The teller removes old ones, once the owner knows of later ones.
         keep=_ALL,
     )
@@ -88,6 +88,7 @@ def _together(
     context: child.TaskContext,
 ) -> reports.Result:
     """Trains in several processes, which open the source anew."""
+    origin = provenance.origins(task, source, complete)
     return launching.train(
         complete,
         work.folder,
@@ -96,7 +97,7 @@ def _together(
         report=teller.progress,
         on_rows=teller.rows,
         stop=context.wanted_back,
-        origins={planned.name: _origin(task, source, planned) for planned in complete.saes},
+        origins={planned.name: origin(planned) for planned in complete.saes},
         keep=_ALL,
     )
 
@@ -105,25 +106,6 @@ def _device(settings: TrainerSettings) -> str:
     if settings.device != "auto":
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _origin(task: tasks_pb2.RunTrainingTask, source: Source, planned: plan.PlannedSae) -> export.Origin:
-    lineage = task.lineage
-    return export.Origin(
-        model_name=lineage.model_repo_id,
-        hook_name=planned.hook,
-        dataset_path=lineage.tokenization,
-        context_size=source.context_size,
-        prepend_bos=source.begins_with_bos,
-        selection=source.selection,
-        further={
-            "training": task.training,
-            "tokenization_digest": lineage.tokenization_digest,
-            "model_revision": lineage.model_revision,
-            "polytok_version": importlib.metadata.version("polytok"),
-            "seed": task.parameters.seed,
-        },
-    )
 
 
 def _published(

@@ -49,12 +49,16 @@ class Source(Protocol):
         """Which tokens' activations are trained on."""
 
     @property
-    def context_size(self) -> int:
-        """Tokens of a sequence at most."""
+    def dtype(self) -> str:
+        """Number type that the model runs in."""
 
     @property
-    def begins_with_bos(self) -> bool:
-        """Whether sequences begin with the begin-of-sequence token, as far as the parameters tell."""
+    def manifest(self) -> tokenizations.Manifest | None:
+        """The manifest of the tokenization, if it is still there."""
+
+    @property
+    def tokens(self) -> Any:
+        """The tokenization as a `datasets.Dataset`, None where it is gone."""
 
 
 def of(
@@ -77,7 +81,7 @@ class Live:
             storage, lineage.tokenization, task.tokenization_key, lineage.tokenization_digest
         )
         table = tokenizations.Reader(storage).open(self.manifest)
-        self._rows = datasets.Dataset(datasets.table.InMemoryTable(table))
+        self.tokens = datasets.Dataset(datasets.table.InMemoryTable(table))
         self._folder = model_folder(lineage)
         self._description = models.describe(self._folder)
         self._check()
@@ -88,7 +92,7 @@ class Live:
         tokenization = fitting.Tokenization(
             task.lineage.tokenization,
             tokenizer_fingerprint=task.tokenizer_fingerprint,
-            largest_id=fitting.largest_id(self._rows),
+            largest_id=fitting.largest_id(self.tokens),
             longest_row=int(self.manifest.statistics.get("max_seq_length", 0)),
         )
         fitting.check(self._description, tokenization, context_size=self.selection.context_size)
@@ -99,7 +103,7 @@ class Live:
         if self._model is None:
             self._model = models.load(
                 self._folder,
-                dtype=_DTYPES[self._task.live.dtype],
+                dtype=self.dtype,
                 device=self._device,
                 compile=self._task.parameters.compile,
             )
@@ -111,14 +115,14 @@ class Live:
         unknown = tuple(name for name, width in found.items() if not width)
         if unknown:
             # A module that was named by its path: only running it tells.
-            stream = streaming.Stream(self.model, self._rows, self._settings(unknown))
+            stream = streaming.Stream(self.model, self.tokens, self._settings(unknown))
             piece = next(iter(stream.pieces(0, 1)))
             found |= {name: int(piece.values[name].shape[1]) for name in unknown}
         return found
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
         """The activations, some sequences held out."""
-        return live.Live(self.model, self._rows, self._settings(names), seed=seed, held_out_rows=held_out)
+        return live.Live(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
 
     def _settings(self, names: tuple[str, ...]) -> streaming.Settings:
         return streaming.Settings(
@@ -133,14 +137,9 @@ class Live:
         return TokenSelection.from_message(self._task.lineage.selection)
 
     @property
-    def context_size(self) -> int:
-        """Tokens of a sequence at most."""
-        return self.selection.context_size or int(self.manifest.statistics.get("max_seq_length", 0))
-
-    @property
-    def begins_with_bos(self) -> bool:
-        """Whether sequences begin with the begin-of-sequence token, as far as the parameters tell."""
-        return _begins_with_bos(self.manifest)
+    def dtype(self) -> str:
+        """Number type that the model runs in."""
+        return _DTYPES[self._task.live.dtype]
 
 
 class Extracted:
@@ -158,11 +157,11 @@ class Extracted:
         self._task = task
         self._storage = storage
         self._device = device
-        # Evaluated in the model that the activations are of: in another number format they are others.
-        self._dtype = self._manifest()["parameters"]["compute_format"].removeprefix("NUMBER_FORMAT_").lower()
+        asked = self._extraction()["parameters"].get("compute_format", "NUMBER_FORMAT_FLOAT32")
+        self.dtype = str(asked).removeprefix("NUMBER_FORMAT_").lower()
         self._rows = extraction.opened(self._folder(scratch, fetched))
 
-    def _manifest(self) -> Any:
+    def _extraction(self) -> Any:
         lineage = self._task.lineage
         try:
             data = self._storage.read_bytes(f"{self._task.source_key}/{_MANIFEST}")
@@ -204,7 +203,8 @@ class Extracted:
         )
 
     @functools.cached_property
-    def _tokenization(self) -> tokenizations.Manifest | None:
+    def manifest(self) -> tokenizations.Manifest | None:
+        """The manifest of the tokenization, if it is still there."""
         lineage = self._task.lineage
         if not self._task.tokenization_key:
             return None
@@ -217,38 +217,25 @@ class Extracted:
             _log.warning("no evaluation in the model", error=error.message)
             return None
 
-    def _origin(self) -> extraction.Origin | None:
-        manifest = self._tokenization
+    @functools.cached_property
+    def tokens(self) -> Any:
+        """The tokenization as a `datasets.Dataset`, None where it is gone."""
+        manifest = self.manifest
         if manifest is None:
             return None
-        table = tokenizations.Reader(self._storage).open(manifest)
-        return extraction.Origin(
-            models.load(model_folder(self._task.lineage), dtype=self._dtype, device=self._device),
-            datasets.Dataset(datasets.table.InMemoryTable(table)),
-            self.selection,
-        )
+        return datasets.Dataset(datasets.table.InMemoryTable(tokenizations.Reader(self._storage).open(manifest)))
+
+    def _origin(self) -> extraction.Origin | None:
+        if self.tokens is None:
+            return None
+        # The model that the activations are of: in another number format they would be others.
+        model = models.load(model_folder(self._task.lineage), dtype=self.dtype, device=self._device)
+        return extraction.Origin(model, self.tokens, self.selection)
 
     @property
     def selection(self) -> TokenSelection:
         """Which tokens' activations are in the extraction."""
         return TokenSelection.from_message(self._task.lineage.selection)
-
-    @property
-    def context_size(self) -> int:
-        """Tokens of a sequence at most."""
-        return self.selection.context_size
-
-    @property
-    def begins_with_bos(self) -> bool:
-        """Whether sequences of the tokenization begin with the begin-of-sequence token."""
-        return self._tokenization is not None and _begins_with_bos(self._tokenization)
-
-
-def _begins_with_bos(manifest: tokenizations.Manifest) -> bool:
-    packing = manifest.parameters.get("packing")
-    if packing is not None:
-        return str(packing.get("begin_of_batch", "BOUNDARY_BOS")) == "BOUNDARY_BOS"
-    return bool(manifest.parameters.get("add_special_tokens", True))
 
 
 def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:

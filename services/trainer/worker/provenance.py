@@ -1,0 +1,66 @@
+"""What the export of a training says that it was trained on, from what was read in truth."""
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from polytok.trainer.v1 import tasks_pb2
+from services.activations import tokenizations
+from services.activations.rows import Rows
+from services.trainer import export, plan
+from services.trainer.worker.sources import Source
+
+_BOUNDARY = "BOUNDARY_"
+
+
+def origins(
+    task: tasks_pb2.RunTrainingTask, source: Source, complete: plan.TrainingPlan
+) -> Callable[[plan.PlannedSae], export.Origin]:
+    """Gives what the export of each autoencoder says; the rows are looked at once."""
+    lineage, selection = task.lineage, source.selection
+    tokens, manifest = source.tokens, source.manifest
+    bos = lineage.bos_token_id if lineage.HasField("bos_token_id") else None
+    prepend_bos = None if tokens is None else begins_with(tokens, bos)
+    longest = int(manifest.statistics.get("max_seq_length", 0)) if manifest is not None else 0
+    sizes = [size for size in (selection.context_size, longest) if size]
+    further = {
+        "training": task.training,
+        "tokenization": lineage.tokenization,
+        "tokenization_digest": lineage.tokenization_digest,
+        "polytok_version": importlib.metadata.version("polytok"),
+        "seed": complete.seed,
+        "training_tokens": complete.total_steps * complete.batch_size,
+    }
+    if lineage.extraction:
+        further |= {"extraction": lineage.extraction, "extraction_digest": lineage.extraction_digest}
+
+    def origin(planned: plan.PlannedSae) -> export.Origin:
+        return export.Origin(
+            model_name=lineage.model_repo_id,
+            model_revision=lineage.model_revision,
+            model_dtype=source.dtype,
+            hook_name=planned.hook,
+            context_size=min(sizes, default=0),
+            prepend_bos=prepend_bos,
+            selection=selection,
+            further=further | packing(manifest),
+        )
+
+    return origin
+
+
+def begins_with(tokens: Any, bos: int | None) -> bool:
+    """Tells whether every sequence of a tokenization begins with a token."""
+    return bos is not None and all(bool((ids == bos).all()) for ids in Rows(tokens).first_ids())
+
+
+def packing(manifest: tokenizations.Manifest | None) -> dict[str, Any]:
+    """How documents became sequences, by sae-lens's names, where documents were packed."""
+    packed = manifest.parameters.get("packing") if manifest is not None else None
+    if packed is None:
+        return {}
+    separator = str(packed.get("separator", f"{_BOUNDARY}BOS")).removeprefix(_BOUNDARY).lower()
+    return {
+        "sequence_separator_token": None if separator == "none" else separator,
+        "disable_concat_sequences": bool(packed.get("disable_concatenation", False)),
+    }
