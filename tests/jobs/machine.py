@@ -153,6 +153,8 @@ class Jobs(stateful.RuleBasedStateMachine):
             self.fenced(call)
             return
         self.run(call)
+        # Who moved the resume point has all attempts again.
+        task.attempts = 0 if resume and point != task.resume_point else task.attempts
         task.done, task.total, task.resume_point = max(task.done, done), 100, point or task.resume_point
 
     @stateful.rule(task=tasks, back=BACK)
@@ -209,7 +211,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         epoch = task.epoch - back
         if task.leased and not back:
             self.run(self.shop.release(task.id, epoch))
-            task.state, task.attempts, task.outcomes[epoch] = "READY", task.attempts - 1, "RELEASED"
+            task.state, task.attempts, task.outcomes[epoch] = "READY", max(0, task.attempts - 1), "RELEASED"
             self.run(self.shop.release(task.id, epoch))
         elif task.job in self.jobs and task.outcomes.get(epoch) == "RELEASED":
             self.run(self.shop.release(task.id, epoch))

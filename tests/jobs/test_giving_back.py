@@ -154,6 +154,15 @@ async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook
     assert logbook.left_at == [b"4"]
 
 
+@pytest.mark.parametrize("job_settings", [{"max_attempts": 2}], indirect=True)
+async def test_a_task_that_is_killed_again_and_again_ends_if_it_gets_further_each_time(house: House) -> None:
+    async with house.worker():
+        job_id = await house.shop.create(task("fall", steps=50))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    lost = [(a.outcome, a.error_reason) for a in await house.shop.attempts(job_id)]
+    assert lost == [*[(Outcome.FAILED, "WORKER_LOST")] * 5, (Outcome.SUCCEEDED, None)]
+
+
 async def test_reports_of_an_old_epoch_are_not_kept(house: House, logbook: Logbook) -> None:
     shop = house.shop
     task_id = await shop.task_id(await shop.create(task("climb", steps=10)))

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from polytok import errors
+from services.runtime.jobs import rows
 from services.runtime.jobs.model import JobState, Outcome, TaskState
 from services.runtime.settings import JobSettings
 from tests.jobs import toys
@@ -216,6 +217,52 @@ async def test_a_released_task_is_free_at_once_costs_no_attempt_and_keeps_its_re
         await shop.release(task_id, epoch, f"at {epoch}".encode())
         await shop.release(task_id, epoch)
     assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.RELEASED] * 3
+
+
+async def test_an_attempt_that_moved_the_resume_point_starts_the_count_again(shop: Shop) -> None:
+    job_id = await shop.create(task(max_attempts=2))
+    task_id = await shop.task_id(job_id)
+    for epoch in range(1, 7):
+        assert await lease(shop, task_id)
+        await shop.extend(task_id, epoch, (epoch, 100), f"step {epoch}".encode())
+        assert await shop.fail(task_id, epoch)
+        await shop.outdate(task_id)
+    # Progress alone is none, nor is the resume point that there was: of two more attempts the second is the last.
+    for epoch in (7, 8):
+        assert await lease(shop, task_id)
+        await shop.extend(task_id, epoch, (50 + epoch, 100), b"step 6")
+        assert await shop.fail(task_id, epoch) == (epoch == 7)
+        await shop.outdate(task_id)
+    job = await shop.job(job_id)
+    assert job.state == JobState.FAILED
+    assert "tried 2 times without getting further" in (job.error_message or "")
+    assert [a.error_reason for a in await shop.attempts(job_id)] == ["INTERNAL"] * 8
+
+
+async def test_a_release_costs_no_attempt_and_gives_none(shop: Shop) -> None:
+    job_id = await shop.create(task(max_attempts=2))
+    task_id = await shop.task_id(job_id)
+    for epoch, point in enumerate((b"", b"step 1", b"step 1", b""), start=1):
+        await lease(shop, task_id)
+        await shop.release(task_id, epoch, point)
+    await lease(shop, task_id)
+    await shop.extend(task_id, 5, None, b"step 2")
+    await shop.release(task_id, 5)
+    assert [row.attempts for row in await shop.tasks(job_id)] == [0]
+    for epoch in (6, 7):
+        await lease(shop, task_id)
+        assert await shop.fail(task_id, epoch) == (epoch == 6)
+        await shop.outdate(task_id)
+
+
+async def test_attempts_without_end_are_kept_within_bounds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "KEPT_ATTEMPTS", 3)
+    job_id = await shop.create(task(max_attempts=1))
+    task_id = await shop.task_id(job_id)
+    for epoch in range(1, 7):
+        await lease(shop, task_id)
+        await shop.release(task_id, epoch)
+    assert [a.epoch for a in await shop.attempts(job_id)] == [4, 5, 6]
 
 
 async def test_progress_never_goes_back_within_an_epoch(shop: Shop) -> None:

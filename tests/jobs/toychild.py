@@ -64,6 +64,19 @@ def climb(facts, context):
     return {"climbed": last - first, "kept": context.kept_point.decode()}
 
 
+def fall(facts, context):
+    """Goes up by ten steps, and dies once the owner knows of it, until all are done."""
+    step = int(context.resume_point or b"0") + 10
+    if step <= int(facts["steps"]):
+        found = struct_pb2.Struct()
+        found.update({"step": step})
+        context.record(found)
+        context.report(step, int(facts["steps"]), str(step).encode())
+        while context.kept_point != str(step).encode():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def kill(facts, context):
     """Dies, once or always."""
     if not facts.get("once") or first_time(facts["once"]):
@@ -118,7 +131,7 @@ def first_time(path):
 
 
 DOINGS = {
-    f.__name__: f for f in (echo, work, meet, climb, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)
+    f.__name__: f for f in (echo, work, meet, climb, fall, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)
 }
 
 if __name__ == "__main__":

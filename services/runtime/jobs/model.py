@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 MAX_BACKOFF = timedelta(seconds=60)
+DISK_FULL = "DISK_FULL"
+"""The reason of a failure for which somebody must make room."""
+_FULL_DISK_PATIENCE = 10
 WHOLE = 10**9
 """The work of a whole job, in the parts that the shares of its tasks are kept in."""
 
@@ -170,9 +173,14 @@ class Standing:
         return min(100.0, 100.0 * done / whole) if whole else 0.0
 
 
-def backoff(base: float, attempt: int) -> timedelta:
-    """How long a task waits after its failed attempt number `attempt`: doubling, capped, with a jitter of 20 %."""
-    seconds = min(base * 2.0 ** (attempt - 1), MAX_BACKOFF.total_seconds())
+def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
+    """How long a task waits after its failed attempt number `attempt`: doubling, capped, with a jitter of 20 %.
+
+    0 is the number of an attempt that moved the resume point. A full disk is given ten times as long: it takes
+    somebody to make room.
+    """
+    patience = _FULL_DISK_PATIENCE if reason == DISK_FULL else 1
+    seconds = min(base * patience * 2.0 ** max(0, attempt - 1), MAX_BACKOFF.total_seconds())
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 
 
@@ -217,6 +225,14 @@ class Recording(Protocol):
 
         In the transaction that keeps the resume point, the task's row locked. The same reports may come again.
         """
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A handler that can tell resume points apart; for any other, one that differs is further."""
+
+    def is_further(self, before: bytes, after: bytes) -> bool:
+        """Whether `after` is further on than `before`, which is empty at the start of a task."""
 
 
 @runtime_checkable

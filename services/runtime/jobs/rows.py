@@ -14,6 +14,8 @@ from services.runtime.jobs.model import Failure, Job, JobState, NewTask, Outcome
 from services.runtime.jobs.outbox import any_of
 from services.runtime.jobs.tables import JobTables
 
+KEPT_ATTEMPTS = 100
+"""How many attempts at a task are kept, the newest."""
 _CLOCK = sa.func.clock_timestamp()
 _LIVE = (TaskState.READY.value, TaskState.RUNNING.value)
 
@@ -139,6 +141,11 @@ class Rows:
         row: sa.Row[Any] = (await conn.execute(given)).one()
         attempt = {"task_id": task.id, "epoch": epoch, "number": number, "worker": worker}
         await conn.execute(self._attempts.insert().values(attempt))
+        if epoch > KEPT_ATTEMPTS:
+            # A task that gets further each time may be tried without end.
+            table = self._attempts
+            old = table.c.task_id == task.id, table.c.epoch <= epoch - KEPT_ATTEMPTS
+            await conn.execute(table.delete().where(*old))
         return row
 
     async def extend(

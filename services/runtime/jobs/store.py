@@ -155,11 +155,11 @@ class JobStore:
         if task is not None and progress is not None:
             # A report that came late never takes progress back.
             changes = {"progress_done": max(task.progress_done, progress[0]), "progress_total": progress[1]}
-        if resume_point:
-            changes["resume_point"] = resume_point
+        row = await self.rows.job(conn, task.job_id) if task is not None else None
+        if resume_point and row is not None:
+            changes |= self._moved(row, task, resume_point)
         if task is None or not await self.rows.extend(conn, task_id, epoch, self._ttl, changes):
             raise lost(task_id, epoch)
-        row = await self.rows.job(conn, task.job_id)
         assert row is not None
         if reports:
             await self._record(conn, row, epoch, reports)
@@ -198,9 +198,9 @@ class JobStore:
             if before is None or before.outcome != Outcome.RELEASED:
                 raise lost(task_id, epoch)
             return
-        changes: dict[str, Any] = {"attempts": held.task.attempts - 1}
+        changes: dict[str, Any] = {"attempts": max(0, held.task.attempts - 1)}
         if resume_point:
-            changes["resume_point"] = resume_point
+            changes |= self._moved(held.job, held.task, resume_point)
         wanted_back = await self._is_wanted_back(conn, held.job)
         await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=not wanted_back)
         if wanted_back:
@@ -225,6 +225,14 @@ class JobStore:
     async def wake_relay(self, conn: AsyncConnection) -> None:
         """Has the outbox looked into as soon as the transaction commits."""
         await notifications.notify(conn, CHANNEL, DISPATCH)
+
+    def _moved(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
+        """What changes with a resume point: an attempt that moved it on starts the count of attempts again."""
+        handler = self._handler(job)
+        moved = resume_point != task.resume_point
+        if moved and isinstance(handler, model.Resuming):
+            moved = handler.is_further(task.resume_point, resume_point)
+        return {"resume_point": resume_point, **({"attempts": 0} if moved else {})}
 
     def _handler(self, job: Any) -> model.JobHandler:
         return self._handlers[job.kind]
@@ -286,11 +294,13 @@ class JobStore:
             return False
         await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
         if retry:
-            await self.rows.put_back(conn, task, model.backoff(self._settings.backoff_seconds, task.attempts))
+            wait = model.backoff(self._settings.backoff_seconds, task.attempts, failure.reason)
+            await self.rows.put_back(conn, task, wait)
             await self.wake_relay(conn)
             return True
         if failure.retryable and task.max_attempts > 1:
-            message = f"{failure.message} It was tried {task.attempts} times."
+            further = " without getting further" if task.resume_point else ""
+            message = f"{failure.message} It was tried {task.attempts} times{further}."
             failure = Failure(failure.reason, message, failure.retryable)
         await self.rows.fail_task(conn, task.id)
         await self._end(conn, held.job.id, JobState.FAILED, failure)

@@ -122,12 +122,14 @@ class Worker:
                 continue
             # Kept from one call to the next: a pull that is given up may have been given a message already.
             self._coming = self._coming or asyncio.create_task(self._pull.next(), name="next")
-            came, _ = await asyncio.wait({self._coming}, timeout=self._overdue.seconds)
+            ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
+            idles = self._lazy and self._child.alive
+            pause = min(self._overdue.seconds, ends_in) if idles else self._overdue.seconds
+            came, _ = await asyncio.wait({self._coming}, timeout=max(0.0, pause))
             if came:
                 coming, self._coming = self._coming, None
                 return coming.result()
-            idle_for = asyncio.get_running_loop().time() - began
-            if self._lazy and self._child.alive and idle_for >= self._settings.idle_seconds:
+            if idles and asyncio.get_running_loop().time() - began >= self._settings.idle_seconds:
                 _log.info("idle child ended", pid=self._child.pid)
                 await self._child.stop()
         return None

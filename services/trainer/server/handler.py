@@ -145,6 +145,12 @@ class Training(Recording):
         await trainings.advance(conn, record.id, **values)
         await changes.tell(conn, record.id)
 
+    def is_further(self, before: bytes, after: bytes) -> bool:
+        """Whether a checkpoint is of a later step than the one before."""
+        if not before:
+            return True
+        return tasks_pb2.ResumePoint.FromString(after).step > tasks_pb2.ResumePoint.FromString(before).step
+
     async def is_wanted_back(self, conn: AsyncConnection, job: Job) -> bool:
         """Whether a pause was asked for."""
         record = await trainings.of_job(conn, job.id, Lock.NONE)
