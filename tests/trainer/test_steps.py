@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -191,6 +193,21 @@ def test_a_clip_of_the_gradients_is_optional():
     clipped(second)
     unclipped(second)
     assert not torch.equal(clipped.sae.W_dec, unclipped.sae.W_dec)
+
+
+def test_small_steps_on_bfloat16_weights_add_up():
+    # Most are less than half of what bfloat16 tells apart at the weights' size.
+    options = batches.options(60)._replace(optimizer=plan.OptimizerConfig(lr=1e-4))
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(batches.FAST["topk"], dtype=dtype)
+        step = batches.step(building.choose(config), config, options)
+        before = step.sae.W_dec.detach().float()
+        for batch in batches.activations(60, "float32"):
+            step(batch)
+        assert step.sae.W_dec.dtype == getattr(torch, dtype)
+        moved[dtype] = float((step.sae.W_dec.detach().float() - before).abs().mean())
+    assert moved["bfloat16"] == pytest.approx(moved["float32"], rel=0.1)
 
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)

@@ -12,10 +12,18 @@ _MEND = "Resume with the plan that wrote it, or start a new training."
 
 
 class Adam:
-    """Adam over named contiguous tensors, which it changes in place. Equal to `torch.optim.Adam` after clipping."""
+    """Adam over named contiguous tensors, which it changes in place. Equal to `torch.optim.Adam` after clipping.
+
+    Of tensors in bfloat16 it keeps a copy in float32, and steps on that: with the 8 bits of bfloat16, steps smaller than
+    half a 256th of a weight would be rounded away, and with a usual learning rate most are.
+    """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], config: plan.OptimizerConfig) -> None:
-        self._parameters = {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}
+        self._rounded = {name: tensor for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16}
+        self._parameters = {
+            name: torch.nn.Parameter(tensor.float() if name in self._rounded else tensor)
+            for name, tensor in tensors.items()
+        }
         self._clip = config.gradient_clip
         # Kernels take the scale of gradients as float32, too coarse for weights of float64.
         self._fused_scale = all(tensor.dtype != torch.float64 for tensor in tensors.values())
@@ -31,6 +39,7 @@ class Adam:
 
     def step(self, gradients: Mapping[str, torch.Tensor], lr: float) -> torch.Tensor:
         """Clips the gradients, in place or not, and takes a step. Returns their norm before clipping, shape ()."""
+        gradients = {name: gradients[name].to(parameter.dtype) for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
             parameter.grad = gradients[name]
         norm = torch.nn.utils.get_total_norm(list(gradients.values()))
@@ -45,11 +54,13 @@ class Adam:
         self._optimizer.step()
         for parameter in self._parameters.values():
             parameter.grad = None
+        for name, tensor in self._rounded.items():
+            tensor.copy_(self._parameters[name])
         return norm
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Gives the moments and step counts by name, sharing memory."""
-        return {
+        """Gives the moments, step counts and copies in float32 by name, sharing memory."""
+        return {f"float32.{name}": self._parameters[name].data for name in self._rounded} | {
             f"{kind}.{name}": value
             for name, parameter in self._parameters.items()
             for kind, value in self._optimizer.state[parameter].items()
