@@ -202,7 +202,7 @@ def test_small_steps_on_bfloat16_weights_add_up():
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(batches.FAST["topk"], dtype=dtype)
         step = batches.step(building.choose(config), config, options)
-        before = step.sae.W_dec.detach().float()
+        before = step.sae.W_dec.detach().float().clone()
         for batch in batches.activations(60, "float32"):
             step(batch)
         assert step.sae.W_dec.dtype == getattr(torch, dtype)

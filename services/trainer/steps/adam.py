@@ -14,8 +14,8 @@ _MEND = "Resume with the plan that wrote it, or start a new training."
 class Adam:
     """Adam over named contiguous tensors, which it changes in place. Equal to `torch.optim.Adam` after clipping.
 
-    Of tensors in bfloat16 it keeps a copy in float32, and steps on that: with the 8 bits of bfloat16, steps smaller than
-    half a 256th of a weight would be rounded away, and with a usual learning rate most are.
+    Of tensors in bfloat16 it keeps a copy in float32, and steps on that: with the 8 bits of bfloat16, steps of less
+    than half a 256th of a weight would be rounded away, and with a usual learning rate most are.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], config: plan.OptimizerConfig) -> None:
