@@ -1,26 +1,25 @@
 """What nobody foresaw, as one line: an exception of Python's own, a full disk, a reader that went away."""
 
 import contextlib
-import errno
 import os
 import sys
 import traceback
 from typing import TextIO
 
-from polytok import errors
+from polytok import disk, errors
 
 TRACEBACK_VARIABLE = "POLYTOK_TRACEBACK"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def told(error: Exception) -> errors.PolytokError:
     """The error to report. With POLYTOK_TRACEBACK set, where it came from is printed on stderr before it."""
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and disk.is_full(error):
         leave(sys.stdout)
         where = f" ({error.filename})" if error.filename else ""
-        return errors.ResourceExhausted(f"Cannot write{where}: {error.strerror}. Make room and run the command again.")
+        message = f"Cannot write{where}: {error.strerror}. Make room and run the command again."
+        return errors.ResourceExhausted(message, reason=disk.REASON)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return errors.Internal(
         f"This was not foreseen: {what}. {TRACEBACK_VARIABLE}=1 before the command shows where it came from.",

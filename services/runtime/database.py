@@ -1,7 +1,8 @@
 """Postgres through SQLAlchemy's asyncio engine and asyncpg.
 
-A database that cannot be reached, or a pool with no free connection, surfaces as errors.Unavailable, which callers
-may try again. Every other database error passes unchanged: it is a defect, or a constraint that the caller expects.
+A database that cannot be reached, or a pool with no free connection, surfaces as errors.Unavailable, one whose disk is
+full as errors.ResourceExhausted (DISK_FULL); both may be tried again. Every other database error passes unchanged: it
+is a defect, or a constraint that the caller expects.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from polytok import errors
+from polytok import disk, errors
 from services.runtime.settings import DatabaseSettings
 
 _POOL_TIMEOUT_SECONDS = 5.0
@@ -22,6 +23,9 @@ _AWAY_CLASSES = frozenset({"08", "57"})
 _REFUSED_CLASSES = frozenset({"28", "3D"})
 # Losers of a race, whom the server asks to try again; and statements that took too long.
 _BUSY_CODES = frozenset({"40001", "40P01", "55P03", "57014"})
+# Insufficient resources, of which a full disk is no business of a moment.
+_DISK_FULL = "53100"
+_SHORT_CODES = {"53200": "is out of memory", "53300": "has as many connections as it allows"}
 
 _AWAY = "The database does not answer; try again when it is back."
 
@@ -53,7 +57,7 @@ class Database:
         try:
             async with self.connection() as connection:
                 await connection.execute(sa.text("SELECT 1"))
-        except (errors.Unavailable, errors.FailedPrecondition):
+        except errors.PolytokError:
             return False
         return True
 
@@ -120,6 +124,10 @@ def _ours(error: BaseException | None) -> errors.PolytokError | None:
     state = getattr(error, "sqlstate", None) or ""
     if state[:2] in _REFUSED_CLASSES:
         return errors.FailedPrecondition(f"The database refuses POLYTOK_DATABASE_URL: {error}.")
+    if state == _DISK_FULL or (state[:2] == "58" and "No space left" in str(error)):
+        return disk.full("the database was writing")
+    if state in _SHORT_CODES:
+        return errors.Unavailable(f"The database {_SHORT_CODES[state]} ({state}); try again in a moment.")
     if state in _BUSY_CODES or state[:2] == "53":
         return errors.Unavailable(f"The database is busy ({state}); try again.")
     if state[:2] in _AWAY_CLASSES or isinstance(error, OSError):

@@ -11,6 +11,7 @@ _CLASSES: answering.Classes = {
     "TOKENIZER_INVALID": errors.FailedPrecondition,
     "HUB_UNAVAILABLE": errors.Unavailable,
     "STORAGE_FAILED": errors.Unavailable,
+    "DISK_FULL": errors.ResourceExhausted,
     "WORKER_LOST": errors.ResourceExhausted,
     "PATH_OUTSIDE_ROOT": errors.FailedPrecondition,
     "WRONG_STATE": errors.FailedPrecondition,

@@ -6,7 +6,6 @@ it is ever unpickled. When the newest is damaged, the one before it is taken.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from polytok import errors
+from polytok import disk, errors
 from services.runtime.telemetry import logging
 from services.trainer.data.streams import State
 
@@ -30,7 +29,6 @@ FORMAT = 1
 _NAME = re.compile(r"step-(\d{12})")
 _PART = ".part"
 _MANIFEST = "manifest.json"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _log = logging.get(__name__)
 
@@ -175,9 +173,9 @@ class Checkpoints:
         kept = self.list()
         rest = f"The one of step {kept[-1].step:,} is kept" if kept else "There is none before it"
         cause = os.strerror(number) if number else str(error)
-        if number in _FULL:
-            message = f"{cause} while writing the checkpoint of step {step:,}. {rest}; make room, then resume."
-            return errors.ResourceExhausted(message, reason="STORAGE_FAILED")
+        if disk.is_full_number(number):
+            found = disk.full(f"writing the checkpoint of step {step:,}", self._folder, then="then resume")
+            return errors.ResourceExhausted(f"{found.message} {rest}.", reason=found.reason, retryable=True)
         message = f"{cause} while writing the checkpoint of step {step:,} to {self._folder}. {rest}; then resume."
         return errors.Unavailable(message, reason="STORAGE_FAILED")
 

@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
         place.plan(place.order())
     assert "extractions/mine takes 46.2 KiB on the disk, and " in caught.value.message
     assert "has 1000 bytes free. Make room, or take fewer hooks" in caught.value.message
-    assert caught.value.reason == "STORAGE_FAILED"
+    assert caught.value.reason == "DISK_FULL"
     assert place.storage.list("extractions") == []
 
 
@@ -254,8 +254,8 @@ def test_a_disk_that_runs_full_is_told_and_nothing_stays(place: Workplace) -> No
             place.extract(order, plan)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert caught.value.reason == "STORAGE_FAILED"
-    assert caught.value.message.endswith("make room in the storage, then retry.")
+    assert caught.value.reason == "DISK_FULL"
+    assert " free). Make room; " in caught.value.message
     assert place.storage.list("extractions") == []
 
 

@@ -60,8 +60,8 @@ async def test_jobs_run_by_their_doorbells_alone(house: House) -> None:
         ("refuse", "COLUMN_NOT_FOUND", "The column is not there; choose another."),
         (
             "full",
-            "STORAGE_FAILED",
-            "There is no space left where the task writes; free some and try again. It was tried",
+            "DISK_FULL",
+            "The disk is full while the task was writing",
         ),
         ("crash", "INTERNAL", "The task failed unexpectedly (ValueError)"),
     ],

@@ -142,3 +142,23 @@ async def test_losing_a_race_may_be_tried_again(empty: Database) -> None:
     with pytest.raises(errors.Unavailable, match="busy") as caught:
         await race()
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "reason", "words"),
+    [
+        ("53100", errors.ResourceExhausted, "DISK_FULL", "The disk is full while the database was writing."),
+        ("53200", errors.Unavailable, "UNAVAILABLE", "is out of memory"),
+        ("53300", errors.Unavailable, "UNAVAILABLE", "has as many connections as it allows"),
+    ],
+)
+async def test_what_the_server_is_short_of_is_told(
+    empty: Database, state: str, kind: type[errors.PolytokError], reason: str, words: str
+) -> None:
+    async def run_short() -> None:
+        async with empty.transaction() as conn:
+            await conn.execute(sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'short' USING ERRCODE = '{state}'; END $$"))
+
+    with pytest.raises(kind, match=words) as caught:
+        await run_short()
+    assert (caught.value.reason, caught.value.retryable) == (reason, True)

@@ -214,18 +214,20 @@ def test_a_name_of_255_bytes_and_one_too_long(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kind", "retryable"),
+    ("number", "kind", "reason", "retryable"),
     [
-        (errno.ENOSPC, errors.ResourceExhausted, False),
-        (errno.EDQUOT, errors.ResourceExhausted, False),
-        (errno.EACCES, errors.Unavailable, False),
-        (errno.EIO, errors.Unavailable, True),
+        (errno.ENOSPC, errors.ResourceExhausted, "DISK_FULL", True),
+        (errno.EDQUOT, errors.ResourceExhausted, "DISK_FULL", True),
+        (errno.EACCES, errors.Unavailable, "STORAGE_FAILED", False),
+        (errno.EIO, errors.Unavailable, "STORAGE_FAILED", True),
     ],
 )
-def test_what_the_system_says_is_told(number: int, kind: type[errors.PolytokError], retryable: bool) -> None:
+def test_what_the_system_says_is_told(
+    number: int, kind: type[errors.PolytokError], reason: str, retryable: bool
+) -> None:
     with pytest.raises(kind, match=os.strerror(number)) as caught, keys.translated("writing", "a/b"):
         raise OSError(number, os.strerror(number))
-    assert caught.value.reason == "STORAGE_FAILED"
+    assert caught.value.reason == reason
     assert caught.value.retryable == retryable
     assert caught.value.metadata == {"key": "a/b"}
 
@@ -240,7 +242,9 @@ def test_a_full_disk_leaves_nothing(storage: Storage) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
-    assert caught.value.reason == "STORAGE_FAILED"
+    assert caught.value.reason == "DISK_FULL"
+    assert f"({storage.uri('a').removesuffix('/a')}: " in caught.value.message
+    assert " free). Make room; " in caught.value.message
     assert storage.list("a") == []
 
 

@@ -115,9 +115,9 @@ def test_a_full_disk_leaves_the_one_before(checkpoints: Checkpoints, tmp_path: p
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert raised.value.message == (
-        "File too large while writing the checkpoint of step 2. The one of step 1 is kept; make room, then resume."
-    )
+    assert raised.value.reason == "DISK_FULL"
+    assert f"while writing the checkpoint of step 2 ({tmp_path}/checkpoints: " in raised.value.message
+    assert "The one of step 1 is kept." in raised.value.message
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000000001"]
     loaded = checkpoints.latest()
     assert loaded is not None

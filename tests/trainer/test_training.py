@@ -270,9 +270,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: pathlib.Path) -> None
     train(planned, tmp_path, stop=stop, on_rows=stop.on_rows)
     with no_file_longer_than(8192), pytest.raises(errors.ResourceExhausted) as raised:
         train(planned, tmp_path)
-    assert raised.value.message == (
-        "File too large while writing the checkpoint of step 20. The one of step 10 is kept; make room, then resume."
-    )
+    assert raised.value.reason == "DISK_FULL"
+    assert f"while writing the checkpoint of step 20 ({tmp_path}/checkpoints: " in raised.value.message
+    assert "The one of step 10 is kept." in raised.value.message
     assert same(weights(train(planned, tmp_path / "whole")), weights(train(planned, tmp_path)))
 
 

@@ -40,9 +40,9 @@ async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
     # As a full disk: no file can grow beyond the first bytes.
     with limited(child, resource.RLIMIT_FSIZE, 4096):
         record = await scene.state("full", "ERROR")
-    assert record.error_reason == "STORAGE_FAILED"
+    assert record.error_reason == "DISK_FULL"
     assert "while writing the checkpoint of step" in record.error_message
-    assert "is kept; make room" in record.error_message
+    assert "Make room; " in record.error_message
     (*_, kept) = await scene.client.trainings.checkpoints("full")
     assert kept.step >= first.step
     assert f"step {kept.step:,} is kept" in record.error_message

@@ -150,6 +150,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
     Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
     """
+    ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 32
+    """A disk, a quota or the database has no room left; make some, and what waits goes on by itself.
+    Example: RESOURCE_EXHAUSTED "The disk is full while writing 'datasets/…' (/data: 0 bytes free). Make room; …"
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the google.rpc.ErrorInfo detail (AIP-193) that every failed call carries, under the
@@ -284,5 +288,9 @@ Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the firs
 ERROR_REASON_SOURCE_REFUSED: ErrorReason.ValueType  # 31
 """A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
 Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
+"""
+ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 32
+"""A disk, a quota or the database has no room left; make some, and what waits goes on by itself.
+Example: RESOURCE_EXHAUSTED "The disk is full while writing 'datasets/…' (/data: 0 bytes free). Make room; …"
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

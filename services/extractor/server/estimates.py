@@ -27,6 +27,7 @@ _CLASSES: dict[str, type[errors.PolytokError]] = {
     "INVALID_FIELD": errors.InvalidArgument,
     "CHECKSUM_MISMATCH": errors.DataLoss,
     "STORAGE_FAILED": errors.ResourceExhausted,
+    "DISK_FULL": errors.ResourceExhausted,
     "WORKER_LOST": errors.ResourceExhausted,
     "HUB_UNAVAILABLE": errors.Unavailable,
     "INTERNAL": errors.Internal,

@@ -6,7 +6,6 @@ parent, however that ends.
 """
 
 import ctypes
-import errno
 import os
 import queue
 import resource
@@ -21,7 +20,7 @@ from typing import BinaryIO
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from polytok import errors
+from polytok import disk, errors
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.runtime.jobs import frames
 from services.runtime.settings import TelemetrySettings
@@ -38,7 +37,6 @@ MEMORY_BYTES = "POLYTOK_CHILD_MEMORY_BYTES"
 
 _PR_SET_PDEATHSIG = 1
 _REPORT_SECONDS = 0.1
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.get(__name__)
 
@@ -177,6 +175,12 @@ def _run(
         return messages_pb2.ChildEvent(error=explain(error, task))
 
 
+def _place(error: BaseException) -> str | None:
+    """Where there is no room: beside the file that the error names, else in the storage, if that is a folder."""
+    named = getattr(error, "filename", None) or os.environ.get("POLYTOK_STORAGE_ROOT", "")
+    return str(named) if str(named).startswith("/") else None
+
+
 def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskError:
     """What a user reads about an exception out of a task."""
     if isinstance(error, errors.PolytokError):
@@ -184,9 +188,9 @@ def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskEr
     elif isinstance(error, MemoryError):
         reason, retryable = "WORKER_LOST", True
         message = "The task needs more memory than the worker may use; give the worker more, or make shards smaller."
-    elif isinstance(error, OSError) and error.errno in _FULL:
-        reason, retryable = "STORAGE_FAILED", True
-        message = "There is no space left where the task writes; free some and try again."
+    elif disk.is_full(error):
+        found = disk.full("the task was writing", _place(error))
+        reason, message, retryable = found.reason, found.message, found.retryable
     else:
         _log.exception("task failed unexpectedly", task=task.task_id, kind=task.kind, exc_info=error)
         reason, retryable = "INTERNAL", True

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from polytok import disk
+
 MAX_BACKOFF = timedelta(seconds=60)
-DISK_FULL = "DISK_FULL"
-"""The reason of a failure for which somebody must make room."""
 _FULL_DISK_PATIENCE = 10
 WHOLE = 10**9
 """The work of a whole job, in the parts that the shares of its tasks are kept in."""
@@ -179,7 +179,7 @@ def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
     0 is the number of an attempt that moved the resume point. A full disk is given ten times as long: it takes
     somebody to make room.
     """
-    patience = _FULL_DISK_PATIENCE if reason == DISK_FULL else 1
+    patience = _FULL_DISK_PATIENCE if reason == disk.REASON else 1
     seconds = min(base * patience * 2.0 ** max(0, attempt - 1), MAX_BACKOFF.total_seconds())
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 

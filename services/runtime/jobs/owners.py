@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from polytok import errors, transport
+from polytok import disk, errors, transport
 
 _TRY_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -23,7 +23,7 @@ async def call(
     until: Callable[[], float],
     try_seconds: float = _TRY_SECONDS,
 ) -> tuple[Response, float]:
-    """Calls, and while the owner is away again, until a time of the event loop's clock, asked anew after each try.
+    """Calls, and again while the owner is away or its disk full, until a time of the loop's clock, asked each time.
 
     Gives the response and when the request for it was sent; raises our errors.
     """
@@ -36,7 +36,13 @@ async def call(
         except grpc.aio.AioRpcError as failure:
             error = transport.from_rpc_error(failure)
         left = until() - loop.time()
-        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded) or left <= 0:
+        if not is_passing(error) or left <= 0:
             raise error
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 2, _LAST_PAUSE_SECONDS)
+
+
+def is_passing(error: errors.PolytokError) -> bool:
+    """Whether the owner may answer later: it is away, or its database has no room now."""
+    full = isinstance(error, errors.ResourceExhausted) and error.reason == disk.REASON
+    return full or isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

@@ -102,7 +102,7 @@ class Reconciler:
             try:
                 async with self._database.transaction() as conn:
                     lost = await self._store.expire(conn, task_id)
-            except errors.Unavailable:
+            except (errors.Unavailable, errors.ResourceExhausted):
                 raise
             except Exception:
                 _log.exception("a lost task could not be taken back", task=str(task_id))
@@ -158,7 +158,7 @@ class Reconciler:
         """Lets the loop go on without Postgres or NATS, and says so once."""
         try:
             yield
-        except (errors.Unavailable, nats.errors.Error, OSError) as error:
+        except (errors.PolytokError, nats.errors.Error, OSError) as error:
             text = f"{type(error).__name__}: {error}"
             if self._troubles.get(part) != text:
                 _log.warning("reconciler waits", part=part, error=text)

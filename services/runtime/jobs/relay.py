@@ -75,7 +75,7 @@ class Relay:
         try:
             await self._tell_stopped()
             pause = await self._ring_due()
-        except (errors.Unavailable, nats.errors.Error, OSError) as error:
+        except (errors.PolytokError, nats.errors.Error, OSError) as error:
             if not self._troubled:
                 _log.warning("relay waits", error=f"{type(error).__name__}: {error}")
             self._troubled = True

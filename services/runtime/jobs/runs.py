@@ -218,10 +218,10 @@ class Run:
         seconds = max(self._deadline - asyncio.get_running_loop().time(), 0) + 2 * self._ttl
         try:
             await owners.call(self.stub.CompleteTask, request, until=lambda: self._deadline, try_seconds=seconds)
-        except (errors.Unavailable, errors.DeadlineExceeded) as error:
-            _log.warning("owner away; the result is lost", task=self.task_id, error=str(error))
-            return UNREACHABLE
         except errors.PolytokError as error:
+            if owners.is_passing(error):
+                _log.warning("owner away; the result is lost", task=self.task_id, error=str(error))
+                return UNREACHABLE
             if _fenced(error):
                 _log.warning("result came too late", task=self.task_id, epoch=self.lease.epoch)
                 return FENCED

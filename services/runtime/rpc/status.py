@@ -7,7 +7,7 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from polytok import errors, transport
+from polytok import disk, errors, transport
 from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
@@ -27,7 +27,7 @@ def to_status(error: BaseException) -> status_pb2.Status:
         # A call to another service failed; its words are the best there are.
         error = transport.from_rpc_error(error)
     elif not isinstance(error, errors.PolytokError):
-        error = _internal(error)
+        error = _full(error) if disk.is_full(error) else _internal(error)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
     if error.retryable != error.default_retryable:
         info.metadata[transport.RETRYABLE] = "true" if error.retryable else "false"
@@ -46,6 +46,12 @@ def _code(error: errors.PolytokError) -> int:
     kind = next(kind for kind in type(error).__mro__ if kind in transport.CODES)
     number: int = transport.CODES[kind].value[0]
     return number
+
+
+def _full(error: BaseException) -> errors.ResourceExhausted:
+    _log.error("disk full", error=str(error))
+    named = getattr(error, "filename", None)
+    return disk.full("the service was writing", str(named) if named else None)
 
 
 def _internal(error: BaseException) -> errors.Internal:

@@ -2,12 +2,12 @@
 
 import contextlib
 import errno
+import pathlib
 import unicodedata
 from collections.abc import Generator
 
-from polytok import errors, remote
+from polytok import disk, errors, remote
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -32,8 +32,8 @@ def check(key: str) -> None:
 
 
 @contextlib.contextmanager
-def translated(action: str, key: str, uri: str = "") -> Generator[None]:
-    """Turns the errors of the system below, or of the store at `uri`, into ours."""
+def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None = None) -> Generator[None]:
+    """Turns the errors of the system below, in the folder `place`, or of the store at `uri`, into ours."""
     try:
         yield
     except errors.PolytokError:
@@ -46,16 +46,17 @@ def translated(action: str, key: str, uri: str = "") -> Generator[None]:
         if isinstance(error, FileNotFoundError):
             raise errors.NotFound(f"There is no file {key!r} in the storage.", metadata={"key": key}) from error
         if isinstance(error, OSError):
-            raise _failure(action, key, error) from error
+            raise _failure(action, key, error, place) from error
         raise
 
 
-def _failure(action: str, key: str, error: OSError) -> errors.PolytokError:
+def _failure(action: str, key: str, error: OSError, place: pathlib.Path | None) -> errors.PolytokError:
     cause = error.strerror or str(error) or type(error).__name__
     metadata = {"key": key}
-    if error.errno in _FULL:
-        message = f"{cause} while {action} {key!r}; make room in the storage, then retry."
-        return errors.ResourceExhausted(message, reason="STORAGE_FAILED", metadata=metadata)
+    if disk.is_full(error):
+        found = disk.full(f"{action} {key!r}", place, error=error)
+        found.metadata.update(metadata)
+        return found
     if error.errno == errno.ENAMETOOLONG:
         return errors.InvalidArgument(f"{key[:200]!r}… is too long for a file name; shorten it.")
     if error.errno in _REFUSED:

@@ -42,14 +42,14 @@ class LocalRoot:
     def create(self, key: str) -> Generator[StagedFile]:
         """Opens a temporary file beside the key and renames it at the end."""
         path = self.path(key)
-        with keys.translated("creating", key):
+        with keys.translated("creating", key, place=self._folder):
             _make_folder(path.parent)
         # A long name leaves no room for more within the 255 bytes that file systems allow.
         temporary = path.with_name(f".{path.name[:48]}.{secrets.token_hex(8)}.part")
-        with keys.translated("creating", key):
+        with keys.translated("creating", key, place=self._folder):
             sink = temporary.open("xb")
         try:
-            staged = StagedFile(early.Early(sink), key)
+            staged = StagedFile(early.Early(sink), key, place=self._folder)
             yield staged
 
             def publish() -> None:

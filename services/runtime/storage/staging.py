@@ -1,6 +1,7 @@
 """A file while it is written."""
 
 import hashlib
+import pathlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,10 +26,12 @@ class StagedFile:
 
     mode = "wb"
 
-    def __init__(self, sink: Sink, key: str, uri: str = "") -> None:
+    def __init__(self, sink: Sink, key: str, uri: str = "", place: pathlib.Path | None = None) -> None:
+        """`uri` is the store's, or `place` the folder on this machine, for what errors say."""
         self._sink = sink
         self._key = key
         self._uri = uri
+        self._place = place
         self._digest: hashlib._Hash | None = hashlib.sha256()
         self.size = 0
         self.sha256 = ""
@@ -39,7 +42,7 @@ class StagedFile:
         if self.closed:
             raise ValueError(f"write to {self._key!r} after its `with` block ended")
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
-        with keys.translated("writing", self._key, self._uri):
+        with keys.translated("writing", self._key, self._uri, self._place):
             self._sink.write(view)
         if self._digest is not None:
             self._digest.update(view)
@@ -56,7 +59,7 @@ class StagedFile:
 
     def flush(self) -> None:
         """Hands everything written so far to the system below."""
-        with keys.translated("writing", self._key, self._uri):
+        with keys.translated("writing", self._key, self._uri, self._place):
             self._sink.flush()
 
     def writable(self) -> bool:
@@ -78,7 +81,7 @@ class StagedFile:
         """Ends the file and gives it its name."""
         self.flush()
         self.closed = True
-        with keys.translated("writing", self._key, self._uri):
+        with keys.translated("writing", self._key, self._uri, self._place):
             publish()
         if self._digest is not None:
             self.sha256 = self._digest.hexdigest()
