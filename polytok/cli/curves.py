@@ -74,7 +74,8 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     parameters = documents.record(record.parameters)
     pairs += [(name, escape(_shown(value))) for name, value in parameters.items() if value not in (None, False)]
     lineage = documents.record(record.lineage)
-    versions = lineage.pop("versions")
+    versions, available = lineage.pop("versions"), lineage.pop("available_samples")
+    pairs += [("passes", _reuse(record.passes, available))] if available else []
     pairs += [(name, escape(str(value))) for name, value in lineage.items() if value]
     pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     pairs += [("pause", "asked for")] if record.pause_requested else []
@@ -82,6 +83,12 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     pairs += [("path", escape(record.path))] if record.path else []
     facts = out.facts(record.name, [pair for pair in pairs if pair[1]])
     return Group(facts, results(out, [record])) if record.results else facts
+
+
+def _reuse(passes: float, available: int) -> str:
+    """How often activations are trained on."""
+    again = ": each is trained on again and again" if passes >= 2 else ""
+    return f"{passes:.3g} over {available:,} activations of each hook{again}"
 
 
 def _described(sae: Any) -> str:

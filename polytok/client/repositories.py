@@ -174,8 +174,8 @@ tags: [sparse-autoencoder, saelens, polytok]
 
 # Sparse autoencoders of {_cell(", ".join(models))}
 
-| folder | architecture | d_in | latents | L0 | dead | tokenization | context | BOS | left out |
-|---|---|---:|---:|---:|---:|---|---:|---|---|
+| folder | architecture | d_in | latents | L0 | dead | tokenization | context | BOS | left out | activations | passes |
+|---|---|---:|---:|---:|---:|---|---:|---|---|---:|---:|
 {rows}
 
 Each folder opens in [SAELens](https://github.com/decoderesearch/SAELens):
@@ -188,8 +188,9 @@ sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
 
 L0 and dead latents are measured on the autoencoders as they are here, over as many activations as `sparsity_samples`
 says under `metadata` in `cfg.json`, held-out ones where there are any (`sparsity_source`). BOS is whether every
-sequence begins with that token; tokens and positions that are left out were not trained on. Activations go in as the
-model gives them, whatever normalisation they were trained with. Trained by Polytok.
+sequence begins with that token; tokens and positions that are left out were not trained on. So many distinct
+activations were trained on in so many passes: above 1 each was seen more than once. Activations go in as the model
+gives them, whatever normalisation they were trained with. Trained by Polytok.
 """
 
 
@@ -199,6 +200,7 @@ def _row(identifier: str, config: Mapping[str, Any]) -> str:
         config["architecture"] if trained == config["architecture"] else f"{config['architecture']} (from {trained})"
     )
     l0, dead = _metadata(config, "l0"), _metadata(config, "num_dead_features")
+    available, passes = _metadata(config, "available_samples"), _metadata(config, "passes")
     cells = [
         f"`{identifier}`",
         shown,
@@ -210,6 +212,8 @@ def _row(identifier: str, config: Mapping[str, Any]) -> str:
         _metadata(config, "context_size"),
         {True: "yes", False: "no"}.get(_metadata(config, "prepend_bos"), "unknown"),
         _left_out(config),
+        "" if available is None else f"{available:,}",
+        "" if passes is None else f"{passes:.3g}",
     ]
     return f"| {' | '.join(_cell(str(cell)) for cell in cells)} |"
 

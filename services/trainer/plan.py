@@ -30,6 +30,8 @@ SPREADS = ("data", "autoencoders")
 """What several processes share: every batch, or the autoencoders."""
 DTYPES = ("float32", "float64", "bfloat16")
 
+_LARGEST_SHARE = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SaeConfig:
@@ -270,6 +272,11 @@ class TrainingPlan:
         """Reads what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
         known = _known(cls, "", fields)
         return cls(**known | {"saes": tuple(PlannedSae.from_dict(planned) for planned in known["saes"])})
+
+
+def num_held_out(units: int, wanted: int) -> int:
+    """Sequences, or blocks of them, that are held out of so many: those that are wanted, but a tenth at most."""
+    return min(wanted, max(1, units // _LARGEST_SHARE))
 
 
 def _wrong(field: str, description: str) -> errors.InvalidArgument:

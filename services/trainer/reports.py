@@ -100,6 +100,8 @@ class Result:
     seconds: float
     exports: dict[str, pathlib.Path]
     """Folder of each autoencoder by name, each a SAELens folder; none where it was stopped."""
+    available_samples: int
+    """Activations of each hook that there were to train on, each counted once; 0 where it was stopped."""
     evaluations: list[EvaluationRow]
     """The last of each autoencoder; none where it was stopped."""
     normalization: dict[str, dict[str, Any]]

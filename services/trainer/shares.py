@@ -102,6 +102,10 @@ class _Selected:
         return self._data.ahead
 
     @property
+    def available_samples(self) -> int:
+        return self._data.available_samples
+
+    @property
     def description(self) -> dict[str, Any]:
         return self._data.description
 

@@ -12,7 +12,8 @@ import dataclasses
 import pathlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from polytok import errors
 from services.trainer import export, failures, plan, ranks, reports, running, shares
@@ -73,19 +74,20 @@ def train(
             evaluations = run.evaluate() if finished else []
             exports: dict[str, str] = {}
             if finished and (share.whole or group.first):
-                exports = _export(run, folder / EXPORTS, origin or _unknown)
-            return _result(run, own, group, finished, evaluations, exports)
+                exports = _export(run, folder / EXPORTS, origin or _unknown, _reuse(own, data))
+            return _result(run, own, group, data, evaluations, exports)
 
 
 def _result(
     run: running.Run,
     training: plan.TrainingPlan,
     group: ranks.Group,
-    finished: bool,
+    data: Data,
     evaluations: list[reports.EvaluationRow],
     exports: dict[str, str],
 ) -> reports.Result:
     """What all processes did together."""
+    finished = run.step == training.total_steps
     scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
     told = group.gather({"exports": exports, "normalization": scales})
     exported = {name: path for each in told for name, path in each["exports"].items()}
@@ -96,6 +98,7 @@ def _result(
         step=run.step,
         samples=run.step * training.batch_size,
         seconds=run.seconds,
+        available_samples=data.available_samples if finished else 0,
         exports={name: pathlib.Path(exported[name]) for name in names if name in exported},
         evaluations=evaluations,
         normalization={name: estimated[name] for name in names},
@@ -103,15 +106,26 @@ def _result(
 
 
 def _export(
-    run: running.Run, folder: pathlib.Path, origin: Callable[[plan.PlannedSae], export.Origin]
+    run: running.Run,
+    folder: pathlib.Path,
+    origin: Callable[[plan.PlannedSae], export.Origin],
+    reuse: Mapping[str, Any],
 ) -> dict[str, str]:
     run.tell("exporting")
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for trainee in run.trainees:
         found[trainee.name] = str(folder / trainee.name)
-        trainee.export(origin(trainee.planned), run.firing(trainee), folder / trainee.name)
+        of_this = origin(trainee.planned)
+        of_this = dataclasses.replace(of_this, further={**of_this.further, **reuse})
+        trainee.export(of_this, run.firing(trainee), folder / trainee.name)
     return found
+
+
+def _reuse(training: plan.TrainingPlan, data: Data) -> dict[str, Any]:
+    """How often activations were trained on, as an export says it."""
+    samples, available = training.total_steps * training.batch_size, data.available_samples
+    return {"training_samples": samples, "available_samples": available, "passes": samples / available}
 
 
 def _unknown(planned: plan.PlannedSae) -> export.Origin:

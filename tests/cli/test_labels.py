@@ -9,6 +9,16 @@ from polytok.cli import curves, output
 from polytok.trainer.v1 import trainings_pb2
 
 
+def test_how_often_data_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    lineage = trainings_pb2.TrainingLineage(available_samples=231)
+    training = trainings_pb2.Training(name="trainings/a", lineage=lineage, passes=30.3)
+    out = output.Output(as_json=False)
+    out.result({}, curves.details(out, training))
+    (line,) = (line for line in sys.stdout.getvalue().splitlines() if "passes" in line)
+    assert "30.3 over 231 activations of each hook: each is trained on again and again" in line
+
+
 def test_a_failed_training_is_labelled_as_other_records_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     out = output.Output(as_json=False)

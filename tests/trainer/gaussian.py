@@ -49,6 +49,7 @@ class Gaussian:
         self.widths = dict.fromkeys(hooks, D_IN)
         self.description = {"source": "gaussian"}
         self.ahead = 2
+        self.available_samples = 640
         self._poison_at = poison_at
 
     def source(self, rank: int, size: int) -> GaussianSource:

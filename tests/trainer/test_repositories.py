@@ -14,7 +14,7 @@ from tests.trainer import hub
 def _exported(folder, name, hook, architecture="topk"):
     sae = architectures.build(plan.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
     selection = TokenSelection(excluded_token_ids=tuple(range(10)), excluded_positions=(0,))
-    further = {"tokenization": "a|<b>"}
+    further = {"tokenization": "a|<b>", "available_samples": 2310, "passes": 30.25}
     origin = export.Origin(
         model_name="org/model",
         hook_name=hook,
@@ -67,7 +67,7 @@ def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
     card = repositories.plan_layout(exports, "owner/saes").card
     assert card.startswith("---\nlibrary_name: saelens\n")
     left_out = "tokens 0, 1, 2, 3, 4, 5, 6, 7 and 2 more; positions 0"
-    rest = rf"8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no | {left_out} |"
+    rest = rf"8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no | {left_out} | 2,310 | 30.2 |"
     rows = [line for line in card.splitlines() if line.startswith("| `")]
     assert rows == [
         f"| `blocks.0.hook_resid_post/small` | topk | {rest}",

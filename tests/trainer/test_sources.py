@@ -98,6 +98,10 @@ def test_an_epoch_has_everything_but_what_is_held_out(
     assert [vectors(block) for block in first] != [vectors(block) for block in second]
 
 
+def test_available_samples_are_an_epoch(data: Data) -> None:
+    assert data.available_samples == vectors(*epoch(data.source(0, 1))).total()
+
+
 def test_processes_share_an_epoch(data: Data) -> None:
     whole = vectors(*epoch(data.source(0, 1)))
     parts = [vectors(*epoch(data.source(rank, 3))) for rank in range(3)]

@@ -1,6 +1,7 @@
 """The loop: what it tells, how it stops and goes on, and what a user reads when something is wrong."""
 
 import dataclasses
+import json
 import pathlib
 import resource
 import signal
@@ -208,6 +209,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: pathlib.Path) ->
         "written (sha256 differs)."
     ]
     assert same(weights(whole), weights(again))
+
+
+def test_data_reuse_is_told(tmp_path: pathlib.Path) -> None:
+    result = train(gaussian.training(), tmp_path)
+    assert (result.samples, result.available_samples) == (32 * 40, 640)
+    metadata = json.loads((result.exports["sae0"] / "cfg.json").read_text())["metadata"]
+    assert {name: metadata[name] for name in ("training_samples", "available_samples", "passes")} == {
+        "training_samples": 32 * 40,
+        "available_samples": 640,
+        "passes": 2.0,
+    }
 
 
 def test_another_plan_is_refused(tmp_path: pathlib.Path) -> None:

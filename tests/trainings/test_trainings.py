@@ -34,6 +34,9 @@ async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) ->
     assert len(await scene.metrics("both")) == 80
     assert {row.sae for row in await scene.metrics("both", "evaluation")} == {sae.name for sae in made.saes}
     assert made.lineage.versions["sae-lens"]
+    # 64 of 600 sequences of about one length are held out, at most a tenth of them.
+    assert created.lineage.available_samples == pytest.approx(made.lineage.available_samples, rel=0.05)
+    assert made.passes == 40 * 64 / made.lineage.available_samples
     for result in made.results:
         assert result.evaluation.figures["l0"] > 0
         assert "explained_variance" in result.evaluation.formulas

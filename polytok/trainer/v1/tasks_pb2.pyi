@@ -215,12 +215,15 @@ class RunTrainingResult(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_SAMPLES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the folder of all autoencoders, named after the attempt."""
     manifest_digest: _builtins.str
     """sha256 of `polytok.json` in that folder."""
     device: _builtins.str
     """Where it ran."""
+    available_samples: _builtins.int
+    """Activations of each hook that there were to train on, each counted once."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_trainings_pb2.TrainedSae]:
         """The autoencoders, in the order of the task; `path` is empty."""
@@ -242,10 +245,11 @@ class RunTrainingResult(_message.Message):
         files: _abc.Iterable[Global___ExportedFile] | None = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device: _builtins.str = ...,
+        available_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "files", b"files", "key", b"key", "manifest_digest", b"manifest_digest", "results", b"results", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_samples", b"available_samples", "device", b"device", "files", b"files", "key", b"key", "manifest_digest", b"manifest_digest", "results", b"results", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

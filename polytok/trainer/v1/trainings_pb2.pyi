@@ -123,6 +123,7 @@ class Training(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     PHASE_PROGRESS_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainings/{training}`."""
     uid: _builtins.str
@@ -153,6 +154,8 @@ class Training(_message.Message):
     """What the worker does now."""
     phase_progress: _builtins.float
     """Percent of FILLING done, 0 to 100; 0 in other phases."""
+    passes: _builtins.float
+    """How often each available activation is trained on: samples over `lineage.available_samples`. Above 1 data is reused."""
     @_builtins.property
     def source(self) -> Global___TrainingSource:
         """Where activations come from."""
@@ -216,10 +219,11 @@ class Training(_message.Message):
         etag: _builtins.str = ...,
         phase: Global___Training.Phase.ValueType = ...,
         phase_progress: _builtins.float = ...,
+        passes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "lineage", b"lineage", "parameters", b"parameters", "source", b"source", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "path", b"path", "pause_requested", b"pause_requested", "phase", b"phase", "phase_progress", b"phase_progress", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "passes", b"passes", "path", b"path", "pause_requested", b"pause_requested", "phase", b"phase", "phase_progress", b"phase_progress", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,6 +541,7 @@ class TrainingLineage(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
     BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    AVAILABLE_SAMPLES_FIELD_NUMBER: _builtins.int
     tokenization: _builtins.str
     """The tokenization, `datasets/{dataset}/tokenizations/{model}`."""
     tokenization_uid: _builtins.str
@@ -555,6 +560,10 @@ class TrainingLineage(_message.Message):
     """Where it ran, such as `cpu` or a GPU's name; empty before READY."""
     bos_token_id: _builtins.int
     """The tokenizer's begin-of-sequence token; unset where it has none."""
+    available_samples: _builtins.int
+    """Activations of each hook that there are to train on, each counted once: tokens that are selected, in sequences that
+    are not held out. Until it is READY an estimate, by the statistics of what is read.
+    """
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of the packages that trained, by name: `polytok`, `torch`, `sae-lens` and so on; none before READY."""
@@ -579,10 +588,11 @@ class TrainingLineage(_message.Message):
         device: _builtins.str = ...,
         selection: _extractions_pb2.TokenSelection | None = ...,
         bos_token_id: _builtins.int | None = ...,
+        available_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "bos_token_id", b"bos_token_id", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "bos_token_id", b"bos_token_id", "device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "available_samples", b"available_samples", "bos_token_id", b"bos_token_id", "device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bos_token_id: _TypeAlias = _typing.Literal["bos_token_id"]  # noqa: Y015
     _WhichOneofArgType__bos_token_id: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id"]  # noqa: Y015

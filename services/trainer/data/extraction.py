@@ -182,6 +182,12 @@ class Extraction:
             f"{seed}; never trained on",
         }
 
+    @property
+    def available_samples(self) -> int:
+        """Activations of each hook to train on, each counted once."""
+        ends = np.minimum((self._train + 1) * self._block_rows, len(self._table))
+        return int((ends - self._train * self._block_rows).sum()) * self._table.context_size
+
     def source(self, rank: int, size: int) -> ExtractionSource:
         """Gives every `size`-th block, from the `rank`-th on."""
         blocks = live.part(self._train, rank, size, "blocks")

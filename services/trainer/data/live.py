@@ -5,6 +5,7 @@ a row and the number of tokens in a forward pass: from there `services.activatio
 batches.
 """
 
+import functools
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,12 +19,13 @@ from services.activations import finite, hooks, streaming
 from services.activations.models import LoadedModel
 from services.activations.rows import Rows
 from services.activations.selection import TokenSelection
+from services.trainer import plan
 from services.trainer.data.streams import Block, Position, Sequences, Spliced
 
 _SPLIT = 0
 _EPOCHS = 1
-_LARGEST_SHARE = 10
 _SEQUENCES = 4
+_COUNTED_ROWS = 1024
 
 
 class LiveSource:
@@ -141,6 +143,18 @@ class Live:
             "held_out": f"the last {len(held)} rows of a permutation seeded with {seed}; never trained on",
         }
 
+    @functools.cached_property
+    def available_samples(self) -> int:
+        """Activations of each hook to train on, each counted once; reads all ids."""
+        selection = self._settings.selection
+        rows = Rows(self._dataset.select(self._train), selection.context_size)
+        total = 0
+        for first in range(0, len(rows), _COUNTED_ROWS):
+            ragged = rows.read(first, _COUNTED_ROWS)
+            positions = np.arange(len(ragged.values)) - np.repeat(ragged.offsets[:-1], ragged.lengths)
+            total += int(selection.kept(ragged.values, positions).sum())
+        return total
+
     def source(self, rank: int, size: int) -> LiveSource:
         """Gives every `size`-th row, from the `rank`-th on."""
         rows = part(self._train, rank, size, "sequences")
@@ -190,7 +204,7 @@ def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple
             "at least. Use a larger dataset, or shorter sequences.",
             reason="SOURCE_EMPTY",
         )
-    held = min(held_out, max(1, rows // _LARGEST_SHARE))
+    held = plan.num_held_out(rows, held_out)
     order = np.random.default_rng([seed, _SPLIT]).permutation(rows)
     return np.sort(order[: rows - held]), np.sort(order[rows - held :])
 

@@ -80,6 +80,10 @@ class Data(Protocol):
         """How many batches are best made ready while a step computes; changes nothing about what they are."""
 
     @property
+    def available_samples(self) -> int:
+        """Activations of each hook that there are to train on, each counted once: none that is held out."""
+
+    @property
     def description(self) -> dict[str, Any]:
         """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
 

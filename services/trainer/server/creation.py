@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.trainer.v1 import trainings_pb2
 from services.runtime.jobs.store import JobStore
-from services.trainer import plans
+from services.trainer import plan, plans
 from services.trainer.server import changes, findings, handler, messages, trainings
 from services.trainer.server.domain import names, records, states
 from services.trainer.server.sources import Found
@@ -20,18 +20,25 @@ from services.trainer.server.sources import Found
 def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[str, Any]:
     """The row of a training that is asked for, every default filled in. Raises InvalidArgument."""
     planned = plans.planned(request.saes, source.widths)
-    plan = plans.training(planned, request.parameters, source.samples)
+    complete = plans.training(planned, request.parameters, source.samples)
+    source.lineage.available_samples = _available(source, complete)
     row = {
         "source": _document(request.source),
-        "saes": [_document(plans.sae(each)) for each in plan.saes],
-        "parameters": _document(plans.parameters(plan)),
+        "saes": [_document(plans.sae(each)) for each in complete.saes],
+        "parameters": _document(plans.parameters(complete)),
         "lineage": _document(source.lineage),
         "source_key": source.key,
         "vocab_size": source.vocab_size,
         "tokenizer_fingerprint": source.tokenizer_fingerprint,
-        "total_steps": plan.total_steps,
+        "total_steps": complete.total_steps,
     }
     return row | {"name": request.training_id or names.made_up(source.words, row)}
+
+
+def _available(source: Found, complete: plan.TrainingPlan) -> int:
+    """Activations of each hook that there are to train on, at most: the share of the sequences that is not held out."""
+    held = plan.num_held_out(source.sequences, complete.evaluation_sequences)
+    return source.samples * (source.sequences - held) // max(1, source.sequences)
 
 
 def _document(message: Message) -> dict[str, Any]:

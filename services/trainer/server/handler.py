@@ -75,6 +75,8 @@ class Training(Recording):
         lineage = messages.lineage(record)
         lineage.versions.update(result.versions)
         lineage.device = result.device
+        # By a worker of an earlier version, as it was estimated.
+        lineage.available_samples = result.available_samples or lineage.available_samples
         await findings.clear(conn, record.id)
         await self.change(
             conn,

@@ -12,19 +12,21 @@ from services.trainer.server.domain import records
 
 def training(record: records.Training, storage: Storage) -> trainings_pb2.Training:
     """The message of a training."""
+    read, planned = lineage(record), parameters(record)
+    samples = record.total_steps * planned.batch_size
     phase = f"PHASE_{record.phase}" if record.phase and record.status == "PROCESSING" else "PHASE_UNSPECIFIED"
     return trainings_pb2.Training(
         name=record.resource,
         uid=str(record.id),
         source=source(record),
         saes=saes(record),
-        parameters=parameters(record),
+        parameters=planned,
         state=trainings_pb2.Training.State.Value(f"STATE_{record.status}"),
         pause_requested=record.pause_requested,
         progress=record.progress,
         step=record.step,
         total_steps=record.total_steps,
-        lineage=lineage(record),
+        lineage=read,
         results=_results(record, storage),
         path=storage.uri(record.result_key) if record.result_key else "",
         manifest_digest=record.manifest_digest,
@@ -38,6 +40,7 @@ def training(record: records.Training, storage: Storage) -> trainings_pb2.Traini
         etag=record.etag,
         phase=trainings_pb2.Training.Phase.Value(phase),
         phase_progress=record.phase_progress if record.status == "PROCESSING" else 0.0,
+        passes=samples / read.available_samples if read.available_samples else 0.0,
     )
 
 

@@ -36,7 +36,9 @@ class Found:
     key: str
     """Storage key of the folder that is read; empty until a tokenization is held."""
     samples: int
-    """Activations of each hook that it gives once."""
+    """Activations of each hook that it gives once, as far as it is known which are left out."""
+    sequences: int
+    """Sequences that they are of, or rows of an extraction."""
     widths: Mapping[str, int]
     """Width of each hook that is known."""
     vocab_size: int
@@ -86,7 +88,8 @@ class Sources:
         return Found(
             lineage=lineage,
             key="",
-            samples=tokenization.statistics.num_tokens,
+            samples=_within(tokenization.statistics, live.context_size),
+            sequences=tokenization.statistics.num_sequences,
             widths={hook: model.d_model for hook in hooks if model.d_model and _is_residual(hook)},
             vocab_size=tokenization.vocab_size,
             tokenizer_fingerprint=tokenization.tokenizer_fingerprint,
@@ -129,6 +132,7 @@ class Sources:
             ),
             key=key,
             samples=extraction.statistics.num_rows * extraction.parameters.context_size,
+            sequences=extraction.statistics.num_rows,
             widths={hook: statistics[hook].width for hook in hooks},
             vocab_size=0,
             tokenizer_fingerprint="",
@@ -177,6 +181,13 @@ def _check_digest(tokenization: tokenizations_pb2.Tokenization) -> None:
             reason="NOT_READY",
             metadata={"resource": tokenization.name},
         )
+
+
+def _within(statistics: tokenizations_pb2.TokenizationStatistics, context_size: int) -> int:
+    """How many tokens there are at most, once sequences are cut."""
+    if not context_size:
+        return statistics.num_tokens
+    return min(statistics.num_tokens, statistics.num_sequences * context_size)
 
 
 def _special(model: models_pb2.Model) -> list[int]:

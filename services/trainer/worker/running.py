@@ -116,6 +116,7 @@ def _published(
     answer = tasks_pb2.RunTrainingResult(
         key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)
     )
+    answer.available_samples = result.available_samples
     for planned in complete.saes:
         files = list(work.exported(planned.name))
         answer.files.extend(files)
@@ -149,6 +150,7 @@ def _manifest(
         "plan": complete.to_dict(),
         "steps": result.step,
         "samples": result.samples,
+        "available_samples": result.available_samples,
         "seconds": result.seconds,
         "normalization": result.normalization,
         "evaluations": {row.sae: row.figures for row in result.evaluations},
