@@ -1,7 +1,7 @@
 """Options and arguments that several commands share, and their completion."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -147,6 +147,25 @@ DatasetFilter = Annotated[
         show_default=False,
     ),
 ]
+Sample = Annotated[
+    str,
+    typer.Option(
+        "--sample",
+        metavar="N|all",
+        help="Encode so many documents again, too, chosen at random; or all of them.",
+        autocompletion=_choices("all"),
+        show_default=False,
+    ),
+]
+
+
+def documents(sample: str) -> int | Literal["all"]:
+    """The number of documents of `--sample`."""
+    if sample == "all":
+        return "all"
+    if not sample.isdecimal():
+        raise typer.BadParameter(f"{sample!r} is neither a number of documents nor all.", param_hint="--sample")
+    return int(sample)
 
 
 def metadata(pairs: list[str] | None) -> dict[str, str]:

@@ -118,17 +118,14 @@ def verify(
     dataset: options.TokenizationDataset,
     model: options.TokenizationModel = None,
     variant: options.Variant = "",
-    sample: Annotated[
-        int,
-        typer.Option("--sample", metavar="N", min=0, help="Encode so many documents again, too, chosen at random."),
-    ] = 0,
+    sample: options.Sample = "0",
     catalog: options.Catalog = None,
     as_json: options.Json = False,
 ) -> None:
     """Read a READY tokenization's files again and compare them with their checksums.
 
-    With --sample, documents are encoded again with the reference tokenizer, and compared with what is stored.
-    Nothing is changed; the exit code is 1 if something is wrong.
+    With --sample, documents are encoded again with the reference tokenizer, and compared with what is stored; with
+    --sample all, every document. Nothing is changed; the exit code is 1 if something is wrong.
 
     [dim]polytok tokenization verify docs gpt2 --sample 1000[/]
     """
@@ -136,7 +133,8 @@ def verify(
 
     with session.start(catalog, as_json) as run:
         result = verifying.follow(
-            run.out, run.client.tokenizers.verifying(dataset, model, variant=variant, sample=sample)
+            run.out,
+            run.client.tokenizers.verifying(dataset, model, variant=variant, sample=options.documents(sample)),
         )
         verifying.show(run.out, result)
     if result.findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -22,13 +23,35 @@ def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> to
     """Shows on a terminal how far a verification is; gives its result."""
     # On a pipe a line for each percent would be noise.
     with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
+        rate = _Rate()
         for response in responses:
             if response.HasField("result"):
                 return response.result
             if status is not None:
-                done, total = response.progress.done_bytes, response.progress.total_bytes
-                status.update(f"Read {tables.size(done) or '0 B'} of {tables.size(total)}")
+                status.update(_progress(response.progress, rate))
     raise errors.Internal("The tokenizer ended the verification without a result.")
+
+
+class _Rate:
+    """How fast documents are encoded, over all of them so far."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+
+    def seen(self, done: int) -> str:
+        """Takes how many are done; says how many that were a second, once that is known."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = (now, done)
+        start, before = self._since
+        return f", {tables.count(round((done - before) / (now - start)))} a second" if now - start >= 1 else ""
+
+
+def _progress(progress: tokenizer_pb2.VerifyProgress, rate: _Rate) -> str:
+    if progress.total_documents:
+        done, total = (tables.count(count) or "0" for count in (progress.done_documents, progress.total_documents))
+        return f"Encoded {done} of {total} documents{rate.seen(progress.done_documents)}"
+    return f"Read {tables.size(progress.done_bytes) or '0 B'} of {tables.size(progress.total_bytes)}"
 
 
 def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:

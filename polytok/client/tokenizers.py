@@ -1,12 +1,15 @@
 """Tokenizers of models: what they are, and what they make of a text."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from polytok import errors
 from polytok.client import messages, names, once, resource
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
+
+Sample = int | Literal["all"]
+"""How many documents are encoded again."""
 
 
 class Methods(resource.Resource):
@@ -51,27 +54,39 @@ class Methods(resource.Resource):
 
     @once.iteration
     async def verifying(
-        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: int = 0
+        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: Sample = 0
     ) -> AsyncGenerator[pb.VerifyResponse, None]:
         """Verifies a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
 
-        Every file is read and compared with its checksum, and `sample` documents are encoded again with the
-        reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile).
+        Every file is read and compared with its checksum, and `sample` documents, or with "all" every one, are encoded
+        again with the reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile), DataLoss (the
+        dataset's own files are damaged).
         """
-        request = messages.build(pb.VerifyRequest, name=names.tokenization(dataset, model, variant), sample=sample)
+        request = _verification(names.tokenization(dataset, model, variant), sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             yield response
 
     @once.operation
     async def verify(
-        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: int = 0
+        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: Sample = 0
     ) -> pb.VerifyResult:
         """What `verifying` found; nothing is wrong where it has no findings."""
-        request = messages.build(pb.VerifyRequest, name=names.tokenization(dataset, model, variant), sample=sample)
+        request = _verification(names.tokenization(dataset, model, variant), sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             if response.HasField("result"):
                 return response.result
         raise errors.Internal("The tokenizer ended a verification without a result.")
+
+
+def _verification(name: str, sample: Sample) -> pb.VerifyRequest:
+    if isinstance(sample, str) and sample != "all":
+        described = "it takes a number of documents, or 'all'"
+        raise errors.InvalidArgument(
+            f"sample cannot be {sample!r}: {described}.", violations=[errors.FieldViolation("sample", f"{described}.")]
+        )
+    if sample == "all":
+        return messages.build(pb.VerifyRequest, name=name, every_document=True)
+    return messages.build(pb.VerifyRequest, name=name, sample=sample)
 
 
 def _utf8(text: str) -> str:

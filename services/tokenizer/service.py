@@ -57,7 +57,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         self, request: tokenizer_pb2.VerifyRequest, context: Context
     ) -> AsyncGenerator[tokenizer_pb2.VerifyResponse]:
         """Reads a tokenization's files again."""
-        async for response in self._verifying.run(request.name, request.sample):
+        async for response in self._verifying.run(request.name, request.sample, every_document=request.every_document):
             yield response
 
     async def _encode(

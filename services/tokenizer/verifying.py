@@ -29,7 +29,7 @@ class Verifying:
         self._memory_bytes = memory_bytes
         self._free = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(self, name: str, sample: int) -> AsyncGenerator[Response]:
+    async def run(self, name: str, sample: int, *, every_document: bool = False) -> AsyncGenerator[Response]:
         """Yields progress, then the result."""
         before = await self._catalog.tokenization(name)
         if not before.manifest_digest:
@@ -44,6 +44,7 @@ class Verifying:
             manifest_digest=before.manifest_digest,
             raw_path=dataset.raw_path,
             sample=sample,
+            every_document=every_document,
         )
         async with self._free, contextlib.aclosing(self._work(task)) as responses:
             async for response in responses:
@@ -82,6 +83,10 @@ class Verifying:
 def _response(event: messages_pb2.ChildEvent) -> Response:
     if event.HasField("error"):
         raise answering.error(event.error)
+    if event.HasField("report"):
+        encoded = tokenizer_pb2.VerifyProgress()
+        event.report.Unpack(encoded)
+        return Response(progress=encoded)
     if event.HasField("progress"):
         progress = tokenizer_pb2.VerifyProgress(done_bytes=event.progress.done, total_bytes=event.progress.total)
         return Response(progress=progress)

@@ -86,6 +86,7 @@ class Runner:
         parameters: Parameters,
         *,
         vocab_size: int = 0,
+        raw: Sequence[catalog_tasks_pb2.RawShard] = (),
         counted: Sequence[tokenizations_pb2.TokenizationStatistics] = (),
     ) -> tasks_pb2.PublishTokenizationResult:
         """Runs `tokenize.publish`."""
@@ -96,7 +97,7 @@ class Runner:
             tokenizer=self.reference,
             parameters=parameters,
             vocab_size=vocab_size or self.tokenizers.get(self.reference).vocab_size,
-            dataset_fingerprint=hashlib.sha256(b"docs").hexdigest(),
+            dataset_fingerprint=hashlib.sha256("".join(shard.sha256 for shard in raw).encode()).hexdigest(),
             counted=counted,
         )
         return publishing.publish(task, self.storage, self.tokenizers, self.context())

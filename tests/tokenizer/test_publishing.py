@@ -103,6 +103,7 @@ def test_statistics_are_merged(runner: jobs.Runner, storage: Storage) -> None:
         num_files=2,
         size_bytes=sum(file.size_bytes for result in results for file in result.files),
         engine=results[0].statistics.engine,
+        engine_versions=results[0].statistics.engine_versions,
         reference_version=results[0].statistics.reference_version,
         text_bytes=sum(len(text.encode()) for text in [*material.DOCUMENTS[:5], "one"]),
         median_seq_length=statistics.median(lengths),

@@ -47,7 +47,7 @@ class Made:
                 for number, shard in enumerate(shards)
             ]
         self.files = [file.key.rpartition("/")[2] for result in results for file in result.files]
-        self.published = self.runner.publish(results, parameters, counted=pipeline.counted)
+        self.published = self.runner.publish(results, parameters, counted=pipeline.counted, raw=shards)
         jobs.opened(storage, self.published)
 
     def path(self, name: str) -> pathlib.Path:
@@ -55,12 +55,13 @@ class Made:
         assert path is not None
         return path
 
-    def verify(self, sample: int = 0) -> tokenizer_pb2.VerifyResult:
+    def verify(self, sample: int = 0, *, every: bool = False) -> tokenizer_pb2.VerifyResult:
         task = answers_pb2.VerifyTask(
             tokenized_path=self.storage.uri(jobs.TOKENIZED),
             manifest_digest=self.published.manifest_digest,
             raw_path=self.storage.uri(RAW),
             sample=sample,
+            every_document=every,
         )
         return verification.verify(task, self.storage, self.runner.tokenizers, self.runner.context())
 
@@ -154,9 +155,12 @@ def test_a_sample_is_what_the_reference_makes(
     storage: Storage, folders: dict[str, pathlib.Path], kind: str, form: str
 ) -> None:
     how: Any = FORMS[form]
-    result = Made(storage, folders[kind], Parameters(**how)).verify(sample=30)
+    made = Made(storage, folders[kind], Parameters(**how))
+    result = made.verify(sample=30)
     assert told(result) == []
     assert 30 <= result.sampled_documents <= len(TEXTS)
+    result = made.verify(every=True)
+    assert (told(result), result.sampled_documents) == ([], len(TEXTS))
 
 
 CHOSEN: dict[str, dict[str, Any]] = {
@@ -184,6 +188,8 @@ def test_documents_are_found_again(
     assert told(result) == []
     # Of packed ones the sample ends with each file, or goes on into the next.
     expected = len(oracle.left(TEXTS, parameters)[0])
+    every = made.verify(every=True)
+    assert (told(every), every.sampled_documents) == ([], expected)
     assert result.sampled_documents == expected if form == "plain" else result.sampled_documents >= expected / 2
 
 
@@ -196,8 +202,8 @@ def test_other_documents_than_the_manifest_says(
     manifest["parameters"] |= change
     made.path("polytok.json").write_text(json.dumps(manifest))
     made.forge(made.files[0], lambda table: table)
-    result = made.verify(sample=1000)
-    assert {kind for kind, _ in told(result)} == {"WRONG_IDS"}
+    for result in (made.verify(sample=1000), made.verify(every=True)):
+        assert {kind for kind, _ in told(result)} == {"WRONG_IDS"}
 
 
 def test_another_phase_than_the_manifest_says(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
@@ -225,10 +231,93 @@ def test_a_sequence_that_the_reference_would_not_make(
 
     made.forge(made.files[0], forged)
     assert told(made.verify()) == []
-    result = made.verify(sample=len(TEXTS))
-    assert told(result) == [("WRONG_IDS", made.files[0])]
-    assert result.findings[0].row == 3
-    assert "token 1 is" in result.findings[0].message
+    for result in (made.verify(sample=len(TEXTS)), made.verify(every=True)):
+        assert told(result) == [("WRONG_IDS", made.files[0])]
+        assert result.findings[0].row == 3
+        assert "token 1 is" in result.findings[0].message
+
+
+def replaced(column: str, change: Callable[[list[list[int]]], object]) -> Callable[[pa.Table], pa.Table]:
+    def forged(table: pa.Table) -> pa.Table:
+        rows = table[column].to_pylist()
+        change(rows)
+        field = table.schema.field(column)
+        return table.set_column(table.schema.get_field_index(column), field, pa.array(rows, field.type))
+
+    return forged
+
+
+@pytest.mark.parametrize(
+    ("form", "column"),
+    [
+        ("padded", "input_ids"),
+        ("padded", "attention_mask"),
+        ("starts", "document_starts"),
+        ("starts", "attention_mask"),
+    ],
+)
+def test_all_columns_are_what_they_should_be(
+    storage: Storage, folders: dict[str, pathlib.Path], form: str, column: str
+) -> None:
+    forms: dict[str, Any] = FORMS | {"starts": {"max_length": 32, "packing": {"document_starts": True}}}
+    made = Made(storage, folders["byte_level"], Parameters(**forms[form]))
+    assert told(made.verify(every=True)) == []
+
+    def change(rows: list[list[int]]) -> None:
+        (row,) = [row for row in rows if len(row) > 1][-1:]
+        row[-1] ^= 1
+
+    made.forge(made.files[1], replaced(column, change))
+    (finding,) = made.verify(every=True).findings
+    assert (finding.kind, finding.file) == (Finding.KIND_WRONG_IDS, made.files[1])
+    if column != "input_ids":
+        assert f"its {column} do not fit its ids" in finding.message
+
+
+@pytest.mark.parametrize("form", ["plain", "packed"])
+@pytest.mark.parametrize("change", ["fewer", "more"])
+def test_rows_that_are_missing_or_too_many(
+    storage: Storage, folders: dict[str, pathlib.Path], form: str, change: str
+) -> None:
+    how: Any = FORMS[form]
+    made = Made(storage, folders["byte_level"], Parameters(**how))
+    for name in made.files:
+        made.forge(
+            name, lambda table: table.slice(0, len(table) - 1) if change == "fewer" else pa.concat_tables([table] * 2)
+        )
+    result = made.verify(every=True)
+    assert {each.file for each in result.findings} == set(made.files)
+    wanted = "is missing" if change == "fewer" else "no document of the dataset makes it"
+    assert all(wanted in each.message for each in result.findings)
+
+
+@pytest.mark.parametrize("what", ["text", "schema", "gone"])
+@pytest.mark.parametrize("every", [True, False])
+def test_ids_cannot_be_compared_with_a_dataset_that_is_damaged(made: Made, what: str, every: bool) -> None:
+    path = made.storage.local_path(f"{RAW}/part-00001.arrow")
+    assert path is not None
+    data = path.read_bytes()
+    if what == "gone":
+        path.unlink()
+    else:
+        at = data.index(TEXTS[50][:40].encode()) if what == "text" else 20
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    assert told(made.verify()) == []
+    with pytest.raises(errors.DataLoss, match="raw files of the dataset"):
+        made.verify(0 if every else 1000, every=every)
+
+
+def test_progress_counts_documents(made: Made) -> None:
+    made.runner.events.clear()
+    made.verify(every=True)
+    seen = []
+    for event in made.runner.events:
+        progress = tokenizer_pb2.VerifyProgress()
+        if event.HasField("report") and event.report.Unpack(progress):
+            seen.append(progress)
+    assert seen
+    assert {each.total_documents for each in seen} == {len(TEXTS)}
+    assert 0 < seen[-1].done_documents <= len(TEXTS)
 
 
 def test_a_folder_elsewhere(made: Made, tmp_path: pathlib.Path) -> None:

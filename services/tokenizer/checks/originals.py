@@ -1,6 +1,7 @@
 """Finds the documents again that the files of a tokenization were made of, in the dataset's raw shards."""
 
 import functools
+import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.rows import permutation, phases, ragged
@@ -53,15 +55,23 @@ class Originals:
         """The name of the raw shard that a file was made of; empty if it was made of many."""
         return "" if self._parameters.HasField("shuffle_seed") else posixpath.basename(self._keys[ordinal])
 
-    def of_file(self, ordinal: int, count: int, *, goes_on: bool = False) -> Iterator[pa.Array]:
-        """Yields the documents of one of so many files in order; where its last sequence goes on, then all others."""
+    def of_file(self, ordinal: int, count: int) -> Iterator[pa.Array]:
+        """Yields the documents of one of so many files, in order."""
+        return self._between(*self._bounds(ordinal, count))
+
+    def after(self, ordinal: int, count: int) -> Iterator[pa.Array]:
+        """Yields the documents of the files after one: in those its last sequence may go on."""
+        return self._between(self._bounds(ordinal, count)[1], self._taken)
+
+    def _bounds(self, ordinal: int, count: int) -> tuple[int, int]:
+        """The places of the first document of a file and of the first after it."""
         if self._parameters.HasField("shuffle_seed"):
-            start, stop = ordinal * self._taken // count, (ordinal + 1) * self._taken // count
-        else:
-            start = int(self._ends[ordinal])
-            stop = start + self._num_rows(ordinal)
-        if self._is_whole:
-            stop = self._taken if goes_on else min(stop, self._taken)
+            return ordinal * self._taken // count, (ordinal + 1) * self._taken // count
+        start = int(self._ends[ordinal])
+        stop = start + self._num_rows(ordinal)
+        return start, min(stop, self._taken) if self._is_whole else stop
+
+    def _between(self, start: int, stop: int) -> Iterator[pa.Array]:
         for first in range(start, stop, _ROWS):
             yield self._left(np.arange(first, min(first + _ROWS, stop))).texts
 
@@ -76,6 +86,19 @@ class Originals:
             first += len(texts)
             if first > wanted[-1]:
                 return
+
+    def check(self, fingerprint: str) -> None:
+        """Reads the raw shards; raises DataLoss unless they are those of the dataset with this fingerprint."""
+        if not fingerprint:
+            # Taken over from a version that had none.
+            return
+        digests = [self._storage.sha256(key) if self._storage.exists(key) else "" for key in self._keys]
+        if hashlib.sha256("".join(digests).encode()).hexdigest() != fingerprint:
+            raise errors.DataLoss(
+                "The raw files of the dataset are not what was read in: no document can be compared with its ids. "
+                "Delete the dataset with its tokenizations and add it again; until then, verify without a sample "
+                "compares the files with their checksums."
+            )
 
     @functools.cached_property
     def _is_whole(self) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import posixpath
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from services.tokenizer.models import loading
 MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
 _CHUNK_BYTES = 1 << 20
+_REPORT_SECONDS = 0.2
+_LARGEST = (1 << 31) - 1
 _REQUIRED = {
     "state.json": {
         "_data_files",
@@ -46,12 +49,31 @@ def verify(
     total = sum(file["size_bytes"] for file in manifest["files"])
     whole = [file for file in manifest["files"] if files.check(file, total)]
     check_small(storage, folder, manifest, task.manifest_digest, whole, result)
-    if task.sample:
-        sample = resampling.Sample(manifest, storage, folder, _key(storage, task.raw_path))
-        findings, result.sampled_documents = sample.check(whole, tokenizers, task.sample)
+    if whole and (task.sample or task.every_document):
+        sampled = resampling.Documents(manifest, storage, folder, _key(storage, task.raw_path), tokenizers)
+        size = None if task.every_document else task.sample
+        findings, count = sampled.check(whole, size, _reporting(context, total))
+        result.sampled_documents = min(count, _LARGEST)
         result.findings.extend(findings)
     del result.findings[_MOST_FINDINGS:]
     return result
+
+
+def _reporting(context: TaskContext, total_bytes: int) -> resampling.Report:
+    """Tells how many documents were encoded, some times a second."""
+    told_at = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= _REPORT_SECONDS:
+            told_at = now
+            context.record(
+                tokenizer_pb2.VerifyProgress(
+                    done_bytes=total_bytes, total_bytes=total_bytes, done_documents=done, total_documents=total
+                )
+            )
+
+    return report
 
 
 def _key(storage: Storage, path: str) -> str:

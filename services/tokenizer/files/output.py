@@ -1,14 +1,22 @@
 """What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.files import counting, forms, statistics, writing
+from services.tokenizer.files import counting, forms, statistics
 from services.tokenizer.models import loading
 from services.tokenizer.rows import histograms, packing
 from services.tokenizer.rows.ragged import Ragged
 from services.tokenizer.rows.sequences import Rows
+
+
+class Writer(Protocol):
+    """Takes sequences in their order: writes them, or compares them with what was written."""
+
+    def write(self, rows: Rows) -> None:
+        """Takes the next ones."""
 
 
 class Output:
@@ -18,7 +26,7 @@ class Output:
         self,
         parameters: tokenizations_pb2.TokenizationParameters,
         tokenizer: loading.Tokenizer,
-        writer: writing.ShardWriter,
+        writer: Writer,
     ) -> None:
         self._sequencer = forms.sequencer(parameters, tokenizer)
         self._padder = forms.padder(parameters, tokenizer)
