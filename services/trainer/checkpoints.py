@@ -1,8 +1,8 @@
 """Checkpoints: folders that appear whole or not at all, checked when read, and of which the last few are kept.
 
 A checkpoint `step-000000001000` holds safetensors files and a `manifest.json` with the rest of the state, the size and
-sha256 of every file, and a sha256 of itself. It is written beside its place, brought to disk, and renamed; nothing in
-it is ever unpickled. When the newest is damaged, the one before it is taken.
+sha256 of every file as its bytes were in memory, and a sha256 of itself. It is written beside its place, brought to
+disk, and renamed; nothing in it is ever unpickled. When the newest is damaged, the one before it is taken.
 """
 
 import contextlib
@@ -15,12 +15,9 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from polytok import disk, errors
 from services.runtime.telemetry import logging
+from services.trainer import tensors
 from services.trainer.data.streams import State
 
 FORMAT = 1
@@ -66,16 +63,8 @@ class Writing:
     def add(self, name: str, state: State) -> dict[str, Any]:
         """Writes a state as `{name}.safetensors`; answers its entry for the manifest."""
         path = self._folder / f"{name}.safetensors"
-        tensors = {key: tensor.detach().contiguous() for key, tensor in state.tensors.items()}
-        # safetensors refuses tensors that share memory, as views of one block may.
-        save_file(_unshared(tensors), path)
-        _sync(path)
-        return {
-            "file": path.name,
-            "size_bytes": path.stat().st_size,
-            "sha256": _sha256(path),
-            "values": state.values,
-        }
+        written = tensors.write(path, state.tensors)
+        return {"file": path.name, **written._asdict(), "values": state.values}
 
 
 class Checkpoints:
@@ -165,11 +154,11 @@ class Checkpoints:
     def _translated(self, step: int) -> Generator[None]:
         try:
             yield
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise self._failure(step, error) from error
 
-    def _failure(self, step: int, error: OSError | SafetensorError) -> errors.PolytokError:
-        number = _error_number(error)
+    def _failure(self, step: int, error: OSError) -> errors.PolytokError:
+        number = error.errno or 0
         kept = self.list()
         rest = f"The one of step {kept[-1].step:,} is kept" if kept else "There is none before it"
         cause = os.strerror(number) if number else str(error)
@@ -188,10 +177,16 @@ class Checkpoints:
             path = folder / pathlib.PurePath(entry["file"]).name
             if not path.is_file():
                 raise errors.DataLoss(f"{folder.name}/{path.name} is missing.")
-            if (path.stat().st_size, _sha256(path)) != (entry["size_bytes"], entry["sha256"]):
-                raise errors.DataLoss(f"{folder.name}/{path.name} does not hold what was written (sha256 differs).")
-            if wanted(name):
-                states[name] = State(load_file(path, device=device), entry["values"])
+            written = tensors.Written(entry["size_bytes"], entry["sha256"])
+            try:
+                if wanted(name):
+                    states[name] = State(tensors.read(path, written, device), entry["values"])
+                else:
+                    tensors.check(path, written)
+            except tensors.Damaged:
+                raise errors.DataLoss(
+                    f"{folder.name}/{path.name} does not hold what was written (sha256 differs)."
+                ) from None
         return states, content["values"]
 
 
@@ -219,29 +214,6 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage().data_ptr()
-        result[name] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    return result
-
-
-def _error_number(error: OSError | SafetensorError) -> int:
-    if isinstance(error, OSError):
-        return error.errno or 0
-    # safetensors tells the operating system's error in words alone: "… (os error 28)".
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found[1]) if found else 0
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ is folded into the weights first, so that the exported autoencoder takes the mod
 
 import copy
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -14,13 +15,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
-import safetensors.torch
 import torch
 
 from polytok import errors
 from services.activations import naming
 from services.activations.selection import EVERY_TOKEN, TokenSelection
-from services.trainer import lens, normalization
+from services.trainer import lens, normalization, tensors
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -158,9 +158,10 @@ def inference(sae: Any, scaling: normalization.Normalization) -> Any:
 
 def write(
     sae: Any, scaling: normalization.Normalization, origin: Origin, firing: Firing, folder: pathlib.Path
-) -> pathlib.Path:
-    """Writes the three files into a folder, made where it is missing, and syncs them to disk. Returns the folder.
+) -> dict[str, str]:
+    """Writes the three files into a folder, made where it is missing, and syncs them to disk.
 
+    Returns the sha256 of each by its name, of the bytes that were to be written.
     Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
     """
     frequencies = firing.counts.double().cpu() / firing.samples
@@ -180,17 +181,17 @@ def write(
     sparsity = torch.log10(frequencies + _EPSILON).float()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _synced(
-            folder / CONFIG, (json.dumps(converted.config, indent=2, allow_nan=False, sort_keys=True) + "\n").encode()
-        )
-        _synced(folder / WEIGHTS, safetensors.torch.save(converted.weights))
-        _synced(folder / SPARSITY, safetensors.torch.save({"sparsity": sparsity}))
+        config = json.dumps(converted.config, indent=2, allow_nan=False, sort_keys=True) + "\n"
+        return {
+            CONFIG: _synced(folder / CONFIG, config.encode()),
+            WEIGHTS: tensors.write(folder / WEIGHTS, converted.weights).sha256,
+            SPARSITY: tensors.write(folder / SPARSITY, {"sparsity": sparsity}).sha256,
+        }
     except OSError as error:
         raise errors.ResourceExhausted(
             f"{folder}: the autoencoder cannot be written ({error.strerror}). Make room or mend the folder's "
             "permissions, then resume the training: its last checkpoint is unchanged."
         ) from error
-    return folder
 
 
 def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
@@ -209,8 +210,9 @@ def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
     return made.to(device="cpu")
 
 
-def _synced(path: pathlib.Path, content: bytes) -> None:
+def _synced(path: pathlib.Path, content: bytes) -> str:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()

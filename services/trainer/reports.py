@@ -102,6 +102,8 @@ class Result:
     """Folder of each autoencoder by name, each a SAELens folder; none where it was stopped."""
     available_samples: int
     """Activations of each hook that there were to train on, each counted once; 0 where it was stopped."""
+    checksums: dict[str, dict[str, str]]
+    """The sha256 of each file in those folders by its name, of the bytes that were to be written."""
     evaluations: list[EvaluationRow]
     """The last of each autoencoder; none where it was stopped."""
     normalization: dict[str, dict[str, Any]]

@@ -81,13 +81,17 @@ class Trainee:
         sae.eval().requires_grad_(False)
         return Autoencoder(self.planned.hook, self.planned.sae.d_sae, sae.encode, sae.decode)
 
-    def export(self, origin: export.Origin, firing: export.Firing, folder: pathlib.Path) -> None:
-        """Writes it as SAELens opens it; the folder appears whole, in place of one that is there."""
+    def export(self, origin: export.Origin, firing: export.Firing, folder: pathlib.Path) -> dict[str, str]:
+        """Writes it as SAELens opens it; the folder appears whole, in place of one that is there.
+
+        Returns the sha256 of each file by its name.
+        """
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        export.write(self.step.sae, self.normalization, origin, firing, part)
+        written = export.write(self.step.sae, self.normalization, origin, firing, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
+        return written
 
     def state(self) -> State:
         """Gives weights, optimiser, counters and normalisation; the tensors shared."""

@@ -13,7 +13,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from polytok import errors
 from services.trainer import export, failures, plan, ranks, reports, running, shares
@@ -28,6 +28,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 def _silent(_: object) -> None:
     pass
+
+
+class _Exported(NamedTuple):
+    """An autoencoder that was exported, as JSON: its folder, and the sha256 of each file by its name."""
+
+    folder: str
+    checksums: dict[str, str]
 
 
 def train(
@@ -72,7 +79,7 @@ def train(
             run.prepare(checkpoints.latest(wanted=run.wants))
             finished = run.go()
             evaluations = run.evaluate() if finished else []
-            exports: dict[str, str] = {}
+            exports: dict[str, _Exported] = {}
             if finished and (share.whole or group.first):
                 exports = _export(run, folder / EXPORTS, origin or _unknown, _reuse(own, data))
             return _result(run, own, group, data, evaluations, exports)
@@ -84,13 +91,13 @@ def _result(
     group: ranks.Group,
     data: Data,
     evaluations: list[reports.EvaluationRow],
-    exports: dict[str, str],
+    exports: dict[str, _Exported],
 ) -> reports.Result:
     """What all processes did together."""
     finished = run.step == training.total_steps
     scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
     told = group.gather({"exports": exports, "normalization": scales})
-    exported = {name: path for each in told for name, path in each["exports"].items()}
+    exported = {name: _Exported(*fields) for each in told for name, fields in each["exports"].items()}
     estimated = {name: figures for each in told for name, figures in each["normalization"].items()}
     names = [planned.name for planned in training.saes]
     return reports.Result(
@@ -99,7 +106,8 @@ def _result(
         samples=run.step * training.batch_size,
         seconds=run.seconds,
         available_samples=data.available_samples if finished else 0,
-        exports={name: pathlib.Path(exported[name]) for name in names if name in exported},
+        exports={name: pathlib.Path(exported[name].folder) for name in names if name in exported},
+        checksums={name: exported[name].checksums for name in names if name in exported},
         evaluations=evaluations,
         normalization={name: estimated[name] for name in names},
     )
@@ -110,15 +118,15 @@ def _export(
     folder: pathlib.Path,
     origin: Callable[[plan.PlannedSae], export.Origin],
     reuse: Mapping[str, Any],
-) -> dict[str, str]:
+) -> dict[str, _Exported]:
     run.tell("exporting")
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for trainee in run.trainees:
-        found[trainee.name] = str(folder / trainee.name)
         of_this = origin(trainee.planned)
         of_this = dataclasses.replace(of_this, further={**of_this.further, **reuse})
-        trainee.export(of_this, run.firing(trainee), folder / trainee.name)
+        checksums = trainee.export(of_this, run.firing(trainee), folder / trainee.name)
+        found[trainee.name] = _Exported(str(folder / trainee.name), checksums)
     return found
 
 

@@ -1,5 +1,6 @@
 """Checkpoints come back as written; a damaged or half-written one never takes the place of a good one."""
 
+import hashlib
 import json
 import pathlib
 import resource
@@ -9,11 +10,15 @@ import sys
 import textwrap
 
 import pytest
+import safetensors.torch
 import torch
 
 from polytok import errors
+from services.runtime.storage import early
+from services.trainer import tensors
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import State
+from tests.support import damage
 
 
 def states(number: float) -> dict[str, State]:
@@ -75,6 +80,52 @@ def test_a_damaged_one_is_passed_over_and_said(
     assert (loaded.step, loaded.values) == (1, {"n": 1})
     assert len(loaded.damaged) == 1
     assert f"step-000000000002/{file}" in loaded.damaged[0]
+
+
+@pytest.mark.parametrize("place", [0.0, 0.004, 0.5, 1.0])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_flipped_bit_in_any_place(
+    checkpoints: Checkpoints, tmp_path: pathlib.Path, place: float, wanted: bool
+) -> None:
+    checkpoints.save(1, states(1), {})
+    for path in sorted((tmp_path / "checkpoints" / "step-000000000001").iterdir()):
+        content = path.read_bytes()
+        damage.flip(path, place)
+        with pytest.raises(errors.DataLoss, match=path.name):
+            checkpoints.latest(wanted=lambda _: wanted)
+        path.write_bytes(content)
+    assert checkpoints.latest() is not None
+
+
+def test_checksums_are_of_what_was_to_be_written(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = early.Early.write
+
+    def damaging(self: early.Early, data: memoryview) -> int:
+        return write(self, bytes(data[:-1]) + bytes([data[-1] ^ 1]))
+
+    monkeypatch.setattr(early.Early, "write", damaging)
+    checkpoints.save(1, states(1), {})
+    with pytest.raises(errors.DataLoss, match="does not hold what was written"):
+        checkpoints.latest()
+
+
+def test_safetensors_reads_what_is_written_and_the_other_way_round(tmp_path: pathlib.Path) -> None:
+    written = {
+        "halves": torch.arange(3, dtype=torch.bfloat16),
+        "number": torch.tensor(2.5, dtype=torch.float64),
+        "none": torch.empty(0, 4),
+        "turned": torch.arange(6, dtype=torch.int32).reshape(2, 3).T,
+        "flags": torch.tensor([True, False, True]),
+    }
+    tensors.write(tmp_path / "ours", written)
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in written.items()}, tmp_path / "theirs")
+    data = (tmp_path / "theirs").read_bytes()
+    theirs = tensors.Written(len(data), hashlib.sha256(data).hexdigest())
+    for found in (safetensors.torch.load_file(tmp_path / "ours"), tensors.read(tmp_path / "theirs", theirs)):
+        assert found.keys() == written.keys()
+        for name, tensor in written.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor)
 
 
 def test_all_damaged_is_an_error(checkpoints: Checkpoints, tmp_path: pathlib.Path) -> None:

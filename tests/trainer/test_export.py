@@ -85,7 +85,8 @@ def _ours(step, scaling, activations):
 
 def _write(step, scaling, folder):
     counts, samples = step.firing()
-    return export.write(step.sae, scaling, ORIGIN, export.Firing(counts, samples, "held out"), folder)
+    export.write(step.sae, scaling, ORIGIN, export.Firing(counts, samples, "held out"), folder)
+    return folder
 
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)

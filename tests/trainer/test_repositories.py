@@ -24,9 +24,8 @@ def _exported(folder, name, hook, architecture="topk"):
         further=further,
     )
     firing = export.Firing(torch.tensor([0.0] * 3 + [32 / 29] * 29), 8, "held out")
-    return repositories.Exported(
-        name, hook, export.write(sae, normalization.Normalization(), origin, firing, folder / name)
-    )
+    export.write(sae, normalization.Normalization(), origin, firing, folder / name)
+    return repositories.Exported(name, hook, folder / name)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def _published(
     )
     answer.available_samples = result.available_samples
     for planned in complete.saes:
-        files = list(work.exported(planned.name))
+        files = list(work.exported(planned.name, result.checksums[planned.name]))
         answer.files.extend(files)
         config = json.loads((result.exports[planned.name] / export.CONFIG).read_bytes())
         answer.results.append(

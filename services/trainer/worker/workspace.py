@@ -11,11 +11,12 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from polytok import errors
 from polytok.trainer.v1 import tasks_pb2
 from services.runtime.storage import Storage
+from services.runtime.storage.checksums import damaged
 
 CHECKPOINTS = "checkpoints"
 EXPORTS = "saes"
@@ -77,14 +78,20 @@ class Workspace:
                 self._storage.delete_tree(f"{self.key}/{CHECKPOINTS}/{_name(each)}")
         return steps[len(needless) :]
 
-    def exported(self, name: str) -> Iterator[tasks_pb2.ExportedFile]:
-        """Has the storage keep an exported autoencoder; gives its files."""
+    def exported(self, name: str, checksums: Mapping[str, str]) -> Iterator[tasks_pb2.ExportedFile]:
+        """Has the storage keep an exported autoencoder; gives its files, whose checksums are those that were written.
+
+        Raises DataLoss, which another attempt mends, for a file that is not what was written.
+        """
         folder = f"{EXPORTS}/{name}"
-        for path in sorted((self.folder / folder).iterdir()):
-            self._keep(path, folder)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            yield tasks_pb2.ExportedFile(name=f"{name}/{path.name}", size_bytes=path.stat().st_size, sha256=digest)
+        for file, sha256 in sorted(checksums.items()):
+            path = self.folder / folder / file
+            found = _sha256(path) if self._is_local else self._upload(path, folder)
+            if found != sha256:
+                what = f"its sha256 is {found[:12]}…, not {sha256[:12]}…"
+                advice = "Another attempt goes on from the last checkpoint and writes it again."
+                raise damaged(f"{self.key}/{folder}/{file}", what, advice, retryable=True)
+            yield tasks_pb2.ExportedFile(name=f"{name}/{file}", size_bytes=path.stat().st_size, sha256=sha256)
 
     def write(self, name: str, data: bytes) -> str:
         """Writes a file beside the exports; gives its sha256."""
@@ -92,10 +99,20 @@ class Workspace:
 
     def _keep(self, path: pathlib.Path, folder: str) -> int:
         if not self._is_local:
-            with path.open("rb") as file, self._storage.create(f"{self.key}/{folder}/{path.name}") as staged:
-                while chunk := file.read(_CHUNK_BYTES):
-                    staged.write(chunk)
+            self._upload(path, folder)
         return path.stat().st_size
+
+    def _upload(self, path: pathlib.Path, folder: str) -> str:
+        """Copies a file to the storage; gives the sha256 of what it has now."""
+        with path.open("rb") as file, self._storage.create(f"{self.key}/{folder}/{path.name}") as staged:
+            while chunk := file.read(_CHUNK_BYTES):
+                staged.write(chunk)
+        return staged.sha256
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name(step: int) -> str:
