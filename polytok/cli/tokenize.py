@@ -22,6 +22,8 @@ def command(
     column: tokenizing.Column = None,
     chat_template: tokenizing.ChatTemplate = None,
     generation_prompt: tokenizing.GenerationPrompt = None,
+    tools_column: tokenizing.ToolsColumn = None,
+    no_tools: tokenizing.NoTools = False,
     max_length: tokenizing.MaxLength = None,
     truncation: tokenizing.Truncation = None,
     special_tokens: tokenizing.SpecialTokens = None,
@@ -62,6 +64,13 @@ def command(
     [dim]polytok tokenize docs -m gpt2 --variant sample --shuffle-seed 7 --max-documents 10000 --drop-duplicates[/]
     [dim]polytok tokenize chats -m llama3-instruct --column messages[/]
     """
+    if no_tools and tools_column:
+        raise typer.BadParameter("does not go with --tools-column.", param_hint="--no-tools")
+    chat = _set(
+        template=_template(chat_template),
+        add_generation_prompt=generation_prompt,
+        tools_column="" if no_tools else tools_column,
+    )
     packing = _set(
         begin_of_batch=begin_of_batch,
         begin_of_sequence=begin_of_sequence,
@@ -80,7 +89,7 @@ def command(
     )
     parameters = _set(
         text_column=column,
-        chat=_set(template=_template(chat_template), add_generation_prompt=generation_prompt) or None,
+        chat=chat or None,
         max_length=max_length,
         truncation=truncation,
         add_special_tokens=special_tokens,
@@ -99,8 +108,11 @@ def command(
             _tell_column(run, dataset, records[0].parameters)
         if separator is None:
             _tell_unseparated(run, records)
+        if records[0].parameters.chat.tools_column and tools_column is None:
+            run.out.remark(f"The tools of each conversation are column `{records[0].parameters.chat.tools_column}`.")
         if watch:
             records = run.follow([_watch(record.name) for record in records])
+            _tell_unused_tools(run, records)
         run.show_list("tokenizations", records)
         if watch:
             run.end(records)
@@ -140,6 +152,16 @@ def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
             run.out.remark(
                 f"The tokenizer of {model} has no beginning-of-sequence token, so none is between documents; "
                 "`--separator eos` puts the end-of-sequence token there."
+            )
+
+
+def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
+    """Says which templates leave out the tools that they were given."""
+    for record in records:
+        if unused := record.statistics.num_tools_unused:
+            run.out.remark(
+                f"The chat template of {record.model} does not mention tools: those of {unused:,} conversations are "
+                "not in the ids. Take a template that does (`--chat-template`), or leave them out (`--no-tools`)."
             )
 
 

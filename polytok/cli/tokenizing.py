@@ -41,6 +41,22 @@ GenerationPrompt = Annotated[
         show_default=False,
     ),
 ]
+ToolsColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--tools-column",
+        metavar="NAME",
+        help="The column whose values the template is given as tools: lists of JSON schemas, or their text. By default "
+        "`tools`, if there is one.",
+        rich_help_panel=_SEQUENCES,
+    ),
+]
+NoTools = Annotated[
+    bool,
+    typer.Option(
+        "--no-tools", help="Gives the template no tools, whatever columns there are.", rich_help_panel=_SEQUENCES
+    ),
+]
 MaxLength = Annotated[
     int | None,
     typer.Option(

@@ -60,6 +60,9 @@ class Chat(TypedDict, total=False):
     """Ends each conversation with what begins an answer of the assistant."""
     template: str
     """A Jinja template of one's own; by default the tokenizer's."""
+    tools_column: str
+    """The column whose values the template is given as `tools`: lists of JSON schemas, or their text. By default
+    `tools`, if there is one; an empty name gives none."""
 
 
 class Parameters(TypedDict, total=False):

@@ -1,11 +1,13 @@
 """Which column is tokenized, and why; what is refused instead of being guessed."""
 
+import dataclasses
+
 import pyarrow as pa
 import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.domain import columns, parameters, sources
+from services.catalog.domain import columns, parameters, records, sources
 from tests.catalog import test_domain as domain
 
 Parameters = tokenizations_pb2.TokenizationParameters
@@ -130,3 +132,60 @@ def test_other_renderings_are_other_tokenizations() -> None:
     ):
         differing = sources.differences(plain, parameters.shown(domain.completed(Parameters(chat=chat), of=of)))
         assert [found[: len(start)] for found, start in zip(differing, told, strict=True)] == told
+
+
+JSON = str(pa.json_())
+
+
+def of_json(*chats: str, **columns: str) -> records.Dataset:
+    """A dataset of which some columns of JSON hold conversations."""
+    found = domain.dataset(**columns)
+    listed = [{**each, "content": "CONVERSATIONS"} if each["name"] in chats else each for each in found.columns]
+    return dataclasses.replace(found, columns=listed)
+
+
+def test_conversations_of_json_are_known_by_their_record() -> None:
+    found = domain.completed(of=of_json("messages", messages=JSON, tools=JSON, meta=JSON, id="string"))
+    assert (found.text_column, found.column_choice) == ("messages", "it is the only column of conversations")
+    with pytest.raises(errors.InvalidArgument, match="'meta' of datasets/docs holds objects or other JSON, not conv"):
+        domain.completed(Parameters(text_column="meta"), of=of_json("messages", messages=JSON, meta=JSON))
+
+
+@pytest.mark.parametrize(
+    ("of", "asked", "expected"),
+    [
+        ({}, None, ""),
+        ({"tools": JSON}, None, "tools"),
+        ({"tools": "string"}, None, "tools"),
+        ({"tools": str(pa.list_(pa.json_()))}, None, "tools"),
+        ({"tools": str(pa.list_(pa.string()))}, None, "tools"),
+        ({"tools": str(pa.list_(pa.struct([("type", pa.string())])))}, None, "tools"),
+        # By that name alone no other column is taken, and none that cannot hold tools.
+        ({"tools": "int64", "functions": JSON}, None, ""),
+        ({"tools": JSON, "functions": JSON}, "functions", "functions"),
+        ({"tools": JSON}, "", ""),
+    ],
+)
+def test_the_column_of_tools(of: dict[str, str], asked: str | None, expected: str) -> None:
+    dataset = of_json("messages", messages=JSON, **of)
+    parameters = Parameters(chat={} if asked is None else {"tools_column": asked})
+    found = domain.completed(parameters, of=dataset)
+    assert found.chat.HasField("tools_column")
+    assert found.chat.tools_column == expected
+    assert domain.completed(found, of=dataset) == found
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("nothing", "COLUMN_NOT_FOUND"), ("n", "COLUMN_INVALID")])
+def test_a_column_that_holds_no_tools_is_refused(asked: str, reason: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        domain.completed(Parameters(chat={"tools_column": asked}), of=of_json("messages", messages=JSON, n="int64"))
+    assert caught.value.reason == reason
+    assert [violation.field for violation in caught.value.violations] == ["parameters.chat.tools_column"]
+
+
+def test_other_tools_are_another_tokenization() -> None:
+    dataset = of_json("messages", messages=JSON, tools=JSON)
+    with_tools, without = (
+        parameters.shown(domain.completed(Parameters(chat=chat), of=dataset)) for chat in ({}, {"tools_column": ""})
+    )
+    assert len(sources.differences(with_tools, without)) == 1

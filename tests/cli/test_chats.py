@@ -88,7 +88,7 @@ def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: p
     file.write_text(TEMPLATE)
     command = ("tokenize", name, "-m", plain, "--variant", "own", "--chat-template", file, "--generation-prompt")
     made = polytok_(*command, "--max-length", "64", "--watch", "--json").json()["tokenizations"][0]
-    assert made["parameters"]["chat"] == {"add_generation_prompt": True, "template": TEMPLATE}
+    assert made["parameters"]["chat"] == {"add_generation_prompt": True, "template": TEMPLATE, "tools_column": ""}
     assert made["parameters"]["text_column"] == "messages"
     expected = oracle(folder, add_generation_prompt=True, truncation=True, max_length=64)
     assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == expected
@@ -127,3 +127,55 @@ def test_the_column_is_told(polytok_: Run, ready: tuple[str, str], tmp_path: pat
     told = polytok_("tokenize", name, "-m", model).out
     assert f"The text of {name} is column `content`: it is the only column of text with a usual name.\n" in told
     assert "is column" not in polytok_("tokenize", name, "-m", model, "--column", "content").out
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"x": None}}}
+EXACT = [
+    '{"messages": [{"role": "user", "content": "a", "calls": {"b": 1, "a": null}}], "tools": ['
+    + json.dumps(TOOL)
+    + "]}",
+    '{"messages": [{"role": "user", "content": "b", "calls": {"a": 1.5}}], "tools": null}',
+    '{"messages": [{"content": "c", "role": "user", "calls": {"a": 9007199254740993}}]}',
+]
+"""Rows that no one type of Arrow holds, with tools."""
+WITH_TOOLS = (
+    "{{ tools | tojson if tools else '' }}{% for m in messages %}{{ m.content }}{{ m.calls | tojson }};{% endfor %}"
+)
+
+
+def test_conversations_are_what_the_file_says_by_the_template_that_was_registered(
+    polytok_: Run, tmp_path: pathlib.Path
+) -> None:
+    folder = material.write_model(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(WITH_TOOLS)
+    model, name = material.unique("tools-model"), material.unique("tools")
+    polytok_("model", "add", model, folder)
+    (tmp_path / "tools.jsonl").write_text("\n".join(EXACT))
+    polytok_("dataset", "add", name, tmp_path / "tools.jsonl")
+    told = polytok_("tokenize", name, "-m", model, "--truncation", "none", "--watch")
+    assert told.code == 0, told.err
+    assert "The tools of each conversation are column `tools`." in told.out
+    made = polytok_("tokenization", "show", name, model, "--json").json()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = [json.loads(row) for row in EXACT]
+    expected = [tokenizer.apply_chat_template(row["messages"], tools=row.get("tools"))["input_ids"] for row in rows]
+    assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == expected
+    manifest = json.loads(pathlib.Path(made["tokenized_path"], "polytok.json").read_text())
+    registered = polytok_("model", "show", model, "--json").json()["chat_template_fingerprint"]
+    assert made["chat_template_fingerprint"] == manifest["tokenizer"]["chat_template_fingerprint"] == registered
+    assert made["parameters"]["chat"]["tools_column"] == manifest["parameters"]["chat"]["tools_column"] == "tools"
+    assert polytok_("tokenization", "verify", name, model, "--sample", "9", "--json").json()["sampled_documents"] == 3
+    command = ("tokenize", name, "-m", model, "--truncation", "none", "--variant", "plain", "--no-tools")
+    plain = polytok_(*command, "--watch", "--json").json()
+    without = [tokenizer.apply_chat_template(row["messages"])["input_ids"] for row in rows]
+    assert datasets.load_from_disk(plain["tokenizations"][0]["tokenized_path"])["input_ids"][:] == without
+    # A template that changed is refused, whatever the worker has in its memory.
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    refused = polytok_("tokenize", name, "-m", model, "--variant", "after", "--watch")
+    assert refused.code == 1
+    assert f"The chat template in '{folder}' changed since the model was registered" in refused.err
+    assert "The chat template in" in polytok_("tokenization", "verify", name, model, "--sample", "9").err
+    other = material.unique("without")
+    polytok_("model", "add", other, folder)
+    told = polytok_("tokenize", name, "-m", other, "--watch")
+    assert f"of models/{other} does not mention tools: those of 1 conversations are not in the ids" in told.out

@@ -168,14 +168,17 @@ def test_conversations_are_packed_and_padded(
     assert rows == [stream[start : start + 16] for start in range(0, len(stream) - 15, 16)]
 
 
-def rendered(
-    folder: pathlib.Path, rows: list[Any], template: str, date: str = "", model: str = "models/small"
-) -> list[str]:
+def rendered(folder: pathlib.Path, given: Any, template: str, date: str = "", model: str = "models/small") -> list[str]:
     column = chats.Conversations("messages", Chat(template=template), loading.load(folder), model=model, date=date)
-    array = pa.array(rows)
-    column.check(pa.schema([("messages", array.type)]), "datasets/chats")
-    texts: list[str] = column.texts(array, "datasets/chats", 40, None).to_pylist()
+    array = given if isinstance(given, pa.Array) else pa.array(given)
+    rows = pa.record_batch({"messages": array})
+    column.check(rows.schema, "datasets/chats")
+    texts: list[str] = column.texts(rows, "datasets/chats", 40, None).to_pylist()
     return texts
+
+
+def as_json(*texts: str | None) -> pa.Array:
+    return pa.array(texts, pa.json_())
 
 
 def test_the_date_is_that_of_the_tokenization(folders: dict[str, pathlib.Path]) -> None:
@@ -297,3 +300,18 @@ def test_conversations_shuffled_packed_and_found_again(
     )
     result = verification.verify(task, storage, runner.tokenizers, runner.context())
     assert (list(result.findings), result.sampled_documents) == ([], 4)
+
+
+def test_what_cannot_be_rendered_of_json_is_named_by_its_row(folders: dict[str, pathlib.Path]) -> None:
+    for text, message in {
+        '{"role": "user"}': "the conversation is no list of turns",
+        '["user"]': "turn 1 of 1 is no object with a role",
+        '[{"role": 1, "content": "x"}]': "turn 1 of 1 has a role that is no text",
+        '[{"from": ["human"], "value": "x"}]': "turn 1 of 1 is from",
+        '[{"role": "user", "content": "\\ud83d"}]': r"it has half of a surrogate pair, \\ud83d",
+        "[{]": "it is no JSON that can be read",
+        "[" * 5000: "it is no JSON that can be read",
+    }.items():
+        with pytest.raises(errors.InvalidArgument, match=f"row 40 of datasets/chats .*{message}") as caught:
+            rendered(folders["byte_level"], as_json(text), "{{ messages[0].content }}")
+        assert caught.value.reason == "COLUMN_INVALID"

@@ -4,12 +4,12 @@ import hashlib
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.domain import sources
+from services.catalog.domain import columns, records, sources
 
 _Parameters = tokenizations_pb2.TokenizationParameters
 
 
-def complete(parameters: _Parameters, asked: _Parameters, *, is_chat: bool) -> None:
+def complete(parameters: _Parameters, asked: _Parameters, dataset: records.Dataset, *, is_chat: bool) -> None:
     """Turns rendering on for conversations, whose template writes all special tokens, and refuses it for text."""
     if not is_chat:
         if asked.HasField("chat"):
@@ -19,7 +19,8 @@ def complete(parameters: _Parameters, asked: _Parameters, *, is_chat: bool) -> N
                 "that holds them as text_column.",
             )
         return
-    parameters.chat.SetInParent()
+    wanted = asked.chat.tools_column if asked.chat.HasField("tools_column") else None
+    parameters.chat.tools_column = columns.tools(wanted, dataset)
     sources.check_texts({"parameters.chat.template": asked.chat.template})
     if asked.add_special_tokens:
         raise _invalid(
@@ -35,7 +36,10 @@ def shown(parameters: _Parameters) -> dict[str, object]:
     if not parameters.HasField("chat"):
         return {}
     template = parameters.chat.template.encode()
-    flat: dict[str, object] = {"chat.add_generation_prompt": parameters.chat.add_generation_prompt}
+    flat: dict[str, object] = {
+        "chat.add_generation_prompt": parameters.chat.add_generation_prompt,
+        "chat.tools_column": parameters.chat.tools_column or "none",
+    }
     if template:
         # Two templates of some thousand characters are told apart, not shown.
         flat["chat.template"] = f"of {len(template)} bytes (sha256 {hashlib.sha256(template).hexdigest()[:12]}…)"

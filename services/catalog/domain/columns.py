@@ -11,6 +11,10 @@ USUAL = ("content", "document", "body")
 """Beside `text`, names that a column of documents commonly has."""
 
 _TEXT_TYPES = frozenset({"string", "large_string", "string_view"})
+JSON = "extension<arrow.json>"
+_TOOLS = "tools"
+"""The column whose values chat templates are given as tools, where none is named: what TRL and ms-swift call it."""
+_LIST = re.compile(r"(?:large_)?list<[^<>]*?: (.*)>")
 _LIST_OF_STRUCTS = re.compile(r"(?:large_)?list<[^<>]*?: struct<(.*)>(?: not null)?>")
 
 
@@ -40,7 +44,11 @@ def choose(asked: str, dataset: records.Dataset, *, only_chats: bool, known_why:
     """
     types = {column["name"]: column["type"] for column in dataset.columns}
     texts = [] if only_chats else [name for name, kind in types.items() if kind in _TEXT_TYPES]
-    chats = [name for name, kind in types.items() if is_chat(kind)]
+    chats = [
+        column["name"]
+        for column in dataset.columns
+        if column.get("content") == "CONVERSATIONS" or is_chat(column["type"])
+    ]
     if asked:
         return _named(asked, types, texts, chats, dataset, known_why if known_why in REASONS else ASKED)
     if "text" in types and not only_chats:
@@ -69,8 +77,40 @@ def is_chat(kind: str) -> bool:
     if found is None:
         return False
     fields = _fields(found[1])
-    openai = fields.get("role") in _TEXT_TYPES and "content" in fields
+    openai = fields.get("role") in _TEXT_TYPES and not fields.keys().isdisjoint({"content", "tool_calls"})
     return openai or (fields.get("from") in _TEXT_TYPES and fields.get("value") in _TEXT_TYPES)
+
+
+def tools(asked: str | None, dataset: records.Dataset) -> str:
+    """The column whose values a chat template is given as tools; empty for none.
+
+    Without one that is asked for, that is `tools`, if it is there and can be such a column.
+    """
+    types = {column["name"]: column["type"] for column in dataset.columns}
+    if asked is None:
+        return _TOOLS if _may_be_tools(types.get(_TOOLS, "")) else ""
+    if asked and asked not in types:
+        raise missing.column(dataset.resource, asked, list(types), field="chat.tools_column")
+    if asked and not _may_be_tools(types[asked]):
+        raise _refused(
+            "COLUMN_INVALID",
+            f"Column {asked!r} of {dataset.resource} holds {_said(types[asked])}, not tools: lists of JSON schemas, or "
+            "their text. Name another as chat.tools_column, or none.",
+            {"column": asked, "type": types[asked][:200]},
+            field="chat.tools_column",
+        )
+    return asked
+
+
+def _may_be_tools(kind: str) -> bool:
+    """Whether values of an Arrow type may be lists of objects, or JSON."""
+    listed = _LIST.fullmatch(kind)
+    return (listed[1] if listed else kind) in {*_TEXT_TYPES, JSON} or _LIST_OF_STRUCTS.fullmatch(kind) is not None
+
+
+def _said(kind: str) -> str:
+    """An Arrow type, for messages."""
+    return {"null": "nothing but nulls", JSON: "objects or other JSON"}.get(kind, kind)
 
 
 def _fields(body: str) -> dict[str, str]:
@@ -97,12 +137,11 @@ def _named(
         raise missing.column(dataset.resource, name, list(types))
     if name in texts or name in chats:
         return Choice(name, name in chats, why)
-    held = "nothing but nulls" if types[name] == "null" else types[name]
     what = "text" if texts or not chats else "conversations"
     others = [f"Columns of {kind}: {', '.join(of)}." for kind, of in (("text", texts), ("conversations", chats)) if of]
     raise _refused(
         "COLUMN_INVALID",
-        f"Column {name!r} of {dataset.resource} holds {held}, not {what}. "
+        f"Column {name!r} of {dataset.resource} holds {_said(types[name])}, not {what}. "
         + (" ".join(others) or f"No column of it holds {what}."),
         {"column": name, "type": types[name][:200]},
     )
@@ -118,6 +157,8 @@ def _ambiguous(dataset: records.Dataset, candidates: Sequence[str], what: str) -
     )
 
 
-def _refused(reason: str, message: str, metadata: Mapping[str, str]) -> errors.InvalidArgument:
-    violations = [errors.FieldViolation("parameters.text_column", message)]
+def _refused(
+    reason: str, message: str, metadata: Mapping[str, str], *, field: str = "text_column"
+) -> errors.InvalidArgument:
+    violations = [errors.FieldViolation(f"parameters.{field}", message)]
     return errors.InvalidArgument(message, reason=reason, metadata=dict(metadata), violations=violations)

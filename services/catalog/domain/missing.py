@@ -30,7 +30,9 @@ def tokenization(name: names.TokenizationName, known: Sequence[str]) -> errors.N
     )
 
 
-def column(dataset_name: str, asked: str, known: Sequence[str]) -> errors.InvalidArgument:
+def column(
+    dataset_name: str, asked: str, known: Sequence[str], *, field: str = "text_column"
+) -> errors.InvalidArgument:
     """Tells that a dataset has no such column."""
     listed = ", ".join(known)
     message = f"{dataset_name} has no column {asked!r}; it has: {listed}.{_close(asked, known)}"
@@ -38,7 +40,7 @@ def column(dataset_name: str, asked: str, known: Sequence[str]) -> errors.Invali
         message,
         reason="COLUMN_NOT_FOUND",
         metadata={"columns": listed[:500]},
-        violations=[errors.FieldViolation("parameters.text_column", message)],
+        violations=[errors.FieldViolation(f"parameters.{field}", message)],
     )
 
 

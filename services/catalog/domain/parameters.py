@@ -37,7 +37,7 @@ def complete(
     cleaning.complete(parameters)
     if not asked.HasField("add_special_tokens"):
         parameters.add_special_tokens = not packing
-    chats.complete(parameters, asked, is_chat=choice.is_chat)
+    chats.complete(parameters, asked, dataset, is_chat=choice.is_chat)
     return parameters
 
 

@@ -29,7 +29,7 @@ def publish(
     try:
         raw_shards = _shards(storage, task, parts, schema, tag, lambda done, total: report(done, 2 * total), written)
         verification.verify(storage, raw_shards, shards.ADVICE, lambda done, total: report(total + done, 2 * total))
-        return _result(storage, task.raw_key, raw_shards, schema, tag, written)
+        return _result(storage, task.raw_key, raw_shards, _columns(parts, schema), schema, tag, written)
     except BaseException:
         for key in written:
             storage.delete(key)
@@ -53,9 +53,10 @@ def _origin(part: tasks_pb2.ReadPartResult) -> str:
 def _schema(parts: list[tasks_pb2.ReadPartResult]) -> pa.Schema:
     """The schema that all rows fit in. The same columns must be in every part; types may widen without loss."""
     first = parts[0]
-    schema = schemas.stored(_arrow_schema(first))
+    kept = {name for part in parts for name in schemas.json_columns(_arrow_schema(part))}
+    schema = schemas.with_json(schemas.stored(_arrow_schema(first)), kept)
     for part in parts[1:]:
-        other = schemas.stored(_arrow_schema(part))
+        other = schemas.with_json(schemas.stored(_arrow_schema(part)), kept)
         if difference := schemas.difference(schema, other):
             column, in_second = difference
             having, lacking = (part, first) if in_second else (first, part)
@@ -123,10 +124,24 @@ def _widened(
     return only
 
 
+def _columns(parts: list[tasks_pb2.ReadPartResult], schema: pa.Schema) -> list[datasets_pb2.Column]:
+    """The columns of all parts; those of which any part says what they hold hold that."""
+    contents = {column.name: column.content for part in parts for column in part.columns if column.content}
+    return [
+        datasets_pb2.Column(
+            name=field.name,
+            type=str(field.type),
+            content=contents.get(field.name, datasets_pb2.Column.CONTENT_UNSPECIFIED),
+        )
+        for field in schema
+    ]
+
+
 def _result(
     storage: Storage,
     raw_key: str,
     raw_shards: list[tasks_pb2.RawShard],
+    columns: list[datasets_pb2.Column],
     schema: pa.Schema,
     tag: str,
     written: list[str],
@@ -152,7 +167,7 @@ def _result(
         staged.append(tasks_pb2.StagedFile(staged_key=key, final_key=f"{raw_key}/{name}", sha256=digest))
     return tasks_pb2.PublishDatasetResult(
         shards=raw_shards,
-        columns=[datasets_pb2.Column(name=field.name, type=str(field.type)) for field in schema],
+        columns=columns,
         num_rows=sum(shard.num_rows for shard in raw_shards),
         size_bytes=sum(shard.size_bytes for shard in raw_shards),
         fingerprint=fingerprint,

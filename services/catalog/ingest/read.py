@@ -7,7 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog.ingest import failures, schemas, shards
+from services.catalog.ingest import conversations, failures, schemas, shards
 from services.catalog.ingest.sources import delimited, documents, files, hub, upload
 from services.runtime.storage import Storage
 
@@ -44,7 +44,7 @@ def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Repor
             f"{part.source.name}: column {unfit.column!r} cannot be stored without loss ({unfit})."
             " Make the values of the column the same type."
         ) from unfit
-    columns = [datasets_pb2.Column(name=field.name, type=str(field.type)) for field in schema]
+    columns = [part.column(field) for field in schema]
     origin = {**(schema.metadata or {}), ORIGIN: part.source.name.encode()}
     return tasks_pb2.ReadPartResult(
         shards=written, columns=columns, arrow_schema=schema.with_metadata(origin).serialize().to_pybytes()
@@ -63,6 +63,13 @@ class _Part:
         self._shard_bytes = task.shard_bytes
         self.source = _source(storage, task.part)
         self._origin = origin(self.source.name)._replace(first_row=task.part.upload.first_row)
+        self.conversations = conversations.Finder()
+
+    def column(self, field: pa.Field) -> datasets_pb2.Column:
+        """A column as the dataset's record has it."""
+        is_chat = field.name in self.conversations.found
+        content = datasets_pb2.Column.CONTENT_CONVERSATIONS if is_chat else datasets_pb2.Column.CONTENT_UNSPECIFIED
+        return datasets_pb2.Column(name=field.name, type=str(field.type), content=content)
 
     def report(self) -> None:
         """Tells how far the reading is; what is read a second time does not count."""
@@ -109,7 +116,9 @@ def _written_once(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
             _check_columns(part.source.name, batch, wider)
             changed |= bool(writer.rows) and not wider.equals(schema, check_metadata=True)
             schema = wider
-            writer.write(schemas.conformed(batch, schema))
+            stored = schemas.conformed(batch, schema)
+            part.conversations.look(stored)
+            writer.write(stored)
             part.report()
     if not changed:
         return writer.shards, schema

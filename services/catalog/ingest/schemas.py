@@ -1,7 +1,8 @@
 """Arrow schemas of raw shards: what is stored, what fits together, and what becomes of values on the way."""
 
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import datasets
 import pyarrow as pa
@@ -10,6 +11,10 @@ import pyarrow.types as arrow_types
 
 FEATURES = b"huggingface"
 """The metadata key under which `datasets` keeps a schema's features."""
+
+
+JSON = pa.json_()
+"""Texts of JSON, marked as such: Arrow's canonical extension type, for values of any kind."""
 
 
 class Differs(Exception):
@@ -37,15 +42,38 @@ def stored(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields, metadata={FEATURES: features} if features else None)
 
 
+def empty(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch of no rows, for what it tells of the columns."""
+    # Arrow's own ways to make one know no extension types within lists and objects.
+    # That its columns have names is seen here, and not where nobody explains it.
+    named = zip(schema.names, schema.types, strict=True)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for _, kind in named], schema=schema)
+
+
+def is_json(kind: pa.DataType) -> bool:
+    """Whether values are texts of JSON, marked as such."""
+    return isinstance(kind, pa.JsonType)
+
+
+def json_array(texts: Iterable[str | None]) -> pa.Array:
+    """Texts of JSON, marked as such."""
+    return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
+
+
 def without_times(schema: pa.Schema) -> pa.Schema:
     """The schema with text in place of whatever only looks like a time."""
     return pa.schema([pa.field(field.name, _without_times(field.type)) for field in schema])
 
 
 def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """The schema that holds the rows of both; the features are the first's. Raises Differs."""
+    """The schema that holds the rows of both; the features are the first's. Raises Differs.
+
+    What is JSON in one becomes JSON in the other, unless that has numbers of which it is no longer known how they were
+    written.
+    """
     if not first.names:
         return second
+    first, second = with_json(first, json_columns(second)), with_json(second, json_columns(first))
     try:
         return pa.unify_schemas([first, second], promote_options="permissive")
     except pa.ArrowTypeError:
@@ -53,6 +81,25 @@ def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
             if field.name in first.names:
                 _check_fits(field.name, first.field(field.name).type, field.type)
         raise
+
+
+def json_columns(schema: pa.Schema) -> set[str]:
+    """The columns whose values are texts of JSON."""
+    return {field.name for field in schema if is_json(field.type)}
+
+
+def with_json(schema: pa.Schema, wanted: Collection[str]) -> pa.Schema:
+    """The schema with JSON in place of the types of these columns, as far as that tells what was read."""
+    fields = [field.with_type(JSON) if field.name in wanted and _is_exact(field.type) else field for field in schema]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _is_exact(kind: pa.DataType) -> bool:
+    """Whether values of this type, written as JSON, are what the JSON said that they were read from."""
+    if arrow_types.is_list(kind):
+        return _is_exact(kind.value_type)
+    exact = (arrow_types.is_null, arrow_types.is_string, arrow_types.is_boolean, arrow_types.is_integer, is_json)
+    return any(matches(kind) for matches in exact)
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -96,11 +143,19 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
 
 
 def _cast(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if is_json(wanted):
+        return _as_json(column)
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if arrow_types.is_run_end_encoded(column.type):
         column = pc.run_end_decode(column)
     return column if column.type == wanted else column.cast(wanted)
+
+
+def _as_json(column: pa.Array) -> pa.Array:
+    if is_json(column.type):
+        return pa.ExtensionArray.from_storage(JSON, column.storage.cast(JSON.storage_type))
+    return json_array(None if value is None else json.dumps(value, ensure_ascii=False) for value in column.to_pylist())
 
 
 def _check_fits(name: str, first: pa.DataType, second: pa.DataType) -> None:
@@ -132,6 +187,8 @@ _PLAIN: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], pa
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType:
+    if is_json(kind):
+        return JSON
     if isinstance(kind, pa.BaseExtensionType):
         return _stored_type(kind.storage_type)
     return next((plain(kind) for matches, plain in _PLAIN if matches(kind)), kind)

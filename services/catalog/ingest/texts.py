@@ -22,6 +22,8 @@ def _of(array: pa.Array) -> Sizes:
     kind = array.type
     if pa.types.is_string(kind):
         return _filled(pc.binary_length(array))
+    if isinstance(kind, pa.BaseExtensionType):
+        return _of(array.storage)
     if pa.types.is_struct(kind):
         summed: Sizes = np.sum([np.zeros(len(array), np.int64), *map(_of, array.flatten())], axis=0)
         return summed

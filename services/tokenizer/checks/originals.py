@@ -174,8 +174,8 @@ class Originals:
         back[order] = np.arange(len(order))
         return pa.concat_arrays(found).take(pa.array(back))
 
-    def _opened(self, shard: int) -> list[pa.Array]:
-        """The batches of a raw shard's column; those of a local file stay where they are."""
+    def _opened(self, shard: int) -> list[pa.RecordBatch]:
+        """The batches of a raw shard, with the columns that are read; those of a local file stay where they are."""
         key = self._keys[shard]
         path = self._storage.local_path(key)
         # What is missing is told by the storage, in its words.
@@ -183,7 +183,7 @@ class Originals:
             source = pa.memory_map(str(path)) if path is not None else pa.BufferReader(file.read())
         with source, pa.ipc.open_stream(source) as stream:
             self._column.check(stream.schema, posixpath.basename(key))
-            return [batch.column(self._column.name) for batch in stream]
+            return [batch.select(self._column.names) for batch in stream]
 
     @functools.cached_property
     def _duplicates(self) -> Offsets:

@@ -52,6 +52,8 @@ def merge(
         num_matched=sum(part.num_matched for part in parts),
         num_junk=sum(part.num_junk for part in parts),
         num_duplicates=sum(part.num_duplicates for part in parts),
+        num_with_tools=sum(part.num_with_tools for part in parts),
+        num_tools_unused=sum(part.num_tools_unused for part in parts),
         num_engine_mismatches=sum(part.num_engine_mismatches for part in parts),
         reference_version="+".join(sorted({part.reference_version for part in parts if part.reference_version})),
     )

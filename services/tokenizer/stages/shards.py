@@ -98,7 +98,7 @@ def encoded(
     with (
         reading.verified(storage, task.shard) as file,
         Ahead(
-            cleaner.cleaned(documents.of(task, file, tokenizer)),
+            cleaner.cleaned(documents.of(task, file, tokenizer, cleaner.statistics)),
             "read",
         ) as pieces,
         Ahead(encoder.encoded(pieces), "encode") as found,

@@ -8,15 +8,16 @@ import datetime
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import pyarrow as pa
 from transformers.utils import chat_template_utils
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.models import loading
-from services.tokenizer.text import columns, conversations
+from services.tokenizer.text import columns, conversations, tools, values
 
-_FORMS = (("role", "content"), ("from", "value"))
+_FORMS = (("role", "content"), ("role", "tool_calls"), ("from", "value"))
 _MOST_CHARACTERS = 64 << 20
 """As many of one conversation, rendered, are encoded at once."""
 
@@ -27,40 +28,71 @@ class Conversations:
     """The column of a raw shard that holds conversations, as `columns.Texts` has one of text."""
 
     def __init__(
-        self, name: str, chat: tokenizations_pb2.Chat, tokenizer: loading.Tokenizer, *, model: str = "", date: str = ""
+        self,
+        name: str,
+        chat: tokenizations_pb2.Chat,
+        tokenizer: loading.Tokenizer,
+        *,
+        model: str = "",
+        date: str = "",
+        counted: tokenizations_pb2.TokenizationStatistics | None = None,
     ) -> None:
-        """Takes the model's name for messages, and the day (as 2025-12-31) for templates that ask for one."""
+        """Takes the model's name for messages, and the day (as 2025-12-31) for templates that ask for one.
+
+        How many conversations were given tools is added to `counted`.
+        """
         self.name = name
+        self._tools_column = chat.tools_column
         self._pretrained = tokenizer.pretrained
         self._prompts = chat.add_generation_prompt
-        self._template = _template(tokenizer, chat.template, model)
-        _compile(self._template, date)
+        # A tokenizer may have a template of its own for conversations with tools.
+        self._plain = _Template(_template(tokenizer, chat.template, model, with_tools=False), date)
+        self._with_tools = _Template(_template(tokenizer, chat.template, model, with_tools=True), date)
+        self._counted = counted if counted is not None else tokenizations_pb2.TokenizationStatistics()
+
+    @property
+    def names(self) -> list[str]:
+        """The column, and the one of tools if there is one."""
+        return list(dict.fromkeys(filter(None, (self.name, self._tools_column))))
 
     def check(self, schema: pa.Schema, where: str) -> None:
         """Refuses a column that is not there or holds something else."""
         kind = columns.existing(schema, self.name, where).type
-        fields = _fields(kind)
-        if not any(fields.issuperset(form) for form in _FORMS):
+        if self._tools_column:
+            columns.existing(schema, self._tools_column, where)
+        if not _may_be_conversations(kind):
             raise columns.wrong(
                 f"Column {self.name!r} of {where} holds {kind}, not conversations: lists of objects with `role` and "
                 "`content`, or `from` and `value`. Name another as text_column."
             )
 
-    def texts(self, column: pa.Array, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
+    def texts(self, rows: pa.RecordBatch, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
         """Returns the conversations rendered, as large strings."""
+        read = {name: _Values(rows.column(name)) for name in self.names}
         rendered = []
-        for place, turns in enumerate(column.to_pylist()):
+        for place in range(rows.num_rows):
+            name = self._tools_column
             try:
-                rendered.append(self._rendered(conversations.read(turns)))
+                given = tools.read(read[name].at(place)) if name else None
+                name = self.name
+                rendered.append(self._rendered(conversations.read(read[name].at(place)), given))
             except conversations.Malformed as error:
-                at = columns.place(self.name, where, first_row, place, origin)
+                at = columns.place(name, where, first_row, place, origin)
                 raise columns.wrong(f"{at}: {error}. {error.mend}, and add the dataset again.") from error
         return pa.array(rendered, pa.large_string())
 
-    def _rendered(self, turns: list[dict[str, Any]]) -> str:
+    def _rendered(self, turns: list[dict[str, Any]], given: list[dict[str, Any]] | None) -> str:
+        template = self._plain if given is None else self._with_tools
+        if given:
+            self._counted.num_with_tools += 1
+            self._counted.num_tools_unused += not template.has_tools
         try:
             text: str = self._pretrained.apply_chat_template(
-                turns, chat_template=self._template, tokenize=False, add_generation_prompt=self._prompts
+                turns,
+                tools=given,
+                chat_template=template.text,
+                tokenize=False,
+                add_generation_prompt=self._prompts,
             )
         # Templates raise errors of their own, and do with values whatever Python refuses.
         except Exception as error:
@@ -69,15 +101,46 @@ class Conversations:
         if len(text) > _MOST_CHARACTERS:
             most = _MOST_CHARACTERS >> 20
             raise conversations.Malformed(f"the chat template makes more than {most} Mi characters of it", _MEND)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = text[error.start].encode("ascii", "backslashreplace").decode()
+            raise conversations.Malformed(f"it has half of a surrogate pair, {half}, which is no character") from error
         return text
 
 
-def _template(tokenizer: loading.Tokenizer, own: str, model: str) -> str:
+class _Values:
+    """The values of a column."""
+
+    def __init__(self, column: pa.Array) -> None:
+        self._values = column.to_pylist()
+        self._decode = values.decoder(column.type)
+
+    def at(self, place: int) -> Any:
+        """Returns the value of a row. Raises Malformed."""
+        value = self._values[place]
+        try:
+            return None if value is None else self._decode(value)
+        except (ValueError, RecursionError) as error:
+            raise conversations.Malformed(f"it is no JSON that can be read ({error})", "Mend the row") from error
+
+
+class _Template:
+    """A chat template that was compiled."""
+
+    def __init__(self, text: str, date: str) -> None:
+        self.text = text
+        compiled = _compiled(text, date)
+        self.has_tools = "tools" in jinja2.meta.find_undeclared_variables(compiled.environment.parse(text))
+        """Whether it makes use of tools."""
+
+
+def _template(tokenizer: loading.Tokenizer, own: str, model: str, *, with_tools: bool) -> str:
     if own:
         return own
     whose = f"The tokenizer of {model}" if model else "The tokenizer"
     try:
-        found: str = tokenizer.pretrained.get_chat_template()
+        found: str = tokenizer.pretrained.get_chat_template(tools=[] if with_tools else None)
     except ValueError as error:
         known = tokenizer.pretrained.chat_template
         has = (
@@ -90,9 +153,9 @@ def _template(tokenizer: loading.Tokenizer, own: str, model: str) -> str:
     return found
 
 
-def _compile(template: str, date: str) -> None:
+def _compiled(template: str, date: str) -> jinja2.Template:
     try:
-        compiled = chat_template_utils._compile_jinja_template(template)  # noqa: SLF001  the one place that has the date
+        compiled: jinja2.Template = chat_template_utils._compile_jinja_template(template)  # noqa: SLF001  the one place that has the date
     except jinja2.TemplateSyntaxError as error:
         raise errors.InvalidArgument(
             f"The chat template is not one that Jinja understands: {error.message} (line {error.lineno}). Mend it, and "
@@ -103,9 +166,13 @@ def _compile(template: str, date: str) -> None:
         # The day of the worker would make another text of the same rows, attempt by attempt.
         day = datetime.datetime.combine(datetime.date.fromisoformat(date), datetime.time())
         compiled.globals["strftime_now"] = day.strftime
+    return compiled
 
 
-def _fields(kind: pa.DataType) -> set[str]:
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
-        return set()
-    return {field.name for field in kind.value_type}
+def _may_be_conversations(kind: pa.DataType) -> bool:
+    """Whether values of a type may be conversations: of JSON, each row tells for itself."""
+    item = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    if values.is_json(kind) or (item is not None and values.is_json(item)):
+        return True
+    fields = {field.name for field in item} if item is not None and pa.types.is_struct(item) else set()
+    return any(fields.issuperset(form) for form in _FORMS)

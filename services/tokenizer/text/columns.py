@@ -53,13 +53,18 @@ class Texts:
         """Takes `text`, else the only column of strings, where there is no name."""
         self.name = name
 
+    @property
+    def names(self) -> list[str]:
+        """The column."""
+        return [self.name]
+
     def check(self, schema: pa.Schema, where: str) -> None:
         """Refuses a column that is not there or holds something else."""
         self.name = choose(schema, self.name, where)
 
-    def texts(self, column: pa.Array, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
+    def texts(self, rows: pa.RecordBatch, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
         """Returns the column as large strings, every one of them there and valid UTF-8."""
-        return texts(column, self.name, where, first_row, read_from)
+        return texts(rows.column(self.name), self.name, where, first_row, read_from)
 
 
 def place(name: str, where: str, first_row: int, row: int, read_from: Origin | None) -> str:

@@ -1,7 +1,7 @@
 """Turns of a conversation as they lie in a dataset, in the form that chat templates take.
 
 OpenAI's form has `role` and `content` in each turn, and whatever else a template knows; ShareGPT's has `from` and
-`value`. Arrow stores a field that a turn lacks as null, so a null counts as lacking here.
+`value`. A field of a turn that is null counts as lacking, as `apply_chat_template` takes it; nulls further within stay.
 """
 
 from collections.abc import Mapping
@@ -33,15 +33,19 @@ class Malformed(Exception):
         self.mend = mend
 
 
-def read(turns: list[Any] | None) -> list[dict[str, Any]]:
+def read(turns: Any) -> list[dict[str, Any]]:
     """Returns the turns, each with `role`, and with `content` unless something else stands in its place."""
     if not turns:
         raise Malformed("the conversation has no turns")
+    if not isinstance(turns, list):
+        raise Malformed("the conversation is no list of turns")
     return [_turn(turn, f"turn {place} of {len(turns)}") for place, turn in enumerate(turns, start=1)]
 
 
-def _turn(turn: dict[str, Any] | None, where: str) -> dict[str, Any]:
-    told = _without_nulls(turn) if turn is not None else {}
+def _turn(turn: Any, where: str) -> dict[str, Any]:
+    if turn is not None and not isinstance(turn, dict):
+        raise Malformed(f"{where} is no object with a role")
+    told = {key: value for key, value in (turn or {}).items() if value is not None}
     if not told:
         raise Malformed(f"{where} is empty")
     # A schema may have the fields of both forms; then each turn is what it says.
@@ -51,6 +55,8 @@ def _turn(turn: dict[str, Any] | None, where: str) -> dict[str, Any]:
 def _plain(turn: dict[str, Any], where: str) -> dict[str, Any]:
     if not turn.get("role"):
         raise Malformed(f"{where} has no role")
+    if not isinstance(turn["role"], str):
+        raise Malformed(f"{where} has a role that is no text")
     if turn.keys() == {"role"}:
         raise Malformed(f"{where}, of the role {turn['role']!r}, has no content")
     return turn
@@ -58,14 +64,8 @@ def _plain(turn: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _shared(turn: dict[str, Any], where: str) -> dict[str, Any]:
     speaker = turn["from"]
-    if speaker not in ROLES:
-        raise Malformed(f"{where} is from {speaker[:80]!r}, which is none of {', '.join(ROLES)}")
+    if not isinstance(speaker, str) or speaker not in ROLES:
+        raise Malformed(f"{where} is from {str(speaker)[:80]!r}, which is none of {', '.join(ROLES)}")
     if "value" not in turn:
         raise Malformed(f"{where}, from {speaker!r}, has no value")
     return {"role": ROLES[speaker], "content": turn["value"]}
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    return [_without_nulls(each) for each in value] if isinstance(value, list) else value

@@ -42,18 +42,19 @@ def verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextMana
 
 
 class Column(Protocol):
-    """A column of which texts are made."""
+    """A column of which texts are made, and perhaps others that say how."""
 
-    name: str
-    """Its name, once it was checked."""
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read, once they were checked."""
 
     def check(self, schema: pa.Schema, where: str) -> None:
         """Refuses a column that is not there or holds something else."""
 
     def texts(
-        self, column: pa.Array, where: str, first_row: int, read_from: columns.Origin | None = None, /
+        self, rows: pa.RecordBatch, where: str, first_row: int, read_from: columns.Origin | None = None, /
     ) -> pa.Array:
-        """Returns its values as large strings."""
+        """Returns the texts of these rows as large strings."""
 
 
 def slices(
@@ -92,7 +93,7 @@ def _batches(
             column.check(stream.schema, where)
             origin = columns.origin(stream.schema)
             for batch in stream:
-                texts = column.texts(batch.column(column.name), where, row, origin)
+                texts = column.texts(batch.select(column.names), where, row, origin)
                 row += len(texts)
                 if origin:
                     origin = origin._replace(first_row=origin.first_row + len(texts))

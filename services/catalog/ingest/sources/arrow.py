@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from services.catalog.ingest import failures, limits
+from services.catalog.ingest import failures, limits, schemas
 from services.catalog.ingest.sources import arrow_messages, content
 from services.catalog.ingest.sources.compression import Readable
 
@@ -28,7 +28,7 @@ def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
     stream = _Stream(source, name)
     with content.explained(name, "Arrow"):
         reader = pa.ipc.open_stream(pa.PythonFile(stream, mode="r"))
-        yield pa.RecordBatch.from_pylist([], reader.schema)
+        yield schemas.empty(reader.schema)
         for batch in reader:
             yield from _pieces(batch, name)
     stream.check_end()

@@ -6,7 +6,7 @@ on where blocks end; a block that does not fit is parsed again with the columns 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,10 +14,14 @@ import pyarrow.json as arrow_json
 
 from polytok import errors
 from services.catalog.ingest import failures, schemas
+from services.catalog.ingest.sources import json_objects
+from services.runtime import memory
 
 ONE_A_LINE = "Write one object a line, as `jq -c` does."
 _ROW = re.compile(r"in row (\d+)$")
 _CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
+_OBJECT_BYTES = 512 << 20
+"""What the objects of a block of rows may take in Python's memory."""
 _MEND = "Mend the line, or name another format."
 
 
@@ -45,10 +49,44 @@ def batches(blocks: Iterable[Block], name: str) -> Iterator[pa.RecordBatch]:
 
 
 def _parse(block: Block, known: pa.Schema, name: str) -> pa.Table:
+    kept = schemas.json_columns(known)
+    table = None if kept else _tried(block, known)
+    if table is not None and not json_objects.hold(table.schema):
+        return _fitted(block, known, name, table)
+    split = _split(block, kept, name)
+    if not split.objects:
+        return _fitted(block, known, name, table)
+    others = pa.schema([field for field in known if field.name not in split.objects])
+    plain = block._replace(data=split.rest)
+    rest = _fitted(plain, others, name, _tried(plain, others))
+    # A column that is not in these rows is known from rows before.
+    names = dict.fromkeys([*known.names, *split.names])
+    columns = [split.objects[each] if each in split.objects else rest.column(each) for each in names]
+    return pa.table(columns, names=list(names))
+
+
+def _tried(block: Block, known: pa.Schema) -> pa.Table | None:
     try:
-        table = _read(block, known)
+        return _read(block, known)
     except pa.ArrowInvalid:
-        table = None
+        return None
+
+
+def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split:
+    try:
+        with memory.Bound(_OBJECT_BYTES).held():
+            return json_objects.split((text for _, text in block.rows()), kept)
+    except memory.Exceeded as error:
+        raise failures.invalid(
+            f"{name}, lines {block.first_line} to {block.last_line}: the objects take more than {_OBJECT_BYTES >> 20} "
+            "MiB of memory. Split the rows, or leave out what is not needed."
+        ) from error
+    except json_objects.Wrong as error:
+        raise _explained(block, name, str(error)) from error
+
+
+def _fitted(block: Block, known: pa.Schema, name: str, table: pa.Table | None) -> pa.Table:
+    """What Arrow made of a block, if anything, with the columns that are known and those that are new."""
     if table is None or table.schema != known:
         # What looks like a date stays the text it is.
         found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
@@ -122,6 +160,8 @@ def _wrong(text: bytes) -> tuple[int, str] | None:
         )
     except RecursionError:
         return 0, "nested too deeply. Flatten the object."
+    except ValueError as error:
+        return 0, f"a number that cannot be read ({str(error).partition(';')[0]}). Write it as a string."
     if not isinstance(value, dict):
         return 0, f"a JSON {_WORDS[type(value)]}, not an object. {ONE_A_LINE}"
     return None

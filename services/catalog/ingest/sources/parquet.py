@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.catalog.ingest import failures
+from services.catalog.ingest import failures, schemas
 from services.catalog.ingest.sources import content, parquet_pages
 from services.catalog.ingest.sources.raw import RawFile
 from services.runtime import memory
@@ -31,7 +31,7 @@ def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
                 file = pq.ParquetFile(pa.PythonFile(checked, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False)
         except memory.Exceeded as error:
             raise _too_large(raw, "footer") from error
-        yield pa.RecordBatch.from_pylist([], file.schema_arrow)
+        yield schemas.empty(file.schema_arrow)
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
             checked.watch(about, group)

@@ -1,0 +1,66 @@
+"""Which columns of JSON hold conversations: their type does not say it, so their values do."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from services.catalog.ingest import schemas
+
+_MOST_VALUES = 1000
+"""If that many values of a column are lists of other objects, no conversations are looked for any more."""
+_TEXTS = frozenset({"role", "from", "value"})
+_FORMS = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
+"""What turns have, those of OpenAI's form and those of ShareGPT's; not every turn has all of it."""
+_FIELDS = frozenset().union(*_FORMS)
+
+
+class Finder:
+    """Looks at the values of columns of JSON until it is clear what they are."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+        """The columns that hold conversations."""
+        self._fields: dict[str, set[str]] = {}
+        self._left: dict[str, int] = {}
+
+    def look(self, batch: pa.RecordBatch) -> None:
+        """Takes further rows."""
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            if field.name not in self.found and _is_json(field.type):
+                self._look(field.name, column)
+
+    def _look(self, name: str, column: pa.Array) -> None:
+        fields = self._fields.setdefault(name, set())
+        for value in _values(column):
+            left = self._left.setdefault(name, _MOST_VALUES)
+            if not left:
+                return
+            if not isinstance(value, list) or not all(turn is None or isinstance(turn, dict) for turn in value):
+                self._left[name] = 0
+                return
+            self._left[name] -= 1
+            for turn in filter(None, value):
+                fields.update(key for key in _FIELDS & turn.keys() if key not in _TEXTS or isinstance(turn[key], str))
+            if any(form <= fields for form in _FORMS):
+                self.found.add(name)
+                return
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    return schemas.is_json(kind.value_type if pa.types.is_list(kind) else kind)
+
+
+def _values(column: pa.Array) -> Iterator[Any]:
+    """The values that are there, as far as they are JSON."""
+    for value in column:
+        held = value.as_py()
+        if held is not None:
+            texts = held if isinstance(held, list) else [held]
+            try:
+                decoded = [None if text is None else json.loads(text) for text in texts]
+            except (ValueError, RecursionError):
+                # Whoever reads it is told where it is.
+                continue
+            yield decoded if isinstance(held, list) else decoded[0]

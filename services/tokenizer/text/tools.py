@@ -1,0 +1,37 @@
+"""The tools that a conversation's template is given: JSON schemas in a column, as TRL and ms-swift have it."""
+
+import json
+from typing import Any
+
+from services.tokenizer.text.conversations import Malformed
+
+
+def read(value: Any) -> list[dict[str, Any]] | None:
+    """Returns the schemas of a row, which may be JSON in a string, as a whole or each; None without any."""
+    found = _parsed(value)
+    if found is None or found == "":
+        return None
+    if not isinstance(found, list):
+        raise Malformed(f"tools are a list of JSON schemas, and here is {_kind(found)}", _MEND)
+    schemas = [_parsed(each) for each in found]
+    for place, schema in enumerate(schemas, start=1):
+        if not isinstance(schema, dict):
+            raise Malformed(f"tool {place} of {len(schemas)} is {_kind(schema)}, not a JSON schema", _MEND)
+    return schemas
+
+
+_MEND = "Mend the row, or tokenize without tools (`--no-tools`)"
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the text of the tools is no JSON that can be read ({error})", _MEND) from error
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", str: "a string", list: "a list", type(None): "null", bool: "a boolean"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,146 @@
+"""Objects of JSON and tools reach the template as their file has them."""
+
+import json
+import pathlib
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import transformers
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.runtime.storage import Storage
+from services.tokenizer.models import loading
+from services.tokenizer.text import chats
+from tests.tokenizer import jobs
+from tests.tokenizer.test_chats import plain, with_template
+
+CALLS = """{% for message in messages %}{{ message.role }}
+{%- if message.content is defined %}:{{ message.content }}{% endif %}
+{%- for call in message.tool_calls or [] %} {{ call.name }}({{ call.arguments | tojson }}){% endfor %};{% endfor %}"""
+TOOLS = "{% if tools is none %}none {% else %}{{ tools | tojson }} {% endif %}" + CALLS
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"b": 1, "a": None, "c": 9007199254740993}},
+}
+
+
+def call(arguments: str) -> str:
+    return (
+        '[{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": '
+        '[{"name": "f", "arguments": ' + arguments + "}]}]"
+    )
+
+
+CONVERSATIONS = [
+    call('{"x": 1}'),
+    call('{"x": 1.5}'),
+    call('{"x": 9007199254740993, "y": 123456789012345678901234567890}'),
+    call('{"days": 1, "city": "Oslo"}'),
+    call('{"city": null, "days": [2, 2.0, "2", null, {"deep": null}]}'),
+    call("{}"),
+    call('{"a": 1, "a": 2}'),
+    call('{"big": 1e400, "none": NaN, "text": "\\u00e9\\ud83d\\ude00"}'),
+    '[{"role": "user", "content": [{"type": "text", "text": "parts"}]}]',
+]
+
+
+def json_column(texts: list[str | None]) -> pa.Array:
+    return pa.array(texts, pa.json_())
+
+
+def list_column(texts: list[str | None]) -> pa.Array:
+    """Lists of JSON, as `datasets` keeps objects of mixed fields."""
+    lists = [None if text is None else [json.dumps(each) for each in json.loads(text)] for text in texts]
+    flat = pa.array([each for some in lists for each in some or []], pa.json_())
+    ends = [0]
+    for some in lists:
+        ends.append(ends[-1] + len(some or []))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat, mask=pa.array([some is None for some in lists]))
+
+
+@pytest.mark.parametrize("column", [json_column, list_column])
+def test_the_ids_are_those_of_what_the_file_says(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, column: Any
+) -> None:
+    model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
+    runner = jobs.Runner(storage, model)
+    texts = CONVERSATIONS if column is json_column else CONVERSATIONS[:-2]
+    raw = jobs.raw_shard(storage, [pa.record_batch({"messages": column(texts)})])
+    oracle = transformers.AutoTokenizer.from_pretrained(model)
+    expected = [oracle.apply_chat_template(json.loads(text), tokenize=True)["input_ids"] for text in texts]
+    assert jobs.rows(storage, runner.tokenize(raw, plain())) == expected
+    assert "9007199254740993" in oracle.decode(expected[2])
+
+
+@pytest.mark.parametrize(
+    ("column", "exact"),
+    [
+        (pa.array([json.dumps([WEATHER]), None, "", "[]"]), True),
+        (json_column([json.dumps([WEATHER]), None, "null", "[]"]), True),
+        (json_column([json.dumps(json.dumps([WEATHER])), None, '""', "[]"]), True),
+        (list_column([json.dumps([WEATHER]), None, None, "[]"]), True),
+        (pa.array([[json.dumps(WEATHER)], None, None, []]), True),
+        # Arrow's own structs do not tell null from what is not there.
+        (pa.array([[WEATHER], None, None, []]), False),
+    ],
+)
+def test_a_template_is_given_the_tools_of_each_row(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, column: pa.Array, *, exact: bool
+) -> None:
+    model = with_template(folders["byte_level"], tmp_path / "model", TOOLS)
+    runner = jobs.Runner(storage, model)
+    turns = [{"role": "user", "content": "w"}]
+    batch = pa.record_batch({"messages": json_column([json.dumps(turns)] * 4), "tools": column})
+    result = runner.tokenize(jobs.raw_shard(storage, [batch]), plain(tools_column="tools"))
+    tool = WEATHER if exact else json.loads(json.dumps(WEATHER).replace('"a": null, ', ""))
+    oracle = transformers.AutoTokenizer.from_pretrained(model)
+    assert jobs.rows(storage, result) == [
+        oracle.apply_chat_template(turns, tools=tools, tokenize=True)["input_ids"] for tools in ([tool], None, None, [])
+    ]
+    assert (result.statistics.num_with_tools, result.statistics.num_tools_unused) == (1, 0)
+
+
+def test_tools_that_a_template_does_not_mention_are_counted(
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
+    runner = jobs.Runner(storage, model)
+    batch = pa.record_batch(
+        {"messages": json_column(CONVERSATIONS[:2]), "functions": json_column([json.dumps([WEATHER]), None])}
+    )
+    raw = jobs.raw_shard(storage, [batch])
+    parameters = plain(tools_column="functions")
+    published = runner.publish([runner.tokenize(raw, parameters)], parameters)
+    assert (published.statistics.num_with_tools, published.statistics.num_tools_unused) == (1, 1)
+    # One that is for tools alone does.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = {"default": CALLS, "tool_use": TOOLS}
+    tokenizer.save_pretrained(tmp_path / "two")
+    runner = jobs.Runner(storage, tmp_path / "two")
+    result = runner.tokenize(raw, parameters, epoch=2)
+    assert (result.statistics.num_with_tools, result.statistics.num_tools_unused) == (1, 0)
+    assert jobs.rows(storage, result) == [
+        tokenizer.apply_chat_template(json.loads(text), tools=tools, tokenize=True)["input_ids"]
+        for text, tools in zip(CONVERSATIONS, ([WEATHER], None), strict=False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ('{"name": "f"}', "tools are a list of JSON schemas, and here is an object"),
+        ('[{"name": "f"}, 5]', "tool 2 of 2 is a number, not a JSON schema"),
+        ('["{"]', "the text of the tools is no JSON that can be read"),
+    ],
+)
+def test_tools_that_are_none_are_named_by_their_row(folders: dict[str, pathlib.Path], tools: str, message: str) -> None:
+    chat = tokenizations_pb2.Chat(template=TOOLS, tools_column="functions")
+    column = chats.Conversations("messages", chat, loading.load(folders["byte_level"]))
+    rows = pa.record_batch({"messages": json_column(CONVERSATIONS[:1]), "functions": json_column([tools])})
+    column.check(rows.schema, "datasets/chats")
+    with pytest.raises(errors.InvalidArgument, match=rf"Column 'functions', row 7 of datasets/chats .*{message}"):
+        column.texts(rows, "datasets/chats", 7)
+    with pytest.raises(errors.NotFound, match="no column 'functions'"):
+        column.check(pa.schema([("messages", pa.json_())]), "datasets/chats")
