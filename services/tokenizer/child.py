@@ -41,7 +41,13 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, chi
     from services.tokenizer.stages import arranging, assembling, duplicates, preparing, publishing, shards  # noqa: PLC0415
 
     tokenizers = loading.Tokenizers(settings.cached)
-    chooser = choosing.Chooser(settings.engine, parallel=settings.usable_threads > 1, kept=settings.cached)
+    chooser = choosing.Chooser(
+        settings.engine,
+        parallel=settings.usable_threads > 1,
+        kept=settings.cached,
+        folder=settings.proofs_folder,
+        patience=settings.patience_bytes,
+    )
     return {
         "model.inspect": lambda payload, _: inspection.inspect(
             _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers

@@ -1,8 +1,10 @@
 """What can be set about the tokenizer's worker."""
 
 import os
+import pathlib
 from typing import Literal
 
+import platformdirs
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -21,6 +23,15 @@ class TokenizerSettings(Settings):
 
     engine: Literal["auto", "reference", "gigatoken", "fastokens", "spans"] = "auto"
     """What encodes: `auto` takes the fastest engine that proves itself, another name only that one, if it does."""
+    proofs: str = ""
+    """The folder for what was found when engines were compared with the reference; empty takes the user's cache."""
+    patience_bytes: int = Field(default=4 << 20, ge=0)
+    """Text that the reference encodes before an engine is compared with it, which takes seconds once a tokenizer."""
+
+    @property
+    def proofs_folder(self) -> pathlib.Path:
+        """Where proofs are kept."""
+        return pathlib.Path(self.proofs) if self.proofs else platformdirs.user_cache_path("polytok") / "proofs"
 
     @property
     def usable_threads(self) -> int:

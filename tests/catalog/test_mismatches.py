@@ -10,7 +10,7 @@ import pytest
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.repositories import engines
-from services.tokenizer.engines import choosing, proving, sampling, versions
+from services.tokenizer.engines import choosing, sampling, versions
 from services.tokenizer.engines.reference import Reference
 from tests.catalog import hands
 from tests.catalog.doing import Doer
@@ -30,8 +30,8 @@ TEXTS = [*(f"{text} Number {number}." for number, text in enumerate(material.TEX
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Wrong]:
-    """The fast engines that workers make: each is wrong about zebras, and no probe but every sample shows it."""
+def made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Wrong]:
+    """The fast engines that workers make: each is wrong about zebras, and no proof but every sample shows it."""
     found: list[Wrong] = []
 
     def make(tokenizer: Any, content: str, parallel: bool) -> Wrong:
@@ -41,12 +41,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Wrong]:
     monkeypatch.setattr(choosing, "candidates", lambda content: ("gigatoken",))
     monkeypatch.setitem(choosing.MAKERS, "gigatoken", make)
     monkeypatch.setattr(sampling, "SHARE", 1.0)
-    monkeypatch.setattr(proving, "PROBE_DOCUMENTS", 1)
+    # Engines are asked for little text too, and what is found about these stays here.
+    monkeypatch.setenv("POLYTOK_TOKENIZER_PATIENCE_BYTES", "0")
+    monkeypatch.setenv("POLYTOK_TOKENIZER_PROOFS", str(tmp_path / "proofs"))
     return found
 
 
 @pytest.fixture
-async def zebras(catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path, made: list[Wrong]) -> hands.Running:
+async def zebras(made: list[Wrong], catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path) -> hands.Running:
     """A dataset of several shards, of which the last but one or so has a zebra, and a model."""
     source = material.write_jsonl(tmp_path / "docs.jsonl", TEXTS)
     await doer.run((await catalog.create_dataset("docs", source=hands.file_source(str(source)))).job)

@@ -16,7 +16,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage, opened
-from services.tokenizer.engines import proving, sampling
+from services.tokenizer.engines import sampling
 from services.tokenizer.files import arrangement, staging
 from services.tokenizer.rows.ragged import Ragged
 from services.tokenizer.stages import assembling
@@ -190,7 +190,6 @@ def test_a_shard_that_an_engine_gets_wrong_is_encoded_again(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "SHARE", 1.0)
-    monkeypatch.setattr(proving, "PROBE_DOCUMENTS", 1)
     runner = jobs.Runner(
         storage, folders["byte_level"], test_fast_engines.chooser("zebra", test_fast_engines.other_ids, [])
     )

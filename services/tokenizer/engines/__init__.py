@@ -22,6 +22,11 @@ class Engine(Protocol):
         """Returns the ids of each text, one row a text. `texts` holds large strings, none of them null."""
 
 
+def longest(engine: Engine) -> int:
+    """Returns how many bytes a text may have that the engine encodes in the way that was compared."""
+    return int(getattr(engine, "longest", 1 << 62))
+
+
 class Untrustworthy(Exception):
     """An engine failed, or gave ids that are not the reference's: nothing that it made may be kept."""
 

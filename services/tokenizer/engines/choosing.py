@@ -1,18 +1,26 @@
-"""Which engine a shard gets: the fastest that proved itself for this tokenizer on this dataset, else the reference."""
+"""Makes encoding plans, and remembers them: of the fastest engine that needs the reference for little."""
 
 import collections
+import dataclasses
+import functools
+import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import llvmlite.binding
+import numpy as np
 import pyarrow as pa
 
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, proving, routing, spans, versions
+from services.tokenizer.engines import Engine, plan, proof, spans, structure, versions
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
+from services.tokenizer.engines.ledger import Ledger
 from services.tokenizer.engines.reference import Reference
 from services.tokenizer.models import loading
+from services.tokenizer.rows import slicing
 
 Maker = Callable[[loading.Tokenizer, str, bool], Engine | None]
 """Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
@@ -26,6 +34,8 @@ MAKERS: Mapping[str, Maker] = {
 }
 """Every fast engine."""
 
+FEW = 0.01
+"""The share of bytes that may go to the reference before another engine is asked for."""
 _REMEMBERED = 64
 
 _log = logging.get(__name__)
@@ -37,45 +47,97 @@ def candidates(content: Mapping[str, Any]) -> tuple[str, ...]:
     # With dropout the same text has other ids every time.
     if model["type"] == "BPE" and not model.get("dropout"):
         # SentencePiece's kind falls back to a token for each byte.
-        return ("spans", "gigatoken", "fastokens") if model["byte_fallback"] else ("gigatoken", "fastokens")
+        return ("spans",) if model["byte_fallback"] else ("gigatoken", "fastokens")
     return ("spans",) if model["type"] == "WordPiece" else ()
 
 
 class Known:
-    """A tokenizer's reference, and its fast engines as far as they were asked for."""
+    """A tokenizer's reference, and its plans as far as they were asked for."""
 
-    def __init__(self, tokenizer: loading.Tokenizer, makers: Mapping[str, Maker], *, parallel: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: loading.Tokenizer,
+        makers: Mapping[str, Maker],
+        ledger: Ledger,
+        *,
+        parallel: bool,
+        patience: int,
+    ) -> None:
         self.reference = Reference(tokenizer.backend)
         self._tokenizer = tokenizer
-        self._content = tokenizer.backend.to_str()
         self._makers = makers
+        self._ledger = ledger
         self._parallel = parallel
-        self._proven: dict[str, routing.Routed | None] = {}
-        self.candidates = tuple(name for name in candidates(json.loads(self._content)) if name in makers)
+        self._patience = patience
+        self._plans: dict[str, plan.Plan | None] = {}
+        self.candidates = tuple(name for name in candidates(json.loads(tokenizer.backend.to_str())) if name in makers)
+        self.encoded = 0
+        """Bytes that the reference encoded because no engine was compared with it yet."""
 
-    def engine(self, name: str) -> routing.Routed | None:
-        """Returns an engine that gave the reference's ids for the adversarial texts."""
-        if name not in self._proven:
-            make = self._makers[name]
-            self._proven[name] = proving.proven(
-                lambda: make(self._tokenizer, self._content, self._parallel), self.reference, self._content
-            )
-        return self._proven[name]
+    def get(self, name: str, *, only_known: bool = False) -> plan.Plan | None:
+        """Returns the plan for an engine; None if it is of no use, or if `only_known` and it was not compared yet."""
+        if name not in self._plans:
+            made = self._made(name, only_known=only_known)
+            if made is None and only_known:
+                return None
+            self._plans[name] = made
+        return self._plans[name]
+
+    def _made(self, name: str, *, only_known: bool) -> plan.Plan | None:
+        try:
+            form = None if name == "spans" else structure.read(self._tokenizer.backend)
+        except structure.UnsupportedTokenizer as error:
+            _log.info("engine_not_tried", engine=name, detail=str(error))
+            return None
+        subject = proof.Subject(
+            name,
+            _version(name),
+            lambda backend: self._makers[name](
+                dataclasses.replace(self._tokenizer, backend=backend), backend.to_str(), self._parallel
+            ),
+            self._tokenizer.backend,
+            self._tokenizer.fingerprint,
+            form,
+        )
+        return plan.make(subject, self.reference, self._ledger, patience=self._patience, only_known=only_known)
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Returns what an engine's results depend on beside the tokenizer: its code, ours, and the processor's kind."""
+    digest = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode())
+    for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{versions.versioned(name)} {digest.hexdigest()}"
 
 
 class Chooser:
-    """Chooses engines, and remembers what they proved."""
+    """Makes plans, and remembers them."""
 
     def __init__(
-        self, wanted: str = "auto", *, parallel: bool = True, kept: int = 2, makers: Mapping[str, Maker] = MAKERS
+        self,
+        wanted: str = "auto",
+        *,
+        parallel: bool = True,
+        kept: int = 2,
+        makers: Mapping[str, Maker] = MAKERS,
+        folder: pathlib.Path | None = None,
+        patience: int = 0,
     ) -> None:
+        """Chooses the engine that is wanted, or with `auto` any.
+
+        What comparing engines found is kept in `folder`. Up to `patience` bytes of text are encoded by the reference
+        before an engine is compared with it, which for less text would take longer than encoding it.
+        """
         self._wanted = wanted
         self._parallel = parallel
         self._kept = kept
         self._makers = makers
+        self._ledger = Ledger(folder)
+        self._patience = patience if wanted == "auto" else 0
         self._known: collections.OrderedDict[str, Known] = collections.OrderedDict()
-        # For a tokenizer and a dataset: whether an engine gave the reference's ids for its documents.
-        self._trusted: collections.OrderedDict[tuple[str, str, str], bool] = collections.OrderedDict()
+        # Engines that gave wrong ids for a tokenizer and a dataset in spite of their proof.
+        self._distrusted: collections.OrderedDict[tuple[str, str, str], None] = collections.OrderedDict()
 
     def reference(self, tokenizer: loading.Tokenizer) -> Reference:
         """Returns the reference of a tokenizer."""
@@ -89,39 +151,45 @@ class Chooser:
         Those that are `distrusted`, each by name and version as `versions.versioned` gives them, are left out.
         """
         known = self._of(tokenizer)
-        names = known.candidates if self._wanted == "auto" else (self._wanted,)
-        for name in names:
-            if versions.versioned(name) in distrusted:
+        size = int(slicing.ends_of(texts)[-1])
+        is_little = known.encoded + size < self._patience
+        best: tuple[float, Engine] = (1.0, known.reference)
+        for name in known.candidates if self._wanted == "auto" else (self._wanted,):
+            if name not in known.candidates or versions.versioned(name) in distrusted:
                 continue
-            engine = known.engine(name) if name in known.candidates else None
-            if engine is not None and self._trusts(
-                engine, known.reference, (tokenizer.fingerprint, dataset, name), texts
-            ):
-                return engine
-        if self._wanted not in {"auto", "reference"}:
-            _log.warning("engine_not_exact", engine=self._wanted, dataset=dataset, instead="reference")
-        return known.reference
+            if (tokenizer.fingerprint, dataset, name) in self._distrusted:
+                continue
+            made = known.get(name, only_known=is_little)
+            if made is not None:
+                share = _share(made, texts)
+                if share <= FEW:
+                    return made
+                best = min(best, (share, made), key=lambda each: each[0])
+        if best[1] is known.reference:
+            known.encoded += size
+            if self._wanted not in {"auto", "reference"}:
+                _log.warning("engine_not_exact", engine=self._wanted, dataset=dataset, instead="reference")
+        return best[1]
 
     def distrust(self, tokenizer: loading.Tokenizer, dataset: str, name: str) -> None:
         """Keeps an engine from the dataset's other shards."""
-        self._remember((tokenizer.fingerprint, dataset, name), trusted=False)
-
-    def _trusts(self, engine: Engine, reference: Engine, key: tuple[str, str, str], texts: pa.Array) -> bool:
-        if key not in self._trusted:
-            self._remember(key, trusted=proving.same(engine, reference, proving.probe(texts)))
-        return self._trusted[key]
-
-    def _remember(self, key: tuple[str, str, str], *, trusted: bool) -> None:
-        self._trusted[key] = trusted
-        self._trusted.move_to_end(key)
-        while len(self._trusted) > _REMEMBERED:
-            self._trusted.popitem(last=False)
+        self._distrusted[tokenizer.fingerprint, dataset, name] = None
+        while len(self._distrusted) > _REMEMBERED:
+            self._distrusted.popitem(last=False)
 
     def _of(self, tokenizer: loading.Tokenizer) -> Known:
         known = self._known.get(tokenizer.fingerprint)
         if known is None:
-            known = self._known[tokenizer.fingerprint] = Known(tokenizer, self._makers, parallel=self._parallel)
+            known = self._known[tokenizer.fingerprint] = Known(
+                tokenizer, self._makers, self._ledger, parallel=self._parallel, patience=self._patience
+            )
         self._known.move_to_end(tokenizer.fingerprint)
         while len(self._known) > self._kept:
             self._known.popitem(last=False)
         return known
+
+
+def _share(made: plan.Plan, texts: pa.Array) -> float:
+    """Returns the share of bytes that the reference has to encode."""
+    sizes = np.diff(slicing.ends_of(texts))
+    return float(sizes[made.apart(texts)].sum() / max(1, sizes.sum()))

@@ -4,11 +4,15 @@ The Hugging Face tokenizer takes some 150 bytes a byte of text while it encodes 
 megabytes is encoded in parts. A cut is made only where no token can span it whatever else the document holds: at a
 single space between two letters, with a tokenizer of which it is known that it ends a token there. A tokenizer of
 another kind, and a text without such places, stays whole.
+
+Added tokens are looked for before anything else is done, some in the text as it is and some in the normalized one, so
+there is none near a cut; where a token could be written in ways that only the normalizer knows, nothing is cut.
 """
 
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import tokenizers
 
@@ -45,8 +49,10 @@ class Cutter:
         content = json.loads(backend.to_str())
         self._keeps_space = _splits_before_spaces(content)
         self._drops_space = not self._keeps_space and _marks_spaces(content)
-        self._added = [token["content"] for token in content["added_tokens"]]
-        self._reach = max(map(len, self._added), default=0) + 1
+        self._added = [_needle(token) if self._drops_space else token["content"] for token in content["added_tokens"]]
+        if not all(self._added) or (self._keeps_space and _rewrites_added_tokens(content)):
+            self._keeps_space = self._drops_space = False
+        self._reach = max((len(token["content"]) for token in content["added_tokens"]), default=0) + 1
         # A piece such as `a▁` spans the place after an `a`.
         self._spanned = frozenset(
             piece[place - 1]
@@ -77,7 +83,18 @@ class Cutter:
         return None
 
 
-def _splits_before_spaces(content: dict[str, object]) -> bool:
+def _needle(token: dict[str, Any]) -> str:
+    """Returns what a text must hold to hold an added token, where normalizing changes nothing but spaces."""
+    text = str(token["content"])
+    return max(text.replace(" ", _MARK).split(_MARK), key=len) if token["normalized"] else text
+
+
+def _rewrites_added_tokens(content: dict[str, Any]) -> bool:
+    """Tells whether added tokens are looked for in a text of which letters, marks or spaces were changed."""
+    return content["normalizer"] is not None and any(token["normalized"] for token in content["added_tokens"])
+
+
+def _splits_before_spaces(content: dict[str, Any]) -> bool:
     """Tells whether the pre-tokenizer ends a word at a space after a letter, whatever is around it."""
     match content:
         case {"pre_tokenizer": {"type": "BertPreTokenizer"}, "normalizer": None | {"type": "BertNormalizer"}}:
@@ -98,17 +115,19 @@ def _splits_before_spaces(content: dict[str, object]) -> bool:
     return False
 
 
-def _marks_spaces(content: dict[str, object]) -> bool:
+def _marks_spaces(content: dict[str, Any]) -> bool:
     """Tells whether the tokenizer is BPE over a text in which marks stand for spaces and one is put in front."""
+    model = content["model"]
+    # A part's first, last or only symbol must be that of any other place, and the mark must be a known one: what is
+    # not may be fused with what is not on the other side.
+    if model["type"] != "BPE" or _MARK not in model["vocab"]:
+        return False
+    if any(model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")):
+        return False
     match content:
-        case {
-            "model": {"type": "BPE"},
-            "pre_tokenizer": None,
-            "normalizer": {"type": "Sequence", "normalizers": list(steps)},
-        }:
+        case {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": list(steps)}}:
             return steps == [_PREPEND, _REPLACE]
         case {
-            "model": {"type": "BPE"},
             "normalizer": None,
             "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first" | "always", "replacement": str(mark)},
         }:

@@ -1,18 +1,25 @@
 """gigatoken: byte-level and SentencePiece BPE in Rust, from Arrow's buffers to flat arrays without a copy."""
 
+from typing import Final
+
 import awkward as ak
 import numpy as np
 import pyarrow as pa
 from gigatoken import gigatoken_rs
 
-from services.tokenizer.rows import ragged
+from services.tokenizer.rows import ragged, slicing
 from services.tokenizer.rows.ragged import Ragged
+
+_WHOLE_BYTES = 1 << 20
+"""Longer texts would be parted between threads, at places that it takes to be safe."""
 
 
 class Gigatoken:
     """Encodes with gigatoken's own tokenizer, made of the reference's content."""
 
     name = "gigatoken"
+    longest: Final = 1 << 30
+    """It counts ids in 32 bits."""
 
     def __init__(self, content: str, *, parallel: bool) -> None:
         self._backend = gigatoken_rs.load_hf_json(content)
@@ -20,9 +27,16 @@ class Gigatoken:
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Returns the ids of each text."""
+        long = np.diff(slicing.ends_of(texts)) > _WHOLE_BYTES
+        if not self._parallel or not long.any():
+            return self._encode(texts, parallel=self._parallel)
+        short, whole = texts.filter(pa.array(~long)), texts.filter(pa.array(long))
+        return ragged.interleave(self._encode(short, parallel=True), self._encode(whole, parallel=False), long)
+
+    def _encode(self, texts: pa.Array, *, parallel: bool) -> Ragged:
         if not len(texts):
             return ragged.EMPTY
-        encoded = self._backend.encode_batch(_strings(texts), parallel=self._parallel).layout
+        encoded = self._backend.encode_batch(_strings(texts), parallel=parallel).layout
         offsets = np.asarray(encoded.offsets.data).astype(np.int64, copy=False)
         values = np.asarray(encoded.content.data)
         if values.dtype != np.uint32 or offsets[0]:

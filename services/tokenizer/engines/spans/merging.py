@@ -40,7 +40,7 @@ class Merges:
     characters: NDArray[np.int32]
     """For each code point the id of its piece, or -1."""
     bytes: NDArray[np.int32]
-    """For each byte the id of its piece."""
+    """For each byte the id of its piece, or -1 for a character of ASCII that has a piece itself."""
     pairs: NDArray[np.uint64]
     """Slots of two words, found by open addressing: the ids of two neighbours; rank and id of what they become."""
 
@@ -55,7 +55,7 @@ class Merges:
                 characters[ord(piece)] = number
         for character in alike:
             characters[ord(character)] = vocab[alike[0]]
-        singles = np.array([vocab[f"<0x{byte:02X}>"] for byte in range(256)], np.int32)
+        singles = np.array([vocab.get(f"<0x{byte:02X}>", -1) for byte in range(256)], np.int32)
         # Of a merge that is there twice the last one counts.
         ranks = {(vocab[first], vocab[second]): rank for rank, (first, second) in enumerate(merges)}
         made = [vocab[merges[rank][0] + merges[rank][1]] for rank in ranks.values()]

@@ -6,8 +6,8 @@ Why the ids of the spans are the ids of the whole:
    in front, every space becomes a mark, and nothing else changes. The engine puts a space in front instead, which is
    the same. Normalisation looks at one character at a time, so it is the same for spans.
 2. *Symbols.* BPE first makes a symbol of each character: its piece if the vocabulary has it, else a symbol for each of
-   its bytes. All 256 byte pieces must be there, so that nothing is ever unknown: unknown characters are fused with
-   those before them, over any cut, or vanish.
+   its bytes. All byte pieces must be there that a character without a piece may need, so that nothing is ever
+   unknown: unknown characters are fused with those before them, over any cut, or vanish.
 3. *Merges.* Only neighbours named by a merge (x, y) are ever joined. A symbol's piece is its text, but for symbols of
    bytes, and tokenizers whose merges name any of those are refused. So what joins two symbols over
    the place between the characters a and b is a merge with x ending in a and y beginning with b. Where there is none
@@ -72,7 +72,7 @@ def _is_plain(model: dict[str, Any], vocab: dict[str, int]) -> bool:
     return (
         not any(model[name] for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
         and bool(model["byte_fallback"])
-        and vocab.keys() >= _BYTES
+        and vocab.keys() >= {f"<0x{byte:02X}>" for byte in range(256) if byte >= 0x80 or chr(byte) not in vocab}
         # The content shows but one of two pieces with one id.
         and len(set(vocab.values())) == len(vocab)
         and not any(part in _BYTES for pair in model["merges"] for part in pair)

@@ -1,0 +1,185 @@
+"""Compares an engine with the reference: over sequences of classes, a vocabulary, added tokens, and all code points.
+
+For byte-level engines the comparison has two parts. *Where texts are taken apart* is compared with a tokenizer that
+shows it (`boundaries`); what is found holds for every tokenizer that takes texts apart in the same way. *Which ids the
+pieces have* is compared with the tokenizer itself. `spans` asks the reference for both, and has but the second part.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import tokenizers
+from numpy.typing import NDArray
+
+from services.runtime.telemetry import logging
+from services.tokenizer.engines import Engine, Untrustworthy, attempt, boundaries, probes, structure
+from services.tokenizer.engines.ledger import Verdicts
+from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
+from services.tokenizer.engines.reference import Reference
+from services.tokenizer.rows.ragged import Ragged
+
+VERSION = 1
+"""Counts up when other texts are compared: what an older version found is not taken for this one's."""
+LEAST_BLOCKS = (0,)
+"""Blocks of code points without which an engine is of no use."""
+
+Make = Callable[[tokenizers.Tokenizer], Engine | None]
+"""Makes an engine of a tokenizer."""
+
+_log = logging.get(__name__)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared: an engine, made of a tokenizer."""
+
+    name: str
+    """The engine's."""
+    version: str
+    make: Make
+    backend: tokenizers.Tokenizer
+    fingerprint: str
+    """The tokenizer's."""
+    structure: structure.Structure | None
+    """None for an engine that does not take texts apart by tables of its own."""
+
+    def identity(self, what: str) -> str:
+        """Returns sha256, hexadecimal, of all that a part of the proof depends on."""
+        depends = (VERSION, self.name, self.version, REFERENCE_VERSION, what)
+        return hashlib.sha256(json.dumps(depends).encode()).hexdigest()
+
+
+class Boundaries:
+    """Where texts are taken apart."""
+
+    def __init__(self, subject: Subject, form: structure.Structure) -> None:
+        self._subject = subject
+        self._structure = form
+        self._classes = probes.representatives(form)
+        self.identity = subject.identity(form.splitting)
+
+    def agrees(self) -> bool:
+        """Tells whether all sequences of classes are taken apart as by the reference."""
+        texts = [*probes.sequences(self._classes), *probes.runs(self._classes), *probes.contractions(self._classes)]
+        if self._structure.composes:
+            texts += probes.compositions()
+        return not self._differing(texts).any()
+
+    def refused(self, block: int) -> list[int]:
+        """Returns the code points of a block around which texts are taken apart otherwise."""
+        found = probes.characters(block)
+        texts = [text for c in found for text in probes.around(c, self._classes, composes=self._structure.composes)]
+        if not found:
+            return []
+        return _codes(found, np.logical_or.reduce(self._differing(texts).reshape(len(found), -1), axis=1))
+
+    def _differing(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        if not texts:
+            return np.empty(0, np.bool_)
+        backend = boundaries.reveal(self._structure, texts)
+        return _differing(_made(self._subject, backend), Reference(backend), texts)
+
+
+class Ids:
+    """Which ids a tokenizer gives."""
+
+    def __init__(self, subject: Subject, engine: Engine | None, reference: Engine) -> None:
+        self._subject = subject
+        self._engine = engine
+        self._reference = reference
+        self.identity = subject.identity(subject.fingerprint)
+
+    def agrees(self) -> bool:
+        """Tells whether texts, words, added tokens and every entry of the vocabulary have the reference's ids."""
+        return not any(_differing(self._engine, self._reference, texts).any() for texts in self._texts())
+
+    def _texts(self) -> Iterable[list[str]]:
+        form, vocab = self._subject.structure, self._subject.backend.get_vocab(with_added_tokens=False)
+        yield [text for text in probes.STRINGS if not form or not any(needle in text for needle in form.needles)]
+        if form is None:
+            entries = [entry.replace("\u2581", " ").removeprefix("##") for entry in vocab]
+        else:
+            entries = list(structure.entries(self._subject.backend))
+            yield [*form.ties, *(f"a{tie}b {tie}" for tie in form.ties)]
+            yield [text for text in probes.added(form.visible) if not any(needle in text for needle in form.needles)]
+        yield list(probes.words(entries))
+        whole = set(entries)
+        yield [*entries, *(f" {entry}" for entry in entries if f" {entry}" not in whole)]
+
+    def refused(self, block: int) -> list[int]:
+        """Returns the code points of a block that have other ids."""
+        found = probes.characters(block)
+        texts = [probes.plain(c) for c in found]
+        if self._subject.structure is None:
+            texts = ["\n".join(probes.around(c, "a1! \t\n.é中\u0301", composes=True)) for c in found]
+        return _codes(found, _differing(self._engine, self._reference, texts))
+
+
+def _codes(found: Sequence[str], differing: NDArray[np.bool_]) -> list[int]:
+    return [ord(found[place]) for place in np.flatnonzero(differing).tolist()]
+
+
+def _made(subject: Subject, backend: tokenizers.Tokenizer) -> Engine | None:
+    return make(subject.name, lambda: subject.make(backend))
+
+
+def make(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
+    """Makes an engine, or returns None if it refuses the tokenizer, by whatever kind of error."""
+    try:
+        return maker()
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    # Native code refuses a tokenizer with anything, a panic among it, which is no Exception.
+    except BaseException as error:
+        _log.info("engine_refuses", engine=name, error=str(error)[:200])
+        return None
+
+
+def _differing(engine: Engine | None, reference: Engine, texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Tells which texts get other ids than the reference's; all of them where an engine fails."""
+    strings = pa.array(texts, pa.large_string())
+    try:
+        if engine is None:
+            return np.ones(len(texts), np.bool_)
+        found = attempt(engine, strings)
+    except Untrustworthy as error:
+        _log.info("engine_fails", engine=error.engine, detail=error.detail)
+        return np.ones(len(texts), np.bool_)
+    return differing_rows(found, reference.encode(strings))
+
+
+def differing_rows(found: Ragged, expected: Ragged) -> NDArray[np.bool_]:
+    """Tells which rows are not the same."""
+    differs: NDArray[np.bool_] = found.lengths != expected.lengths
+    if not differs.any():
+        wrong = np.flatnonzero(found.values[: found.offsets[-1]] != expected.values[: expected.offsets[-1]])
+        differs[np.searchsorted(found.offsets, wrong, side="right") - 1] = True
+        return differs
+    for row in np.flatnonzero(~differs):
+        a, b = (rows.values[rows.offsets[row] : rows.offsets[row + 1]] for rows in (found, expected))
+        differs[row] = not np.array_equal(a, b)
+    return differs
+
+
+Part = Boundaries | Ids
+
+
+def begin(part: Part) -> Verdicts:
+    """Compares all but code points, and those of LEAST_BLOCKS; what does not agree there cannot be used at all."""
+    verdicts = Verdicts(agrees=part.agrees())
+    if verdicts.agrees:
+        extend(part, verdicts, LEAST_BLOCKS)
+        verdicts.agrees = not any(code < 128 for code in verdicts.refused)
+    return verdicts
+
+
+def extend(part: Part, verdicts: Verdicts, blocks: Iterable[int]) -> None:
+    """Compares the code points of further blocks."""
+    for block in blocks:
+        if block not in verdicts.compared:
+            verdicts.refused.update(part.refused(block))
+            verdicts.compared.add(block)
