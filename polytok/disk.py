@@ -12,6 +12,8 @@ _FULL = {
     errno.EDQUOT: "The disk quota is used up",
     errno.EFBIG: "The limit on the size of a file is reached",
 }
+_SCARCE = 16 << 20
+"""With fewer bytes free, what fails most likely fails for want of them."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -43,17 +45,33 @@ def full(
     )
 
 
+def scarce(place: pathlib.Path | str) -> str:
+    """Says that hardly anything is free where `place` is, or nothing."""
+    folder = _folder(place)
+    try:
+        left = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"the disk of {folder} is full: {readable(left)} free; make room" if left < _SCARCE else ""
+
+
 def free(place: pathlib.Path | str | None) -> str:
     """How much is free where `place` is or would be, as ` (…: 12 MiB free)`; empty where that is not known."""
     if place is None:
         return ""
-    folder = pathlib.Path(place)
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
+    folder = _folder(place)
     try:
         return f" ({folder}: {readable(shutil.disk_usage(folder).free)} free)"
     except OSError:
         return ""
+
+
+def _folder(place: pathlib.Path | str) -> pathlib.Path:
+    """The folder that is there and holds `place`, or would."""
+    folder = pathlib.Path(place)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def readable(size: float) -> str:

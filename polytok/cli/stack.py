@@ -77,6 +77,7 @@ def status(catalog: options.Catalog = None, as_json: options.Json = False) -> No
             "storage_root": facts.get("storage_root") if is_ours else None,
             "pids": facts.get("pids", {}) if is_ours else {},
             "metrics_ports": facts.get("metrics_ports", {}) if is_ours else {},
+            "queue": (home.queue_trouble(facts) or "works") if is_ours else None,
             **kinds,
             **others,
         }
@@ -108,6 +109,7 @@ def _status_pairs(document: dict[str, Any], absent: dict[str, str]) -> list[tupl
     pairs = [("catalog", document["catalog_address"])]
     if document["home"]:
         pairs += [("home", document["home"]), ("storage", document["storage_root"])]
+        pairs.append(("work queue", document["queue"]))
         pairs += [("processes", ", ".join(f"{name} {pid}" for name, pid in document["pids"].items()))]
     for kind in ("datasets", "models", "tokenizations", "extractions", "trainings"):
         counted = ", ".join(f"{number} {state}" for state, number in (document[kind] or {}).items()) or "none"

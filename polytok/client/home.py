@@ -9,6 +9,9 @@ from polytok import errors
 
 HOME_VARIABLE = "POLYTOK_HOME"
 ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
+_PROBE_SECONDS = 3.0
+_QUEUE = "not ready: queue: "
+"""How the probe of a service begins that cannot use the work queue."""
 
 
 def folder() -> pathlib.Path:
@@ -26,24 +29,46 @@ def stack() -> dict[str, Any] | None:
     path = folder() / "stack.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return None
     except PermissionError as error:
         raise errors.PermissionDenied(
             f"{path} belongs to another user. Run this as the user who started the stack, or set {ADDRESS_VARIABLE}."
         ) from error
-    return facts if facts.get("catalog_address") and _is_alive(facts.get("pid", 0)) else None
+    # A file that was damaged tells of no stack; a stack that runs writes it again with the next change.
+    whole = isinstance(facts, dict) and isinstance(facts.get("catalog_address"), str)
+    return facts if whole and _is_alive(facts.get("pid")) else None
 
 
-def _is_alive(pid: int) -> bool:
+def queue_trouble(facts: dict[str, Any]) -> str:
+    """What the services of a running stack say is wrong with the work queue, or nothing: their probes are asked."""
+    import urllib.error  # noqa: PLC0415  seldom needed
+    import urllib.request  # noqa: PLC0415
+
+    for port in facts.get("metrics_ports", {}).values():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=_PROBE_SECONDS):
+                continue
+        except urllib.error.HTTPError as refusal:
+            text = refusal.read().decode(errors="replace")
+        except OSError:
+            continue
+        if text.startswith(_QUEUE):
+            return text.removeprefix(_QUEUE).strip()
+    return ""
+
+
+def _is_alive(pid: object) -> bool:
     """Whether a process is there; a stack that was killed leaves its facts behind."""
+    if not isinstance(pid, int) or not 0 < pid < 1 << 31:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return pid > 0
+    return True
 
 
 def catalog_address(address: str | None = None) -> str:

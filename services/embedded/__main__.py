@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 from polytok import errors
-from services.embedded import home, lock, supervisor
+from services.embedded import folders, home, lock, supervisor
 
 ALREADY_RUNNING = 3
 """Exit code when a stack runs on that home already."""
@@ -23,6 +23,12 @@ def _report(line: str) -> None:
     with contextlib.suppress(OSError):  # whoever read our lines may be gone
         sys.stdout.write(f"polytok: {line}\n")
         sys.stdout.flush()
+
+
+def _line(failure: Exception, root: pathlib.Path) -> str:
+    if isinstance(failure, OSError):
+        return folders.explain(failure, f"starting the stack in {root}")
+    return failure.message if isinstance(failure, errors.PolytokError) else str(failure)
 
 
 def main() -> None:
@@ -42,13 +48,16 @@ def main() -> None:
         sys.stderr.write(f"{error.message}\n")
         sys.exit(ALREADY_RUNNING)
     except ExceptionGroup as group:
-        failures = [failure for failure in group.exceptions if isinstance(failure, errors.PolytokError)]
-        if len(failures) != len(group.exceptions):
+        _, defects = group.split((errors.PolytokError, OSError))
+        if defects is not None:
             raise
-        sys.stderr.write("".join(f"{failure.message}\n" for failure in failures))
+        sys.stderr.write("".join(f"{_line(failure, root)}\n" for failure in group.exceptions))
         sys.exit(1)
     except errors.PolytokError as error:
         sys.stderr.write(f"{error.message}\n")
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"{_line(error, root)}\n")
         sys.exit(1)
 
 

@@ -1,9 +1,10 @@
 """Folders of the embedded servers: who owns them, and files in them that nobody else reads."""
 
+import contextlib
 import os
 import pathlib
 
-from polytok import errors
+from polytok import disk, errors
 from services.embedded import guard
 
 
@@ -24,7 +25,9 @@ def make_private(folder: pathlib.Path) -> pathlib.Path:
     When root runs us its owner is the unprivileged user that the servers run as. A folder of another user keeps its
     owner: `guard` runs the server as that user, so a home made by an ordinary user works for root too.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync(folder.parent)
     if check_owner(folder) == 0:
         _give_to_nobody(folder)
     return folder
@@ -49,10 +52,37 @@ def hand_over(path: pathlib.Path) -> None:
 
 
 def write_private(path: pathlib.Path, text: str) -> None:
-    """Writes a file that only the owner of its folder can read, all of it or nothing."""
+    """Writes a file that only the owner of its folder can read: all of it or nothing, whatever fails meanwhile."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
-    staged.touch(mode=0o600, exist_ok=False)
-    staged.write_text(text, encoding="utf-8")
-    hand_over(staged)
-    staged.replace(path)
+    try:
+        staged.touch(mode=0o600, exist_ok=False)
+        with staged.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        hand_over(staged)
+        staged.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(folder: pathlib.Path) -> None:
+    """Brings the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def explain(error: OSError, doing: str) -> str:
+    """One line about an error of the system: what could not be done, where, why, and what to do."""
+    place = str(error.filename) if error.filename else None
+    if disk.is_full(error):
+        return disk.full(doing, place, error=error, then="then it goes on by itself, or start it again").message
+    named = f" ({place})" if place else ""
+    return f"{error.strerror or error}{named} while {doing}."

@@ -10,7 +10,6 @@ logs/          one log for each process
 run/           where each service says that it is ready
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -21,6 +20,8 @@ import platformdirs
 
 from polytok import errors
 from services.embedded import folders
+
+_PASSWORDS = ("postgres", "nats")
 
 
 class Home:
@@ -36,16 +37,20 @@ class Home:
         self.data = self.root / "data"
         self.logs = self.root / "logs"
         self.run = self.root / "run"
+        self._published = ""
 
     def create(self) -> None:
         """Makes the folders that are missing."""
         try:
             # Others may pass through, not look: the servers' user must reach its folders below.
-            self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            if not self.root.is_dir():
+                self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+                folders.sync(self.root.parent)
             folders.check_owner(self.root)
             for folder in (self.data, self.logs, self.run):
                 folder.mkdir(exist_ok=True)
                 folders.hand_over(folder)
+            folders.sync(self.root)
         except OSError as error:
             raise errors.FailedPrecondition(
                 f"Cannot make the data folder {self.root}: {error.strerror}. Choose another with POLYTOK_HOME or "
@@ -54,25 +59,51 @@ class Home:
 
     def passwords(self) -> dict[str, str]:
         """The servers' passwords; made at the first start."""
-        if not self.secrets.exists():
+        trouble = self._trouble()
+        if trouble:
             if (self.postgres / "data").exists():
                 raise errors.FailedPrecondition(
-                    f"{self.secrets} is gone, and the database in {self.postgres} cannot be opened without the "
+                    f"{self.secrets} {trouble}, and the database in {self.postgres} cannot be opened without the "
                     "passwords in it. Put the file back, or remove the folder to start anew."
                 )
-            made = {name: secrets.token_urlsafe(24) for name in ("postgres", "nats")}
+            made = {name: secrets.token_urlsafe(24) for name in _PASSWORDS}
             folders.write_private(self.secrets, json.dumps(made) + "\n")
-        found: dict[str, str] = json.loads(self.secrets.read_text())
+        found: dict[str, str] = json.loads(self.secrets.read_text(encoding="utf-8"))
         return found
+
+    def _trouble(self) -> str:
+        """What is wrong with the file of passwords, or nothing."""
+        try:
+            text = self.secrets.read_text(encoding="utf-8")
+            found = json.loads(text) if text.strip() else None
+        except FileNotFoundError:
+            return "is gone"
+        except OSError as error:
+            raise errors.FailedPrecondition(
+                f"{self.secrets} cannot be read: {error.strerror}. Let the user who starts Polytok read it."
+            ) from error
+        except ValueError:
+            return "is damaged: it is not the JSON that was written"
+        if found is None:
+            return "is empty"
+        whole = isinstance(found, dict) and all(isinstance(found.get(name), str) and found[name] for name in _PASSWORDS)
+        return "" if whole else "is damaged: passwords are missing in it"
 
     def publish(self, facts: dict[str, Any]) -> None:
         """Tells the world how to reach the stack."""
-        folders.write_private(self.stack, json.dumps(facts, indent=2) + "\n")
+        self._published = json.dumps(facts, indent=2) + "\n"
+        folders.write_private(self.stack, self._published)
+
+    def is_published(self) -> bool:
+        """Whether what `publish` wrote is still there, and whole."""
+        try:
+            return self.stack.read_text(encoding="utf-8") == self._published
+        except (OSError, ValueError):
+            return False
 
     def withdraw(self) -> None:
         """Takes back what `publish`, here or in a stack that was killed, has told."""
-        with contextlib.suppress(FileNotFoundError):
-            self.stack.unlink()
+        self.stack.unlink(missing_ok=True)
 
 
 def default() -> pathlib.Path:

@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from polytok import errors
+from polytok import disk, errors
+from services.embedded import folders
 from services.embedded.logs import Log
 from services.embedded.program import Program
 
@@ -18,10 +19,17 @@ _POLL_SECONDS = 0.03
 _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
+_FAILED_STARTS = 3
+"""After how many a program does what may help it."""
+_LINE = 300
 
 
 class StartFailed(errors.FailedPrecondition):
-    """A program did not come up."""
+    """A program did not come up. `line` says so in one line, the message with the end of its log."""
+
+    def __init__(self, line: str, tail: str = "") -> None:
+        super().__init__(f"{line}. {tail}" if tail else f"{line}.")
+        self.line = line
 
 
 class Keeper:
@@ -37,6 +45,8 @@ class Keeper:
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
         self._started_at = 0.0
+        self._failure = ""
+        self._renewing = False
 
     @property
     def pid(self) -> int:
@@ -45,9 +55,12 @@ class Keeper:
 
     async def start(self) -> None:
         """Starts the program and returns once it is ready; raises StartFailed if it ends, or takes too long."""
+        self._started_at = time.monotonic()
         await asyncio.to_thread(self.program.prepare)
         self.log.rotate()
         with self.log.open() as log:
+            if self.log.trouble:
+                self._report(self.log.trouble)
             self._process = await asyncio.create_subprocess_exec(
                 *self.program.command(),
                 env=dict(self.program.environment),
@@ -61,30 +74,74 @@ class Keeper:
         while not await asyncio.to_thread(self.program.is_ready):
             code = self._process.returncode
             if code is not None:
-                raise StartFailed(self._explain(f"ended at its start ({_outcome(code)})"))
+                raise self._explain(f"ended at its start ({_outcome(code)})")
             if time.monotonic() - self._started_at > START_SECONDS:
                 await self.stop()
-                raise StartFailed(self._explain(f"was not ready within {START_SECONDS:g} s"))
+                raise self._explain(f"was not ready within {START_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def keep(self) -> None:
         """Starts the program again whenever it ends, waiting longer each time that it does so soon. Until cancelled."""
         wait = _BACKOFF_SECONDS
+        failed = 0
         while True:
-            assert self._process is not None
-            code = await self._process.wait()
+            what = await self._until_it_ends()
             if time.monotonic() - self._started_at > _STABLE_SECONDS:
                 wait = _BACKOFF_SECONDS
-            self._report(f"{self.program.name} ended ({_outcome(code)}); starting it again in {wait:g} s")
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, _BACKOFF_MAXIMUM_SECONDS)
-            try:
-                await self.start()
-            except errors.PolytokError as error:
-                self._report(error.message)
+            if self._renewing:
+                self._renewing = False
+                await self._recover()
+            else:
+                self._report(f"{self.program.name} {what}; starting it again in {wait:g} s")
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _BACKOFF_MAXIMUM_SECONDS)
+            if await self._start_again():
+                failed = 0
                 continue
-            self._report(f"{self.program.name} is ready again")
-            self._changed()
+            failed += 1
+            if failed % _FAILED_STARTS == 0:
+                await self._recover()
+
+    async def renew(self) -> None:
+        """Has the program, which runs and does not work, recover and start again; `keep` must be at work."""
+        self._renewing = True
+        await self.stop()
+
+    async def _until_it_ends(self) -> str:
+        """Waits until the program does not run, and says why."""
+        if self._failure:
+            what, self._failure = self._failure, ""
+            return what
+        assert self._process is not None
+        return f"ended ({_outcome(await self._process.wait())})"
+
+    async def _start_again(self) -> bool:
+        try:
+            await self.start()
+        except (errors.PolytokError, OSError) as error:
+            await self.fail(error)
+            return False
+        self._renewing = False
+        self._report(f"{self.program.name} is ready again")
+        self._changed()
+        return True
+
+    async def fail(self, error: errors.PolytokError | OSError) -> None:
+        """Tells in one line why the program could not be started, and leaves nothing of it behind: `keep` goes on."""
+        if isinstance(error, StartFailed):
+            self._report(error.line)
+            return
+        await self.stop()
+        what = error.message if isinstance(error, errors.PolytokError) else folders.explain(error, "starting it")
+        self._failure = f"could not be started: {' '.join(what.split())}"
+
+    async def _recover(self) -> None:
+        try:
+            did = await asyncio.to_thread(self.program.recover)
+        except OSError as error:
+            did = folders.explain(error, "setting its files aside")
+        if did:
+            self._report(f"{self.program.name}: {did}")
 
     async def stop(self) -> None:
         """Stops the program in good order, or at once if that takes too long."""
@@ -115,9 +172,19 @@ class Keeper:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    def _explain(self, what: str) -> str:
+    def _explain(self, what: str) -> StartFailed:
         tail = self.log.tail()
-        return f"{self.program.name} {what}. Its log is {self.log.path}" + (f" and ends with:\n{tail}" if tail else ".")
+        last = tail.rstrip().rpartition("\n")[2].strip()[:_LINE]
+        full = disk.scarce(self.log.path)
+        line = " ".join(
+            part
+            for part in (
+                f"{self.program.name} {what}" + (f": {last}" if last else ""),
+                f"({full})" if full else "",
+            )
+            if part
+        )
+        return StartFailed(line, f"Its log is {self.log.path}" + (f" and ends with:\n{tail}" if tail else "."))
 
 
 def _outcome(code: int) -> str:

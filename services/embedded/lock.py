@@ -36,7 +36,7 @@ def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
     told = False
     deadline = time.monotonic() + _WAIT_SECONDS
     while not _try(descriptor):
-        holder = os.pread(descriptor, 64, 0).decode()
+        holder = os.pread(descriptor, 64, 0).decode(errors="replace")
         alive = _is_alive(holder)
         if not (alive or told):
             waiting()
@@ -62,7 +62,8 @@ def _try(descriptor: int) -> bool:
 def _is_alive(holder: str) -> bool:
     """Tells whether the supervisor that wrote `holder` lives: process ids are given again, start times are not."""
     pid, _, started = holder.partition(" ")
-    return bool(pid) and _started(int(pid)) == started
+    # A file that was damaged names nobody.
+    return pid.isascii() and pid.isdigit() and _started(int(pid)) == started
 
 
 def _started(pid: int) -> str:

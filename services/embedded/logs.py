@@ -4,6 +4,7 @@ The processes write to the file themselves, not through a pipe of ours: what one
 when the supervisor died first.
 """
 
+import os
 import pathlib
 import shutil
 from typing import BinaryIO
@@ -21,11 +22,17 @@ class Log:
     def __init__(self, path: pathlib.Path, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
         self.path = path
         self._maximum_bytes = maximum_bytes
+        self.trouble = ""
 
     def open(self) -> BinaryIO:
-        """Opens the file for a process to append to."""
-        stream = self.path.open("ab")
-        folders.hand_over(self.path)
+        """Opens the file for a process to append to; what cannot be written goes nowhere, and `trouble` says why."""
+        try:
+            stream = self.path.open("ab")
+            folders.hand_over(self.path)
+        except OSError as error:
+            self.trouble = folders.explain(error, f"opening the log {self.path}; what it would hold is lost")
+            return pathlib.Path(os.devnull).open("ab")
+        self.trouble = ""
         return stream
 
     def rotate(self) -> None:
@@ -34,21 +41,34 @@ class Log:
         The process keeps the file open, so it is copied and emptied, not renamed: the process appends, and goes on
         at the start.
         """
-        if not self.path.exists() or self.path.stat().st_size < self._maximum_bytes:
+        try:
+            self._rotate()
+        except OSError as error:
+            self.trouble = folders.explain(error, f"turning over the log {self.path}")
+
+    def _rotate(self) -> None:
+        if not self.path.is_file() or self.path.stat().st_size < self._maximum_bytes:
             return
         for number in range(KEPT - 1, 0, -1):
             older = self.path.with_name(f"{self.path.name}.{number}")
             if older.exists():
                 older.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
-        with self.path.open("rb+") as current, self.path.with_name(f"{self.path.name}.1").open("wb") as aside:
-            shutil.copyfileobj(current, aside)  # up to the end as it is now: next to nothing is left to be lost
+        aside = self.path.with_name(f"{self.path.name}.1")
+        with self.path.open("rb+") as current:
+            try:
+                with aside.open("wb") as copy:
+                    shutil.copyfileobj(current, copy)  # up to the end as it is now: next to nothing is left to be lost
+            except OSError:
+                # A disk without room for the copy needs the room that the log takes.
+                aside.unlink(missing_ok=True)
             current.truncate(0)
 
     def tail(self) -> str:
         """The last lines."""
-        if not self.path.exists():
+        try:
+            with self.path.open("rb") as stream:
+                size = stream.seek(0, 2)
+                stream.seek(max(0, size - _TAIL_BYTES))
+                return "\n".join(stream.read().decode(errors="replace").splitlines()[-12:])
+        except OSError:
             return ""
-        with self.path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - _TAIL_BYTES))
-            return "\n".join(stream.read().decode(errors="replace").splitlines()[-12:])

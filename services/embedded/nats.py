@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 from polytok import errors
@@ -17,6 +18,10 @@ from services.embedded import folders, guard
 USER = "polytok"
 MINIMUM_VERSION = (2, 11)
 """The first version whose JetStream has what our queue relies on."""
+
+_ASIDE = "jetstream.aside-"
+_KEPT = 3
+"""How many stores that were set aside are kept."""
 
 
 class Nats:
@@ -29,6 +34,7 @@ class Nats:
 
     def __init__(self, folder: pathlib.Path, *, port: int, password: str) -> None:
         self.folder = folder.absolute()
+        self.store = self.folder / "jetstream"
         self.port = port
         self._password = password
 
@@ -40,7 +46,7 @@ class Nats:
     def prepare(self) -> None:
         """Writes the configuration. It is a file because a command line, with the password, is everybody's to read."""
         folders.make_private(self.folder)
-        folders.make_private(self.folder / "jetstream")
+        folders.make_private(self.store)
         quoted = json.dumps  # the configuration language takes JSON strings
         folders.write_private(
             self.folder / "server.conf",
@@ -49,7 +55,8 @@ class Nats:
                     f'listen: "127.0.0.1:{self.port}"',
                     "server_name: polytok",
                     f"authorization {{ user: {quoted(USER)}, password: {quoted(self._password)} }}",
-                    f"jetstream {{ store_dir: {quoted(str(self.folder / 'jetstream'))} }}",
+                    # Else NATS takes three quarters of what is free as it starts, for good: nothing, on a full disk.
+                    f"jetstream {{ store_dir: {quoted(str(self.store))}, max_file_store: 10GB }}",
                     "logtime_utc: true",
                     "",
                 )
@@ -72,6 +79,20 @@ class Nats:
                 return connection.recv(5) == b"INFO "
         except OSError:
             return False
+
+    def recover(self) -> str:
+        """Sets the store aside, for nothing in it is needed; says so. The newest ones that were set aside are kept."""
+        aside = self.folder / f"{_ASIDE}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 1000:03d}"
+        try:
+            self.store.rename(aside)
+        except FileNotFoundError:
+            return ""
+        for old in sorted(self.folder.glob(f"{_ASIDE}*"))[:-_KEPT]:
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink()
+        return f"its store was set aside as {aside}; it starts with an empty one"
 
 
 def binary() -> pathlib.Path:

@@ -99,6 +99,10 @@ class Postgres:
         """Where the server is, for people."""
         return f"127.0.0.1:{self.port}"
 
+    def recover(self) -> str:
+        """Does nothing: the database is the truth."""
+        return ""
+
     def _guarded(self, program: str, *arguments: str) -> list[str]:
         argv = [str(binaries() / program), *arguments]
         return guard.command(argv, on_parent_death=ON_PARENT_DEATH, owner=str(self.folder))
@@ -136,7 +140,15 @@ class Postgres:
         staged.rename(self.data)
 
     def _check_version(self) -> None:
-        made_by = (self.data / "PG_VERSION").read_text().strip()
+        try:
+            made_by = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            made_by = ""
+        if not made_by.replace(".", "").isdigit():
+            raise errors.FailedPrecondition(
+                f"{self.data} is no whole database: its PG_VERSION is gone or damaged. Put the folder back from a "
+                "copy, or choose another POLYTOK_HOME.",
+            )
         version = subprocess.run(
             [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, check=True
         ).stdout.split()[2]
@@ -148,7 +160,7 @@ class Postgres:
 
     def _pid_file(self) -> list[str]:
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            return (self.data / "postmaster.pid").read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return []
 
@@ -159,7 +171,9 @@ class Postgres:
         (usual after a restart of a container).
         """
         lines = self._pid_file()
-        if not lines:
+        if not lines or not lines[0].strip().isdigit():
+            # None, or one that a full disk or a crash left half written.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
             return
         pid = int(lines[0])
         deadline = time.monotonic() + _STOP_SECONDS

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from services.embedded import guard
 
 _PROBE_SECONDS = 5.0
+_QUEUE = "not ready: queue: "
+"""How the probe of a service begins that cannot use the work queue."""
 
 
 class Program(Protocol):
@@ -39,6 +41,9 @@ class Program(Protocol):
     def describe(self) -> str:
         """Where it is, for people."""
 
+    def recover(self) -> str:
+        """Does what may help after several starts failed; says what it did, or nothing."""
+
 
 class Service:
     """A service of ours: `python -m …`."""
@@ -64,25 +69,39 @@ class Service:
         return guard.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
 
     def is_ready(self) -> bool:
-        """Tells whether the service has announced itself, and its own probe says that it can work."""
+        """Tells whether the service has announced itself, and its own probe says that it can answer calls."""
+        return self._probe("/readyz?exclude=queue")[0] == http.HTTPStatus.OK
+
+    def queue_trouble(self) -> str:
+        """What the service says is wrong with the work queue, or nothing."""
+        _, text = self._probe("/readyz")
+        return text.removeprefix(_QUEUE).strip() if text.startswith(_QUEUE) else ""
+
+    def _probe(self, path: str) -> tuple[int, str]:
         port = self.facts().get("metrics")
-        if port is None:
-            return False
+        if not isinstance(port, int):
+            return 0, ""
         probe = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_SECONDS)
         try:
-            probe.request("GET", "/readyz?exclude=queue")
-            return probe.getresponse().status == http.HTTPStatus.OK
+            probe.request("GET", path)
+            answer = probe.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException):
-            return False
+            return 0, ""
         finally:
             probe.close()
 
     def facts(self) -> dict[str, Any]:
         """What the service announced: its address, its port for metrics."""
-        with contextlib.suppress(FileNotFoundError):
-            found: dict[str, Any] = json.loads(self._announcement.read_text())
-            return found
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self._announcement.read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                return found
         return {}
+
+    def recover(self) -> str:
+        """Does nothing."""
+        return ""
 
     def describe(self) -> str:
         """The address, for a service that has one."""

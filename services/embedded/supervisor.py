@@ -15,10 +15,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from services.embedded import guard, keeper, lock, nats, ports, postgres, services
+from polytok import errors
+from services.embedded import folders, guard, keeper, lock, nats, ports, postgres, services
 from services.embedded.home import Home
 from services.embedded.logs import Log
 from services.embedded.program import Program, Service
+from services.embedded.queue_watch import QueueWatch
 
 _PORT_ATTEMPTS = 3
 _ROTATE_SECONDS = 60.0
@@ -56,6 +58,7 @@ class Supervisor:
         self._held = held
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {}
+        self._untold = ""
         self._addresses: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -126,9 +129,9 @@ class Supervisor:
             group.create_task(self._rotate_logs())
             late = [self._make_owner(owner, database, queue) for owner in services.OWNERS if owner.late]
             late += [self._make_worker(each, queue, listening[each.name]) for each in processes if each.late]
+            group.create_task(QueueWatch(self._home, self._keepers, self._report).run())
             for service in late:
-                kept = await self._start(service)
-                self._publish()
+                kept = await self._start_late(service)
                 group.create_task(kept.keep())
 
     async def _start_database(self, database: postgres.Postgres) -> None:
@@ -144,23 +147,41 @@ class Supervisor:
                 await self._start(server)
                 return
             server.port = ports.free_port()
-        await self._start(server)
+        try:
+            await self._start(server)
+        except keeper.StartFailed:
+            did = server.recover()
+            if not did:
+                raise
+            self._report(f"{server.name}: {did}")
+            await self._start(server)
 
     async def _start(self, program: Program) -> keeper.Keeper:
-        kept = keeper.Keeper(
-            program,
-            Log(self._home.logs / f"{program.name}.log"),
-            inherited=self._held,
-            report=self._report,
-            changed=self._publish,
-        )
-        self._keepers.append(kept)
+        kept = self._keep(program)
         try:
             await kept.start()
         except keeper.StartFailed:
             self._keepers.remove(kept)
             raise
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
+        return kept
+
+    async def _start_late(self, program: Program) -> keeper.Keeper:
+        """Starts a program that the rest can do without: if that fails, its keeper has to try again."""
+        kept = self._keep(program)
+        try:
+            await kept.start()
+        except (errors.PolytokError, OSError) as error:
+            await kept.fail(error)
+        else:
+            self._report(f"{program.name} is ready {program.describe()}".rstrip())
+            self._publish()
+        return kept
+
+    def _keep(self, program: Program) -> keeper.Keeper:
+        log = Log(self._home.logs / f"{program.name}.log")
+        kept = keeper.Keeper(program, log, inherited=self._held, report=self._report, changed=self._publish)
+        self._keepers.append(kept)
         return kept
 
     def _make_owner(self, owner: services.Owner, database: postgres.Postgres, queue: nats.Nats) -> Service:
@@ -209,12 +230,24 @@ class Supervisor:
             raise
         if code != 0:
             raise keeper.StartFailed(
-                f"The database could not be brought up to date (exit code {code}). The log is {log.path} and ends "
-                f"with:\n{log.tail()}"
+                f"The database could not be brought up to date (exit code {code})",
+                f"The log is {log.path} and ends with:\n{log.tail()}",
             )
         self._report("the database is up to date")
 
     def _publish(self) -> None:
+        """Tells how to reach the stack, or why that cannot be told: then it is told with the next round."""
+        try:
+            self._write_facts()
+        except OSError as error:
+            trouble = folders.explain(error, f"writing {self._home.stack}; clients do not find this stack by it")
+            if trouble != self._untold:
+                self._report(trouble)
+            self._untold = trouble
+        else:
+            self._untold = ""
+
+    def _write_facts(self) -> None:
         running = [each.program for each in self._keepers if isinstance(each.program, Service)]
         self._home.publish(
             {
@@ -229,11 +262,17 @@ class Supervisor:
         while True:
             await asyncio.sleep(_ROTATE_SECONDS)
             for each in self._keepers:
+                before = each.log.trouble
                 await asyncio.to_thread(each.log.rotate)
+                if each.log.trouble not in ("", before):
+                    self._report(each.log.trouble)
+            if self._untold or not self._home.is_published():
+                self._publish()
 
     async def _down(self) -> None:
         """Stops everything, the last started first; workers together."""
-        self._home.withdraw()
+        with contextlib.suppress(OSError):
+            self._home.withdraw()
         owners = [owner.name for owner in services.OWNERS]
         workers = {each.program.name for each in self._keepers} - {*owners, "nats", "postgres"}
         for stage in (workers, *({name} for name in reversed(owners)), {"nats"}, {"postgres"}):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-from polytok import errors
+from polytok import disk, errors
 from services.runtime.telemetry import logging
 
 _CANCEL_AGAIN_SECONDS = 0.5
@@ -50,6 +50,12 @@ def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
         asyncio.run(_until_done(main))
     except errors.PolytokError as error:
         sys.stderr.write(f"{error.message}\n")
+        sys.exit(1)
+    except OSError as error:
+        if not disk.is_full(error):
+            _log.exception("stopped by a defect")
+            sys.exit(1)
+        sys.stderr.write(f"{disk.full('starting or running', error.filename, error=error).message}\n")
         sys.exit(1)
     except Exception:
         _log.exception("stopped by a defect")

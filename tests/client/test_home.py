@@ -1,10 +1,12 @@
 """Finding the catalog."""
 
+import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -43,6 +45,43 @@ def test_what_a_killed_stack_left_is_no_stack(folder: pathlib.Path) -> None:
     gone.wait()
     _write(folder, gone.pid)
     assert home.stack() is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"catalog_address": 3, "pid": 1}',
+        b'{"catalog_address": "127.0.0.1:3", "pid": "x"}',
+        b'{"catalog_address": "127.0.0.1:3", "pid": 99999999999999999999}',
+    ],
+)
+def test_a_damaged_file_tells_of_no_stack(folder: pathlib.Path, content: bytes) -> None:
+    (folder / "stack.json").write_bytes(content)
+    assert home.stack() is None
+
+
+def test_what_services_say_of_the_queue_is_told() -> None:
+    class Probe(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b"not ready: queue: It is full.\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Probe) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert home.queue_trouble({"metrics_ports": {"away": 1, "catalog": server.server_port}}) == "It is full."
+        thread.join()
+    assert home.queue_trouble({}) == ""
 
 
 def test_nobody_answers() -> None:

@@ -42,6 +42,46 @@ def test_lost_passwords_are_said(tmp_path: pathlib.Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b'{"postgres": "a', "is damaged"),
+        (b"\xff\x00garbage", "is damaged"),
+        (b"[]", "is damaged"),
+        (b'{"postgres": "a", "nats": 1}', "is damaged"),
+    ],
+)
+def test_damaged_passwords_are_one_line(content: bytes, what: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "postgres" / "data").mkdir(parents=True)
+    (tmp_path / "secrets.json").write_bytes(content)
+    done = up(POLYTOK_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path}/secrets.json {what}" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "secrets.json").read_bytes() == content
+    # Without a database nothing needs them.
+    (tmp_path / "postgres" / "data").rmdir()
+    assert set(home.Home(tmp_path).passwords()) == {"postgres", "nats"}
+
+
+def test_a_full_disk_is_one_line(tmp_path: pathlib.Path) -> None:
+    limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); sys.argv = ['up', 'up']; "
+    limited += "runpy.run_module('services.embedded', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        env={**os.environ, "POLYTOK_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Make room; " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_passwords_are_made_once_and_kept_private(tmp_path: pathlib.Path) -> None:
     made = home.Home(tmp_path)
     first = made.passwords()

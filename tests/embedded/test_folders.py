@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -27,6 +29,20 @@ def test_a_file_is_private_from_the_start_and_belongs_to_the_folders_owner(tmp_p
     assert stat.S_IMODE(found.stat().st_mode) == 0o600
     assert found.stat().st_uid == folder.stat().st_uid
     assert [path.name for path in folder.iterdir()] == ["secret"]
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: pathlib.Path) -> None:
+    folders.write_private(tmp_path / "secret", "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            folders.write_private(tmp_path / "secret", "new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"secret": "old"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; run the tests as root too")

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import pathlib
 import signal
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -109,6 +111,41 @@ async def test_a_program_that_cannot_start_again_is_tried_on_with_growing_waits(
     await reached(kept, "probe is ready again")
     assert any("told to fail" in line for line in kept.reports)
     keeping.cancel()
+
+
+async def test_a_program_is_started_again_once_its_files_can_be_written(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device", str(kept.keeper.log.path))
+        patch.setattr(kept.service, "prepare", Mock(side_effect=full))
+        os.kill(kept.keeper.pid, signal.SIGKILL)
+        await asyncio.to_thread(
+            servers.await_condition, lambda: any("could not be started" in line for line in kept.reports), "it is told"
+        )
+    await reached(kept, "probe is ready again")
+    (line,) = [line for line in kept.reports if "could not be started" in line][:1]
+    assert line.startswith("probe could not be started: The disk is full")
+    assert "\n" not in line
+    keeping.cancel()
+
+
+async def test_a_log_that_cannot_be_written_stops_nothing(kept: Kept) -> None:
+    kept.keeper.log.path.mkdir()
+    await kept.keeper.start()
+    assert processes.is_alive(kept.keeper.pid)
+    (line,) = kept.reports
+    assert f"opening the log {kept.keeper.log.path}" in line
+
+
+async def test_a_program_whose_announcement_is_garbage_is_not_ready(kept: Kept) -> None:
+    await kept.keeper.start()
+    announcement = pathlib.Path(kept.service.environment["POLYTOK_ANNOUNCE"])
+    for content in (b"", b"{", b"[1]", b"\xff", b'{"metrics": "x"}'):
+        announcement.write_bytes(content)  # noqa: ASYNC240
+        assert not kept.service.is_ready()
 
 
 async def test_a_program_that_ends_at_its_start_is_explained_by_its_log(kept: Kept) -> None:

@@ -3,11 +3,12 @@
 A library module takes its logger with `get(__name__)`; `configure` is called once by `main`.
 """
 
+import contextlib
 import logging as standard
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from opentelemetry import trace
@@ -42,7 +43,7 @@ def configure(settings: TelemetrySettings, service: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
@@ -53,6 +54,23 @@ def configure(settings: TelemetrySettings, service: str) -> None:
     handler.setFormatter(formatter)
     # Libraries are chatty below warning, and may log what they send.
     standard.basicConfig(handlers=[handler], level=max(level, standard.WARNING), force=True)
+
+
+class _Lossy:
+    """A stream that loses what cannot be written: a log on a full disk stops no service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes, or does not."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flushes, or does not."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _with_origin(service: str) -> structlog.typing.Processor:
@@ -101,5 +119,5 @@ structlog.configure(
         _console(False),
     ],
     wrapper_class=structlog.make_filtering_bound_logger(standard.WARNING),
-    logger_factory=lambda *_arguments: structlog.WriteLogger(sys.stderr),
+    logger_factory=lambda *_arguments: structlog.WriteLogger(cast("TextIO", _Lossy(sys.stderr))),
 )

@@ -1,0 +1,65 @@
+"""Restarts NATS on an empty store when the services have found for long enough that the work queue does not work.
+
+They try it all the time and make the queue again themselves; what that does not cure lies with the server or its files.
+Nothing in its store is needed: Postgres has every task, and what waits is dispatched again.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from polytok import disk
+from services.embedded import services
+from services.embedded.home import Home
+from services.embedded.keeper import Keeper
+from services.embedded.program import Service
+
+LOOK_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
+"""How long the queue must not have worked; doubles with each restart."""
+_LAST_PATIENCE_SECONDS = 600.0
+
+
+class QueueWatch:
+    """Looks at what the owners of tasks say of the work queue."""
+
+    def __init__(self, home: Home, keepers: Sequence[Keeper], report: Callable[[str], None]) -> None:
+        self._home = home
+        self._keepers = keepers
+        self._report = report
+        self._owners = {owner.name for owner in services.OWNERS}
+
+    async def run(self) -> None:
+        """Looks until it is cancelled."""
+        patience, since, told = PATIENCE_SECONDS, 0.0, ""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            trouble = await self._trouble()
+            if not trouble:
+                if told:
+                    self._report("the work queue works again")
+                patience, since, told = PATIENCE_SECONDS, 0.0, ""
+                continue
+            full = disk.scarce(self._home.nats)
+            line = f"the work queue does not work: {full}" if full else trouble
+            if line != told:
+                self._report(line)
+            since, told = since or time.monotonic(), line
+            # On a full disk an empty store is no better than the one that is there.
+            if not full and time.monotonic() - since >= patience:
+                self._report("restarting nats on an empty store")
+                await self._renew()
+                patience, since = min(patience * 2, _LAST_PATIENCE_SECONDS), 0.0
+
+    async def _trouble(self) -> str:
+        for kept in tuple(self._keepers):
+            if isinstance(kept.program, Service) and kept.program.name in self._owners:
+                trouble = await asyncio.to_thread(kept.program.queue_trouble)
+                if trouble:
+                    return trouble
+        return ""
+
+    async def _renew(self) -> None:
+        for kept in self._keepers:
+            if kept.program.name == "nats":
+                await kept.renew()
