@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
+from services.catalog.domain import records
 from services.catalog.handlers import stages
 from services.catalog.repositories import engines
 from services.runtime.jobs.model import TaskResult
@@ -45,6 +46,12 @@ async def keep(conn: AsyncConnection, resource: str, reports: Sequence[bytes]) -
                 reason="MESSAGE_INVALID",
             )
         await engines.distrust(conn, found, resource)
+
+
+async def is_suspect(conn: AsyncConnection, record: records.Tokenization) -> bool:
+    """Whether an engine made files of a tokenization that turned out not to be exact."""
+    distrusted = await engines.distrusted(conn, record.tokenizer_fingerprint)
+    return not set(distrusted).isdisjoint(record.statistics.get("engine_versions", ()))
 
 
 async def find(conn: AsyncConnection, fingerprint: str, results: Sequence[TaskResult]) -> Wrong | None:

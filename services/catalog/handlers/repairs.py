@@ -110,8 +110,9 @@ class Repairing(Recording):
             return await self._mended(conn, job, repair, record, mended)
         if kind in mismatches.ENCODING:
             results = await stages.made(conn, job, {kind})
-            if wrong := await mismatches.find(conn, record.tokenizer_fingerprint, results):
-                return await self._again(conn, repair, record, wrong)
+            wrong = await mismatches.find(conn, record.tokenizer_fingerprint, results)
+            if wrong or (not repair.outcome.get("all") and await mismatches.is_suspect(conn, record)):
+                return await self._all(conn, repair, record)
         working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
         if kind in _FILES:
             return await self._made(conn, job, repair, working, results)
@@ -130,7 +131,7 @@ class Repairing(Recording):
         outcome = {**repair.outcome, "damages": damages[:_MOST_DAMAGES], "bad": bad}
         if -1 in [_ordinal(key) for key in bad]:
             return await self._whole(conn, repair, record, outcome)
-        if not repair.outcome.get("checksums_only"):
+        if not repair.outcome.get("checksums_only") or await mismatches.is_suspect(conn, record):
             return await self._plan(conn, repair, record, {**outcome, "all": True})
         return await (self._plan if bad else self._mend)(conn, repair, record, outcome)
 
@@ -152,13 +153,13 @@ class Repairing(Recording):
         await _require_unheld(conn, record)
         return await self._plan(conn, repair, record, {**repair.outcome, **outcome, "all": True, "whole": True})
 
-    async def _again(
-        self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, wrong: mismatches.Wrong
-    ) -> list[NewTask]:
-        """The engine that made bad files again is not exact: what else it made, long ago perhaps, is made again too."""
-        damages = f"{', '.join(wrong.engines)} gave other ids than the reference for a document of the dataset."
-        outcome = _with_damages(repair.outcome, [damages])
-        return await self._plan(conn, repair, record, {**outcome, "all": True})
+    async def _all(self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization) -> list[NewTask]:
+        """An engine is not exact that made bad files again, or made files first: the reference makes all."""
+        distrusted = await engines.distrusted(conn, record.tokenizer_fingerprint)
+        suspect = (
+            f"{', '.join(distrusted)} gave other ids than the reference for this tokenizer: all files are checked."
+        )
+        return await self._plan(conn, repair, record, {**_with_damages(repair.outcome, [suspect]), "all": True})
 
     async def _made(
         self,
