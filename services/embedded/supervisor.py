@@ -23,7 +23,7 @@ from services.embedded.program import Program, Service
 from services.embedded.queue_watch import QueueWatch
 
 _PORT_ATTEMPTS = 3
-_ROTATE_SECONDS = 60.0
+_TIDY_SECONDS = 10.0
 _HOST = "127.0.0.1"
 
 
@@ -126,7 +126,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             for each in self._keepers:
                 group.create_task(each.keep())
-            group.create_task(self._rotate_logs())
+            group.create_task(self._tidy())
             late = [self._make_owner(owner, database, queue) for owner in services.OWNERS if owner.late]
             late += [self._make_worker(each, queue, listening[each.name]) for each in processes if each.late]
             group.create_task(QueueWatch(self._home, self._keepers, self._report).run())
@@ -258,9 +258,10 @@ class Supervisor:
             }
         )
 
-    async def _rotate_logs(self) -> None:
+    async def _tidy(self) -> None:
+        """Turns logs over that have grown, and writes again what tells of the stack, if it got lost."""
         while True:
-            await asyncio.sleep(_ROTATE_SECONDS)
+            await asyncio.sleep(_TIDY_SECONDS)
             for each in self._keepers:
                 before = each.log.trouble
                 await asyncio.to_thread(each.log.rotate)

@@ -83,7 +83,7 @@ async def main(stopping: Stopping) -> None:
     server = Server(listening, service=_POOL)
     server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, service.NAME)
     port = await server.start()
-    metrics = await endpoint.serve(telemetry, worker.ready)
+    metrics = await endpoint.serve(telemetry, worker.can_work, worker.queue_trouble)
     try:
         process.announce(address=f"{listening.host}:{port}", metrics=metrics.port)
         await worker.run(stopping)

@@ -123,6 +123,24 @@ def test_a_home_survives_every_way_of_ending() -> None:
             ended(home)
 
 
+def test_a_service_that_does_not_come_up_is_one_line_and_stops_nothing() -> None:
+    environment = {**os.environ, "POLYTOK_EXTRACTOR_RANGE_BYTES": "many"}
+    with stacks.new_home() as home, stacks.started(home, environment=environment) as stack:
+
+        def told() -> list[str]:
+            lines = stack.output.read_text().splitlines()
+            return [line for line in lines if line.startswith("polytok: extractor ended at its start")]
+
+        await_condition(lambda: len(told()) > 1, "it is tried again")
+        assert "POLYTOK_EXTRACTOR_RANGE_BYTES is wrong" in told()[0]
+        await_condition(lambda: bool(stack.facts["pids"].get("trainer")), "the trainer, which comes after it, runs")
+        assert serves(stack.catalog_address)
+        # What tells how to reach the stack may get lost, and comes back.
+        (home / "stack.json").write_text("")
+        await_condition(lambda: (home / "stack.json").read_text() != "", "it is written again")
+        assert serves(stack.catalog_address)
+
+
 def test_it_can_be_stopped_while_it_starts() -> None:
     with stacks.new_home() as home, stacks.started(home, await_ready=False) as stack:
         await_condition(lambda: "postgres is ready" in stack.output.read_text(), "Postgres is ready")

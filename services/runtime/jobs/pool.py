@@ -60,7 +60,7 @@ async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.Tra
         lazy=pool.lazy,
         gives_back=pool.gives_back,
     )
-    metrics = await endpoint.serve(telemetry, worker.ready)
+    metrics = await endpoint.serve(telemetry, worker.can_work, worker.queue_trouble)
     try:
         process.announce(metrics=metrics.port)
         await worker.run(stopping)

@@ -1,6 +1,8 @@
 """The work queue as its owners see it: tried with a canary, made again when it does not work, and what waits on it."""
 
+import asyncio
 import json
+import random
 import time
 from collections.abc import Iterable
 
@@ -15,6 +17,7 @@ from services.runtime.telemetry import logging
 
 _REQUEST_SECONDS = 5.0
 _PING_SECONDS = 3
+_SPREAD_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 2.0
 _LAST_PAUSE_SECONDS = 60.0
 _CANARIES = 3
@@ -58,6 +61,10 @@ class WorkQueue:
             self._health.fail(_AWAY)
             raise
         trouble = await self._canary.trouble()
+        if trouble:
+            # Another owner may have made it again just now, or the server is slow: one canary may get lost.
+            await asyncio.sleep(random.uniform(0, _SPREAD_SECONDS))  # noqa: S311  no secret
+            trouble = await self._canary.trouble()
         if trouble:
             trouble = await self._recreate(trouble)
         if trouble:

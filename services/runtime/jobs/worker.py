@@ -84,6 +84,18 @@ class Worker:
         """Whether a task would be taken now."""
         return self._client.is_connected and (self._lazy or self._child.warm) and self._pull.sure
 
+    async def can_work(self) -> bool:
+        """Whether a task would be done now, whoever tells of it: the queue, or its owner once it has waited long."""
+        return self._lazy or self._child.warm
+
+    def queue_trouble(self) -> str:
+        """What is wrong with the work queue, or nothing."""
+        if not self._client.is_connected:
+            return "NATS cannot be reached. This worker asks the owners of tasks for what has waited long."
+        if not self._pull.sure:
+            return "The work queue is not found, or gives no answer. This worker asks owners for what has waited long."
+        return ""
+
     async def run(self, stop: Stopping) -> None:
         """Works until it is asked to stop; then gives its task back and ends its child."""
         stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
