@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from google.protobuf import json_format
 from safetensors.numpy import save
 
@@ -19,13 +20,14 @@ from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.statistics import Statistics
-from services.extractor import formats, loading
+from services.extractor import formats, loading, writing
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage, verification
 
 FORMAT = 1
 """Version of the manifest's layout."""
 _VECTORS = "statistics.safetensors"
+_BLOCKS = "blocks.safetensors"
 _ADVICE = "Retry the extraction."
 
 
@@ -46,7 +48,8 @@ def publish(
             for name, array in (("mean", each.mean), ("variance", each.variance), ("min", each.low), ("max", each.high))
         }
     )
-    manifest = _json(_manifest(order, files, merged, gathered, vectors))
+    digests = save({posixpath.basename(file.key): np.frombuffer(file.block_digests, "<u8") for file in files})
+    manifest = _json(_manifest(order, files, merged, gathered, {_VECTORS: vectors, _BLOCKS: digests}))
     digest = hashlib.sha256(manifest).hexdigest()
     widths = {hook: each.width for hook, each in gathered.items()}
     features = formats.features(
@@ -55,6 +58,7 @@ def publish(
     information = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
     contents = {
         _VECTORS: vectors,
+        _BLOCKS: digests,
         "polytok.json": manifest,
         "dataset_info.json": _json(information),
         "state.json": _json(_state(files, digest)),
@@ -129,7 +133,7 @@ def _manifest(
     files: Sequence[tasks_pb2.ActivationFile],
     merged: extractions_pb2.ExtractionStatistics,
     gathered: Mapping[str, Statistics],
-    vectors: bytes,
+    beside: Mapping[str, bytes],
 ) -> dict[str, Any]:
     left_out = {"mean_vector", "variance_vector"}
     counted = (field for field in merged.DESCRIPTOR.fields if field.name not in {"hooks", "seconds"})
@@ -146,7 +150,8 @@ def _manifest(
             hook: {name: value for name, value in each.summary().items() if name not in left_out}
             for hook, each in gathered.items()
         },
-        "vectors": {"name": _VECTORS, "sha256": hashlib.sha256(vectors).hexdigest()},
+        "vectors": _named(_VECTORS, beside),
+        "blocks": _named(_BLOCKS, beside) | {"block_bytes": writing.BLOCK_BYTES, "digest": "xxh3_64"},
         "files": [
             {
                 "name": posixpath.basename(file.key),
@@ -158,6 +163,10 @@ def _manifest(
         ],
         "versions": {name: importlib.metadata.version(name) for name in ("polytok", "torch", "transformers")},
     }
+
+
+def _named(name: str, beside: Mapping[str, bytes]) -> dict[str, Any]:
+    return {"name": name, "sha256": hashlib.sha256(beside[name]).hexdigest()}
 
 
 def _state(files: Sequence[tasks_pb2.ActivationFile], digest: str) -> dict[str, Any]:

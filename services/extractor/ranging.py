@@ -31,7 +31,13 @@ def extract(
         context.report,
     )
     files = [
-        tasks_pb2.ActivationFile(key=file.key, num_rows=file.num_rows, size_bytes=file.size_bytes, sha256=file.sha256)
+        tasks_pb2.ActivationFile(
+            key=file.key,
+            num_rows=file.num_rows,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            block_digests=file.block_digests,
+        )
         for file in found.files
     ]
     key = f"{prefix}.statistics"

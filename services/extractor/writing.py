@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from services.extractor import formats
-from services.runtime.storage import StagedFile, Storage
+from services.runtime.storage import StagedFile, Storage, blocks
 
 FILE_BYTES = 512 * 2**20
 """After so many a file ends and the next begins."""
+BLOCK_BYTES = 256 * 2**10
+"""What is checked at once where a part of a file is read."""
 _BATCH_BYTES = 64 * 2**20
 """No Arrow record batch is larger: lists count their numbers in 31 bits."""
 
@@ -26,6 +28,8 @@ class File:
     num_rows: int
     size_bytes: int
     sha256: str
+    block_digests: bytes
+    """A digest for each `BLOCK_BYTES` (`services.runtime.storage.blocks`)."""
 
 
 class Writer:
@@ -98,6 +102,8 @@ class Writer:
     def _begin_file(self) -> pa.RecordBatchStreamWriter:
         self._key = f"{self._prefix}-{len(self.files):05d}.arrow"
         self._staged = self._stack.enter_context(self._storage.create(self._key))
+        self._blocks = blocks.Hasher(BLOCK_BYTES)
+        self._staged.watch(self._blocks.update)
         self._stream = self._stack.enter_context(pa.ipc.new_stream(self._staged, self._schema))
         return self._stream
 
@@ -105,6 +111,7 @@ class Writer:
         if self._staged is None:
             return
         self._stack.close()
-        self.files.append(File(self._key, self._num_rows, self._staged.size, self._staged.sha256))
+        digests = self._blocks.digests()
+        self.files.append(File(self._key, self._num_rows, self._staged.size, self._staged.sha256, digests))
         self._staged = self._stream = None
         self._num_rows = 0

@@ -155,7 +155,7 @@ class Held:
         task = self.payload(tasks_pb2.PublishExtractionTask)
         folder = task.order.extraction_key
         staged = []
-        for name in ("state.json", "dataset_info.json", "polytok.json", "statistics.safetensors"):
+        for name in ("state.json", "dataset_info.json", "polytok.json", "statistics.safetensors", "blocks.safetensors"):
             key = f"{folder}/{name}.{self._tag}"
             digest = self._running.storage.write_bytes(key, name.encode())
             staged.append({"staged_key": key, "final_key": f"{folder}/{name}", "sha256": digest})

@@ -29,7 +29,7 @@ async def test_from_queued_to_ready(extractor, tokenized):
     assert ready.statistics.num_tokens == 32
     assert ready.statistics.seconds > 0
     names = {key.rpartition("/")[2] for key in extractor.storage.list("extractions")}
-    assert {"state.json", "dataset_info.json", "polytok.json", "statistics.safetensors"} < names
+    assert {"state.json", "dataset_info.json", "polytok.json", "statistics.safetensors", "blocks.safetensors"} < names
     # What was held is let go of.
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
 
@@ -301,7 +301,7 @@ async def test_what_nobody_refers_to_is_swept(extractor, tokenized):
     left = extractor.storage.list("extractions")
     assert set(left) < set(before)
     assert not any(key.endswith(".statistics") for key in left)
-    assert len(left) == 6
+    assert len(left) == 7
 
 
 async def test_an_estimate_is_a_task_whose_answer_is_waited_for(extractor, tokenized):

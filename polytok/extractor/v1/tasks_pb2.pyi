@@ -258,6 +258,7 @@ class ActivationFile(_message.Message):
     NUM_ROWS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    BLOCK_DIGESTS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Storage key of the file."""
     num_rows: _builtins.int
@@ -266,6 +267,8 @@ class ActivationFile(_message.Message):
     """Bytes."""
     sha256: _builtins.str
     """sha256, hexadecimal."""
+    block_digests: _builtins.bytes
+    """A digest of each block of 262144 bytes (XXH3, 64 bits, little-endian)."""
     def __init__(
         self,
         *,
@@ -273,10 +276,11 @@ class ActivationFile(_message.Message):
         num_rows: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        block_digests: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "num_rows", b"num_rows", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_digests", b"block_digests", "key", b"key", "num_rows", b"num_rows", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,8 +409,9 @@ class PublishExtractionResult(_message.Message):
 
     @_builtins.property
     def staged_files(self) -> _containers.RepeatedCompositeFieldContainer[_tasks_pb2.StagedFile]:
-        """Files to publish at commit: `state.json`, `dataset_info.json`, `polytok.json` and `statistics.safetensors`, which has
-        the statistics' vectors (means and so on for each dimension).
+        """Files to publish at commit: `state.json`, `dataset_info.json`, `polytok.json`, `statistics.safetensors`, which has
+        the statistics' vectors (means and so on for each dimension), and `blocks.safetensors`, which has the digests of the
+        blocks of each file.
         """
 
     def __init__(

@@ -21,7 +21,7 @@ _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
 _EXTRACTING, _PUBLISHING = 30, 1
 """A model's pass over a token is so much work against reading again what was written of it, to publish it."""
-_NAMES = publication.MANIFESTS | {names.VECTORS}
+_NAMES = publication.MANIFESTS | names.BESIDE
 
 
 def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:

@@ -17,7 +17,7 @@ from services.runtime.records.sweeper import House
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
-_FINAL = publication.MANIFESTS | {names.VECTORS}
+_FINAL = publication.MANIFESTS | names.BESIDE
 
 _table = tables.extractions
 _files = tables.extraction_files

@@ -14,8 +14,8 @@ _DIGEST_LETTERS = 8
 
 EXTRACTIONS_KEY = "extractions"
 """Storage key of the folder that holds every extraction's folder."""
-VECTORS = "statistics.safetensors"
-"""The file with what was seen at each dimension."""
+BESIDE = frozenset({"statistics.safetensors", "blocks.safetensors"})
+"""Files that `polytok.json` names: what was seen at each dimension, and digests of the blocks of all Arrow files."""
 
 
 def extraction(identifier: str) -> str:

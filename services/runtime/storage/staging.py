@@ -33,6 +33,7 @@ class StagedFile:
         self._uri = uri
         self._place = place
         self._digest: hashlib._Hash | None = hashlib.sha256()
+        self._watch: Callable[[memoryview], None] | None = None
         self.size = 0
         self.sha256 = ""
         self.closed = False
@@ -46,8 +47,14 @@ class StagedFile:
             self._sink.write(view)
         if self._digest is not None:
             self._digest.update(view)
+        if self._watch is not None:
+            self._watch(view)
         self.size += view.nbytes
         return view.nbytes
+
+    def watch(self, watch: Callable[[memoryview], None]) -> None:
+        """Has all that is written from now on told to `watch` too."""
+        self._watch = watch
 
     def leave_checksum_out(self) -> None:
         """Leaves `sha256` empty, for a file whose checksum nobody will ask for."""

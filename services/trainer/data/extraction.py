@@ -6,8 +6,9 @@ says which row of the tokenization a vector is from. Reading whole blocks keeps 
 blocks is drawn from (seed, epoch), and the last ones of an order by the seed alone are held out.
 """
 
+import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from services.activations import finite, hooks
 from services.activations.models import LoadedModel
 from services.activations.selection import EVERY_TOKEN, TokenSelection
 from services.trainer.data import live
+from services.trainer.data.files import MANIFEST, Files, check_whole
 from services.trainer.data.streams import Block, Position, Sequences, Spliced
 
 _BLOCK_BYTES = 4 << 20
@@ -51,9 +53,10 @@ class Table:
     """The rows of an extraction, by hook."""
 
     def __init__(self, rows: Any, wanted: tuple[str, ...], name: str = "") -> None:
-        """`rows` is the extraction as a `datasets.Dataset`. Raises `errors.InvalidArgument` for a hook it has not."""
+        """`rows` is what `opened` gives. Raises `errors.InvalidArgument` for a hook it has not."""
         self._columns = {hook: _column(name, rows.features, hook) for hook in wanted}
-        self._table: pa.Table = rows.data.table
+        self._table: pa.Table = rows.table if isinstance(rows, Files) else rows.data.table
+        self._check = rows.check if isinstance(rows, Files) else _trust
         self.widths = {hook: column.shape[1] for hook, column in self._columns.items()}
         self.context_size = next(iter(self._columns.values())).shape[0]
 
@@ -71,7 +74,9 @@ class Table:
         Raises `errors.FailedPrecondition` for numbers that are NaN or infinite: an extraction may keep them.
         """
         part = self._table.slice(first, count)
-        block = {hook: _vectors(part[column.name], column) for hook, column in self._columns.items()}
+        block = {
+            hook: _vectors(_flat(part[column.name], 2, self._check), column) for hook, column in self._columns.items()
+        }
         for hook, values in block.items():
             if found := finite.find(values):
                 raise self._not_finite(hook, found, first)
@@ -85,14 +90,14 @@ class Table:
             place = f"vector {vector} of row {first + row} of the extraction"
             return finite.error(hook, found, place, _ADVICE, {})
         part = self._table.slice(first + row, 1)
-        metadata = {name: str(int(_flat(part[column], 1)[vector])) for name, column in places.items()}
+        metadata = {name: str(int(_flat(part[column], 1, self._check)[vector])) for name, column in places.items()}
         return finite.error(hook, found, ", ".join(f"{name} {at}" for name, at in metadata.items()), _ADVICE, metadata)
 
     def sources(self, first: int, count: int) -> NDArray[np.int64]:
         """Tells which row of the tokenization each of those vectors is from; none where the files do not say."""
         if _ROW_INDEX not in self._table.column_names:
             return np.empty(0, np.int64)
-        return _flat(self._table.slice(first, count)[_ROW_INDEX], 1).astype(np.int64)
+        return _flat(self._table.slice(first, count)[_ROW_INDEX], 1, self._check).astype(np.int64)
 
 
 class ExtractionSource:
@@ -222,9 +227,11 @@ class Extraction:
         return found
 
 
-def opened(folder: pathlib.Path) -> Any:
-    """Opens the folder of a published extraction as a `datasets.Dataset`, memory-mapped.
+def opened(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | None = None) -> Any:
+    """Opens the folder of a published extraction, memory-mapped: as `Files`, whose bytes are checked.
 
+    `name` is what messages call it, and `manifest` its `polytok.json`, by default the one in the folder. A folder
+    without any, of activations that SAELens cached, is opened as a `datasets.Dataset`, which is believed as it is.
     Raises `errors.FailedPrecondition` where there is none, `errors.DataLoss` for damaged files.
     """
     if not folder.is_dir():
@@ -232,8 +239,13 @@ def opened(folder: pathlib.Path) -> Any:
             f"{folder} does not exist: the extraction is not READY, or was deleted. Extract again.", reason="NOT_READY"
         )
     try:
-        return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, pa.ArrowInvalid, KeyError) as error:
+        if manifest is None and (folder / MANIFEST).is_file():
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest is None or "blocks" not in manifest:
+            check_whole(folder, manifest or {}, name)
+            return datasets.load_from_disk(str(folder))
+        return Files(folder, manifest, name)
+    except (OSError, ValueError, pa.ArrowException, KeyError) as error:
         raise errors.DataLoss(f"{folder} cannot be opened as an extraction ({error}). Extract again.") from error
 
 
@@ -255,19 +267,23 @@ def _column(extraction: str, features: Mapping[str, Any], hook: str) -> _Column:
     )
 
 
-def _vectors(column: pa.ChunkedArray, of: _Column) -> torch.Tensor:
+def _vectors(flat: NDArray[Any], of: _Column) -> torch.Tensor:
     # Copied: what is mapped is read-only, and is read from the disk here, ahead of the step.
-    flat = np.array(_flat(column, 2))
-    values = torch.from_numpy(flat).view(-1, of.shape[1])
+    values = torch.from_numpy(np.array(flat)).view(-1, of.shape[1])
     return values.view(torch.bfloat16) if of.name.endswith(_BFLOAT16) else values
 
 
-def _flat(column: pa.ChunkedArray, depth: int) -> NDArray[Any]:
-    """The numbers of lists of some depth, one behind the other."""
+def _trust(_: NDArray[Any]) -> None:
+    """Nobody says what was written."""
+
+
+def _flat(column: pa.ChunkedArray, depth: int, check: Callable[[NDArray[Any]], None]) -> NDArray[Any]:
+    """The numbers of lists of some depth, one behind the other, once they were checked."""
     parts = []
     for chunk in column.chunks:
         array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
         for _ in range(depth):
             array = array.flatten()
         parts.append(array.to_numpy(zero_copy_only=False))
+        check(parts[-1])
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -157,9 +157,10 @@ class Extracted:
         self._task = task
         self._storage = storage
         self._device = device
-        asked = self._extraction()["parameters"].get("compute_format", "NUMBER_FORMAT_FLOAT32")
+        manifest = self._extraction()
+        asked = manifest["parameters"].get("compute_format", "NUMBER_FORMAT_FLOAT32")
         self.dtype = str(asked).removeprefix("NUMBER_FORMAT_").lower()
-        self._rows = extraction.opened(self._folder(scratch, fetched))
+        self._rows = extraction.opened(self._folder(scratch, fetched), task.lineage.extraction, manifest)
 
     def _extraction(self) -> Any:
         lineage = self._task.lineage
