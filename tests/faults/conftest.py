@@ -31,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="package")
 def breakable(folder: pathlib.Path) -> Iterator[stacks.Stack]:
     """A stack with two tokenizer workers and a dataset of many shards."""
-    environment = {**os.environ, **scenes.SETTINGS}
+    # A fast engine is taken for little text too.
+    engines = {"POLYTOK_TOKENIZER_PATIENCE_BYTES": "0", "POLYTOK_TOKENIZER_PROOFS": str(folder / "proofs")}
+    environment = {**os.environ, **scenes.SETTINGS, **engines}
     with (
         stacks.new_home() as home,
         stacks.started(home, workers=len(scenes.WORKERS), environment=environment) as stack,
