@@ -1,4 +1,7 @@
-"""The demo's two models: each a tokenizer and a small matching transformer in the Hugging Face layout."""
+"""The demo's two models: each a tokenizer and a small matching transformer in the Hugging Face layout.
+
+Both are trained on the spot: figures about a model with random weights, which predicts by chance, would mean nothing.
+"""
 
 import json
 import pathlib
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
 
-from polytok.demo import vocabularies
+from polytok.demo import pretraining, vocabularies
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,8 +31,16 @@ class Recipe(NamedTuple):
     context_length: int
 
 
-def save(recipe: Recipe, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
-    """Write tokenizer, configuration and seeded random weights, whole or not at all."""
+def save(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    folder: pathlib.Path,
+    texts: Iterable[str],
+    *,
+    steps: int = pretraining.STEPS,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Train the weights on texts and write tokenizer, configuration and weights, whole or not at all."""
     import torch  # noqa: PLC0415  seconds to import, and only for this
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
@@ -45,7 +56,9 @@ def save(recipe: Recipe, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
     (partial / "tokenizer_config.json").write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
     transformers_logging.disable_progress_bar()
     torch.manual_seed(SEED)
-    recipe.transformer(tokenizer).save_pretrained(partial)
+    model = recipe.transformer(tokenizer)
+    pretraining.train(model, tokenizer, texts, steps=steps, report=report)
+    model.save_pretrained(partial)
     partial.rename(folder)
 
 

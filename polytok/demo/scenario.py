@@ -14,6 +14,8 @@ from polytok.demo import corpus, readback, report, stack, steps
 DATASET = "python-library"
 TRAINING_SHARE = 3
 """The tokenizers learn from every so-manieth document."""
+PRETRAINING_SHARE = 7
+"""The models learn from every so-manieth document: several times the text that their steps take."""
 HOOK = "blocks.1.hook_resid_post"
 """What is extracted of both models: the residual stream behind the last block."""
 EXTRACTED_TOKENS = 100_000
@@ -73,7 +75,7 @@ def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
 
 def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, pathlib.Path]:
     """The folders of the models, by their ids."""
-    from polytok.demo import recipes  # noqa: PLC0415  imports tokenizers
+    from polytok.demo import pretraining, recipes  # noqa: PLC0415  import tokenizers
 
     found = {}
     for recipe in recipes.RECIPES:
@@ -82,9 +84,10 @@ def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, 
             verb = "already there"
             if not found[recipe.model_id].exists():
                 tokenizer = recipe.train(corpus.texts(text, TRAINING_SHARE))
-                step.say(f"Saving {recipe.model_id}")
-                recipes.save(recipe, tokenizer, found[recipe.model_id])
-                verb = "trained"
+                step.say(f"Training {recipe.model_id}")
+                texts = corpus.texts(text, PRETRAINING_SHARE)
+                recipes.save(recipe, tokenizer, found[recipe.model_id], texts, report=step.advance)
+                verb = f"trained, then the weights for {pretraining.STEPS} steps"
             step.finish(f"{recipe.model_id}: {recipe.tokenizer}, {verb}")
     return found
 

@@ -1,5 +1,6 @@
 """The demo's tokenizers and models."""
 
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ def made(request: pytest.FixtureRequest, texts: list[str], tmp_path_factory: pyt
     recipe: recipes.Recipe = request.param
     folder = tmp_path_factory.mktemp("models") / recipe.model_id
     tokenizer = recipe.train(texts)
-    recipes.save(recipe, tokenizer, folder)
+    recipes.save(recipe, tokenizer, folder, texts, steps=30)
     return recipe, tokenizer, folder
 
 
@@ -55,14 +56,30 @@ def test_the_model_fits_the_tokenizer(made: Any) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    recipe, tokenizer, folder = made
+    _, tokenizer, folder = made
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.vocab_size == tokenizer.get_vocab_size() == vocabularies.VOCABULARY
     ids = torch.tensor([tokenizer.encode(SPECIMENS[0]).ids])
     assert model(ids).logits.shape == (1, ids.shape[1], vocabularies.VOCABULARY)
-    again = folder.with_name("again")
-    recipes.save(recipe, tokenizer, again)
+
+
+def test_the_same_texts_give_the_same_weights(made: Any, texts: list[str], tmp_path: pathlib.Path) -> None:
+    recipe, tokenizer, folder = made
+    again = tmp_path / "again"
+    recipes.save(recipe, tokenizer, again, texts, steps=30)
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_model_knows_more_than_chance(made: Any, texts: list[str]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _, tokenizer, folder = made
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.tensor([tokenizer.encode(text).ids[:128] for text in texts if len(text) > 2000][:8])
+    with torch.no_grad():
+        loss = float(model(input_ids=ids, labels=ids).loss)
+    assert loss < 0.95 * math.log(vocabularies.VOCABULARY)
 
 
 def test_as_gpt2_has_it(texts: list[str]) -> None:
@@ -95,7 +112,7 @@ def test_an_interrupted_save_leaves_no_model(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recipes.save(recipe._replace(transformer=interrupted), tokenizer, tmp_path / "model")
+        recipes.save(recipe._replace(transformer=interrupted), tokenizer, tmp_path / "model", texts, steps=1)
     assert not (tmp_path / "model").exists()
-    recipes.save(recipe, tokenizer, tmp_path / "model")
+    recipes.save(recipe, tokenizer, tmp_path / "model", texts, steps=1)
     assert (tmp_path / "model" / "model.safetensors").exists()

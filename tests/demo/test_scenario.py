@@ -48,7 +48,11 @@ def test_twice(environment: dict[str, str]) -> None:
     assert [each["state"] for each in first["trainings"]] == ["READY", "READY"]
     for each in first["trainings"]:
         (result,) = each["results"]
-        assert 0 < result["evaluation"]["figures"]["explained_variance"] <= 1
+        figures = result["evaluation"]["figures"]
+        assert 0 < figures["explained_variance"] <= 1
+        # The models know something: there is something to recover.
+        assert figures["cross_entropy_clean"] < figures["cross_entropy_chance"] - 1
+        assert figures["cross_entropy_recovered"] is not None
         assert (pathlib.Path(result["path"]) / "sae_weights.safetensors").exists()
     for each in first["extractions"]:
         assert 90_000 < each["statistics"]["num_tokens"] <= scenario.EXTRACTED_TOKENS
