@@ -6,7 +6,6 @@ made anew in between are never taken for those that were asked for. Imports no t
 
 import functools
 import hashlib
-import io
 import json
 import pathlib
 import posixpath
@@ -82,11 +81,10 @@ def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
 
 
 class Reader:
-    """Opens files of tokenizations; each is read against its checksum once, as long as it stays as it is."""
+    """Opens files of tokenizations; each is read against its checksum whenever it is opened."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._checked: set[tuple[str, str, int]] = set()
 
     def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
         """All rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
@@ -117,12 +115,12 @@ class Reader:
         try:
             path = path or self._copied(file)
             if path is None:
-                source: Any = io.BytesIO(self._read(name, file))
+                content: Any = pa.py_buffer(self._storage.read_bytes(file.key))
             else:
-                if wanted:
-                    self._check_in_place(name, file, path)
-                source = pa.memory_map(str(path))
-            with pa.ipc.open_stream(source) as stream:
+                content = pa.memory_map(str(path)).read_buffer()
+            if wanted:
+                self._check(name, file, content)
+            with pa.ipc.open_stream(content) as stream:
                 return stream.read_all()
         except (errors.NotFound, FileNotFoundError):
             raise _changed(name, "was deleted") from None
@@ -138,28 +136,15 @@ class Reader:
             found = pathlib.Path(str(getattr(opened, "name", "")))
             return found if found.is_absolute() and found.is_file() else None
 
-    def _read(self, name: str, file: File) -> bytes:
-        data = self._storage.read_bytes(file.key)
-        self._check(name, file, hashlib.sha256(data).hexdigest(), len(data))
-        return data
-
-    def _check_in_place(self, name: str, file: File, path: pathlib.Path) -> None:
-        status = path.stat()
-        # A copy's times tell when it was used.
-        in_place = self._storage.local_path(file.key) is not None
-        seen = (file.key, file.sha256, status.st_mtime_ns if in_place else status.st_ino)
-        if seen not in self._checked:
-            with path.open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
-            self._check(name, file, found, status.st_size)
-            self._checked.add(seen)
-
-    def _check(self, name: str, file: File, sha256: str, size: int) -> None:
-        if (sha256, size) != (file.sha256, file.size_bytes):
-            raise errors.DataLoss(
-                f"{posixpath.basename(file.key)} of {name} does not hold what was written: {size} bytes with sha256 "
-                f"{sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…. {_mend(name)}",
-                metadata={"file": file.key},
+    def _check(self, name: str, file: File, content: pa.Buffer) -> None:
+        # Of the mapping that rows are read from, each time: what was right an hour ago may have changed on the disk.
+        sha256 = hashlib.sha256(content).hexdigest()
+        if (sha256, content.size) != (file.sha256, file.size_bytes):
+            what = (
+                f"{content.size} bytes with sha256 {sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…"
+            )
+            raise self._storage.damaged(
+                f"{posixpath.basename(file.key)} of {name}", what, _mend(name), sha256=file.sha256
             )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from polytok import errors
 from services.activations import tokenizations
 from services.runtime.storage import Storage
 from services.runtime.storage.cache import Cache
+from tests.support import damage
 
 NAME = "datasets/docs/tokenizations/gpt2~packed"
 MAKER = "datasets/docs/tokenizations/gpt2~first"
@@ -69,6 +71,32 @@ def test_other_bytes_are_told_where_they_are_read(storage: Storage) -> None:
         "Mend it with `polytok tokenization repair docs gpt2 --variant packed`, which makes the bad files again, and "
         "then retry."
     )
+
+
+def test_a_damaged_copy_is_dropped_and_made_again(tmp_path: pathlib.Path) -> None:
+    storage = Storage(f"memory://{tmp_path}", Cache(str(tmp_path / "cache"), 1 << 20))
+    manifest = _written(storage)
+    reader = tokenizations.Reader(storage)
+    whole = reader.open(manifest)
+    damage.flip(tmp_path / "cache" / manifest.files[1].sha256[:2] / manifest.files[1].sha256, 0.9)
+    with pytest.raises(errors.DataLoss, match=r"shard-1\.arrow of ") as caught:
+        reader.open(manifest)
+    assert caught.value.retryable
+    assert reader.open(manifest).equals(whole)
+
+
+def test_what_changed_since_it_was_opened_is_found(storage: Storage) -> None:
+    manifest = _written(storage)
+    reader = tokenizations.Reader(storage)
+    reader.open(manifest)
+    path = storage.local_path(manifest.files[0].key)
+    if path is not None:
+        status = path.stat()
+        damage.flip(path, 0.5)
+        # A disk does not change a file's times.
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(errors.DataLoss, match=r"shard-0\.arrow of "):
+            reader.open(manifest)
 
 
 def test_a_record_without_checksums_is_refused(storage: Storage) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pathlib
 import signal
 import zlib
 from typing import Any
@@ -13,6 +14,7 @@ from polytok import errors
 from polytok.client import watching
 from tests.faults.scene import WORKERS, Scene, eventually, names_in
 from tests.faults.watcher import Watcher
+from tests.support import damage
 from tests.tokenizer import oracle
 from tests.tokenizer.jobs import Parameters
 
@@ -100,6 +102,28 @@ async def test_what_is_stopped_leaves_nothing_staged(scene: Scene, kind: str) ->
         await is_whole(scene, await scene.wait(variant))
     await scene.client.tokenizations.delete(record)
     await eventually(lambda: _empty(record.tokenized_path), "the folder is gone")
+
+
+async def test_a_bit_changes_between_two_stages(scene: Scene) -> None:
+    record = await scene.create("stages-damaged", shuffle_seed=7, **HOW)
+
+    async def is_damaged() -> bool:
+        staged = [name for name in names_in(record.tokenized_path) if name.startswith("staged-ids-")]
+        for name in staged:
+            damage.flip(pathlib.Path(record.tokenized_path, name), 0.0)
+        return bool(staged)
+
+    await eventually(is_damaged, "ids are staged")
+
+    async def has_ended() -> bool:
+        return watching.state(await scene.client.tokenizations.get(record)) in {"READY", "ERROR"}
+
+    await eventually(has_ended, "the tokenization ended")
+    ended = await scene.client.tokenizations.get(record)
+    assert (watching.state(ended), ended.error_reason) == ("ERROR", "CHECKSUM_MISMATCH")
+    assert "staged-ids-" in ended.error_message
+    await scene.client.tokenizations.retry(record)
+    await is_whole(scene, await scene.wait("stages-damaged"))
 
 
 async def _empty(folder: str) -> bool:
