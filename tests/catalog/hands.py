@@ -204,7 +204,12 @@ class Worker:
         await publishing.complete(result)
 
     async def inspect(
-        self, name: str, context_length: int = 2048, special: dict[str, str] = SPECIAL, tokenizer: str = ""
+        self,
+        name: str,
+        context_length: int = 2048,
+        special: dict[str, str] = SPECIAL,
+        tokenizer: str = "",
+        **found: Any,
     ) -> None:
         """Makes a model READY; `tokenizer` names its tokenizer's content, which is its own by default."""
         model = await self.catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
@@ -222,6 +227,7 @@ class Worker:
                 d_model=64,
                 n_layers=2,
                 context_length=context_length,
+                **found,
             )
         )
 

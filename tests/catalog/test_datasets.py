@@ -161,6 +161,20 @@ async def test_ingestion_goes_through_its_states_to_ready(catalog, worker):
     assert not catalog.storage.exists(staged.staged_key)
 
 
+async def test_the_commit_that_was_read_is_on_record(catalog, worker):
+    source = datasets_pb2.HubSource(repo_id="org/docs", split="train")
+    created = await catalog.create_dataset("docs", source=datasets_pb2.DatasetSource(hub=source))
+    plan = await worker.take(created.job)
+    pinned = datasets_pb2.HubSource(repo_id="org/docs", split="train", revision="c" * 40)
+    part = tasks_pb2.IngestPart(hub=tasks_pb2.HubPart(source=pinned, count=1))
+    await plan.complete(tasks_pb2.PlanIngestResult(parts=[part]))
+    found = await catalog.dataset("docs")
+    assert (found.commit, found.source.hub.revision) == ("c" * 40, "")
+    # The source is what was asked for: asking for it again answers this dataset.
+    again = await catalog.create_dataset("docs", source=datasets_pb2.DatasetSource(hub=source))
+    assert again.uid == created.uid
+
+
 async def test_a_failed_ingestion_says_why(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)

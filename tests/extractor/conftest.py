@@ -31,7 +31,7 @@ async def catalog(
         await running.create_dataset("docs")
         await running.create_model("gpt2")
         await worker.ingest("docs")
-        await worker.inspect("gpt2", context_length=64)
+        await worker.inspect("gpt2", context_length=64, commit="c" * 40)
         yield running
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.extractor.v1 import extractions_pb2
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server import tables
 from services.extractor.server.migrations.schema import runner
 from tests.catalog import hands as catalog_hands
@@ -36,6 +36,13 @@ async def test_from_queued_to_ready(extractor, tokenized):
 
 async def _is_empty(found):
     return not await found
+
+
+async def test_the_weights_are_those_of_the_commit_that_was_registered(extractor, tokenized):
+    created = await extractor.create("one")
+    assert created.model_revision == "c" * 40
+    task = (await extractor.take(created.job)).payload(tasks_pb2.PlanExtractionTask)
+    assert task.order.model_revision == "c" * 40
 
 
 async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):

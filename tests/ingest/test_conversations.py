@@ -133,6 +133,13 @@ def test_files_of_which_some_hold_no_objects_are_json_too(ingest: Ingest, source
         ingest.files(*files, source / "8.jsonl")
 
 
+def test_lists_within_lists(ingest: Ingest, source: pathlib.Path) -> None:
+    deep = '{"x": ' + "[" * 900 + "{}" + "]" * 900 + "}"
+    (source / "a.jsonl").write_text(deep + "\n")
+    assert ingest.files(source / "a.jsonl").columns[0].type == JSON
+    assert ingest.batches(ingest.files(source / "a.jsonl").shards[0])[0]["x"].to_pylist() == [deep[6:-1]]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

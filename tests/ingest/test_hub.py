@@ -49,6 +49,20 @@ def test_a_repository_is_read_shard_after_shard(ingest: Ingest, repository: path
     assert (result.num_rows, len(result.shards)) == (9, 2)
 
 
+def test_objects_that_datasets_keeps_as_json_stay_what_they_are(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+    chats = [
+        [{"role": "user", "content": "a", "x": {"b": 1, "a": None}}],
+        [{"role": "user", "content": "b"}, {"role": "tool", "x": 1.5}, {"role": "tool", "x": 9007199254740993}],
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    (column,) = ingest.run(hub(tmp_path)).columns
+    assert (column.type, column.content) == (
+        "list<item: extension<arrow.json>>",
+        datasets_pb2.Column.CONTENT_CONVERSATIONS,
+    )
+    assert list(map(repr, ingest.dataset()["messages"])) == list(map(repr, chats))
+
+
 @pytest.mark.parametrize(("split", "config", "text"), [("test", "", "test"), ("train", "en", "english")])
 def test_split_and_configuration(ingest: Ingest, repository: pathlib.Path, split: str, config: str, text: str) -> None:
     ingest.run(hub(repository, split=split, config=config))

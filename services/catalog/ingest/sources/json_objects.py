@@ -78,7 +78,7 @@ def fields(row: str) -> dict[str, Value]:
         begin = _passed(row, place, ":")
         value, end = _decoded(row, begin)
         text = row[begin:end]
-        found[name] = Value(text, "{" in text and _has_object(value))
+        found[name] = Value(text, "{" in text and _holds_object(value))
         place = _skipped(row, end)
         ends = row.startswith("}", place)
         place = place if ends else _passed(row, place, ",")
@@ -109,8 +109,16 @@ def _decoded(row: str, place: int) -> tuple[Any, int]:
         raise Wrong(str(error)) from error
 
 
-def _has_object(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
+def _holds_object(value: Any) -> bool:
+    """Whether a value is an object, or a list with one in it, however deep."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            return True
+        if isinstance(value, list):
+            left.extend(value)
+    return False
 
 
 def _object(texts: Mapping[str, str]) -> bytes:
