@@ -3,14 +3,15 @@
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from polytok import errors
+from polytok.errors import codec
 
 MAX_MESSAGE_BYTES = 64 << 20
 """The largest message that either side takes."""
@@ -25,15 +26,10 @@ SERVER_KEEPALIVE_SECONDS = 10
 """The most frequent sign of life that a server answers; more often it closes the connection."""
 
 MAX_METADATA_BYTES = 64 << 10
-"""The most metadata that either side takes: an error with many violations needs more than gRPC's 8 KiB."""
+"""The most metadata that either side takes; errors need less than the 8 KiB that are gRPC's default."""
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The trailing metadata key of a serialized google.rpc.Status."""
-
-RETRYABLE = "retryable"
-"""The ErrorInfo metadata key that says `true` or `false` where an error differs from its class."""
-
-_Detail = TypeVar("_Detail", bound=Message)
 
 # These publish files before they answer.
 _LONG_CALLS = {"/polytok.jobs.v1.LeaseService/CompleteTask": 600}
@@ -161,29 +157,6 @@ def open_async_channel(
     return grpc.aio.secure_channel(address, secure, options=options, interceptors=chain)
 
 
-CODES: dict[type[errors.PolytokError], grpc.StatusCode] = {
-    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.NotFound: grpc.StatusCode.NOT_FOUND,
-    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.Aborted: grpc.StatusCode.ABORTED,
-    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.Cancelled: grpc.StatusCode.CANCELLED,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.DataLoss: grpc.StatusCode.DATA_LOSS,
-    errors.Internal: grpc.StatusCode.INTERNAL,
-}
-"""Each class of errors and its gRPC status code."""
-
-_CLASSES: dict[grpc.StatusCode, type[errors.PolytokError]] = {
-    **{code: kind for kind, code in CODES.items()},
-    grpc.StatusCode.UNAUTHENTICATED: errors.PermissionDenied,
-    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidArgument,
-    grpc.StatusCode.UNIMPLEMENTED: errors.FailedPrecondition,
-}
-
 # What gRPC itself says when no service of ours gave the answer, in words that tell what to do.
 _OWN_WORDS = {
     grpc.StatusCode.UNAVAILABLE: "The service does not answer; check its address and that it runs. ({})",
@@ -196,21 +169,8 @@ def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
     """The error that the service raised, or the one that fits gRPC's own status."""
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)) or code.name
-    kind = _CLASSES.get(code, errors.Internal)
-    status = _status(error)
-    info = _detail(status, error_details_pb2.ErrorInfo())
-    if info is None:
-        return kind(_OWN_WORDS.get(code, "{}").format(text))
-    metadata = dict(info.metadata)
-    retryable = metadata.pop(RETRYABLE, None)
-    bad_request = _detail(status, error_details_pb2.BadRequest()) or error_details_pb2.BadRequest()
-    return kind(
-        text,
-        reason=info.reason,
-        metadata=metadata,
-        violations=[errors.FieldViolation(each.field, each.description) for each in bad_request.field_violations],
-        retryable=None if retryable is None else retryable == "true",
-    )
+    found = codec.from_status(_status(error))
+    return codec.class_of(code.value[0])(_OWN_WORDS.get(code, "{}").format(text)) if found is None else found
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:
@@ -222,10 +182,3 @@ def _status(error: grpc.RpcError) -> status_pb2.Status:
             except DecodeError:
                 break
     return status_pb2.Status()
-
-
-def _detail(status: status_pb2.Status, detail: _Detail) -> _Detail | None:
-    for each in status.details:
-        if each.Unpack(detail):
-            return detail
-    return None

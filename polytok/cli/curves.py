@@ -80,6 +80,7 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     pairs += [("pause", "asked for")] if record.pause_requested else []
     pairs += [("error_message", f"[red]{escape(record.error_message)}[/]")] if record.error_message else []
+    pairs += tables.failure(documents.record(record))
     pairs += [("path", escape(record.path))] if record.path else []
     facts = out.facts(record.name, [pair for pair in pairs if pair[1]])
     return Group(facts, results(out, [record])) if record.results else facts

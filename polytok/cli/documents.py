@@ -10,8 +10,10 @@ from typing import Any
 from google.protobuf.message import Message
 
 from polytok import errors
+from polytok.errors import codec
 
 _TIMESTAMP = "google.protobuf.Timestamp"
+_ERROR = "polytok.errors.v1.Error"
 
 
 def record(message: Message) -> dict[str, Any]:
@@ -69,6 +71,8 @@ def _single(value: Any, field: Any) -> Any:
     if field.message_type is not None:
         if field.message_type.full_name == _TIMESTAMP:
             return value.ToJsonString()
+        if field.message_type.full_name == _ERROR:
+            return error(codec.from_message(value))["error"]
         return record(value)
     return value.hex() if isinstance(value, bytes) else _number(value)
 

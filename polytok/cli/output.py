@@ -73,6 +73,11 @@ class Output:
             sys.stderr.write(json.dumps(documents.error(error), indent=2, ensure_ascii=False) + "\n")
         else:
             self._stderr.print(f"[bold red]Error:[/] {escape(error.message)}", soft_wrap=True)
+            for field, description in error.violations:
+                if description not in error.message:
+                    self._stderr.print(
+                        escape(f"  {field}: {description}" if field else f"  {description}"), soft_wrap=True
+                    )
 
     def table(self, *headings: str, title: str | None = None) -> Table:
         """An empty table; headings that end with `#` are of columns of numbers."""

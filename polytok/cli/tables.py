@@ -120,11 +120,19 @@ def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
     for name, value in _flat(document):
         # That none of it was cut or unknown is worth telling.
         is_told = name.endswith("_share") or value not in (None, "", 0, 0.0, [], {})
-        if is_told and name not in {"name", "state"}:
+        # The record's own error_reason and error_message say these.
+        if is_told and name not in {"name", "state", "error.reason", "error.message"}:
             # There is no share of nothing.
             shown = UNDEFINED if is_empty and name.endswith("_share") else _shown(name, value)
             pairs.append((name, escape(shown)))
     return out.facts(record.name, pairs)
+
+
+def failure(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a record's error says beside its message."""
+    told = document["error"] or {}
+    pairs = [(f"error.{name}", told.get(name)) for name in ("kind", "violations", "metadata")]
+    return [(name, escape(_shown(name, value))) for name, value in pairs if value]
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

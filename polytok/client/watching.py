@@ -6,6 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 from polytok import errors
 from polytok.client import exchange, names
+from polytok.errors import codec
+from polytok.errors.v1 import errors_pb2
 
 PATIENCE_SECONDS = 60
 """How long a watch goes on asking a catalog that does not answer."""
@@ -24,6 +26,10 @@ class Record(Stated, Protocol):
     name: str
     error_reason: str
     error_message: str
+
+    @property
+    def error(self) -> errors_pb2.Error:
+        """All of why it failed."""
 
 
 Watched = TypeVar("Watched", bound=Record)
@@ -144,9 +150,8 @@ def ready(record: Watched) -> Watched:
         case "CANCELLED":
             raise errors.Cancelled(f"{record.name} was cancelled.")
         case "ERROR":
-            raise errors.FailedPrecondition(
-                f"{record.name}: {record.error_message or 'it failed.'}", reason=record.error_reason or None
-            )
+            message = f"{record.name}: {record.error_message or 'it failed.'}"
+            raise codec.from_record(record.error_reason, message, record.error)
         case word:
             advice = (
                 "this client is older than the server and does not know that state. Upgrade polytok."

@@ -50,7 +50,6 @@ class Structures:
             _COMMAND,
             service=f"{service}-structures",
             about="The model",
-            classes={},
             # Nobody waits for as long; those who come after find the answer.
             answer_seconds=_LOADING_SECONDS,
         )

@@ -12,6 +12,7 @@ from services.catalog import changes, messages, patterns
 from services.catalog.domain import names, parameters, records, sources, states
 from services.catalog.handlers import tokenizations as handler
 from services.catalog.repositories import datasets, engines, models, sharing, tokenizations
+from services.runtime.jobs import failures
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import folders
 from services.runtime.records.folders import Folders
@@ -20,8 +21,7 @@ from services.runtime.records.statements import Lock
 _BEGINNING: dict[str, Any] = {
     "status": states.TOKENIZATION.first,
     "progress": 0.0,
-    "error_reason": "",
-    "error_message": "",
+    **failures.NONE,
     "started_at": None,
     "completed_at": None,
 }

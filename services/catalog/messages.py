@@ -7,6 +7,7 @@ from google.protobuf import json_format, timestamp_pb2
 
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from services.catalog.domain import records
+from services.runtime.jobs import failures
 from services.runtime.storage import Storage
 
 
@@ -27,6 +28,7 @@ def dataset(record: records.Dataset, storage: Storage) -> datasets_pb2.Dataset:
         commit=record.commit,
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         metadata=record.metadata,
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
@@ -66,6 +68,7 @@ def model(record: records.Model) -> models_pb2.Model:
         context_length=record.context_length,
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         metadata=record.metadata,
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
@@ -82,6 +85,7 @@ def repair(record: records.Repair) -> tokenizations_pb2.Repair:
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         damages=record.outcome.get("damages", []),
         num_remade=record.outcome.get("num_remade", 0),
         changes=record.outcome.get("changes", []),
@@ -114,6 +118,7 @@ def tokenization(
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
         start_time=_timestamp(record.started_at),

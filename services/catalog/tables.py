@@ -34,6 +34,7 @@ datasets = sa.Table(
     *columns.progress(),
     columns.text("error_reason"),
     columns.text("error_message"),
+    columns.document("error", "{}"),  # a polytok.errors.v1.Error
     columns.document("metadata", "{}"),
     sa.Column("job_id", pg.UUID(as_uuid=True)),
     columns.time("created_at"),
@@ -79,6 +80,7 @@ models = sa.Table(
     *columns.status("PENDING", "READY", "ERROR"),
     columns.text("error_reason"),
     columns.text("error_message"),
+    columns.document("error", "{}"),  # a polytok.errors.v1.Error
     columns.document("metadata", "{}"),
     sa.Column("job_id", pg.UUID(as_uuid=True)),
     columns.time("created_at"),
@@ -112,6 +114,7 @@ dataset_tokenizations = sa.Table(
     *columns.progress(),
     columns.text("error_reason"),
     columns.text("error_message"),
+    columns.document("error", "{}"),  # a polytok.errors.v1.Error
     sa.Column("job_id", pg.UUID(as_uuid=True)),
     columns.time("created_at"),
     columns.time("updated_at"),
@@ -156,6 +159,7 @@ tokenization_repairs = sa.Table(
     *columns.progress(),
     columns.text("error_reason"),
     columns.text("error_message"),
+    columns.document("error", "{}"),  # a polytok.errors.v1.Error
     columns.document("outcome", "{}"),  # what was found and done: fields of a polytok.catalog.v1.Repair
     sa.Column("job_id", pg.UUID(as_uuid=True), index=True),
     columns.time("created_at"),

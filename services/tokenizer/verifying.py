@@ -10,6 +10,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
+from services.runtime.jobs import failures
 from services.runtime.jobs.children import Child, ChildFailed
 from services.tokenizer import answering
 from services.tokenizer.catalog import Catalog
@@ -82,7 +83,7 @@ class Verifying:
 
 def _response(event: messages_pb2.ChildEvent) -> Response:
     if event.HasField("error"):
-        raise answering.error(event.error)
+        raise failures.error_of(event.error)
     if event.HasField("report"):
         encoded = tokenizer_pb2.VerifyProgress()
         event.report.Unpack(encoded)

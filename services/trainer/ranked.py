@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from polytok import errors
+from polytok.errors import codec
 from services.runtime.jobs import child
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
@@ -85,28 +86,13 @@ def result(content: dict[str, Any]) -> reports.Result:
 
 def error(content: dict[str, Any]) -> errors.PolytokError:
     """Reads an error as it was told."""
-    kind = getattr(errors, content["kind"], errors.Internal)
-    made: errors.PolytokError = kind(
-        content["message"],
-        reason=content["reason"],
-        metadata=content["metadata"],
-        violations=[errors.FieldViolation(*each) for each in content["violations"]],
-        retryable=content["retryable"],
-    )
-    return made
+    return codec.from_message(codec.from_json(content["error"]))
 
 
 def _told(failure: Exception) -> dict[str, Any]:
     if not isinstance(failure, errors.PolytokError):
         return {"kind": UNEXPECTED, "message": type(failure).__name__}
-    return {
-        "kind": type(failure).__name__,
-        "message": failure.message,
-        "reason": failure.reason,
-        "metadata": failure.metadata,
-        "violations": list(failure.violations),
-        "retryable": failure.retryable,
-    }
+    return {"kind": "", "message": failure.message, "error": codec.to_json(failure)}
 
 
 def main(opener: Opener) -> int:

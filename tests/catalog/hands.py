@@ -31,6 +31,7 @@ from services.catalog.application import Catalog
 from services.catalog.settings import CatalogSettings
 from services.runtime import process, settings
 from services.runtime.database import Database
+from services.runtime.jobs import failures
 from services.runtime.process import Stopping
 from services.runtime.storage import Storage
 
@@ -315,9 +316,12 @@ class Held:
 
     async def fail(self, reason: str, message: str, *, retryable: bool = False) -> bool:
         """Ends the attempt badly."""
-        error = leases_pb2.TaskError(reason=reason, message=message, retryable=retryable)
+        return await self.fail_as(errors.Internal(message, reason=reason, retryable=retryable))
+
+    async def fail_as(self, error: errors.PolytokError) -> bool:
+        """Ends the attempt with an error, as a worker tells it."""
         answer = await self.catalog.leases.FailTask(
-            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
+            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=failures.task_error(error))
         )
         return answer.will_retry
 

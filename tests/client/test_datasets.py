@@ -43,7 +43,7 @@ def test_the_same_request_twice(client: polytok.Client, documents: pathlib.Path)
 def test_a_failure_is_an_exception_with_the_reason(client: polytok.Client, tmp_path: pathlib.Path) -> None:
     absent = tmp_path / "absent.jsonl"
     record = client.datasets.create(material.unique("docs"), files=absent)
-    with pytest.raises(errors.FailedPrecondition, match=str(absent)) as caught:
+    with pytest.raises(errors.NotFound, match=str(absent)) as caught:
         client.datasets.wait(record, timeout=120)
     assert caught.value.reason == "SOURCE_NOT_FOUND"
     material.write_jsonl(absent)

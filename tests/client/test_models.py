@@ -24,7 +24,7 @@ def test_from_folder_to_ready(client: polytok.Client, model_folder: pathlib.Path
 
 def test_a_folder_without_a_tokenizer(client: polytok.Client, tmp_path: pathlib.Path) -> None:
     record = client.models.create(material.unique("model"), str(tmp_path))
-    with pytest.raises(errors.FailedPrecondition) as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         client.models.wait(record, timeout=120)
     assert caught.value.reason == "TOKENIZER_INVALID"
     material.write_model(tmp_path)

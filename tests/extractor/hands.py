@@ -19,6 +19,7 @@ from services.extractor.server import tables
 from services.extractor.server.application import Extractor
 from services.extractor.server.settings import ExtractorSettings
 from services.runtime import process, settings
+from services.runtime.jobs import failures
 from services.runtime.process import Stopping
 from services.runtime.storage import Storage
 from tests.catalog import hands as catalog_hands
@@ -176,9 +177,12 @@ class Held:
 
     async def fail(self, reason: str, message: str) -> None:
         """Ends the job badly."""
-        error = leases_pb2.TaskError(reason=reason, message=message)
+        await self.fail_as(errors.Internal(message, reason=reason, retryable=False))
+
+    async def fail_as(self, error: errors.PolytokError) -> None:
+        """Ends the attempt with an error, as a worker tells it."""
         await self._running.leases.FailTask(
-            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
+            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=failures.task_error(error))
         )
 
 

@@ -338,10 +338,12 @@ async def test_an_estimate_is_a_task_whose_answer_is_waited_for(extractor, token
     # What stops the trial is what the caller hears.
     asked = asyncio.create_task(_call(extractor.stub.EstimateExtraction, request))
     await until(job, "the trial is asked for")
-    await (await extractor.take(str(await job()))).fail("MODEL_INVALID", "/models/gpt2 holds no weights.")
-    async with refused(errors.FailedPrecondition, "MODEL_INVALID") as caught:
+    violation = errors.FieldViolation("parameters.hooks[0]", "is not there")
+    sent = errors.InvalidArgument("No.", reason="HOOK_NOT_FOUND", metadata={"hook": "x"}, violations=[violation])
+    await (await extractor.take(str(await job()))).fail_as(sent)
+    async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
         await asked
-    assert caught[0].message == "/models/gpt2 holds no weights."
+    assert vars(caught[0]) == vars(sent)
 
 
 async def _call(method, request):

@@ -13,7 +13,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from polytok import errors
+from polytok.errors import codec
 from polytok.jobs.v1 import messages_pb2
+from services.runtime.jobs import failures
 from services.runtime.jobs.children import Child, ChildFailed
 from tests.jobs.packing import CHILD, pack, unpack
 from tests.support.processes import is_alive
@@ -88,6 +91,20 @@ async def test_errors_are_typed(child: Child, doing: str, reason: str, message: 
     assert (error.reason, error.retryable) == (reason, retryable)
     assert error.message.startswith(message)
     assert (await do(child, "echo"))[-1].result, "the process goes on"
+
+
+async def test_an_error_comes_whole(child: Child) -> None:
+    for kind in codec.CODES:
+        event = (await do(child, "fail_as", kind=kind.__name__))[-1]
+        found = failures.error_of(event.error)
+        assert type(found) is kind
+        assert vars(found) == {
+            "message": "It is so.",
+            "reason": "WRONG_STATE",
+            "metadata": {"resource": "x"},
+            "violations": (errors.FieldViolation("a.b", "is wrong"),),
+            "retryable": not kind.default_retryable,
+        }
 
 
 async def test_a_kind_that_nobody_knows_is_an_error(child: Child) -> None:

@@ -91,6 +91,17 @@ def refuse(facts, context):
     raise errors.InvalidArgument("The column is not there; choose another.", reason="COLUMN_NOT_FOUND")
 
 
+def fail_as(facts, context):
+    kind = getattr(errors, str(facts["kind"]))
+    raise kind(
+        "It is so.",
+        reason="WRONG_STATE",
+        metadata={"resource": "x"},
+        violations=[errors.FieldViolation("a.b", "is wrong")],
+        retryable=not kind.default_retryable,
+    )
+
+
 def stumble(facts, context):
     if first_time(facts["once"]):
         raise errors.Unavailable("The source does not answer.", reason="STORAGE_FAILED")
@@ -131,7 +142,8 @@ def first_time(path):
 
 
 DOINGS = {
-    f.__name__: f for f in (echo, work, meet, climb, fall, kill, leave, refuse, stumble, crash, full, eat, shout, spawn)
+    f.__name__: f
+    for f in (echo, work, meet, climb, fall, kill, leave, refuse, fail_as, stumble, crash, full, eat, shout, spawn)
 }
 
 if __name__ == "__main__":

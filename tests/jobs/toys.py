@@ -21,6 +21,7 @@ from services.runtime import messaging
 from services.runtime.database import Database, open_database
 from services.runtime.jobs import model
 from services.runtime.jobs.engine import JobEngine
+from services.runtime.jobs.failures import Failure
 from services.runtime.jobs.service import LeaseServicer
 from services.runtime.jobs.store import JobStore
 from services.runtime.jobs.tables import JobTables
@@ -85,7 +86,7 @@ class Handler:
         if self.publishing:
             await self.publishing()
 
-    async def failed(self, conn: Any, job: model.Job, failure: model.Failure) -> None:
+    async def failed(self, conn: Any, job: model.Job, failure: Failure) -> None:
         await self._write(conn, job, state="ERROR", error=failure.message)
 
     async def cancelled(self, conn: Any, job: model.Job) -> None:
@@ -138,7 +139,7 @@ class Shop:
 
     async def fail(self, task_id: uuid.UUID, epoch: int, *, retryable: bool = True, message: str = "It broke.") -> bool:
         async with self.database.transaction() as conn:
-            return await self.store.fail(conn, task_id, epoch, model.Failure("INTERNAL", message, retryable))
+            return await self.store.fail(conn, task_id, epoch, Failure("INTERNAL", message, retryable))
 
     async def release(self, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
         async with self.database.transaction() as conn:

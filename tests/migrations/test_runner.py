@@ -14,7 +14,7 @@ from tests.migrations import old
 async def test_a_fresh_installation_is_exact(database_settings: DatabaseSettings) -> None:
     assert await asyncio.to_thread(runner.current, database_settings) is None
     await asyncio.to_thread(runner.upgrade, database_settings)
-    assert await asyncio.to_thread(runner.current, database_settings) == "0008"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0009"
     await asyncio.to_thread(runner.check, database_settings)
     connection = await old.connect(database_settings.url)
     schemas = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname IN ('rollout', 'retired')")
@@ -26,7 +26,7 @@ async def test_a_second_upgrade_changes_nothing(database_settings: DatabaseSetti
     await asyncio.to_thread(runner.upgrade, database_settings)
     for phase in ("pre", "post", "all"):
         await asyncio.to_thread(runner.upgrade, database_settings, phase)
-    assert await asyncio.to_thread(runner.current, database_settings) == "0008"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0009"
 
 
 async def test_the_phases_in_their_order(database_settings: DatabaseSettings) -> None:
@@ -37,7 +37,7 @@ async def test_the_phases_in_their_order(database_settings: DatabaseSettings) ->
     with pytest.raises(errors.FailedPrecondition, match="0003"):
         await asyncio.to_thread(runner.check, database_settings)
     await asyncio.to_thread(runner.upgrade, database_settings, "post")
-    assert await asyncio.to_thread(runner.current, database_settings) == "0008"
+    assert await asyncio.to_thread(runner.current, database_settings) == "0009"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ async def test_a_template_in_the_configuration(
 
 
 async def test_a_tokenizer_that_cannot_be_loaded(answering: Answering, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(errors.FailedPrecondition, match=r"holds no tokenizer\.json") as caught:
+    with pytest.raises(errors.InvalidArgument, match=r"holds no tokenizer\.json") as caught:
         await ids(answering, question(tmp_path))
     assert caught.value.reason == "TOKENIZER_INVALID"
 
@@ -88,7 +88,7 @@ async def test_a_tokenizer_that_cannot_be_loaded(answering: Answering, tmp_path:
 async def test_a_tokenizer_that_changed(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
     asked = question(folders["byte_level"])
     asked.tokenizer.fingerprint = "0" * 64
-    with pytest.raises(errors.FailedPrecondition, match="changed since the model was registered"):
+    with pytest.raises(errors.InvalidArgument, match="changed since the model was registered"):
         await ids(answering, asked)
 
 

@@ -205,5 +205,6 @@ async def test_nan_stops_a_training_and_keeps_the_checkpoint(scene: Scene) -> No
     assert "step" in record.error_message
     assert "lower optimizer.lr" in record.error_message
     assert (await scene.outcomes(record)).count("FAILED") == 1  # nobody tries the same again
-    with pytest.raises(errors.FailedPrecondition, match="became NaN"):
+    with pytest.raises(errors.FailedPrecondition, match="became NaN") as caught:
         await scene.client.trainings.wait("diverged")
+    assert caught.value.metadata["sae"] == f"{material.HOOK}-standard"

@@ -161,7 +161,7 @@ async def test_without_a_tokenization_that_is_ready(scene: Scene, tmp_path: path
         await scene.client.trainings.create(DATASET, "gpt3", saes=[material.sae()])
     (tmp_path / "broken").mkdir()
     broken = await scene.client.models.create("broken", str(tmp_path / "broken"))
-    with pytest.raises(errors.FailedPrecondition):
+    with pytest.raises(errors.InvalidArgument):
         await scene.client.models.wait(broken, timeout=60)
     with pytest.raises(errors.FailedPrecondition, match="polytok model retry broken"):
         await scene.client.trainings.create(DATASET, "broken", saes=[material.sae()])

@@ -26,9 +26,10 @@ from polytok import _rules as buf_dot_validate_dot_validate__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from polytok.errors.v1 import errors_pb2 as polytok_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polytok/catalog/v1/datasets.proto\x12\x12polytok.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x06\n\x07\x44\x61taset\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x39\n\x06source\x18\x03 \x01(\x0b\x32!.polytok.catalog.v1.DatasetSourceB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.polytok.catalog.v1.Dataset.State\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\x10\n\x08raw_path\x18\x06 \x01(\t\x12\x13\n\x0bnum_samples\x18\x07 \x01(\x03\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x12\n\nnum_shards\x18\t \x01(\x05\x12+\n\x07\x63olumns\x18\n \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x13\n\x0b\x66ingerprint\x18\x0b \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x0c \x01(\t\x12\x15\n\rerror_message\x18\r \x01(\t\x12T\n\x08metadata\x18\x0e \x03(\x0b\x32).polytok.catalog.v1.Dataset.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x12 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0b\n\x03job\x18\x13 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x14 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x14\n\x10STATE_PROCESSING\x10\x03\x12\x0f\n\x0bSTATE_READY\x10\x04\x12\x0f\n\x0bSTATE_ERROR\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\x98\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x33\n\x07\x63ontent\x18\x03 \x01(\x0e\x32\".polytok.catalog.v1.Column.Content\"=\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONTENT_CONVERSATIONS\x10\x01\"\xb3\x01\n\rDatasetSource\x12/\n\x05\x66iles\x18\x01 \x01(\x0b\x32\x1e.polytok.catalog.v1.FileSourceH\x00\x12,\n\x03hub\x18\x02 \x01(\x0b\x32\x1d.polytok.catalog.v1.HubSourceH\x00\x12\x32\n\x06upload\x18\x03 \x01(\x0b\x32 .polytok.catalog.v1.UploadSourceH\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"u\n\x0cUploadSource\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.catalog.v1.UploadedFile\"R\n\x0cUploadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x88\x04\n\nFileSource\x12\"\n\x04uris\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\x90N\"\x07r\x05\x10\x01\x18\x80 \x12?\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.polytok.catalog.v1.FileSource.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\tdelimiter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x01\x12\x1c\n\njson_field\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x44\n\ttext_rows\x18\x05 \x01(\x0e\x32\'.polytok.catalog.v1.FileSource.TextRowsB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\x0etext_separator\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x8a\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x04\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x05\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x06\"f\n\x08TextRows\x12\x19\n\x15TEXT_ROWS_UNSPECIFIED\x10\x00\x12\x12\n\x0eTEXT_ROWS_LINE\x10\x01\x12\x12\n\x0eTEXT_ROWS_FILE\x10\x02\x12\x17\n\x13TEXT_ROWS_SEPARATED\x10\x03\"y\n\tHubSource\x12\x1b\n\x07repo_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x18\n\x06\x63onfig\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x05split\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1a\n\x08revision\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xc1\x02\n\x14\x43reateDatasetRequest\x12\xd1\x01\n\ndataset_id\x18\x01 \x01(\tB\xbc\x01\xbaH\xb8\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01\x85\x01\n\x13\x64\x61taset_id.not_uuid\x12\x1d\x61n id may not look like a uid\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x34\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x1b.polytok.catalog.v1.DatasetB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\xa7\x01\n\x14UploadDatasetRequest\x12\x30\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1f.polytok.catalog.v1.UploadBeginH\x00\x12\x1d\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x08\x18\x80\x80\x80\x12H\x00\x12,\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1d.polytok.catalog.v1.UploadEndH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xb0\x03\n\x0bUploadBegin\x12\xd1\x01\n\ndataset_id\x18\x01 \x01(\tB\xbc\x01\xbaH\xb8\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01\x85\x01\n\x13\x64\x61taset_id.not_uuid\x12\x1d\x61n id may not look like a uid\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12!\n\x0c\x61rrow_schema\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x08\x18\x80\x80@\x12X\n\x08metadata\x18\x03 \x03(\x0b\x32-.polytok.catalog.v1.UploadBegin.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\tUploadEnd\x12\x19\n\x08num_rows\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x0bnum_batches\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"N\n\x11GetDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\"\x91\x01\n\x13ListDatasetsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12@\n\x06states\x18\x03 \x03(\x0e\x32!.polytok.catalog.v1.Dataset.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01\"^\n\x14ListDatasetsResponse\x12-\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1b.polytok.catalog.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9e\x01\n\x14UpdateDatasetRequest\x12\x34\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.polytok.catalog.v1.DatasetB\x06\xbaH\x03\xd8\x01\x03\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x98\x01\n\x14\x44\x65leteDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"r\n\x14\x43\x61ncelDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"q\n\x13RetryDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"P\n\x13WatchDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\"D\n\x14WatchDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.polytok.catalog.v1.Dataset2\xb5\x06\n\x0e\x44\x61tasetService\x12V\n\rCreateDataset\x12(.polytok.catalog.v1.CreateDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12X\n\rUploadDataset\x12(.polytok.catalog.v1.UploadDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset(\x01\x12P\n\nGetDataset\x12%.polytok.catalog.v1.GetDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12\x61\n\x0cListDatasets\x12\'.polytok.catalog.v1.ListDatasetsRequest\x1a(.polytok.catalog.v1.ListDatasetsResponse\x12V\n\rUpdateDataset\x12(.polytok.catalog.v1.UpdateDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12Q\n\rDeleteDataset\x12(.polytok.catalog.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\x12V\n\rCancelDataset\x12(.polytok.catalog.v1.CancelDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12T\n\x0cRetryDataset\x12\'.polytok.catalog.v1.RetryDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12\x63\n\x0cWatchDataset\x12\'.polytok.catalog.v1.WatchDatasetRequest\x1a(.polytok.catalog.v1.WatchDatasetResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!polytok/catalog/v1/datasets.proto\x12\x12polytok.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epolytok/errors/v1/errors.proto\"\xfb\x06\n\x07\x44\x61taset\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x39\n\x06source\x18\x03 \x01(\x0b\x32!.polytok.catalog.v1.DatasetSourceB\x06\xbaH\x03\xc8\x01\x01\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.polytok.catalog.v1.Dataset.State\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\x10\n\x08raw_path\x18\x06 \x01(\t\x12\x13\n\x0bnum_samples\x18\x07 \x01(\x03\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x12\n\nnum_shards\x18\t \x01(\x05\x12+\n\x07\x63olumns\x18\n \x03(\x0b\x32\x1a.polytok.catalog.v1.Column\x12\x13\n\x0b\x66ingerprint\x18\x0b \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x0c \x01(\t\x12\x15\n\rerror_message\x18\r \x01(\t\x12T\n\x08metadata\x18\x0e \x03(\x0b\x32).polytok.catalog.v1.Dataset.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x12 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0b\n\x03job\x18\x13 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x14 \x01(\t\x12\'\n\x05\x65rror\x18\x1e \x01(\x0b\x32\x18.polytok.errors.v1.Error\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x15\n\x11STATE_DOWNLOADING\x10\x02\x12\x14\n\x10STATE_PROCESSING\x10\x03\x12\x0f\n\x0bSTATE_READY\x10\x04\x12\x0f\n\x0bSTATE_ERROR\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\x98\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x33\n\x07\x63ontent\x18\x03 \x01(\x0e\x32\".polytok.catalog.v1.Column.Content\"=\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONTENT_CONVERSATIONS\x10\x01\"\xb3\x01\n\rDatasetSource\x12/\n\x05\x66iles\x18\x01 \x01(\x0b\x32\x1e.polytok.catalog.v1.FileSourceH\x00\x12,\n\x03hub\x18\x02 \x01(\x0b\x32\x1d.polytok.catalog.v1.HubSourceH\x00\x12\x32\n\x06upload\x18\x03 \x01(\x0b\x32 .polytok.catalog.v1.UploadSourceH\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"u\n\x0cUploadSource\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.catalog.v1.UploadedFile\"R\n\x0cUploadedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x88\x04\n\nFileSource\x12\"\n\x04uris\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\x90N\"\x07r\x05\x10\x01\x18\x80 \x12?\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.polytok.catalog.v1.FileSource.FormatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\tdelimiter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x01\x12\x1c\n\njson_field\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x44\n\ttext_rows\x18\x05 \x01(\x0e\x32\'.polytok.catalog.v1.FileSource.TextRowsB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\x0etext_separator\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x8a\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46ORMAT_JSONL\x10\x01\x12\x0e\n\nFORMAT_CSV\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x0f\n\x0b\x46ORMAT_TEXT\x10\x04\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x05\x12\x0f\n\x0b\x46ORMAT_JSON\x10\x06\"f\n\x08TextRows\x12\x19\n\x15TEXT_ROWS_UNSPECIFIED\x10\x00\x12\x12\n\x0eTEXT_ROWS_LINE\x10\x01\x12\x12\n\x0eTEXT_ROWS_FILE\x10\x02\x12\x17\n\x13TEXT_ROWS_SEPARATED\x10\x03\"y\n\tHubSource\x12\x1b\n\x07repo_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x18\n\x06\x63onfig\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x05split\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x1a\n\x08revision\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xc1\x02\n\x14\x43reateDatasetRequest\x12\xd1\x01\n\ndataset_id\x18\x01 \x01(\tB\xbc\x01\xbaH\xb8\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01\x85\x01\n\x13\x64\x61taset_id.not_uuid\x12\x1d\x61n id may not look like a uid\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12\x34\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x1b.polytok.catalog.v1.DatasetB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\xa7\x01\n\x14UploadDatasetRequest\x12\x30\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1f.polytok.catalog.v1.UploadBeginH\x00\x12\x1d\n\x05\x62\x61tch\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x08\x18\x80\x80\x80\x12H\x00\x12,\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1d.polytok.catalog.v1.UploadEndH\x00\x42\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xb0\x03\n\x0bUploadBegin\x12\xd1\x01\n\ndataset_id\x18\x01 \x01(\tB\xbc\x01\xbaH\xb8\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01\x85\x01\n\x13\x64\x61taset_id.not_uuid\x12\x1d\x61n id may not look like a uid\x1aO!this.matches(\'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$\')\x12!\n\x0c\x61rrow_schema\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x08\x18\x80\x80@\x12X\n\x08metadata\x18\x03 \x03(\x0b\x32-.polytok.catalog.v1.UploadBegin.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\tUploadEnd\x12\x19\n\x08num_rows\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\x0bnum_batches\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"N\n\x11GetDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\"\x91\x01\n\x13ListDatasetsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12@\n\x06states\x18\x03 \x03(\x0e\x32!.polytok.catalog.v1.Dataset.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01\"^\n\x14ListDatasetsResponse\x12-\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1b.polytok.catalog.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9e\x01\n\x14UpdateDatasetRequest\x12\x34\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.polytok.catalog.v1.DatasetB\x06\xbaH\x03\xd8\x01\x03\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x98\x01\n\x14\x44\x65leteDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"r\n\x14\x43\x61ncelDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"q\n\x13RetryDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"P\n\x13WatchDatasetRequest\x12\x39\n\x04name\x18\x01 \x01(\tB+\xbaH(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$\"D\n\x14WatchDatasetResponse\x12,\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.polytok.catalog.v1.Dataset2\xb5\x06\n\x0e\x44\x61tasetService\x12V\n\rCreateDataset\x12(.polytok.catalog.v1.CreateDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12X\n\rUploadDataset\x12(.polytok.catalog.v1.UploadDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset(\x01\x12P\n\nGetDataset\x12%.polytok.catalog.v1.GetDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12\x61\n\x0cListDatasets\x12\'.polytok.catalog.v1.ListDatasetsRequest\x1a(.polytok.catalog.v1.ListDatasetsResponse\x12V\n\rUpdateDataset\x12(.polytok.catalog.v1.UpdateDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12Q\n\rDeleteDataset\x12(.polytok.catalog.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\x12V\n\rCancelDataset\x12(.polytok.catalog.v1.CancelDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12T\n\x0cRetryDataset\x12\'.polytok.catalog.v1.RetryDatasetRequest\x1a\x1b.polytok.catalog.v1.Dataset\x12\x63\n\x0cWatchDataset\x12\'.polytok.catalog.v1.WatchDatasetRequest\x1a(.polytok.catalog.v1.WatchDatasetResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -119,58 +120,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYDATASETREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_WATCHDATASETREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\272H(r&2$^datasets/[a-z0-9][a-z0-9._-]{0,62}$'
-  _globals['_DATASET']._serialized_start=183
-  _globals['_DATASET']._serialized_end=1033
-  _globals['_DATASET_METADATAENTRY']._serialized_start=834
-  _globals['_DATASET_METADATAENTRY']._serialized_end=881
-  _globals['_DATASET_STATE']._serialized_start=884
-  _globals['_DATASET_STATE']._serialized_end=1033
-  _globals['_COLUMN']._serialized_start=1036
-  _globals['_COLUMN']._serialized_end=1188
-  _globals['_COLUMN_CONTENT']._serialized_start=1127
-  _globals['_COLUMN_CONTENT']._serialized_end=1188
-  _globals['_DATASETSOURCE']._serialized_start=1191
-  _globals['_DATASETSOURCE']._serialized_end=1370
-  _globals['_UPLOADSOURCE']._serialized_start=1372
-  _globals['_UPLOADSOURCE']._serialized_end=1489
-  _globals['_UPLOADEDFILE']._serialized_start=1491
-  _globals['_UPLOADEDFILE']._serialized_end=1573
-  _globals['_FILESOURCE']._serialized_start=1576
-  _globals['_FILESOURCE']._serialized_end=2096
-  _globals['_FILESOURCE_FORMAT']._serialized_start=1854
-  _globals['_FILESOURCE_FORMAT']._serialized_end=1992
-  _globals['_FILESOURCE_TEXTROWS']._serialized_start=1994
-  _globals['_FILESOURCE_TEXTROWS']._serialized_end=2096
-  _globals['_HUBSOURCE']._serialized_start=2098
-  _globals['_HUBSOURCE']._serialized_end=2219
-  _globals['_CREATEDATASETREQUEST']._serialized_start=2222
-  _globals['_CREATEDATASETREQUEST']._serialized_end=2543
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=2546
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=2713
-  _globals['_UPLOADBEGIN']._serialized_start=2716
-  _globals['_UPLOADBEGIN']._serialized_end=3148
-  _globals['_UPLOADBEGIN_METADATAENTRY']._serialized_start=834
-  _globals['_UPLOADBEGIN_METADATAENTRY']._serialized_end=881
-  _globals['_UPLOADEND']._serialized_start=3150
-  _globals['_UPLOADEND']._serialized_end=3218
-  _globals['_GETDATASETREQUEST']._serialized_start=3220
-  _globals['_GETDATASETREQUEST']._serialized_end=3298
-  _globals['_LISTDATASETSREQUEST']._serialized_start=3301
-  _globals['_LISTDATASETSREQUEST']._serialized_end=3446
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=3448
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=3542
-  _globals['_UPDATEDATASETREQUEST']._serialized_start=3545
-  _globals['_UPDATEDATASETREQUEST']._serialized_end=3703
-  _globals['_DELETEDATASETREQUEST']._serialized_start=3706
-  _globals['_DELETEDATASETREQUEST']._serialized_end=3858
-  _globals['_CANCELDATASETREQUEST']._serialized_start=3860
-  _globals['_CANCELDATASETREQUEST']._serialized_end=3974
-  _globals['_RETRYDATASETREQUEST']._serialized_start=3976
-  _globals['_RETRYDATASETREQUEST']._serialized_end=4089
-  _globals['_WATCHDATASETREQUEST']._serialized_start=4091
-  _globals['_WATCHDATASETREQUEST']._serialized_end=4171
-  _globals['_WATCHDATASETRESPONSE']._serialized_start=4173
-  _globals['_WATCHDATASETRESPONSE']._serialized_end=4241
-  _globals['_DATASETSERVICE']._serialized_start=4244
-  _globals['_DATASETSERVICE']._serialized_end=5065
+  _globals['_DATASET']._serialized_start=215
+  _globals['_DATASET']._serialized_end=1106
+  _globals['_DATASET_METADATAENTRY']._serialized_start=907
+  _globals['_DATASET_METADATAENTRY']._serialized_end=954
+  _globals['_DATASET_STATE']._serialized_start=957
+  _globals['_DATASET_STATE']._serialized_end=1106
+  _globals['_COLUMN']._serialized_start=1109
+  _globals['_COLUMN']._serialized_end=1261
+  _globals['_COLUMN_CONTENT']._serialized_start=1200
+  _globals['_COLUMN_CONTENT']._serialized_end=1261
+  _globals['_DATASETSOURCE']._serialized_start=1264
+  _globals['_DATASETSOURCE']._serialized_end=1443
+  _globals['_UPLOADSOURCE']._serialized_start=1445
+  _globals['_UPLOADSOURCE']._serialized_end=1562
+  _globals['_UPLOADEDFILE']._serialized_start=1564
+  _globals['_UPLOADEDFILE']._serialized_end=1646
+  _globals['_FILESOURCE']._serialized_start=1649
+  _globals['_FILESOURCE']._serialized_end=2169
+  _globals['_FILESOURCE_FORMAT']._serialized_start=1927
+  _globals['_FILESOURCE_FORMAT']._serialized_end=2065
+  _globals['_FILESOURCE_TEXTROWS']._serialized_start=2067
+  _globals['_FILESOURCE_TEXTROWS']._serialized_end=2169
+  _globals['_HUBSOURCE']._serialized_start=2171
+  _globals['_HUBSOURCE']._serialized_end=2292
+  _globals['_CREATEDATASETREQUEST']._serialized_start=2295
+  _globals['_CREATEDATASETREQUEST']._serialized_end=2616
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=2619
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=2786
+  _globals['_UPLOADBEGIN']._serialized_start=2789
+  _globals['_UPLOADBEGIN']._serialized_end=3221
+  _globals['_UPLOADBEGIN_METADATAENTRY']._serialized_start=907
+  _globals['_UPLOADBEGIN_METADATAENTRY']._serialized_end=954
+  _globals['_UPLOADEND']._serialized_start=3223
+  _globals['_UPLOADEND']._serialized_end=3291
+  _globals['_GETDATASETREQUEST']._serialized_start=3293
+  _globals['_GETDATASETREQUEST']._serialized_end=3371
+  _globals['_LISTDATASETSREQUEST']._serialized_start=3374
+  _globals['_LISTDATASETSREQUEST']._serialized_end=3519
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=3521
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=3615
+  _globals['_UPDATEDATASETREQUEST']._serialized_start=3618
+  _globals['_UPDATEDATASETREQUEST']._serialized_end=3776
+  _globals['_DELETEDATASETREQUEST']._serialized_start=3779
+  _globals['_DELETEDATASETREQUEST']._serialized_end=3931
+  _globals['_CANCELDATASETREQUEST']._serialized_start=3933
+  _globals['_CANCELDATASETREQUEST']._serialized_end=4047
+  _globals['_RETRYDATASETREQUEST']._serialized_start=4049
+  _globals['_RETRYDATASETREQUEST']._serialized_end=4162
+  _globals['_WATCHDATASETREQUEST']._serialized_start=4164
+  _globals['_WATCHDATASETREQUEST']._serialized_end=4244
+  _globals['_WATCHDATASETRESPONSE']._serialized_start=4246
+  _globals['_WATCHDATASETRESPONSE']._serialized_end=4314
+  _globals['_DATASETSERVICE']._serialized_start=4317
+  _globals['_DATASETSERVICE']._serialized_end=5138
 # @@protoc_insertion_point(module_scope)

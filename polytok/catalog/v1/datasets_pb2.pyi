@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -106,6 +107,7 @@ class Dataset(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{id}`."""
     uid: _builtins.str
@@ -158,6 +160,10 @@ class Dataset(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -181,10 +187,11 @@ class Dataset(_message.Message):
         etag: _builtins.str = ...,
         job: _builtins.str = ...,
         commit: _builtins.str = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "commit", b"commit", "complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "fingerprint", b"fingerprint", "job", b"job", "metadata", b"metadata", "name", b"name", "num_samples", b"num_samples", "num_shards", b"num_shards", "progress", b"progress", "raw_path", b"raw_path", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "commit", b"commit", "complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "fingerprint", b"fingerprint", "job", b"job", "metadata", b"metadata", "name", b"name", "num_samples", b"num_samples", "num_shards", b"num_shards", "progress", b"progress", "raw_path", b"raw_path", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,9 +26,10 @@ from polytok import _rules as buf_dot_validate_dot_validate__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from polytok.errors.v1 import errors_pb2 as polytok_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpolytok/catalog/v1/models.proto\x12\x12polytok.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x06\n\x05Model\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x1b\n\x07repo_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1a\n\x08revision\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12#\n\x11tokenizer_repo_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.polytok.catalog.v1.Model.State\x12\x1d\n\x15tokenizer_fingerprint\x18\x07 \x01(\t\x12\x17\n\x0ftokenizer_class\x18\x08 \x01(\t\x12\x12\n\nvocab_size\x18\t \x01(\x05\x12\x38\n\x0especial_tokens\x18\n \x03(\x0b\x32 .polytok.catalog.v1.SpecialToken\x12\x14\n\x0c\x61rchitecture\x18\x0b \x01(\t\x12\x0f\n\x07\x64_model\x18\x0c \x01(\x05\x12\x10\n\x08n_layers\x18\r \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x0e \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x0f \x01(\t\x12\x15\n\rerror_message\x18\x10 \x01(\t\x12R\n\x08metadata\x18\x11 \x03(\x0b\x32\'.polytok.catalog.v1.Model.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x14 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0b\n\x03job\x18\x15 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x16 \x01(\t\x12\x18\n\x10tokenizer_commit\x18\x17 \x01(\t\x12!\n\x19\x63hat_template_fingerprint\x18\x18 \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\"6\n\x0cSpecialToken\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\x05\"\x86\x02\n\x12\x43reateModelRequest\x12\x9c\x01\n\x08model_id\x18\x01 \x01(\tB\x89\x01\xbaH\x85\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01S\n\x10model_id.not_uid\x12\x1d\x61n id may not look like a uid\x1a !this.matches(\'^m_[0-9a-f]{8}$\')\x12\x30\n\x05model\x18\x02 \x01(\x0b\x32\x19.polytok.catalog.v1.ModelB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x0fGetModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\"\x8d\x01\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12>\n\x06states\x18\x03 \x03(\x0e\x32\x1f.polytok.catalog.v1.Model.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.polytok.catalog.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateModelRequest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x19.polytok.catalog.v1.ModelB\x06\xbaH\x03\xd8\x01\x03\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x94\x01\n\x12\x44\x65leteModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"m\n\x11RetryModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"L\n\x11WatchModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\">\n\x12WatchModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.polytok.catalog.v1.Model2\xd9\x04\n\x0cModelService\x12P\n\x0b\x43reateModel\x12&.polytok.catalog.v1.CreateModelRequest\x1a\x19.polytok.catalog.v1.Model\x12J\n\x08GetModel\x12#.polytok.catalog.v1.GetModelRequest\x1a\x19.polytok.catalog.v1.Model\x12[\n\nListModels\x12%.polytok.catalog.v1.ListModelsRequest\x1a&.polytok.catalog.v1.ListModelsResponse\x12P\n\x0bUpdateModel\x12&.polytok.catalog.v1.UpdateModelRequest\x1a\x19.polytok.catalog.v1.Model\x12M\n\x0b\x44\x65leteModel\x12&.polytok.catalog.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\x12N\n\nRetryModel\x12%.polytok.catalog.v1.RetryModelRequest\x1a\x19.polytok.catalog.v1.Model\x12]\n\nWatchModel\x12%.polytok.catalog.v1.WatchModelRequest\x1a&.polytok.catalog.v1.WatchModelResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpolytok/catalog/v1/models.proto\x12\x12polytok.catalog.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epolytok/errors/v1/errors.proto\"\x93\x07\n\x05Model\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x1b\n\x07repo_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1a\n\x08revision\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12#\n\x11tokenizer_repo_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.polytok.catalog.v1.Model.State\x12\x1d\n\x15tokenizer_fingerprint\x18\x07 \x01(\t\x12\x17\n\x0ftokenizer_class\x18\x08 \x01(\t\x12\x12\n\nvocab_size\x18\t \x01(\x05\x12\x38\n\x0especial_tokens\x18\n \x03(\x0b\x32 .polytok.catalog.v1.SpecialToken\x12\x14\n\x0c\x61rchitecture\x18\x0b \x01(\t\x12\x0f\n\x07\x64_model\x18\x0c \x01(\x05\x12\x10\n\x08n_layers\x18\r \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x0e \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x0f \x01(\t\x12\x15\n\rerror_message\x18\x10 \x01(\t\x12R\n\x08metadata\x18\x11 \x03(\x0b\x32\'.polytok.catalog.v1.Model.MetadataEntryB\x17\xbaH\x14\x9a\x01\x11\x10@\"\x06r\x04\x10\x01\x18?*\x05r\x03\x18\x80\x08\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x04\x65tag\x18\x14 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x0b\n\x03job\x18\x15 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x16 \x01(\t\x12\x18\n\x10tokenizer_commit\x18\x17 \x01(\t\x12!\n\x19\x63hat_template_fingerprint\x18\x18 \x01(\t\x12\'\n\x05\x65rror\x18\x1e \x01(\x0b\x32\x18.polytok.errors.v1.Error\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\"6\n\x0cSpecialToken\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\x05\"\x86\x02\n\x12\x43reateModelRequest\x12\x9c\x01\n\x08model_id\x18\x01 \x01(\tB\x89\x01\xbaH\x85\x01r-2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\xba\x01\x02..\xba\x01S\n\x10model_id.not_uid\x12\x1d\x61n id may not look like a uid\x1a !this.matches(\'^m_[0-9a-f]{8}$\')\x12\x30\n\x05model\x18\x02 \x01(\x0b\x32\x19.polytok.catalog.v1.ModelB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x0fGetModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\"\x8d\x01\n\x11ListModelsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12>\n\x06states\x18\x03 \x03(\x0e\x32\x1f.polytok.catalog.v1.Model.StateB\r\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.polytok.catalog.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x12UpdateModelRequest\x12\x30\n\x05model\x18\x01 \x01(\x0b\x32\x19.polytok.catalog.v1.ModelB\x06\xbaH\x03\xd8\x01\x03\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x94\x01\n\x12\x44\x65leteModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"m\n\x11RetryModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"L\n\x11WatchModelRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xbaH&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$\">\n\x12WatchModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.polytok.catalog.v1.Model2\xd9\x04\n\x0cModelService\x12P\n\x0b\x43reateModel\x12&.polytok.catalog.v1.CreateModelRequest\x1a\x19.polytok.catalog.v1.Model\x12J\n\x08GetModel\x12#.polytok.catalog.v1.GetModelRequest\x1a\x19.polytok.catalog.v1.Model\x12[\n\nListModels\x12%.polytok.catalog.v1.ListModelsRequest\x1a&.polytok.catalog.v1.ListModelsResponse\x12P\n\x0bUpdateModel\x12&.polytok.catalog.v1.UpdateModelRequest\x1a\x19.polytok.catalog.v1.Model\x12M\n\x0b\x44\x65leteModel\x12&.polytok.catalog.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\x12N\n\nRetryModel\x12%.polytok.catalog.v1.RetryModelRequest\x1a\x19.polytok.catalog.v1.Model\x12]\n\nWatchModel\x12%.polytok.catalog.v1.WatchModelRequest\x1a&.polytok.catalog.v1.WatchModelResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,32 +80,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_WATCHMODELREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHMODELREQUEST'].fields_by_name['name']._serialized_options = b'\272H&r$2\"^models/[a-z0-9][a-z0-9._-]{0,62}$'
-  _globals['_MODEL']._serialized_start=181
-  _globals['_MODEL']._serialized_end=1055
-  _globals['_MODEL_METADATAENTRY']._serialized_start=923
-  _globals['_MODEL_METADATAENTRY']._serialized_end=970
-  _globals['_MODEL_STATE']._serialized_start=972
-  _globals['_MODEL_STATE']._serialized_end=1055
-  _globals['_SPECIALTOKEN']._serialized_start=1057
-  _globals['_SPECIALTOKEN']._serialized_end=1111
-  _globals['_CREATEMODELREQUEST']._serialized_start=1114
-  _globals['_CREATEMODELREQUEST']._serialized_end=1376
-  _globals['_GETMODELREQUEST']._serialized_start=1378
-  _globals['_GETMODELREQUEST']._serialized_end=1452
-  _globals['_LISTMODELSREQUEST']._serialized_start=1455
-  _globals['_LISTMODELSREQUEST']._serialized_end=1596
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1598
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1686
-  _globals['_UPDATEMODELREQUEST']._serialized_start=1689
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1841
-  _globals['_DELETEMODELREQUEST']._serialized_start=1844
-  _globals['_DELETEMODELREQUEST']._serialized_end=1992
-  _globals['_RETRYMODELREQUEST']._serialized_start=1994
-  _globals['_RETRYMODELREQUEST']._serialized_end=2103
-  _globals['_WATCHMODELREQUEST']._serialized_start=2105
-  _globals['_WATCHMODELREQUEST']._serialized_end=2181
-  _globals['_WATCHMODELRESPONSE']._serialized_start=2183
-  _globals['_WATCHMODELRESPONSE']._serialized_end=2245
-  _globals['_MODELSERVICE']._serialized_start=2248
-  _globals['_MODELSERVICE']._serialized_end=2849
+  _globals['_MODEL']._serialized_start=213
+  _globals['_MODEL']._serialized_end=1128
+  _globals['_MODEL_METADATAENTRY']._serialized_start=996
+  _globals['_MODEL_METADATAENTRY']._serialized_end=1043
+  _globals['_MODEL_STATE']._serialized_start=1045
+  _globals['_MODEL_STATE']._serialized_end=1128
+  _globals['_SPECIALTOKEN']._serialized_start=1130
+  _globals['_SPECIALTOKEN']._serialized_end=1184
+  _globals['_CREATEMODELREQUEST']._serialized_start=1187
+  _globals['_CREATEMODELREQUEST']._serialized_end=1449
+  _globals['_GETMODELREQUEST']._serialized_start=1451
+  _globals['_GETMODELREQUEST']._serialized_end=1525
+  _globals['_LISTMODELSREQUEST']._serialized_start=1528
+  _globals['_LISTMODELSREQUEST']._serialized_end=1669
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1671
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1759
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1762
+  _globals['_UPDATEMODELREQUEST']._serialized_end=1914
+  _globals['_DELETEMODELREQUEST']._serialized_start=1917
+  _globals['_DELETEMODELREQUEST']._serialized_end=2065
+  _globals['_RETRYMODELREQUEST']._serialized_start=2067
+  _globals['_RETRYMODELREQUEST']._serialized_end=2176
+  _globals['_WATCHMODELREQUEST']._serialized_start=2178
+  _globals['_WATCHMODELREQUEST']._serialized_end=2254
+  _globals['_WATCHMODELRESPONSE']._serialized_start=2256
+  _globals['_WATCHMODELRESPONSE']._serialized_end=2318
+  _globals['_MODELSERVICE']._serialized_start=2321
+  _globals['_MODELSERVICE']._serialized_end=2922
 # @@protoc_insertion_point(module_scope)

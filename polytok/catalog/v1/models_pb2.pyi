@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -98,6 +99,7 @@ class Model(_message.Message):
     COMMIT_FIELD_NUMBER: _builtins.int
     TOKENIZER_COMMIT_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `models/{id}`."""
     uid: _builtins.str
@@ -158,6 +160,10 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the record last changed."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -185,10 +191,11 @@ class Model(_message.Message):
         commit: _builtins.str = ...,
         tokenizer_commit: _builtins.str = ...,
         chat_template_fingerprint: _builtins.str = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "chat_template_fingerprint", b"chat_template_fingerprint", "commit", b"commit", "context_length", b"context_length", "create_time", b"create_time", "d_model", b"d_model", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "metadata", b"metadata", "n_layers", b"n_layers", "name", b"name", "repo_id", b"repo_id", "revision", b"revision", "special_tokens", b"special_tokens", "state", b"state", "tokenizer_class", b"tokenizer_class", "tokenizer_commit", b"tokenizer_commit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "chat_template_fingerprint", b"chat_template_fingerprint", "commit", b"commit", "context_length", b"context_length", "create_time", b"create_time", "d_model", b"d_model", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "metadata", b"metadata", "n_layers", b"n_layers", "name", b"name", "repo_id", b"repo_id", "revision", b"revision", "special_tokens", b"special_tokens", "state", b"state", "tokenizer_class", b"tokenizer_class", "tokenizer_commit", b"tokenizer_commit", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "uid", b"uid", "update_time", b"update_time", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

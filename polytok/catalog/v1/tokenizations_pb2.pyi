@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -88,6 +89,7 @@ class Tokenization(_message.Message):
     REPAIR_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     TOKENIZER_REVISION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     uid: _builtins.str
@@ -158,6 +160,10 @@ class Tokenization(_message.Message):
     def repair(self) -> Global___Repair:
         """The last repair of its files; unset if there was none."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -187,10 +193,11 @@ class Tokenization(_message.Message):
         repair: Global___Repair | None = ...,
         chat_template_fingerprint: _builtins.str = ...,
         tokenizer_revision: _builtins.str = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "repair", b"repair", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "parameters", b"parameters", "repair", b"repair", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_fingerprint", b"chat_template_fingerprint", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "repair", b"repair", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "tokenizer_revision", b"tokenizer_revision", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template_fingerprint", b"chat_template_fingerprint", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "name", b"name", "parameters", b"parameters", "progress", b"progress", "repair", b"repair", "shared_from", b"shared_from", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenized_path", b"tokenized_path", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_repo_id", b"tokenizer_repo_id", "tokenizer_revision", b"tokenizer_revision", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,6 +256,7 @@ class Repair(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     state: Global___Repair.State.ValueType
     """Where it stands."""
     progress: _builtins.float
@@ -277,6 +285,10 @@ class Repair(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -290,10 +302,11 @@ class Repair(_message.Message):
         changes: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete_time", b"complete_time", "create_time", b"create_time", "damages", b"damages", "error_message", b"error_message", "error_reason", b"error_reason", "job", b"job", "num_remade", b"num_remade", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete_time", b"complete_time", "create_time", b"create_time", "damages", b"damages", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "job", b"job", "num_remade", b"num_remade", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

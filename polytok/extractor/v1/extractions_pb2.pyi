@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.errors.v1 import errors_pb2 as _errors_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -118,6 +119,7 @@ class Extraction(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     EXPECTED_TOKENS_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `extractions/{extraction}`."""
     uid: _builtins.str
@@ -188,6 +190,10 @@ class Extraction(_message.Message):
     def selection(self) -> Global___TokenSelection:
         """Which tokens' activations are stored: what `parameters` ask for, special tokens resolved to their ids."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -219,10 +225,11 @@ class Extraction(_message.Message):
         etag: _builtins.str = ...,
         expected_tokens: _builtins.int = ...,
         selection: Global___TokenSelection | None = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "parameters", b"parameters", "selection", b"selection", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "parameters", b"parameters", "selection", b"selection", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "selection", b"selection", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "selection", b"selection", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,7 +67,7 @@ class TokenizerServiceServicer:
 
     def Inspect(self, request, context):
         """Describes the tokenizer of a model.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, TOKENIZER_INVALID),
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY), INVALID_ARGUMENT (TOKENIZER_INVALID),
         UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -93,8 +93,8 @@ class TokenizerServiceServicer:
         """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
         the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
         Streams progress, then the result, which is the last message.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
-        TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+        Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+        (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

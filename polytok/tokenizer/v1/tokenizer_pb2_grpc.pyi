@@ -38,7 +38,7 @@ class TokenizerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TokenizerServiceAsyncStub: ...
     Inspect: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.InspectRequest, _tokenizer_pb2.InspectResponse]
     """Describes the tokenizer of a model.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, TOKENIZER_INVALID),
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY), INVALID_ARGUMENT (TOKENIZER_INVALID),
     UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
     Encode: _grpc.UnaryUnaryMultiCallable[_tokenizer_pb2.EncodeRequest, _tokenizer_pb2.EncodeResponse]
@@ -51,8 +51,8 @@ class TokenizerServiceStub:
     """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
     the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
     Streams progress, then the result, which is the last message.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
-    TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+    Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+    (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
 
 @_typing.type_check_only
@@ -65,7 +65,7 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Inspect: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.InspectRequest, _tokenizer_pb2.InspectResponse]  # type: ignore[assignment]
     """Describes the tokenizer of a model.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, TOKENIZER_INVALID),
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY), INVALID_ARGUMENT (TOKENIZER_INVALID),
     UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
     Encode: _aio.UnaryUnaryMultiCallable[_tokenizer_pb2.EncodeRequest, _tokenizer_pb2.EncodeResponse]  # type: ignore[assignment]
@@ -78,8 +78,8 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
     the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
     Streams progress, then the result, which is the last message.
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
-    TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+    Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+    (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
 
 class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,7 +95,7 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizer_pb2.InspectResponse, _abc.Awaitable[_tokenizer_pb2.InspectResponse]]:
         """Describes the tokenizer of a model.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, TOKENIZER_INVALID),
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY), INVALID_ARGUMENT (TOKENIZER_INVALID),
         UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
 
@@ -126,8 +126,8 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
         the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
         Streams progress, then the result, which is the last message.
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, WRONG_STATE, PATH_OUTSIDE_ROOT,
-        TOKENIZER_INVALID), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, STORAGE_FAILED, UNAVAILABLE).
+        Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+        (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
 
 def add_TokenizerServiceServicer_to_server(servicer: TokenizerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

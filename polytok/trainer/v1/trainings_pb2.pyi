@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from polytok.errors.v1 import errors_pb2 as _errors_pb2
 from polytok.extractor.v1 import extractions_pb2 as _extractions_pb2
 from polytok.trainer.v1 import metrics_pb2 as _metrics_pb2
 from polytok.trainer.v1 import saes_pb2 as _saes_pb2
@@ -124,6 +125,7 @@ class Training(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     PHASE_PROGRESS_FIELD_NUMBER: _builtins.int
     PASSES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `trainings/{training}`."""
     uid: _builtins.str
@@ -192,6 +194,10 @@ class Training(_message.Message):
     def complete_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its terminal state."""
 
+    @_builtins.property
+    def error(self) -> _errors_pb2.Error:
+        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+
     def __init__(
         self,
         *,
@@ -220,10 +226,11 @@ class Training(_message.Message):
         phase: Global___Training.Phase.ValueType = ...,
         phase_progress: _builtins.float = ...,
         passes: _builtins.float = ...,
+        error: _errors_pb2.Error | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "lineage", b"lineage", "parameters", b"parameters", "source", b"source", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "lineage", b"lineage", "parameters", b"parameters", "source", b"source", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "passes", b"passes", "path", b"path", "pause_requested", b"pause_requested", "phase", b"phase", "phase_progress", b"phase_progress", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "job", b"job", "lineage", b"lineage", "manifest_digest", b"manifest_digest", "name", b"name", "parameters", b"parameters", "passes", b"passes", "path", b"path", "pause_requested", b"pause_requested", "phase", b"phase", "phase_progress", b"phase_progress", "progress", b"progress", "results", b"results", "saes", b"saes", "source", b"source", "start_time", b"start_time", "state", b"state", "step", b"step", "total_steps", b"total_steps", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

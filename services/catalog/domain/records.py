@@ -29,6 +29,7 @@ class Dataset:
     progress: float
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     metadata: Mapping[str, str]
     job_id: uuid.UUID | None
     created_at: datetime
@@ -69,6 +70,7 @@ class Model:
     status: str
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     metadata: Mapping[str, str]
     job_id: uuid.UUID | None
     created_at: datetime
@@ -129,6 +131,7 @@ class Tokenization:
     progress: float
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     job_id: uuid.UUID | None
     created_at: datetime
     updated_at: datetime
@@ -165,6 +168,7 @@ class Repair:
     progress: float
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     outcome: Mapping[str, Any]
     """`damages`, `num_remade` and `changes` of a polytok.catalog.v1.Repair, and what the job has to know of its stages:
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog import changes
 from services.catalog.domain import records
 from services.catalog.repositories import models
-from services.runtime.jobs.model import Failure, Job, NewTask, TaskResult
+from services.runtime.jobs.failures import Failure
+from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import packing
 
 KIND = "model.inspect"
@@ -71,14 +73,12 @@ class ModelInspection:
         """Says why on the model."""
         model = await models.of_job(conn, job.id)
         if model is not None:
-            await models.update(
-                conn, model.id, status="ERROR", error_reason=failure.reason, error_message=failure.message
-            )
+            await models.update(conn, model.id, status="ERROR", **failure.columns())
             await changes.tell(conn, model.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Only a deletion cancels an inspection."""
-        await self.failed(conn, job, Failure("CANCELLED", "The inspection was cancelled.", retryable=False))
+        await self.failed(conn, job, Failure.of(errors.Cancelled("The inspection was cancelled.")))
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """A model shows no progress."""

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog import tables
 from services.catalog.domain import records
+from services.runtime.jobs import failures
 from services.runtime.records import statements
 
 _table = tables.tokenization_repairs
@@ -29,8 +30,7 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, o
         "job_id": job_id,
         "status": "QUEUED",
         "progress": 0.0,
-        "error_reason": "",
-        "error_message": "",
+        **failures.NONE,
         "outcome": outcome,
         "created_at": now,
         "updated_at": now,

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.catalog import tables
 from services.catalog.domain import records
 from services.catalog.repositories import tokenizations
+from services.runtime.jobs import failures
 from services.runtime.records import statements
 
 _table = tables.dataset_tokenizations
@@ -112,8 +113,7 @@ async def take_files(conn: AsyncConnection, uid: str, source: records.Tokenizati
             statistics=source.statistics,
             manifest_digest=source.manifest_digest,
             job_id=None,
-            error_reason="",
-            error_message="",
+            **failures.NONE,
             started_at=now,
             completed_at=now,
         ).where(_table.c.id == uid)

@@ -15,6 +15,7 @@ from services.catalog.repositories import datasets, tokenizations
 from services.catalog.servicers import parts, removal
 from services.catalog.servicers.parts import Context, Parts
 from services.catalog.servicers.uploading import Uploading
+from services.runtime.jobs import failures
 from services.runtime.records import etags, paging, stopping
 from services.runtime.records.mutations import Unit
 from services.runtime.records.statements import Lock
@@ -74,8 +75,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             job_id=job_id,
             status=states.DATASET.first,
             progress=0.0,
-            error_reason="",
-            error_message="",
+            **failures.NONE,
             completed_at=None,
         )
         await changes.tell(conn, dataset.id)

@@ -14,6 +14,7 @@ from services.catalog.handlers import models as handler
 from services.catalog.repositories import models, tokenizations
 from services.catalog.servicers import parts, removal
 from services.catalog.servicers.parts import Context, Parts
+from services.runtime.jobs import failures
 from services.runtime.records import etags, paging, stopping
 from services.runtime.records.mutations import Unit
 from services.runtime.records.statements import Lock
@@ -65,9 +66,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     async def _begin(self, conn: AsyncConnection, model: records.Model) -> records.Model:
         job_id = await self._store.create(conn, handler.KIND, model.resource, handler.first_tasks(model))
-        started = await models.update(
-            conn, model.id, job_id=job_id, status=states.MODEL.first, error_reason="", error_message=""
-        )
+        started = await models.update(conn, model.id, job_id=job_id, status=states.MODEL.first, **failures.NONE)
         await changes.tell(conn, model.id)
         return started
 

@@ -17,6 +17,7 @@ from services.activations.holding import Catalog, Hold
 from services.activations.structures import Structures
 from services.extractor.server import changes, extractions, handler, keeping, messages, names, parameters
 from services.extractor.server.records import LIFECYCLE, Extraction
+from services.runtime.jobs import failures
 from services.runtime.jobs.store import JobStore
 from services.runtime.records.folders import Folders
 
@@ -89,8 +90,7 @@ class Creation:
             status=LIFECYCLE.first,
             progress=0.0,
             expected_tokens=0,
-            error_reason="",
-            error_message="",
+            **failures.NONE,
             started_at=None,
             completed_at=None,
         )

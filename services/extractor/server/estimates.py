@@ -10,28 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
+from polytok.errors import codec
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server import changes, names, tables
 from services.runtime.database import Database
-from services.runtime.jobs.model import Failure, Job, JobState, NewTask, TaskResult
+from services.runtime.jobs.failures import Failure
+from services.runtime.jobs.model import Job, JobState, NewTask, TaskResult
 from services.runtime.jobs.store import JobStore
 from services.runtime.records import packing
 from services.runtime.records.watch import Watch
 
 KIND = "extraction.estimate"
 _POLL_SECONDS = 1.0
-
-# What a failed trial is to somebody who asked for it; anything else is a state of things that has to be mended.
-_CLASSES: dict[str, type[errors.PolytokError]] = {
-    "HOOK_NOT_FOUND": errors.InvalidArgument,
-    "INVALID_FIELD": errors.InvalidArgument,
-    "CHECKSUM_MISMATCH": errors.DataLoss,
-    "STORAGE_FAILED": errors.ResourceExhausted,
-    "DISK_FULL": errors.ResourceExhausted,
-    "WORKER_LOST": errors.ResourceExhausted,
-    "HUB_UNAVAILABLE": errors.Unavailable,
-    "INTERNAL": errors.Internal,
-}
 
 
 class Estimating:
@@ -95,9 +85,8 @@ class Estimates:
                 "`polytok extraction list` shows what they are at; ask again later, or start more workers."
             ) from None
         if job.state != JobState.SUCCEEDED:
-            reason = job.error_reason or "INTERNAL"
-            kind = _CLASSES.get(reason, errors.FailedPrecondition)
-            raise kind(job.error_message or "The trial failed.", reason=reason)
+            message = job.error_message or "The trial failed."
+            raise codec.from_record(job.error_reason or "", message, codec.from_json(job.error))
         async with self._database.connection() as conn:
             results = await self._store.rows.results(conn, job_id, 0)
         (found,) = packing.unpack(results, tasks_pb2.EstimateExtractionResult)

@@ -6,6 +6,7 @@ from google.protobuf import json_format, timestamp_pb2
 
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server.records import Extraction
+from services.runtime.jobs import failures
 from services.runtime.storage import Storage
 
 
@@ -33,6 +34,7 @@ def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extracti
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
         start_time=_timestamp(record.started_at),

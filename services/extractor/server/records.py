@@ -48,6 +48,7 @@ class Extraction:
     progress: float
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     held: bool
     job_id: uuid.UUID | None
     created_at: datetime

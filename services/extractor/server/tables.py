@@ -46,6 +46,7 @@ extractions = sa.Table(
     *columns.progress(),
     columns.text("error_reason"),
     columns.text("error_message"),
+    columns.document("error", "{}"),  # a polytok.errors.v1.Error
     sa.Column("held", sa.Boolean, nullable=False, server_default=sa.false()),  # whether the tokenization is, by us
     sa.Column("job_id", pg.UUID(as_uuid=True)),
     columns.time("created_at"),

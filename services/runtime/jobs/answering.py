@@ -6,14 +6,15 @@ which is busy for minutes where somebody waits for an answer.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from polytok import errors
-from polytok.jobs.v1 import leases_pb2, messages_pb2
+from polytok.jobs.v1 import messages_pb2
+from services.runtime.jobs import failures
 from services.runtime.jobs.children import Child, ChildFailed
 from services.runtime.telemetry import logging
 
@@ -26,8 +27,6 @@ ANSWER_SECONDS = 60.0
 _log = logging.get(__name__)
 
 Answer = TypeVar("Answer", bound=Message)
-Classes = Mapping[str, type[errors.PolytokError]]
-"""By the reason of an error in the process: what it is to the one who asked. Others are Internal."""
 
 
 class Answering:
@@ -39,7 +38,6 @@ class Answering:
         *,
         service: str,
         about: str,
-        classes: Classes,
         memory_bytes: int = 0,
         idle_seconds: float = IDLE_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
@@ -47,7 +45,6 @@ class Answering:
         """`about` is what is asked about, for messages: "The tokenizer"."""
         self._child = Child(command, service=service, memory_bytes=memory_bytes)
         self._about = about
-        self._classes = classes
         self._idle_seconds = idle_seconds
         self._answer_seconds = answer_seconds
         self._lock = asyncio.Lock()
@@ -106,7 +103,7 @@ class Answering:
                 raise
             self._idle = asyncio.create_task(self._end_idle(), name="answers-idle")
         if event.HasField("error"):
-            raise error(event.error, self._classes)
+            raise failures.error_of(event.error)
         return event.result
 
     async def _answer(self, task: messages_pb2.ChildTask) -> messages_pb2.ChildEvent:
@@ -127,12 +124,6 @@ class Answering:
             await asyncio.sleep(self._idle_seconds)
             async with self._lock:
                 await self._child.stop()
-
-
-def error(told: leases_pb2.TaskError, classes: Classes) -> errors.PolytokError:
-    """The error that such a process had, as one of the call that asked it."""
-    kind = classes.get(told.reason, errors.Internal)
-    return kind(told.message, reason=told.reason, retryable=told.retryable)
 
 
 def lost(child: Child) -> errors.Unavailable:

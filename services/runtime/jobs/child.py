@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from polytok import disk, errors
 from polytok.jobs.v1 import leases_pb2, messages_pb2
-from services.runtime.jobs import frames
+from services.runtime.jobs import failures, frames
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
 
@@ -183,17 +183,22 @@ def _place(error: BaseException) -> str | None:
 
 def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskError:
     """What a user reads about an exception out of a task."""
-    if isinstance(error, errors.PolytokError):
-        reason, message, retryable = error.reason, error.message, error.retryable
-    elif isinstance(error, MemoryError):
-        reason, retryable = "WORKER_LOST", True
-        message = "The task needs more memory than the worker may use; give the worker more, or make shards smaller."
-    elif disk.is_full(error):
-        found = disk.full("the task was writing", _place(error))
-        reason, message, retryable = found.reason, found.message, found.retryable
-    else:
-        _log.exception("task failed unexpectedly", task=task.task_id, kind=task.kind, exc_info=error)
-        reason, retryable = "INTERNAL", True
-        message = f"The task failed unexpectedly ({type(error).__name__}); the worker's log has the details."
-    # Empty or boundless messages are refused by the contract.
-    return leases_pb2.TaskError(reason=reason, message=(message or reason)[:8000], retryable=retryable)
+    if not isinstance(error, errors.PolytokError):
+        error = _told(error, task)
+    return failures.task_error(error)
+
+
+def _told(error: Exception, task: messages_pb2.ChildTask) -> errors.PolytokError:
+    """An exception that is not one of ours, as one."""
+    if isinstance(error, MemoryError):
+        return errors.ResourceExhausted(
+            "The task needs more memory than the worker may use; give the worker more, or make shards smaller.",
+            reason="WORKER_LOST",
+            retryable=True,
+        )
+    if disk.is_full(error):
+        return disk.full("the task was writing", _place(error))
+    _log.exception("task failed unexpectedly", task=task.task_id, kind=task.kind, exc_info=error)
+    return errors.Internal(
+        f"The task failed unexpectedly ({type(error).__name__}); the worker's log has the details.", retryable=True
+    )

@@ -7,12 +7,13 @@ task of a stage has succeeded, the owner's handler names the next stage's tasks,
 import enum
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from polytok import disk
+from services.runtime.jobs.failures import Failure
 
 MAX_BACKOFF = timedelta(seconds=60)
 _FULL_DISK_PATIENCE = 10
@@ -80,6 +81,8 @@ class Job:
     state: JobState
     error_reason: str | None
     error_message: str | None
+    error: Mapping[str, Any]
+    """A polytok.errors.v1.Error as JSON, or nothing."""
     created_at: datetime
     finished_at: datetime | None
 
@@ -94,15 +97,6 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why an attempt failed: a `polytok.errors.v1.ErrorReason` without prefix, and what a user reads."""
-
-    reason: str
-    message: str
-    retryable: bool
-
-
-@dataclass(frozen=True)
 class Attempt:
     """One lease on one task and how it ended."""
 
@@ -113,6 +107,7 @@ class Attempt:
     outcome: Outcome
     error_reason: str | None
     error_message: str | None
+    error: Mapping[str, Any]
     started_at: datetime
     ended_at: datetime | None
 

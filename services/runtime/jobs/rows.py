@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.runtime.jobs import shares
-from services.runtime.jobs.model import Failure, Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
+from services.runtime.jobs.failures import Failure
+from services.runtime.jobs.model import Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
 from services.runtime.jobs.outbox import any_of
 from services.runtime.jobs.tables import JobTables
 
@@ -43,6 +44,7 @@ def job_of(row: sa.Row[Any]) -> Job:
         state=JobState(row.state),
         error_reason=row.error_reason,
         error_message=row.error_message,
+        error=row.error,
         created_at=row.created_at,
         finished_at=row.finished_at,
     )
@@ -211,8 +213,7 @@ class Rows:
             .values(
                 outcome=outcome.value,
                 will_retry=will_retry,
-                error_reason=failure.reason if failure else None,
-                error_message=failure.message if failure else None,
+                **_told(failure),
                 ended_at=_CLOCK,
             )
         )
@@ -224,9 +225,7 @@ class Rows:
         values = {
             "state": state.value,
             "finished_at": _CLOCK,
-            "error_reason": failure.reason if failure else None,
-            "error_message": failure.message if failure else None,
-        }
+        } | _told(failure)
         query = self._jobs.update().where(self._jobs.c.id == job_id).values(values).returning(self._jobs)
         row: sa.Row[Any] = (await conn.execute(query)).one()
         return row
@@ -329,3 +328,7 @@ class Rows:
         query = table.update().where(table.c.id == task_id, table.c.epoch == epoch)
         query = query.where(table.c.state == TaskState.RUNNING.value, table.c.lease_expires_at > _CLOCK)
         return (await conn.execute(query.values(values))).rowcount == 1
+
+
+def _told(failure: Failure | None) -> dict[str, Any]:
+    return failure.columns() if failure else {"error_reason": None, "error_message": None, "error": {}}

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
 from services.runtime import messaging
-from services.runtime.jobs import owners
+from services.runtime.jobs import failures, owners
 from services.runtime.jobs.children import Child
 from services.runtime.process import Stopping
 from services.runtime.telemetry import logging
@@ -122,7 +122,7 @@ class Run:
         hint = " Most often that means that memory ran out." if "SIGKILL" in self.child.end() else ""
         message = f"The process that did the task {self.child.end()}.{hint}"
         _log.error("child died", task=self.task_id, end=self.child.end())
-        return leases_pb2.TaskError(reason="WORKER_LOST", message=message, retryable=True)
+        return failures.task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
 
     async def _tell(self) -> None:
         """Tells people how far the task is, a few times a second, if anybody can hear it."""
@@ -225,9 +225,7 @@ class Run:
             if _fenced(error):
                 _log.warning("result came too late", task=self.task_id, epoch=self.lease.epoch)
                 return FENCED
-            return await self._fail(
-                leases_pb2.TaskError(reason=error.reason, message=error.message[:8000], retryable=error.retryable)
-            )
+            return await self._fail(failures.task_error(error))
         return SUCCEEDED
 
     async def _fail(self, error: leases_pb2.TaskError) -> str:

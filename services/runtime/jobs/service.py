@@ -10,7 +10,7 @@ from google.protobuf import any_pb2, duration_pb2
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime.database import Database
-from services.runtime.jobs.model import Failure
+from services.runtime.jobs.failures import Failure
 from services.runtime.jobs.store import JobStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -76,7 +76,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
         self, request: leases_pb2.FailTaskRequest, context: Context
     ) -> leases_pb2.FailTaskResponse:
         """Ends an attempt badly."""
-        failure = Failure(request.error.reason, request.error.message, request.error.retryable)
+        failure = Failure.from_message(request.error)
         async with self._database.transaction() as conn:
             will_retry = await self._store.fail(conn, uuid.UUID(request.task_id), request.epoch, failure)
         return leases_pb2.FailTaskResponse(will_retry=will_retry)

@@ -5,6 +5,7 @@ clock, and writes. A lease is valid while the task is RUNNING, the epoch is the 
 Locks go job, task, the owner's record; an extension locks the task alone and then the record.
 """
 
+import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -16,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from services.runtime import notifications
 from services.runtime.jobs import model
-from services.runtime.jobs.model import Failure, JobState, Outcome, TaskState
+from services.runtime.jobs.failures import Failure
+from services.runtime.jobs.model import JobState, Outcome, TaskState
 from services.runtime.jobs.outbox import Outbox
 from services.runtime.jobs.rows import Held, Rows, job_of
 from services.runtime.jobs.tables import JobTables
@@ -30,7 +32,9 @@ STOP = "stop:"
 
 _OVERDUE_AT_ONCE = 16
 
-_LOST = Failure("WORKER_LOST", "The worker stopped answering while it held the task.", retryable=True)
+_LOST = Failure.of(
+    errors.Unavailable("The worker stopped answering while it held the task.", reason="WORKER_LOST", retryable=True)
+)
 
 
 class JobStore:
@@ -108,6 +112,7 @@ class JobStore:
                 outcome=Outcome(row.outcome),
                 error_reason=row.error_reason,
                 error_message=row.error_message,
+                error=row.error,
                 started_at=row.started_at,
                 ended_at=row.ended_at,
             )
@@ -301,7 +306,7 @@ class JobStore:
         if failure.retryable and task.max_attempts > 1:
             further = " without getting further" if task.resume_point else ""
             message = f"{failure.message} It was tried {task.attempts} times{further}."
-            failure = Failure(failure.reason, message, failure.retryable)
+            failure = dataclasses.replace(failure, message=message)
         await self.rows.fail_task(conn, task.id)
         await self._end(conn, held.job.id, JobState.FAILED, failure)
         return False

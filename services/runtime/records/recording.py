@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.runtime.jobs.model import Failure, Job
+from services.runtime.jobs.failures import Failure
+from services.runtime.jobs.model import Job
 
 
 class Recording(abc.ABC):
-    """A handler whose record has `status`, `error_reason`, `error_message` and `completed_at`."""
+    """A handler whose record has `status`, `error_reason`, `error_message`, `error` and `completed_at`."""
 
     on_ending: ClassVar[Mapping[str, Any]] = {}
     """What else changes on a record whose job fails or is cancelled."""
@@ -22,8 +23,7 @@ class Recording(abc.ABC):
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Says why on the record."""
-        told = {"error_reason": failure.reason, "error_message": failure.message}
-        await self._end(conn, job, status="ERROR", **told)
+        await self._end(conn, job, status="ERROR", **failure.columns())
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Marks the record."""

@@ -17,6 +17,7 @@ import grpc.aio
 from opentelemetry import trace
 
 from polytok import errors, transport
+from polytok.errors import codec
 from services.runtime.rpc import status as statuses
 from services.runtime.rpc import validation
 from services.runtime.telemetry import logging, metrics, tracing
@@ -238,7 +239,8 @@ class _Call:
         self._code = _CODES[status.code]
         self._message = status.message
         details = ((transport.STATUS_DETAILS, status.SerializeToString()),)
-        await self._context.abort(self._code, status.message, trailing_metadata=details)
+        text = codec.short(status.message, codec.MAX_DETAILS_BYTES)
+        await self._context.abort(self._code, text, trailing_metadata=details)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import trainings_pb2
+from services.runtime.jobs import failures
 from services.runtime.jobs.store import JobStore
 from services.trainer import plan, plans
 from services.trainer.server import changes, findings, handler, messages, trainings
@@ -87,8 +88,7 @@ class Creation:
             job_id=job_id,
             status=states.TRAINING.first,
             pause_requested=False,
-            error_reason="",
-            error_message="",
+            **failures.NONE,
             completed_at=None,
             held=True,
             **restarted,

@@ -6,6 +6,7 @@ from datetime import datetime
 from google.protobuf import json_format, timestamp_pb2
 
 from polytok.trainer.v1 import metrics_pb2, saes_pb2, tasks_pb2, trainings_pb2
+from services.runtime.jobs import failures
 from services.runtime.storage import Storage
 from services.trainer.server.domain import records
 
@@ -33,6 +34,7 @@ def training(record: records.Training, storage: Storage) -> trainings_pb2.Traini
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
         error_message=record.error_message,
+        error=failures.shown(record.error),
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
         start_time=_timestamp(record.started_at),

@@ -37,6 +37,7 @@ class Training:
     manifest_digest: str
     error_reason: str
     error_message: str
+    error: Mapping[str, Any]
     held: bool
     job_id: uuid.UUID | None
     created_at: datetime

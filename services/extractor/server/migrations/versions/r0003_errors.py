@@ -1,0 +1,21 @@
+"""Adds what keeps class, violations and metadata of an error."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+phase = "pre"
+
+_TABLES = ("extractions", "jobs", "job_attempts")
+
+
+def upgrade() -> None:
+    """Adds the columns."""
+    for table in _TABLES:
+        op.execute(f"ALTER TABLE extractor.{table} ADD COLUMN error JSONB DEFAULT '{{}}' NOT NULL")
+
+
+def downgrade() -> None:
+    """Drops them: reason and message stay."""
+    for table in _TABLES:
+        op.execute(f"ALTER TABLE extractor.{table} DROP COLUMN error")
