@@ -154,7 +154,7 @@ async def test_tasks_of_a_damaged_queue_run(
         assert (await own_house.shop.ended(later)).state == JobState.SUCCEEDED
 
 
-@SOON
+@pytest.mark.parametrize("job_settings", [{"redispatch_seconds": 3600}], indirect=True)
 async def test_a_worker_does_without_nats(own_house: House, own_nats: OwnNats) -> None:
     async with own_house.worker():
         await own_nats.stop()

@@ -399,6 +399,9 @@ class ListOverdueTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KINDS_FIELD_NUMBER: _builtins.int
+    QUEUE_IS_AWAY_FIELD_NUMBER: _builtins.int
+    queue_is_away: _builtins.bool
+    """The worker cannot use the queue, or gets no answer from it: tasks that wait at all are named."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The kinds of task that the worker takes, such as `tokenize.shard`."""
@@ -407,10 +410,11 @@ class ListOverdueTasksRequest(_message.Message):
         self,
         *,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
+        queue_is_away: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "queue_is_away", b"queue_is_away"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

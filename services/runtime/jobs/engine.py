@@ -8,7 +8,6 @@ from nats.aio.client import Client
 from services.runtime import messaging
 from services.runtime.database import Database
 from services.runtime.jobs.advisories import Advisories
-from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.reconciler import Reconciler
 from services.runtime.jobs.relay import Relay
 from services.runtime.jobs.store import JobStore
@@ -27,9 +26,8 @@ class JobEngine:
         subjects: messaging.Subjects,
         settings: JobSettings,
         listener: Listener,
-        health: QueueHealth | None = None,
     ) -> None:
-        self.reconciler = Reconciler(database, store, client, subjects, settings, health)
+        self.reconciler = Reconciler(database, store, client, subjects, settings)
         self.relay = Relay(database, store, client, subjects, listener, alarm=self.reconciler.wake)
         self.advisories = Advisories(client, subjects, self.reconciler)
 

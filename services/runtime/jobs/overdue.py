@@ -16,6 +16,8 @@ from services.runtime.telemetry import logging
 
 _TIMES = 3
 """How often owners are asked in the time that a task may wait."""
+_AWAY_SECONDS = 2.0
+"""How often at least while the queue is away."""
 _CALL_SECONDS = 5.0
 
 _log = logging.get(__name__)
@@ -28,22 +30,25 @@ class Overdue:
         self, owners: Mapping[str, "leases_pb2_grpc.LeaseServiceAsyncStub"], kinds: Sequence[str], seconds: float
     ) -> None:
         self._owners = owners
-        self._request = leases_pb2.ListOverdueTasksRequest(kinds=kinds)
+        self._kinds = kinds
         self._interval = seconds / _TIMES
-        self._rest()
+        self._asked_at = time.monotonic()
+        self._pause = 0.0
+        self._rest(self._asked_at)
 
-    @property
-    def seconds(self) -> float:
-        """Until the owners are to be asked; 0 or less: now."""
-        return self._due_at - time.monotonic()
+    def seconds(self, *, queue_is_away: bool) -> float:
+        """Until the owners are to be asked, which is soon while the queue is away; 0 or less: now."""
+        pause = min(self._pause, _AWAY_SECONDS) if queue_is_away else self._pause
+        return self._asked_at + pause - time.monotonic()
 
-    async def ask(self) -> list[messages_pb2.TaskMessage]:
-        """Names overdue tasks; none where an owner is away or of a version that does not tell."""
-        self._rest()
+    async def ask(self, *, queue_is_away: bool) -> list[messages_pb2.TaskMessage]:
+        """Names overdue tasks, or all that wait; none where an owner is away or of a version that does not tell."""
+        self._rest(time.monotonic())
+        request = leases_pb2.ListOverdueTasksRequest(kinds=self._kinds, queue_is_away=queue_is_away)
         found = []
         for owner, stub in self._owners.items():
             try:
-                answer = await stub.ListOverdueTasks(self._request, timeout=_CALL_SECONDS)
+                answer = await stub.ListOverdueTasks(request, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
                 _log.debug("owner names no overdue tasks", owner=owner, error=error.details())
                 continue
@@ -55,7 +60,7 @@ class Overdue:
     def taken(self) -> None:
         """Notes that one of them was to be had: there may be more, to be asked for at once."""
         metrics.overdue.inc()
-        self._due_at = time.monotonic()
+        self._pause = 0.0
 
-    def _rest(self) -> None:
-        self._due_at = time.monotonic() + self._interval * random.uniform(0.7, 1.0)  # noqa: S311  no secret
+    def _rest(self, now: float) -> None:
+        self._asked_at, self._pause = now, self._interval * random.uniform(0.7, 1.0)  # noqa: S311  no secret

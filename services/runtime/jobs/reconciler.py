@@ -20,7 +20,6 @@ from polytok import errors
 from services.runtime import messaging
 from services.runtime.database import Database
 from services.runtime.jobs import metrics
-from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.store import JobStore
 from services.runtime.jobs.work_queue import WorkQueue
 from services.runtime.settings import JobSettings
@@ -38,19 +37,13 @@ class Reconciler:
     """Looks for lost tasks every `reconcile_seconds`, and when it is woken."""
 
     def __init__(
-        self,
-        database: Database,
-        store: JobStore,
-        client: Client,
-        subjects: messaging.Subjects,
-        settings: JobSettings,
-        health: QueueHealth | None = None,
+        self, database: Database, store: JobStore, client: Client, subjects: messaging.Subjects, settings: JobSettings
     ) -> None:
         self._database = database
         self._store = store
         self._subjects = subjects
         self._bound = settings.redispatch_seconds
-        self._queue = WorkQueue(client, subjects, store.owner, self._bound, health or QueueHealth())
+        self._queue = WorkQueue(client, subjects, store.owner, self._bound, store.queue_health)
         self._seconds = settings.reconcile_seconds
         self._hidden_after = 0.0
         self._hidden_rounds = 0

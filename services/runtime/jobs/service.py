@@ -94,7 +94,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     ) -> leases_pb2.ListOverdueTasksResponse:
         """Names tasks that have waited too long."""
         async with self._database.connection() as conn:
-            overdue = await self._store.overdue(conn, request.kinds)
+            overdue = await self._store.overdue(conn, request.kinds, queue_is_away=request.queue_is_away)
         return leases_pb2.ListOverdueTasksResponse(task_ids=[str(task_id) for task_id in overdue])
 
 

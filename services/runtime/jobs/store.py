@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from services.runtime import notifications
 from services.runtime.jobs import model
+from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.failures import Failure
 from services.runtime.jobs.model import JobState, Outcome, TaskState
 from services.runtime.jobs.outbox import Outbox
@@ -47,6 +48,7 @@ class JobStore:
         self.owner = owner
         self.rows = Rows(tables)
         self.outbox = Outbox(tables)
+        self.queue_health = QueueHealth()
         self._handlers = handlers
         self._settings = settings
         self._ttl = timedelta(seconds=settings.lease_ttl_seconds)
@@ -222,9 +224,15 @@ class JobStore:
         await self._fail(conn, held, _LOST, Outcome.LOST)
         return True
 
-    async def overdue(self, conn: AsyncConnection, kinds: Sequence[str]) -> Sequence[uuid.UUID]:
-        """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first."""
-        waited = timedelta(seconds=self._settings.redispatch_seconds)
+    async def overdue(
+        self, conn: AsyncConnection, kinds: Sequence[str], *, queue_is_away: bool = False
+    ) -> Sequence[uuid.UUID]:
+        """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first.
+
+        All that wait, if the queue is away for the worker that asks, or is known not to work.
+        """
+        away = queue_is_away or bool(self.queue_health.trouble)
+        waited = timedelta(0) if away else timedelta(seconds=self._settings.redispatch_seconds)
         return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
 
     async def wake_relay(self, conn: AsyncConnection) -> None:

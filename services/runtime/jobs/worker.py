@@ -28,6 +28,7 @@ _RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _OWNER_AWAY_SECONDS = 2.0
 _OWNER_UNKNOWN_SECONDS = 30.0
 _PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
 _SIGNS = 3
 """How many signs of life the queue is given for each time that it would wait for one."""
 
@@ -127,7 +128,8 @@ class Worker:
         """Waits for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
         began = asyncio.get_running_loop().time()
         while not stop.is_set():
-            if self._overdue.seconds <= 0:
+            due_in = self._overdue.seconds(queue_is_away=bool(self.queue_trouble()))
+            if due_in <= 0:
                 idle_for = asyncio.get_running_loop().time() - began
                 if await self._do_overdue(stop, idle_for):
                     began = asyncio.get_running_loop().time()
@@ -136,7 +138,8 @@ class Worker:
             self._coming = self._coming or asyncio.create_task(self._pull.next(), name="next")
             ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
             idles = self._lazy and self._child.alive
-            pause = min(self._overdue.seconds, ends_in) if idles else self._overdue.seconds
+            # The queue may be lost meanwhile, and then owners are asked sooner.
+            pause = min(due_in, _LOOK_SECONDS, ends_in if idles else due_in)
             came, _ = await asyncio.wait({self._coming}, timeout=max(0.0, pause))
             if came:
                 coming, self._coming = self._coming, None
@@ -148,8 +151,9 @@ class Worker:
 
     async def _do_overdue(self, stop: Stopping, idle_for: float) -> bool:
         """Does a task that has waited too long, if there is one; tells whether it did."""
-        found = await self._overdue.ask()
-        if found and idle_for > self._bound and self._pull.sure:
+        away = bool(self.queue_trouble())
+        found = await self._overdue.ask(queue_is_away=away)
+        if found and idle_for > self._bound and not away:
             # The queue works, a worker waits, and so does a task: the consumer does not deliver.
             await self._pull.renew()
         if not found or not await self._have_child(stop):

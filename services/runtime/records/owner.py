@@ -12,7 +12,6 @@ from google.protobuf.descriptor import FileDescriptor
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import messaging, process, settings
 from services.runtime.database import open_database
-from services.runtime.jobs.canary import QueueHealth
 from services.runtime.jobs.engine import JobEngine
 from services.runtime.jobs.model import JobHandler
 from services.runtime.jobs.progress import ProgressHub
@@ -53,7 +52,7 @@ class Owner:
         self._listener = Listener(database)
         self.watch = Watch(self.database, self._listener, name)
         self.store = JobStore(tables, handlers, jobs, name)
-        self.queue = QueueHealth()
+        self.queue = self.store.queue_health
         self._server = Server(server, service=name)
         self.serve(
             leases_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -93,7 +92,7 @@ class Owner:
             subjects = messaging.Subjects(self._messages.namespace)
             hub = ProgressHub(client, subjects, self.store)
             self.watch.hear(hub)
-            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener, self.queue)
+            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener)
             await process.supervise(stop=stop, tasks={**engine.tasks(), "progress": hub.run()})
         finally:
             await messaging.close(client)
