@@ -53,7 +53,7 @@ async def test_create_then_inspection_makes_it_ready(catalog, worker):
 
 async def test_workers_are_given_the_commit_that_a_branch_named(catalog, worker):
     for name, source, commits, expected in (
-        ("own", {"repo_id": "a/b"}, {"commit": "c" * 40}, ("a/b", "c" * 40)),
+        ("own", {"repo_id": "a/b"}, {"commit": "c" * 40, "tokenizer_commit": "c" * 40}, ("a/b", "c" * 40)),
         ("other", {"repo_id": "a/b", "tokenizer_repo_id": "c/d"}, {"tokenizer_commit": "d" * 40}, ("c/d", "d" * 40)),
     ):
         created = await catalog.create_model(name, **source)
@@ -65,6 +65,7 @@ async def test_workers_are_given_the_commit_that_a_branch_named(catalog, worker)
         task = (await worker.take(tokenization.job)).payload(tasks_pb2.TokenizeShardTask)
         assert (task.tokenizer.repo_id, task.tokenizer.revision) == expected
         assert tokenization.tokenizer_revision == expected[1]
+        assert (await _model(catalog, name)).tokenizer_commit == ("" if name == "own" else "d" * 40)
 
 
 async def test_a_tokenizer_of_its_own_is_read_from_its_own_repository(catalog, worker):

@@ -120,7 +120,7 @@ def test_a_branch_that_moves_on_leaves_a_model_as_it_was(served: Hub, monkeypatc
     reference = tasks_pb2.TokenizerReference(repo_id="team/model")
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id="team/model")
     found = inspection.inspect(task, tokenizers)
-    assert (found.commit, found.tokenizer_commit) == (COMMIT, "")
+    assert (found.commit, found.tokenizer_commit) == (COMMIT, COMMIT)
     moved = "f" * 40
     template = {"additional_chat_templates/rag.jinja": b"{{ documents }}", "chat_template.jinja": b"{{ messages }}"}
     served.commits[moved] = served.commits[COMMIT] | template

@@ -51,7 +51,8 @@ class ModelInspection:
             model.id,
             status="READY",
             commit=found.commit,
-            tokenizer_commit=found.tokenizer_commit,
+            # Where the model's repository has the tokenizer, there is one commit.
+            tokenizer_commit=found.tokenizer_commit if model.tokenizer_repo_id else "",
             tokenizer_fingerprint=found.tokenizer_fingerprint,
             chat_template_fingerprint=found.chat_template_fingerprint,
             tokenizer_class=found.tokenizer_class,

@@ -10,7 +10,8 @@ def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) ->
     reference = tasks_pb2.TokenizerReference()
     reference.CopyFrom(task.tokenizer)
     # Once the commit is known, a branch that moves on meanwhile changes nothing.
-    reference.revision = hub.commit(hub.folder(reference.repo_id, reference.revision)) or reference.revision
+    commit = hub.commit(hub.folder(reference.repo_id, reference.revision))
+    reference.revision = commit or reference.revision
     tokenizer = tokenizers.get(reference)
     is_same = (task.repo_id, task.revision) == (task.tokenizer.repo_id, task.tokenizer.revision)
     folder = hub.folder(task.repo_id, reference.revision if is_same else task.revision)
@@ -28,6 +29,6 @@ def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) ->
         # A tokenizer without a model beside it often knows how much its model takes.
         context_length=found.context_length or tokenizer.model_max_length,
         commit=hub.commit(folder),
-        tokenizer_commit="" if is_same else hub.commit(hub.folder(reference.repo_id, reference.revision)),
+        tokenizer_commit=commit,
         chat_template_fingerprint=tokenizer.chat_template_fingerprint,
     )

@@ -105,7 +105,7 @@ def _stamp(repo_id: str) -> tuple[object, ...] | None:
         found = [(str(path), path.stat()) for path in paths]
     except OSError:
         return None
-    return tuple((name, each.st_mtime_ns, each.st_size, each.st_ino) for name, each in found) or None
+    return tuple((name, each.st_mtime_ns, each.st_ctime_ns, each.st_size, each.st_ino) for name, each in found) or None
 
 
 def _check_fingerprints(reference: tasks_pb2.TokenizerReference, found: Tokenizer) -> None:
