@@ -8,14 +8,15 @@ import pytest
 from polytok import errors
 from services.runtime.storage import blocks, checksums
 
-DATA = np.random.default_rng(1).integers(0, 256, 3 * blocks.BLOCK_BYTES + 100, np.uint8)
+B = blocks.BLOCK_BYTES
+DATA = np.random.default_rng(1).integers(0, 256, 3 * B + 100, np.uint8)
 
 
 def damaged(what: str) -> errors.DataLoss:
     return checksums.damaged("a/file", what, "Retry.")
 
 
-@pytest.mark.parametrize("sizes", [(), (1, 4095, 5), (4096, 4097, 1), (0, 9000)])
+@pytest.mark.parametrize("sizes", [(), (1, B - 1, 5), (B, B + 1, 1), (0, 2 * B + 1)])
 def test_digests_do_not_depend_on_how_content_comes(sizes: tuple[int, ...]) -> None:
     whole, pieces = blocks.Hasher(), blocks.Hasher()
     whole.update(DATA.data)
@@ -37,15 +38,15 @@ def file() -> tuple[np.ndarray, str]:
 
 def test_only_what_is_used_is_checked() -> None:
     data, sha256 = file()
-    data[5000] ^= 1
+    data[B + 900] ^= 1
     content, digests = blocks.opened(data, sha256, damaged)
     checked = blocks.Blocks(content, digests, damaged)
-    assert checked.read(0, 4096).tolist() == DATA[:4096].tolist()
-    assert checked.read(8192, len(DATA)).tolist() == DATA[8192:].tolist()
-    assert checked.read(5000, 5000).size == 0
-    checked.check(np.array([1, 9000, 5000]), np.array([4096, 12_388, 5000]))
-    for begin, end in ((4095, 4097), (4096, 4097), (8191, 8192), (0, len(DATA))):
-        with pytest.raises(errors.DataLoss, match=r"a/file .*: its bytes 4096 to 8191 were changed"):
+    assert checked.read(0, B).tolist() == DATA[:B].tolist()
+    assert checked.read(2 * B, len(DATA)).tolist() == DATA[2 * B :].tolist()
+    assert checked.read(B + 900, B + 900).size == 0
+    checked.check(np.array([1, 2 * B + 1, B + 900]), np.array([B, 3 * B + 100, B + 900]))
+    for begin, end in ((B - 1, B + 1), (B, B + 1), (2 * B - 1, 2 * B), (0, len(DATA))):
+        with pytest.raises(errors.DataLoss, match=f"a/file .*: its bytes {B} to {2 * B - 1} were changed"):
             checked.read(begin, end)
         with pytest.raises(errors.DataLoss):
             checked.check(np.array([0, begin]), np.array([10, end]))
@@ -84,5 +85,5 @@ def test_other_digests_are_refused(change: str) -> None:
 def test_content_of_another_size_is_refused() -> None:
     data, sha256 = file()
     _, digests = blocks.opened(data, sha256, damaged)
-    with pytest.raises(errors.DataLoss, match="4096 bytes"):
-        blocks.Blocks(data[:4096], digests, damaged)
+    with pytest.raises(errors.DataLoss, match=f"{B} bytes"):
+        blocks.Blocks(data[:B], digests, damaged)

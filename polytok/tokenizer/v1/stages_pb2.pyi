@@ -63,7 +63,7 @@ class StagedDocuments(_message.Message):
     sha256: _builtins.str
     """sha256 of the file of ids, hexadecimal; empty where the storage is a folder of the machine."""
     digests_sha256: _builtins.str
-    """The file of ids ends with a digest of each block of 4096 bytes before (XXH3, 64 bits, little-endian). This is the
+    """The file of ids ends with a digest of each block of 8192 bytes before (XXH3, 64 bits, little-endian). This is the
     sha256 of those digests, hexadecimal.
     """
     hashes_digests_sha256: _builtins.str

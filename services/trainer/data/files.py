@@ -36,7 +36,7 @@ class Files:
             content = np.asarray(np.memmap(folder / file["name"], np.uint8, "r"))
             checked = blocks.Blocks(
                 content,
-                digests[file["name"]].tobytes(),
+                digests[file["name"]].tolist(),
                 lambda what, file=file["name"]: self._damaged(file, what),  # type: ignore[misc]
                 block_bytes=manifest["blocks"]["block_bytes"],
             )
