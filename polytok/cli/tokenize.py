@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from polytok.cli.live import Watch
 
 
+_UNUSED_ARGUMENTS = ("documents", "chat_template_kwargs")
+"""Columns whose values other trainers give to chat templates."""
+
+
 def command(
     dataset: options.DatasetArgument,
     models: options.ModelOption,
@@ -108,8 +112,8 @@ def command(
             _tell_column(run, dataset, records[0].parameters)
         if separator is None:
             _tell_unseparated(run, records)
-        if records[0].parameters.chat.tools_column and tools_column is None:
-            run.out.remark(f"The tools of each conversation are column `{records[0].parameters.chat.tools_column}`.")
+        if records[0].parameters.HasField("chat"):
+            _tell_arguments(run, dataset, records[0].parameters.chat.tools_column if tools_column is None else "")
         if watch:
             records = run.follow([_watch(record.name) for record in records])
             _tell_unused_tools(run, records)
@@ -153,6 +157,15 @@ def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
                 f"The tokenizer of {model} has no beginning-of-sequence token, so none is between documents; "
                 "`--separator eos` puts the end-of-sequence token there."
             )
+
+
+def _tell_arguments(run: session.Session, dataset: str, tools: str) -> None:
+    """Says which columns chat templates are given, and which of those that other trainers give them are not used."""
+    if tools:
+        run.out.remark(f"The tools of each conversation are column `{tools}`.")
+    unused = [each.name for each in run.client.datasets.get(dataset).columns if each.name in _UNUSED_ARGUMENTS]
+    if unused:
+        run.out.remark(f"Not given to the chat template: column `{'`, `'.join(unused)}`.")
 
 
 def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:

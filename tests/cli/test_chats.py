@@ -135,7 +135,7 @@ EXACT = [
     + json.dumps(TOOL)
     + "]}",
     '{"messages": [{"role": "user", "content": "b", "calls": {"a": 1.5}}], "tools": null}',
-    '{"messages": [{"content": "c", "role": "user", "calls": {"a": 9007199254740993}}]}',
+    '{"messages": [{"content": "c", "role": "user", "calls": {"a": 9007199254740993}}], "documents": []}',
 ]
 """Rows that no one type of Arrow holds, with tools."""
 WITH_TOOLS = (
@@ -155,6 +155,7 @@ def test_conversations_are_what_the_file_says_by_the_template_that_was_registere
     told = polytok_("tokenize", name, "-m", model, "--truncation", "none", "--watch")
     assert told.code == 0, told.err
     assert "The tools of each conversation are column `tools`." in told.out
+    assert "Not given to the chat template: column `documents`." in told.out
     made = polytok_("tokenization", "show", name, model, "--json").json()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rows = [json.loads(row) for row in EXACT]

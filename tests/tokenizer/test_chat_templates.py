@@ -1,4 +1,4 @@
-"""The chat templates of a tokenizer are part of what a model is: changed ones are refused, by whoever renders them."""
+"""The chat templates of a tokenizer are part of what a model is: changed ones are refused wherever they render."""
 
 import json
 import pathlib

@@ -122,7 +122,7 @@ class _Values:
         try:
             return None if value is None else self._decode(value)
         except (ValueError, RecursionError) as error:
-            raise conversations.Malformed(f"it is no JSON that can be read ({error})", "Mend the row") from error
+            raise conversations.Malformed(f"it is no JSON that can be read ({error})", "Correct the row") from error
 
 
 class _Template:

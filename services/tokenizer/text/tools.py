@@ -20,7 +20,7 @@ def read(value: Any) -> list[dict[str, Any]] | None:
     return schemas
 
 
-_MEND = "Mend the row, or tokenize without tools (`--no-tools`)"
+_MEND = "Correct the row, or tokenize without tools (`--no-tools`)"
 
 
 def _parsed(value: Any) -> Any:
