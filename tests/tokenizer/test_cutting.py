@@ -1,5 +1,6 @@
 """A long document is encoded in parts, and its ids are those of the whole."""
 
+import json
 import pathlib
 
 import pyarrow as pa
@@ -70,6 +71,28 @@ def test_metaspace_as_a_pre_tokenizer(folders: dict[str, pathlib.Path], monkeypa
         monkeypatch.setattr(cutting, "PART_CHARACTERS", 50)
         assert len(list(cutting.Cutter(tokenizer.backend).parts(LONG))) > 50
         assert ids(tokenizer, LONG) == whole
+
+
+def test_no_cut_where_an_added_token_is_looked_for_in_the_normalized_text(
+    folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "PART_CHARACTERS", 3)
+    tokenizer = loading.load(folders["wordpiece"])
+    assert len(list(cutting.Cutter(tokenizer.backend).parts("New York city"))) > 1
+    tokenizer.backend.add_tokens([tokenizers.AddedToken("new york", normalized=True)])
+    for text in ("in New York city", "in NÉW YORK city"):
+        assert ids(tokenizer, text) == tokenizer.backend.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(
+    "change", [{"ignore_merges": True}, {"end_of_word_suffix": "</w>"}, {"vocab": {"a": 0, "b": 1}}]
+)
+def test_no_cut_where_the_ends_of_a_text_are_special(change: dict[str, object]) -> None:
+    content = json.loads(tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "▁": 2}, [])).to_str())
+    content["normalizer"] = {"type": "Sequence", "normalizers": [cutting._PREPEND, cutting._REPLACE]}
+    assert cutting._marks_spaces(content)
+    content["model"] |= change
+    assert not cutting._marks_spaces(content)
 
 
 def test_another_kind_of_tokenizer_stays_whole(folders: dict[str, pathlib.Path]) -> None:

@@ -6,20 +6,42 @@ taken whole (`ignore_merges`), and what is not such a piece becomes its single b
 next to each other are merged: an engine gives the same ids if and only if it makes the same pieces.
 """
 
+import collections
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import pre_tokenizers
 
 from services.tokenizer.engines.structure import Structure
+from services.tokenizer.rows import ragged
+from services.tokenizer.rows.ragged import Ragged
 
 
-def reveal(structure: Structure, texts: Sequence[str]) -> tokenizers.Tokenizer:
-    """Returns the tokenizer that shows the pieces of some texts."""
-    vocab = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    whole: dict[str, Any] = {
+def reveal(structure: Structure, texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, Ragged]:
+    """Returns the tokenizer that shows the pieces of some texts, and the ids of those pieces."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab: collections.defaultdict[str, int] = collections.defaultdict(itertools.count(len(alphabet)).__next__)
+    vocab.update({character: number for number, character in enumerate(alphabet)})
+    plain = _made(structure, vocab, [])
+    normalize = plain.normalizer.normalize_str if plain.normalizer else str
+    split = plain.pre_tokenizer.pre_tokenize_str
+    rows = [[vocab[piece] for piece, _ in split(normalize(text))] for text in texts]
+    offsets = ragged.offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
+    ids = np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(offsets[-1]))
+    singles = ids < len(alphabet)
+    neighbours = np.stack([ids[:-1], ids[1:]], axis=1)[singles[:-1] & singles[1:]]
+    merges = [(alphabet[first], alphabet[second]) for first, second in np.unique(neighbours, axis=0).tolist()]
+    for first, second in merges:
+        assert vocab[first + second] >= 0  # has one now
+    return _made(structure, vocab, merges), Ragged(ids, offsets)
+
+
+def _made(structure: Structure, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> tokenizers.Tokenizer:
+    content: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -38,21 +60,7 @@ def reveal(structure: Structure, texts: Sequence[str]) -> tokenizers.Tokenizer:
             "byte_fallback": False,
             "ignore_merges": True,
             "vocab": vocab,
-            "merges": [],
+            "merges": merges,
         },
     }
-    plain = tokenizers.Tokenizer.from_str(json.dumps(whole))
-    normalize = plain.normalizer.normalize_str if plain.normalizer else str
-    split = plain.pre_tokenizer.pre_tokenize_str
-    merges: dict[tuple[str, str], None] = {}
-    for text in texts:
-        last = ""
-        for piece, _ in split(normalize(text)):
-            vocab.setdefault(piece, len(vocab))
-            if len(piece) == len(last) == 1:
-                merges[last, piece] = None
-            last = piece
-    for pair in merges:
-        vocab.setdefault("".join(pair), len(vocab))
-    whole["model"]["merges"] = list(merges)
-    return tokenizers.Tokenizer.from_str(json.dumps(whole))
+    return tokenizers.Tokenizer.from_str(json.dumps(content))

@@ -70,22 +70,35 @@ class Known:
         self._parallel = parallel
         self._patience = patience
         self._plans: dict[str, plan.Plan | None] = {}
-        self.candidates = tuple(name for name in candidates(json.loads(tokenizer.backend.to_str())) if name in makers)
         self.encoded = 0
         """Bytes that the reference encoded because no engine was compared with it yet."""
 
-    def get(self, name: str, *, only_known: bool = False) -> plan.Plan | None:
-        """Returns the plan for an engine; None if it is of no use, or if `only_known` and it was not compared yet."""
+    @functools.cached_property
+    def candidates(self) -> tuple[str, ...]:
+        """The engines that may know the tokenizer."""
+        return tuple(name for name in candidates(self._content) if name in self._makers)
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        """The tokenizer's `tokenizer.json`; let go of once a plan is made, for it takes much memory."""
+        content: dict[str, Any] = json.loads(self._tokenizer.backend.to_str())
+        return content
+
+    def get(self, name: str) -> plan.Plan | None:
+        """Returns the plan for an engine; None if it is of no use."""
         if name not in self._plans:
-            made = self._made(name, only_known=only_known)
-            if made is None and only_known:
-                return None
-            self._plans[name] = made
+            self._plans[name] = self._made(name)
+            self.__dict__.pop("_content", None)
         return self._plans[name]
 
-    def _made(self, name: str, *, only_known: bool) -> plan.Plan | None:
+    def has_plan(self) -> bool:
+        """Tells whether a plan was made."""
+        return any(self._plans.values())
+
+    def _made(self, name: str) -> plan.Plan | None:
         try:
-            form = None if name == "spans" else structure.read(self._tokenizer.backend)
+            are_split = bool(self._tokenizer.backend.encode_special_tokens)
+            form = None if name == "spans" else structure.read(self._content, splits_special_tokens=are_split)
         except structure.UnsupportedTokenizer as error:
             _log.info("engine_not_tried", engine=name, detail=str(error))
             return None
@@ -99,7 +112,7 @@ class Known:
             self._tokenizer.fingerprint,
             form,
         )
-        return plan.make(subject, self.reference, self._ledger, patience=self._patience, only_known=only_known)
+        return plan.make(subject, self.reference, self._ledger, patience=self._patience)
 
 
 @functools.cache
@@ -152,23 +165,23 @@ class Chooser:
         """
         known = self._of(tokenizer)
         size = int(slicing.ends_of(texts)[-1])
-        is_little = known.encoded + size < self._patience
+        if known.encoded + size < self._patience and not known.has_plan():
+            known.encoded += size
+            return known.reference
         best: tuple[float, Engine] = (1.0, known.reference)
         for name in known.candidates if self._wanted == "auto" else (self._wanted,):
             if name not in known.candidates or versions.versioned(name) in distrusted:
                 continue
             if (tokenizer.fingerprint, dataset, name) in self._distrusted:
                 continue
-            made = known.get(name, only_known=is_little)
+            made = known.get(name)
             if made is not None:
                 share = _share(made, texts)
                 if share <= FEW:
                     return made
                 best = min(best, (share, made), key=lambda each: each[0])
-        if best[1] is known.reference:
-            known.encoded += size
-            if self._wanted not in {"auto", "reference"}:
-                _log.warning("engine_not_exact", engine=self._wanted, dataset=dataset, instead="reference")
+        if best[1] is known.reference and self._wanted not in {"auto", "reference"}:
+            _log.warning("engine_not_exact", engine=self._wanted, dataset=dataset, instead="reference")
         return best[1]
 
     def distrust(self, tokenizer: loading.Tokenizer, dataset: str, name: str) -> None:

@@ -102,12 +102,10 @@ class Plan:
         return [verdicts for verdicts in found if verdicts is not None]
 
 
-def make(
-    subject: proof.Subject, reference: Engine, ledger: Ledger, *, patience: int = 0, only_known: bool = False
-) -> Plan | None:
+def make(subject: proof.Subject, reference: Engine, ledger: Ledger, *, patience: int = 0) -> Plan | None:
     """Returns the plan for an engine, or None if the engine is of no use for the tokenizer.
 
-    The engine is compared with the reference unless that was done before; with `only_known` None is returned then.
+    The engine is compared with the reference unless that was done before.
     """
     form = subject.structure
     engine = proof.make(subject.name, lambda: subject.make(subject.backend))
@@ -118,8 +116,6 @@ def make(
         parts.insert(0, proof.Boundaries(subject, form))
     for part in parts:
         verdicts = ledger.get(part.identity)
-        if verdicts is None and only_known:
-            return None
         if verdicts is None:
             verdicts = proof.begin(part)
             ledger.put(part.identity, verdicts)

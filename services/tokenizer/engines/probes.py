@@ -96,11 +96,11 @@ def characters(block: int) -> list[str]:
 def around(character: str, classes: str, *, composes: bool) -> list[str]:
     """Returns texts with a character alone, and in the company of every class and in every contraction."""
     c = character
-    # Each class is a neighbour on both sides, in two orders.
-    company = ["".join(f"{other}{c}" for other in classes), "".join(f"{c}{other}" for other in reversed(classes))]
-    company += [c * 3, f"  {c}  a", f" {c} {c}{c} 1", f"\n{c}\n\n{c}", f"'{c} x'{c}a {c}'{c}"]
-    for first, second in ("re", "ve", "ll"):
-        company += [f"'{c}{second}a'{first}{c}a a'{c}{second} {c}'{first}{second}{c}"]
+    # Each class is a neighbour on both sides, in two orders. Of those that are one class an ASCII one stands for it.
+    others = [other for other in classes if other not in "'slé—"]
+    company = ["".join(f"{other}{c}" for other in others), "".join(f"{c}{other}" for other in reversed(others))]
+    company += [f"{c * 3}  {c}  a {c} {c}{c} 1\n{c}\n\n{c}'s"]
+    company += [f"'{c} x'{c}a'r{c}a'v{c}a'l{c}a'{c}ea'{c}la {c}'{c} {c}'re{c}'ll{c}"]
     if composes:
         company += [f"a{c}{mark}" for mark in _COMBINING] + [f"a{mark}{c}" for mark in _COMBINING]
     return [c, "\n".join(company)]

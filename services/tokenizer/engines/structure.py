@@ -4,6 +4,7 @@ An engine of somebody else's reads the same `tokenizer.json` as the reference, b
 which everything that the engines ignore is as they take it for are accepted; what a text may not hold is told too.
 """
 
+import collections
 import itertools
 import json
 from collections import defaultdict
@@ -86,14 +87,15 @@ class Structure:
         return json.dumps([self.normalizer, self.pre_tokenizer], sort_keys=True)
 
 
-def read(backend: tokenizers.Tokenizer) -> Structure:
-    """Returns what there is to know. Raises UnsupportedTokenizer."""
-    content = json.loads(backend.to_str())
-    model, added = content["model"], content["added_tokens"]
-    _check_model(model)
+def read(content: Mapping[str, Any], *, splits_special_tokens: bool = False) -> Structure:
+    """Returns what there is to know of a `tokenizer.json`. Raises UnsupportedTokenizer.
+
+    `splits_special_tokens` says whether special tokens in a text are text like any other.
+    """
+    added = content["added_tokens"]
+    _check_model(content["model"])
     composes = _composes(content["normalizer"])
-    needles = tuple(_needles(added, composes=composes, are_split=bool(backend.encode_special_tokens)))
-    visible = tuple(token["content"] for token in added if token["content"] and token["content"] not in needles)
+    needles = tuple(_needles(added, composes=composes, are_split=splits_special_tokens))
     if any(not token["content"] for token in added):
         raise UnsupportedTokenizer("an added token is empty")
     return Structure(
@@ -102,9 +104,9 @@ def read(backend: tokenizers.Tokenizer) -> Structure:
         _expressions(content["pre_tokenizer"]),
         composes,
         needles,
-        visible,
+        tuple(token["content"] for token in added if token["content"] not in needles),
         BECOME_ASCII if composes and any(token["normalized"] for token in added) else (),
-        tuple(_ties(model["merges"])),
+        tuple(_ties(content["model"]["merges"])),
     )
 
 
@@ -114,19 +116,19 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             raise UnsupportedTokenizer(f"its model has {name}")
-    vocab = model["vocab"]
+    vocab, merges = model["vocab"], [tuple(pair) for pair in model["merges"]]
     if not vocab.keys() >= _BYTES:
         raise UnsupportedTokenizer("its vocabulary lacks single bytes, so that text may be unknown to it")
     if len(set(vocab.values())) != len(vocab):
         raise UnsupportedTokenizer("two entries of its vocabulary have one id")
     # Engines know entries by their bytes; one that is not written in the byte alphabet is taken for its UTF-8.
-    written = {decoded(entry) for entry in vocab if _BYTES.issuperset(entry)}
-    if any(entry.encode() in written for entry in vocab if not _BYTES.issuperset(entry)):
-        raise UnsupportedTokenizer("two entries of its vocabulary stand for the same bytes")
-    merges = [tuple(pair) for pair in model["merges"]]
+    if not _BYTES.issuperset("".join(vocab)):
+        literal = (entry for entry in vocab if not _BYTES.issuperset(entry))
+        if any("".join(map(_ALPHABET.__getitem__, entry.encode())) in vocab for entry in literal):
+            raise UnsupportedTokenizer("two entries of its vocabulary stand for the same bytes")
     if len(set(merges)) != len(merges):
         raise UnsupportedTokenizer("a merge is there twice")
-    if not all(_BYTES.issuperset(part) for pair in merges for part in pair):
+    if not _BYTES.issuperset("".join(map("".join, merges))):
         raise UnsupportedTokenizer("a merge is not written in the byte alphabet")
 
 
@@ -137,6 +139,7 @@ _VALUES = {
         for number, byte in enumerate((*range(33), *range(127, 161), 173))
     },
 }  # fmt: skip
+_ALPHABET = {byte: character for character, byte in _VALUES.items()}
 
 
 def decoded(entry: str) -> bytes:
@@ -236,9 +239,11 @@ def _ties(merges: Sequence[Sequence[str]]) -> Iterator[str]:
 
     An engine that ranks merges by the token that they make cannot tell which of these comes first.
     """
+    counts = collections.Counter(map("".join, merges))
     made = defaultdict(list)
     for first, second in merges:
-        made[first + second].append((first, second))
+        if counts[first + second] > 1:
+            made[first + second].append((first, second))
     for pairs in made.values():
         for (a, b), (c, d) in itertools.permutations(pairs, 2):
             if b == c:
