@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 
 from services.runtime.storage import StagedFile, Storage
 
-_TAG = re.compile(r"-[0-9a-f]{12}-e\d+|-?(?:task\d+|publish)-e\d+")
+_TAG = re.compile(r"-[0-9a-f]{12}-e\d+|[-.](?:task\d+|publish)-e\d+w?")
 
 
 def flip(path: pathlib.Path, place: float) -> None:
