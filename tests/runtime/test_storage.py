@@ -20,6 +20,7 @@ import pytest
 
 from polytok import errors
 from services.runtime.storage import Storage, keys
+from services.runtime.storage.cache import Cache
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])
@@ -279,3 +280,42 @@ def test_a_write_after_the_end_is_refused(storage: Storage) -> None:
     with pytest.raises(ValueError, match="after its `with` block"):
         staged.write(b"y")
     assert storage.read_bytes("a") == b"x"
+
+
+def test_a_file_that_is_read_once_is_checked_as_it_is_read(any_storage: Storage) -> None:
+    digest = any_storage.write_bytes("a", b"what was written")
+    with any_storage.verified("a", digest, 16, "Do it again.") as file:
+        assert file.read(4) == b"what"
+    any_storage.write_bytes("a", b"what was Written")
+
+    def fail() -> None:
+        with any_storage.verified("a", digest, 16, "Do it again.") as file:
+            file.read(4)
+            raise ValueError("because of what was read")
+
+    with pytest.raises(errors.DataLoss, match=r"^a does not hold what was written: .* Do it again\.$") as caught:
+        fail()
+    assert (caught.value.reason, caught.value.retryable) == ("CHECKSUM_MISMATCH", False)
+    assert any_storage.read_checked("a", hashlib.sha256(b"what was Written").hexdigest(), "") == b"what was Written"
+    with pytest.raises(errors.DataLoss, match="Do it again"):
+        any_storage.read_checked("a", digest, "Do it again.")
+
+
+def test_a_damaged_copy_is_dropped_and_the_next_attempt_reads_the_file(tmp_path: pathlib.Path) -> None:
+    storage = Storage(f"memory://{tmp_path.name}", Cache(str(tmp_path / "cache"), 1 << 20))
+    digest = storage.write_bytes("a", b"data")
+    with storage.verified("a", digest, 4, "Add it again.") as file:
+        file.drain()
+    copy = tmp_path / "cache" / digest[:2] / digest
+    copy.write_bytes(b"Data")
+    with pytest.raises(errors.DataLoss) as caught, storage.verified("a", digest, 4, "Add it again."):
+        pass
+    assert caught.value.retryable
+    with storage.verified("a", digest, 4, "Add it again.") as file:
+        assert file.read() == b"data"
+    # Where the file itself is damaged, trying again is of no use.
+    copy.unlink()
+    storage.write_bytes("a", b"Data")
+    with pytest.raises(errors.DataLoss) as caught, storage.verified("a", digest, 4, "Add it again."):
+        pass
+    assert not caught.value.retryable
