@@ -4,6 +4,7 @@ Both are trained on the spot: figures about a model with random weights, which p
 """
 
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable
@@ -41,6 +42,8 @@ def save(
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Train the weights on texts and write tokenizer, configuration and weights, whole or not at all."""
+    # Read when torch is loaded: threads that spin between operations stand in each other's way on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch  # noqa: PLC0415  seconds to import, and only for this
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
