@@ -79,10 +79,13 @@ def sync(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def explain(error: OSError, doing: str) -> str:
-    """One line about an error of the system: what could not be done, where, why, and what to do."""
-    place = str(error.filename) if error.filename else None
+def explain(error: OSError, doing: str, place: pathlib.Path | None = None) -> str:
+    """One line about an error of the system: what could not be done, where, why, and what to do.
+
+    `place` is where it happened, if the error does not say.
+    """
+    named = str(error.filename or place or "")
     if disk.is_full(error):
-        return disk.full(doing, place, error=error, then="then it goes on by itself, or start it again").message
-    named = f" ({place})" if place else ""
+        return disk.full(doing, named or None, error=error, then="then it goes on by itself, or start it again").message
+    named = f" ({named})" if named else ""
     return f"{error.strerror or error}{named} while {doing}."

@@ -132,8 +132,11 @@ class Keeper:
             self._report(error.line)
             return
         await self.stop()
-        what = error.message if isinstance(error, errors.PolytokError) else folders.explain(error, "starting it")
-        self._failure = f"could not be started: {' '.join(what.split())}"
+        if isinstance(error, errors.PolytokError):
+            what = error.message
+        else:
+            what = folders.explain(error, "starting it", self.log.path.parent)
+        self._failure = f"could not be started: {' '.join(what.split()).rstrip('.')}"
 
     async def _recover(self) -> None:
         try:

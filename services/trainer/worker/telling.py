@@ -34,6 +34,7 @@ class Teller:
         self._from_step = from_step
         self._kept_step = from_step
         self._begun = False
+        self._own_point = b""
         self._phase: reports.Phase = "preparing"
         self._told_phase = 0.0
         self._before = 0
@@ -70,7 +71,7 @@ class Teller:
         self._tell(self._before + step, self._before + total_steps, step)
 
     def _tell(self, done: int, total: int, checkpoint_step: int) -> None:
-        point = b""
+        point, self._own_point = self._own_point, b""
         if checkpoint_step > self._kept_step:
             self._kept_step = checkpoint_step
             point = self._checkpoint(checkpoint_step)
@@ -90,8 +91,11 @@ class Teller:
         self._begun = True
         report = tasks_pb2.TrainingReport(begins=True, from_step=self._from_step)
         if self._from_step:
-            # Its own copy now: the earlier attempt's folder is of no more use.
-            report.checkpoint.CopyFrom(self._workspace.checkpoint(self._from_step))
+            # Its own copy now: the earlier attempt's folder is of no more use, and is swept after a while. So the next
+            # attempt must go on from this copy, also if this one writes none of a later step.
+            copy = self._workspace.checkpoint(self._from_step)
+            report.checkpoint.CopyFrom(copy)
+            self._own_point = copy.SerializeToString()
             report.kept_steps[:] = self._prune()
         self._context.record(report)
 
