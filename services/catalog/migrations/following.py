@@ -38,6 +38,7 @@ _CHANGES = (
         UPDATE rollout.datasets SET
             source = d.source, raw_path = d.raw_path, num_samples = d.num_samples, size_bytes = d.size_bytes,
             status = d.status, progress = d.progress, error_reason = d.error_reason, error_message = d.error_message,
+            error = d.error,
             metadata = d.metadata, created_at = d.created_at, updated_at = d.updated_at, completed_at = d.completed_at
         WHERE id = d.id;
     END $$
@@ -58,7 +59,7 @@ _CHANGES = (
             parameters = t.parameters, tokenizer_repo_id = t.tokenizer_repo_id, tokenized_path = t.tokenized_path,
             vocab_size = t.vocab_size, num_tokens = t.num_tokens, num_sequences = t.num_sequences,
             avg_seq_length = t.avg_seq_length, status = t.status, progress = t.progress,
-            error_reason = t.error_reason, error_message = t.error_message,
+            error_reason = t.error_reason, error_message = t.error_message, error = t.error,
             created_at = t.created_at, updated_at = t.updated_at, completed_at = t.completed_at
         WHERE id = t.id;
     END $$
@@ -83,7 +84,7 @@ _FOLLOWING = (
     BEGIN
         IF coalesce(before.tokenized_path, '') NOT IN ('', coalesce(after.tokenized_path, '')) THEN
             UPDATE public.dataset_tokenizations AS t
-            SET status = 'READY', progress = 100, error_reason = '', error_message = ''
+            SET status = 'READY', progress = 100, error_reason = '', error_message = '', error = '{}'
             FROM rollout.links AS l
             WHERE l.dataset_id = after.id AND t.id = l.tokenization_id AND NOT rollout.is_busy(t.job_id);
         ELSE
@@ -154,7 +155,7 @@ _FOLLOWING = (
         IF EXISTS (SELECT FROM public.dataset_tokenizations WHERE dataset_id = which)
            OR EXISTS (SELECT FROM rollout.datasets WHERE id = which AND rollout.is_busy(job_id)) THEN
             UPDATE rollout.datasets
-            SET status = 'ERROR', error_reason = 'SOURCE_NOT_FOUND', updated_at = clock_timestamp(),
+            SET status = 'ERROR', error_reason = 'SOURCE_NOT_FOUND', error = '{}', updated_at = clock_timestamp(),
                 completed_at = clock_timestamp(),
                 error_message = 'The version before deleted this dataset and its files while this version was using '
                     'it. Retry to read it in again, or delete it.'

@@ -166,6 +166,7 @@ _RECORDS = (
         d.commit := '';
         d.status := rollout.dataset_status(o, tried);
         d.progress := rollout.progress_of(d.status, o.progress);
+        d.error := '{}';
         d.error_reason := CASE d.status WHEN 'ERROR' THEN 'INTERNAL' ELSE '' END;
         d.error_message := CASE WHEN d.status = 'ERROR' THEN rollout.message_of(o.error_message,
             'The version before recorded the status ' || quote_literal(o.status) || ' and no message.') ELSE '' END;
@@ -221,6 +222,7 @@ _RECORDS = (
         t.statistics := '{}';
         t.manifest_digest := '';
         t.progress := rollout.progress_of(t.status, o.progress);
+        t.error := '{}';
         t.error_reason := CASE t.status WHEN 'ERROR' THEN 'INTERNAL' ELSE '' END;
         t.error_message := CASE t.status WHEN 'ERROR' THEN rollout.message_of(o.error_message,
             'The version before recorded no path of the tokenized files; tokenize again.') ELSE '' END;
@@ -252,6 +254,7 @@ _RECORDS = (
         m.n_layers := 0;
         m.context_length := 0;
         m.status := 'ERROR';
+        m.error := '{}';
         m.error_reason := 'NOT_READY';
         m.error_message := 'Taken over from the version before, which kept no fingerprint of tokenizers. Retry the '
             'model, and its tokenizer is read; what was tokenized for it can be used as it is.';

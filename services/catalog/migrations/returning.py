@@ -87,7 +87,7 @@ _FUNCTIONS = (
     DECLARE
         beyond text[] := ARRAY['id', 'name', 'variant', 'num_shards', 'columns', 'features', 'fingerprint', 'commit',
             'metadata', 'statistics', 'manifest_digest', 'tokenizer_revision', 'tokenizer_fingerprint',
-            'chat_template_fingerprint', 'error_reason', 'job_id',
+            'chat_template_fingerprint', 'error_reason', 'error', 'job_id',
             'started_at', 'completed_at'];
         tried boolean := CASE WHEN d.status = 'ERROR' THEN false WHEN t.status = 'ERROR' THEN true END;
         mapped public.dataset_tokenizations := rollout.tokenization_of(o, tried, t.model_id);

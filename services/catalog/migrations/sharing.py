@@ -15,6 +15,7 @@ TABLES = (
         progress double precision NOT NULL DEFAULT '0',
         error_reason text NOT NULL DEFAULT '',
         error_message text NOT NULL DEFAULT '',
+        error jsonb NOT NULL DEFAULT '{}',
         outcome jsonb NOT NULL DEFAULT '{}',
         job_id uuid,
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),

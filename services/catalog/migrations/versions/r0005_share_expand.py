@@ -5,7 +5,7 @@ Old code sees none of it. New code shares nothing before revision 0006.
 
 from alembic import op
 
-from services.catalog.migrations import identity, sharing, statements
+from services.catalog.migrations import errors, identity, sharing, statements
 
 revision = "0005"
 down_revision = "0004"
@@ -18,8 +18,8 @@ def upgrade() -> None:
         if statements.flag(sharing.INVALID_INDEX):
             statements.run(sharing.DROPPED_INDEX)
         statements.run(sharing.INDEX)
-    # New code runs from here on, so the columns of revision 0007 are needed too.
-    statements.run_locking(sharing.COLUMN, *sharing.TABLES, *identity.COLUMNS)
+    # New code runs from here on, so the columns of revisions 0007 and 0009 are needed too.
+    statements.run_locking(sharing.COLUMN, *sharing.TABLES, *identity.COLUMNS, *errors.COLUMNS)
 
 
 def downgrade() -> None:

@@ -1,0 +1,8 @@
+"""The columns that keep class, violations and metadata of an error; nothing where an older version recorded it."""
+
+TABLES = ("datasets", "models", "dataset_tokenizations", "tokenization_repairs", "jobs", "job_attempts")
+
+COLUMNS = tuple(
+    f"ALTER TABLE public.{table} ADD COLUMN IF NOT EXISTS error jsonb NOT NULL DEFAULT '{{}}'" for table in TABLES
+)
+"""Adds them where they are missing. With a constant default no row is rewritten."""
