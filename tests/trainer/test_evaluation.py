@@ -269,9 +269,18 @@ def test_nothing_to_score_is_said(model: models.LoadedModel) -> None:
 
 def test_overflow_in_the_model_is_said(model: models.LoadedModel) -> None:
     found = spliced(model, known(model), bad=lambda x: x / 0)
-    assert found["undefined"]["cross_entropy_sae"] == found["undefined"]["kl_divergence"] == "it is NaN or infinite"
+    assert found["undefined"]["cross_entropy_sae"].startswith("it is NaN or infinite. The model runs as float32,")
+    assert found["undefined"]["kl_divergence"] == found["undefined"]["cross_entropy_sae"]
     assert found["undefined"]["cross_entropy_recovered"] == "its numerator is NaN or infinite"
     assert math.isfinite(found["cross_entropy_clean"])
+
+
+def test_overflow_of_the_model_itself_is_not_called_chance(tmp_path: pathlib.Path) -> None:
+    half = models.load(small.save(tmp_path), dtype="float16")
+    half.module.transformer.ln_f.weight.data.fill_(6e4)
+    found = spliced(half, small.tokens(9), half=lambda x: x / 2)
+    assert "Run the model as float32 or bfloat16" in found["undefined"]["cross_entropy_clean"]
+    assert found["undefined"]["cross_entropy_recovered"] == "the model's own cross-entropy is NaN or infinite"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

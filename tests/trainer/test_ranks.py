@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from polytok import errors
 from services.trainer import export, launching, lens, plan, ranks, reports
@@ -94,6 +94,19 @@ def test_an_error_in_a_process_is_the_trainings(tmp_path: pathlib.Path, read: In
     launching.train(planned(), tmp_path / "made", read)
     with pytest.raises(errors.FailedPrecondition, match=r"another number of processes \(2, now 1\)"):
         launching.train(planned(processes=1), tmp_path / "made", read)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_activations_that_are_not_finite_are_named_by_any_process(tmp_path: pathlib.Path, read: Input) -> None:
+    weights = pathlib.Path(read.model) / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["transformer.wte.weight"][:, 0] = torch.nan
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(errors.FailedPrecondition, match="numbers are NaN or infinite, the first at row ") as raised:
+        launching.train(planned(), tmp_path / "made", read)
+    assert raised.value.reason == "NOT_FINITE"
+    assert raised.value.metadata.keys() == {"hook", "row", "position"}
 
 
 def test_one_process_is_a_group_of_its_own() -> None:

@@ -63,13 +63,14 @@ def undefined(what: str, value: float, *, error: float = 0.0, rounding: float = 
 class Figures:
     """Figures by name; those that are undefined are None, and `undefined` says why."""
 
-    def __init__(self, **figures: Any) -> None:
+    def __init__(self, not_finite: str = "it is NaN or infinite", **figures: Any) -> None:
+        """`not_finite` is why those of `figures` are undefined that are NaN or infinite."""
         self._figures = figures
         self._undefined: dict[str, str] = {}
         self._caveats: dict[str, str] = {}
         for name, value in figures.items():
             if isinstance(value, float) and not math.isfinite(value):
-                self.leave_undefined(name, "it is NaN or infinite")
+                self.leave_undefined(name, not_finite)
 
     def add_ratio(self, name: str, numerator: float, denominator: float, why_not: str) -> None:
         """Adds a ratio, or that it is undefined where `why_not` says why."""

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from polytok import errors
+from services.activations import finite
 from services.activations.hooks import Hook
 from services.activations.models import LoadedModel
 from services.trainer.data.streams import Sequences
@@ -161,6 +162,7 @@ class Splicing:
         zero, mean = (self._entropy["ablation", kind] for kind in ("zero", "mean"))
         kl_zero, kl_mean = (self._divergence["ablation", kind] for kind in ("zero", "mean"))
         found = Figures(
+            f"it is NaN or infinite. {finite.dtype_advice(self._model.dtype)}",
             tokens=self._num_tokens,
             cross_entropy_chance=self._chance,
             cross_entropy_clean=self._entropy[_CLEAN].value,
@@ -195,6 +197,8 @@ class Splicing:
     def _by_chance(self) -> str:
         """Why a model that knows nothing has nothing to recover; empty if it knows something."""
         clean = self._entropy[_CLEAN]
+        if not math.isfinite(clean.value):
+            return undefined("the model's own cross-entropy", clean.value)
         apart = abs(self._chance - clean.value)
         if apart > max(CHANCE * self._chance, STANDARD_ERRORS * clean.error):
             return ""
