@@ -52,6 +52,8 @@ def show(out: Output, record: tokenizations_pb2.Tokenization) -> bool:
 
 
 def _done(repair: tokenizations_pb2.Repair) -> str:
+    if not repair.damages and repair.checksums_only:
+        return "as it was written; whether its ids are right was not checked"
     if not repair.damages:
         return "whole; nothing was changed"
     made = f"{tables.count(repair.num_remade) or 'no'} Arrow file{'' if repair.num_remade == 1 else 's'} made again"

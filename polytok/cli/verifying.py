@@ -62,7 +62,7 @@ def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
     lines = [f"[red]✗[/] {escape(finding.message)}" for finding in result.findings]
     if lines:
         lines.append(
-            f"[bold red]{result.name} is damaged[/]: {read}. Mend it with "
+            f"[bold red]{result.name} is damaged[/]: {read}. Repair it with "
             f"`polytok tokenization repair {names.short(result.name)}`."
         )
     else:

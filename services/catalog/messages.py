@@ -89,6 +89,7 @@ def repair(record: records.Repair) -> tokenizations_pb2.Repair:
         damages=record.outcome.get("damages", []),
         num_remade=record.outcome.get("num_remade", 0),
         changes=record.outcome.get("changes", []),
+        checksums_only=record.outcome.get("checksums_only", False) and not record.outcome.get("all", False),
         create_time=_timestamp(record.created_at),
         complete_time=_timestamp(record.completed_at),
     )

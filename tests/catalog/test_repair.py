@@ -294,6 +294,7 @@ async def test_a_source_that_is_damaged_too_is_told_and_makes_nothing_worse(docs
     assert (found.state, found.repair.state) == (record.state, Repair.STATE_ERROR)
     assert found.repair.error_reason == "CHECKSUM_MISMATCH"
     assert "The dataset has to be added again" in found.repair.error_message
+    assert "`polytok tokenization repair docs/small --checksums-only`" in found.repair.error_message
     assert files[0].read_bytes() == damaged
     assert len(found.repair.damages) == 1
 

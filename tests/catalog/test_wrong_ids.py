@@ -51,9 +51,11 @@ async def test_wrong_ids_are_made_again(docs: hands.Running, doer: Doer, plan: s
     assert await found_in(docs, record) == [f"WRONG_IDS {name}"]
     whole = await repaired(docs, doer, checksums_only=True)
     assert (list(whole.repair.damages), whole.tokenized_path) == ([], record.tokenized_path)
+    assert whole.repair.checksums_only
     found = await repaired(docs, doer)
     (damage,) = found.repair.damages
     assert damage.startswith(name)
+    assert not found.repair.checksums_only
     assert found.repair.num_remade == record.statistics.num_files
     assert found.tokenized_path != record.tokenized_path
     assert datasets.load_from_disk(found.tokenized_path)[:] == rows

@@ -58,6 +58,7 @@ def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypat
         num_files=1,
         size_bytes=result.files[0].size_bytes,
         engine=found.engine,
+        engine_versions=found.engine_versions,
         text_bytes=sum(len(text.encode()) for text in TEXTS),
         reference_version=importlib.metadata.version("tokenizers"),
     )
@@ -273,7 +274,7 @@ def test_a_file_that_is_no_arrow_stream(small: jobs.Runner, storage: Storage) ->
 def test_a_missing_file(small: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, ["a"])
     storage.delete(shard.key)
-    with pytest.raises(errors.NotFound, match=r"part-00000\.arrow"):
+    with pytest.raises(errors.DataLoss, match=r"part-00000\.arrow.* The dataset has to be added again"):
         small.tokenize(shard, Parameters(max_length=8))
 
 

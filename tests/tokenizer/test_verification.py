@@ -103,6 +103,12 @@ def test_nothing_is_wrong(made: Made) -> None:
     assert made.runner.events[-1].progress.done == made.runner.events[-1].progress.total > 0
 
 
+@pytest.mark.parametrize("change", [{"_split": "train"}, {"_format_kwargs": {"a": 1}}, {"extra": 1}])
+def test_every_field_of_the_state_is_compared(made: Made, change: dict[str, Any]) -> None:
+    made.change("state.json", lambda data: json.dumps(json.loads(data) | change).encode())
+    assert told(made.verify()) == [("INCONSISTENT", "state.json")]
+
+
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
 @pytest.mark.parametrize("name", ["polytok.json", "state.json", "dataset_info.json", 0, 1])
 def test_a_flipped_bit_is_found_and_named(made: Made, name: str | int, place: float) -> None:

@@ -256,6 +256,7 @@ class Repair(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKSUMS_ONLY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     state: Global___Repair.State.ValueType
     """Where it stands."""
@@ -269,6 +270,8 @@ class Repair(_message.Message):
     """What went wrong and what to do, when the state is ERROR."""
     num_remade: _builtins.int
     """Arrow files that were made again."""
+    checksums_only: _builtins.bool
+    """Whether it compared files with their checksums and not ids with the reference's."""
     @_builtins.property
     def damages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What was wrong, a sentence a file; the first 1000. Empty where every file was what was written."""
@@ -302,11 +305,12 @@ class Repair(_message.Message):
         changes: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
+        checksums_only: _builtins.bool = ...,
         error: _errors_pb2.Error | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete_time", b"complete_time", "create_time", b"create_time", "damages", b"damages", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "job", b"job", "num_remade", b"num_remade", "progress", b"progress", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "checksums_only", b"checksums_only", "complete_time", b"complete_time", "create_time", b"create_time", "damages", b"damages", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "job", b"job", "num_remade", b"num_remade", "progress", b"progress", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

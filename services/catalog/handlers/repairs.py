@@ -29,6 +29,7 @@ from services.catalog.domain import records, states
 from services.catalog.handlers import mismatches, stages, tokenizations
 from services.catalog.repositories import datasets, engines, holds, repairs, sharing
 from services.catalog.repositories import tokenizations as repository
+from services.runtime.jobs.failures import Failure
 from services.runtime.jobs.model import Job, NewTask, TaskResult
 from services.runtime.records import folders, packing, publication
 from services.runtime.records.recording import Recording
@@ -301,6 +302,16 @@ class Repairing(Recording):
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
         results = await stages.made(conn, job, {MEND})
         return [text for mended in packing.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why, and what can be repaired all the same."""
+        repair = await repairs.of_job(conn, job.id)
+        record = await repository.by_id(conn, repair.tokenization_id) if repair else None
+        if repair and record and repair.outcome.get("all") and failure.reason != "RESOURCE_HELD":
+            command = f"polytok tokenization repair {record.short} --checksums-only"
+            message = f"{failure.message} Without a comparison of the ids, `{command}` repairs files."
+            failure = dataclasses.replace(failure, message=message)
+        await super().failed(conn, job, failure)
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Distrusts engines, from the moment that one mismatch is found."""

@@ -70,9 +70,14 @@ class Storage:
     def verified(self, key: str, sha256: str, size_bytes: int, advice: str) -> Generator[checksums.CheckedFile]:
         """Opens a file that is read once, in order; the block ends well only if its bytes were those that were written.
 
-        Else DataLoss says so with the advice, even where the block raised an error, which that explains.
+        Else DataLoss says so with the advice, even where the block raised an error, which that explains. It is raised
+        for a file that is gone as well.
         """
-        with self.open_checked(key, sha256) as file:
+        try:
+            opened = self.open_checked(key, sha256)
+        except errors.NotFound as error:
+            raise self.damaged(key, "it is missing", advice) from error
+        with opened as file:
             checked = checksums.CheckedFile(file)
             try:
                 yield checked

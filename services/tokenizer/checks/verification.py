@@ -16,6 +16,7 @@ from services.runtime.storage import Storage
 from services.tokenizer.checks import resampling
 from services.tokenizer.checks.resampling import Finding
 from services.tokenizer.models import loading
+from services.tokenizer.stages import publishing
 
 MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
@@ -185,14 +186,8 @@ def check_small(
 ) -> None:
     """Compares the files that have no checksum with what the others say that they must hold."""
     state = _read(storage, folder, "state.json", result)
-    listed = {
-        "_data_files": [{"filename": file["name"]} for file in manifest["files"]],
-        "_fingerprint": digest[:16],
-        "_format_columns": None,
-        "_format_type": None,
-    }
-    if state is not None and {name: state[name] for name in listed} != listed:
-        result.findings.append(inconsistent("state.json", f"it does not list the files that {MANIFEST} lists"))
+    if state is not None and state != publishing.state((file["name"] for file in manifest["files"]), digest):
+        result.findings.append(inconsistent("state.json", f"it does not list the files as {MANIFEST} does"))
     info = _read(storage, folder, "dataset_info.json", result)
     if info is not None and whole:
         with storage.open(f"{folder}/{whole[0]['name']}") as file, pa.ipc.open_stream(file) as stream:

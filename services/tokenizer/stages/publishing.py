@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import posixpath
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format
@@ -80,7 +81,10 @@ def beside(
         "homepage": "",
         "license": "",
     }
-    return {"dataset_info.json": _json(info), "state.json": _json(_state(files, digest))}
+    return {
+        "dataset_info.json": _json(info),
+        "state.json": _json(state((posixpath.basename(file.key) for file in files), digest)),
+    }
 
 
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
@@ -160,9 +164,10 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
 
 
-def _state(files: list[tasks_pb2.TokenizedFile], digest: str) -> dict[str, Any]:
+def state(names: Iterable[str], digest: str) -> dict[str, Any]:
+    """The content of `state.json` for files of these names, in the order of the rows, and a manifest of that digest."""
     return {
-        "_data_files": [{"filename": posixpath.basename(file.key)} for file in files],
+        "_data_files": [{"filename": name} for name in names],
         "_fingerprint": digest[:16],
         "_format_columns": None,
         "_format_kwargs": {},
