@@ -2,9 +2,13 @@
 
 import json
 import pathlib
+import types
 
 import datasets
+import pytest
 
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.cli import tokenize
 from tests.cli.conftest import Run
 from tests.client import material
 from tests.tokenizer.test_permutation import shuffled
@@ -115,3 +119,14 @@ def test_what_was_made_before_an_error_is_told(polytok_: Run, ready: tuple[str, 
     assert f"{model}~some" in failed.out
     assert failed.err.startswith("Error: ")
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0
+
+
+@pytest.mark.parametrize(("separator", "is_told"), [("NONE", True), ("BOS", False)])
+def test_nothing_between_documents_is_told(separator: str, is_told: bool) -> None:
+    told: list[str] = []
+    run = types.SimpleNamespace(out=types.SimpleNamespace(remark=told.append))
+    packed = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/qwen~packed")
+    packed.parameters.packing.separator = tokenizations_pb2.Packing.Boundary.Value(f"BOUNDARY_{separator}")
+    plain = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/other")
+    tokenize._tell_unseparated(run, [packed, plain])
+    assert [("tokenizer of qwen" in text, "--separator eos" in text) for text in told] == [(True, True)] * is_told

@@ -100,19 +100,29 @@ def test_document_starts_are_stored(
     assert max(map(len, opened["document_starts"])) > 1
 
 
-@pytest.mark.parametrize("roles", [("bos", "eos"), ("eos",), ("bos",), ()])
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {"bos": "<|endoftext|>", "eos": "the"},
+        {"bos": "<|endoftext|>", "eos": "<|endoftext|>"},
+        {"bos": "<a token of its own>", "eos": "the"},
+        {"bos": None, "eos": "<|endoftext|>"},
+        {"bos": "the", "eos": None},
+        {"bos": None, "eos": None},
+    ],
+)
 def test_default_boundaries_are_those_of_saelens(
-    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, roles: tuple[str, ...]
+    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, tokens: dict[str, str | None]
 ) -> None:
     texts = material.DOCUMENTS[:3]
     plain = transformers.AutoTokenizer.from_pretrained(folders["byte_level"])
-    tokens = {"bos": "<|endoftext|>", "eos": "the"}
     for role, token in tokens.items():
-        setattr(plain, f"{role}_token", token if role in roles else None)
+        setattr(plain, f"{role}_token", token)
     plain.save_pretrained(tmp_path / "model")
     runner = jobs.Runner(storage, tmp_path / "model")
     loaded = runner.tokenizers.get(runner.reference)
-    assert {role for role in tokens if loaded.special(f"{role}_token") is not None} == set(roles)
+    for role, token in tokens.items():
+        assert (loaded.special(f"{role}_token") is None) == (token is None)
     made = runner.tokenize(jobs.text_shard(storage, texts), Parameters(max_length=32, packing=Packing()))
     assert jobs.rows(storage, made) == saelens.pretokenized(texts, tmp_path / "model", 32)
 
