@@ -16,7 +16,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long lint format protos bench bench-extract bench-sae bench-tokenize clean
+.PHONY: help run up install test test-long test-machines lint format protos bench bench-extract bench-sae bench-tokenize clean
 
 help: ## Show this
 	@echo "make …"
@@ -35,6 +35,9 @@ test: $(DEV_STAMP) ## Run the tests
 
 test-long: $(DEV_STAMP) ## Run the tests that take many seconds each
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+
+test-machines: $(DEV_STAMP) ## Run the tests of what computes with floats as other machines would
+	@tests/machines.sh $(PYTEST_ARGS)
 
 lint: $(DEV_STAMP) ## Check style, types, imports and contracts
 	$(BIN)/ruff check .

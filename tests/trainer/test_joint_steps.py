@@ -1,38 +1,26 @@
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from services.trainer.steps import building
-from tests.trainer import batches, joint
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.trainer import attempts, batches, joint
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """What each of two processes that trained together on halves of every batch ended with."""
     folder = tmp_path_factory.mktemp("joint")
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.trainer.joint", str(folder), str(rank), "2"],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
+    started = [attempts.context().Process(target=joint.main, args=(folder, rank, 2)) for rank in range(2)]
     try:
         for process in started:
-            _, errors = process.communicate(timeout=150)
-            assert process.returncode == 0, errors.decode()
+            process.start()
+        for process in started:
+            process.join()
+            assert process.exitcode == 0
     finally:
         for process in started:
             process.kill()
-            process.communicate()
+            process.join()
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
