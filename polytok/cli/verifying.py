@@ -23,16 +23,16 @@ def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> to
     """Shows on a terminal how far a verification is; gives its result."""
     # On a pipe a line for each percent would be noise.
     with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
-        rate = _Rate()
+        rate = Rate()
         for response in responses:
             if response.HasField("result"):
                 return response.result
             if status is not None:
-                status.update(_progress(response.progress, rate))
+                status.update(progress(response.progress, rate))
     raise errors.Internal("The tokenizer ended the verification without a result.")
 
 
-class _Rate:
+class Rate:
     """How fast documents are encoded, over all of them so far."""
 
     def __init__(self) -> None:
@@ -47,11 +47,12 @@ class _Rate:
         return f", {tables.count(round((done - before) / (now - start)))} a second" if now - start >= 1 else ""
 
 
-def _progress(progress: tokenizer_pb2.VerifyProgress, rate: _Rate) -> str:
-    if progress.total_documents:
-        done, total = (tables.count(count) or "0" for count in (progress.done_documents, progress.total_documents))
-        return f"Encoded {done} of {total} documents{rate.seen(progress.done_documents)}"
-    return f"Read {tables.size(progress.done_bytes) or '0 B'} of {tables.size(progress.total_bytes)}"
+def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
+    """Says how far a verification is."""
+    if seen.total_documents:
+        done, total = (tables.count(count) or "0" for count in (seen.done_documents, seen.total_documents))
+        return f"Encoded {done} of {total} documents{rate.seen(seen.done_documents)}"
+    return f"Read {tables.size(seen.done_bytes) or '0 B'} of {tables.size(seen.total_bytes)}"
 
 
 def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 import polytok
 from polytok import errors
+from polytok.cli import verifying
+from polytok.tokenizer.v1 import tokenizer_pb2
 from tests.cli.conftest import Run
 from tests.client import material
 from tests.support import processes
@@ -38,6 +40,27 @@ def test_a_whole_tokenization(polytok_: Run, made: tuple[str, pathlib.Path]) -> 
     shown = polytok_("tokenization", "verify", *name.split("/"))
     assert shown.code == 0
     assert "is whole" in shown.out
+
+
+def test_every_document(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
+    name, _ = made
+    found = polytok_("tokenization", "verify", name, "--sample", "all", "--json").json()
+    assert found["findings"] == []
+    with polytok.Client() as client:
+        record = client.tokenizations.get(name)
+        assert client.tokenizers.verify(name, sample="all").sampled_documents == record.statistics.num_documents
+    assert found["sampled_documents"] == record.statistics.num_documents
+    assert polytok_("tokenization", "verify", name, "--sample", "most").code == 2
+
+
+def test_progress_says_how_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([5.0, 7.0])
+    monkeypatch.setattr(verifying.time, "monotonic", lambda: next(times))
+    rate = verifying.Rate()
+    progress = tokenizer_pb2.VerifyProgress(done_documents=100, total_documents=2000)
+    assert verifying.progress(progress, rate) == "Encoded 100 of 2,000 documents"
+    progress.done_documents = 1100
+    assert verifying.progress(progress, rate) == "Encoded 1,100 of 2,000 documents, 500 a second"
 
 
 def test_a_flipped_bit(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
