@@ -15,9 +15,9 @@ from nats.js import api
 
 from services.runtime import messaging
 
-_PUBLISH_SECONDS = 2.0
-_DELIVER_SECONDS = 3.0
-_PULL_SECONDS = 0.5
+_PUBLISH_SECONDS = 4.0
+_DELIVER_SECONDS = 4.0
+_PULL_SECONDS = 1.0
 _STATUS = api.Header.STATUS.value
 
 
