@@ -1,8 +1,9 @@
 """What the workers of a machine do with a tokenization's tasks: `python -m benchmarks.tokenize_ours JSON`.
 
 A process a core, as `polytok up` has them, each with a thread a core; they take one shard after another, and one of
-them publishes. Prints a line of JSON. Tokenizer and engine are loaded before the clock starts, as in a child at work;
-the probe of the dataset's documents, the samples of its shards, checksums and publication are in the time.
+them publishes. Prints a line of JSON. Tokenizer and engine are loaded, and the engine is compared with the reference,
+before the clock starts, as in a child at work: `proof_seconds` is what that took, of the processor. The scan for what
+the engine may not see, the samples of shards, checksums and publication are in the time.
 """
 
 import concurrent.futures
@@ -27,7 +28,7 @@ from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.runtime import allocation
 from services.runtime.jobs.child import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer.engines import choosing, sampling
+from services.tokenizer.engines import choosing, plan, sampling
 from services.tokenizer.models import loading
 from services.tokenizer.stages import arranging, assembling, preparing, publishing, shards
 from services.tokenizer.text import reading
@@ -40,6 +41,7 @@ def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engi
     """Tokenizes raw shards of a storage, publishes, and tells how long it took."""
     began = time.perf_counter()
     with Workers(min(len(os.sched_getaffinity(0)), len(raw)), (work, tokenizer, packed, engine)) as workers:
+        proof_seconds = workers.prove(raw)
         before = sum(usage.seconds for usage in workers.usages())
         started = time.perf_counter() - began
         began = time.perf_counter()
@@ -51,6 +53,7 @@ def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engi
         "seconds": seconds,
         "processor_seconds": sum(usage.seconds for usage in usages) - before,
         "start_seconds": started,
+        "proof_seconds": proof_seconds,
         "workers": len(usages),
         "engine": published.statistics.engine,
         "mismatches": published.statistics.num_engine_mismatches,
@@ -89,6 +92,10 @@ class Workers:
     def usages(self) -> list[Usage]:
         """What each worker has used; waits until all are warm."""
         return [future.result() for future in [self._pool.submit(_usage) for _ in range(self._count)]]
+
+    def prove(self, raw: list[dict[str, Any]]) -> float:
+        """Has each worker compare the engine with the reference, over what is in a shard; see Child."""
+        return max(future.result() for future in [self._pool.submit(_prove, raw[0]) for _ in range(self._count)])
 
     def run(self, raw: list[dict[str, Any]]) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
         """Tokenizes every shard, and publishes."""
@@ -135,6 +142,11 @@ def _usage() -> Usage:
     return Usage(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
 
 
+def _prove(shard: dict[str, Any]) -> float:
+    _together.wait()  # so that each worker does it once
+    return _child.prove(shard)
+
+
 def _tokenize(ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
     return _child.tokenize(_KEY, ordinal, shard, count)
 
@@ -169,7 +181,9 @@ class Child:
         self._context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
         self._storage = Storage(work)
         self._tokenizers = loading.Tokenizers(1)
-        self._chooser = choosing.Chooser(engine)
+        # Nothing is compared before `prove` asks for it.
+        self._chooser = choosing.Chooser(engine, patience=1 << 20)
+        self._engine = engine
         self._reference = tasks_pb2.TokenizerReference(repo_id=tokenizer)
         self._reference.fingerprint = self._tokenizers.get(self._reference).fingerprint
         self._parameters = tokenizations_pb2.TokenizationParameters(
@@ -244,9 +258,24 @@ class Child:
         paths = [self._storage.local_path(file.key) for result in results for file in result.files]
         return published, [path for path in paths if path is not None]
 
+    def prove(self, shard: dict[str, Any]) -> float:
+        """Compares the engine with the reference, over all code points of a shard; returns seconds of the processor."""
+        self._chooser = choosing.Chooser(self._engine)
+        message = catalog_tasks_pb2.RawShard(**shard)
+        tokenizer = self._tokenizers.get(self._reference)
+        seconds = 0.0
+        with reading.verified(self._storage, message) as file:
+            for piece in reading.slices(file, message, "text"):
+                began = time.process_time()
+                engine = self._chooser.choose(tokenizer, "raw", piece.texts)
+                if isinstance(engine, plan.Plan):
+                    engine.apart(piece.texts)
+                seconds += time.process_time() - began
+        return seconds
+
     def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
         """Seconds of each step by itself, without the overlap that they have at work."""
-        seconds = dict.fromkeys(("read", "encode", "sample"), 0.0)
+        seconds = dict.fromkeys(("read", "encode", "scan", "sample"), 0.0)
         tokenizer = self._tokenizers.get(self._reference)
         exact = self._chooser.reference(tokenizer)
         for shard in raw:
@@ -258,6 +287,11 @@ class Child:
             engine = self._chooser.choose(tokenizer, "raw", pieces[0])
             sampled = sampling.Sampled(engine, exact, seed=1, shard_bytes=message.text_bytes)
             for texts in pieces:
+                began = time.perf_counter()
+                if isinstance(engine, plan.Plan):
+                    engine.apart(texts)
+                # A part of encoding.
+                seconds["scan"] += time.perf_counter() - began
                 began = time.perf_counter()
                 engine.encode(texts)
                 encoded = time.perf_counter()

@@ -134,7 +134,7 @@ def test_characters_are_compared_when_a_text_first_holds_one(
     assert isinstance(chosen, plan.Plan)
     # A few documents are the reference's: comparing would take longer.
     assert chosen.apart(strings(["a", "ж"])).tolist() == [False, True]
-    assert chosen.apart(strings(["a", "ж" * 100_000])).tolist() == [False, False]
+    assert chosen.apart(strings(["a", "ж" * plan.BLOCK_BYTES])).tolist() == [False, False]
     assert chosen.apart(strings(["ж"])).tolist() == [False]
 
 
@@ -146,6 +146,19 @@ def test_an_engine_that_needs_the_reference_for_most_gives_way(
     tokenizer = loaded(byte_level())
     assert engines.choose(tokenizer, "one", strings(["plain"] * 200 + ["ж"])).name == "gigatoken"
     assert engines.choose(tokenizer, "two", strings(["plain", "ж"])).name == "fastokens"
+
+
+def test_longer_texts_than_an_engine_takes_are_the_references(
+    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer],
+) -> None:
+    backend = byte_level("cl100k")
+    texts = strings(["short", "a" * 5000, "x" * 4095, "y" * (1 << 20) + " end"])
+    expected = rows_of(Reference(backend).encode(texts))
+    for engine, apart in (("gigatoken", [False] * 4), ("fastokens", [False, True, False, True])):
+        chosen = made(loaded, backend, engine)
+        assert isinstance(chosen, plan.Plan)
+        assert chosen.apart(texts).tolist() == apart
+        assert rows_of(chosen.encode(texts)) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"true", b"null"), lambda _: b""])

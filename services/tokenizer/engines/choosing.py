@@ -203,6 +203,6 @@ class Chooser:
 
 
 def _share(made: plan.Plan, texts: pa.Array) -> float:
-    """Returns the share of bytes that the reference has to encode."""
+    """Returns the share of bytes that the engine may not see."""
     sizes = np.diff(slicing.ends_of(texts))
-    return float(sizes[made.apart(texts)].sum() / max(1, sizes.sum()))
+    return float(sizes[made.refuses(texts)].sum() / max(1, sizes.sum()))

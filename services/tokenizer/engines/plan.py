@@ -77,12 +77,19 @@ class Plan:
         found, blocks = self._admission.look(texts)
         if blocks:
             self._owed += int(np.diff(slicing.ends_of(texts))[found == admission.UNKNOWN].sum())
-            if self._owed >= min(self._patience, BLOCK_BYTES * len(blocks)):
+            if not self._patience or self._owed >= BLOCK_BYTES * len(blocks):
                 self._owed = 0
                 self.compare(blocks)
                 found, _ = self._admission.look(texts)
         apart: NDArray[np.bool_] = found != admission.FREE
         return apart
+
+    def refuses(self, texts: pa.Array) -> NDArray[np.bool_]:
+        """Tells which texts the engine may not see for what was found, not for what was not compared."""
+        self.apart(texts)
+        found, _ = self._admission.look(texts)
+        refused: NDArray[np.bool_] = found == admission.REFUSED
+        return refused
 
     def compare(self, blocks: Iterable[int]) -> None:
         """Compares the code points of some blocks."""
