@@ -45,7 +45,8 @@ def _expected(model: LoadedModel, rows: list[list[int]]) -> Tensor:
 def test_rows_of_many_lengths(kind: str, batch_tokens: int, loaded: Loader) -> None:
     model = loaded(kind)
     pieces = list(_stream(model, material.dataset(ROWS), batch_tokens=batch_tokens).pieces())
-    torch.testing.assert_close(_all(pieces), _expected(model, ROWS), rtol=1e-4, atol=1e-5)
+    # A number near 0 has the rounding of what was added up to it: here of Gemma's stream, whose numbers are large.
+    torch.testing.assert_close(_all(pieces), _expected(model, ROWS), rtol=1e-4, atol=1e-4)
     assert torch.cat([piece.token_ids for piece in pieces]).tolist() == [token for row in ROWS for token in row]
     assert torch.cat([piece.row for piece in pieces]).tolist() == [n for n, row in enumerate(ROWS) for _ in row]
     assert torch.cat([piece.position for piece in pieces]).tolist() == [n for row in ROWS for n in range(len(row))]
