@@ -25,7 +25,10 @@ import polytok
 from polytok.client import home
 from polytok.demo import stack, vocabularies
 
-CHATML = """{%- for message in messages -%}
+CHATML = """{%- if tools %}<|tools|>
+{{ tools | tojson }}
+{% endif -%}
+{%- for message in messages -%}
 <|{{ message.role }}|>
 {{ message.content }}
 {% endfor -%}
@@ -34,6 +37,11 @@ CHATML = """{%- for message in messages -%}
 LLAMA = """{{ bos_token }}{% for message in messages -%}
 {%- if message.role == 'assistant' %} {{ message.content }} {{ eos_token }}
 {%- else %}[INST] {{ message.content }} [/INST]{% endif %}{% endfor %}"""
+
+# What the assistant may call, as JSON schemas; a column of them goes with the conversations.
+FUNCTIONS = json.dumps(
+    [{"type": "function", "function": {"name": "look_up", "parameters": {"properties": {"topic": {"type": "string"}}}}}]
+)
 
 VARIANTS: Mapping[str, polytok.client.Parameters] = {
     # One sequence a document, cut at max_length: what (dataset, model) stands for where no variant is named.
@@ -105,7 +113,9 @@ def register(client: polytok.Client, folder: pathlib.Path, texts: Sequence[str])
         client.models.create(f"example-{model}", str(folder / model))
 
     client.datasets.create("example-manual", files=folder / "manual.jsonl.gz")
-    chats = datasets.Dataset.from_list([{"messages": chat(title, text)} for title, text in topics.topics.items()])
+    chats = datasets.Dataset.from_list(
+        [{"messages": chat(title, text), "functions": FUNCTIONS} for title, text in topics.topics.items()]
+    )
     client.datasets.create("example-chats", rows=chats)
     for dataset in ("example-manual", "example-chats"):
         console.print(f"{dataset}: {client.datasets.wait(dataset).num_samples} rows")
@@ -146,7 +156,7 @@ def tokenize_chats(client: polytok.Client) -> None:
     client.tokenizations.create(
         "example-chats",
         "example-bytes",
-        chat={"template": CHATML, "add_generation_prompt": True},
+        chat={"template": CHATML, "add_generation_prompt": True, "tools_column": "functions"},
     )
     made = [client.tokenizations.wait("example-chats", model) for model in ("example-marks", "example-bytes")]
     for each in made:
