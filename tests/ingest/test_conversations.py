@@ -13,7 +13,6 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import Column
 from services.catalog.ingest import limits, texts
-from services.catalog.ingest.sources import json_rows
 from tests.ingest.ingests import Ingest
 
 JSON = "extension<arrow.json>"
@@ -153,15 +152,6 @@ def test_objects_that_cannot_be_read_are_named_by_their_line(
 ) -> None:
     (source / "a.jsonl").write_text(EXACT[0] + "\n" + row + "\n")
     with pytest.raises(errors.InvalidArgument, match=re.escape(message)):
-        ingest.files(source / "a.jsonl")
-
-
-def test_objects_that_take_much_memory_are_refused(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(json_rows, "_OBJECT_BYTES", 64 << 20)
-    (source / "a.jsonl").write_text('{"messages": [' + "{}," * 2_000_000 + "{}]}\n")
-    with pytest.raises(errors.InvalidArgument, match=r"a\.jsonl, lines 1 to 1: the objects take more than 64 MiB"):
         ingest.files(source / "a.jsonl")
 
 

@@ -142,3 +142,12 @@ def test_a_file_larger_than_the_bound(
     figures = measured(storage, path)
     assert figures["rows"] == count
     assert figures["peak"] < BOUND
+
+
+def test_objects_that_take_much_memory_are_refused(storage: Storage, source: pathlib.Path) -> None:
+    # The bound is on what the process takes anew, which in one that freed much before says nothing.
+    path = source / "a.jsonl"
+    path.write_text('{"messages": [' + "{}," * 10_000_000 + "{}]}\n")
+    figures = measured(storage, path)
+    assert "a.jsonl, lines 1 to 1: the objects take more than 512 MiB" in figures["error"]
+    assert figures["peak"] < BOUND
