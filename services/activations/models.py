@@ -1,7 +1,9 @@
 """Language models out of a local directory: what they are, and loaded for reading their activations."""
 
+import itertools
 import json
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,12 +119,14 @@ def load(
     attention: Attention = "sdpa",
     compile: bool = False,  # noqa: A002  as torch calls it
     available: int | None = None,
+    check: Callable[[], object] | None = None,
 ) -> LoadedModel:
     """Loads a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
 
     `attention` is how it is computed: torch's fused kernels, or step by step, as models are that the kernels lack
-    something for. `available` is how many bytes it may take, by default what the device has left. Raises
-    InvalidArgument for a wrong dtype or device, FailedPrecondition for a directory that cannot be loaded,
+    something for. `available` is how many bytes it may take, by default what the device has left.
+    `check` is called once it is known to fit and again once all is read, to raise if the files are not the right ones.
+    Raises InvalidArgument for a wrong dtype or device, FailedPrecondition for a directory that cannot be loaded,
     ResourceExhausted if it does not fit.
     """
     description = describe(folder)
@@ -130,6 +134,10 @@ def load(
     _check_fits(folder, description, kind, place, available)
     if compile:
         compiling.check(place)
+    if check is not None:
+        check()
+        # As the files are that were checked.
+        description = describe(folder)
     if not description.architecture._supports_sdpa:  # noqa: SLF001  as transformers asks
         attention = "eager"
     # Loading tells its way on standard error otherwise, as if somebody watched.
@@ -157,13 +165,21 @@ def load(
             "Copy all of the model's files there."
         )
     module = module.to(place).eval().requires_grad_(False)
+    _unmap(module)
+    if check is not None:
+        check()
     return LoadedModel(description, module, kind, place, has_head=not missing, compiled=compile)
 
 
+def _unmap(module: Any) -> None:
+    """Copies tensors on the CPU: as loaded they are mapped files, and change with those that are written in place."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
+
+
 def _configuration(folder: pathlib.Path) -> Any:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise weights.invalid(f"{folder} holds no config.json: it is no model directory. Name one that is.")
+    path = weights.configuration(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind = content.get("model_type") if isinstance(content, dict) else None

@@ -30,11 +30,20 @@ def invalid(message: str) -> errors.FailedPrecondition:
 
 def read(folder: pathlib.Path) -> Weights:
     """Counts what the files of a model directory hold; raises FailedPrecondition if there is nothing to load."""
-    tensors = [tensor for path in _files(folder) for tensor in _tensors(path)]
+    tensors = [tensor for path in files(folder) for tensor in _tensors(path)]
     return Weights(sum(count for count, _ in tensors), sum(size for _, size in tensors))
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def configuration(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the path of a model's config.json. Raises FailedPrecondition if there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise invalid(f"{folder} holds no config.json: it is no model directory. Name one that is.")
+    return path
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files that a model's weights are loaded from. Raises FailedPrecondition if there are none."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]

@@ -6,14 +6,13 @@ from typing import NamedTuple
 import torch
 
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.activations import models
+from services.activations import fingerprints, models
 from services.extractor.ranges import RangeSettings
 from services.runtime import hub
 
 
 class _Key(NamedTuple):
     folder: pathlib.Path
-    changed: int
     dtype: str
     compiled: bool
 
@@ -25,25 +24,43 @@ class Models:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._key: _Key | None = None
         self._model: models.LoadedModel | None = None
+        self.fingerprint = ""
+        """That of the weights that are loaded; see `services.activations.fingerprints`."""
 
     def folder(self, order: tasks_pb2.ExtractionOrder) -> pathlib.Path:
         """Where a model's files are, once they are there."""
         return hub.folder(order.model_repo_id, order.model_revision, files=hub.MODEL, reason="MODEL_INVALID")
 
     def get(self, order: tasks_pb2.ExtractionOrder) -> models.LoadedModel:
-        """Loads a model, unless it is there. Raises what `services.activations.models.load` raises."""
+        """Loads a model, unless it is there.
+
+        Raises FailedPrecondition (MODEL_INVALID) if it is not the one of the order's fingerprint, and what
+        `services.activations.models.load` raises.
+        """
         folder = self.folder(order)
         parameters = order.parameters
-        changed = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
-        key = _Key(folder, changed, number_format(parameters.compute_format), parameters.compile)
-        if self._model is None or key != self._key:
+        key = _Key(folder, number_format(parameters.compute_format), parameters.compile)
+        # Files that are others by now are refused whatever is loaded: it must not hang on what a worker did before.
+        if self._model is None or key != self._key or _check(order, folder) != self.fingerprint:
             # Let go of the one before first: there may be room for one only.
             self._key = self._model = None
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            self._model = models.load(folder, dtype=key.dtype, device=self.device, compile=key.compiled)
-            self._key = key
+            checks: list[str] = []
+            self._model = models.load(
+                folder,
+                dtype=key.dtype,
+                device=self.device,
+                compile=key.compiled,
+                check=lambda: checks.append(_check(order, folder, *checks)),
+            )
+            self._key, self.fingerprint = key, checks[-1]
         return self._model
+
+
+def _check(order: tasks_pb2.ExtractionOrder, folder: pathlib.Path, found: str = "") -> str:
+    advice = f"Bring the old files back, or retry {order.name}, which then begins again with those that are there."
+    return fingerprints.check(order.model_repo_id, folder, found or order.weights_fingerprint, order.name, advice)
 
 
 def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:

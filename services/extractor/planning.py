@@ -42,7 +42,11 @@ def plan(
     check_room(order.name, size, storage)
     # Weights that are damaged or do not fit are told now, and the model is there for the ranges.
     loaded.get(order)
-    return tasks_pb2.PlanExtractionResult(ranges=_cut(found.lengths, max(1, task.range_bytes // each)), size_bytes=size)
+    return tasks_pb2.PlanExtractionResult(
+        ranges=_cut(found.lengths, max(1, task.range_bytes // each)),
+        size_bytes=size,
+        weights_fingerprint=loaded.fingerprint,
+    )
 
 
 def read(

@@ -141,7 +141,12 @@ def _manifest(
         "format": FORMAT,
         "name": order.name,
         "tokenization": {"name": order.tokenization, "manifest_digest": order.manifest_digest},
-        "model": {"name": order.model, "repo_id": order.model_repo_id, "revision": order.model_revision},
+        "model": {
+            "name": order.model,
+            "repo_id": order.model_repo_id,
+            "revision": order.model_revision,
+            "weights_fingerprint": order.weights_fingerprint,
+        },
         "parameters": json_format.MessageToDict(order.parameters, preserving_proto_field_name=True),
         "excluded_token_ids": list(order.excluded_token_ids),
         # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.

@@ -45,6 +45,27 @@ async def test_the_weights_are_those_of_the_commit_that_was_registered(extractor
     assert task.order.model_revision == "c" * 40
 
 
+async def test_the_weights_that_the_plan_found_are_those_of_every_task(extractor, tokenized):
+    created = await extractor.create("one")
+    plan = await extractor.take(created.job)
+    found = plan.plan()
+    found.weights_fingerprint = "f" * 64
+    await plan.complete(found)
+    assert (await extractor.get(created.name)).weights_fingerprint == "f" * 64
+    for _ in found.ranges:
+        each = await extractor.take(created.job)
+        assert each.payload(tasks_pb2.ExtractRangeTask).order.weights_fingerprint == "f" * 64
+        await each.complete(each.range())
+    publishing = await extractor.take(created.job)
+    assert publishing.payload(tasks_pb2.PublishExtractionTask).order.weights_fingerprint == "f" * 64
+    # Another plan finds its own.
+    await publishing.fail("INTERNAL", "It is so.")
+    retried = await extractor.retry(created.name)
+    assert retried.weights_fingerprint == ""
+    plan = await extractor.take(retried.job)
+    assert plan.payload(tasks_pb2.PlanExtractionTask).order.weights_fingerprint == ""
+
+
 async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):
     request_id = str(uuid.uuid4())
     first = await extractor.create(request_id=request_id)

@@ -1,5 +1,6 @@
 """The worker's tasks: what they find wrong, what a user reads of it, and what they make."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -287,3 +288,24 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(plac
     ):
         place.plan(place.order(compile=True))
     assert not place.storage.list("extractions")
+
+
+def test_weights_that_changed_since_the_plan_are_refused(place: Workplace) -> None:
+    order = place.order()
+    plan = place.plan(order)
+    order.weights_fingerprint = plan.weights_fingerprint
+    ranges = place.extract(order, plan)
+    place.publish(order, ranges)
+    manifest = json.loads(place.storage.read_bytes(f"{order.extraction_key}/polytok.json"))
+    assert manifest["model"]["weights_fingerprint"] == plan.weights_fingerprint != ""
+    weights = place.model / "model.safetensors"
+    stat = weights.stat()
+    _flip(weights)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    # Refused whether the worker has the old ones loaded or not.
+    for _ in range(2):
+        with pytest.raises(errors.FailedPrecondition, match="changed since extractions/mine") as caught:
+            place.extract(order, plan)
+        assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
+        place = dataclasses.replace(place)
+    assert place.plan(place.order()).weights_fingerprint != plan.weights_fingerprint

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from polytok import errors
 from polytok.client import watching
+from polytok.trainer.v1 import tasks_pb2
 from tests.support import processes, servers
 from tests.trainings import material
 from tests.trainings.scene import WORKER, Scene, eventually
@@ -65,7 +66,9 @@ async def test_a_pause_loses_nothing_and_changes_nothing(scene: Scene) -> None:
     with pytest.raises(errors.FailedPrecondition, match="polytok training resume paused"):
         await scene.client.trainings.retry("paused")
     assert "trainings/paused" in await scene.holders()
-    await scene.client.trainings.resume("paused")
+    resumed = await scene.client.trainings.resume("paused")
+    ((point,),) = await scene.rows("SELECT resume_point FROM trainer.job_tasks WHERE job_id = $1::uuid", resumed.job)
+    assert tasks_pb2.ResumePoint.FromString(point).weights_fingerprint == paused.lineage.weights_fingerprint != ""
     made = await scene.ready("paused")
     assert (await scene.outcomes(made))[-1] == "SUCCEEDED"
     with pytest.raises(errors.FailedPrecondition, match="only PAUSED can be resumed"):

@@ -43,6 +43,7 @@ async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) ->
         _opens(result)
     manifest = json.loads((pathlib.Path(made.path) / "polytok.json").read_text())
     assert manifest["name"] == "trainings/both"
+    assert manifest["lineage"]["weights_fingerprint"] == made.lineage.weights_fingerprint != ""
     assert {file["name"].partition("/")[0] for file in manifest["files"]} == {sae.name for sae in made.saes}
     with pytest.raises(errors.InvalidArgument, match="has 2 autoencoders; name one of"):
         await scene.client.sae_path("both")

@@ -138,7 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: "datasets/docs/tokenizations/gpt2 has 50257 token ids and the model 1000 embedding rows."
     """
     ERROR_REASON_MODEL_INVALID: _ErrorReason.ValueType  # 28
-    """A model's weights cannot be loaded: they are missing, damaged, or need more memory than there is.
+    """A model's weights cannot be loaded: they are missing, damaged, need more memory than there is, or are others than
+    those that the work began with.
     Example: "/models/gpt2 holds no weights (model.safetensors). Name a folder that has them."
     """
     ERROR_REASON_HOOK_NOT_FOUND: _ErrorReason.ValueType  # 29
@@ -277,7 +278,8 @@ than the model's context.
 Example: "datasets/docs/tokenizations/gpt2 has 50257 token ids and the model 1000 embedding rows."
 """
 ERROR_REASON_MODEL_INVALID: ErrorReason.ValueType  # 28
-"""A model's weights cannot be loaded: they are missing, damaged, or need more memory than there is.
+"""A model's weights cannot be loaded: they are missing, damaged, need more memory than there is, or are others than
+those that the work began with.
 Example: "/models/gpt2 holds no weights (model.safetensors). Name a folder that has them."
 """
 ERROR_REASON_HOOK_NOT_FOUND: ErrorReason.ValueType  # 29

@@ -120,6 +120,7 @@ class Extraction(_message.Message):
     EXPECTED_TOKENS_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `extractions/{extraction}`."""
     uid: _builtins.str
@@ -162,6 +163,10 @@ class Extraction(_message.Message):
     """Changes with every change of the record (AIP-154)."""
     expected_tokens: _builtins.int
     """Tokens that will be stored, about; 0 until the work is planned."""
+    weights_fingerprint: _builtins.str
+    """Which weights it is made with: a sha256 over config.json and the weights' files of a local folder, or the commit of a
+    repository. Empty until the work is planned.
+    """
     @_builtins.property
     def parameters(self) -> Global___ExtractionParameters:
         """What is extracted and how, every default filled in."""
@@ -226,10 +231,11 @@ class Extraction(_message.Message):
         expected_tokens: _builtins.int = ...,
         selection: Global___TokenSelection | None = ...,
         error: _errors_pb2.Error | None = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "error", b"error", "parameters", b"parameters", "selection", b"selection", "start_time", b"start_time", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "selection", b"selection", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_version", b"code_version", "complete_time", b"complete_time", "create_time", b"create_time", "dataset", b"dataset", "error", b"error", "error_message", b"error_message", "error_reason", b"error_reason", "etag", b"etag", "expected_tokens", b"expected_tokens", "job", b"job", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "path", b"path", "progress", b"progress", "selection", b"selection", "start_time", b"start_time", "state", b"state", "statistics", b"statistics", "tokenization", b"tokenization", "tokenization_manifest_digest", b"tokenization_manifest_digest", "tokenization_uid", b"tokenization_uid", "tokenizer_fingerprint", b"tokenizer_fingerprint", "uid", b"uid", "update_time", b"update_time", "variant", b"variant", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

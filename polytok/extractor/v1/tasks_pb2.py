@@ -26,7 +26,7 @@ from polytok.catalog.v1 import tasks_pb2 as polytok_dot_catalog_dot_v1_dot_tasks
 from polytok.extractor.v1 import extractions_pb2 as polytok_dot_extractor_dot_v1_dot_extractions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/extractor/v1/tasks.proto\x12\x14polytok.extractor.v1\x1a\x1epolytok/catalog/v1/tasks.proto\x1a&polytok/extractor/v1/extractions.proto\"\x9a\x02\n\x0f\x45xtractionOrder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ctokenization\x18\x02 \x01(\t\x12\x18\n\x10tokenization_key\x18\x03 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rmodel_repo_id\x18\x06 \x01(\t\x12\x16\n\x0emodel_revision\x18\x07 \x01(\t\x12>\n\nparameters\x18\x08 \x01(\x0b\x32*.polytok.extractor.v1.ExtractionParameters\x12\x1a\n\x12\x65xcluded_token_ids\x18\t \x03(\x05\x12\x16\n\x0e\x65xtraction_key\x18\n \x01(\t\"_\n\x12PlanExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12\x13\n\x0brange_bytes\x18\x02 \x01(\x03\"Z\n\x14PlanExtractionResult\x12.\n\x06ranges\x18\x01 \x03(\x0b\x32\x1e.polytok.extractor.v1.RowRange\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"C\n\x08RowRange\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nnum_tokens\x18\x03 \x01(\x03\"\x97\x01\n\x10\x45xtractRangeTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12-\n\x05range\x18\x02 \x01(\x0b\x32\x1e.polytok.extractor.v1.RowRange\x12\x0f\n\x07ordinal\x18\x03 \x01(\x05\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\"\xc5\x01\n\x12\x45xtractRangeResult\x12\x33\n\x05\x66iles\x18\x01 \x03(\x0b\x32$.polytok.extractor.v1.ActivationFile\x12\x38\n\nstatistics\x18\x02 \x01(\x0b\x32$.polytok.extractor.v1.StatisticsFile\x12\x12\n\nnum_tokens\x18\x03 \x01(\x03\x12\x15\n\rnum_sequences\x18\x04 \x01(\x03\x12\x15\n\rnum_left_over\x18\x05 \x01(\x03\"j\n\x0e\x41\x63tivationFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x15\n\rblock_digests\x18\x05 \x01(\x0c\"-\n\x0eStatisticsFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"A\n\x0fRangeStatistics\x12.\n\x05hooks\x18\x01 \x03(\x0b\x32\x1f.polytok.extractor.v1.HookState\"(\n\tHookState\x12\x0c\n\x04hook\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\x0c\"\x87\x01\n\x15PublishExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12\x38\n\x06ranges\x18\x02 \x03(\x0b\x32(.polytok.extractor.v1.ExtractRangeResult\"\xa8\x01\n\x17PublishExtractionResult\x12>\n\nstatistics\x18\x01 \x01(\x0b\x32*.polytok.extractor.v1.ExtractionStatistics\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\"N\n\x16\x45stimateExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\"^\n\x18\x45stimateExtractionResult\x12\x42\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x30.polytok.extractor.v1.EstimateExtractionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n polytok/extractor/v1/tasks.proto\x12\x14polytok.extractor.v1\x1a\x1epolytok/catalog/v1/tasks.proto\x1a&polytok/extractor/v1/extractions.proto\"\xb7\x02\n\x0f\x45xtractionOrder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ctokenization\x18\x02 \x01(\t\x12\x18\n\x10tokenization_key\x18\x03 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rmodel_repo_id\x18\x06 \x01(\t\x12\x16\n\x0emodel_revision\x18\x07 \x01(\t\x12>\n\nparameters\x18\x08 \x01(\x0b\x32*.polytok.extractor.v1.ExtractionParameters\x12\x1a\n\x12\x65xcluded_token_ids\x18\t \x03(\x05\x12\x16\n\x0e\x65xtraction_key\x18\n \x01(\t\x12\x1b\n\x13weights_fingerprint\x18\x0b \x01(\t\"_\n\x12PlanExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12\x13\n\x0brange_bytes\x18\x02 \x01(\x03\"w\n\x14PlanExtractionResult\x12.\n\x06ranges\x18\x01 \x03(\x0b\x32\x1e.polytok.extractor.v1.RowRange\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x1b\n\x13weights_fingerprint\x18\x03 \x01(\t\"C\n\x08RowRange\x12\x11\n\tfirst_row\x18\x01 \x01(\x03\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nnum_tokens\x18\x03 \x01(\x03\"\x97\x01\n\x10\x45xtractRangeTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12-\n\x05range\x18\x02 \x01(\x0b\x32\x1e.polytok.extractor.v1.RowRange\x12\x0f\n\x07ordinal\x18\x03 \x01(\x05\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\"\xc5\x01\n\x12\x45xtractRangeResult\x12\x33\n\x05\x66iles\x18\x01 \x03(\x0b\x32$.polytok.extractor.v1.ActivationFile\x12\x38\n\nstatistics\x18\x02 \x01(\x0b\x32$.polytok.extractor.v1.StatisticsFile\x12\x12\n\nnum_tokens\x18\x03 \x01(\x03\x12\x15\n\rnum_sequences\x18\x04 \x01(\x03\x12\x15\n\rnum_left_over\x18\x05 \x01(\x03\"j\n\x0e\x41\x63tivationFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08num_rows\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x15\n\rblock_digests\x18\x05 \x01(\x0c\"-\n\x0eStatisticsFile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"A\n\x0fRangeStatistics\x12.\n\x05hooks\x18\x01 \x03(\x0b\x32\x1f.polytok.extractor.v1.HookState\"(\n\tHookState\x12\x0c\n\x04hook\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\x0c\"\x87\x01\n\x15PublishExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\x12\x38\n\x06ranges\x18\x02 \x03(\x0b\x32(.polytok.extractor.v1.ExtractRangeResult\"\xa8\x01\n\x17PublishExtractionResult\x12>\n\nstatistics\x18\x01 \x01(\x0b\x32*.polytok.extractor.v1.ExtractionStatistics\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\"N\n\x16\x45stimateExtractionTask\x12\x34\n\x05order\x18\x01 \x01(\x0b\x32%.polytok.extractor.v1.ExtractionOrder\"^\n\x18\x45stimateExtractionResult\x12\x42\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\x30.polytok.extractor.v1.EstimateExtractionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.extractor.v1.tasks_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXTRACTIONORDER']._serialized_start=131
-  _globals['_EXTRACTIONORDER']._serialized_end=413
-  _globals['_PLANEXTRACTIONTASK']._serialized_start=415
-  _globals['_PLANEXTRACTIONTASK']._serialized_end=510
-  _globals['_PLANEXTRACTIONRESULT']._serialized_start=512
-  _globals['_PLANEXTRACTIONRESULT']._serialized_end=602
-  _globals['_ROWRANGE']._serialized_start=604
-  _globals['_ROWRANGE']._serialized_end=671
-  _globals['_EXTRACTRANGETASK']._serialized_start=674
-  _globals['_EXTRACTRANGETASK']._serialized_end=825
-  _globals['_EXTRACTRANGERESULT']._serialized_start=828
-  _globals['_EXTRACTRANGERESULT']._serialized_end=1025
-  _globals['_ACTIVATIONFILE']._serialized_start=1027
-  _globals['_ACTIVATIONFILE']._serialized_end=1133
-  _globals['_STATISTICSFILE']._serialized_start=1135
-  _globals['_STATISTICSFILE']._serialized_end=1180
-  _globals['_RANGESTATISTICS']._serialized_start=1182
-  _globals['_RANGESTATISTICS']._serialized_end=1247
-  _globals['_HOOKSTATE']._serialized_start=1249
-  _globals['_HOOKSTATE']._serialized_end=1289
-  _globals['_PUBLISHEXTRACTIONTASK']._serialized_start=1292
-  _globals['_PUBLISHEXTRACTIONTASK']._serialized_end=1427
-  _globals['_PUBLISHEXTRACTIONRESULT']._serialized_start=1430
-  _globals['_PUBLISHEXTRACTIONRESULT']._serialized_end=1598
-  _globals['_ESTIMATEEXTRACTIONTASK']._serialized_start=1600
-  _globals['_ESTIMATEEXTRACTIONTASK']._serialized_end=1678
-  _globals['_ESTIMATEEXTRACTIONRESULT']._serialized_start=1680
-  _globals['_ESTIMATEEXTRACTIONRESULT']._serialized_end=1774
+  _globals['_EXTRACTIONORDER']._serialized_end=442
+  _globals['_PLANEXTRACTIONTASK']._serialized_start=444
+  _globals['_PLANEXTRACTIONTASK']._serialized_end=539
+  _globals['_PLANEXTRACTIONRESULT']._serialized_start=541
+  _globals['_PLANEXTRACTIONRESULT']._serialized_end=660
+  _globals['_ROWRANGE']._serialized_start=662
+  _globals['_ROWRANGE']._serialized_end=729
+  _globals['_EXTRACTRANGETASK']._serialized_start=732
+  _globals['_EXTRACTRANGETASK']._serialized_end=883
+  _globals['_EXTRACTRANGERESULT']._serialized_start=886
+  _globals['_EXTRACTRANGERESULT']._serialized_end=1083
+  _globals['_ACTIVATIONFILE']._serialized_start=1085
+  _globals['_ACTIVATIONFILE']._serialized_end=1191
+  _globals['_STATISTICSFILE']._serialized_start=1193
+  _globals['_STATISTICSFILE']._serialized_end=1238
+  _globals['_RANGESTATISTICS']._serialized_start=1240
+  _globals['_RANGESTATISTICS']._serialized_end=1305
+  _globals['_HOOKSTATE']._serialized_start=1307
+  _globals['_HOOKSTATE']._serialized_end=1347
+  _globals['_PUBLISHEXTRACTIONTASK']._serialized_start=1350
+  _globals['_PUBLISHEXTRACTIONTASK']._serialized_end=1485
+  _globals['_PUBLISHEXTRACTIONRESULT']._serialized_start=1488
+  _globals['_PUBLISHEXTRACTIONRESULT']._serialized_end=1656
+  _globals['_ESTIMATEEXTRACTIONTASK']._serialized_start=1658
+  _globals['_ESTIMATEEXTRACTIONTASK']._serialized_end=1736
+  _globals['_ESTIMATEEXTRACTIONRESULT']._serialized_start=1738
+  _globals['_ESTIMATEEXTRACTIONRESULT']._serialized_end=1832
 # @@protoc_insertion_point(module_scope)

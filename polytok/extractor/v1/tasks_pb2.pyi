@@ -36,6 +36,7 @@ class ExtractionOrder(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     EXCLUDED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     EXTRACTION_KEY_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the extraction, for what is told to people."""
     tokenization: _builtins.str
@@ -52,6 +53,8 @@ class ExtractionOrder(_message.Message):
     """A branch, tag or commit of the repository; empty for the default branch."""
     extraction_key: _builtins.str
     """Storage key of the folder to write into."""
+    weights_fingerprint: _builtins.str
+    """What the plan found the weights to be, see Extraction; other ones are refused. Empty for the plan itself."""
     @_builtins.property
     def parameters(self) -> _extractions_pb2.ExtractionParameters:
         """What is extracted and how, every default filled in."""
@@ -73,10 +76,11 @@ class ExtractionOrder(_message.Message):
         parameters: _extractions_pb2.ExtractionParameters | None = ...,
         excluded_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         extraction_key: _builtins.str = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_token_ids", b"excluded_token_ids", "extraction_key", b"extraction_key", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "tokenization", b"tokenization", "tokenization_key", b"tokenization_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excluded_token_ids", b"excluded_token_ids", "extraction_key", b"extraction_key", "manifest_digest", b"manifest_digest", "model", b"model", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "name", b"name", "parameters", b"parameters", "tokenization", b"tokenization", "tokenization_key", b"tokenization_key", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,8 +122,11 @@ class PlanExtractionResult(_message.Message):
 
     RANGES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Bytes that will be written, about."""
+    weights_fingerprint: _builtins.str
+    """What the weights are: see Extraction."""
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowRange]:
         """The ranges, in the order of the rows."""
@@ -129,10 +136,11 @@ class PlanExtractionResult(_message.Message):
         *,
         ranges: _abc.Iterable[Global___RowRange] | None = ...,
         size_bytes: _builtins.int = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ranges", b"ranges", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ranges", b"ranges", "size_bytes", b"size_bytes", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from polytok.trainer.v1 import saes_pb2 as polytok_dot_trainer_dot_v1_dot_saes__
 from polytok.trainer.v1 import trainings_pb2 as polytok_dot_trainer_dot_v1_dot_trainings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/trainer/v1/tasks.proto\x12\x12polytok.trainer.v1\x1a polytok/trainer/v1/metrics.proto\x1a\x1dpolytok/trainer/v1/saes.proto\x1a\"polytok/trainer/v1/trainings.proto\"\xf8\x02\n\x0fRunTrainingTask\x12\x10\n\x08training\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12%\n\x04saes\x18\x03 \x03(\x0b\x32\x17.polytok.trainer.v1.Sae\x12:\n\nparameters\x18\x04 \x01(\x0b\x32&.polytok.trainer.v1.TrainingParameters\x12\x34\n\x07lineage\x18\x05 \x01(\x0b\x32#.polytok.trainer.v1.TrainingLineage\x12\x12\n\nsource_key\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\t\x12,\n\x04live\x18\t \x01(\x0b\x32\x1e.polytok.trainer.v1.LiveSource\x12\x1e\n\x12\x65xcluded_token_ids\x18\n \x03(\x05\x42\x02\x18\x01\x12\x18\n\x10tokenization_key\x18\x0b \x01(\t\"<\n\x0bResumePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xf5\x01\n\x0eTrainingReport\x12\x11\n\tfrom_step\x18\x01 \x01(\x03\x12,\n\x07metrics\x18\x02 \x03(\x0b\x32\x1b.polytok.trainer.v1.Metrics\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.polytok.trainer.v1.ResumePoint\x12\x12\n\nkept_steps\x18\x04 \x03(\x03\x12\x0e\n\x06\x62\x65gins\x18\x05 \x01(\x08\x12\x31\n\x05phase\x18\x06 \x01(\x0e\x32\".polytok.trainer.v1.Training.Phase\x12\x16\n\x0ephase_progress\x18\x07 \x01(\x01\"\xbe\x02\n\x11RunTrainingResult\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.polytok.trainer.v1.TrainedSae\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\t\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.trainer.v1.ExportedFile\x12\x45\n\x08versions\x18\x05 \x03(\x0b\x32\x33.polytok.trainer.v1.RunTrainingResult.VersionsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x19\n\x11\x61vailable_samples\x18\x07 \x01(\x03\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0c\x45xportedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epolytok/trainer/v1/tasks.proto\x12\x12polytok.trainer.v1\x1a polytok/trainer/v1/metrics.proto\x1a\x1dpolytok/trainer/v1/saes.proto\x1a\"polytok/trainer/v1/trainings.proto\"\xf8\x02\n\x0fRunTrainingTask\x12\x10\n\x08training\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12%\n\x04saes\x18\x03 \x03(\x0b\x32\x17.polytok.trainer.v1.Sae\x12:\n\nparameters\x18\x04 \x01(\x0b\x32&.polytok.trainer.v1.TrainingParameters\x12\x34\n\x07lineage\x18\x05 \x01(\x0b\x32#.polytok.trainer.v1.TrainingLineage\x12\x12\n\nsource_key\x18\x06 \x01(\t\x12\x12\n\nvocab_size\x18\x07 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\t\x12,\n\x04live\x18\t \x01(\x0b\x32\x1e.polytok.trainer.v1.LiveSource\x12\x1e\n\x12\x65xcluded_token_ids\x18\n \x03(\x05\x42\x02\x18\x01\x12\x18\n\x10tokenization_key\x18\x0b \x01(\t\"Y\n\x0bResumePoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x1b\n\x13weights_fingerprint\x18\x04 \x01(\t\"\x92\x02\n\x0eTrainingReport\x12\x11\n\tfrom_step\x18\x01 \x01(\x03\x12,\n\x07metrics\x18\x02 \x03(\x0b\x32\x1b.polytok.trainer.v1.Metrics\x12\x33\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.polytok.trainer.v1.ResumePoint\x12\x12\n\nkept_steps\x18\x04 \x03(\x03\x12\x0e\n\x06\x62\x65gins\x18\x05 \x01(\x08\x12\x31\n\x05phase\x18\x06 \x01(\x0e\x32\".polytok.trainer.v1.Training.Phase\x12\x16\n\x0ephase_progress\x18\x07 \x01(\x01\x12\x1b\n\x13weights_fingerprint\x18\x08 \x01(\t\"\xbe\x02\n\x11RunTrainingResult\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.polytok.trainer.v1.TrainedSae\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\t\x12/\n\x05\x66iles\x18\x04 \x03(\x0b\x32 .polytok.trainer.v1.ExportedFile\x12\x45\n\x08versions\x18\x05 \x03(\x0b\x32\x33.polytok.trainer.v1.RunTrainingResult.VersionsEntry\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x19\n\x11\x61vailable_samples\x18\x07 \x01(\x03\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x0c\x45xportedFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,13 +41,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNTRAININGTASK']._serialized_start=156
   _globals['_RUNTRAININGTASK']._serialized_end=532
   _globals['_RESUMEPOINT']._serialized_start=534
-  _globals['_RESUMEPOINT']._serialized_end=594
-  _globals['_TRAININGREPORT']._serialized_start=597
-  _globals['_TRAININGREPORT']._serialized_end=842
-  _globals['_RUNTRAININGRESULT']._serialized_start=845
-  _globals['_RUNTRAININGRESULT']._serialized_end=1163
-  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_start=1116
-  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_end=1163
-  _globals['_EXPORTEDFILE']._serialized_start=1165
-  _globals['_EXPORTEDFILE']._serialized_end=1229
+  _globals['_RESUMEPOINT']._serialized_end=623
+  _globals['_TRAININGREPORT']._serialized_start=626
+  _globals['_TRAININGREPORT']._serialized_end=900
+  _globals['_RUNTRAININGRESULT']._serialized_start=903
+  _globals['_RUNTRAININGRESULT']._serialized_end=1221
+  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_start=1174
+  _globals['_RUNTRAININGRESULT_VERSIONSENTRY']._serialized_end=1221
+  _globals['_EXPORTEDFILE']._serialized_start=1223
+  _globals['_EXPORTEDFILE']._serialized_end=1287
 # @@protoc_insertion_point(module_scope)

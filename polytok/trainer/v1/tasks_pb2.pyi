@@ -110,22 +110,26 @@ class ResumePoint(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Optimiser steps done."""
     key: _builtins.str
     """Storage key of the checkpoint's folder."""
     size_bytes: _builtins.int
     """Bytes of its files."""
+    weights_fingerprint: _builtins.str
+    """Which weights the model had until then, see TrainingLineage; to go on with other ones is refused."""
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         key: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "size_bytes", b"size_bytes", "step", b"step", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,6 +148,7 @@ class TrainingReport(_message.Message):
     BEGINS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     PHASE_PROGRESS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     from_step: _builtins.int
     """The step that this attempt began at: what an earlier attempt measured after it is void."""
     begins: _builtins.bool
@@ -152,6 +157,8 @@ class TrainingReport(_message.Message):
     """What it does now; unset where that has not changed."""
     phase_progress: _builtins.float
     """With a phase: percent of it done."""
+    weights_fingerprint: _builtins.str
+    """With the first report: which weights the model has, see TrainingLineage."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Metrics]:
         """New metrics."""
@@ -174,10 +181,11 @@ class TrainingReport(_message.Message):
         begins: _builtins.bool = ...,
         phase: _trainings_pb2.Training.Phase.ValueType = ...,
         phase_progress: _builtins.float = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins", b"begins", "checkpoint", b"checkpoint", "from_step", b"from_step", "kept_steps", b"kept_steps", "metrics", b"metrics", "phase", b"phase", "phase_progress", b"phase_progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins", b"begins", "checkpoint", b"checkpoint", "from_step", b"from_step", "kept_steps", b"kept_steps", "metrics", b"metrics", "phase", b"phase", "phase_progress", b"phase_progress", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -549,6 +549,7 @@ class TrainingLineage(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
     AVAILABLE_SAMPLES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FINGERPRINT_FIELD_NUMBER: _builtins.int
     tokenization: _builtins.str
     """The tokenization, `datasets/{dataset}/tokenizations/{model}`."""
     tokenization_uid: _builtins.str
@@ -570,6 +571,10 @@ class TrainingLineage(_message.Message):
     available_samples: _builtins.int
     """Activations of each hook that there are to train on, each counted once: tokens that are selected, in sequences that
     are not held out. Until it is READY an estimate, by the statistics of what is read.
+    """
+    weights_fingerprint: _builtins.str
+    """Which weights the model has: a sha256 over config.json and the weights' files of a local folder, or the commit of a
+    repository. With an extraction its own; else empty until the training has begun.
     """
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -596,10 +601,11 @@ class TrainingLineage(_message.Message):
         selection: _extractions_pb2.TokenSelection | None = ...,
         bos_token_id: _builtins.int | None = ...,
         available_samples: _builtins.int = ...,
+        weights_fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "bos_token_id", b"bos_token_id", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "available_samples", b"available_samples", "bos_token_id", b"bos_token_id", "device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id", "available_samples", b"available_samples", "bos_token_id", b"bos_token_id", "device", b"device", "extraction", b"extraction", "extraction_digest", b"extraction_digest", "model_repo_id", b"model_repo_id", "model_revision", b"model_revision", "selection", b"selection", "tokenization", b"tokenization", "tokenization_digest", b"tokenization_digest", "tokenization_uid", b"tokenization_uid", "versions", b"versions", "weights_fingerprint", b"weights_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bos_token_id: _TypeAlias = _typing.Literal["bos_token_id"]  # noqa: Y015
     _WhichOneofArgType__bos_token_id: _TypeAlias = _typing.Literal["_bos_token_id", b"_bos_token_id"]  # noqa: Y015

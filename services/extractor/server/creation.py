@@ -79,7 +79,7 @@ class Creation:
         held = await self._catalog.hold(keeping.hold(record))
         await self._folders.claim(conn, record.path)
         await extractions.replace_files(conn, record.id, [])
-        record = await extractions.update(conn, record.id, tokenization_key=held.storage_key)
+        record = await extractions.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
         tasks = handler.first_tasks(record, self._range_bytes)
         job_id = await self._store.create(conn, handler.KIND, record.resource, tasks)
         begun = await extractions.update(

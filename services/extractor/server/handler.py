@@ -51,7 +51,8 @@ class Extracting(Recording):
         if results[0].kind == _PLAN:
             (plan,) = packing.unpack(results, tasks_pb2.PlanExtractionResult)
             expected = sum(each.num_tokens for each in plan.ranges)
-            await self.change(conn, job, expected_tokens=expected)
+            await self.change(conn, job, expected_tokens=expected, weights_fingerprint=plan.weights_fingerprint)
+            order.weights_fingerprint = plan.weights_fingerprint
             return _ranges(order, plan.ranges)
         ranges = packing.unpack(results, tasks_pb2.ExtractRangeResult)
         files = [file for each in ranges for file in each.files]

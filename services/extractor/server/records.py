@@ -37,6 +37,7 @@ class Extraction:
     tokenizer_fingerprint: str
     model_repo_id: str
     model_revision: str
+    weights_fingerprint: str
     code_version: str
     parameters: Mapping[str, Any]
     excluded_token_ids: Sequence[int]

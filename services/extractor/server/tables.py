@@ -35,6 +35,7 @@ extractions = sa.Table(
     columns.text("tokenizer_fingerprint"),
     columns.text("model_repo_id"),
     columns.text("model_revision"),
+    columns.text("weights_fingerprint"),  # empty until the work is planned
     columns.text("code_version"),
     columns.document("parameters", "{}"),  # a polytok.extractor.v1.ExtractionParameters, every default filled in
     columns.document("excluded_token_ids", "[]"),

@@ -41,7 +41,10 @@ def first_task(record: records.Training, checkpoint: records.Checkpoint | None) 
     point = b""
     if checkpoint is not None:
         point = tasks_pb2.ResumePoint(
-            step=checkpoint.step, key=checkpoint.key, size_bytes=checkpoint.size_bytes
+            step=checkpoint.step,
+            key=checkpoint.key,
+            size_bytes=checkpoint.size_bytes,
+            weights_fingerprint=payload.lineage.weights_fingerprint,
         ).SerializeToString()
     return NewTask(kind=TASK, payload=packing.pack(payload), weight=max(1, record.total_steps), resume_point=point)
 
@@ -141,6 +144,9 @@ class Training(Recording):
         # A new attempt may begin further back.
         before = begins[0] if begins else record.step
         values: dict[str, Any] = {"step": max(before, *steps), "cursor": max(record.cursor, cursor)}
+        fingerprint = next((report.weights_fingerprint for report in found if report.begins), "")
+        if fingerprint:
+            values["lineage"] = {**record.lineage, "weights_fingerprint": fingerprint}
         phases = [report for report in found if report.phase]
         if phases:
             values |= {"phase": messages.phase(phases[-1]), "phase_progress": phases[-1].phase_progress}

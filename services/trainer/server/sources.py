@@ -126,6 +126,7 @@ class Sources:
                 tokenization_digest=extraction.tokenization_manifest_digest,
                 model_repo_id=extraction.model_repo_id,
                 model_revision=extraction.model_revision,
+                weights_fingerprint=extraction.weights_fingerprint,
                 extraction=extraction.name,
                 extraction_digest=extraction.manifest_digest,
                 selection=extraction.selection,

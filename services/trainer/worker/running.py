@@ -37,17 +37,24 @@ def run(
     device = _device(settings)
     settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
     several = task.parameters.processes > 1
+    if not task.lineage.extraction:
+        # Without a checkpoint nothing is kept that other weights made.
+        task.lineage.weights_fingerprint = point.weights_fingerprint if point else ""
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
         # Where several processes train, each on a GPU, this one leaves them to those.
         source = sources.of(task, storage, "cpu" if several else device, scratch)
+        # For the manifest, and for processes that load the model anew.
+        task.lineage.weights_fingerprint = source.weights_fingerprint
         widths = source.widths([sae.hook for sae in task.saes])
         complete = plans.training(plans.planned(task.saes, widths), task.parameters, 0)
         complete = dataclasses.replace(complete, device=device, threads=settings.threads_of(complete.processes))
         work = stack.enter_context(workspace.opened(storage, f"{task.key}/{context.tag}"))
         if point is not None:
             work.restore(point)
-        teller = telling.Teller(context, work, point.step if point else 0, settings.kept_checkpoints)
+        teller = telling.Teller(
+            context, work, point.step if point else 0, settings.kept_checkpoints, source.weights_fingerprint
+        )
         result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
         if not result.finished:
             teller.stopped(result.step, complete.total_steps)

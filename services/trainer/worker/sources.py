@@ -13,7 +13,7 @@ import datasets.table
 
 from polytok import errors
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
-from services.activations import fitting, hooks, models, streaming, tokenizations
+from services.activations import fingerprints, fitting, hooks, models, streaming, tokenizations
 from services.activations.models import LoadedModel
 from services.activations.selection import TokenSelection
 from services.runtime import hub
@@ -53,6 +53,10 @@ class Source(Protocol):
         """Number type that the model runs in."""
 
     @property
+    def weights_fingerprint(self) -> str:
+        """Which weights the model has."""
+
+    @property
     def manifest(self) -> tokenizations.Manifest | None:
         """The manifest of the tokenization, if it is still there."""
 
@@ -71,7 +75,10 @@ def of(
 
 
 class Live:
-    """A model and the tokenization that it reads; both are opened once."""
+    """A model and the tokenization that it reads; both are opened once.
+
+    Raises FailedPrecondition (MODEL_INVALID) if the model is not the one of the lineage's fingerprint.
+    """
 
     def __init__(self, task: tasks_pb2.RunTrainingTask, storage: Storage, device: str) -> None:
         lineage = task.lineage
@@ -83,6 +90,7 @@ class Live:
         table = tokenizations.Reader(storage).open(self.manifest)
         self.tokens = datasets.Dataset(datasets.table.InMemoryTable(table))
         self._folder = model_folder(lineage)
+        self.weights_fingerprint = _check_weights(task, self._folder, lineage.weights_fingerprint)
         self._description = models.describe(self._folder)
         self._check()
         self._model: LoadedModel | None = None
@@ -106,6 +114,7 @@ class Live:
                 dtype=self.dtype,
                 device=self._device,
                 compile=self._task.parameters.compile,
+                check=lambda: _check_weights(self._task, self._folder, self.weights_fingerprint),
             )
         return self._model
 
@@ -203,6 +212,11 @@ class Extracted:
             origin=self._origin(),
         )
 
+    @property
+    def weights_fingerprint(self) -> str:
+        """Which weights the extraction was made with; empty if a version made it that did not say."""
+        return self._task.lineage.weights_fingerprint
+
     @functools.cached_property
     def manifest(self) -> tokenizations.Manifest | None:
         """The manifest of the tokenization, if it is still there."""
@@ -230,13 +244,27 @@ class Extracted:
         if self.tokens is None:
             return None
         # The model that the activations are of: in another number format they would be others.
-        model = models.load(model_folder(self._task.lineage), dtype=self.dtype, device=self._device)
+        folder = model_folder(self._task.lineage)
+        model = models.load(
+            folder,
+            dtype=self.dtype,
+            device=self._device,
+            check=lambda: _check_weights(self._task, folder, self.weights_fingerprint),
+        )
         return extraction.Origin(model, self.tokens, self.selection)
 
     @property
     def selection(self) -> TokenSelection:
         """Which tokens' activations are in the extraction."""
         return TokenSelection.from_message(self._task.lineage.selection)
+
+
+def _check_weights(task: tasks_pb2.RunTrainingTask, folder: pathlib.Path, expected: str) -> str:
+    reader, otherwise = task.training, "begin again with `polytok training retry … --from-start`"
+    if task.lineage.extraction:
+        reader, otherwise = task.lineage.extraction, "extract again, and create another training on that"
+    advice = f"Bring the old files back and retry the training, or {otherwise}."
+    return fingerprints.check(task.lineage.model_repo_id, folder, expected, reader, advice)
 
 
 def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:

@@ -26,9 +26,12 @@ _log = logging.get(__name__)
 class Teller:
     """Turns what the loop tells into reports. `from_step` is the checkpoint's that it goes on from, or 0."""
 
-    def __init__(self, context: TaskContext, workspace: Workspace, from_step: int, keep: int) -> None:
+    def __init__(
+        self, context: TaskContext, workspace: Workspace, from_step: int, keep: int, weights_fingerprint: str = ""
+    ) -> None:
         """`keep` checkpoints stay, besides those that the owner does not know of yet."""
         self._keep = keep
+        self._weights_fingerprint = weights_fingerprint
         self._context = context
         self._workspace = workspace
         self._from_step = from_step
@@ -89,11 +92,13 @@ class Teller:
         if self._begun:
             return
         self._begun = True
-        report = tasks_pb2.TrainingReport(begins=True, from_step=self._from_step)
+        report = tasks_pb2.TrainingReport(
+            begins=True, from_step=self._from_step, weights_fingerprint=self._weights_fingerprint
+        )
         if self._from_step:
             # Its own copy now: the earlier attempt's folder is of no more use, and is swept after a while. So the next
             # attempt must go on from this copy, also if this one writes none of a later step.
-            copy = self._workspace.checkpoint(self._from_step)
+            copy = self._point(self._from_step)
             report.checkpoint.CopyFrom(copy)
             self._own_point = copy.SerializeToString()
             report.kept_steps[:] = self._prune()
@@ -103,8 +108,13 @@ class Teller:
         point = tasks_pb2.ResumePoint.FromString(self._context.kept_point)
         return self._workspace.prune(point.step, self._keep)
 
-    def _checkpoint(self, step: int) -> bytes:
+    def _point(self, step: int) -> tasks_pb2.ResumePoint:
         point = self._workspace.checkpoint(step)
+        point.weights_fingerprint = self._weights_fingerprint
+        return point
+
+    def _checkpoint(self, step: int) -> bytes:
+        point = self._point(step)
         report = tasks_pb2.TrainingReport(from_step=self._from_step, checkpoint=point)
         report.kept_steps[:] = self._prune()
         self._context.record(report)
