@@ -86,6 +86,20 @@ def test_characters_that_engines_know_otherwise(
     assert not set(chosen.refused) & set(range(0x250, 0x500)) - {0x37E}
 
 
+@pytest.mark.parametrize("engine", ["gigatoken", "fastokens"])
+def test_characters_that_an_engine_composes_and_the_reference_does_not(
+    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], engine: str
+) -> None:
+    """Letters of Unicode 13 and 16, alone unlike no other letter."""
+    backend = byte_level("nfc")
+    pairs = ["\U00011935\U00011930", "\U000105d2\u0307", "\U00016d63\U00016d67\U00016d67", "\U0001611e\U0001611e"]
+    texts = strings([*pairs, "e\u0307", *(f"a{pair} b" for pair in pairs)])
+    chosen = made(loaded, backend, engine)
+    assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
+    assert isinstance(chosen, plan.Plan)
+    assert chosen.apart(strings(["e\u0307", "\u1100\u1161\u11a8", "😀", "中"])).tolist() == [False] * 4
+
+
 class Odd:
     """The reference, but for one character, next to which it makes no token of two."""
 
@@ -252,8 +266,11 @@ def test_documents_with_added_tokens(loaded: Callable[[tokenizers.Tokenizer], lo
     backend = byte_level("cl100k")
     backend.add_special_tokens([AddedToken("<end>"), AddedToken("<|x|>", lstrip=True, rstrip=True)])
     backend.add_tokens([AddedToken("word", single_word=True), AddedToken("<end>s", rstrip=True)])
+    backend.add_special_tokens([AddedToken("\u2028z")])
     texts = strings(
         [
+            "<|x|>\u2028z y",
+            "\u2028z",
             "a word b",
             "words",
             "x<end>",

@@ -1,7 +1,9 @@
 # ruff: noqa: RUF001 (the letters that look alike are the point)
 """The texts by which an engine is compared with the reference."""
 
+import functools
 import itertools
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +22,10 @@ _PIECE = 1 << 15
 _RUNS = (6, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 47, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 400)
 _COMBINING = "\u0334\u05b0\u3099\u0327\u0316\u0301\u0345"
 """Marks of combining classes from 1 to 240."""
+UNICODE = unicodedata.unidata_version
+"""The version of Unicode by which it is known what can be composed."""
+_NEVER_COMPOSED = (range(0x1F000, 0x1FB00), range(0x20000, 0x40000))
+"""Pictographs and ideographs."""
 
 
 def representatives(structure: Structure) -> str:
@@ -103,7 +109,35 @@ def around(character: str, classes: str, *, composes: bool) -> list[str]:
     company += [f"'{c} x'{c}a'r{c}a'v{c}a'l{c}a'{c}ea'{c}la {c}'{c} {c}'re{c}'ll{c}"]
     if composes:
         company += [f"a{c}{mark}" for mark in _COMBINING] + [f"a{mark}{c}" for mark in _COMBINING]
+        company.append(composed(c))
     return [c, "\n".join(company)]
+
+
+def is_composed_alike(character: str) -> bool:
+    """Tells whether it follows from comparing `composed` what normalization form C makes of a character.
+
+    Normalization is stable: text of characters that one version of Unicode assigns is the same in all later ones,
+    and in an earlier one it can differ only in that a pair of this version is not composed. Characters that UNICODE
+    does not assign may be composed with any other, by an engine whose tables are newer.
+    """
+    return unicodedata.category(character) != "Cn" or any(ord(character) in each for each in _NEVER_COMPOSED)
+
+
+def composed(character: str) -> str:
+    """Returns a text with a character in front of each that UNICODE composes it with."""
+    return "\n".join(f"{character}{second}" for second in _seconds().get(character, ()))
+
+
+@functools.cache
+def _seconds() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for block in range(CODES // BLOCK):
+        for character in characters(block):
+            parts = unicodedata.decomposition(character).split()
+            if len(parts) == 2 and not parts[0].startswith("<"):
+                first, second = (chr(int(part, 16)) for part in parts)
+                found.setdefault(first, []).append(second)
+    return found
 
 
 def plain(character: str) -> str:

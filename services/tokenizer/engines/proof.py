@@ -21,7 +21,7 @@ from services.tokenizer.engines.ledger import Verdicts
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 from services.tokenizer.rows.ragged import Ragged
 
-VERSION = 1
+VERSION = 2
 """Counts up when other texts are compared: what an older version found is not taken for this one's."""
 LEAST_BLOCKS = (0,)
 """Blocks of code points without which an engine is of no use."""
@@ -59,7 +59,8 @@ class Boundaries:
         self._subject = subject
         self._structure = form
         self._classes = probes.representatives(form)
-        self.identity = subject.identity(form.splitting)
+        unicode = probes.UNICODE if form.composes else ""
+        self.identity = subject.identity(form.splitting + unicode)
 
     def agrees(self) -> bool:
         """Tells whether all sequences of classes are taken apart as by the reference."""
@@ -74,7 +75,10 @@ class Boundaries:
         texts = [text for c in found for text in probes.around(c, self._classes, composes=self._structure.composes)]
         if not found:
             return []
-        return _codes(found, np.logical_or.reduce(self._differing(texts).reshape(len(found), -1), axis=1))
+        differing = np.logical_or.reduce(self._differing(texts).reshape(len(found), -1), axis=1)
+        if self._structure.composes:
+            differing |= [not probes.is_composed_alike(character) for character in found]
+        return _codes(found, differing)
 
     def _differing(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         if not texts:

@@ -192,6 +192,7 @@ def _expression(split: Mapping[str, Any]) -> str:
 def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: bool) -> Iterator[str]:
     """Yields the tokens of which an engine may find others in a text than the reference does."""
     overlapping = _overlapping(added)
+    strips = {token["normalized"] for token in added if token["lstrip"] or token["rstrip"]}
     for token in added:
         text = token["content"]
         if (
@@ -199,7 +200,8 @@ def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: b
             or (token["special"] and are_split)
             or (token["normalized"] and composes and not _stays(text))
             or text in overlapping
-            or ((token["lstrip"] or token["rstrip"]) and text.strip() != text)
+            # One that takes the spaces around it may take those with which another begins or ends.
+            or (token["normalized"] in strips and text.strip() != text)
         ):
             yield text
 
