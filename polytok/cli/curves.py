@@ -114,7 +114,7 @@ def results(out: Output, records: Sequence[trainings_pb2.Training]) -> Renderabl
                 tables.count(result.d_sae),
                 *(number(result.evaluation.figures.get(name)) for name in _FIGURES),
             )
-    return Group(table, *footnotes(records, _FIGURES))
+    return Group(out.fitted(table), *footnotes(records, _FIGURES))
 
 
 def footnotes(records: Iterable[trainings_pb2.Training], wanted: Sequence[str]) -> list[RenderableType]:
@@ -137,7 +137,7 @@ def rows(out: Output, metrics: Sequence[metrics_pb2.Metrics]) -> Table:
     table = out.table("autoencoder", "step#", "samples#", *_COLUMNS)
     for each in metrics:
         table.add_row(escape(each.sae), f"{each.step:,}", f"{each.samples:,}", *_cells(each))
-    return table
+    return out.fitted(table)
 
 
 _COLUMNS = ("loss#", "explained variance#", "L0#", "dead#", "gradient#", "learning rate#")

@@ -57,8 +57,20 @@ class Output:
 
     def has_room_for(self, table: Table) -> bool:
         """Whether a table fits beside nothing else, uncut."""
-        wide = Console(width=_PIPE_WIDTH)
+        wide = Console(width=_PIPE_WIDTH, height=1)  # without a height, a dumb terminal has 80 columns
         return wide.measure(table).maximum <= self._stdout.width
+
+    def fitted(self, table: Table) -> Table:
+        """The table, or where the terminal has no room for it a line a cell: digits are never cut off."""
+        if not self.is_terminal or self.has_room_for(table):
+            return table
+        lines = self.table("", "")
+        lines.show_header = False
+        for row in zip(*(column.cells for column in table.columns), strict=True):
+            for column, cell in zip(table.columns, row, strict=True):
+                lines.add_row(f"[dim]{column.header}[/]", cell)
+            lines.add_section()
+        return lines
 
     def remark(self, text: str) -> None:
         """Prints a line for people; on a pipe beside `--json` nobody would read it."""

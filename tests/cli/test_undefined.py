@@ -36,6 +36,28 @@ def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2:] == ["* explained variance: few vectors (s)", f"{tables.UNDEFINED} CE recovered: {REASON} (s)"]
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_digits_are_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    figures = {"mse": 14.86, "explained_variance": 0.4952, "kl_divergence": 0.1396}
+    long = trainings_pb2.TrainedSae(
+        name="blocks.1.hook_resid_mid-topk",
+        architecture="topk",
+        d_sae=65536,
+        evaluation=metrics_pb2.EvaluationFigures(figures=figures),
+    )
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = output.Output(as_json=False)
+    out.result({}, curves.results(out, [trainings_pb2.Training(name="trainings/a", results=[long, long])]))
+    printed = terminal.getvalue()
+    for whole in (long.name, "explained variance", "65,536", "14.86", "0.4952", "0.1396"):
+        assert printed.count(whole) >= (1 if whole == "explained variance" else 2), printed
+
+
 def test_json() -> None:
     document = json.loads(json.dumps(documents.record(TRAINING), allow_nan=False))
     evaluation = document["results"][0]["evaluation"]
