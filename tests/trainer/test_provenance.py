@@ -61,7 +61,8 @@ def told(read: Read, hook: str = PATH, **lineage: Any) -> export.Origin:
 def written(origin: export.Origin, folder: pathlib.Path) -> pathlib.Path:
     sae = architectures.build(plan.SaeConfig(architecture="topk", d_in=small.D_IN, d_sae=32, k=4))
     firing = export.Firing(torch.ones(32), 8, "held out")
-    return export.write(sae, normalization.Normalization(), origin, firing, folder)
+    export.write(sae, normalization.Normalization(), origin, firing, folder)
+    return folder
 
 
 def tokenizer() -> Any:
