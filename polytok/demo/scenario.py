@@ -87,7 +87,7 @@ def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, 
                 step.say(f"Training {recipe.model_id}")
                 texts = corpus.texts(text, PRETRAINING_SHARE)
                 recipes.save(recipe, tokenizer, found[recipe.model_id], texts, report=step.advance)
-                verb = f"trained, then the weights for {pretraining.STEPS} steps"
+                verb = f"trained; weights: {pretraining.STEPS} steps"
             step.finish(f"{recipe.model_id}: {recipe.tokenizer}, {verb}")
     return found
 
