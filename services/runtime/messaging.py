@@ -3,6 +3,7 @@
 NATS is only the doorbell (DESIGN §2): whatever is lost here is rung again by the reconciler.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 
@@ -19,6 +20,17 @@ _log = logging.get(__name__)
 
 _DUPLICATE_WINDOW_SECONDS = 120
 _STREAM_NAME_IN_USE = 10058
+
+
+def check_cancelled() -> None:
+    """Raises CancelledError if the running task was cancelled, for loops that call NATS.
+
+    nats-py drops the cancellation of a task that waits in it, or raises an error of its own in its place: a loop that
+    goes on after errors would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Subjects:

@@ -67,6 +67,7 @@ class Pull:
     async def next(self) -> Msg | None:
         """Waits for a message; None once `end` was called."""
         while not self._ended:
+            messaging.check_cancelled()
             try:
                 if not self._sure:
                     await self._make_sure()

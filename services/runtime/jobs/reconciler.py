@@ -64,6 +64,7 @@ class Reconciler:
             with self._trouble("database"):
                 await self.reconcile()
                 await self._tell()
+            messaging.check_cancelled()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     await self._woken.wait()

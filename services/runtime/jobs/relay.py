@@ -59,6 +59,7 @@ class Relay:
             while True:
                 self._woken.clear()
                 pause = await self._round()
+                messaging.check_cancelled()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._woken.wait()
