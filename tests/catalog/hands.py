@@ -1,6 +1,5 @@
 """What tests of the catalog hold in their hands: a running catalog, its stubs, and a worker that does as it is told."""
 
-import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -29,11 +28,11 @@ from polytok.tokenizer.v1 import tasks_pb2 as tokenizer_tasks_pb2
 from services.catalog import tables
 from services.catalog.application import Catalog
 from services.catalog.settings import CatalogSettings
-from services.runtime import process, settings
+from services.runtime import settings
 from services.runtime.database import Database
 from services.runtime.jobs import failures
-from services.runtime.process import Stopping
 from services.runtime.storage import Storage
+from tests.support import serving
 
 TEXT = [("id", "int64"), ("text", "string"), ("label", "int64")]
 M = TypeVar("M", bound=Message)
@@ -119,17 +118,8 @@ async def running(
         jobs=settings.JobSettings(lease_ttl_seconds=900, backoff_seconds=0, max_attempts=2),
         settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
     )
-    port = await catalog.start()
-    stop = Stopping()
-    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=catalog.tasks(stop)))
-    channel = transport.open_async_channel(f"127.0.0.1:{port}")
-    try:
-        yield Running(catalog, database, storage, channel, f"127.0.0.1:{port}")
-    finally:
-        await channel.close()
-        stop.set()
-        await tasks
-        await catalog.stop()
+    async with serving.serving(catalog) as (channel, address):
+        yield Running(catalog, database, storage, channel, address)
 
 
 def file_source(*uris: str, **fields: Any) -> datasets_pb2.DatasetSource:

@@ -18,11 +18,11 @@ from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.extractor.server import tables
 from services.extractor.server.application import Extractor
 from services.extractor.server.settings import ExtractorSettings
-from services.runtime import process, settings
+from services.runtime import settings
 from services.runtime.jobs import failures
-from services.runtime.process import Stopping
 from services.runtime.storage import Storage
 from tests.catalog import hands as catalog_hands
+from tests.support import serving
 
 M = TypeVar("M", bound=Message)
 
@@ -203,17 +203,8 @@ async def running(
         settings=ExtractorSettings(sweep_grace_seconds=0, estimate_seconds=120, hooks_seconds=50),
         catalog=transport.open_async_channel(catalog.address),
     )
-    port = await extractor.start()
-    stop = Stopping()
-    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=extractor.tasks(stop)))
-    channel = transport.open_async_channel(f"127.0.0.1:{port}")
-    try:
-        yield Running(extractor, catalog, storage, channel, f"127.0.0.1:{port}")
-    finally:
-        await channel.close()
-        stop.set()
-        await tasks
-        await extractor.stop()
+    async with serving.serving(extractor) as (channel, address):
+        yield Running(extractor, catalog, storage, channel, address)
 
 
 async def until(condition: Any, what: str) -> None:

@@ -371,7 +371,8 @@ async def _call(method, request):
     return await method(request, timeout=150)
 
 
-async def test_the_migrations_make_the_tables(extractor, migrated_database_settings):
+async def test_the_migrations_make_the_tables(migrated_database_settings):
+    await asyncio.to_thread(runner.upgrade, migrated_database_settings)
     await asyncio.to_thread(runner.check, migrated_database_settings)
     await asyncio.to_thread(runner.downgrade, migrated_database_settings, "base")
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)

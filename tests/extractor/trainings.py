@@ -1,6 +1,5 @@
 """A real trainer beside extractor and catalog: its server, and no worker."""
 
-import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
@@ -10,12 +9,12 @@ import grpc.aio
 
 from polytok import transport
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
-from services.runtime import process, settings
-from services.runtime.process import Stopping
+from services.runtime import settings
 from services.trainer.server import trainings as rows
 from services.trainer.server.application import Trainer
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import hands
+from tests.support import serving
 
 
 @dataclasses.dataclass
@@ -81,14 +80,5 @@ async def running(
         extractor=transport.open_async_channel(extractor.address),
         settings=TrainerServerSettings(hooks_seconds=50),
     )
-    port = await trainer.start()
-    stop = Stopping()
-    tasks = asyncio.create_task(process.supervise(stop=stop, tasks=trainer.tasks(stop)))
-    channel = transport.open_async_channel(f"127.0.0.1:{port}")
-    try:
+    async with serving.serving(trainer) as (channel, address):
         yield Running(trainer, channel)
-    finally:
-        await channel.close()
-        stop.set()
-        await tasks
-        await trainer.stop()

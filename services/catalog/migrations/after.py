@@ -261,8 +261,8 @@ TABLES = (*_RECORDS, *_TOKENIZATIONS, *_JOBS)
 """Makes them."""
 
 RELATIONS = (
-    "rollout.models",
     "rollout.datasets",
+    "rollout.models",
     "public.dataset_shards",
     "public.dataset_tokenizations",
     "public.tokenization_files",

@@ -20,7 +20,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     statements.run_locking(
-        f"LOCK TABLE public.datasets, public.models, {', '.join(after.RELATIONS)} IN ACCESS EXCLUSIVE MODE",
+        statements.lock_tables("public.datasets", "public.models", *after.RELATIONS),
         *following.DROPPED_TRIGGERS,
     )
     returning.give_back()

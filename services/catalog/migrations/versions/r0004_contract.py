@@ -41,9 +41,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         statements.run("SELECT rollout.copy_models()")
         batches.copy()
-    statements.run_locking(
-        f"LOCK TABLE public.datasets, public.models, {', '.join(after.RELATIONS)} IN ACCESS EXCLUSIVE MODE"
-    )
+    statements.run_locking(statements.lock_tables(*after.RELATIONS, "public.datasets", "public.models"))
     batches.copy()
     batches.settle()
     statements.run(*following.DROPPED_TRIGGERS, *_ABANDONED)
@@ -56,7 +54,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    statements.run_locking("LOCK TABLE public.models, public.datasets IN ACCESS EXCLUSIVE MODE")
+    statements.run_locking(statements.lock_tables("public.datasets", "public.models"))
     statements.run(
         # Where this version's revisions were never all applied.
         sharing.COLUMN,

@@ -8,7 +8,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    statements.run_locking(*identity.COLUMNS)
+    statements.run_locking(identity.LOCKED, *identity.COLUMNS)
 
 
 def downgrade() -> None:

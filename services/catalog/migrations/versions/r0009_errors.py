@@ -8,7 +8,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    statements.run_locking(*errors.COLUMNS)
+    statements.run_locking(errors.LOCKED, *errors.COLUMNS)
 
 
 def downgrade() -> None:
