@@ -80,5 +80,5 @@ async def running(
         extractor=transport.open_async_channel(extractor.address),
         settings=TrainerServerSettings(hooks_seconds=50),
     )
-    async with serving.serving(trainer) as (channel, address):
+    async with serving.serving(trainer) as (channel, _address):
         yield Running(trainer, channel)

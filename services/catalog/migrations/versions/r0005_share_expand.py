@@ -19,9 +19,7 @@ def upgrade() -> None:
             statements.run(sharing.DROPPED_INDEX)
         statements.run(sharing.INDEX)
     # New code runs from here on, so the columns of revisions 0007 and 0009 are needed too.
-    statements.run_locking(
-        errors.LOCKED, sharing.COLUMN, *sharing.TABLES, *identity.COLUMNS, *errors.COLUMNS
-    )
+    statements.run_locking(errors.LOCKED, sharing.COLUMN, *sharing.TABLES, *identity.COLUMNS, *errors.COLUMNS)
 
 
 def downgrade() -> None:
