@@ -16,7 +16,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long test-machines lint format protos bench bench-extract bench-sae bench-tokenize clean
+.PHONY: help run up install test test-long test-machines lint format protos wording bench bench-extract bench-sae bench-tokenize clean
 
 help: ## Show this
 	@echo "make …"
@@ -55,6 +55,9 @@ format: $(DEV_STAMP) ## Rewrite sources and contracts in their style
 
 protos: $(DEV_STAMP) ## Generate the stubs under polytok/ from protos/
 	$(BIN)/python protos/build.py generate
+
+wording: $(DEV_STAMP) ## Write the golden files of every text that users read, under tests/wording/
+	@$(BIN)/python -m tests.wording
 
 bench: $(DEV_STAMP) ## Measure the platform; writes benchmarks/results/bench.json
 	@$(BIN)/python -m benchmarks

@@ -1,0 +1,1 @@
+"""The texts that users read, in one golden file per surface."""
