@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes run the tests: a number, or auto for one a core (at most 8).
+TEST_PROCESSES ?= auto
 # Handed on: `make test PYTEST_ARGS="-k lease -x"`, `make run DEMO_ARGS=--help`, `make up UP_ARGS="--workers 1"`.
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -31,7 +33,7 @@ up: $(RUN_STAMP) ## Install, and keep the embedded stack running until Ctrl-C
 install: $(DEV_STAMP) ## Install everything for development into .venv
 
 test: $(DEV_STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(DEV_STAMP) ## Run the tests that take many seconds each
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
