@@ -43,29 +43,40 @@ def test_what_is_not_given_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "named"),
     [
-        ({"max_len": 8}, "no parameter 'max_len'; there are: text_column, chat, max_length"),
-        ({"truncation": "middle"}, "'middle' is no truncation; one of: right, left, none"),
-        ({"packing": {"seperator": "eos"}}, "packing has no 'seperator'"),
-        ({"packing": {"separator": "sep"}}, "'sep' is no boundary; one of: none, bos, eos"),
-        ({"normalization": "nfd"}, "'nfd' is no normalization; one of: nfc, nfkc"),
-        ({"filters": {"min_words": 3}}, "filters has no 'min_words'; it has: min_characters"),
-        ({"padding": "left"}, "'left' is no to; one of: max_length, longest"),
-        ({"padding": {"length": 3}}, "padding has no 'length'"),
-        ({"padding": 3}, "padding is a dict, not 3"),
-        ({"filters": "short"}, "filters is a dict, not 'short'"),
-        (
-            {"filters": {"min_characters": 2**63}},
-            "min_characters cannot be 9223372036854775808: it takes a whole number",
-        ),
-        ({"max_length": 2**40}, "max_length cannot be 1099511627776: it takes a whole number from .* to 2147483647"),
-        ({"max_length": "many"}, "max_length cannot be 'many': it takes a whole number"),
+        ({"max_len": 8}, ["parameter", "'max_len'", "text_column, chat, max_length"]),
+        ({"truncation": "middle"}, ["truncation", "'middle'", "right, left, none"]),
+        ({"packing": {"seperator": "eos"}}, ["packing", "'seperator'", "separator"]),
+        ({"packing": {"separator": "sep"}}, ["'sep'", "none, bos, eos"]),
+        ({"normalization": "nfd"}, ["normalization", "'nfd'", "nfc, nfkc"]),
+        ({"filters": {"min_words": 3}}, ["filters", "'min_words'", "min_characters"]),
+        ({"padding": "left"}, ["'left'", "max_length, longest"]),
+        ({"padding": {"length": 3}}, ["padding", "'length'", "side"]),
+        ({"padding": 3}, ["padding", "dict", "not 3"]),
+        ({"filters": "short"}, ["filters", "dict", "'short'"]),
     ],
 )
-def test_wrong_parameters(given: parameters.Parameters, told: str) -> None:
-    with pytest.raises(errors.InvalidArgument, match=told):
+def test_wrong_parameters(given: parameters.Parameters, named: list[str]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         parameters.to_message(given)
+    assert caught.value.reason == "INVALID_FIELD"
+    assert [each for each in named if each not in caught.value.message] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "named"),
+    [
+        ({"filters": {"min_characters": 2**63}}, "min_characters", ["9223372036854775808", "9223372036854775807"]),
+        ({"max_length": 2**40}, "max_length", ["1099511627776", "-2147483648", "2147483647"]),
+        ({"max_length": "many"}, "max_length", ["'many'", "whole number"]),
+    ],
+)
+def test_values_out_of_range(given: parameters.Parameters, field: str, named: list[str]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        parameters.to_message(given)
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert [each for each in [field, *named] if each not in caught.value.message] == []
 
 
 def test_an_autoencoder_is_topk_unless_it_is_said() -> None:
@@ -73,8 +84,10 @@ def test_an_autoencoder_is_topk_unless_it_is_said() -> None:
     assert unsaid == saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4, "architecture": "topk"})
     assert unsaid.WhichOneof("architecture") == "topk"
     assert unsaid.topk.k == 4
-    with pytest.raises(errors.InvalidArgument, match=r"'' is no architecture; one of: standard, gated, topk"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "architecture": ""})  # type: ignore[typeddict-item]
+    for named in ("''", "architecture", "standard, gated, topk"):
+        assert named in caught.value.message
 
 
 def test_paths_become_absolute_and_uris_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +124,9 @@ def test_how_files_are_read() -> None:
     source = sources.dataset("/a", "text", None, None, None, None, options)
     assert source.files.text_rows == datasets_pb2.FileSource.TEXT_ROWS_SEPARATED
     assert source.files.text_separator == "\n---\n"
-    with pytest.raises(errors.InvalidArgument, match="one of: line, file, separated"):
+    with pytest.raises(errors.InvalidArgument, match=r"'page'.*line, file, separated"):
         sources.dataset("/a", None, None, None, None, None, sources.FileOptions(text_rows="page"))
-    with pytest.raises(errors.InvalidArgument, match="text_rows and text_separator belong to files"):
+    with pytest.raises(errors.InvalidArgument, match=r"text_rows.*text_separator"):
         sources.dataset(None, None, "org/name", "train", None, None, options)
 
 
@@ -123,19 +136,17 @@ def test_a_hub_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "named"),
     [
-        ((None, None, None, None, None, None), "either files or a hub repository"),
-        (("a", None, "org/name", "train", None, None), "either files or a hub repository"),
-        ((None, None, "org/name", None, None, None), "needs a split"),
-        ((None, "csv", "org/name", "train", None, None), "format belongs to files"),
-        (("a", None, None, "train", None, None), "belong to a hub repository"),
-        (
-            ("a", "yaml", None, None, None, None),
-            "'yaml' is no format; one of: jsonl, csv, parquet, text, arrow, json, tsv",
-        ),
+        ((None, None, None, None, None, None), ["either", "files", "hub"]),
+        (("a", None, "org/name", "train", None, None), ["either", "files", "hub"]),
+        ((None, None, "org/name", None, None, None), ["hub", "a split"]),
+        ((None, "csv", "org/name", "train", None, None), ["format", "files", "hub"]),
+        (("a", None, None, "train", None, None), ["split", "config", "revision", "hub"]),
+        (("a", "yaml", None, None, None, None), ["format", "'yaml'", "jsonl, csv, parquet, text, arrow, json, tsv"]),
     ],
 )
-def test_wrong_sources(arguments: tuple[str | None, ...], told: str) -> None:
-    with pytest.raises(errors.InvalidArgument, match=told):
+def test_wrong_sources(arguments: tuple[str | None, ...], named: list[str]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         sources.dataset(*arguments)
+    assert [each for each in named if each not in caught.value.message] == []

@@ -68,8 +68,10 @@ def test_it_is_copied_once(stored: Bucket, tmp_path: pathlib.Path) -> None:
 def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: pathlib.Path) -> None:
     file = next(file for file in stored.files if file.endswith(".arrow"))
     stored.put(file, stored.files[file][:-1] + b"x")
-    with pytest.raises(errors.DataLoss, match=f"{file} of {NAME} does not hold what was written. Mend it with"):
+    with pytest.raises(errors.DataLoss, match=f"`polytok tokenization repair {NAME}`") as caught:
         loading.load(stored.record)
+    assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": file})
+    assert file in caught.value.message
     assert _copies(tmp_path) == []
 
 
@@ -77,19 +79,22 @@ def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: p
 def test_one_that_was_deleted_or_made_anew_is_told(stored: Bucket, missing: str) -> None:
     record = stored.record
     stored.client.delete_object(Bucket=stored.name, Key=f"tok/{missing}")
-    with pytest.raises(errors.Aborted, match=f"{missing} of {NAME} is missing"):
+    with pytest.raises(errors.Aborted, match=missing) as caught:
         loading.load(record)
+    assert (caught.value.reason, caught.value.metadata) == ("RESOURCE_CHANGED", {"resource": NAME})
     record.manifest_digest = "0" * 64
     stored.put("polytok.json", b"{}")
-    with pytest.raises(errors.Aborted, match="not the one on record"):
+    with pytest.raises(errors.Aborted, match=r"polytok\.json") as caught:
         loading.load(record)
+    assert (caught.value.reason, caught.value.metadata) == ("RESOURCE_CHANGED", {"resource": NAME})
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/etc/passwd", "a/b", "..", ""])
 def test_a_manifest_leads_nowhere_else(stored: Bucket, tmp_path: pathlib.Path, name: str) -> None:
     stored.publish([name])
-    with pytest.raises(errors.DataLoss, match="which is no file in it"):
+    with pytest.raises(errors.DataLoss) as caught:
         loading.load(stored.record)
+    assert all(named in caught.value.message for named in ("polytok.json", NAME, repr(name)))
     assert _copies(tmp_path) == []
     assert not list(tmp_path.rglob("escaped"))
 
@@ -103,5 +108,6 @@ def test_one_without_a_manifest_is_copied_as_it_is(stored: Bucket) -> None:
 def test_a_bucket_that_is_not_there_is_told(stored: Bucket) -> None:
     record = stored.record
     record.tokenized_path = f"s3://{stored.name}-none/tok"
-    with pytest.raises(errors.FailedPrecondition, match=f"There is no bucket s3://{stored.name}-none"):
+    with pytest.raises(errors.FailedPrecondition, match=f"s3://{stored.name}-none") as caught:
         loading.load(record)
+    assert caught.value.reason == "STORAGE_FAILED"

@@ -1,5 +1,6 @@
 """Values that no request can hold are refused here, by the field's name, before anything is asked."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,43 +49,45 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ],
 )
 def test_a_value_that_a_field_cannot_hold(nowhere: Any, field: str, call: Callable[[Any], Any]) -> None:
-    with pytest.raises(errors.InvalidArgument, match=f"^{field} cannot be ") as caught:
+    with pytest.raises(errors.InvalidArgument, match=field) as caught:
         call(nowhere)
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
 @pytest.mark.parametrize(
-    ("told", "call"),
+    ("value", "what", "call"),
     [
-        ("None names no dataset", lambda client: client.tokenizations.create(None, "m")),
-        ("None names no model", lambda client: client.extractions.create("d", None, hooks=["h"])),
-        ("3 names no extraction", lambda client: client.extractions.get(3)),
-        ("None names no training", lambda client: client.trainings.get(None)),
-        ("None names no tokenization", lambda client: client.tokenizations.get(None)),
-        ("None is no repository", lambda client: client.models.create("m", None)),
-        ("files are a path", lambda client: client.datasets.create("d", files=3)),
-        ("files are a path", lambda client: client.datasets.create("d", files=[None])),
-        ("text is a str, not a NoneType", lambda client: client.encode(None, "m")),
-        ("'5' is no state", lambda client: list(client.datasets.list(states=[5]))),
+        ("None", "dataset", lambda client: client.tokenizations.create(None, "m")),
+        ("None", "model", lambda client: client.extractions.create("d", None, hooks=["h"])),
+        ("3", "extraction", lambda client: client.extractions.get(3)),
+        ("None", "training", lambda client: client.trainings.get(None)),
+        ("None", "tokenization", lambda client: client.tokenizations.get(None)),
+        ("None", "repository", lambda client: client.models.create("m", None)),
+        ("3", "files", lambda client: client.datasets.create("d", files=3)),
+        ("[None]", "files", lambda client: client.datasets.create("d", files=[None])),
+        ("NoneType", "text", lambda client: client.encode(None, "m")),
+        ("'5'", "state", lambda client: list(client.datasets.list(states=[5]))),
     ],
 )
-def test_what_is_no_name(nowhere: Any, told: str, call: Callable[[Any], Any]) -> None:
-    with pytest.raises(errors.InvalidArgument, match=told):
+def test_what_is_no_name(nowhere: Any, value: str, what: str, call: Callable[[Any], Any]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         call(nowhere)
+    assert value in caught.value.message
+    assert what in caught.value.message
 
 
 def test_a_refusal_tells_the_range_and_not_all_of_a_long_value() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         messages.build(tokenizations_pb2.TokenizationParameters, max_length=2**31)
-    expected = "max_length cannot be 2147483648: it takes a whole number from -2147483648 to 2147483647."
-    assert caught.value.message == expected
-    with pytest.raises(errors.InvalidArgument, match="uris cannot be") as caught:
+    assert caught.value.message.startswith("max_length ")
+    assert re.findall(r"-?\d+", caught.value.message) == ["2147483648", "-2147483648", "2147483647"]
+    with pytest.raises(errors.InvalidArgument, match="uris") as caught:
         messages.build(datasets_pb2.FileSource, uris=range(10_000))  # type: ignore[arg-type]
     assert len(caught.value.message) < 200
 
 
 def test_a_field_that_there_is_not() -> None:
-    with pytest.raises(errors.InvalidArgument, match=r"There is no 'uri'; there are: uris, format"):
+    with pytest.raises(errors.InvalidArgument, match=r"'uri'.*uris, format"):
         messages.build(datasets_pb2.FileSource, uri="x")  # type: ignore[call-arg]
 
 

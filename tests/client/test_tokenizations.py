@@ -82,7 +82,7 @@ def test_loading_needs_datasets(
     client.tokenizations.create(dataset, model)
     client.tokenizations.wait(dataset, model, timeout=120)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(errors.FailedPrecondition, match="pip install"):
+    with pytest.raises(errors.FailedPrecondition, match=r"pip install 'polytok\[data\]'"):
         client.load(dataset, model)
 
 
