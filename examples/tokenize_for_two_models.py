@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 import polytok
-from polytok.client import home
-from polytok.demo import stack, vocabularies
+from polytok.client import discovery
+from polytok.demo import demo_stack, demo_tokenizers
 
 CHATML = """{%- if tools %}<|tools|>
 {{ tools | tojson }}
@@ -81,8 +81,8 @@ console = Console()
 
 def main(*, keep: bool) -> None:
     """Tells the story from beginning to end."""
-    folder = home.folder() / "example"
-    with stack.running() as running, polytok.Client(running.address()) as client:
+    folder = discovery.folder() / "example"
+    with demo_stack.running() as running, polytok.Client(running.address()) as client:
         try:
             texts = make_corpus(folder)
             register(client, folder, texts)
@@ -106,7 +106,7 @@ def make_corpus(folder: pathlib.Path) -> Sequence[str]:
 
 def register(client: polytok.Client, folder: pathlib.Path, texts: Sequence[str]) -> None:
     """Registers two models, folders in the Hugging Face layout, and two datasets: of a file, and of rows in memory."""
-    byte_level, marks = vocabularies.byte_level(texts), vocabularies.sentencepiece(texts)
+    byte_level, marks = demo_tokenizers.byte_level(texts), demo_tokenizers.sentencepiece(texts)
     save(folder / "bytes", byte_level, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
     save(folder / "marks", marks, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": LLAMA})
     for model in ("bytes", "marks"):

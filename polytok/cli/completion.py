@@ -1,7 +1,6 @@
 """Names from the catalog, for the shell."""
 
-from polytok.client import Client, watching
-from polytok.client import names as resource_names
+from polytok.client import Client, resource_names, watch_stream
 
 Found = list[tuple[str, str]]
 """What may stand there, and what is said of it."""
@@ -11,7 +10,8 @@ def names(collection: str, incomplete: str, seconds: float) -> Found:
     """The ids of a collection that begin so, each with its state."""
     with Client(timeout=seconds, patience=0) as client:
         found = [
-            (resource_names.short(record.name), watching.state(record)) for record in getattr(client, collection).list()
+            (resource_names.short(record.name), watch_stream.state(record))
+            for record in getattr(client, collection).list()
         ]
     return _begun(found, incomplete)
 
@@ -20,7 +20,8 @@ def resources(dataset: str, incomplete: str, seconds: float) -> Found:
     """The tokenizations of a dataset that begin so, as `model` or `model~variant`, each with its state."""
     with Client(timeout=seconds, patience=0) as client:
         found = [
-            (record.name.rpartition("/")[2], watching.state(record)) for record in client.tokenizations.list(dataset)
+            (record.name.rpartition("/")[2], watch_stream.state(record))
+            for record in client.tokenizations.list(dataset)
         ]
     return _begun(found, incomplete)
 

@@ -8,20 +8,18 @@ import typer
 from typer.core import TyperGroup
 
 from polytok import errors
-from polytok.cli import (
+from polytok.cli import crash_report, exit_codes, help_format
+from polytok.cli.commands import (
     dataset,
     encode,
-    exits,
     extract,
     extraction,
-    manual,
     model,
     stack,
     tokenization,
     tokenize,
     train,
     training,
-    unforeseen,
 )
 
 
@@ -49,14 +47,14 @@ def _option(word: str) -> str:
     return word.partition("=")[0] if word.startswith("--") else word[:2]
 
 
-app = manual.App(
+app = help_format.App(
     name="polytok",
     cls=Root,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=exits.EPILOG,
+    epilog=exit_codes.EPILOG,
     help="""One dataset, many tokenizations.
 
 A corpus is read in once, tokenized for any number of models, and every tokenization is found by (dataset, model).
@@ -109,35 +107,35 @@ def run(arguments: Sequence[str]) -> int:
     except errors.PolytokError as error:
         return _fail(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
-        return exits.INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        unforeseen.leave(sys.stdout)  # whoever read us is gone
-        return exits.FAILED
+        crash_report.leave(sys.stdout)  # whoever read us is gone
+        return exit_codes.FAILED
     except Exception as error:
         if hasattr(error, "format_message"):
             return _misused(error, arguments)
-        return _fail(unforeseen.told(error), arguments)
-    return code if isinstance(code, int) else exits.OK
+        return _fail(crash_report.told(error), arguments)
+    return code if isinstance(code, int) else exit_codes.OK
 
 
 def _fail(error: errors.PolytokError, arguments: Sequence[str]) -> int:
-    from polytok.cli.output import Output  # noqa: PLC0415
+    from polytok.cli.render.output import Output  # noqa: PLC0415
 
     Output(as_json="--json" in arguments).failure(error)
-    return exits.code(error)
+    return exit_codes.code(error)
 
 
 def _misused(error: Any, arguments: Sequence[str]) -> int:
     """Reports what typer says of the command line."""
     if not error.format_message():  # no arguments: the help was shown
-        return exits.USAGE
+        return exit_codes.USAGE
     if "--json" in arguments:
         return _fail(errors.InvalidArgument(error.format_message()), arguments)
     if hasattr(error, "show"):
         error.show()
     else:
         typer.echo(f"Error: {error.format_message()}", err=True)
-    return exits.USAGE
+    return exit_codes.USAGE
 
 
 def main() -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from polytok.cli import exits
-from polytok.cli.output import Output
+from polytok.cli import exit_codes
+from polytok.cli.render.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from polytok.cli.live import Watch
+    from polytok.cli.render.progress import Watch
     from polytok.client import Client
 
 PATIENCE_SECONDS = 5.0
@@ -29,18 +29,18 @@ class Session:
 
     def show(self, record: Any) -> None:
         """Prints one record."""
-        from polytok.cli import documents, tables  # noqa: PLC0415
+        from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
-        document = documents.record(record)
+        document = json_documents.record(record)
         self.out.result(document, tables.details(self.out, record, document))
 
     def show_list(self, kind: str, records: Iterable[Any]) -> None:
         """Prints records of one kind: `datasets`, `models` or `tokenizations`."""
-        from polytok.cli import documents, tables  # noqa: PLC0415
+        from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
         listed = list(records)
         shown = getattr(tables, kind)(self.out, listed) if listed else f"There are no {kind}."
-        self.out.result({kind: [documents.record(each) for each in listed]}, shown)
+        self.out.result({kind: [json_documents.record(each) for each in listed]}, shown)
 
     def show_deleted(self, name: str) -> None:
         """Prints that something is gone."""
@@ -48,10 +48,10 @@ class Session:
 
     def follow(self, watches: Sequence[Watch]) -> list[Any]:
         """Shows records side by side until each is done; gives them as they then are."""
-        from polytok.cli import live  # noqa: PLC0415
+        from polytok.cli.render import progress  # noqa: PLC0415
 
         try:
-            return live.follow(self.out, self.client.address, watches)
+            return progress.follow(self.out, self.client.address, watches)
         except KeyboardInterrupt:
             self.out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
             raise
@@ -71,20 +71,20 @@ class Session:
 
     def show_training(self, record: Any) -> None:
         """Prints one training."""
-        from polytok.cli import curves, documents  # noqa: PLC0415
+        from polytok.cli.render import json_documents, training_tables  # noqa: PLC0415
 
-        self.out.result(documents.record(record), curves.details(self.out, record))
+        self.out.result(json_documents.record(record), training_tables.details(self.out, record))
 
     def follow_training(self, record: Any) -> None:
         """Shows a training and its metrics until it is at rest.
 
         Ends the command with 7 if it is PAUSED, which somebody asked for, and with 1 if it is not READY otherwise.
         """
-        from polytok.cli import curves  # noqa: PLC0415
-        from polytok.client import names, watching  # noqa: PLC0415
+        from polytok.cli.render import training_tables  # noqa: PLC0415
+        from polytok.client import resource_names, watch_stream  # noqa: PLC0415
 
         try:
-            ended = curves.follow(self.out, self.client.trainings.follow(record))
+            ended = training_tables.follow(self.out, self.client.trainings.follow(record))
         except KeyboardInterrupt:
             self.out.remark(
                 "The training goes on in the stack; `polytok training watch` follows it again, `pause` stops it at a "
@@ -92,9 +92,11 @@ class Session:
             )
             raise
         self.show_training(ended)
-        if watching.state(ended) == "PAUSED":
-            self.out.remark(f"It was paused; `polytok training resume {names.short(ended.name)}` goes on with it.")
-            raise typer.Exit(exits.PAUSED)
+        if watch_stream.state(ended) == "PAUSED":
+            self.out.remark(
+                f"It was paused; `polytok training resume {resource_names.short(ended.name)}` goes on with it."
+            )
+            raise typer.Exit(exit_codes.PAUSED)
         self.end([ended])
 
     def followed_if(self, watched: bool, record: Any) -> None:
@@ -107,17 +109,17 @@ class Session:
     def end(self, records: Sequence[Any]) -> None:
         """Reports each record that did not become READY, and ends the command with 1 if there is one."""
         from polytok import errors  # noqa: PLC0415
-        from polytok.client import watching  # noqa: PLC0415
+        from polytok.client import watch_stream  # noqa: PLC0415
 
         failed = False
         for record in records:
             try:
-                watching.ready(record)
+                watch_stream.ready(record)
             except errors.PolytokError as error:
                 self.out.failure(error)
                 failed = True
         if failed:
-            raise typer.Exit(exits.FAILED)
+            raise typer.Exit(exit_codes.FAILED)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The client: the catalog's calls as Python methods, synchronous and asynchronous."""
 
 from polytok.client.client import AsyncClient, Client
-from polytok.client.parameters import Packing, Parameters
+from polytok.client.tokenization_arguments import Packing, Parameters
 
 __all__ = ["AsyncClient", "Client", "Packing", "Parameters"]

@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from polytok.client import (
-    activations,
+    calls,
     datasets,
-    exchange,
+    discovery,
+    extraction_files,
     extractions,
-    home,
-    loading,
     models,
-    names,
-    once,
+    resource_names,
+    sync,
+    tokenization_files,
     tokenizations,
     tokenizers,
     trainings,
@@ -47,7 +47,7 @@ class _Peers(Generic[Via]):
     def __call__(self, service: str) -> Via:
         with self._lock:
             if service not in self._opened:
-                self._opened[service] = self._connect(home.service_address(service, self._catalog))
+                self._opened[service] = self._connect(discovery.service_address(service, self._catalog))
             return self._opened[service]
 
     def opened(self) -> Sequence[Via]:
@@ -90,27 +90,29 @@ class Client:
         timeout: float = TIMEOUT_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self.address = home.catalog_address(address)
-        connect = functools.partial(exchange.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
+        self.address = discovery.catalog_address(address)
+        connect = functools.partial(calls.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
         self._via = connect(self.address)
         self._peers = _Peers(connect, self.address)
         self.datasets = datasets.Datasets(self._via)
         self.models = models.Models(self._via)
         self.tokenizations = tokenizations.Tokenizations(self._via)
 
-    def load(self, dataset: names.Reference, model: names.Reference, variant: str = "") -> "Dataset":
+    def load(self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = "") -> "Dataset":
         """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
 
         Raises NotFound where there is no such tokenization, FailedPrecondition where it is not READY.
         """
-        return loading.load(self.tokenizations.resolve(dataset, model, variant=variant))
+        return tokenization_files.load(self.tokenizations.resolve(dataset, model, variant=variant))
 
-    def encode(self, text: str, model: names.Reference, *, add_special_tokens: bool = True) -> tokenizer_pb2.Encoding:
+    def encode(
+        self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
+    ) -> tokenizer_pb2.Encoding:
         """The tokens of a text for a model; see `Tokenizers.encode`."""
         return self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
 
     def compare(
-        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+        self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[tokenizer_pb2.Encoding]:
         """The tokens of a text for several models; see `Tokenizers.compare`."""
         return self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
@@ -125,27 +127,27 @@ class Client:
         """What models compute on the way, at POLYTOK_EXTRACTOR_ADDRESS or in the stack on POLYTOK_HOME."""
         return extractions.Extractions(self._peers("extractor"))
 
-    def activations(self, extraction: names.Reference) -> "Dataset":
+    def activations(self, extraction: resource_names.Reference) -> "Dataset":
         """The activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
 
         Raises NotFound where there is no such extraction, FailedPrecondition where it is not READY.
         """
-        return activations.load(self.extractions.get(extraction))
+        return extraction_files.load(self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.Trainings:
         """Sparse autoencoders and their trainings, at POLYTOK_TRAINER_ADDRESS or in the stack on POLYTOK_HOME."""
         return trainings.Trainings(self._peers("trainer"))
 
-    def sae_path(self, training: names.Reference, sae: str = "") -> str:
+    def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:
         """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
         return self.trainings.path(training, sae)
 
     def close(self) -> None:
         """Closes the connections; a later call opens them again."""
-        once.run(self._via.close())
+        sync.run(self._via.close())
         for via in self._peers.opened():
-            once.run(via.close())
+            sync.run(via.close())
 
     def __enter__(self) -> Self:
         return self
@@ -172,29 +174,29 @@ class AsyncClient:
         timeout: float = TIMEOUT_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        self.address = home.catalog_address(address)
-        connect = functools.partial(
-            exchange.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
-        )
+        self.address = discovery.catalog_address(address)
+        connect = functools.partial(calls.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
         self._via = connect(self.address)
         self._peers = _Peers(connect, self.address)
         self.datasets = datasets.AsyncDatasets(self._via)
         self.models = models.AsyncModels(self._via)
         self.tokenizations = tokenizations.AsyncTokenizations(self._via)
 
-    async def load(self, dataset: names.Reference, model: names.Reference, variant: str = "") -> "Dataset":
+    async def load(
+        self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = ""
+    ) -> "Dataset":
         """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`. Raises as `Client.load` does."""
         tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
-        return await asyncio.to_thread(loading.load, tokenization)
+        return await asyncio.to_thread(tokenization_files.load, tokenization)
 
     async def encode(
-        self, text: str, model: names.Reference, *, add_special_tokens: bool = True
+        self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
     ) -> tokenizer_pb2.Encoding:
         """The tokens of a text for a model; see `Tokenizers.encode`."""
         return await self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
 
     async def compare(
-        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+        self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[tokenizer_pb2.Encoding]:
         """The tokens of a text for several models; see `Tokenizers.compare`."""
         return await self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
@@ -209,16 +211,16 @@ class AsyncClient:
         """What models compute on the way, found as `Client.extractions` finds them."""
         return extractions.AsyncExtractions(self._peers("extractor"))
 
-    async def activations(self, extraction: names.Reference) -> "Dataset":
+    async def activations(self, extraction: resource_names.Reference) -> "Dataset":
         """The activations of an extraction: a memory-mapped `datasets.Dataset`. Raises as `Client.activations` does."""
-        return await asyncio.to_thread(activations.load, await self.extractions.get(extraction))
+        return await asyncio.to_thread(extraction_files.load, await self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.AsyncTrainings:
         """Sparse autoencoders and their trainings, found as `Client.trainings` finds them."""
         return trainings.AsyncTrainings(self._peers("trainer"))
 
-    async def sae_path(self, training: names.Reference, sae: str = "") -> str:
+    async def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:
         """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
         return await self.trainings.path(training, sae)
 

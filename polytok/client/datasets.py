@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2 as pb
 from polytok.catalog.v1.datasets_pb2_grpc import DatasetServiceStub
-from polytok.client import messages, names, once, resource, sources, watching
-from polytok.client import rows as uploading
+from polytok.client import collection, message_builder, resource_names, source_arguments, sync, watch_stream
+from polytok.client import row_upload as uploading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,19 +19,19 @@ Rows: TypeAlias = "Dataset | pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch
 _STATES = pb.Dataset.State
 
 
-class Methods(resource.Resource):
+class Methods(collection.Resource):
     """The calls, written once for both clients. A dataset is named by its id, its full name, its uid or its record."""
 
     @property
     def _stub(self) -> DatasetServiceStub:
         return self._via.stub(DatasetServiceStub)
 
-    @once.operation
+    @sync.operation
     async def create(
         self,
         dataset_id: str,
         *,
-        files: sources.Path | Sequence[sources.Path] | None = None,
+        files: source_arguments.Path | Sequence[source_arguments.Path] | None = None,
         format: str | None = None,  # noqa: A002  the word that users know
         hub: str | None = None,
         split: str | None = None,
@@ -78,86 +78,94 @@ class Methods(resource.Resource):
                 )
             upload = uploading.upload(dataset_id, rows, metadata, request_id)
             return await self._via.upload(self._stub.UploadDataset, upload)
-        options = sources.FileOptions(delimiter, json_field, text_rows, text_separator)
-        source = sources.dataset(files, format, hub, split, config, revision, options)
-        dataset = messages.build(pb.Dataset, source=source, metadata=metadata or {})
-        request = messages.build(pb.CreateDatasetRequest, dataset_id=dataset_id, dataset=dataset, request_id=request_id)
+        options = source_arguments.FileOptions(delimiter, json_field, text_rows, text_separator)
+        source = source_arguments.dataset(files, format, hub, split, config, revision, options)
+        dataset = message_builder.build(pb.Dataset, source=source, metadata=metadata or {})
+        request = message_builder.build(
+            pb.CreateDatasetRequest, dataset_id=dataset_id, dataset=dataset, request_id=request_id
+        )
         return await self._via.unary(self._stub.CreateDataset, request)
 
-    @once.operation
-    async def get(self, dataset: names.Reference) -> pb.Dataset:
+    @sync.operation
+    async def get(self, dataset: resource_names.Reference) -> pb.Dataset:
         """Reads one dataset. Raises NotFound."""
         return await self._via.unary(
-            self._stub.GetDataset, messages.build(pb.GetDatasetRequest, name=names.dataset(dataset))
+            self._stub.GetDataset, message_builder.build(pb.GetDatasetRequest, name=resource_names.dataset(dataset))
         )
 
-    @once.iteration
+    @sync.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Dataset, None]:
         """All datasets, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
-        wanted = resource.states(_STATES, states)
+        wanted = collection.states(_STATES, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = messages.build(
-                pb.ListDatasetsRequest, page_size=resource.PAGE_SIZE, page_token=token, states=wanted
+            request = message_builder.build(
+                pb.ListDatasetsRequest, page_size=collection.PAGE_SIZE, page_token=token, states=wanted
             )
             reply = await self._via.unary(self._stub.ListDatasets, request)
             return reply.datasets, reply.next_page_token
 
-        async for dataset in resource.pages(fetch):
+        async for dataset in collection.pages(fetch):
             yield dataset
 
-    @once.operation
+    @sync.operation
     async def update(
-        self, dataset: names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
+        self, dataset: resource_names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
     ) -> pb.Dataset:
         """Replaces the metadata, if the dataset still has this etag. Raises NotFound, Aborted."""
-        request = messages.build(
+        request = message_builder.build(
             pb.UpdateDatasetRequest,
-            dataset=messages.build(pb.Dataset, name=names.dataset(dataset), metadata=metadata, etag=etag),
+            dataset=message_builder.build(
+                pb.Dataset, name=resource_names.dataset(dataset), metadata=metadata, etag=etag
+            ),
             request_id=request_id,
         )
         request.update_mask.paths.append("metadata")
         return await self._via.unary(self._stub.UpdateDataset, request)
 
-    @once.operation
+    @sync.operation
     async def delete(
-        self, dataset: names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
+        self, dataset: resource_names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
     ) -> None:
         """Deletes a dataset and its files; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
-        request = messages.build(
-            pb.DeleteDatasetRequest, name=names.dataset(dataset), force=force, etag=etag, request_id=request_id
+        request = message_builder.build(
+            pb.DeleteDatasetRequest, name=resource_names.dataset(dataset), force=force, etag=etag, request_id=request_id
         )
         await self._via.unary(self._stub.DeleteDataset, request)
 
-    @once.operation
-    async def cancel(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
+    @sync.operation
+    async def cancel(self, dataset: resource_names.Reference, *, request_id: str = "") -> pb.Dataset:
         """Stops reading a dataset in. Raises NotFound, FailedPrecondition."""
-        request = messages.build(pb.CancelDatasetRequest, name=names.dataset(dataset), request_id=request_id)
+        request = message_builder.build(
+            pb.CancelDatasetRequest, name=resource_names.dataset(dataset), request_id=request_id
+        )
         return await self._via.unary(self._stub.CancelDataset, request)
 
-    @once.operation
-    async def retry(self, dataset: names.Reference, *, request_id: str = "") -> pb.Dataset:
+    @sync.operation
+    async def retry(self, dataset: resource_names.Reference, *, request_id: str = "") -> pb.Dataset:
         """Reads a dataset in again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
-        request = messages.build(pb.RetryDatasetRequest, name=names.dataset(dataset), request_id=request_id)
+        request = message_builder.build(
+            pb.RetryDatasetRequest, name=resource_names.dataset(dataset), request_id=request_id
+        )
         return await self._via.unary(self._stub.RetryDataset, request)
 
-    @once.iteration
-    async def watch(self, dataset: names.Reference) -> AsyncGenerator[pb.Dataset, None]:
+    @sync.iteration
+    async def watch(self, dataset: resource_names.Reference) -> AsyncGenerator[pb.Dataset, None]:
         """The dataset as it is, then after every change, to its terminal state. Raises NotFound."""
-        async for record in watching.follow(self._via, self._stream(dataset)):
+        async for record in watch_stream.follow(self._via, self._stream(dataset)):
             yield record
 
-    @once.operation
-    async def wait(self, dataset: names.Reference, *, timeout: float | None = None) -> pb.Dataset:  # noqa: ASYNC109
+    @sync.operation
+    async def wait(self, dataset: resource_names.Reference, *, timeout: float | None = None) -> pb.Dataset:  # noqa: ASYNC109
         """The dataset once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.
         """
-        return await watching.until_ready(self._via, self._stream(dataset), timeout)
+        return await watch_stream.until_ready(self._via, self._stream(dataset), timeout)
 
-    def _stream(self, dataset: names.Reference) -> watching.Open[pb.Dataset]:
-        request = messages.build(pb.WatchDatasetRequest, name=names.dataset(dataset))
+    def _stream(self, dataset: resource_names.Reference) -> watch_stream.Open[pb.Dataset]:
+        request = message_builder.build(pb.WatchDatasetRequest, name=resource_names.dataset(dataset))
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Dataset, None]:
             async for reply in self._via.stream(self._stub.WatchDataset, request, seconds):
@@ -166,9 +174,9 @@ class Methods(resource.Resource):
         return replies
 
 
-class Datasets(Methods, once.Blocking):
+class Datasets(Methods, sync.Blocking):
     """Datasets, for `polytok.Client`."""
 
 
-class AsyncDatasets(Methods, once.Awaitable):
+class AsyncDatasets(Methods, sync.Awaitable):
     """Datasets, for `polytok.AsyncClient`."""

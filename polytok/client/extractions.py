@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 from polytok import errors
-from polytok.client import messages, names, once, resource, watching
+from polytok.client import collection, message_builder, resource_names, sync, watch_stream
 from polytok.extractor.v1 import extractions_pb2 as pb
 from polytok.extractor.v1.extractions_pb2_grpc import ExtractionServiceStub
 
-Reference = names.Reference
+Reference = resource_names.Reference
 NumberFormat = Literal["float32", "float16", "bfloat16"]
 
 _ESTIMATE_SECONDS = 330.0
@@ -41,7 +41,7 @@ class Parameters(TypedDict, total=False):
     """Compiles the model with torch.compile."""
 
 
-class Methods(resource.Resource):
+class Methods(collection.Resource):
     """The calls, written once for both clients.
 
     An extraction is named by its id, its full name, its uid or its record.
@@ -51,7 +51,7 @@ class Methods(resource.Resource):
     def _stub(self) -> ExtractionServiceStub:
         return self._via.stub(ExtractionServiceStub)
 
-    @once.operation
+    @sync.operation
     async def create(
         self,
         dataset: Reference,
@@ -69,72 +69,76 @@ class Methods(resource.Resource):
         tokenization: the message names the command that makes it), FailedPrecondition (not READY, does not fit),
         AlreadyExists (other parameters under that name), InvalidArgument.
         """
-        request = messages.build(
+        request = message_builder.build(
             pb.CreateExtractionRequest,
             extraction_id=name,
-            dataset=names.dataset(dataset),
-            model=names.model(model),
+            dataset=resource_names.dataset(dataset),
+            model=resource_names.model(model),
             variant=variant,
             parameters=_parameters(hooks, how),
             request_id=request_id,
         )
         return await self._via.unary(self._stub.CreateExtraction, request)
 
-    @once.operation
+    @sync.operation
     async def get(self, extraction: Reference) -> pb.Extraction:
         """Reads one extraction. Raises NotFound."""
-        request = messages.build(pb.GetExtractionRequest, name=names.extraction(extraction))
+        request = message_builder.build(pb.GetExtractionRequest, name=resource_names.extraction(extraction))
         return await self._via.unary(self._stub.GetExtraction, request)
 
-    @once.iteration
+    @sync.iteration
     async def list(
         self, dataset: Reference | None = None, *, model: Reference | None = None, states: Sequence[str] = ()
     ) -> AsyncGenerator[pb.Extraction, None]:
         """All extractions, newest first, page by page; of one dataset, one model or some states if given."""
-        wanted = resource.states(pb.Extraction.State, states)
+        wanted = collection.states(pb.Extraction.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = messages.build(
+            request = message_builder.build(
                 pb.ListExtractionsRequest,
-                dataset="" if dataset is None else names.dataset(dataset),
-                model="" if model is None else names.model(model),
-                page_size=resource.PAGE_SIZE,
+                dataset="" if dataset is None else resource_names.dataset(dataset),
+                model="" if model is None else resource_names.model(model),
+                page_size=collection.PAGE_SIZE,
                 page_token=token,
                 states=wanted,
             )
             reply = await self._via.unary(self._stub.ListExtractions, request)
             return reply.extractions, reply.next_page_token
 
-        async for extraction in resource.pages(fetch):
+        async for extraction in collection.pages(fetch):
             yield extraction
 
-    @once.operation
+    @sync.operation
     async def delete(self, extraction: Reference, *, etag: str = "", request_id: str = "") -> None:
         """Deletes an extraction and its files, and stops it if it is being made. Raises NotFound, Aborted (etag)."""
-        request = messages.build(
-            pb.DeleteExtractionRequest, name=names.extraction(extraction), etag=etag, request_id=request_id
+        request = message_builder.build(
+            pb.DeleteExtractionRequest, name=resource_names.extraction(extraction), etag=etag, request_id=request_id
         )
         await self._via.unary(self._stub.DeleteExtraction, request)
 
-    @once.operation
+    @sync.operation
     async def cancel(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
         """Stops an extraction. Raises NotFound, FailedPrecondition."""
-        request = messages.build(pb.CancelExtractionRequest, name=names.extraction(extraction), request_id=request_id)
+        request = message_builder.build(
+            pb.CancelExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
+        )
         return await self._via.unary(self._stub.CancelExtraction, request)
 
-    @once.operation
+    @sync.operation
     async def retry(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
         """Extracts again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
-        request = messages.build(pb.RetryExtractionRequest, name=names.extraction(extraction), request_id=request_id)
+        request = message_builder.build(
+            pb.RetryExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
+        )
         return await self._via.unary(self._stub.RetryExtraction, request)
 
-    @once.iteration
+    @sync.iteration
     async def watch(self, extraction: Reference) -> AsyncGenerator[pb.Extraction, None]:
         """The extraction as it is, then after every change, to its terminal state. Raises NotFound."""
-        async for record in watching.follow(self._via, self._stream(names.extraction(extraction))):
+        async for record in watch_stream.follow(self._via, self._stream(resource_names.extraction(extraction))):
             yield record
 
-    @once.operation
+    @sync.operation
     async def wait(
         self,
         extraction: Reference,
@@ -146,9 +150,9 @@ class Methods(resource.Resource):
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.
         """
-        return await watching.until_ready(self._via, self._stream(names.extraction(extraction)), timeout)
+        return await watch_stream.until_ready(self._via, self._stream(resource_names.extraction(extraction)), timeout)
 
-    @once.operation
+    @sync.operation
     async def estimate(
         self,
         dataset: Reference,
@@ -163,17 +167,17 @@ class Methods(resource.Resource):
         Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
         is free.
         """
-        request = messages.build(
+        request = message_builder.build(
             pb.EstimateExtractionRequest,
-            dataset=names.dataset(dataset),
-            model=names.model(model),
+            dataset=resource_names.dataset(dataset),
+            model=resource_names.model(model),
             variant=variant,
             parameters=_parameters(hooks, how),
         )
         return await self._via.unary(self._stub.EstimateExtraction, request, _ESTIMATE_SECONDS)
 
-    def _stream(self, name: str) -> watching.Open[pb.Extraction]:
-        request = messages.build(pb.WatchExtractionRequest, name=name)
+    def _stream(self, name: str) -> watch_stream.Open[pb.Extraction]:
+        request = message_builder.build(pb.WatchExtractionRequest, name=name)
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Extraction, None]:
             async for reply in self._via.stream(self._stub.WatchExtraction, request, seconds):
@@ -195,7 +199,7 @@ def _parameters(hooks: Sequence[str], how: Parameters) -> pb.ExtractionParameter
     if "nonfinite" in given:
         given["nonfinite"] = _value("nonfinite", given["nonfinite"], "NONFINITE_", pb.ExtractionParameters.Nonfinite)
     names_of_hooks = [hooks] if isinstance(hooks, str) else hooks
-    return messages.build(pb.ExtractionParameters, hooks=names_of_hooks, **given)
+    return message_builder.build(pb.ExtractionParameters, hooks=names_of_hooks, **given)
 
 
 def _value(field: str, word: str, prefix: str, enum: Any) -> Any:
@@ -205,9 +209,9 @@ def _value(field: str, word: str, prefix: str, enum: Any) -> Any:
     return known[str(word).lower()]
 
 
-class Extractions(Methods, once.Blocking):
+class Extractions(Methods, sync.Blocking):
     """Extractions, for `polytok.Client`."""
 
 
-class AsyncExtractions(Methods, once.Awaitable):
+class AsyncExtractions(Methods, sync.Awaitable):
     """Extractions, for `polytok.AsyncClient`."""

@@ -5,12 +5,12 @@ from typing import Any, Unpack
 
 from polytok.catalog.v1 import tokenizations_pb2 as pb
 from polytok.catalog.v1.tokenizations_pb2_grpc import TokenizationServiceStub
-from polytok.client import messages, names, once, parameters, resource, watching
+from polytok.client import collection, message_builder, resource_names, sync, tokenization_arguments, watch_stream
 
-Reference = names.Reference
+Reference = resource_names.Reference
 
 
-class Methods(resource.Resource):
+class Methods(collection.Resource):
     """The calls, written once for both clients.
 
     A tokenization is named by its dataset and its model (and variant), or by one reference alone: `docs/gpt2`, its
@@ -21,7 +21,7 @@ class Methods(resource.Resource):
     def _stub(self) -> TokenizationServiceStub:
         return self._via.stub(TokenizationServiceStub)
 
-    @once.operation
+    @sync.operation
     async def create(
         self,
         dataset: Reference,
@@ -29,52 +29,54 @@ class Methods(resource.Resource):
         *,
         variant: str = "",
         request_id: str = "",
-        **how: Unpack[parameters.Parameters],
+        **how: Unpack[tokenization_arguments.Parameters],
     ) -> pb.Tokenization:
         """Starts to tokenize a dataset for a model; see `Parameters` for how.
 
         The same parameters for the same dataset, model and variant give the tokenization that exists. Raises
         NotFound, AlreadyExists (other parameters), FailedPrecondition (dataset or model not READY), InvalidArgument.
         """
-        request = messages.build(
+        request = message_builder.build(
             pb.CreateTokenizationRequest,
-            parent=names.dataset(dataset),
-            model=names.model(model),
+            parent=resource_names.dataset(dataset),
+            model=resource_names.model(model),
             variant=variant,
-            parameters=parameters.to_message(how),
+            parameters=tokenization_arguments.to_message(how),
             request_id=request_id,
         )
         return await self._via.unary(self._stub.CreateTokenization, request)
 
-    @once.operation
+    @sync.operation
     async def get(self, dataset: Reference, model: Reference | None = None, *, variant: str = "") -> pb.Tokenization:
         """Reads one tokenization. Raises NotFound."""
-        request = messages.build(pb.GetTokenizationRequest, name=names.tokenization(dataset, model, variant))
+        request = message_builder.build(
+            pb.GetTokenizationRequest, name=resource_names.tokenization(dataset, model, variant)
+        )
         return await self._via.unary(self._stub.GetTokenization, request)
 
-    @once.iteration
+    @sync.iteration
     async def list(
         self, dataset: Reference = "-", *, model: Reference | None = None, states: Sequence[str] = ()
     ) -> AsyncGenerator[pb.Tokenization, None]:
         """All tokenizations, newest first, page by page; of one dataset, one model or some states if given."""
-        wanted = resource.states(pb.Tokenization.State, states)
+        wanted = collection.states(pb.Tokenization.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
-            request = messages.build(
+            request = message_builder.build(
                 pb.ListTokenizationsRequest,
-                parent=names.dataset(dataset),
-                model="" if model is None else names.model(model),
-                page_size=resource.PAGE_SIZE,
+                parent=resource_names.dataset(dataset),
+                model="" if model is None else resource_names.model(model),
+                page_size=collection.PAGE_SIZE,
                 page_token=token,
                 states=wanted,
             )
             reply = await self._via.unary(self._stub.ListTokenizations, request)
             return reply.tokenizations, reply.next_page_token
 
-        async for tokenization in resource.pages(fetch):
+        async for tokenization in collection.pages(fetch):
             yield tokenization
 
-    @once.operation
+    @sync.operation
     async def delete(
         self,
         dataset: Reference,
@@ -85,29 +87,29 @@ class Methods(resource.Resource):
         request_id: str = "",
     ) -> None:
         """Deletes a tokenization and its files. Raises NotFound, FailedPrecondition (held), Aborted (etag)."""
-        name = names.tokenization(dataset, model, variant)
-        request = messages.build(pb.DeleteTokenizationRequest, name=name, etag=etag, request_id=request_id)
+        name = resource_names.tokenization(dataset, model, variant)
+        request = message_builder.build(pb.DeleteTokenizationRequest, name=name, etag=etag, request_id=request_id)
         await self._via.unary(self._stub.DeleteTokenization, request)
 
-    @once.operation
+    @sync.operation
     async def cancel(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
     ) -> pb.Tokenization:
         """Stops a tokenization. Raises NotFound, FailedPrecondition."""
-        name = names.tokenization(dataset, model, variant)
-        request = messages.build(pb.CancelTokenizationRequest, name=name, request_id=request_id)
+        name = resource_names.tokenization(dataset, model, variant)
+        request = message_builder.build(pb.CancelTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.CancelTokenization, request)
 
-    @once.operation
+    @sync.operation
     async def retry(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
     ) -> pb.Tokenization:
         """Tokenizes again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
-        name = names.tokenization(dataset, model, variant)
-        request = messages.build(pb.RetryTokenizationRequest, name=name, request_id=request_id)
+        name = resource_names.tokenization(dataset, model, variant)
+        request = message_builder.build(pb.RetryTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.RetryTokenization, request)
 
-    @once.operation
+    @sync.operation
     async def repair(
         self,
         dataset: Reference,
@@ -123,42 +125,42 @@ class Methods(resource.Resource):
         compared with their checksums and no more. Whoever shares the files has them repaired along; one repair of them
         is under way at a time. Raises NotFound, FailedPrecondition (not READY).
         """
-        name = names.tokenization(dataset, model, variant)
-        request = messages.build(
+        name = resource_names.tokenization(dataset, model, variant)
+        request = message_builder.build(
             pb.RepairTokenizationRequest, name=name, checksums_only=checksums_only, request_id=request_id
         )
         return await self._via.unary(self._stub.RepairTokenization, request)
 
-    @once.iteration
+    @sync.iteration
     async def repairing(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
     ) -> AsyncGenerator[pb.Repair, None]:
         """The last repair of a tokenization as it is, then after every change, until it is DONE or failed."""
-        name = names.tokenization(dataset, model, variant)
+        name = resource_names.tokenization(dataset, model, variant)
 
         async def replies(seconds: float | None) -> AsyncGenerator[Any, None]:
-            request = messages.build(pb.WatchTokenizationRequest, name=name, repair=True)
+            request = message_builder.build(pb.WatchTokenizationRequest, name=name, repair=True)
             async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):
                 yield reply.tokenization.repair
 
-        async for repair in watching.follow(self._via, replies):
+        async for repair in watch_stream.follow(self._via, replies):
             yield repair
 
-    @once.operation
+    @sync.operation
     async def resolve(self, dataset: Reference, model: Reference, *, variant: str = "") -> pb.Tokenization:
         """The READY tokenization of a dataset for a model. Raises NotFound, FailedPrecondition (not READY)."""
         return await self._resolve(dataset, model, variant)
 
-    @once.iteration
+    @sync.iteration
     async def watch(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
     ) -> AsyncGenerator[pb.Tokenization, None]:
         """The tokenization as it is, then after every change, to its terminal state. Raises NotFound."""
-        stream = self._stream(names.tokenization(dataset, model, variant))
-        async for record in watching.follow(self._via, stream):
+        stream = self._stream(resource_names.tokenization(dataset, model, variant))
+        async for record in watch_stream.follow(self._via, stream):
             yield record
 
-    @once.operation
+    @sync.operation
     async def wait(
         self,
         dataset: Reference,
@@ -172,18 +174,21 @@ class Methods(resource.Resource):
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.
         """
-        stream = self._stream(names.tokenization(dataset, model, variant))
-        return await watching.until_ready(self._via, stream, timeout)
+        stream = self._stream(resource_names.tokenization(dataset, model, variant))
+        return await watch_stream.until_ready(self._via, stream, timeout)
 
     async def _resolve(self, dataset: Reference, model: Reference, variant: str) -> pb.Tokenization:
-        request = messages.build(
-            pb.ResolveTokenizationRequest, dataset=names.dataset(dataset), model=names.model(model), variant=variant
+        request = message_builder.build(
+            pb.ResolveTokenizationRequest,
+            dataset=resource_names.dataset(dataset),
+            model=resource_names.model(model),
+            variant=variant,
         )
         reply = await self._via.unary(self._stub.ResolveTokenization, request)
         return reply.tokenization
 
-    def _stream(self, name: str) -> watching.Open[pb.Tokenization]:
-        request = messages.build(pb.WatchTokenizationRequest, name=name)
+    def _stream(self, name: str) -> watch_stream.Open[pb.Tokenization]:
+        request = message_builder.build(pb.WatchTokenizationRequest, name=name)
 
         async def replies(seconds: float | None) -> AsyncGenerator[pb.Tokenization, None]:
             async for reply in self._via.stream(self._stub.WatchTokenization, request, seconds):
@@ -192,9 +197,9 @@ class Methods(resource.Resource):
         return replies
 
 
-class Tokenizations(Methods, once.Blocking):
+class Tokenizations(Methods, sync.Blocking):
     """Tokenizations, for `polytok.Client`."""
 
 
-class AsyncTokenizations(Methods, once.Awaitable):
+class AsyncTokenizations(Methods, sync.Awaitable):
     """Tokenizations, for `polytok.AsyncClient`."""

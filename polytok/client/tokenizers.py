@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal
 
 from polytok import errors
-from polytok.client import messages, names, once, resource
+from polytok.client import collection, message_builder, resource_names, sync
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
 
@@ -12,49 +12,58 @@ Sample = int | Literal["all"]
 """How many documents are encoded again."""
 
 
-class Methods(resource.Resource):
+class Methods(collection.Resource):
     """The calls, written once for both clients; they go to a tokenizer worker, not to the catalog."""
 
     @property
     def _stub(self) -> TokenizerServiceStub:
         return self._via.stub(TokenizerServiceStub)
 
-    @once.operation
-    async def inspect(self, model: names.Reference) -> pb.InspectResponse:
+    @sync.operation
+    async def inspect(self, model: resource_names.Reference) -> pb.InspectResponse:
         """Describes the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
-        return await self._via.unary(self._stub.Inspect, messages.build(pb.InspectRequest, model=names.model(model)))
+        return await self._via.unary(
+            self._stub.Inspect, message_builder.build(pb.InspectRequest, model=resource_names.model(model))
+        )
 
-    @once.operation
-    async def encode(self, text: str, model: names.Reference, *, add_special_tokens: bool = True) -> pb.Encoding:
+    @sync.operation
+    async def encode(
+        self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
+    ) -> pb.Encoding:
         """The tokens of a text: id, piece, and the bytes of the text's UTF-8 that each stands for.
 
         Raises as `inspect` does, and InvalidArgument for a text of more than 1 MiB.
         """
-        request = messages.build(
-            pb.EncodeRequest, model=names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens
+        request = message_builder.build(
+            pb.EncodeRequest, model=resource_names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens
         )
         return (await self._via.unary(self._stub.Encode, request)).encoding
 
-    @once.operation
+    @sync.operation
     async def compare(
-        self, text: str, models: Sequence[names.Reference], *, add_special_tokens: bool = True
+        self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[pb.Encoding]:
         """The tokens of a text for several models, in their order.
 
         Raises as `encode` does; the text has 64 KiB at most, and there are 16 models at most.
         """
-        request = messages.build(
+        request = message_builder.build(
             pb.CompareRequest,
-            models=[names.model(model) for model in models],
+            models=[resource_names.model(model) for model in models],
             text=_utf8(text),
             add_special_tokens=add_special_tokens,
         )
         reply: Any = await self._via.unary(self._stub.Compare, request)
         return list(reply.encodings)
 
-    @once.iteration
+    @sync.iteration
     async def verifying(
-        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: Sample = 0
+        self,
+        dataset: resource_names.Reference,
+        model: resource_names.Reference | None = None,
+        *,
+        variant: str = "",
+        sample: Sample = 0,
     ) -> AsyncGenerator[pb.VerifyResponse, None]:
         """Verifies a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
 
@@ -62,16 +71,21 @@ class Methods(resource.Resource):
         again with the reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile), DataLoss (the
         dataset's own files are damaged).
         """
-        request = _verification(names.tokenization(dataset, model, variant), sample)
+        request = _verification(resource_names.tokenization(dataset, model, variant), sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             yield response
 
-    @once.operation
+    @sync.operation
     async def verify(
-        self, dataset: names.Reference, model: names.Reference | None = None, *, variant: str = "", sample: Sample = 0
+        self,
+        dataset: resource_names.Reference,
+        model: resource_names.Reference | None = None,
+        *,
+        variant: str = "",
+        sample: Sample = 0,
     ) -> pb.VerifyResult:
         """What `verifying` found; nothing is wrong where it has no findings."""
-        request = _verification(names.tokenization(dataset, model, variant), sample)
+        request = _verification(resource_names.tokenization(dataset, model, variant), sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             if response.HasField("result"):
                 return response.result
@@ -85,8 +99,8 @@ def _verification(name: str, sample: Sample) -> pb.VerifyRequest:
             f"sample cannot be {sample!r}: {described}.", violations=[errors.FieldViolation("sample", f"{described}.")]
         )
     if sample == "all":
-        return messages.build(pb.VerifyRequest, name=name, every_document=True)
-    return messages.build(pb.VerifyRequest, name=name, sample=sample)
+        return message_builder.build(pb.VerifyRequest, name=name, every_document=True)
+    return message_builder.build(pb.VerifyRequest, name=name, sample=sample)
 
 
 def _utf8(text: str) -> str:
@@ -102,9 +116,9 @@ def _utf8(text: str) -> str:
     return text
 
 
-class Tokenizers(Methods, once.Blocking):
+class Tokenizers(Methods, sync.Blocking):
     """Tokenizers, for `polytok.Client`."""
 
 
-class AsyncTokenizers(Methods, once.Awaitable):
+class AsyncTokenizers(Methods, sync.Awaitable):
     """Tokenizers, for `polytok.AsyncClient`."""

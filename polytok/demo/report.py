@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.cli import curves, documents, tables
-from polytok.cli.output import Output
-from polytok.client import names, watching
-from polytok.demo.readback import Row
+from polytok.cli.render import json_documents, tables, training_tables
+from polytok.cli.render.output import Output
+from polytok.client import resource_names, watch_stream
+from polytok.demo.sample_rows import Row
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 
@@ -59,14 +59,14 @@ def show(
     document = {
         "made": list(made),
         "tokenizations": [_document(each) for each in tokenizations],
-        "extractions": [documents.record(each) for each in extractions],
-        "trainings": [documents.record(each) for each in trainings],
+        "extractions": [json_documents.record(each) for each in extractions],
+        "trainings": [json_documents.record(each) for each in trainings],
         "rows": [row._asdict() for row in rows],
     }
     made_of = _upright_if_narrow(out, _HEADINGS, [_cells(each) for each in tokenizations])
     extracted = _upright_if_narrow(out, _EXTRACTED, [_extracted(each) for each in extractions])
     trained = _upright_if_narrow(out, _TRAINED, [_trained(each) for each in trainings])
-    notes: list[RenderableType] = [*_chance(trainings), *curves.footnotes(trainings, _FIGURES)]
+    notes: list[RenderableType] = [*_chance(trainings), *training_tables.footnotes(trainings, _FIGURES)]
     out.result(
         document,
         Group(Text(), made_of, Text(), *_rows(rows), Text(), extracted, Text(), trained, *notes, *_closing(made)),
@@ -81,7 +81,7 @@ def seconds(record: tokenizations_pb2.Tokenization | trainings_pb2.Training) -> 
 def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
     took = seconds(tokenization)
     speed = tokenization.statistics.num_tokens / took if took > 0 else None
-    return documents.record(tokenization) | {"seconds": took, "tokens_per_second": speed}
+    return json_documents.record(tokenization) | {"seconds": took, "tokens_per_second": speed}
 
 
 def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
@@ -102,12 +102,12 @@ def _trained(training: trainings_pb2.Training) -> list[str]:
     (result,) = training.results
     figures = result.evaluation.figures
     return [
-        names.short(training.name),
-        f"[{tables.colour(training)}]{watching.state(training)}[/]",
+        resource_names.short(training.name),
+        f"[{tables.colour(training)}]{watch_stream.state(training)}[/]",
         f"{training.saes[0].WhichOneof('architecture')} of {result.hook}",
         f"{result.d_sae:,}",
         f"{training.total_steps:,}",
-        *(curves.number(figures.get(name)) for name in _FIGURES),
+        *(training_tables.number(figures.get(name)) for name in _FIGURES),
         f"{seconds(training):.1f}",
     ]
 
@@ -120,7 +120,8 @@ def _chance(trainings: Sequence[trainings_pb2.Training]) -> list[Text]:
             figures = result.evaluation.figures
             clean, chance = (figures.get(f"cross_entropy_{name}", math.nan) for name in ("clean", "chance"))
             if math.isfinite(clean):
-                text = f"{names.short(training.name)}: the model's cross-entropy (CE) is {clean:.2f} nats a token, "
+                name = resource_names.short(training.name)
+                text = f"{name}: the model's cross-entropy (CE) is {clean:.2f} nats a token, "
                 found.append(Text(f"{text}{chance - clean:.2f} below a uniform guess's {chance:.2f}.", style="dim"))
     return found
 
@@ -129,8 +130,8 @@ def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:
     statistics = extraction.statistics
     (hook,) = statistics.hooks
     return [
-        names.short(extraction.name),
-        f"[{tables.colour(extraction)}]{watching.state(extraction)}[/]",
+        resource_names.short(extraction.name),
+        f"[{tables.colour(extraction)}]{watch_stream.state(extraction)}[/]",
         hook.hook,
         f"{statistics.num_tokens:,} x {hook.width:,}",
         tables.size(statistics.size_bytes),
@@ -144,9 +145,9 @@ def _extracted(extraction: extractions_pb2.Extraction) -> list[str]:
 def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:
     statistics = tokenization.statistics
     return [
-        names.short(tokenization.dataset),
-        names.short(tokenization.model),
-        f"[{tables.colour(tokenization)}]{watching.state(tokenization)}[/]",
+        resource_names.short(tokenization.dataset),
+        resource_names.short(tokenization.model),
+        f"[{tables.colour(tokenization)}]{watch_stream.state(tokenization)}[/]",
         f"{statistics.num_sequences:,}",
         f"{statistics.num_tokens:,}",
         f"{statistics.avg_seq_length:,.1f}" if statistics.num_sequences else tables.UNDEFINED,

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from polytok import errors
-from polytok.cli import live
-from polytok.cli.output import Output
-from polytok.client import AsyncClient, Client, saes, watching
-from polytok.demo import corpus, readback, report, stack, steps
+from polytok.cli.render import progress
+from polytok.cli.render.output import Output
+from polytok.client import AsyncClient, Client, training_arguments, watch_stream
+from polytok.demo import corpus, demo_stack, report, sample_rows, step_display
 
 DATASET = "python-library"
 TRAINING_SHARE = 3
@@ -20,7 +20,7 @@ HOOK = "blocks.1.hook_resid_post"
 """What is extracted of both models: the residual stream behind the last block."""
 EXTRACTED_TOKENS = 100_000
 """How many tokens' activations at most: some 26 MB a model."""
-SAE: saes.Sae = {"hook": HOOK, "architecture": "topk", "d_sae": 512, "k": 16, "lr": 1e-3}
+SAE: training_arguments.Sae = {"hook": HOOK, "architecture": "topk", "d_sae": 512, "k": 16, "lr": 1e-3}
 """What is trained on each extraction."""
 TRAINED_SAMPLES = 300_000
 """The extraction three times over: some seconds a model."""
@@ -39,21 +39,21 @@ def run(out: Output) -> None:
 
 def _run(out: Output) -> None:
     out.remark("[bold]Polytok:[/] one dataset, many tokenizations.\n")
-    with stack.running() as its_stack:
-        folder = stack.folder()
+    with demo_stack.running() as its_stack:
+        folder = demo_stack.folder()
         text = _corpus(out, folder)
         models = _models(out, folder, text)
-        with steps.step(out, "Stack", "Waiting for the stack") as step:
+        with step_display.step(out, "Stack", "Waiting for the stack") as step:
             address = its_stack.address()
             whose = "runs for this demo" if its_stack.is_ours else "was running already"
             step.finish(f"Postgres, NATS, catalog and workers; {whose}, catalog at {address}")
         with Client(address) as client:
             made = _register(out, client, text, models)
             rows = client.datasets.get(DATASET).num_samples
-            steps.line(out, "Registered", f"{DATASET}, {rows:,} rows; {', '.join(models)}")
+            step_display.line(out, "Registered", f"{DATASET}, {rows:,} rows; {', '.join(models)}")
             made += _tokenize(out, client, list(models))
             tokenizations = [client.tokenizations.resolve(DATASET, model) for model in models]
-            read = readback.rows(client, tokenizations, text)
+            read = sample_rows.rows(client, tokenizations, text)
             made += _extract(out, client, list(models))
             extractions = [client.extractions.get(extraction(model)) for model in models]
             made += _train(out, client, list(models))
@@ -63,7 +63,7 @@ def _run(out: Output) -> None:
 
 def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
     path = folder / "corpus.jsonl"
-    with steps.step(out, "Corpus", "Collecting Python's documentation, docstrings and sources") as step:
+    with step_display.step(out, "Corpus", "Collecting Python's documentation, docstrings and sources") as step:
         verb = "already there"
         if not path.exists():
             corpus.write(path, step.advance)
@@ -75,18 +75,18 @@ def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
 
 def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, pathlib.Path]:
     """The folders of the models, by their ids."""
-    from polytok.demo import pretraining, recipes  # noqa: PLC0415  import tokenizers
+    from polytok.demo import demo_models, pretraining  # noqa: PLC0415  import tokenizers
 
     found = {}
-    for recipe in recipes.RECIPES:
+    for recipe in demo_models.RECIPES:
         found[recipe.model_id] = folder / "models" / recipe.model_id
-        with steps.step(out, "Model", f"Training a {recipe.tokenizer}") as step:
+        with step_display.step(out, "Model", f"Training a {recipe.tokenizer}") as step:
             verb = "already there"
             if not found[recipe.model_id].exists():
                 tokenizer = recipe.train(corpus.texts(text, TRAINING_SHARE))
                 step.say(f"Training {recipe.model_id}")
                 texts = corpus.texts(text, PRETRAINING_SHARE)
-                recipes.save(recipe, tokenizer, found[recipe.model_id], texts, report=step.advance)
+                demo_models.save(recipe, tokenizer, found[recipe.model_id], texts, report=step.advance)
                 verb = f"trained; weights: {pretraining.STEPS} steps"
             step.finish(f"{recipe.model_id}: {recipe.tokenizer}, {verb}")
     return found
@@ -182,12 +182,12 @@ def _ensure(resources: Any, create: Callable[[], Any], *reference: str) -> bool:
     except errors.NotFound:
         create()
         return True
-    if watching.state(record) in {"ERROR", "CANCELLED"}:
+    if watch_stream.state(record) in {"ERROR", "CANCELLED"}:
         resources.retry(*reference)
         return True
     return False
 
 
 def _until_ready(out: Output, client: Client, watches: Sequence[_Watch]) -> None:
-    for record in live.follow(out, client.address, watches):
-        watching.ready(record)
+    for record in progress.follow(out, client.address, watches):
+        watch_stream.ready(record)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from services.embedded import guard
 
 
@@ -85,7 +85,9 @@ def explain(error: OSError, doing: str, place: pathlib.Path | None = None) -> st
     `place` is where it happened, if the error does not say.
     """
     named = str(error.filename or place or "")
-    if disk.is_full(error):
-        return disk.full(doing, named or None, error=error, then="then it goes on by itself, or start it again").message
+    if disk_space.is_full(error):
+        return disk_space.full(
+            doing, named or None, error=error, then="then it goes on by itself, or start it again"
+        ).message
     named = f" ({named})" if named else ""
     return f"{error.strerror or error}{named} while {doing}."

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from services.embedded import folders
 from services.embedded.logs import Log
 from services.embedded.program import Program
@@ -178,7 +178,7 @@ class Keeper:
     def _explain(self, what: str) -> StartFailed:
         tail = self.log.tail()
         last = tail.rstrip().rpartition("\n")[2].strip()[:_LINE]
-        full = disk.scarce(self.log.path)
+        full = disk_space.scarce(self.log.path)
         line = " ".join(
             part
             for part in (

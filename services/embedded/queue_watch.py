@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from polytok import disk
+from polytok import disk_space
 from services.embedded import services
 from services.embedded.home import Home
 from services.embedded.keeper import Keeper
@@ -40,7 +40,7 @@ class QueueWatch:
                     self._report("the work queue works again")
                 patience, since, told = PATIENCE_SECONDS, 0.0, ""
                 continue
-            full = disk.scarce(self._home.nats)
+            full = disk_space.scarce(self._home.nats)
             line = f"the work queue does not work: {full}" if full else trouble
             if line != told:
                 self._report(line)

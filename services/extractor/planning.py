@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from polytok.extractor.v1 import tasks_pb2
 from services.activations import memory, models, rows, tokenizations
 from services.extractor import formats, loading, ranges
@@ -95,7 +95,7 @@ def check_room(name: str, size: int, storage: Storage) -> None:
         raise errors.ResourceExhausted(
             f"{name} takes {memory.readable(size)} on the disk, and {root.parent} has {memory.readable(free)} free. "
             "Make room, or take fewer hooks, fewer tokens (max_tokens), or bfloat16 to store; then retry.",
-            reason=disk.REASON,
+            reason=disk_space.REASON,
             metadata={"needed_bytes": str(size), "free_bytes": str(free)},
         )
 

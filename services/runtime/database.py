@@ -12,7 +12,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from services.runtime.settings import DatabaseSettings
 
 _POOL_TIMEOUT_SECONDS = 5.0
@@ -125,7 +125,7 @@ def _ours(error: BaseException | None) -> errors.PolytokError | None:
     if state[:2] in _REFUSED_CLASSES:
         return errors.FailedPrecondition(f"The database refuses POLYTOK_DATABASE_URL: {error}.")
     if state == _DISK_FULL or (state[:2] == "58" and "No space left" in str(error)):
-        return disk.full("the database was writing")
+        return disk_space.full("the database was writing")
     if state in _SHORT_CODES:
         return errors.Unavailable(f"The database {_SHORT_CODES[state]} ({state}); try again in a moment.")
     if state in _BUSY_CODES or state[:2] == "53":

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from services.runtime.telemetry import logging
 
 _CANCEL_AGAIN_SECONDS = 0.5
@@ -52,10 +52,10 @@ def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
         sys.stderr.write(f"{error.message}\n")
         sys.exit(1)
     except OSError as error:
-        if not disk.is_full(error):
+        if not disk_space.is_full(error):
             _log.exception("stopped by a defect")
             sys.exit(1)
-        sys.stderr.write(f"{disk.full('starting or running', error.filename, error=error).message}\n")
+        sys.stderr.write(f"{disk_space.full('starting or running', error.filename, error=error).message}\n")
         sys.exit(1)
     except Exception:
         _log.exception("stopped by a defect")

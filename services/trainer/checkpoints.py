@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from services.runtime.telemetry import logging
 from services.trainer import tensors
 from services.trainer.data.streams import State
@@ -162,8 +162,8 @@ class Checkpoints:
         kept = self.list()
         rest = f"The one of step {kept[-1].step:,} is kept" if kept else "There is none before it"
         cause = os.strerror(number) if number else str(error)
-        if disk.is_full_number(number):
-            found = disk.full(f"writing the checkpoint of step {step:,}", self._folder, then="then resume")
+        if disk_space.is_full_number(number):
+            found = disk_space.full(f"writing the checkpoint of step {step:,}", self._folder, then="then resume")
             return errors.ResourceExhausted(f"{found.message} {rest}.", reason=found.reason, retryable=True)
         message = f"{cause} while writing the checkpoint of step {step:,} to {self._folder}. {rest}; then resume."
         return errors.Unavailable(message, reason="STORAGE_FAILED")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import polytok
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.badinput.commands import Bystander, Command
 from tests.client import material
 from tests.support.servers import await_condition
@@ -43,7 +43,7 @@ def begin(client: polytok.Client, dataset: str, model: str, path: pathlib.Path) 
     client.datasets.wait(dataset, timeout=120)
     client.tokenizations.create(dataset, model)
     await_condition(
-        lambda: watching.state(client.tokenizations.get(dataset, model)) == "PROCESSING", "the tokenization is made"
+        lambda: watch_stream.state(client.tokenizations.get(dataset, model)) == "PROCESSING", "the tokenization is made"
     )
 
 

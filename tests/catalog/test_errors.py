@@ -6,8 +6,8 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
-from polytok.cli import documents
-from polytok.client import watching
+from polytok.cli.render import json_documents
+from polytok.client import watch_stream
 from polytok.errors import codec
 from tests.catalog import hands
 from tests.catalog.doing import Doer
@@ -30,16 +30,16 @@ def check(record: Any, sent: errors.PolytokError) -> None:
     """Checks what a client raises and what the command line prints for a record."""
     assert (record.error_reason, record.error_message) == (sent.reason, sent.message)
     with pytest.raises(errors.PolytokError) as caught:
-        watching.ready(record)
+        watch_stream.ready(record)
     assert type(caught.value) is type(sent)
     assert vars(caught.value) == vars(sent) | {"message": f"{record.name}: It is so."}
-    assert documents.record(record)["error"] == documents.error(sent)["error"]
+    assert json_documents.record(record)["error"] == json_documents.error(sent)["error"]
 
 
 @pytest.mark.parametrize("kind", list(codec.CODES))
 async def test_of_a_dataset(catalog: hands.Running, worker: hands.Worker, kind: type[errors.PolytokError]) -> None:
     created = await catalog.create_dataset("docs")
-    assert documents.record(created)["error"] is None
+    assert json_documents.record(created)["error"] is None
     await (await worker.take(created.job)).fail_as(made(kind))
     check(await catalog.dataset("docs"), made(kind))
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from polytok.cli import encode
+from polytok.cli.commands import encode
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from tests.cli.conftest import Run
 

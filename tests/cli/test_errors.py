@@ -7,7 +7,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
-from polytok.cli import curves, documents, output, tables
+from polytok.cli.render import json_documents, output, tables, training_tables
 from polytok.errors import codec
 from polytok.trainer.v1 import trainings_pb2
 
@@ -27,7 +27,7 @@ def printed(out: output.Output, capsys: pytest.CaptureFixture[str], document: An
 
 def test_a_record_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     record = datasets_pb2.Dataset(name="datasets/docs", state="STATE_ERROR", **FAILED)
-    document = documents.record(record)
+    document = json_documents.record(record)
     out = output.Output(as_json=False)
     shown = printed(out, capsys, document, tables.details(out, record, document))
     for text in (
@@ -40,13 +40,13 @@ def test_a_record_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert shown.count(text) == 1, (text, shown)
     told = json.loads(printed(output.Output(as_json=True), capsys, document, ""))["error"]
-    assert told == documents.error(SENT)["error"]
+    assert told == json_documents.error(SENT)["error"]
 
 
 def test_a_training_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     record = trainings_pb2.Training(name="trainings/first", state="STATE_ERROR", **FAILED)
     out = output.Output(as_json=False)
-    shown = printed(out, capsys, {}, curves.details(out, record))
+    shown = printed(out, capsys, {}, training_tables.details(out, record))
     for text in ("InvalidArgument", "Two columns are wrong.", "text_column", "holds a null", "row=17"):
         assert shown.count(text) == 1, (text, shown)
 

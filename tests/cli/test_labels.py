@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from polytok.cli import curves, output
+from polytok.cli.render import output, training_tables
 from polytok.trainer.v1 import trainings_pb2
 
 
@@ -14,7 +14,7 @@ def test_how_often_data_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     lineage = trainings_pb2.TrainingLineage(available_samples=231)
     training = trainings_pb2.Training(name="trainings/a", lineage=lineage, passes=30.3)
     out = output.Output(as_json=False)
-    out.result({}, curves.details(out, training))
+    out.result({}, training_tables.details(out, training))
     (line,) = (line for line in sys.stdout.getvalue().splitlines() if "passes" in line)
     assert "30.3 over 231 activations of each hook: each is trained on again and again" in line
 
@@ -23,7 +23,7 @@ def test_a_failed_training_is_labelled_as_other_records_are(monkeypatch: pytest.
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     out = output.Output(as_json=False)
     failed = trainings_pb2.Training(name="trainings/a", state=trainings_pb2.Training.STATE_ERROR, error_message="Why.")
-    out.result({}, curves.details(out, failed))
+    out.result({}, training_tables.details(out, failed))
     assert [line.split() for line in sys.stdout.getvalue().splitlines() if "Why." in line] == [
         ["error_message", "Why."]
     ]

@@ -15,9 +15,9 @@ import pytest
 
 import polytok
 from polytok import errors
-from polytok.cli import live
-from polytok.cli.output import Output
-from polytok.client import watching
+from polytok.cli.render import progress
+from polytok.cli.render.output import Output
+from polytok.client import watch_stream
 from tests.client import material
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: path
     assert "goes on" in out
     assert "Traceback" not in err
     with polytok.Client(stack.catalog_address) as client:
-        assert watching.state(client.datasets.get(name)) == "PENDING"
-        assert watching.state(client.datasets.cancel(name)) == "CANCELLED"
+        assert watch_stream.state(client.datasets.get(name)) == "PENDING"
+        assert watch_stream.state(client.datasets.cancel(name)) == "CANCELLED"
         with pytest.raises(errors.Cancelled):
             client.datasets.wait(name, timeout=120)
 
@@ -107,5 +107,5 @@ def test_an_interrupt_that_another_thread_gets_is_heard() -> None:
         yield
 
     with pytest.raises(KeyboardInterrupt):
-        live.follow(Output(as_json=True), "127.0.0.1:1", [versions])
+        progress.follow(Output(as_json=True), "127.0.0.1:1", [versions])
     assert woken == []

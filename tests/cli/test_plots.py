@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from polytok import errors
-from polytok.cli import braille, pictures, plots
+from polytok.cli.render import plot_data, plot_png, plot_terminal
 from polytok.trainer.v1 import metrics_pb2
 
 
@@ -36,34 +36,34 @@ ROWS = [
 
 
 def test_panels_have_what_was_measured() -> None:
-    loss, l0, variance, firing = plots.panels(ROWS)
-    assert loss == plots.Panel(
+    loss, l0, variance, firing = plot_data.panels(ROWS)
+    assert loss == plot_data.Panel(
         "loss",
         "step",
-        [plots.Series("a", [10, 20], [100, 10]), plots.Series("b", [20], [5])],
+        [plot_data.Series("a", [10, 20], [100, 10]), plot_data.Series("b", [20], [5])],
         logarithmic=True,
     )
     assert [series.held_out for series in l0.series] == [False, True, False]
     # What is not finite cannot be drawn.
-    assert variance.series[0] == plots.Series("a", [10], [0.5])
-    assert variance.series[1] == plots.Series("a", [10, 20], [0.4, 0.4], held_out=True)
+    assert variance.series[0] == plot_data.Series("a", [10], [0.5])
+    assert variance.series[1] == plot_data.Series("a", [10, 20], [0.4, 0.4], held_out=True)
     # The last evaluation's.
-    assert firing.series == [plots.Series("a", [-2.5, -1.5, -0.5], [1, 2, 7])]
+    assert firing.series == [plot_data.Series("a", [-2.5, -1.5, -0.5], [1, 2, 7])]
     assert firing.note == "latents that never fire: a: 1,200"
 
 
 def test_a_loss_below_zero_has_no_logarithm() -> None:
-    assert not plots.panels([trained("a", 1, -1)])[0].logarithmic
+    assert not plot_data.panels([trained("a", 1, -1)])[0].logarithmic
 
 
 def test_no_metrics_no_panels() -> None:
-    assert plots.panels([]) == []
+    assert plot_data.panels([]) == []
 
 
 def test_a_picture_takes_the_place_of_another(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "training.png"
     path.write_bytes(b"old")
-    pictures.write(plots.panels(ROWS), "trainings/first", path)
+    plot_png.write(plot_data.panels(ROWS), "trainings/first", path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     assert len(path.read_bytes()) > 10_000
     assert list(tmp_path.iterdir()) == [path]
@@ -71,7 +71,7 @@ def test_a_picture_takes_the_place_of_another(tmp_path: pathlib.Path) -> None:
 
 def test_a_picture_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.FailedPrecondition, match=r"none/x\.png cannot be written \(No such file"):
-        pictures.write(plots.panels(ROWS), "first", tmp_path / "none" / "x.png")
+        plot_png.write(plot_data.panels(ROWS), "first", tmp_path / "none" / "x.png")
 
 
 def test_without_matplotlib(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,18 +84,18 @@ def test_without_matplotlib(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(errors.FailedPrecondition, match=r"pip install 'polytok\[plot\]'"):
-        pictures.write(plots.panels(ROWS), "first", tmp_path / "x.png")
+        plot_png.write(plot_data.panels(ROWS), "first", tmp_path / "x.png")
 
 
-def lines(panels: list[plots.Panel], width: int = 60) -> list[str]:
+def lines(panels: list[plot_data.Panel], width: int = 60) -> list[str]:
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(braille.drawn(panels, width))
+        console.print(plot_terminal.drawn(panels, width))
     return captured.get().splitlines()
 
 
 def test_the_terminal_shows_every_panel_within_its_width() -> None:
-    shown = lines(plots.panels(ROWS))
+    shown = lines(plot_data.panels(ROWS))
     assert [line.strip() for line in shown if line.strip() in {"loss", "L0", "explained variance"}] == [
         "loss",
         "L0",
@@ -107,7 +107,7 @@ def test_the_terminal_shows_every_panel_within_its_width() -> None:
 
 
 def test_lines_go_where_the_numbers_are() -> None:
-    rising = [plots.Panel("up", "step", [plots.Series("a", [0, 100], [1, 2])])]
+    rising = [plot_data.Panel("up", "step", [plot_data.Series("a", [0, 100], [1, 2])])]
     drawing = [line.partition("│")[2] for line in lines(rising) if "│" in line]
     first = [next((index for index, dot in enumerate(line) if dot != "⠀"), None) for line in drawing]
     assert first == sorted(first, reverse=True)
@@ -118,5 +118,5 @@ def test_lines_go_where_the_numbers_are() -> None:
 
 
 def test_a_single_point_is_drawn() -> None:
-    flat = [plots.Panel("one", "step", [plots.Series("a", [5], [0])], bars=True)]
+    flat = [plot_data.Panel("one", "step", [plot_data.Series("a", [5], [0])], bars=True)]
     assert any("⠀" < dot <= "⣿" for line in lines(flat) for dot in line)

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.cli import tokenize
+from polytok.cli.commands import tokenize
 from tests.cli.conftest import Run
 from tests.client import material
 from tests.tokenizer.test_permutation import shuffled

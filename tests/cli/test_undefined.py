@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.cli import curves, documents, output, tables
+from polytok.cli.render import json_documents, output, tables, training_tables
 from polytok.trainer.v1 import metrics_pb2, trainings_pb2
 
 REASON = "the model predicts by chance"
@@ -31,7 +31,7 @@ def _lines(monkeypatch: pytest.MonkeyPatch, shown: object) -> list[str]:
 
 
 def test_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = _lines(monkeypatch, curves.results(output.Output(as_json=False), [TRAINING]))
+    lines = _lines(monkeypatch, training_tables.results(output.Output(as_json=False), [TRAINING]))
     assert lines[1].split()[-2:] == [tables.UNDEFINED, "0.25"]
     assert lines[2:] == ["* explained variance: few vectors (s)", f"{tables.UNDEFINED} CE recovered: {REASON} (s)"]
 
@@ -52,14 +52,14 @@ def test_digits_are_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     out = output.Output(as_json=False)
-    out.result({}, curves.results(out, [trainings_pb2.Training(name="trainings/a", results=[long, long])]))
+    out.result({}, training_tables.results(out, [trainings_pb2.Training(name="trainings/a", results=[long, long])]))
     printed = terminal.getvalue()
     for whole in (long.name, "explained variance", "65,536", "14.86", "0.4952", "0.1396"):
         assert printed.count(whole) >= (1 if whole == "explained variance" else 2), printed
 
 
 def test_json() -> None:
-    document = json.loads(json.dumps(documents.record(TRAINING), allow_nan=False))
+    document = json.loads(json.dumps(json_documents.record(TRAINING), allow_nan=False))
     evaluation = document["results"][0]["evaluation"]
     assert evaluation["figures"] == {"cross_entropy_recovered": None, "explained_variance": 0.9, "kl_divergence": 0.25}
     assert evaluation["undefined"] == {"cross_entropy_recovered": REASON}
@@ -70,7 +70,7 @@ def test_rates_and_shares_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tables.rate(100, 0.5) == "200"
     statistics = tokenizations_pb2.TokenizationStatistics(num_files=1)
     empty = tokenizations_pb2.Tokenization(name="datasets/a/tokenizations/b", statistics=statistics)
-    lines = _lines(monkeypatch, tables.details(output.Output(as_json=False), empty, documents.record(empty)))
+    lines = _lines(monkeypatch, tables.details(output.Output(as_json=False), empty, json_documents.record(empty)))
     shares = [line.split() for line in lines if "_share" in line]
     assert shares
     assert {value for _, *value_ in shares for value in value_} == {tables.UNDEFINED}

@@ -9,7 +9,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from polytok.cli import verifying
+from polytok.cli.render import verification_report
 from polytok.tokenizer.v1 import tokenizer_pb2
 from tests.cli.conftest import Run
 from tests.client import material
@@ -55,12 +55,12 @@ def test_every_document(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
 
 def test_progress_says_how_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([5.0, 7.0])
-    monkeypatch.setattr(verifying.time, "monotonic", lambda: next(times))
-    rate = verifying.Rate()
+    monkeypatch.setattr(verification_report.time, "monotonic", lambda: next(times))
+    rate = verification_report.Rate()
     progress = tokenizer_pb2.VerifyProgress(done_documents=100, total_documents=2000)
-    assert verifying.progress(progress, rate) == "Encoded 100 of 2,000 documents"
+    assert verification_report.progress(progress, rate) == "Encoded 100 of 2,000 documents"
     progress.done_documents = 1100
-    assert verifying.progress(progress, rate) == "Encoded 1,100 of 2,000 documents, 500 a second"
+    assert verification_report.progress(progress, rate) == "Encoded 1,100 of 2,000 documents, 500 a second"
 
 
 def test_a_flipped_bit(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:

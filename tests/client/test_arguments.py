@@ -7,11 +7,11 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
 from polytok.catalog.v1 import tokenizations_pb2 as pb
-from polytok.client import parameters, saes, sources
+from polytok.client import source_arguments, tokenization_arguments, training_arguments
 
 
 def test_parameters_as_words() -> None:
-    message = parameters.to_message(
+    message = tokenization_arguments.to_message(
         {"max_length": 8, "truncation": "left", "add_special_tokens": False, "packing": {"separator": "eos"}}
     )
     assert message == pb.TokenizationParameters(
@@ -23,9 +23,13 @@ def test_parameters_as_words() -> None:
 
 
 def test_what_is_not_given_is_not_sent() -> None:
-    assert parameters.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(overflow=True, stride=3)
-    assert parameters.to_message({"packing": {"document_starts": True}}).packing == pb.Packing(document_starts=True)
-    cleaned = parameters.to_message(
+    assert tokenization_arguments.to_message({"overflow": True, "stride": 3}) == pb.TokenizationParameters(
+        overflow=True, stride=3
+    )
+    assert tokenization_arguments.to_message({"packing": {"document_starts": True}}).packing == pb.Packing(
+        document_starts=True
+    )
+    cleaned = tokenization_arguments.to_message(
         {"normalization": "nfkc", "max_documents": 9, "filters": {"drop_pattern": "x", "max_junk": 0.0}}
     )
     assert cleaned == pb.TokenizationParameters(
@@ -33,13 +37,13 @@ def test_what_is_not_given_is_not_sent() -> None:
         max_documents=9,
         filters=pb.Filters(drop_pattern="x", max_junk=0.0),
     )
-    assert parameters.to_message({"padding": "longest"}).padding == pb.Padding(to=pb.Padding.TO_LONGEST)
-    assert parameters.to_message({"padding": {"side": "left", "token": "eos"}}).padding == pb.Padding(
+    assert tokenization_arguments.to_message({"padding": "longest"}).padding == pb.Padding(to=pb.Padding.TO_LONGEST)
+    assert tokenization_arguments.to_message({"padding": {"side": "left", "token": "eos"}}).padding == pb.Padding(
         side=pb.Padding.SIDE_LEFT, token=pb.Padding.TOKEN_EOS
     )
-    assert parameters.to_message({}) == pb.TokenizationParameters()
-    assert parameters.to_message({"packing": True}).HasField("packing")
-    assert not parameters.to_message({"packing": False}).HasField("packing")
+    assert tokenization_arguments.to_message({}) == pb.TokenizationParameters()
+    assert tokenization_arguments.to_message({"packing": True}).HasField("packing")
+    assert not tokenization_arguments.to_message({"packing": False}).HasField("packing")
 
 
 @pytest.mark.parametrize(
@@ -57,9 +61,9 @@ def test_what_is_not_given_is_not_sent() -> None:
         ({"filters": "short"}, ["filters", "dict", "'short'"]),
     ],
 )
-def test_wrong_parameters(given: parameters.Parameters, named: list[str]) -> None:
+def test_wrong_parameters(given: tokenization_arguments.Parameters, named: list[str]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        parameters.to_message(given)
+        tokenization_arguments.to_message(given)
     assert caught.value.reason == "INVALID_FIELD"
     assert [each for each in named if each not in caught.value.message] == []
 
@@ -72,20 +76,22 @@ def test_wrong_parameters(given: parameters.Parameters, named: list[str]) -> Non
         ({"max_length": "many"}, "max_length", ["'many'", "whole number"]),
     ],
 )
-def test_values_out_of_range(given: parameters.Parameters, field: str, named: list[str]) -> None:
+def test_values_out_of_range(given: tokenization_arguments.Parameters, field: str, named: list[str]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        parameters.to_message(given)
+        tokenization_arguments.to_message(given)
     assert [violation.field for violation in caught.value.violations] == [field]
     assert [each for each in [field, *named] if each not in caught.value.message] == []
 
 
 def test_an_autoencoder_is_topk_unless_it_is_said() -> None:
-    unsaid = saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4})
-    assert unsaid == saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4, "architecture": "topk"})
+    unsaid = training_arguments.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4})
+    assert unsaid == training_arguments.to_message(
+        {"hook": "blocks.0.hook_resid_post", "d_sae": 64, "k": 4, "architecture": "topk"}
+    )
     assert unsaid.WhichOneof("architecture") == "topk"
     assert unsaid.topk.k == 4
     with pytest.raises(errors.InvalidArgument) as caught:
-        saes.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "architecture": ""})  # type: ignore[typeddict-item]
+        training_arguments.to_message({"hook": "blocks.0.hook_resid_post", "d_sae": 64, "architecture": ""})  # type: ignore[typeddict-item]
     for named in ("''", "architecture", "standard, gated, topk"):
         assert named in caught.value.message
 
@@ -93,7 +99,7 @@ def test_an_autoencoder_is_topk_unless_it_is_said() -> None:
 def test_paths_become_absolute_and_uris_stay(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["a.jsonl", "../b/*.csv", pathlib.Path("c"), "s3://bucket/d.parquet", "/e"]
-    source = sources.dataset(given, None, None, None, None, None)
+    source = source_arguments.dataset(given, None, None, None, None, None)
     parent = tmp_path.parent
     assert list(source.files.uris) == [
         f"{tmp_path}/a.jsonl",
@@ -107,31 +113,31 @@ def test_paths_become_absolute_and_uris_stay(tmp_path: pathlib.Path, monkeypatch
 def test_repositories_and_folders(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert sources.repository("model") == str(tmp_path / "model")
-    assert sources.repository("./absent") == str(tmp_path / "absent")
-    assert sources.repository("openai-community/gpt2") == "openai-community/gpt2"
+    assert source_arguments.repository("model") == str(tmp_path / "model")
+    assert source_arguments.repository("./absent") == str(tmp_path / "absent")
+    assert source_arguments.repository("openai-community/gpt2") == "openai-community/gpt2"
 
 
 def test_how_files_are_read() -> None:
-    source = sources.dataset("/a", "tsv", None, None, None, None)
+    source = source_arguments.dataset("/a", "tsv", None, None, None, None)
     assert source.files == datasets_pb2.FileSource(
         uris=["/a"], format=datasets_pb2.FileSource.FORMAT_CSV, delimiter="\t"
     )
-    options = sources.FileOptions(delimiter="|", json_field="rows")
-    source = sources.dataset("/a", None, None, None, None, None, options)
+    options = source_arguments.FileOptions(delimiter="|", json_field="rows")
+    source = source_arguments.dataset("/a", None, None, None, None, None, options)
     assert (source.files.delimiter, source.files.json_field) == ("|", "rows")
-    options = sources.FileOptions(text_separator="\n---\n")
-    source = sources.dataset("/a", "text", None, None, None, None, options)
+    options = source_arguments.FileOptions(text_separator="\n---\n")
+    source = source_arguments.dataset("/a", "text", None, None, None, None, options)
     assert source.files.text_rows == datasets_pb2.FileSource.TEXT_ROWS_SEPARATED
     assert source.files.text_separator == "\n---\n"
     with pytest.raises(errors.InvalidArgument, match=r"'page'.*line, file, separated"):
-        sources.dataset("/a", None, None, None, None, None, sources.FileOptions(text_rows="page"))
+        source_arguments.dataset("/a", None, None, None, None, None, source_arguments.FileOptions(text_rows="page"))
     with pytest.raises(errors.InvalidArgument, match=r"text_rows.*text_separator"):
-        sources.dataset(None, None, "org/name", "train", None, None, options)
+        source_arguments.dataset(None, None, "org/name", "train", None, None, options)
 
 
 def test_a_hub_source() -> None:
-    source = sources.dataset(None, None, "org/name", "train", "en", "main")
+    source = source_arguments.dataset(None, None, "org/name", "train", "en", "main")
     assert source.hub == datasets_pb2.HubSource(repo_id="org/name", split="train", config="en", revision="main")
 
 
@@ -148,5 +154,5 @@ def test_a_hub_source() -> None:
 )
 def test_wrong_sources(arguments: tuple[str | None, ...], named: list[str]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        sources.dataset(*arguments)
+        source_arguments.dataset(*arguments)
     assert [each for each in named if each not in caught.value.message] == []

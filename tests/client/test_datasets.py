@@ -7,7 +7,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.client import material
 
 
@@ -26,7 +26,7 @@ def test_from_file_to_ready(client: polytok.Client, documents: pathlib.Path) -> 
 
 def test_watch_tells_every_state_to_the_end(client: polytok.Client, documents: pathlib.Path) -> None:
     record = client.datasets.create(material.unique("docs"), files=documents)
-    states = [watching.state(version) for version in client.datasets.watch(record)]
+    states = [watch_stream.state(version) for version in client.datasets.watch(record)]
     assert states[-1] == "READY"
     assert "READY" not in states[:-1]
 
@@ -75,7 +75,7 @@ def test_bad_ids(client: polytok.Client, documents: pathlib.Path, name: str) -> 
 async def test_asynchronous(async_client: polytok.AsyncClient, documents: pathlib.Path) -> None:
     name = material.unique("docs")
     await async_client.datasets.create(name, files=documents)
-    states = [watching.state(version) async for version in async_client.datasets.watch(name)]
+    states = [watch_stream.state(version) async for version in async_client.datasets.watch(name)]
     assert states[-1] == "READY"
     assert name in [each.name.removeprefix("datasets/") async for each in async_client.datasets.list()]
     await async_client.datasets.delete(name)

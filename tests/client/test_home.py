@@ -12,7 +12,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from polytok.client import home
+from polytok.client import discovery
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +28,10 @@ def _write(folder: pathlib.Path, pid: int) -> None:
 
 def test_the_argument_comes_first(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(folder, os.getpid())
-    assert home.catalog_address() == "127.0.0.1:3"
+    assert discovery.catalog_address() == "127.0.0.1:3"
     monkeypatch.setenv("POLYTOK_CATALOG_ADDRESS", "127.0.0.1:2")
-    assert home.catalog_address() == "127.0.0.1:2"
-    assert home.catalog_address("127.0.0.1:1") == "127.0.0.1:1"
+    assert discovery.catalog_address() == "127.0.0.1:2"
+    assert discovery.catalog_address("127.0.0.1:1") == "127.0.0.1:1"
 
 
 def test_no_stack(folder: pathlib.Path) -> None:
@@ -45,7 +45,7 @@ def test_what_a_killed_stack_left_is_no_stack(folder: pathlib.Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     _write(folder, gone.pid)
-    assert home.stack() is None
+    assert discovery.stack() is None
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_a_killed_stack_left_is_no_stack(folder: pathlib.Path) -> None:
 )
 def test_a_damaged_file_tells_of_no_stack(folder: pathlib.Path, content: bytes) -> None:
     (folder / "stack.json").write_bytes(content)
-    assert home.stack() is None
+    assert discovery.stack() is None
 
 
 def test_what_services_say_of_the_queue_is_told() -> None:
@@ -80,9 +80,9 @@ def test_what_services_say_of_the_queue_is_told() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Probe) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert home.queue_trouble({"metrics_ports": {"away": 1, "catalog": server.server_port}}) == "It is full."
+        assert discovery.queue_trouble({"metrics_ports": {"away": 1, "catalog": server.server_port}}) == "It is full."
         thread.join()
-    assert home.queue_trouble({}) == ""
+    assert discovery.queue_trouble({}) == ""
 
 
 def test_nobody_answers() -> None:

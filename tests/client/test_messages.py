@@ -9,7 +9,7 @@ import pytest
 import polytok
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from polytok.client import messages
+from polytok.client import message_builder
 
 HUGE = 10**12
 SAE = {"hook": "blocks.0.hook_resid_post", "architecture": "topk", "d_sae": 64}
@@ -78,17 +78,17 @@ def test_what_is_no_name(nowhere: Any, value: str, what: str, call: Callable[[An
 
 def test_a_refusal_tells_the_range_and_not_all_of_a_long_value() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        messages.build(tokenizations_pb2.TokenizationParameters, max_length=2**31)
+        message_builder.build(tokenizations_pb2.TokenizationParameters, max_length=2**31)
     assert caught.value.message.startswith("max_length ")
     assert re.findall(r"-?\d+", caught.value.message) == ["2147483648", "-2147483648", "2147483647"]
     with pytest.raises(errors.InvalidArgument, match="uris") as caught:
-        messages.build(datasets_pb2.FileSource, uris=range(10_000))  # type: ignore[arg-type]
+        message_builder.build(datasets_pb2.FileSource, uris=range(10_000))  # type: ignore[arg-type]
     assert len(caught.value.message) < 200
 
 
 def test_a_field_that_there_is_not() -> None:
     with pytest.raises(errors.InvalidArgument, match=r"'uri'.*uris, format"):
-        messages.build(datasets_pb2.FileSource, uri="x")  # type: ignore[call-arg]
+        message_builder.build(datasets_pb2.FileSource, uri="x")  # type: ignore[call-arg]
 
 
 def test_whoever_can_be_sent_is_asked(nowhere: Any) -> None:

@@ -4,16 +4,16 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from polytok.client import names
+from polytok.client import resource_names
 
 _UID = "0b0e9f0c-5d0f-4c59-a6fc-6a1a5c4c8f11"
 
 
 def test_short_ids_full_names_and_records() -> None:
-    assert names.dataset("docs") == "datasets/docs"
-    assert names.dataset("datasets/docs") == "datasets/docs"
-    assert names.dataset(datasets_pb2.Dataset(name="datasets/docs")) == "datasets/docs"
-    assert names.model("m_0123abcd") == "models/m_0123abcd"
+    assert resource_names.dataset("docs") == "datasets/docs"
+    assert resource_names.dataset("datasets/docs") == "datasets/docs"
+    assert resource_names.dataset(datasets_pb2.Dataset(name="datasets/docs")) == "datasets/docs"
+    assert resource_names.model("m_0123abcd") == "models/m_0123abcd"
 
 
 @pytest.mark.parametrize(
@@ -31,23 +31,23 @@ def test_short_ids_full_names_and_records() -> None:
     ],
 )
 def test_tokenizations(arguments: tuple[str, ...], name: str) -> None:
-    assert names.tokenization(*arguments) == name
+    assert resource_names.tokenization(*arguments) == name
 
 
 @pytest.mark.parametrize("text", ["docs", "datasets/docs", "a/b/c", "docs/", ""])
 def test_what_names_no_tokenization_is_told(text: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="tokenization") as caught:
-        names.tokenization(text)
+        resource_names.tokenization(text)
     assert repr(text) in caught.value.message
 
 
 @pytest.mark.parametrize("text", ["../docs", "models/docs", "/docs", "docs/"])
 def test_what_names_no_dataset_is_told(text: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="`polytok dataset list`") as caught:
-        names.dataset(text)
+        resource_names.dataset(text)
     assert repr(text) in caught.value.message
 
 
 def test_short() -> None:
-    assert names.short("datasets/docs/tokenizations/gpt2~wide") == "docs/gpt2~wide"
-    assert names.short("models/gpt2") == "gpt2"
+    assert resource_names.short("datasets/docs/tokenizations/gpt2~wide") == "docs/gpt2~wide"
+    assert resource_names.short("models/gpt2") == "gpt2"

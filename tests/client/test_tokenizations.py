@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 import polytok
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.client import material
 
 
@@ -91,7 +91,7 @@ async def test_asynchronous(
 ) -> None:
     _, model = ready
     created = await async_client.tokenizations.create(dataset, model, max_length=8)
-    states = [watching.state(version) async for version in async_client.tokenizations.watch(created)]
+    states = [watch_stream.state(version) async for version in async_client.tokenizations.watch(created)]
     assert states[-1] == "READY"
     assert len(await async_client.load(dataset, model)) == len(material.TEXTS)
     await async_client.tokenizations.delete(created)

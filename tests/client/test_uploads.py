@@ -13,7 +13,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from polytok.client import rows as uploading
+from polytok.client import row_upload as uploading
 from tests.client import material
 
 LABELS = datasets.ClassLabel(names=["short", "long"])

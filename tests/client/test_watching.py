@@ -7,8 +7,9 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
-from polytok.cli import documents, exits
-from polytok.client import activations, exchange, repositories, trainings, watching
+from polytok.cli import exit_codes
+from polytok.cli.render import json_documents
+from polytok.client import calls, extraction_files, hub_export, trainings, watch_stream
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 
@@ -17,7 +18,7 @@ LATER: Any = 99
 """A state that this client's contracts do not have."""
 
 
-@pytest.mark.parametrize("needs", [trainings.sae_path, repositories.exported, watching.ready])
+@pytest.mark.parametrize("needs", [trainings.sae_path, hub_export.exported, watch_stream.ready])
 @pytest.mark.parametrize("state", ["QUEUED", "PROCESSING"])
 def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any], state: str) -> None:
     record = Training(name="trainings/first", state=Training.State.Value(f"STATE_{state}"))
@@ -26,7 +27,7 @@ def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any
     assert caught.value.reason == "NOT_READY"
     assert caught.value.metadata == {"resource": "trainings/first", "state": state}
     assert "`polytok training watch first`" in caught.value.message
-    assert exits.code(caught.value) == exits.CONFLICT
+    assert exit_codes.code(caught.value) == exit_codes.CONFLICT
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,14 @@ def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any
 )
 def test_others_at_work_are_told_alike(record: Any, command: str) -> None:
     with pytest.raises(errors.FailedPrecondition, match=record.name) as caught:
-        watching.ready(record)
+        watch_stream.ready(record)
     assert caught.value.reason == "NOT_READY"
     assert f"`polytok {command}`" in caught.value.message
 
 
 def test_an_extraction_at_work_has_no_path() -> None:
     with pytest.raises(errors.FailedPrecondition, match=r"extractions/acts.*QUEUED") as caught:
-        activations.path(Extraction(name="extractions/acts", state="STATE_QUEUED"))
+        extraction_files.path(Extraction(name="extractions/acts", state="STATE_QUEUED"))
     assert caught.value.reason == "NOT_READY"
     assert caught.value.metadata == {"resource": "extractions/acts", "state": "QUEUED"}
 
@@ -67,7 +68,7 @@ def test_a_failure_is_told_by_its_own_words() -> None:
 
 def test_a_state_of_a_newer_server_is_shown_and_refused() -> None:
     record = Training(name="trainings/first", state=LATER)
-    assert documents.record(record)["state"] == 99
+    assert json_documents.record(record)["state"] == 99
     with pytest.raises(errors.FailedPrecondition, match=r"UNKNOWN_99.*client") as caught:
         trainings.sae_path(record)
     assert caught.value.metadata == {"resource": "trainings/first", "state": "UNKNOWN_99"}
@@ -86,6 +87,6 @@ async def test_watching_ends_where_a_newer_server_ends_it() -> None:
         async def sleep(self, _: float) -> None:
             return
 
-    via: exchange.Exchange = NoWait()  # type: ignore[assignment]
-    found = [each async for each in watching.follow(via, replies)]
+    via: calls.Exchange = NoWait()  # type: ignore[assignment]
+    found = [each async for each in watch_stream.follow(via, replies)]
     assert (opened, found) == (2, [record, record])

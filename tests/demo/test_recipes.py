@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from polytok.demo import corpus, recipes, vocabularies
+from polytok.demo import corpus, demo_models, demo_tokenizers
 
 SPECIMENS = [
     "def f(x):\n    return x + 1  # 日本 🙂 2026\n",
@@ -25,13 +25,13 @@ def texts() -> list[str]:
     return [text for path in paths if (text := path.read_text(encoding="utf-8", errors="ignore"))]
 
 
-@pytest.fixture(scope="module", params=recipes.RECIPES, ids=[recipe.model_id for recipe in recipes.RECIPES])
+@pytest.fixture(scope="module", params=demo_models.RECIPES, ids=[recipe.model_id for recipe in demo_models.RECIPES])
 def made(request: pytest.FixtureRequest, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A recipe, its trained tokenizer and the folder that it was saved to."""
-    recipe: recipes.Recipe = request.param
+    recipe: demo_models.Recipe = request.param
     folder = tmp_path_factory.mktemp("models") / recipe.model_id
     tokenizer = recipe.train(texts)
-    recipes.save(recipe, tokenizer, folder, texts, steps=30)
+    demo_models.save(recipe, tokenizer, folder, texts, steps=30)
     return recipe, tokenizer, folder
 
 
@@ -58,15 +58,15 @@ def test_the_model_fits_the_tokenizer(made: Any) -> None:
 
     _, tokenizer, folder = made
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert model.config.vocab_size == tokenizer.get_vocab_size() == vocabularies.VOCABULARY
+    assert model.config.vocab_size == tokenizer.get_vocab_size() == demo_tokenizers.VOCABULARY
     ids = torch.tensor([tokenizer.encode(SPECIMENS[0]).ids])
-    assert model(ids).logits.shape == (1, ids.shape[1], vocabularies.VOCABULARY)
+    assert model(ids).logits.shape == (1, ids.shape[1], demo_tokenizers.VOCABULARY)
 
 
 def test_the_same_texts_give_the_same_weights(made: Any, texts: list[str], tmp_path: pathlib.Path) -> None:
     recipe, tokenizer, folder = made
     again = tmp_path / "again"
-    recipes.save(recipe, tokenizer, again, texts, steps=30)
+    demo_models.save(recipe, tokenizer, again, texts, steps=30)
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
@@ -79,17 +79,17 @@ def test_the_model_knows_more_than_chance(made: Any, texts: list[str]) -> None:
     ids = torch.tensor([tokenizer.encode(text).ids[:128] for text in texts if len(text) > 2000][:8])
     with torch.no_grad():
         loss = float(model(input_ids=ids, labels=ids).loss)
-    assert loss < 0.95 * math.log(vocabularies.VOCABULARY)
+    assert loss < 0.95 * math.log(demo_tokenizers.VOCABULARY)
 
 
 def test_as_gpt2_has_it(texts: list[str]) -> None:
-    tokenizer = vocabularies.byte_level(texts)
-    assert tokenizer.token_to_id("<|endoftext|>") == vocabularies.VOCABULARY - 1
+    tokenizer = demo_tokenizers.byte_level(texts)
+    assert tokenizer.token_to_id("<|endoftext|>") == demo_tokenizers.VOCABULARY - 1
     assert tokenizer.encode("a b").tokens[-1].startswith("Ġ")
 
 
 def test_as_llama2_has_it(texts: list[str]) -> None:
-    tokenizer = vocabularies.sentencepiece(texts)
+    tokenizer = demo_tokenizers.sentencepiece(texts)
     assert [tokenizer.id_to_token(number) for number in range(4)] == ["<unk>", "<s>", "</s>", "<0x00>"]
     assert tokenizer.token_to_id("<0xFF>") == 258
     encoded = tokenizer.encode("return 🙂12\n")
@@ -97,7 +97,7 @@ def test_as_llama2_has_it(texts: list[str]) -> None:
     assert encoded.tokens[-7:] == ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "1", "2", "<0x0A>"]
 
 
-@pytest.mark.parametrize("train", [vocabularies.byte_level, vocabularies.sentencepiece])
+@pytest.mark.parametrize("train", [demo_tokenizers.byte_level, demo_tokenizers.sentencepiece])
 def test_the_same_texts_give_the_same_tokenizer(texts: list[str], train: Callable[[list[str]], Tokenizer]) -> None:
     assert train(texts).to_str() == train(texts).to_str()
 
@@ -105,14 +105,14 @@ def test_the_same_texts_give_the_same_tokenizer(texts: list[str], train: Callabl
 def test_an_interrupted_save_leaves_no_model(
     texts: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipes.RECIPES[0]
+    recipe = demo_models.RECIPES[0]
     tokenizer: Tokenizer = recipe.train(texts[:5])
 
     def interrupted(_: Tokenizer) -> Any:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recipes.save(recipe._replace(transformer=interrupted), tokenizer, tmp_path / "model", texts, steps=1)
+        demo_models.save(recipe._replace(transformer=interrupted), tokenizer, tmp_path / "model", texts, steps=1)
     assert not (tmp_path / "model").exists()
-    recipes.save(recipe, tokenizer, tmp_path / "model", texts, steps=1)
+    demo_models.save(recipe, tokenizer, tmp_path / "model", texts, steps=1)
     assert (tmp_path / "model" / "model.safetensors").exists()

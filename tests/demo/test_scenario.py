@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from polytok.demo import recipes, scenario, vocabularies
+from polytok.demo import demo_models, demo_tokenizers, scenario
 from tests.support import stacks
 
 PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
@@ -42,8 +42,8 @@ def test_twice(environment: dict[str, str]) -> None:
     # What bars show of each is its id.
     assert len({name.rpartition("/")[2] for name in first["made"] if "/tokenizations/" not in name}) == 7
     assert [each["state"] for each in first["tokenizations"]] == ["READY", "READY"]
-    assert {each["vocab_size"] for each in first["tokenizations"]} == {vocabularies.VOCABULARY}
-    assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in recipes.RECIPES}
+    assert {each["vocab_size"] for each in first["tokenizations"]} == {demo_tokenizers.VOCABULARY}
+    assert {row["model"] for row in first["rows"]} == {recipe.model_id for recipe in demo_models.RECIPES}
     assert [each["state"] for each in first["extractions"]] == ["READY", "READY"]
     assert [each["state"] for each in first["trainings"]] == ["READY", "READY"]
     for each in first["trainings"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import polytok
-from polytok.client import parameters
+from polytok.client import tokenization_arguments
 
 if TYPE_CHECKING:
     from tests.support.stacks import Stack
@@ -34,7 +34,13 @@ def test_every_option_is_in_the_story() -> None:
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    kinds = (parameters.Parameters, parameters.Filters, parameters.Padding, parameters.Packing, parameters.Chat)
+    kinds = (
+        tokenization_arguments.Parameters,
+        tokenization_arguments.Filters,
+        tokenization_arguments.Padding,
+        tokenization_arguments.Packing,
+        tokenization_arguments.Chat,
+    )
     options = {option for kind in kinds for option in kind.__annotations__}
     told = {option for variant in example.VARIANTS.values() for option in used(variant)}
     (chat,) = re.findall(r"chat=(\{.+\})", SCRIPT.read_text())

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime.jobs import failures
 from services.trainer.server import tables
@@ -24,7 +24,7 @@ SENT = errors.InvalidArgument(
 
 def check(record) -> None:
     with pytest.raises(errors.InvalidArgument, match=f"{record.name}: It is so") as caught:
-        watching.ready(record)
+        watch_stream.ready(record)
     assert vars(caught.value) == vars(SENT) | {"message": caught.value.message}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.faults.scene import WORKERS, Scene, child_of
 from tests.faults.watcher import Watcher
 from tests.support import processes, servers
@@ -31,7 +31,7 @@ async def is_whole(scene: Scene, variant: str, calm: Rows, watcher: Watcher) -> 
     outcomes = await scene.outcomes(made)
     # Each shard once, and the publication.
     assert outcomes.pop("SUCCEEDED") == dataset.num_shards + 1
-    assert watching.state(dataset) == "READY"
+    assert watch_stream.state(dataset) == "READY"
     assert made.statistics.num_documents == dataset.num_samples
     assert "RUNNING" not in outcomes
     return outcomes

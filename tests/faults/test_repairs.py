@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.faults.scene import PATIENCE_SECONDS, WORKERS, Scene, eventually
 
 FIRST, SECOND = WORKERS
@@ -41,13 +41,13 @@ async def is_whole(scene: Scene, record: Any, whole: dict[str, bytes]) -> Any:
     progress = [repair.progress for repair in seen]
     assert progress == sorted(progress)
     last = seen[-1]
-    assert watching.state(last) == "DONE", last.error_message
+    assert watch_stream.state(last) == "DONE", last.error_message
     bad = sum(name.endswith(".arrow") for name in whole)
     assert (last.num_remade, list(last.changes), last.progress) == (bad, [], 100.0)
     found = pathlib.Path(record.tokenized_path)
     assert contents(found) == whole
     now = await scene.client.tokenizations.get(record)
-    assert (now.manifest_digest, now.tokenized_path, watching.state(now)) == (
+    assert (now.manifest_digest, now.tokenized_path, watch_stream.state(now)) == (
         record.manifest_digest,
         record.tokenized_path,
         "READY",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.faults.scene import WORKERS, Scene, eventually, names_in
 from tests.faults.watcher import Watcher
 from tests.support import damage
@@ -92,7 +92,7 @@ async def test_what_is_stopped_leaves_nothing_staged(scene: Scene, kind: str) ->
         # It may be READY by now.
         await scene.client.tokenizations.cancel(record)
     await scene.at_rest()
-    if watching.state(await scene.client.tokenizations.get(record)) == "CANCELLED":
+    if watch_stream.state(await scene.client.tokenizations.get(record)) == "CANCELLED":
 
         async def is_gone() -> bool:
             return names_in(record.tokenized_path) == set()
@@ -116,11 +116,11 @@ async def test_a_bit_changes_between_two_stages(scene: Scene) -> None:
     await eventually(is_damaged, "ids are staged")
 
     async def has_ended() -> bool:
-        return watching.state(await scene.client.tokenizations.get(record)) in {"READY", "ERROR"}
+        return watch_stream.state(await scene.client.tokenizations.get(record)) in {"READY", "ERROR"}
 
     await eventually(has_ended, "the tokenization ended")
     ended = await scene.client.tokenizations.get(record)
-    assert (watching.state(ended), ended.error_reason) == ("ERROR", "CHECKSUM_MISMATCH")
+    assert (watch_stream.state(ended), ended.error_reason) == ("ERROR", "CHECKSUM_MISMATCH")
     assert "staged-ids-" in ended.error_message
     await scene.client.tokenizations.retry(record)
     await is_whole(scene, await scene.wait("stages-damaged"))

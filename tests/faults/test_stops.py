@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.faults.scene import PATIENCE_SECONDS, WORKERS, Scene, eventually, names_in
 from tests.support import processes
 
@@ -27,7 +27,7 @@ async def test_cancelling_what_is_being_made(scene: Scene, calm: Rows) -> None:
         await scene.busy(record, running=2)
         children = [scene.child(worker) for worker in WORKERS]
         cancelled = await scene.client.tokenizations.cancel(record)
-        assert watching.state(cancelled) == "CANCELLED"
+        assert watch_stream.state(cancelled) == "CANCELLED"
 
         async def ended() -> bool:
             return not any(processes.is_alive(child) for child in children)
@@ -57,10 +57,10 @@ async def test_cancelling_while_the_catalog_restarts(scene: Scene, calm: Rows) -
         await asyncio.wait({asked})
         asked.exception()
         cancelled = await scene.client.tokenizations.cancel(record, request_id=request_id)
-    assert watching.state(cancelled) == "CANCELLED"
+    assert watch_stream.state(cancelled) == "CANCELLED"
     await scene.at_rest()
     await gone(record.tokenized_path)
-    assert watching.state(await scene.client.tokenizations.get(record)) == "CANCELLED"
+    assert watch_stream.state(await scene.client.tokenizations.get(record)) == "CANCELLED"
 
 
 async def test_deleting_what_is_being_made(scene: Scene, calm: Rows) -> None:
@@ -100,7 +100,7 @@ async def test_a_request_that_arrives_twice_happens_once(scene: Scene) -> None:
     made = await scene.wait("twice")
     # The answer is that of the first time, though the record went on since.
     assert await scene.create("twice", request_id=request_id) == first
-    assert watching.state(first) == "QUEUED"
+    assert watch_stream.state(first) == "QUEUED"
     with pytest.raises(errors.InvalidArgument, match="request_id"):
         await scene.create("another", request_id=request_id)
     with pytest.raises(errors.NotFound):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.faults.scene import PATIENCE_SECONDS
 
 
@@ -25,7 +25,7 @@ class Watcher:
         progress = [version.progress for version in self.seen]
         assert progress == sorted(progress)
         assert progress[-1] == 100
-        states = [watching.state(version) for version in self.seen]
+        states = [watch_stream.state(version) for version in self.seen]
         assert states.count("READY") == 1
         order = [state for place, state in enumerate(states) if state not in states[:place]]
         # A watch shows what is, not all that was: PROCESSING may pass unseen while the database is away.

@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from safetensors.torch import load_file
 
 from polytok import errors
-from polytok.client import repositories, trainings
+from polytok.client import hub_export, trainings
 from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.runtime import storage as storages
@@ -149,10 +149,10 @@ def test_a_training_in_a_bucket_goes_on_and_opens_in_saelens(
     assert opened.cfg.d_sae == 32
     remote.delete_tree("trainings/uid")
     assert trainings.sae_path(ready, "small") == str(folder)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["polytok.json", *repositories.FILES])
-    (exported,) = repositories.exported(ready)
-    assert set(repositories.plan_layout([exported], "me/saes").files) == {
-        f"{small.HOOK}/{name}" for name in repositories.FILES
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["polytok.json", *hub_export.FILES])
+    (exported,) = hub_export.exported(ready)
+    assert set(hub_export.plan_layout([exported], "me/saes").files) == {
+        f"{small.HOOK}/{name}" for name in hub_export.FILES
     }
 
 

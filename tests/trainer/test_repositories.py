@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polytok import errors
-from polytok.client import repositories
+from polytok.client import hub_export
 from polytok.trainer.v1 import trainings_pb2
 from services.activations.selection import TokenSelection
 from services.trainer import architectures, export, lens, normalization, plan
@@ -25,7 +25,7 @@ def _exported(folder, name, hook, architecture="topk"):
     )
     firing = export.Firing(torch.tensor([0.0] * 3 + [32 / 29] * 29), 8, "held out")
     export.write(sae, normalization.Normalization(), origin, firing, folder / name)
-    return repositories.Exported(name, hook, folder / name)
+    return hub_export.Exported(name, hook, folder / name)
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def exports(tmp_path):
 
 
 def test_a_repository_has_a_folder_for_each_hook_that_saelens_opens(exports, tmp_path):
-    layout = repositories.plan_layout(exports, "owner/saes")
-    repositories.lay_out(layout, tmp_path / "repository")
+    layout = hub_export.plan_layout(exports, "owner/saes")
+    hub_export.lay_out(layout, tmp_path / "repository")
     found = sorted(str(path.relative_to(tmp_path / "repository")) for path in (tmp_path / "repository").rglob("*.json"))
     assert found == [
         "blocks.0.hook_resid_post/nested/cfg.json",
@@ -54,16 +54,16 @@ def test_a_repository_has_a_folder_for_each_hook_that_saelens_opens(exports, tmp
 
 
 def test_laying_out_copies_nothing(exports, tmp_path):
-    layout = repositories.plan_layout(exports, "owner/saes")
-    repositories.lay_out(layout, tmp_path / "repository")
+    layout = hub_export.plan_layout(exports, "owner/saes")
+    hub_export.lay_out(layout, tmp_path / "repository")
     for path, source in layout.files.items():
         assert (tmp_path / "repository" / path).samefile(source)
     with pytest.raises(errors.AlreadyExists, match="not empty"):
-        repositories.lay_out(layout, tmp_path / "repository")
+        hub_export.lay_out(layout, tmp_path / "repository")
 
 
 def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
-    card = repositories.plan_layout(exports, "owner/saes").card
+    card = hub_export.plan_layout(exports, "owner/saes").card
     assert card.startswith("---\nlibrary_name: saelens\n")
     left_out = "tokens 0, 1, 2, 3, 4, 5, 6, 7 and 2 more; positions 0"
     rest = rf"8 | 32 | 4.0 | 3 | a\|&lt;b> | 64 | no | {left_out} | 2,310 | 30.2 |"
@@ -80,35 +80,35 @@ def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
 @pytest.mark.parametrize("repository", ["", "a/b/c", "../x", "owner/..", "/x", "owner/a b"])
 def test_what_is_no_repository_is_refused(exports, repository):
     with pytest.raises(errors.InvalidArgument, match="owner/name"):
-        repositories.plan_layout(exports, repository)
+        hub_export.plan_layout(exports, repository)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "", ".hidden"])
 def test_names_that_lead_elsewhere_are_refused(exports, name):
     with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
-        repositories.plan_layout([exports[0]._replace(name=name)], "owner/saes")
+        hub_export.plan_layout([exports[0]._replace(name=name)], "owner/saes")
     with pytest.raises(errors.InvalidArgument, match="cannot be a folder"):
-        repositories.plan_layout([exports[0]._replace(hook=name)], "owner/saes")
+        hub_export.plan_layout([exports[0]._replace(hook=name)], "owner/saes")
 
 
 def test_an_incomplete_export_is_told(exports):
     (exports[1].folder / export.SPARSITY).unlink()
     with pytest.raises(errors.NotFound, match=r"no sparsity.safetensors.*Export nested first"):
-        repositories.plan_layout(exports, "owner/saes")
+        hub_export.plan_layout(exports, "owner/saes")
 
 
 def test_one_name_twice_is_told(exports):
     with pytest.raises(errors.InvalidArgument, match="is there twice"):
-        repositories.plan_layout([exports[0], exports[0]], "owner/saes")
+        hub_export.plan_layout([exports[0], exports[0]], "owner/saes")
 
 
 # The hub's package hands its HTTP client raw bytes in a way that the client calls old.
 @pytest.mark.filterwarnings("ignore:Use 'content=")
 def test_one_commit_uploads_it_all_and_saelens_opens_it(exports, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    layout = repositories.plan_layout(exports, "owner/saes")
+    layout = hub_export.plan_layout(exports, "owner/saes")
     with hub.running(tmp_path / "hub") as server:
-        url = repositories.push(layout, "owner/saes", token=hub.Hub.TOKEN, endpoint=server.endpoint)
+        url = hub_export.push(layout, "owner/saes", token=hub.Hub.TOKEN, endpoint=server.endpoint)
     assert url == f"{server.endpoint}/owner/saes/commit/1"
     assert [made["visibility"] for made in server.created] == ["private"]
     assert [commit["summary"] for commit in server.commits] == [
@@ -122,22 +122,22 @@ def test_one_commit_uploads_it_all_and_saelens_opens_it(exports, tmp_path, monke
 
 
 def test_a_hub_that_refuses_is_told(exports, tmp_path):
-    layout = repositories.plan_layout(exports, "owner/saes")
+    layout = hub_export.plan_layout(exports, "owner/saes")
     with hub.running(tmp_path / "hub") as server, pytest.raises(errors.PermissionDenied, match="hf auth login"):
-        repositories.push(layout, "owner/saes", token="hf_other", endpoint=server.endpoint)
+        hub_export.push(layout, "owner/saes", token="hf_other", endpoint=server.endpoint)
     assert not (tmp_path / "hub").exists()
 
 
 def test_a_hub_that_cannot_be_reached_is_told(exports):
-    layout = repositories.plan_layout(exports, "owner/saes")
+    layout = hub_export.plan_layout(exports, "owner/saes")
     with pytest.raises(errors.Unavailable, match="owner/saes cannot be reached"):
-        repositories.push(layout, "owner/saes", token="none", endpoint="http://127.0.0.1:9")
+        hub_export.push(layout, "owner/saes", token="none", endpoint="http://127.0.0.1:9")
 
 
 def test_a_name_that_the_hub_has_not_is_told(exports):
-    layout = repositories.plan_layout(exports, "owner/two--dashes")
+    layout = hub_export.plan_layout(exports, "owner/two--dashes")
     with pytest.raises(errors.InvalidArgument, match="two--dashes"):
-        repositories.push(layout, "owner/two--dashes", token="none", endpoint="http://127.0.0.1:9")
+        hub_export.push(layout, "owner/two--dashes", token="none", endpoint="http://127.0.0.1:9")
 
 
 def test_the_card_of_a_configuration_is_data(exports, tmp_path):
@@ -145,7 +145,7 @@ def test_the_card_of_a_configuration_is_data(exports, tmp_path):
     config = json.loads(path.read_text())
     config["metadata"]["dataset_path"] = "x\n# heading"
     path.write_text(json.dumps(config))
-    assert "\n# heading" not in repositories.plan_layout(exports, "owner/saes").card
+    assert "\n# heading" not in hub_export.plan_layout(exports, "owner/saes").card
 
 
 def _training(exports, state):
@@ -155,16 +155,16 @@ def _training(exports, state):
 
 def test_the_autoencoders_of_a_training_are_those_that_it_published(exports):
     training = _training(exports, trainings_pb2.Training.STATE_READY)
-    assert repositories.exported(training) == exports
-    assert repositories.exported(training, "nested") == [exports[1]]
+    assert hub_export.exported(training) == exports
+    assert hub_export.exported(training, "nested") == [exports[1]]
     with pytest.raises(errors.InvalidArgument, match="no autoencoder 'x'; it has: small, nested, other"):
-        repositories.exported(training, "x")
+        hub_export.exported(training, "x")
 
 
 def test_a_training_that_is_not_ready_publishes_nothing(exports):
     with pytest.raises(errors.FailedPrecondition, match="polytok training resume first"):
-        repositories.exported(_training(exports, trainings_pb2.Training.STATE_PAUSED))
+        hub_export.exported(_training(exports, trainings_pb2.Training.STATE_PAUSED))
 
 
 def test_the_files_of_a_repository_are_those_of_an_export():
-    assert repositories.FILES == export.FILES
+    assert hub_export.FILES == export.FILES

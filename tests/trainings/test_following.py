@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-from polytok.cli import exits
+from polytok.cli import exit_codes
 from tests.trainings.scene import Scene
 
 
@@ -27,9 +27,9 @@ async def test_a_pause_ends_following_with_a_code_of_its_own(scene: Scene) -> No
         )
 
     watched = await run("watch", "followed", "--json")
-    assert (watched.returncode, watched.stderr) == (exits.PAUSED, "")
+    assert (watched.returncode, watched.stderr) == (exit_codes.PAUSED, "")
     assert json.loads(watched.stdout)["state"] == "PAUSED"
     told = await run("watch", "followed")
-    assert (told.returncode, told.stderr) == (exits.PAUSED, "")
-    assert "It was paused; `polytok training resume followed` goes on with it." in told.stdout
-    assert f"{exits.PAUSED} the training was paused" in exits.EPILOG
+    assert (told.returncode, told.stderr) == (exit_codes.PAUSED, "")
+    assert "It was paused; `polytok training resume followed` continues it." in told.stdout
+    assert f"{exit_codes.PAUSED} the training was paused" in exit_codes.EPILOG

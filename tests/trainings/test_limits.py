@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.trainings import material
 from tests.trainings.scene import Scene
 
@@ -47,7 +47,7 @@ async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
     assert kept.step >= first.step
     assert f"step {kept.step:,} is kept" in record.error_message
     again = await scene.client.trainings.retry("full")
-    assert (watching.state(again), again.step > 0) == ("QUEUED", True)
+    assert (watch_stream.state(again), again.step > 0) == ("QUEUED", True)
     made = await scene.ready("full")
     assert [row.step for row in await scene.metrics("full")] == list(range(1, 3001))
     assert made.results[0].evaluation.figures["l0"] > 0

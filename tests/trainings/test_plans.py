@@ -3,7 +3,7 @@
 import pytest
 
 from polytok import errors
-from polytok.client import saes
+from polytok.client import training_arguments
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.trainer import plan, plans
 
@@ -12,10 +12,10 @@ HOOK = "blocks.3.hook_resid_post"
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
 def test_every_architecture_there_and_back(architecture: plan.Architecture) -> None:
-    given: saes.Sae = {"hook": HOOK, "architecture": architecture, "d_sae": 256, "lr": 0.01, "seed": 3}
+    given: training_arguments.Sae = {"hook": HOOK, "architecture": architecture, "d_sae": 256, "lr": 0.01, "seed": 3}
     if architecture == "matryoshka_batchtopk":
         given["matryoshka_widths"] = [32, 64]
-    asked = saes.to_message(given)
+    asked = training_arguments.to_message(given)
     (planned,) = plans.planned([asked], {HOOK: 64})
     assert (planned.sae.architecture, planned.sae.d_in, planned.sae.d_sae) == (architecture, 64, 256)
     assert (planned.optimizer.lr, planned.sae.seed) == (0.01, 3)
@@ -61,6 +61,6 @@ def test_a_source_too_small_for_a_batch() -> None:
         ({"architecture": "topk", "normalize_activations": "twice"}, "is no normalize_activations; one of: none"),
     ],
 )
-def test_what_the_client_refuses(given: saes.Sae, told: str) -> None:
+def test_what_the_client_refuses(given: training_arguments.Sae, told: str) -> None:
     with pytest.raises(errors.InvalidArgument, match=told):
-        saes.to_message({"hook": HOOK, "d_sae": 8, **given})
+        training_arguments.to_message({"hook": HOOK, "d_sae": 8, **given})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.support import processes, servers
 from tests.trainings import material
 from tests.trainings.scene import DATASET, MODEL, WORKER, Scene, child_of, eventually
@@ -140,7 +140,7 @@ async def test_cancelled_and_killed_torchrun_leave_no_process(scene: Scene) -> N
     gone(first)
     second = await ranks(scene)
     record = await scene.client.trainings.cancel("endless")
-    assert watching.state(record) == "CANCELLED"
+    assert watch_stream.state(record) == "CANCELLED"
     gone(second)
     await scene.create("after-several")
     await scene.ready("after-several")

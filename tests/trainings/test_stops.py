@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from polytok.trainer.v1 import tasks_pb2
 from tests.support import processes, servers
 from tests.trainings import material
@@ -53,7 +53,7 @@ async def test_a_pause_loses_nothing_and_changes_nothing(scene: Scene) -> None:
     await scene.create("paused", **LONG)
     await scene.beyond("paused", 30)
     asked = await scene.client.trainings.pause("paused")
-    assert asked.pause_requested or watching.state(asked) == "PAUSED"
+    assert asked.pause_requested or watch_stream.state(asked) == "PAUSED"
     paused = await scene.state("paused", "PAUSED")
     assert not paused.pause_requested
     # On a machine that stands still a lease may be lost before.
@@ -148,7 +148,7 @@ async def test_cancelled_and_trained_again_from_the_start(scene: Scene) -> None:
     await scene.create("cancelled", **LONG)
     await scene.checkpointed("cancelled")
     cancelled = await scene.client.trainings.cancel("cancelled")
-    assert watching.state(cancelled) == "CANCELLED"
+    assert watch_stream.state(cancelled) == "CANCELLED"
     assert await scene.client.trainings.checkpoints("cancelled") == []
     assert await scene.metrics("cancelled")
     await eventually(lambda: _is_gone(scene.folder(cancelled)), "the files of a cancelled training are gone")
@@ -156,7 +156,7 @@ async def test_cancelled_and_trained_again_from_the_start(scene: Scene) -> None:
     with pytest.raises(errors.Cancelled):
         await scene.client.trainings.wait("cancelled")
     again = await scene.client.trainings.retry("cancelled")
-    assert (watching.state(again), again.step) == ("QUEUED", 0)
+    assert (watch_stream.state(again), again.step) == ("QUEUED", 0)
     assert [row.step for row in await scene.metrics(await scene.ready("cancelled"))] == list(range(1, STEPS + 1))
 
 
@@ -190,8 +190,8 @@ async def test_paused_and_cancelled_before_anybody_began(scene: Scene) -> None:
     await scene.beyond("busy", 1)
     await scene.create("waiting")
     paused = await scene.client.trainings.pause("waiting")
-    assert watching.state(paused) == "PAUSED"
-    assert watching.state(await scene.client.trainings.cancel("waiting")) == "CANCELLED"
+    assert watch_stream.state(paused) == "PAUSED"
+    assert watch_stream.state(await scene.client.trainings.cancel("waiting")) == "CANCELLED"
     with pytest.raises(errors.FailedPrecondition, match="can be paused"):
         await scene.client.trainings.pause("waiting")
     await scene.client.trainings.delete("busy")

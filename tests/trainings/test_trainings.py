@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from polytok import errors
-from polytok.client import watching
+from polytok.client import watch_stream
 from tests.trainings import material
 from tests.trainings.scene import DATASET, MODEL, Scene, eventually
 
@@ -18,13 +18,13 @@ from tests.trainings.scene import DATASET, MODEL, Scene, eventually
 async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) -> None:
     saes = [material.sae(), material.sae(material.EARLIER, "batchtopk", name="early")]
     created = await scene.create("both", saes=saes)
-    assert watching.state(created) == "QUEUED"
+    assert watch_stream.state(created) == "QUEUED"
     assert [sae.name for sae in created.saes] == [f"{material.HOOK}-topk", "early"]
     assert {sae.d_in for sae in created.saes} == {material.D_MODEL}
     assert created.lineage.tokenization == f"datasets/{DATASET}/tokenizations/{MODEL}"
     updates = [update async for update in scene.client.trainings.follow(created)]
     made = updates[-1].training
-    assert (watching.state(made), made.progress, made.step) == ("READY", 100, 40)
+    assert (watch_stream.state(made), made.progress, made.step) == ("READY", 100, 40)
     ((phase,),) = await scene.rows("SELECT phase FROM trainer.trainings WHERE id = $1", uuid.UUID(made.uid))
     assert (phase, made.phase) == ("EXPORTING", made.PHASE_UNSPECIFIED)
     rows = [row for update in updates for row in update.metrics]

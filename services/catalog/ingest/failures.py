@@ -6,7 +6,7 @@ Content that is wrong stays wrong, and fails at once; a disk or a network that f
 import errno
 import re
 
-from polytok import errors, remote
+from polytok import errors, object_store_errors
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
@@ -63,4 +63,4 @@ def reading(uri: str, error: Exception) -> errors.PolytokError:
 
 
 def _of_store(uri: str, error: Exception) -> errors.PolytokError | None:
-    return None if isinstance(error, ImportError) else remote.explained(error, uri, "SOURCE_NOT_FOUND")
+    return None if isinstance(error, ImportError) else object_store_errors.explained(error, uri, "SOURCE_NOT_FOUND")

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from polytok import disk, errors
+from polytok import disk_space, errors
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.runtime.jobs import failures, frames
 from services.runtime.settings import TelemetrySettings
@@ -196,8 +196,8 @@ def _told(error: Exception, task: messages_pb2.ChildTask) -> errors.PolytokError
             reason="WORKER_LOST",
             retryable=True,
         )
-    if disk.is_full(error):
-        return disk.full("the task was writing", _place(error))
+    if disk_space.is_full(error):
+        return disk_space.full("the task was writing", _place(error))
     _log.exception("task failed unexpectedly", task=task.task_id, kind=task.kind, exc_info=error)
     return errors.Internal(
         f"The task failed unexpectedly ({type(error).__name__}); the worker's log has the details.", retryable=True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from polytok import disk
+from polytok import disk_space
 from services.runtime.jobs.failures import Failure
 
 MAX_BACKOFF = timedelta(seconds=60)
@@ -174,7 +174,7 @@ def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
     0 is the number of an attempt that moved the resume point. A full disk is given ten times as long: it takes
     somebody to make room.
     """
-    patience = _FULL_DISK_PATIENCE if reason == disk.REASON else 1
+    patience = _FULL_DISK_PATIENCE if reason == disk_space.REASON else 1
     seconds = min(base * patience * 2.0 ** max(0, attempt - 1), MAX_BACKOFF.total_seconds())
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 

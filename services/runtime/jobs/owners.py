@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from polytok import disk, errors, transport
+from polytok import disk_space, errors, transport
 
 _TRY_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -44,5 +44,5 @@ async def call(
 
 def is_passing(error: errors.PolytokError) -> bool:
     """Whether the owner may answer later: it is away, or its database has no room now."""
-    full = isinstance(error, errors.ResourceExhausted) and error.reason == disk.REASON
+    full = isinstance(error, errors.ResourceExhausted) and error.reason == disk_space.REASON
     return full or isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

@@ -5,7 +5,7 @@ import secrets
 import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from polytok import disk, errors, transport
+from polytok import disk_space, errors, transport
 from polytok.errors import codec
 from services.runtime.telemetry import logging
 
@@ -21,14 +21,14 @@ def to_status(error: BaseException) -> status_pb2.Status:
         # A call to another service failed; its words are the best there are.
         error = transport.from_rpc_error(error)
     elif not isinstance(error, errors.PolytokError):
-        error = _full(error) if disk.is_full(error) else _internal(error)
+        error = _full(error) if disk_space.is_full(error) else _internal(error)
     return codec.to_status(error)
 
 
 def _full(error: BaseException) -> errors.ResourceExhausted:
     _log.error("disk full", error=str(error))
     named = getattr(error, "filename", None)
-    return disk.full("the service was writing", str(named) if named else None)
+    return disk_space.full("the service was writing", str(named) if named else None)
 
 
 def _internal(error: BaseException) -> errors.Internal:

@@ -6,7 +6,7 @@ import pathlib
 import unicodedata
 from collections.abc import Generator
 
-from polytok import disk, errors, remote
+from polytok import disk_space, errors, object_store_errors
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -40,7 +40,7 @@ def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None 
         raise
     except Exception as error:
         # Libraries of object stores have errors of their own, which are no OSError.
-        found = remote.explained(error, uri) if uri else None
+        found = object_store_errors.explained(error, uri) if uri else None
         if found is not None:
             raise found from error
         if isinstance(error, FileNotFoundError):
@@ -53,8 +53,8 @@ def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None 
 def _failure(action: str, key: str, error: OSError, place: pathlib.Path | None) -> errors.PolytokError:
     cause = error.strerror or str(error) or type(error).__name__
     metadata = {"key": key}
-    if disk.is_full(error):
-        found = disk.full(f"{action} {key!r}", place, error=error)
+    if disk_space.is_full(error):
+        found = disk_space.full(f"{action} {key!r}", place, error=error)
         found.metadata.update(metadata)
         return found
     if error.errno == errno.ENAMETOOLONG:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from polytok import remote
+from polytok import object_store_errors
 from services.runtime.storage import keys
 from services.runtime.storage.staging import StagedFile
 
@@ -128,7 +128,7 @@ class RemoteRoot:
             # Not `isfile`, for which a store that cannot be reached has no file.
             return bool(self._filesystem.info(self.path(key))["type"] == "file")
         except FileNotFoundError as error:
-            if remote.explained(error, self.uri(key)):
+            if object_store_errors.explained(error, self.uri(key)):
                 raise
             return False
 

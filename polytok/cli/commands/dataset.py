@@ -1,0 +1,167 @@
+"""`polytok dataset`."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from polytok.cli import help_format, session
+from polytok.cli.options import shared
+
+_FILES = "How files are read"
+_ESCAPES = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
+
+app = help_format.App(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The id to give it: lower-case letters, digits, . _ -")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Files, folders, globs or URIs: jsonl, json, csv, tsv, parquet, text, arrow; .gz .zst .bz2 .xz too.",
+        ),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", metavar="REPO", help="A dataset of the Hugging Face hub, in place of files.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="S", help="With --hub: its split, as train.")] = None,
+    config: Annotated[str | None, typer.Option("--config", metavar="C", help="With --hub: its configuration.")] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="With --hub: a branch, tag or commit.")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        shared.choice(
+            "--format",
+            "The files' format, if their names do not tell.",
+            *("jsonl", "json", "csv", "tsv", "parquet", "text", "arrow"),
+            panel=_FILES,
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            "--delimiter",
+            metavar="C",
+            help="With csv: what separates cells, if not a comma; \\t is a tab.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    json_field: Annotated[
+        str | None,
+        typer.Option(
+            "--json-field",
+            metavar="FIELD",
+            help="With json: the field that holds the rows, if several hold lists.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    text_rows: Annotated[
+        str | None,
+        shared.choice(
+            "--text-rows",
+            "With text: a row is a line (as if not given), a file, or what blank lines or --text-separator separate.",
+            *("line", "file", "separated"),
+            panel=_FILES,
+        ),
+    ] = None,
+    text_separator: Annotated[
+        str | None,
+        typer.Option(
+            "--text-separator",
+            metavar="TEXT",
+            help="With text: what stands between two rows, such as '<|endoftext|>'; \\n is a line end.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    metadata: shared.Metadata = None,
+    watch: shared.Watch = True,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Register a dataset and read it in.
+
+    Relative paths are taken from the current folder. Doing it again with the same source changes nothing.
+
+    [dim]polytok dataset add docs corpus/*.jsonl.zst[/]
+    [dim]polytok dataset add books shelf/ --format text --text-rows file[/]
+    [dim]polytok dataset add stories --hub roneneldan/TinyStories --split train[/]
+    """
+    with session.start(catalog, as_json) as run:
+        record = run.client.datasets.create(
+            name,
+            files=files or None,
+            format=format_,
+            hub=hub,
+            split=split,
+            config=config,
+            revision=revision,
+            delimiter=_unescaped(delimiter),
+            json_field=json_field,
+            text_rows=text_rows,
+            text_separator=_unescaped(text_separator),
+            metadata=shared.metadata(metadata),
+        )
+        run.follow_if(watch, "datasets", record)
+
+
+@app.command("list")
+def list_(states: shared.States = None, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """List datasets, newest first."""
+    with session.start(catalog, as_json) as run:
+        run.show_list("datasets", run.client.datasets.list(states=states or ()))
+
+
+@app.command()
+def show(dataset: shared.DatasetArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """Show everything about a dataset."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.datasets.get(dataset))
+
+
+@app.command()
+def watch(dataset: shared.DatasetArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """Follow a dataset until it is READY, failed or cancelled."""
+    with session.start(catalog, as_json) as run:
+        run.follow_one("datasets", dataset)
+
+
+@app.command()
+def cancel(dataset: shared.DatasetArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """Stop reading a dataset in."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.datasets.cancel(dataset))
+
+
+@app.command()
+def retry(
+    dataset: shared.DatasetArgument,
+    watch: shared.Watch = True,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Read a dataset in again after it failed or was cancelled."""
+    with session.start(catalog, as_json) as run:
+        record = run.client.datasets.retry(dataset)
+        run.follow_if(watch, "datasets", record)
+
+
+@app.command()
+def delete(
+    dataset: shared.DatasetArgument,
+    force: Annotated[bool, typer.Option("--force", help="Delete its tokenizations too.")] = False,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Delete a dataset and its files; what it was read from stays."""
+    with session.start(catalog, as_json) as run:
+        run.client.datasets.delete(dataset, force=force)
+        run.show_deleted(dataset)
+
+
+def _unescaped(text: str | None) -> str | None:
+    r"""The text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
+    return text and re.sub(r"\\[nrt\\]", lambda found: _ESCAPES[found[0]], text)

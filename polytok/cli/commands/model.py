@@ -1,0 +1,86 @@
+"""`polytok model`."""
+
+from typing import Annotated
+
+import typer
+
+from polytok.cli import help_format, session
+from polytok.cli.options import shared
+
+app = help_format.App(no_args_is_help=True, help="Models that datasets are tokenized for.")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The id to give it: lower-case letters, digits, . _ -")],
+    repository: Annotated[
+        str,
+        typer.Argument(metavar="PATH_OR_REPO", help="A folder in the Hugging Face layout, or owner/name on the hub."),
+    ],
+    tokenizer: Annotated[
+        str,
+        typer.Option("--tokenizer", metavar="PATH_OR_REPO", help="Where the tokenizer is, if elsewhere."),
+    ] = "",
+    revision: Annotated[str, typer.Option("--revision", metavar="R", help="On the hub: a branch, tag or commit.")] = "",
+    metadata: shared.Metadata = None,
+    watch: shared.Watch = True,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Register a model and read its tokenizer.
+
+    [dim]polytok model add gpt2 openai-community/gpt2[/]
+    [dim]polytok model add mine ./checkpoints/mine --tokenizer openai-community/gpt2[/]
+    """
+    with session.start(catalog, as_json) as run:
+        record = run.client.models.create(
+            name, repository, tokenizer=tokenizer, revision=revision, metadata=shared.metadata(metadata)
+        )
+        run.follow_if(watch, "models", record)
+
+
+@app.command("list")
+def list_(states: shared.States = None, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """List models, newest first."""
+    with session.start(catalog, as_json) as run:
+        run.show_list("models", run.client.models.list(states=states or ()))
+
+
+@app.command()
+def show(model: shared.ModelArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """Show everything about a model."""
+    with session.start(catalog, as_json) as run:
+        run.show(run.client.models.get(model))
+
+
+@app.command()
+def watch(model: shared.ModelArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+    """Follow a model until its tokenizer is read."""
+    with session.start(catalog, as_json) as run:
+        run.follow_one("models", model)
+
+
+@app.command()
+def retry(
+    model: shared.ModelArgument,
+    watch: shared.Watch = True,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Read a model's tokenizer again after it failed."""
+    with session.start(catalog, as_json) as run:
+        record = run.client.models.retry(model)
+        run.follow_if(watch, "models", record)
+
+
+@app.command()
+def delete(
+    model: shared.ModelArgument,
+    force: Annotated[bool, typer.Option("--force", help="Delete its tokenizations too.")] = False,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Forget a model; the files that it was read from stay."""
+    with session.start(catalog, as_json) as run:
+        run.client.models.delete(model, force=force)
+        run.show_deleted(model)

@@ -1,0 +1,203 @@
+"""`polytok tokenize`: a dataset for one or more models."""
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polytok import errors
+from polytok.cli import session
+from polytok.cli.options import shared, tokenization_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polytok.catalog.v1.tokenizations_pb2 import TokenizationParameters
+    from polytok.cli.render.progress import Watch
+
+
+_UNUSED_ARGUMENTS = ("documents", "chat_template_kwargs")
+"""Columns whose values other trainers give to chat templates."""
+
+
+def command(
+    dataset: shared.DatasetArgument,
+    models: shared.ModelOption,
+    variant: shared.Variant = "",
+    column: tokenization_options.Column = None,
+    chat_template: tokenization_options.ChatTemplate = None,
+    generation_prompt: tokenization_options.GenerationPrompt = None,
+    tools_column: tokenization_options.ToolsColumn = None,
+    no_tools: tokenization_options.NoTools = False,
+    max_length: tokenization_options.MaxLength = None,
+    truncation: tokenization_options.Truncation = None,
+    special_tokens: tokenization_options.SpecialTokens = None,
+    overflow: tokenization_options.Overflow = None,
+    stride: tokenization_options.Stride = None,
+    pad: tokenization_options.Pad = None,
+    pad_side: tokenization_options.PadSide = None,
+    pad_token: tokenization_options.PadToken = None,
+    pack: tokenization_options.Pack = False,
+    begin_of_batch: tokenization_options.BeginOfBatch = None,
+    begin_of_sequence: tokenization_options.BeginOfSequence = None,
+    separator: tokenization_options.Separator = None,
+    concatenate: tokenization_options.Concatenation = None,
+    document_starts: tokenization_options.DocumentStarts = None,
+    max_documents: tokenization_options.MaxDocuments = None,
+    shuffle_seed: tokenization_options.ShuffleSeed = None,
+    normalize: tokenization_options.Normalize = None,
+    min_characters: tokenization_options.MinCharacters = None,
+    max_characters: tokenization_options.MaxCharacters = None,
+    keep: tokenization_options.Keep = None,
+    drop: tokenization_options.Drop = None,
+    max_junk: tokenization_options.MaxJunk = None,
+    drop_duplicates: tokenization_options.DropDuplicates = None,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
+    ] = False,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
+    """Tokenize a dataset for one or more models.
+
+    Each model gets a tokenization of its own: its files, statistics and state.
+    Asking again with the same parameters gives the one that exists; other parameters need a --variant.
+    A packing option implies --pack, and a padding option --pad.
+
+    [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
+    [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
+    [dim]polytok tokenize docs -m gpt2 --variant sample --shuffle-seed 7 --max-documents 10000 --drop-duplicates[/]
+    [dim]polytok tokenize chats -m llama3-instruct --column messages[/]
+    """
+    if no_tools and tools_column:
+        raise typer.BadParameter("does not go with --tools-column.", param_hint="--no-tools")
+    chat = _set(
+        template=_template(chat_template),
+        add_generation_prompt=generation_prompt,
+        tools_column="" if no_tools else tools_column,
+    )
+    packing = _set(
+        begin_of_batch=begin_of_batch,
+        begin_of_sequence=begin_of_sequence,
+        separator=separator,
+        document_starts=document_starts,
+    )
+    if concatenate is not None:
+        packing["disable_concatenation"] = not concatenate
+    filters = _set(
+        min_characters=min_characters,
+        max_characters=max_characters,
+        keep_pattern=keep,
+        drop_pattern=drop,
+        max_junk=max_junk,
+        drop_duplicates=drop_duplicates,
+    )
+    parameters = _set(
+        text_column=column,
+        chat=chat or None,
+        max_length=max_length,
+        truncation=truncation,
+        add_special_tokens=special_tokens,
+        overflow=True if stride and overflow is None else overflow,
+        stride=stride,
+        max_documents=max_documents,
+        shuffle_seed=shuffle_seed,
+        normalization=normalize,
+        filters=filters or None,
+        padding=_set(to=pad, side=pad_side, token=pad_token) or None,
+        packing=(packing or True) if pack or packing else None,
+    )
+    with session.start(catalog, as_json) as run:
+        records = _created(run, dataset, models, variant, parameters)
+        if column is None:
+            _tell_column(run, dataset, records[0].parameters)
+        if separator is None:
+            _tell_unseparated(run, records)
+        if records[0].parameters.HasField("chat"):
+            _tell_arguments(run, dataset, records[0].parameters.chat.tools_column if tools_column is None else "")
+        if watch:
+            records = run.follow([_watch(record.name) for record in records])
+            _tell_unused_tools(run, records)
+        run.show_list("tokenizations", records)
+        if watch:
+            run.end(records)
+
+
+def _created(
+    run: session.Session, dataset: str, models: "Sequence[str]", variant: str, parameters: dict[str, Any]
+) -> list[Any]:
+    """The tokenizations. Nothing is made unless all that is named is there; what one error leaves made is printed."""
+    found = run.client.datasets.get(dataset).name
+    wanted = dict.fromkeys(run.client.models.get(model).name for model in models)
+    made: list[Any] = []
+    try:
+        for model in wanted:
+            record = run.client.tokenizations.create(found, model, variant=variant, **parameters)
+            made.append(record)
+    except errors.PolytokError:
+        if made:
+            run.out.remark("These were made before an error stopped the rest:")
+            run.show_list("tokenizations", made)
+        raise
+    return made
+
+
+def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:
+    """Says which column the catalog chose: nobody should find out from the ids."""
+    what = "The conversations" if chosen.HasField("chat") else "The text"
+    run.out.remark(f"{what} of {dataset} is column `{chosen.text_column}`: {chosen.column_choice}.")
+
+
+def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
+    """Says where nothing stands between documents because the tokenizer has no beginning-of-sequence token."""
+    for record in records:
+        packing = record.parameters.packing
+        if record.parameters.HasField("packing") and packing.separator == packing.BOUNDARY_NONE:
+            model = record.name.rpartition("/")[2].partition("~")[0]
+            run.out.remark(
+                f"The tokenizer of {model} has no beginning-of-sequence token, so none is between documents; "
+                "`--separator eos` puts the end-of-sequence token there."
+            )
+
+
+def _tell_arguments(run: session.Session, dataset: str, tools: str) -> None:
+    """Says which columns chat templates are given, and which of those that other trainers give them are not used."""
+    if tools:
+        run.out.remark(f"The tools of each conversation are column `{tools}`.")
+    unused = [each.name for each in run.client.datasets.get(dataset).columns if each.name in _UNUSED_ARGUMENTS]
+    if unused:
+        run.out.remark(f"Not given to the chat template: column `{'`, `'.join(unused)}`.")
+
+
+def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
+    """Says which templates leave out the tools that they were given."""
+    for record in records:
+        if unused := record.statistics.num_tools_unused:
+            run.out.remark(
+                f"The chat template of {record.model} does not mention tools: those of {unused:,} conversations are "
+                "not in the ids. Take a template that does (`--chat-template`), or leave them out (`--no-tools`)."
+            )
+
+
+def _template(file: pathlib.Path | None) -> str | None:
+    """The text of a template's file; the catalog checks how long it may be."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as UTF-8 text.", param_hint="--chat-template") from error
+
+
+def _watch(name: str) -> "Watch":
+    return lambda client: client.tokenizations.watch(name)
+
+
+def _set(**values: Any) -> dict[str, Any]:
+    """What was given on the command line."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("tokenize")(command)

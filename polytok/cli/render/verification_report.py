@@ -1,0 +1,71 @@
+"""How a verification is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from polytok import errors
+from polytok.cli.render import json_documents, tables
+from polytok.client import resource_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from polytok.cli.render.output import Output
+    from polytok.tokenizer.v1 import tokenizer_pb2
+
+
+def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> tokenizer_pb2.VerifyResult:
+    """Shows on a terminal how far a verification is; gives its result."""
+    # On a pipe a line for each percent would be noise.
+    with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
+        rate = Rate()
+        for response in responses:
+            if response.HasField("result"):
+                return response.result
+            if status is not None:
+                status.update(progress(response.progress, rate))
+    raise errors.Internal("The tokenizer ended the verification without a result.")
+
+
+class Rate:
+    """How fast documents are encoded, over all of them so far."""
+
+    def __init__(self) -> None:
+        self._since: tuple[float, int] | None = None
+
+    def seen(self, done: int) -> str:
+        """Takes how many are done; says how many that were a second, once that is known."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = (now, done)
+        start, before = self._since
+        return f", {tables.count(round((done - before) / (now - start)))} a second" if now - start >= 1 else ""
+
+
+def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
+    """Says how far a verification is."""
+    if seen.total_documents:
+        done, total = (tables.count(count) or "0" for count in (seen.done_documents, seen.total_documents))
+        return f"Encoded {done} of {total} documents{rate.seen(seen.done_documents)}"
+    return f"Read {tables.size(seen.done_bytes) or '0 B'} of {tables.size(seen.total_bytes)}"
+
+
+def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
+    """Prints what a verification found."""
+    read = f"{tables.count(result.num_files) or 'no'} files with {tables.size(result.size_bytes) or '0 B'} were read"
+    if result.sampled_documents:
+        read += f", {tables.count(result.sampled_documents)} documents encoded again"
+    lines = [f"[red]✗[/] {escape(finding.message)}" for finding in result.findings]
+    if lines:
+        lines.append(
+            f"[bold red]{result.name} is damaged[/]: {read}. Repair it with "
+            f"`polytok tokenization repair {resource_names.short(result.name)}`."
+        )
+    else:
+        lines.append(f"[green]✓[/] {result.name} is whole: {read}.")
+    out.result(json_documents.record(result), "\n".join(lines))

@@ -1,0 +1,242 @@
+"""Trained autoencoders as a Hugging Face repository: one folder a hook, and a model card.
+
+Files are uploaded from where the training published them, in one commit; nothing is copied before. The same layout can
+be made on a disk by hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from polytok import errors
+from polytok.client import trainings, watch_stream
+from polytok.trainer.v1 import trainings_pb2 as pb
+
+CARD = "README.md"
+FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+"""What a published autoencoder consists of."""
+_MOST_SHOWN = 8
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
+
+
+class Exported(NamedTuple):
+    """An autoencoder, its hook, and the folder that SAELens opens."""
+
+    name: str
+    hook: str
+    folder: pathlib.Path
+
+
+def exported(training: pb.Training, sae: str = "") -> list[Exported]:
+    """Gives the autoencoders of a training that is READY, or one of them by its name.
+
+    Those in an object store are copied here first. Raises `errors.InvalidArgument` where there is none of that name.
+    """
+    watch_stream.ready(training)
+    chosen = [result for result in training.results if sae in ("", result.name)]
+    if not chosen:
+        known = ", ".join(result.name for result in training.results)
+        raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}; it has: {known}.")
+    return [
+        Exported(result.name, result.hook, pathlib.Path(trainings.sae_path(training, result.name))) for result in chosen
+    ]
+
+
+class Layout(NamedTuple):
+    """A repository's content."""
+
+    card: str
+    files: dict[str, pathlib.Path]
+    """By path in the repository, `/` between its parts."""
+
+
+def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
+    """Plans a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
+
+    Raises `errors.NotFound` for a folder that is no complete export, `errors.InvalidArgument` for names that cannot be
+    paths.
+    """
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        raise _invalid("repository", f"{repository!r} is no repository name; write it as owner/name.")
+    hooks = [each.hook for each in exports]
+    files: dict[str, pathlib.Path] = {}
+    configs: dict[str, Mapping[str, Any]] = {}
+    for each in exports:
+        for part in (each.hook, each.name):
+            if not _NAME.fullmatch(part) or ".." in part:
+                raise _invalid("name", f"{part!r} cannot be a folder; use letters, digits, dots, dashes, underscores.")
+        identifier = each.hook if hooks.count(each.hook) == 1 else f"{each.hook}/{each.name}"
+        if identifier in configs:
+            raise _invalid("name", f"{identifier!r} is there twice; give every autoencoder a name of its own.")
+        for file in FILES:
+            if not (each.folder / file).is_file():
+                raise errors.NotFound(
+                    f"{each.folder} holds no {file}: it is no complete export. Export {each.name} first."
+                )
+            files[f"{identifier}/{file}"] = each.folder / file
+        configs[identifier] = json.loads((each.folder / FILES[0]).read_text(encoding="utf-8"))
+    return Layout(_card(repository, configs), files)
+
+
+def lay_out(layout: Layout, folder: pathlib.Path) -> None:
+    """Makes the repository in a new or empty folder, by hard links; files of another disk are copied."""
+    if folder.exists() and any(folder.iterdir()):
+        raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty it.")
+    for path, source in layout.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    (folder / CARD).write_text(layout.card, encoding="utf-8")
+
+
+def push(
+    layout: Layout,
+    repository: str,
+    *,
+    revision: str = "main",
+    private: bool = True,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Uploads the repository in one commit, made where it does not exist. Returns the commit's URL.
+
+    Without a token, the one of `hf auth login` is used. Raises `errors.PermissionDenied`, `errors.NotFound` and
+    `errors.Unavailable`.
+    """
+    huggingface_hub = _hub()
+    api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
+    additions = [
+        huggingface_hub.CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(source))
+        for path, source in layout.files.items()
+    ]
+    card = huggingface_hub.CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=layout.card.encode())
+    message = f"Autoencoders: {', '.join(sorted({path.split('/')[0] for path in layout.files}))}"
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, [card, *additions], commit_message=message[:120], revision=revision)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise _invalid("repository", f"{error}") from error
+    except huggingface_hub.errors.RevisionNotFoundError as error:
+        raise errors.NotFound(
+            f"{repository} has no revision {revision!r}. Push to main, or make the branch."
+        ) from error
+    except huggingface_hub.errors.HfHubHTTPError as error:
+        raise _refused(repository, error) from error
+    except Exception as error:
+        # The hub's client is httpx under a changing name, whose errors share no base with Python's own.
+        # A file's upload that failed in one of its threads it tells as RuntimeError.
+        if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("httpx"):
+            raise
+        raise errors.Unavailable(
+            f"{repository} cannot be reached: {error}. Check the network, then push again."
+        ) from error
+    return str(commit.commit_url)
+
+
+def _hub() -> Any:
+    """Imports the hub's package when first used: a client without it does all else."""
+    try:
+        import huggingface_hub  # noqa: PLC0415
+        import huggingface_hub.errors  # noqa: PLC0415
+    except ImportError as error:
+        raise errors.FailedPrecondition(
+            "Uploading needs the package huggingface_hub. Install it with: pip install huggingface_hub"
+        ) from error
+    return huggingface_hub
+
+
+def _refused(repository: str, error: Any) -> errors.PolytokError:
+    status = getattr(error.response, "status_code", 0)
+    said = getattr(error, "server_message", None) or f"status {status}"
+    if status in {401, 403, 404}:
+        return errors.PermissionDenied(
+            f"{repository}: the hub refused ({said}). Log in with `hf auth login` and a token that may write there."
+        )
+    return errors.Unavailable(f"{repository}: the hub answered {said}. Push again later.")
+
+
+def _card(repository: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    models = sorted({str(_metadata(config, "model_name")) for config in configs.values()})
+    rows = "\n".join(_row(identifier, config) for identifier, config in configs.items())
+    first = next(iter(configs), "<folder>")
+    return f"""---
+library_name: saelens
+tags: [sparse-autoencoder, saelens, polytok]
+---
+
+# Sparse autoencoders of {_cell(", ".join(models))}
+
+| folder | architecture | d_in | latents | L0 | dead | tokenization | context | BOS | left out | activations | passes |
+|---|---|---:|---:|---:|---:|---|---:|---|---|---:|---:|
+{rows}
+
+Each folder opens in [SAELens](https://github.com/decoderesearch/SAELens):
+
+```python
+from sae_lens import SAE
+
+sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
+```
+
+L0 and dead latents are measured on the autoencoders as they are here, over as many activations as `sparsity_samples`
+says under `metadata` in `cfg.json`, held-out ones where there are any (`sparsity_source`). BOS is whether every
+sequence begins with that token; tokens and positions that are left out were not trained on. So many distinct
+activations were trained on in so many passes: above 1 each was seen more than once. Activations go in as the model
+gives them, whatever normalisation they were trained with. Trained by Polytok.
+"""
+
+
+def _row(identifier: str, config: Mapping[str, Any]) -> str:
+    trained = _metadata(config, "training_architecture") or config["architecture"]
+    shown = (
+        config["architecture"] if trained == config["architecture"] else f"{config['architecture']} (from {trained})"
+    )
+    l0, dead = _metadata(config, "l0"), _metadata(config, "num_dead_features")
+    available, passes = _metadata(config, "available_samples"), _metadata(config, "passes")
+    cells = [
+        f"`{identifier}`",
+        shown,
+        config["d_in"],
+        config["d_sae"],
+        "" if l0 is None else f"{float(l0):.1f}",
+        "" if dead is None else dead,
+        _metadata(config, "tokenization") or "",
+        _metadata(config, "context_size"),
+        {True: "yes", False: "no"}.get(_metadata(config, "prepend_bos"), "unknown"),
+        _left_out(config),
+        "" if available is None else f"{available:,}",
+        "" if passes is None else f"{passes:.3g}",
+    ]
+    return f"| {' | '.join(_cell(str(cell)) for cell in cells)} |"
+
+
+def _left_out(config: Mapping[str, Any]) -> str:
+    """Ids and positions, the first of them where there are many."""
+    found = []
+    for what, name in (("tokens", "exclude_special_tokens"), ("positions", "excluded_positions")):
+        numbers = _metadata(config, name) or []
+        if numbers:
+            shown = ", ".join(map(str, numbers[:_MOST_SHOWN]))
+            found.append(f"{what} {shown}{f' and {len(numbers) - _MOST_SHOWN} more' if numbers[_MOST_SHOWN:] else ''}")
+    return "; ".join(found)
+
+
+def _metadata(config: Mapping[str, Any], name: str) -> Any:
+    return config.get("metadata", {}).get(name)
+
+
+def _cell(text: str) -> str:
+    """Keeps a text within one cell of a table, and from being taken for HTML."""
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _invalid(field: str, description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(description, violations=[errors.FieldViolation(field, description)])

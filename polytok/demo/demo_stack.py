@@ -1,0 +1,98 @@
+"""The stack that the demo talks to: the one that runs, or one of its own for as long as it takes."""
+
+import collections
+import contextlib
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from polytok import errors
+from polytok.client import discovery
+
+READY_SECONDS = 120
+STOP_SECONDS = 60
+ALREADY_RUNS = 3
+
+
+class Stack:
+    """A stack that is there, or is coming up."""
+
+    def __init__(self, process: subprocess.Popen[str] | None) -> None:
+        self._process = process
+        self._said: collections.deque[str] = collections.deque(maxlen=20)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it goes when we go."""
+        return self._process is not None
+
+    def address(self) -> str:
+        """The catalog's address, once it is ready."""
+        end = time.monotonic() + READY_SECONDS
+        while time.monotonic() < end:
+            facts = discovery.stack()
+            if facts is not None:
+                return str(facts["catalog_address"])
+            if self._process is not None and self._process.poll() not in {None, ALREADY_RUNS}:
+                self._listener.join(timeout=5)
+                raise errors.Unavailable("The stack did not come up:\n" + "\n".join(self._said), retryable=False)
+            time.sleep(0.05)
+        raise errors.DeadlineExceeded(f"The stack in {discovery.folder()} was not ready within {READY_SECONDS} s.")
+
+    def stop(self) -> None:
+        """Drains and stops it, if it is ours."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGTERM)  # a second signal forces
+            self._process.wait()
+        self._listener.join(timeout=5)
+
+    def _listen(self) -> None:
+        if self._process is not None and self._process.stdout is not None:
+            for said in self._process.stdout:
+                self._said.append(said.rstrip())
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Stack]:
+    """A stack on POLYTOK_HOME."""
+    stack = Stack(None if discovery.stack() is not None else _start())
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+def _start() -> subprocess.Popen[str]:
+    """Starts a stack that stops when this process ends, however it ends; Ctrl-C reaches it through us alone."""
+    guard = importlib.util.find_spec("services.embedded.guard")
+    if guard is None or guard.origin is None:
+        raise errors.FailedPrecondition(
+            "This installation cannot run a stack. Install it with `pip install 'polytok[demo]'`."
+        )
+    guarded = [sys.executable, "-I", "-S", guard.origin, str(int(signal.SIGTERM)), str(os.getpid()), "-", "--"]
+    return subprocess.Popen(
+        [*guarded, sys.executable, "-m", "services.embedded", "up", "--home", str(discovery.folder())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def folder() -> pathlib.Path:
+    """Where the demo keeps its corpus and its models."""
+    return discovery.folder() / "demo"
