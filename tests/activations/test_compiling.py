@@ -11,6 +11,7 @@ from polytok import errors
 from services.activations import capturing, compiling, hooks
 from services.activations.models import LoadedModel
 from tests.activations import material
+from tests.support.messages import words
 
 # What PyTorch's compiler warns of are its own parts.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -24,7 +25,7 @@ def _captured(model: LoadedModel, batches: list[torch.Tensor]) -> list[dict[str,
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_models_give_the_same_within_rounding(tmp_path: pathlib.Path) -> None:
+def test_compiled_models_equal_plain_ones(tmp_path: pathlib.Path) -> None:
     plain, compiled = material.load("gpt2", tmp_path), material.load("gpt2", tmp_path, compile=True)
     shapes = [(2, 4), (5, 9), (7, 30), (3, 17), (6, 6), (4, 25), (9, 3), (2, 31), (8, 8), (10, 12), (11, 5)]
     batches = [torch.randint(0, material.ROWS, shape) for shape in shapes]
@@ -41,16 +42,18 @@ def test_compiled_models_give_the_same_within_rounding(tmp_path: pathlib.Path) -
     assert all("forward" not in module.__dict__ for module in compiled.module.modules())
 
 
-def test_without_a_compiler_loading_is_refused(tmp_path: pathlib.Path) -> None:
+def test_without_a_compiler(tmp_path: pathlib.Path) -> None:
     material.load("gpt2", tmp_path)
     with (
         config.patch({"cpp.cxx": ("no-such-compiler",)}),
-        pytest.raises(errors.FailedPrecondition, match=r"needs a C\+\+ compiler.*Install g\+\+.*leave compile out"),
+        pytest.raises(errors.FailedPrecondition) as caught,
     ):
         material.load("gpt2", tmp_path, compile=True)
+    assert caught.value.reason == "MODEL_INVALID"
+    assert {"compile", "C++", "cpu", "g++", "CXX"} <= words(caught.value.message)
 
 
-def test_only_what_has_no_hook_within_is_compiled(gpt2: LoadedModel) -> None:
+def test_modules_with_hooks_are_not_compiled(gpt2: LoadedModel) -> None:
     blocks = gpt2.module.transformer.h
 
     def parts(*paths: str) -> set[str]:
@@ -64,7 +67,7 @@ def test_only_what_has_no_hook_within_is_compiled(gpt2: LoadedModel) -> None:
     assert "1.mlp" not in parts("1.mlp.c_proj")
 
 
-def test_more_versions_than_there_may_be_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "_MOST_VERSIONS", 1)
 
     class Changing(torch.nn.Module):
@@ -84,13 +87,15 @@ def test_more_versions_than_there_may_be_are_told(monkeypatch: pytest.MonkeyPatc
         module(values)
     module.number = 1
     with (
-        pytest.raises(errors.FailedPrecondition, match="compiled in 1 versions, and needs more"),
+        pytest.raises(errors.FailedPrecondition) as caught,
         compiled.running(),
     ):
         module(values)
+    assert caught.value.reason == "MODEL_INVALID"
+    assert {"compile", "1", "versions"} <= words(caught.value.message)
 
 
-def test_what_cannot_be_compiled_is_told() -> None:
+def test_models_that_cannot_be_compiled() -> None:
     class Refused(torch.nn.Module):
         def forward(self, values: torch.Tensor) -> torch.Tensor:
             return values.sin()
@@ -102,7 +107,10 @@ def test_what_cannot_be_compiled_is_told() -> None:
     compiled = compiling.Compiled([module])
     compiled.forwards[module] = torch.compile(module.forward, backend=refuse)
     with (
-        pytest.raises(errors.FailedPrecondition, match=r"cannot take this model.*Leave compile out"),
+        pytest.raises(errors.FailedPrecondition) as caught,
         compiled.running(),
     ):
         module(torch.ones(3))
+    assert caught.value.reason == "MODEL_INVALID"
+    assert {"compile", "model"} <= words(caught.value.message)
+    assert "backend='refuse'" in caught.value.message

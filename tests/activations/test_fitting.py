@@ -1,4 +1,4 @@
-"""What does not fit is refused before anything runs, with the mend."""
+"""What does not fit is refused before anything runs."""
 
 import datasets
 import pyarrow as pa
@@ -8,15 +8,16 @@ from polytok import errors
 from services.activations import fitting
 from services.activations.models import LoadedModel
 from tests.activations import material
+from tests.support.messages import words
 
 NAME = "datasets/docs/tokenizations/gpt2"
 
 
-def _refusal(model: LoadedModel, tokenization: fitting.Tokenization, **options: object) -> str:
+def _refusal(model: LoadedModel, tokenization: fitting.Tokenization, **options: object) -> errors.PolytokError:
     with pytest.raises((errors.FailedPrecondition, errors.InvalidArgument)) as caught:
         fitting.check(model.description, tokenization, **options)  # type: ignore[arg-type]
     assert caught.value.reason == "MODEL_MISFIT"
-    return caught.value.message
+    return caught.value
 
 
 def test_what_fits(gpt2: LoadedModel) -> None:
@@ -27,24 +28,26 @@ def test_what_fits(gpt2: LoadedModel) -> None:
 
 
 def test_another_tokenizer(gpt2: LoadedModel) -> None:
-    message = _refusal(gpt2, fitting.Tokenization(NAME, "a" * 64), tokenizer_fingerprint="b" * 64)
-    assert f"{NAME} was made by another tokenizer (fingerprint aaaaaaaaaaaa…)" in message
-    assert "Tokenize the dataset for this model" in message
+    refusal = _refusal(gpt2, fitting.Tokenization(NAME, "a" * 64), tokenizer_fingerprint="b" * 64)
+    assert {NAME, "tokenizer", "a" * 12, "b" * 12} <= words(refusal.message)
 
 
 def test_ids_beyond_the_embedding(gpt2: LoadedModel) -> None:
-    message = _refusal(gpt2, fitting.Tokenization(NAME, largest_id=97))
-    assert f"{NAME} has token ids up to 97, and the model 97 embedding rows (ids 0 to 96)" in message
+    refusal = _refusal(gpt2, fitting.Tokenization(NAME, largest_id=98))
+    assert {NAME, "ids", "98", "97", "96"} <= words(refusal.message)
+    _refusal(gpt2, fitting.Tokenization(NAME, largest_id=97))
 
 
 def test_rows_beyond_the_context(gpt2: LoadedModel) -> None:
-    message = _refusal(gpt2, fitting.Tokenization(NAME, longest_row=65))
-    assert "rows of up to 65 tokens, and the model looks at 64. Take a context_size of 64 or less" in message
+    refusal = _refusal(gpt2, fitting.Tokenization(NAME, longest_row=65))
+    assert {NAME, "rows", "65", "64", "context_size", "max_length"} <= words(refusal.message)
 
 
 def test_context_beyond_the_models(gpt2: LoadedModel) -> None:
-    message = _refusal(gpt2, fitting.Tokenization(NAME), context_size=65)
-    assert "context_size: 65 is beyond the model's context of 64 tokens" in message
+    refusal = _refusal(gpt2, fitting.Tokenization(NAME), context_size=65)
+    assert [violation.field for violation in refusal.violations] == ["context_size"]
+    assert "64" in words(refusal.violations[0].description)
+    assert {"65", "64"} <= words(refusal.message)
 
 
 def test_largest_id() -> None:

@@ -41,7 +41,7 @@ def test_the_bits_are_the_same(dtype: torch.dtype) -> None:
     assert torch.equal(values.view(whole), before.view(whole))
 
 
-def test_gradients_pass_as_ever() -> None:
+def test_gradients() -> None:
     module, values = NewGELUActivation(), torch.randn(600_000, requires_grad=True)
     with replacing.forwards(gelu.in_pieces(module)):
         module(values).sum().backward()
@@ -50,7 +50,7 @@ def test_gradients_pass_as_ever() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_wide_models_hidden_states_are_its_own_bit_for_bit() -> None:
+def test_hidden_states_of_a_wide_model() -> None:
     configuration = transformers.GPT2Config(
         n_layer=2, n_embd=128, n_head=4, vocab_size=97, n_positions=512, bos_token_id=0, eos_token_id=1
     )

@@ -13,6 +13,7 @@ from services.activations import capturing, families, hooks, memory, models
 from services.activations.models import LoadedModel
 from tests.activations import material
 from tests.activations.conftest import Loader
+from tests.support.messages import words
 
 
 def test_description(gpt2: LoadedModel) -> None:
@@ -29,7 +30,7 @@ def test_context_of_roberta(loaded: Loader) -> None:
 
 
 @pytest.mark.parametrize("kind", families.NAMES)
-def test_the_attention_that_is_taken_by_default(kind: str, tmp_path: pathlib.Path, loaded: Loader) -> None:
+def test_default_attention(kind: str, tmp_path: pathlib.Path, loaded: Loader) -> None:
     """Fused kernels where the family has them, and the same values."""
     model, exact = models.load(material.save(kind, tmp_path)), loaded(kind)
     found = []
@@ -66,11 +67,11 @@ def test_weights_without_the_head(tmp_path: pathlib.Path) -> None:
     assert not models.load(tmp_path / "base").has_head
 
 
-def _refusal(folder: pathlib.Path) -> str:
+def _refusal(folder: pathlib.Path) -> set[str]:
     with pytest.raises(errors.FailedPrecondition) as caught:
         models.load(folder)
     assert caught.value.reason == "MODEL_INVALID"
-    return caught.value.message
+    return words(caught.value.message)
 
 
 @pytest.fixture
@@ -81,17 +82,17 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_no_weights(folder: pathlib.Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert f"{folder} holds no weights: neither model.safetensors nor" in _refusal(folder)
+    assert {str(folder), "no", "weights", "model.safetensors"} <= _refusal(folder)
 
 
 def test_pickled_weights_are_not_opened(folder: pathlib.Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "holds pickled weights only, which can run code" in _refusal(folder)
+    assert {str(folder), "pickled"} <= _refusal(folder)
 
 
 def test_no_configuration(folder: pathlib.Path) -> None:
     (folder / "config.json").unlink()
-    assert "holds no config.json" in _refusal(folder)
+    assert {str(folder), "no", "config.json"} <= _refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +100,13 @@ def test_no_configuration(folder: pathlib.Path) -> None:
 )
 def test_spoiled_configuration(folder: pathlib.Path, content: str) -> None:
     (folder / "config.json").write_text(content)
-    assert "config.json" in _refusal(folder)
+    assert str(folder / "config.json") in _refusal(folder)
 
 
 def test_unknown_architecture(folder: pathlib.Path) -> None:
     content = json.loads((folder / "config.json").read_text()) | {"model_type": "mamba"}
     (folder / "config.json").write_text(json.dumps(content))
-    message = _refusal(folder)
-    assert "models of type 'mamba' cannot be hooked" in message
-    assert "llama" in message
+    assert {str(folder / "config.json"), "mamba", *families.NAMES} <= _refusal(folder)
 
 
 def test_no_code_of_the_model_is_run(folder: pathlib.Path) -> None:
@@ -115,7 +114,7 @@ def test_no_code_of_the_model_is_run(folder: pathlib.Path) -> None:
     content |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Configuration"}}
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
-    assert "'own' cannot be hooked" in _refusal(folder)
+    assert {str(folder / "config.json"), "own", *families.NAMES} <= _refusal(folder)
     assert not (folder / "ran").exists()
 
 
@@ -123,26 +122,28 @@ def test_no_code_of_the_model_is_run(folder: pathlib.Path) -> None:
 def test_weights_cut_short(folder: pathlib.Path, kept: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    assert "Copy" in _refusal(folder)
+    assert str(path) in _refusal(folder)
 
 
 def test_header_that_claims_too_much(folder: pathlib.Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", 2**62) + path.read_bytes()[8:])
-    assert "is no safetensors file" in _refusal(folder)
+    assert {str(path), "safetensors", str(path.stat().st_size)} <= _refusal(folder)
 
 
 def test_index_may_not_lead_elsewhere(folder: pathlib.Path) -> None:
     (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
     index = {"weight_map": {"transformer.wte.weight": "../elsewhere.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "names '../elsewhere.safetensors', which is not in" in _refusal(folder)
+    assert {str(folder / "model.safetensors.index.json"), "/elsewhere.safetensors"} <= _refusal(folder)
 
 
 def test_weights_of_another_model(folder: pathlib.Path) -> None:
     content = json.loads((folder / "config.json").read_text()) | {"n_layer": 4}
     (folder / "config.json").write_text(json.dumps(content))
-    assert "lacks weights that a gpt2 model has, as 'transformer.h.3" in _refusal(folder)
+    named = _refusal(folder)
+    assert {str(folder), "weights", "gpt2"} <= named
+    assert any(name.startswith("transformer.h.3.") for name in named)
 
 
 def test_too_large_for_the_memory(folder: pathlib.Path) -> None:
@@ -150,25 +151,28 @@ def test_too_large_for_the_memory(folder: pathlib.Path) -> None:
     assert models.load(folder, available=needed).has_head
     with pytest.raises(errors.ResourceExhausted) as caught:
         models.load(folder, available=needed - 1)
-    assert f"take {memory.readable(needed)} as float32, and cpu has {memory.readable(needed - 1)} left" in str(
-        caught.value
-    )
+    assert caught.value.reason == "MODEL_INVALID"
+    sizes = {*memory.readable(needed).split(), *memory.readable(needed - 1).split()}
+    assert {str(folder), f"{needed // 4:,}", "float32", "cpu", *sizes} <= words(caught.value.message)
     assert caught.value.metadata == {"needed_bytes": str(needed), "available_bytes": str(needed - 1)}
     assert models.load(folder, dtype="bfloat16", available=needed - 1).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ({"dtype": "int4"}, "'int4' is none of float32, bfloat16, float16"),
-        ({"device": "abacus"}, "'abacus' is no device"),
-        ({"device": "meta"}, "models are not run on 'meta'"),
-        ({"device": "cuda:99"}, "there is no 'cuda:99' here"),
+        ({"dtype": "int4"}, {*models.DTYPES}),
+        ({"device": "abacus"}, {"cpu", "cuda"}),
+        ({"device": "meta"}, {"cpu", "cuda"}),
+        ({"device": "cuda:99"}, {"cpu", str(torch.cuda.device_count())}),
     ],
 )
-def test_wrong_options(folder: pathlib.Path, options: dict[str, str], message: str) -> None:
-    with pytest.raises(errors.InvalidArgument, match=message):
+def test_wrong_options(folder: pathlib.Path, options: dict[str, str], named: set[str]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         models.load(folder, **options)  # type: ignore[arg-type]
+    ((field, value),) = options.items()
+    assert caught.value.reason == "INVALID_FIELD"
+    assert {field, value, *named} <= words(caught.value.message)
 
 
 def test_memory_that_is_left() -> None:
@@ -176,7 +180,7 @@ def test_memory_that_is_left() -> None:
     assert 0 < memory.available(cpu) <= memory.total(cpu)
 
 
-def test_what_a_failed_allocation_raises_is_known() -> None:
+def test_failed_allocations_are_recognized() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 58, dtype=torch.uint8)
     assert memory.is_exhausted(caught.value)

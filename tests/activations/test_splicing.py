@@ -58,7 +58,7 @@ def same_shifts(variant: str, model: models.LoadedModel) -> Iterator[tuple[str, 
     yield "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"
 
 
-def test_replaced_for_all_behind_and_none_else(named: tuple[str, models.LoadedModel]) -> None:
+def test_replaced_values_reach_later_layers_only(named: tuple[str, models.LoadedModel]) -> None:
     variant, model = named
     run, shift = runner(model), 2 * torch.randn(model.description.d_model, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -106,7 +106,7 @@ def _compare_embedding(run: Run, model: models.LoadedModel, shift: torch.Tensor)
         table.weight = weight
 
 
-def test_nothing_is_left_of_a_large_stream_in_bfloat16(tmp_path: pathlib.Path) -> None:
+def test_a_large_stream_in_bfloat16(tmp_path: pathlib.Path) -> None:
     """As there would be if the difference were added behind: 3000 and its neighbours are 16 apart in bfloat16."""
     model = models.load(material.save("gpt2", tmp_path), dtype="bfloat16", attention="eager")
     with torch.no_grad():

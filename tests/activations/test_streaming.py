@@ -16,6 +16,7 @@ from services.activations.models import LoadedModel
 from services.activations.selection import TokenSelection
 from tests.activations import material
 from tests.activations.conftest import Loader
+from tests.support.messages import words
 
 HOOK = "blocks.1.hook_resid_post"
 ROWS = material.rows(60, 40)
@@ -72,7 +73,7 @@ def test_padding_changes_nothing(kind: str, left: bool, loaded: Loader) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_same_as_the_padded_model_with_its_mask(kind: str, loaded: Loader) -> None:
+def test_equals_padding_with_a_mask(kind: str, loaded: Loader) -> None:
     """What transformers computes under left padding, given the mask and the positions that belong to it."""
     model = loaded(kind)
     dataset = material.padded(ROWS[:8], left=True)
@@ -100,7 +101,7 @@ def test_little_padding(gpt2: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("rows", [ROWS, material.rows(60, 16, 16)])
-def test_it_goes_on_where_a_piece_ended(gpt2: LoadedModel, rows: list[list[int]]) -> None:
+def test_resuming_at_a_piece(gpt2: LoadedModel, rows: list[list[int]]) -> None:
     whole = list(_stream(gpt2, material.dataset(rows), batch_tokens=40).pieces())
     assert len(whole) > 2
     for number in (0, len(whole) // 2, len(whole) - 2):
@@ -110,7 +111,7 @@ def test_it_goes_on_where_a_piece_ended(gpt2: LoadedModel, rows: list[list[int]]
     assert whole[-1].next_row == len(rows)
 
 
-def test_rows_wait_for_no_more_than_memory_allows(gpt2: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_rows_are_bounded(gpt2: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = material.dataset(ROWS)
     usual = list(_stream(gpt2, dataset, batch_tokens=100).pieces())
     monkeypatch.setitem(streaming._WINDOW_BYTES, "cpu", 200 * 32 * 4)
@@ -125,7 +126,7 @@ def test_a_range(gpt2: LoadedModel) -> None:
     assert list(_stream(gpt2, material.dataset(ROWS)).pieces(len(ROWS))) == []
 
 
-def test_tokens_left_out_are_seen_all_the_same(gpt2: LoadedModel) -> None:
+def test_left_out_tokens_are_seen(gpt2: LoadedModel) -> None:
     excluded = (5, 50)
     pieces = list(_stream(gpt2, material.dataset(ROWS), excluded_token_ids=excluded, batch_tokens=300).pieces())
     keep = torch.tensor([token not in excluded for row in ROWS for token in row])
@@ -165,7 +166,7 @@ def test_many_hooks_in_one_pass(gpt2: LoadedModel) -> None:
     assert [value.shape for value in pieces[0].values.values()] == [(64, 32), (64, 128)] * 3
 
 
-def test_arrow_tables_and_other_kinds_of_lists(gpt2: LoadedModel) -> None:
+def test_arrow_tables(gpt2: LoadedModel) -> None:
     rows = material.rows(10, 8, 8)
     expected = _all(list(_stream(gpt2, material.dataset(rows)).pieces()))
     for kind in (pa.list_(pa.int64()), pa.large_list(pa.int32()), pa.list_(pa.uint16(), 8)):
@@ -180,22 +181,33 @@ def test_rows_of_a_shuffled_dataset(gpt2: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("columns", "reason", "named"),
     [
-        ({"tokens": [[3]]}, "has no column 'input_ids'; it has tokens"),
-        ({"input_ids": ["text"]}, "holds string"),
-        ({"input_ids": [[0.5]]}, "holds lists of double"),
-        ({"input_ids": [[3, None]]}, "holds lists of int64, null among it"),
-        ({"input_ids": [[3, 4]], "attention_mask": [[1]]}, "differ in length in rows 0 to"),
-        ({"input_ids": [[3, material.ROWS]]}, f"Token id {material.ROWS} in rows 0 to 0: the model has 97 embedding"),
-        ({"input_ids": [[3, -1]]}, "Token id -1"),
-        ({"input_ids": [[3] * 65]}, "A row of 65 tokens among rows 0 to 0: the model looks at 64"),
+        ({"tokens": [[3]]}, "COLUMN_NOT_FOUND", {"input_ids", "tokens"}),
+        ({"input_ids": ["text"]}, "COLUMN_INVALID", {"input_ids", "string"}),
+        ({"input_ids": [[0.5]]}, "COLUMN_INVALID", {"input_ids", "double"}),
+        ({"input_ids": [[3, None]]}, "COLUMN_INVALID", {"input_ids", "int64", "null"}),
+        (
+            {"input_ids": [[3, 4]], "attention_mask": [[1]]},
+            "COLUMN_INVALID",
+            {"input_ids", "attention_mask", "length", "0"},
+        ),
+        ({"input_ids": [[3, material.ROWS + 1]]}, "MODEL_MISFIT", {"id", "98", "0", "97", "96"}),
+        ({"input_ids": [[3, -1]]}, "MODEL_MISFIT", {"id", "-1"}),
+        ({"input_ids": [[3] * 65]}, "MODEL_MISFIT", {"65", "tokens", "0", "64"}),
     ],
 )
-def test_what_does_not_fit(gpt2: LoadedModel, columns: dict[str, Any], message: str) -> None:
+def test_wrong_rows(gpt2: LoadedModel, columns: dict[str, Any], reason: str, named: set[str]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         list(_stream(gpt2, pa.table(columns)).pieces())
-    assert message in caught.value.message
+    assert caught.value.reason == reason
+    assert named <= words(caught.value.message)
+
+
+def test_the_first_id_beyond_the_embedding(gpt2: LoadedModel) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        list(_stream(gpt2, pa.table({"input_ids": [[3, material.ROWS]]})).pieces())
+    assert caught.value.reason == "MODEL_MISFIT"
 
 
 @pytest.fixture
@@ -245,11 +257,13 @@ def test_windows_shrink_until_their_values_fit(gpt2: LoadedModel, monkeypatch: p
 
 def test_a_row_that_never_fits(limited: Any) -> None:
     stream = _stream(limited(20), material.dataset(material.rows(8, 32, 32)))
-    with pytest.raises(errors.ResourceExhausted, match="no memory on cpu for a single row of 32 tokens"):
+    with pytest.raises(errors.ResourceExhausted) as caught:
         list(stream.pieces())
+    assert caught.value.reason == "MODEL_INVALID"
+    assert {"memory", "cpu", "32"} <= words(caught.value.message)
 
 
-def test_other_errors_are_not_taken_for_want_of_memory(gpt2: LoadedModel) -> None:
+def test_other_errors_are_raised(gpt2: LoadedModel) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -259,7 +273,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(gpt2: LoadedModel) -> Non
     handle.remove()
 
 
-def test_a_closed_stream_lets_go_of_the_model(gpt2: LoadedModel) -> None:
+def test_closing_removes_hooks(gpt2: LoadedModel) -> None:
     block = gpt2.module.transformer.h[1]
     before = len(block._forward_hooks)
     with contextlib.closing(_stream(gpt2, material.dataset(ROWS), batch_tokens=50).pieces()) as pieces:
