@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import corpus, raw_shards, report
-from services.runtime import allocation
+from services.runtime import malloc_tuning
 
 console = Console()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
@@ -100,7 +100,7 @@ def _threads(*, ours: bool) -> dict[str, str]:
     cores = str(len(os.sched_getaffinity(0)))
     if ours:
         threads = {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
-        return threads | allocation.huge_pages()
+        return threads | malloc_tuning.huge_pages()
     return {"TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -25,8 +25,8 @@ from benchmarks import raw_shards
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.runtime import allocation
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
+from services.runtime import malloc_tuning
 from services.runtime.storage import Storage
 from services.tokenizer.engines import choosing, plan, sampling
 from services.tokenizer.models import loading
@@ -126,7 +126,7 @@ _together: threading.Barrier
 def _begin(together: threading.Barrier, *arguments: Any) -> None:
     global _child, _together
     # As the worker's child does.
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     _child, _together = Child(*arguments), together
     warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
     key = f"warm-{os.getpid()}/{_KEY}"

@@ -18,7 +18,7 @@ from transformer_lens.loading_from_pretrained import get_pretrained_model_config
 from benchmarks.extract.material import Case
 from services.activations import models
 from services.extractor import ranges
-from services.runtime import allocation
+from services.runtime import malloc_tuning
 
 
 def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callable[[], float]:
@@ -44,7 +44,7 @@ def ours(
 ) -> Callable[[], float]:
     """A worker's range, with statistics, checksums and sync."""
     # As the worker's child process does.
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
     settings = ranges.RangeSettings(
         hooks=case.hooks, context_size=case.context, batch_size=case.batch, storage_dtype=case.dtype

@@ -21,7 +21,7 @@ import transformers
 
 from benchmarks import report
 from services.activations import models, streaming
-from services.runtime import allocation
+from services.runtime import malloc_tuning
 from services.trainer import plan, reports, training
 from services.trainer.data import live
 from services.trainer.steps import building
@@ -70,7 +70,7 @@ def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> No
 
 def measure(name: str, device: str) -> dict[str, list[float]]:
     """Steps a second of both, a figure a round. To be called before the process has a second thread."""
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     size = SIZES[name]
     rates: dict[str, list[float]] = {"bare": [], "training": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ def running() -> Iterator[Stack]:
 
 def _start() -> subprocess.Popen[str]:
     """Starts a stack that stops when this process ends, however it ends; Ctrl-C reaches it through us alone."""
-    guard = importlib.util.find_spec("services.embedded.guard")
+    guard = importlib.util.find_spec("services.embedded.exec_wrapper")
     if guard is None or guard.origin is None:
         raise errors.FailedPrecondition(
             "This installation cannot run a stack. Install it with `pip install 'polytok[demo]'`."

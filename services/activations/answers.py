@@ -9,7 +9,7 @@ from google.protobuf import any_pb2
 
 from polytok import errors
 from polytok.extractor.v1 import structures_pb2
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 
 KIND = "structure"
 _HUB_SECONDS = "5"
@@ -47,7 +47,7 @@ def main() -> None:
     # Who creates something waits: a hub that is slow is not waited for.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", _HUB_SECONDS)
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", _HUB_SECONDS)
-    child.serve({KIND: lambda payload, _: _structure(payload)}, warm=lambda: None)
+    task_process_main.serve({KIND: lambda payload, _: _structure(payload)}, warm=lambda: None)
 
 
 if __name__ == "__main__":

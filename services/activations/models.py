@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from polytok import errors
 from services.activations import compiling, families, memory, weights
-from services.runtime import allocation
+from services.runtime import malloc_tuning
 
 Attention = Literal["sdpa", "eager"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -240,7 +240,7 @@ def _check_fits(
 ) -> None:
     needed = description.num_parameters * dtype.itemsize
     # What a model was in that is no longer used may still be this process's.
-    allocation.give_back()
+    malloc_tuning.give_back()
     left = memory.available(device) if available is None else available
     if needed <= left:
         return

@@ -17,7 +17,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.extractor.v1 import structures_pb2
 from services.activations import naming
-from services.runtime.jobs.answering import Answering
+from services.jobs.subprocess_client import Answering
 from services.runtime.telemetry import logging
 
 _COMMAND = (sys.executable, "-m", "services.activations.answers")

@@ -21,13 +21,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _serve(_: Sequence[str]) -> None:
-    from services.catalog import serve  # noqa: PLC0415
+    from services.catalog.server import main  # noqa: PLC0415
 
-    process.run(serve.main)
+    process.run(main.main)
 
 
 def _migrate(arguments: Sequence[str]) -> None:
-    from services.catalog.migrations.schema import runner  # noqa: PLC0415
+    from services.catalog.server.migrations.schema import runner  # noqa: PLC0415
     from services.runtime.migrations import command  # noqa: PLC0415
 
     command.main(runner, arguments)

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from polytok import disk_space, errors
-from services.embedded import guard
+from services.embedded import exec_wrapper
 
 
 def check_owner(folder: pathlib.Path) -> int:
@@ -35,7 +35,7 @@ def make_private(folder: pathlib.Path) -> pathlib.Path:
 
 def _give_to_nobody(folder: pathlib.Path) -> None:
     try:
-        os.chown(folder, guard.NOBODY, guard.NOBODY)
+        os.chown(folder, exec_wrapper.NOBODY, exec_wrapper.NOBODY)
     except OSError as error:  # a user namespace that knows root alone, or a file system without owners
         raise errors.FailedPrecondition(
             f"Postgres does not run as root, and this system does not let root give {folder} to another user "

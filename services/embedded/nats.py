@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 from polytok import errors
-from services.embedded import folders, guard
+from services.embedded import exec_wrapper, folders
 
 USER = "polytok"
 MINIMUM_VERSION = (2, 11)
@@ -66,7 +66,7 @@ class Nats:
     def command(self) -> list[str]:
         """The command line of the server."""
         argv = [str(binary()), "--config", str(self.folder / "server.conf")]
-        return guard.command(argv, on_parent_death=signal.SIGTERM, owner=str(self.folder))
+        return exec_wrapper.command(argv, on_parent_death=signal.SIGTERM, owner=str(self.folder))
 
     def describe(self) -> str:
         """Where the server is, for people."""

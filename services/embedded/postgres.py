@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 
 from polytok import errors
-from services.embedded import folders, guard
+from services.embedded import exec_wrapper, folders
 
 USER = "polytok"
 DATABASE = "polytok"
@@ -105,7 +105,7 @@ class Postgres:
 
     def _guarded(self, program: str, *arguments: str) -> list[str]:
         argv = [str(binaries() / program), *arguments]
-        return guard.command(argv, on_parent_death=ON_PARENT_DEATH, owner=str(self.folder))
+        return exec_wrapper.command(argv, on_parent_death=ON_PARENT_DEATH, owner=str(self.folder))
 
     def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
         done = subprocess.run(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from services.embedded import guard
+from services.embedded import exec_wrapper
 
 _PROBE_SECONDS = 5.0
 _QUEUE = "not ready: queue: "
@@ -66,7 +66,7 @@ class Service:
     def command(self) -> list[str]:
         """The command line of the service."""
         # What it could say goodbye to goes with the supervisor too; leases and epochs make this safe at any time.
-        return guard.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
+        return exec_wrapper.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
 
     def is_ready(self) -> bool:
         """Tells whether the service has announced itself, and its own probe says that it can answer calls."""

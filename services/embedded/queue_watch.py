@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from polytok import disk_space
 from services.embedded import services
 from services.embedded.home import Home
-from services.embedded.keeper import Keeper
+from services.embedded.managed_process import Keeper
 from services.embedded.program import Service
 
 LOOK_SECONDS = 5.0

@@ -41,7 +41,7 @@ class Workers(NamedTuple):
 
 
 OWNERS = (
-    Owner("catalog", ("services.catalog", "serve"), "services.catalog.migrations.schema"),
+    Owner("catalog", ("services.catalog", "serve"), "services.catalog.server.migrations.schema"),
     Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
     Owner("trainer", ("services.trainer", "serve"), "services.trainer.server.migrations.schema", late=True),
 )

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from polytok import errors
-from services.embedded import folders, guard, keeper, lock, nats, ports, postgres, services
+from services.embedded import exec_wrapper, folders, lock, managed_process, nats, ports, postgres, services
 from services.embedded.home import Home
 from services.embedded.logs import Log
 from services.embedded.program import Program, Service
@@ -54,7 +54,7 @@ class Supervisor:
         self._report = report
         self._stop = asyncio.Event()
         self._forced = False
-        self._keepers: list[keeper.Keeper] = []
+        self._keepers: list[managed_process.Keeper] = []
         self._held = held
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {}
@@ -143,30 +143,30 @@ class Supervisor:
     async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
         """Starts a server; on another port if it does not come up, since somebody may have taken the first."""
         for _ in range(_PORT_ATTEMPTS - 1):
-            with contextlib.suppress(keeper.StartFailed):
+            with contextlib.suppress(managed_process.StartFailed):
                 await self._start(server)
                 return
             server.port = ports.free_port()
         try:
             await self._start(server)
-        except keeper.StartFailed:
+        except managed_process.StartFailed:
             did = server.recover()
             if not did:
                 raise
             self._report(f"{server.name}: {did}")
             await self._start(server)
 
-    async def _start(self, program: Program) -> keeper.Keeper:
+    async def _start(self, program: Program) -> managed_process.Keeper:
         kept = self._keep(program)
         try:
             await kept.start()
-        except keeper.StartFailed:
+        except managed_process.StartFailed:
             self._keepers.remove(kept)
             raise
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
         return kept
 
-    async def _start_late(self, program: Program) -> keeper.Keeper:
+    async def _start_late(self, program: Program) -> managed_process.Keeper:
         """Starts a program that the rest can do without: if that fails, its keeper has to try again."""
         kept = self._keep(program)
         try:
@@ -178,9 +178,9 @@ class Supervisor:
             self._publish()
         return kept
 
-    def _keep(self, program: Program) -> keeper.Keeper:
+    def _keep(self, program: Program) -> managed_process.Keeper:
         log = Log(self._home.logs / f"{program.name}.log")
-        kept = keeper.Keeper(program, log, inherited=self._held, report=self._report, changed=self._publish)
+        kept = managed_process.Keeper(program, log, inherited=self._held, report=self._report, changed=self._publish)
         self._keepers.append(kept)
         return kept
 
@@ -214,7 +214,7 @@ class Supervisor:
         argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.OWNERS)]
         with log.open() as stream:
             process = await asyncio.create_subprocess_exec(
-                *guard.command(argv, on_parent_death=signal.SIGKILL),
+                *exec_wrapper.command(argv, on_parent_death=signal.SIGKILL),
                 env=dict(environment),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
@@ -229,7 +229,7 @@ class Supervisor:
             await process.wait()
             raise
         if code != 0:
-            raise keeper.StartFailed(
+            raise managed_process.StartFailed(
                 f"The database could not be brought up to date (exit code {code})",
                 f"The log is {log.path} and ends with:\n{log.tail()}",
             )

@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.extractor.v1 import tasks_pb2
-from services.runtime import allocation
-from services.runtime.jobs import child
+from services.jobs import task_process_main
+from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import opening
+from services.runtime.storage import factory
 
 _Payload = TypeVar("_Payload", bound=Message)
 
@@ -30,17 +30,17 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 
 def main() -> None:
     """Runs tasks until the parent ends."""
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Imported after the environment is set, which the libraries read once.
     from services.activations import tokenizations  # noqa: PLC0415
     from services.extractor import estimating, loading, planning, publishing, ranging  # noqa: PLC0415
 
-    storage = opening.opened(StorageSettings())
+    storage = factory.opened(StorageSettings())
     reader = tokenizations.Reader(storage)
     loaded = loading.Models()
-    child.serve(
+    task_process_main.serve(
         {
             "extract.plan": lambda payload, _: planning.plan(
                 _unpacked(payload, tasks_pb2.PlanExtractionTask), storage, reader, loaded

@@ -10,7 +10,7 @@ from polytok import errors
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations import models, tokenizations
 from services.extractor import loading, planning, ranges
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 
 _TRIAL_SECONDS = 3.0

@@ -21,7 +21,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.statistics import Statistics
 from services.extractor import formats, loading, writing
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage, verification
 
 FORMAT = 1

@@ -15,7 +15,7 @@ from services.activations.models import Description, LoadedModel
 from services.activations.selection import TokenSelection
 from services.activations.statistics import Statistics
 from services.extractor import formats, writing
-from services.runtime.ahead import Ahead
+from services.runtime.prefetch import Ahead
 from services.runtime.storage import Storage
 
 _ADVICE = (

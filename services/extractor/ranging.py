@@ -4,7 +4,7 @@ from polytok.extractor.v1 import tasks_pb2
 from services.activations import tokenizations
 from services.activations.statistics import Statistics
 from services.extractor import loading, ranges
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 
 

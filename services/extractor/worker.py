@@ -3,10 +3,10 @@
 import sys
 
 from services.extractor.settings import ExtractorPeers
-from services.runtime.jobs import pool
+from services.jobs import worker_main
 from services.runtime.process import Stopping
 
-POOL = pool.Pool(
+POOL = worker_main.Pool(
     name="extractor-worker",
     kinds=("extract.plan", "extract.range", "extract.publish", "extract.estimate"),
     owner="extractor",
@@ -18,4 +18,4 @@ POOL = pool.Pool(
 async def run(stopping: Stopping) -> None:
     """Works until it is asked to stop."""
     peers = ExtractorPeers()
-    await pool.work(stopping, POOL, peers.extractor_address, peers)
+    await worker_main.work(stopping, POOL, peers.extractor_address, peers)

@@ -12,7 +12,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from polytok import errors
-from services.runtime.roots import Roots
+from services.runtime.source_allowlist import Roots
 
 TOKENIZER = (
     "config.json",

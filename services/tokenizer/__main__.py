@@ -5,8 +5,8 @@ import sys
 
 from polytok.jobs.v1 import leases_pb2_grpc
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
-from services.runtime import allocation, messaging, process
-from services.runtime.jobs.worker import Worker
+from services.jobs.worker import Worker
+from services.runtime import malloc_tuning, messaging, process
 from services.runtime.process import Stopping
 from services.runtime.rpc import channel
 from services.runtime.rpc.server import Server
@@ -47,7 +47,7 @@ _ANSWERS = (sys.executable, "-m", "services.tokenizer.answers")
 async def main(stopping: Stopping) -> None:
     """Works until it is asked to stop."""
     # For the child, which gets this process's environment.
-    os.environ.update(allocation.huge_pages())
+    os.environ.update(malloc_tuning.huge_pages())
     telemetry = TelemetrySettings()
     logging.configure(telemetry, _POOL)
     tracing.configure(telemetry, _POOL)

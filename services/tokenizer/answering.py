@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from services.runtime.jobs import answering
+from services.jobs import subprocess_client
 
-lost = answering.lost
+lost = subprocess_client.lost
 
 
-class Answering(answering.Answering):
+class Answering(subprocess_client.Answering):
     """The process that inspects tokenizers and encodes texts."""
 
     def __init__(
@@ -16,7 +16,7 @@ class Answering(answering.Answering):
         *,
         service: str,
         memory_bytes: int = 0,
-        idle_seconds: float = answering.IDLE_SECONDS,
+        idle_seconds: float = subprocess_client.IDLE_SECONDS,
     ) -> None:
         super().__init__(
             command,

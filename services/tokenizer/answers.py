@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage
 from services.tokenizer.settings import TokenizerSettings
@@ -33,7 +33,7 @@ def _unpacked(payload: any_pb2.Any, question: _Question) -> _Question:
 
 
 def _verify(
-    task: answers_pb2.VerifyTask, tokenizers: "loading.Tokenizers", context: child.TaskContext
+    task: answers_pb2.VerifyTask, tokenizers: "loading.Tokenizers", context: task_process_main.TaskContext
 ) -> tokenizer_pb2.VerifyResult:
     # Who only encodes a text need not wait for what this imports.
     from services.tokenizer.checks import verification  # noqa: PLC0415
@@ -52,7 +52,7 @@ def main() -> None:
 
     # People compare more tokenizers than a job uses.
     tokenizers = loading.Tokenizers(max(settings.cached, _CACHED))
-    child.serve(
+    task_process_main.serve(
         {
             "inspect": lambda payload, _: describing.inspect(
                 _unpacked(payload, tasks_pb2.TokenizerReference()), tokenizers

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.tokenizer.v1 import repairs_pb2, stages_pb2, tasks_pb2
-from services.runtime import allocation
-from services.runtime.jobs import child
+from services.jobs import task_process_main
+from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import Storage, opened
 from services.tokenizer.settings import TokenizerSettings
@@ -32,7 +32,7 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
     return message
 
 
-def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, child.TaskFunction]:
+def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, task_process_main.TaskFunction]:
     """What the process serves."""
     # Imported after the environment is set, which the libraries read once.
     from services.tokenizer.checks import repairing  # noqa: PLC0415
@@ -86,14 +86,14 @@ def main() -> None:
     """Runs tasks until the parent ends."""
     settings = TokenizerSettings()
     # A piece's texts, ids and rows are of the size of the last one's.
-    allocation.keep_freed(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
+    malloc_tuning.keep_freed(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from services.tokenizer.models import loading  # noqa: PLC0415  as in `functions`
 
-    child.serve(functions(opened(StorageSettings()), settings), warm=loading.warm)
+    task_process_main.serve(functions(opened(StorageSettings()), settings), warm=loading.warm)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
-from services.runtime.jobs import failures
-from services.runtime.jobs.children import Child, ChildFailed
+from services.jobs import failures
+from services.jobs.task_process import Child, ChildFailed
 from services.tokenizer import answering
 from services.tokenizer.catalog import Catalog
 

@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 
 PARENT = "POLYTOK_RANKS_PARENT"
 """The process id of whoever trains."""
@@ -24,7 +24,7 @@ DIED = "died.json"
 
 def main() -> int:
     """Runs the processes until all have ended well, or one has not."""
-    child.die_with(int(os.environ[PARENT]))
+    task_process_main.die_with(int(os.environ[PARENT]))
     os.environ[LAUNCHER] = str(os.getpid())
     # After the kernel knows whom to end this with: they take seconds.
     from torch.distributed import run  # noqa: PLC0415

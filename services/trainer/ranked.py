@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from polytok import errors
 from polytok.errors import codec
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
 from services.trainer import export, launcher, plan, reports
@@ -98,9 +98,9 @@ def _told(failure: Exception) -> dict[str, Any]:
 def main(opener: Opener) -> int:
     """Trains this process's share; 1 where it failed, which it leaves word of."""
     # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
-    child.die_with(int(os.environ[launcher.LAUNCHER]))
+    task_process_main.die_with(int(os.environ[launcher.LAUNCHER]))
     rank = int(os.environ["RANK"])
-    logging.configure(TelemetrySettings(), f"{os.environ.get(child.SERVICE, 'trainer')}-rank-{rank}")
+    logging.configure(TelemetrySettings(), f"{os.environ.get(task_process_main.SERVICE, 'trainer')}-rank-{rank}")
     path = pathlib.Path(sys.argv[1])
     job = Job(**json.loads(path.read_text()))
     try:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from services.runtime.storage import early
+from services.runtime.storage import flush_ahead
 
 _CHUNK_BYTES = 8 << 20
 _ALIGNMENT = 8
@@ -92,7 +92,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
     encoded += b" " * (-len(encoded) % _ALIGNMENT)
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        sink = early.Early(file)
+        sink = flush_ahead.Early(file)
 
         def put(data: memoryview | bytes) -> None:
             nonlocal size

@@ -8,9 +8,9 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, messages_pb2
-from services.catalog import tables
 from services.catalog.ingest import tasks as ingest_tasks
-from services.runtime.jobs.child import TaskContext
+from services.catalog.server import tables
+from services.jobs.task_process_main import TaskContext
 from services.tokenizer import child
 from services.tokenizer.settings import TokenizerSettings
 from tests.catalog import hands

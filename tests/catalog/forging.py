@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
-from services.catalog import tables
-from services.runtime.jobs.child import TaskContext
+from services.catalog.server import tables
+from services.jobs.task_process_main import TaskContext
 from services.tokenizer.checks import verification
 from services.tokenizer.models import loading
 from tests.catalog import hands

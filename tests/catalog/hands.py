@@ -25,12 +25,12 @@ from polytok.catalog.v1 import (
 )
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from polytok.tokenizer.v1 import tasks_pb2 as tokenizer_tasks_pb2
-from services.catalog import tables
-from services.catalog.application import Catalog
-from services.catalog.settings import CatalogSettings
+from services.catalog.server import tables
+from services.catalog.server.app import Catalog
+from services.catalog.server.settings import CatalogSettings
+from services.jobs import failures
 from services.runtime import settings
 from services.runtime.database import Database
-from services.runtime.jobs import failures
 from services.runtime.storage import Storage
 from tests.support import serving
 

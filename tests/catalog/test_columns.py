@@ -7,7 +7,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.domain import columns, parameters, records, sources
+from services.catalog.server.domain import columns, parameters, records, sources
 from tests.catalog import test_domain as domain
 
 Parameters = tokenizations_pb2.TokenizationParameters

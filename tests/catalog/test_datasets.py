@@ -8,7 +8,7 @@ from google.protobuf import field_mask_pb2
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog import tables
+from services.catalog.server import tables
 from tests.catalog import hands
 from tests.catalog.hands import refused
 

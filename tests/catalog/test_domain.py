@@ -8,8 +8,8 @@ from google.protobuf import json_format
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from services.catalog.domain import missing, names, parameters, records, sources, states
-from services.runtime.records import etags
+from services.catalog.server.domain import names, not_found, parameters, records, sources, states
+from services.records import etags
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Parameters = tokenizations_pb2.TokenizationParameters
@@ -370,7 +370,7 @@ def test_what_is_not_ready_says_what_to_do(status, message):
 
 
 def test_a_name_like_no_other_suggests_none():
-    assert missing.dataset("docs", ["wikipedia"]).message == (
+    assert not_found.dataset("docs", ["wikipedia"]).message == (
         "No dataset is called 'docs'. `polytok dataset list` shows the datasets that exist."
     )
 

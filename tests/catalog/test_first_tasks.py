@@ -7,8 +7,8 @@ import pytest
 from google.protobuf import any_pb2
 
 from polytok.tokenizer.v1 import tasks_pb2
-from services.catalog.domain import records
-from services.catalog.handlers import tokenizations
+from services.catalog.server.domain import records
+from services.catalog.server.jobs import tokenizations
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SHARDS = [records.Shard(f"datasets/d/raw/part-{number}.arrow", 10, 100, "0" * 64, 50) for number in range(4)]

@@ -6,7 +6,7 @@ from google.protobuf import duration_pb2
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from services.catalog import tables
+from services.catalog.server import tables
 from tests.catalog.hands import refused
 
 NAME = "datasets/docs/tokenizations/gpt2"

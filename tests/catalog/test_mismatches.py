@@ -9,7 +9,7 @@ import pytest
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.catalog.repositories import engines
+from services.catalog.server.repository import distrusted_engines
 from services.tokenizer.engines import choosing, sampling, versions
 from services.tokenizer.engines.reference import Reference
 from tests.catalog import hands
@@ -133,7 +133,7 @@ async def test_a_worker_that_dies_after_it_found_the_mismatch(zebras: hands.Runn
 async def _distrusted(catalog: hands.Running) -> list[str]:
     fingerprint = (await catalog.tokenization(NAME)).tokenizer_fingerprint
     async with catalog.database.connection() as conn:
-        return await engines.distrusted(conn, fingerprint)
+        return await distrusted_engines.distrusted(conn, fingerprint)
 
 
 async def test_what_a_distrusted_engine_made_is_not_shared(
@@ -147,7 +147,7 @@ async def test_what_a_distrusted_engine_made_is_not_shared(
     assert _rows(wrong) != _expected(wrong)
     found = tasks_pb2.EngineMismatch(tokenizer_fingerprint=wrong.tokenizer_fingerprint, engine=ENGINE)
     async with zebras.database.transaction() as conn:
-        await engines.distrust(conn, found, wrong.name)
+        await distrusted_engines.distrust(conn, found, wrong.name)
     folder = tmp_path / "small"
     await doer.run((await zebras.create_model("other", repo_id=str(folder))).job)
     other = await zebras.tokenize("docs", "other", max_length=16)

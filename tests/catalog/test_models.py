@@ -7,7 +7,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.catalog import tables
+from services.catalog.server import tables
 from tests.catalog.hands import refused
 
 State = models_pb2.Model.State

@@ -14,9 +14,9 @@ from google.protobuf import any_pb2
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2
-from services.catalog.repositories import tokenizations
-from services.runtime.jobs.child import TaskContext
-from services.runtime.records import folders
+from services.catalog.server.repository import tokenizations
+from services.jobs.task_process_main import TaskContext
+from services.records import storage_folders
 from services.tokenizer.checks import verification
 from services.tokenizer.models import loading
 from services.tokenizer.stages import publishing
@@ -232,7 +232,7 @@ async def test_whoever_begins_to_share_while_files_are_replaced_gets_those_that_
     await doer.run_until(job, "tokenize.publish")
     async with docs.database.transaction() as conn:
         # Both wait for this lock, or for whoever waits for it.
-        await folders.lock(conn, record.tokenized_path.removeprefix(docs.storage.uri("x")[:-1]))
+        await storage_folders.lock(conn, record.tokenized_path.removeprefix(docs.storage.uri("x")[:-1]))
         calls = {"share": docs.tokenize("docs", "other", **PLANS["plain"]), "publish": doer.step(job)}
         running = []
         for place, call in enumerate([first, *(calls.keys() - {first})]):

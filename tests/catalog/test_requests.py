@@ -8,8 +8,8 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
-from services.catalog import tables
-from services.runtime.records import requests
+from services.catalog.server import tables
+from services.records import idempotency
 from tests.catalog import hands
 from tests.catalog.hands import refused
 
@@ -103,5 +103,5 @@ async def test_an_id_that_is_none_is_refused(catalog):
 async def test_answers_are_forgotten_in_time(catalog, age, left):
     await catalog.datasets.CreateDataset(_create(request_id=str(uuid.uuid4())))
     async with catalog.database.transaction() as conn:
-        await requests.forget(conn, tables.answers, age)
+        await idempotency.forget(conn, tables.answers, age)
     assert await catalog.count(tables.answers) == left

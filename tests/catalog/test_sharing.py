@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog import tables
-from services.catalog.repositories import tokenizations
-from services.runtime.records.statements import Lock
+from services.catalog.server import tables
+from services.catalog.server.repository import tokenizations
+from services.records.queries import Lock
 from tests.catalog import hands, locks
 
 READY = tokenizations_pb2.Tokenization.STATE_READY

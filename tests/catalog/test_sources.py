@@ -4,7 +4,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import DatasetSource, FileSource
-from services.catalog.domain import sources
+from services.catalog.server.domain import sources
 
 
 def source(**options):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from services.catalog import tables
+from services.catalog.server import tables
 from tests.catalog import hands
 
 EXPECTED = (errors.NotFound, errors.FailedPrecondition, errors.Aborted, errors.AlreadyExists)

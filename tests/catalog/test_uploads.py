@@ -13,8 +13,9 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog import tables, uploads
-from services.catalog.ingest import plan
+from services.catalog.ingest import plan_task
+from services.catalog.server import tables
+from services.catalog.server.service import upload_files
 from tests.catalog import hands
 from tests.catalog.hands import refused
 
@@ -53,7 +54,7 @@ def stored(catalog: hands.Running) -> list[str]:
 async def test_rows_are_on_disk_and_a_job_reads_them(
     catalog: hands.Running, worker: hands.Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "_FILE_BYTES", 1)  # a file a batch
+    monkeypatch.setattr(upload_files, "_FILE_BYTES", 1)  # a file a batch
     made = await catalog.datasets.UploadDataset(iter(whole("rows", metadata={"team": "sae"})))
     assert made.state == datasets_pb2.Dataset.STATE_PENDING
     assert dict(made.metadata) == {"team": "sae"}
@@ -70,7 +71,7 @@ async def test_rows_are_on_disk_and_a_job_reads_them(
         assert pa.ipc.open_stream(data).read_all().equals(pa.Table.from_batches([batch]))
         assert file.num_rows == batch.num_rows
     held = await worker.take(made.job)
-    parts = plan.plan(held.payload(tasks_pb2.PlanIngestTask)).parts
+    parts = plan_task.plan(held.payload(tasks_pb2.PlanIngestTask)).parts
     assert [(part.upload.key, part.upload.first_row) for part in parts] == [
         (f"{folder}/{file.name}", first) for file, first in zip(source.files, (0, 4, 8), strict=True)
     ]

@@ -9,8 +9,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.jobs.v1 import leases_pb2, messages_pb2
+from services.records import watch
 from services.runtime import messaging
-from services.runtime.records import watch
 from tests.catalog import hands
 from tests.catalog.hands import refused
 

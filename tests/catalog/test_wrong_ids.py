@@ -11,7 +11,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog import tables
+from services.catalog.server import tables
 from services.tokenizer.engines import sampling
 from tests.catalog import forging, hands
 from tests.catalog.doing import Doer

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from services.embedded import folders, guard
+from services.embedded import exec_wrapper, folders
 from tests.support import processes
 
 
 def test_a_new_folder_is_its_owners_alone(tmp_path: pathlib.Path) -> None:
     made = folders.make_private(tmp_path / "a" / "b")
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
-    assert made.stat().st_uid == (guard.NOBODY if os.geteuid() == 0 else os.geteuid())
+    assert made.stat().st_uid == (exec_wrapper.NOBODY if os.geteuid() == 0 else os.geteuid())
 
 
 def test_a_file_is_private_from_the_start_and_belongs_to_the_folders_owner(tmp_path: pathlib.Path) -> None:
@@ -55,4 +55,4 @@ def test_a_folder_of_another_user_is_refused(tmp_path: pathlib.Path) -> None:
         [*processes.as_user(12321), sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert f"{folder} belongs to user {guard.NOBODY}, not to you (user 12321)" in done.stderr
+    assert f"{folder} belongs to user {exec_wrapper.NOBODY}, not to you (user 12321)" in done.stderr

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from services.embedded import home, nats, ports, queue_watch
-from services.embedded.keeper import Keeper
 from services.embedded.logs import Log
+from services.embedded.managed_process import Keeper
 from services.embedded.program import Program, Service
 from services.embedded.queue_watch import QueueWatch
 from tests.support import servers

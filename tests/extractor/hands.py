@@ -18,8 +18,8 @@ from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.extractor.server import tables
 from services.extractor.server.application import Extractor
 from services.extractor.server.settings import ExtractorSettings
+from services.jobs import failures
 from services.runtime import settings
-from services.runtime.jobs import failures
 from services.runtime.storage import Storage
 from tests.catalog import hands as catalog_hands
 from tests.support import serving
@@ -78,7 +78,7 @@ class Running:
 
     async def holders(self) -> list[str]:
         """Who holds a tokenization in the catalog."""
-        from services.catalog import tables as catalog_tables
+        from services.catalog.server import tables as catalog_tables
 
         statement = sa.select(catalog_tables.tokenization_holds.c.holder)
         async with self.catalog.database.connection() as conn:

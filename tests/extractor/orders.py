@@ -12,7 +12,7 @@ import pyarrow as pa
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations import tokenizations
 from services.extractor import loading, planning, publishing, ranging
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from tests.activations import material
 

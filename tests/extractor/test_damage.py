@@ -9,7 +9,7 @@ import torch
 
 from polytok import errors
 from services.extractor import writing
-from services.runtime.records import publication
+from services.records import publication
 from services.trainer.data import extraction
 from services.trainer.data.files import Files
 from tests.extractor import orders

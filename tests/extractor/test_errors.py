@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from polytok import errors
 from polytok.client import watch_stream
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
-from services.runtime.jobs import failures
+from services.jobs import failures
 from services.trainer.server import tables
 from services.trainer.server.migrations.schema import runner
 from tests.extractor import trainings

@@ -145,7 +145,7 @@ async def test_a_tokenization_that_is_not_ready_is_refused(extractor, catalog):
 
 
 async def test_another_tokenizer_is_refused(extractor, catalog, tokenized):
-    from services.catalog import tables as catalog_tables
+    from services.catalog.server import tables as catalog_tables
 
     async with catalog.database.transaction() as conn:
         await conn.execute(catalog_tables.models.update().values(tokenizer_fingerprint="f" * 64))
@@ -156,7 +156,7 @@ async def test_another_tokenizer_is_refused(extractor, catalog, tokenized):
 
 
 async def test_sequences_beyond_the_context_are_refused(extractor, catalog, tokenized):
-    from services.catalog import tables as catalog_tables
+    from services.catalog.server import tables as catalog_tables
 
     async with catalog.database.transaction() as conn:
         await conn.execute(catalog_tables.models.update().values(context_length=16))
@@ -190,7 +190,7 @@ async def test_a_hold_outlives_the_extractor_and_is_renewed(
 ):
     import sqlalchemy as sa
 
-    from services.catalog import tables as catalog_tables
+    from services.catalog.server import tables as catalog_tables
 
     created = await extractor.create("mine")
     holds = catalog_tables.tokenization_holds

@@ -13,7 +13,7 @@ from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 from services.extractor.server import extractions, tables
 from services.extractor.server.migrations.schema import runner as extractor_runner
-from services.runtime.records.statements import Lock
+from services.records.queries import Lock
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import locks
 from tests.extractor import hands, trainings

@@ -7,7 +7,7 @@ import datasets
 import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog.ingest import plan, publish, read
+from services.catalog.ingest import plan_task, publish_task, read_task
 from services.runtime.storage import Storage
 
 RAW = "datasets/d/raw"
@@ -24,18 +24,18 @@ class Ingest:
         self.storage = storage
 
     def plan(self, source: datasets_pb2.DatasetSource) -> list[tasks_pb2.IngestPart]:
-        return list(plan.plan(tasks_pb2.PlanIngestTask(source=source)).parts)
+        return list(plan_task.plan(tasks_pb2.PlanIngestTask(source=source)).parts)
 
     def read(
         self, part: tasks_pb2.IngestPart, ordinal: int = 0, shard_bytes: int = SHARD_BYTES, report: Any = no_report
     ) -> tasks_pb2.ReadPartResult:
         task = tasks_pb2.ReadPartTask(part=part, raw_key=RAW, ordinal=ordinal, shard_bytes=shard_bytes)
-        return read.read(self.storage, task, f"task{ordinal}-e1", report)
+        return read_task.read(self.storage, task, f"task{ordinal}-e1", report)
 
     def run(self, source: datasets_pb2.DatasetSource, shard_bytes: int = SHARD_BYTES) -> tasks_pb2.PublishDatasetResult:
         parts = [self.read(part, ordinal, shard_bytes) for ordinal, part in enumerate(self.plan(source))]
         task = tasks_pb2.PublishDatasetTask(raw_key=RAW, parts=parts)
-        result = publish.publish(self.storage, task, "publish-e1", no_report)
+        result = publish_task.publish(self.storage, task, "publish-e1", no_report)
         for staged in result.staged_files:
             self.storage.verify(staged.staged_key, staged.sha256)
             self.storage.move(staged.staged_key, staged.final_key)

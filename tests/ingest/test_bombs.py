@@ -16,7 +16,7 @@ import pytest
 
 from polytok import errors
 from services.catalog.ingest.sources import compression, parquet_pages
-from services.catalog.ingest.sources.raw import RawFile
+from services.catalog.ingest.sources.raw_file import RawFile
 from services.runtime.storage import Storage
 from tests.ingest.ingests import Ingest, files
 from tests.ingest.test_memory import BOUND, measured

@@ -12,7 +12,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import Column
-from services.catalog.ingest import limits, texts
+from services.catalog.ingest import limits, text_size
 from tests.ingest.ingests import Ingest
 
 JSON = "extension<arrow.json>"
@@ -213,9 +213,9 @@ def test_text_is_measured_wherever_it_stands(ingest: Ingest, source: pathlib.Pat
         }
     )
     expected = [python_bytes(row) for row in batch.to_pylist()]
-    assert texts.sizes(batch).tolist() == expected
-    assert texts.sizes(batch.slice(2, 3)).tolist() == expected[2:5]
-    assert texts.sizes(batch.slice(0, 0)).tolist() == []
+    assert text_size.sizes(batch).tolist() == expected
+    assert text_size.sizes(batch.slice(2, 3)).tolist() == expected[2:5]
+    assert text_size.sizes(batch.slice(0, 0)).tolist() == []
     result = ingest.files(write(source / "a.jsonl", CHATS * 50), shard_bytes=500)
     assert len(result.shards) > 5
     # Of JSON, all of it counts.

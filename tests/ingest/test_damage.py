@@ -10,10 +10,10 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog import uploads
-from services.catalog.ingest import limits, read
-from services.catalog.ingest.sources import upload
-from services.runtime.records import publication
+from services.catalog.ingest import limits, read_task
+from services.catalog.ingest.sources import uploads
+from services.catalog.server.service import upload_files
+from services.records import publication
 from tests.ingest import ingests
 from tests.support import damage
 
@@ -59,17 +59,17 @@ def test_a_flipped_bit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, 
 def test_a_flipped_bit_in_an_upload(tmp_path: pathlib.Path) -> None:
     batch = pa.record_batch({"text": ["a", "b"] * 100})
     storage = damage.Damaging(str(tmp_path / "storage"))
-    sent = uploads.Upload(storage, "datasets/d/upload", batch.schema.serialize().to_pybytes(), 1 << 20)
+    sent = upload_files.Upload(storage, "datasets/d/upload", batch.schema.serialize().to_pybytes(), 1 << 20)
     sent.add(batch.serialize().to_pybytes())
     source = sent.finish(datasets_pb2.UploadEnd(num_rows=200, num_batches=1))
-    (part,) = upload.parts(source, "datasets/d/upload")
+    (part,) = uploads.parts(source, "datasets/d/upload")
     task = tasks_pb2.ReadPartTask(part=tasks_pb2.IngestPart(upload=part), raw_key=ingests.RAW, shard_bytes=1 << 20)
-    assert read.read(storage, task, "t-e1", ingests.no_report).shards[0].num_rows == 200
+    assert read_task.read(storage, task, "t-e1", ingests.no_report).shards[0].num_rows == 200
     path = storage.local_path(part.key)
     assert path is not None
     content = path.read_bytes()
     for place in (0.0, 0.1, 0.5, 1.0):
         damage.flip(path, place)
         with pytest.raises(errors.DataLoss, match=f"{part.key} does not hold what was written"):
-            read.read(storage, task, "t-e2", ingests.no_report)
+            read_task.read(storage, task, "t-e2", ingests.no_report)
         path.write_bytes(content)

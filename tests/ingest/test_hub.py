@@ -119,10 +119,10 @@ PLAN = """
 import json, sys
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog.ingest import plan
+from services.catalog.ingest import plan_task
 source = datasets_pb2.HubSource(repo_id="org/name", split="train", revision=sys.argv[1])
 try:
-    plan.plan(tasks_pb2.PlanIngestTask(source=datasets_pb2.DatasetSource(hub=source)))
+    plan_task.plan(tasks_pb2.PlanIngestTask(source=datasets_pb2.DatasetSource(hub=source)))
 except errors.PolytokError as error:
     print(json.dumps([error.reason, error.retryable, error.message]))
 """

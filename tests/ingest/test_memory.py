@@ -22,16 +22,16 @@ import json, re, sys, time
 from pathlib import Path
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
-from services.catalog.ingest import plan, read
+from services.catalog.ingest import plan_task, read_task
 from services.runtime.storage import Storage
 from tests.ingest.ingests import files
 storage = Storage(sys.argv[1])
-parts = plan.plan(tasks_pb2.PlanIngestTask(source=files(sys.argv[2]))).parts
+parts = plan_task.plan(tasks_pb2.PlanIngestTask(source=files(sys.argv[2]))).parts
 started = time.monotonic()
 task = tasks_pb2.ReadPartTask(part=parts[0], raw_key="raw", shard_bytes=64 << 20)
 error, shards = "", []
 try:
-    shards = read.read(storage, task, "t-e1", lambda done, total: None).shards
+    shards = read_task.read(storage, task, "t-e1", lambda done, total: None).shards
 except errors.InvalidArgument as refusal:
     error = refusal.message
 # Not getrusage, whose figure begins with that of the process which started this one.

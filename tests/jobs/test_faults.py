@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.embedded import nats as nats_servers
 from services.embedded import ports
+from services.jobs import metrics
+from services.jobs.model import JobState, Outcome
+from services.jobs.reconciler import Reconciler
 from services.runtime import messaging
-from services.runtime.jobs import metrics
-from services.runtime.jobs.model import JobState, Outcome
-from services.runtime.jobs.reconciler import Reconciler
 from services.runtime.settings import DatabaseSettings, MessagingSettings
 from tests.jobs import toys
 from tests.jobs.test_jobs_run import queue_is_empty, running

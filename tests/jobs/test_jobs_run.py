@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from nats.aio.msg import Msg
 
 from polytok.jobs.v1 import messages_pb2
-from services.runtime.jobs.model import JobState, Outcome
-from services.runtime.jobs.progress import ProgressHub
+from services.jobs.model import JobState, Outcome
+from services.jobs.progress import ProgressHub
 from services.runtime.telemetry.metrics import REGISTRY
 from tests.jobs import toys
 from tests.jobs.packing import unpack

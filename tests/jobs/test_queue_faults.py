@@ -15,11 +15,11 @@ import pytest
 
 from services.embedded import nats as nats_servers
 from services.embedded import ports
+from services.jobs.canary import QueueHealth
+from services.jobs.model import JobState
+from services.jobs.reconciler import Reconciler
+from services.jobs.work_queue import WorkQueue
 from services.runtime import messaging
-from services.runtime.jobs.canary import QueueHealth
-from services.runtime.jobs.model import JobState
-from services.runtime.jobs.reconciler import Reconciler
-from services.runtime.jobs.work_queue import WorkQueue
 from services.runtime.settings import DatabaseSettings, MessagingSettings
 from tests.jobs import toys
 from tests.jobs.toys import House, Shop, task, until

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from polytok import errors
-from services.runtime.jobs.model import JobState
+from services.jobs.model import JobState
 from tests.jobs.toys import TABLES, House, Shop, task, until
 
 JOBS, WORKERS, ROUNDS = 10, 6, 25

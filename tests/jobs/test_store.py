@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from polytok import errors
-from services.runtime.jobs import rows
-from services.runtime.jobs.model import JobState, Outcome, TaskState
+from services.jobs import repository
+from services.jobs.model import JobState, Outcome, TaskState
 from services.runtime.settings import JobSettings
 from tests.jobs import toys
 from tests.jobs.packing import pack, unpack
@@ -256,7 +256,7 @@ async def test_a_release_costs_no_attempt_and_gives_none(shop: Shop) -> None:
 
 
 async def test_attempts_without_end_are_kept_within_bounds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "KEPT_ATTEMPTS", 3)
+    monkeypatch.setattr(repository, "KEPT_ATTEMPTS", 3)
     job_id = await shop.create(task(max_attempts=1))
     task_id = await shop.task_id(job_id)
     for epoch in range(1, 7):

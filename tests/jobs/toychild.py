@@ -10,10 +10,10 @@ from google.protobuf import any_pb2, struct_pb2
 from google.protobuf.message import Message
 
 from polytok import errors
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 
 
-def make(payload: any_pb2.Any, context: child.TaskContext) -> Message:
+def make(payload: any_pb2.Any, context: task_process_main.TaskContext) -> Message:
     order = struct_pb2.Struct()
     payload.Unpack(order)
     facts = dict(order)
@@ -52,7 +52,7 @@ def climb(facts, context):
     last = int(facts["steps"])
     for step in range(first + 1, last + 1):
         if context.wanted_back.is_set():
-            raise child.GivenBack
+            raise task_process_main.GivenBack
         if step == facts.get("kill_at") and first_time(facts["once"]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
@@ -147,4 +147,4 @@ DOINGS = {
 }
 
 if __name__ == "__main__":
-    child.serve({"toy.make": make}, warm=lambda: None)
+    task_process_main.serve({"toy.make": make}, warm=lambda: None)

@@ -17,15 +17,15 @@ from nats.aio.client import Client
 
 from polytok import transport
 from polytok.jobs.v1 import leases_pb2_grpc
+from services.jobs import model
+from services.jobs.api import LeaseServicer
+from services.jobs.background_tasks import JobEngine
+from services.jobs.failures import Failure
+from services.jobs.store import JobStore
+from services.jobs.tables import JobTables
+from services.jobs.worker import Worker
 from services.runtime import messaging
 from services.runtime.database import Database, open_database
-from services.runtime.jobs import model
-from services.runtime.jobs.engine import JobEngine
-from services.runtime.jobs.failures import Failure
-from services.runtime.jobs.service import LeaseServicer
-from services.runtime.jobs.store import JobStore
-from services.runtime.jobs.tables import JobTables
-from services.runtime.jobs.worker import Worker
 from services.runtime.notifications import Listener
 from services.runtime.process import Stopping
 from services.runtime.rpc.server import Server

@@ -5,8 +5,8 @@ import sys
 
 from polytok import transport
 from polytok.jobs.v1 import leases_pb2_grpc
+from services.jobs.worker import Worker
 from services.runtime import messaging, process
-from services.runtime.jobs.worker import Worker
 from services.runtime.settings import JobSettings, MessagingSettings, WorkerSettings
 
 

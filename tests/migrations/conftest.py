@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from services.catalog.migrations.schema import runner
+from services.catalog.server.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 

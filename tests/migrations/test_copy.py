@@ -9,8 +9,8 @@ import pytest
 from google.protobuf import json_format
 
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
-from services.catalog.domain import names
-from services.catalog.migrations.schema import runner
+from services.catalog.server.domain import names
+from services.catalog.server.migrations.schema import runner
 from services.runtime import storage as storages
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.catalog.migrations.schema import runner
+from services.catalog.server.migrations.schema import runner
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old

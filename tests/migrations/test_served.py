@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
-from services.catalog.migrations.schema import runner
+from services.catalog.server.migrations.schema import runner
 from services.runtime import database as databases
 from services.runtime import storage as storages
 from services.runtime.migrations.runner import Phase

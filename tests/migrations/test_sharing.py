@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.catalog.migrations import sharing
-from services.catalog.migrations.schema import runner
+from services.catalog.server.migrations import shared_files
+from services.catalog.server.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 from tests.migrations.test_live_traffic import _traffic
@@ -118,7 +118,7 @@ async def test_what_is_shared_comes_back_whole(database_settings: DatabaseSettin
         await asyncio.to_thread(runner.upgrade, database_settings)
         assert await _rows(connection) == before, revision
     await asyncio.to_thread(runner.check, database_settings)
-    assert not await connection.fetchval(sharing.IS_PUT_ASIDE)
+    assert not await connection.fetchval(shared_files.IS_PUT_ASIDE)
     await connection.close()
 
 
@@ -147,11 +147,11 @@ async def test_code_that_knows_no_sharing_hurts_nobody_who_shares(database_setti
 async def test_an_index_that_was_interrupted_is_made_again(
     database_settings: DatabaseSettings, at_four: asyncpg.Connection
 ) -> None:
-    await at_four.execute(sharing.INDEX)
+    await at_four.execute(shared_files.INDEX)
     await at_four.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('public.ix_tokenization_files_key')"
     )
-    assert await at_four.fetchval(sharing.INVALID_INDEX)
+    assert await at_four.fetchval(shared_files.INVALID_INDEX)
     await asyncio.to_thread(runner.upgrade, database_settings)
-    assert not await at_four.fetchval(sharing.INVALID_INDEX)
+    assert not await at_four.fetchval(shared_files.INVALID_INDEX)
     await asyncio.to_thread(runner.check, database_settings)

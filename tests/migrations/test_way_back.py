@@ -8,13 +8,13 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.catalog.migrations import after
-from services.catalog.migrations.schema import runner
+from services.catalog.server.migrations import new_schema
+from services.catalog.server.migrations.schema import runner
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
 
-_NEW = [relation.split(".")[1] for relation in after.RELATIONS]
+_NEW = [relation.split(".")[1] for relation in new_schema.RELATIONS]
 
 
 async def _up(settings: DatabaseSettings, phase: Phase = "all") -> None:

@@ -10,8 +10,8 @@ from services.runtime.settings import Settings
 PAGE = pathlib.Path(__file__).parents[2] / "deploy/README.md"
 MODULES = (
     "services.runtime.settings",
-    "services.runtime.roots",
-    "services.catalog.settings",
+    "services.runtime.source_allowlist",
+    "services.catalog.server.settings",
     "services.tokenizer.settings",
     "services.extractor.settings",
     "services.extractor.server.settings",

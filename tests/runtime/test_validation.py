@@ -11,7 +11,7 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tasks_pb2, tokenizations_pb2
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2 as tokenizer_tasks_pb2
-from services.runtime.rpc import patterns, validation
+from services.runtime.rpc import regex_descriptions, validation
 
 CONTRACTS = (
     datasets_pb2,
@@ -99,8 +99,8 @@ def test_every_pattern_of_the_contracts_is_told_in_words() -> None:
     found = _patterns()
     assert len(found) >= 6
     for pattern in found:
-        assert "the pattern" not in patterns.describe(pattern)
-        assert "[a-z" not in patterns.describe(pattern)
+        assert "the pattern" not in regex_descriptions.describe(pattern)
+        assert "[a-z" not in regex_descriptions.describe(pattern)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,4 @@ def test_every_pattern_of_the_contracts_is_told_in_words() -> None:
     ],
 )
 def test_words(pattern: str, words: str) -> None:
-    assert patterns.describe(pattern) == words
+    assert regex_descriptions.describe(pattern) == words

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.embedded import guard, services
+from services.embedded import exec_wrapper, services
 from tests.support.servers import await_condition
 
 START_SECONDS = 150.0
@@ -82,7 +82,7 @@ def started(
     """Starts a stack; yields it once it is ready, and stops it at the end unless the test has."""
     output = home.parent / "output.log"
     arguments = ["-m", "services.embedded", "up", "--home", str(home), "--workers", str(workers)]
-    command = guard.command([sys.executable, *arguments], on_parent_death=signal.SIGTERM)
+    command = exec_wrapper.command([sys.executable, *arguments], on_parent_death=signal.SIGTERM)
     with output.open("wb") as log:
         process = subprocess.Popen(
             [*prefix, *command], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.runtime.jobs.children import Child
+from services.jobs.task_process import Child
 from services.runtime.storage import Storage
 from services.tokenizer.models import loading
 from services.tokenizer.settings import TokenizerSettings

@@ -8,7 +8,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.runtime.records import publication
+from services.records import publication
 from services.tokenizer.files import arrangement
 from services.tokenizer.text import reading
 from tests.support import damage

@@ -13,7 +13,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
-from services.catalog.handlers import stages
+from services.catalog.server.jobs import tokenization_stages
 from services.runtime.storage import Storage
 from services.tokenizer.checks import originals, verification
 from tests.tokenizer import jobs, material, oracle
@@ -39,7 +39,7 @@ class Made:
         ]
         storage.write_bytes(f"{RAW}/state.json", json.dumps({"_data_files": [{"filename": n} for n in names]}).encode())
         pipeline = Pipeline(self.runner, parameters)
-        if stages.are_needed(parameters, len(shards)):
+        if tokenization_stages.are_needed(parameters, len(shards)):
             results = pipeline.assembled(shards)
         else:
             results = [

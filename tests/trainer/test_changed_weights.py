@@ -9,7 +9,7 @@ import torch
 from polytok import errors
 from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 from services.trainer.worker import running, sources
 from services.trainer.worker.settings import TrainerSettings
 from tests.activations import material
@@ -56,7 +56,7 @@ class Attempt:
         self.point = point
         self.reports: list[tasks_pb2.TrainingReport] = []
         self._stop = stop
-        self._context = child.TaskContext(str(uuid.UUID(int=7 << 96)), 2 if point else 1, point, self._told)
+        self._context = task_process_main.TaskContext(str(uuid.UUID(int=7 << 96)), 2 if point else 1, point, self._told)
 
     def _told(self, event: messages_pb2.ChildEvent) -> None:
         if event.HasField("report"):
@@ -74,7 +74,7 @@ class Attempt:
 
 def test_another_attempt_with_other_weights_is_refused(place: Workplace) -> None:
     first = Attempt(stop=True)
-    with pytest.raises(child.GivenBack):
+    with pytest.raises(task_process_main.GivenBack):
         first.run(place, task(place))
     expected = first.reports[0].weights_fingerprint
     assert expected
@@ -87,7 +87,7 @@ def test_another_attempt_with_other_weights_is_refused(place: Workplace) -> None
     assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
     # From the start nothing is left that the old ones made.
     again = Attempt(stop=True)
-    with pytest.raises(child.GivenBack):
+    with pytest.raises(task_process_main.GivenBack):
         again.run(place, task(place, weights_fingerprint=expected))
     assert again.reports[0].weights_fingerprint not in {"", expected}
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from polytok import errors
-from services.runtime.storage import early
+from services.runtime.storage import flush_ahead
 from services.trainer import tensors
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import State
@@ -98,12 +98,12 @@ def test_a_flipped_bit_in_any_place(
 
 
 def test_checksums_are_of_what_was_to_be_written(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = early.Early.write
+    write = flush_ahead.Early.write
 
-    def damaging(self: early.Early, data: memoryview) -> int:
+    def damaging(self: flush_ahead.Early, data: memoryview) -> int:
         return write(self, bytes(data[:-1]) + bytes([data[-1] ^ 1]))
 
-    monkeypatch.setattr(early.Early, "write", damaging)
+    monkeypatch.setattr(flush_ahead.Early, "write", damaging)
     checkpoints.save(1, states(1), {})
     with pytest.raises(errors.DataLoss, match="does not hold what was written"):
         checkpoints.latest()

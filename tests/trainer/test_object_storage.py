@@ -15,8 +15,8 @@ from polytok import errors
 from polytok.client import hub_export, trainings
 from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
+from services.jobs import task_process_main
 from services.runtime import storage as storages
-from services.runtime.jobs import child
 from services.trainer import lens
 from services.trainer.worker import running
 from services.trainer.worker.settings import TrainerSettings
@@ -48,7 +48,7 @@ class Attempt:
         self.points: list[tasks_pb2.ResumePoint] = []
         self.reports: list[tasks_pb2.TrainingReport] = []
         self._stop_at = stop_at
-        self.context = child.TaskContext(str(uuid.UUID(int=7 << 96)), epoch, point, self._told)
+        self.context = task_process_main.TaskContext(str(uuid.UUID(int=7 << 96)), epoch, point, self._told)
 
     def _told(self, event: messages_pb2.ChildEvent) -> None:
         if event.HasField("report"):
@@ -114,7 +114,7 @@ def test_a_training_in_a_bucket_goes_on_and_opens_in_saelens(
 ) -> None:
     wanted = task(remote, extracted)
     first = Attempt(1, stop_at=2 * EVERY)
-    with pytest.raises(child.GivenBack):
+    with pytest.raises(task_process_main.GivenBack):
         run(wanted, remote, first)
     point = first.points[-1]
     assert 2 * EVERY <= point.step < STEPS

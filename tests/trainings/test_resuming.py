@@ -1,7 +1,7 @@
 """Which resume point of a training is further on than another."""
 
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime.jobs.model import Resuming
+from services.jobs.model import Resuming
 from services.runtime.storage import Storage
 from services.trainer.server.handler import Training
 

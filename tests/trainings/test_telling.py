@@ -4,7 +4,7 @@ import pathlib
 
 from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.trainer.reports import Progress
 from services.trainer.worker import workspace

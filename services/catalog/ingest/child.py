@@ -1,10 +1,10 @@
 """The process that does the work: `python -m services.catalog.ingest.child`, started by the worker."""
 
 from services.catalog.ingest import tasks
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import opened
 
 if __name__ == "__main__":
     # Everything that takes time to import came with `tasks`: there is nothing left to warm.
-    child.serve(tasks.functions(opened(StorageSettings())), lambda: None)
+    task_process_main.serve(tasks.functions(opened(StorageSettings())), lambda: None)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from polytok.catalog.v1 import tasks_pb2
-from services.catalog.ingest import limits, texts
+from services.catalog.ingest import limits, text_size
 from services.runtime.storage import StagedFile, Storage
 
 _SOURCE = b"polytok.source"
@@ -72,7 +72,7 @@ class Writer:
         """Adds rows. A schema that differs from the rows' before begins a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
-        sizes = texts.sizes(batch)
+        sizes = text_size.sizes(batch)
         start = 0
         while start < batch.num_rows:
             rows = self._rows_that_fit(sizes[start : start + limits.BATCH_ROWS])

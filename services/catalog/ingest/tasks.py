@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
-from services.catalog.ingest import kinds, plan, publish, read
-from services.runtime.jobs.child import TaskContext, TaskFunction
+from services.catalog.ingest import plan_task, publish_task, read_task, task_kinds
+from services.jobs.task_process_main import TaskContext, TaskFunction
 from services.runtime.storage import Storage
 
 _Task = TypeVar("_Task", bound=Message)
@@ -19,15 +19,17 @@ def functions(storage: Storage) -> Mapping[str, TaskFunction]:
     """What a child process serves."""
 
     def run_plan(payload: any_pb2.Any, _: TaskContext) -> tasks_pb2.PlanIngestResult:
-        return plan.plan(_unpacked(payload, tasks_pb2.PlanIngestTask()))
+        return plan_task.plan(_unpacked(payload, tasks_pb2.PlanIngestTask()))
 
     def run_read(payload: any_pb2.Any, context: TaskContext) -> tasks_pb2.ReadPartResult:
-        return read.read(storage, _unpacked(payload, tasks_pb2.ReadPartTask()), context.tag, context.report)
+        return read_task.read(storage, _unpacked(payload, tasks_pb2.ReadPartTask()), context.tag, context.report)
 
     def run_publish(payload: any_pb2.Any, context: TaskContext) -> tasks_pb2.PublishDatasetResult:
-        return publish.publish(storage, _unpacked(payload, tasks_pb2.PublishDatasetTask()), context.tag, context.report)
+        return publish_task.publish(
+            storage, _unpacked(payload, tasks_pb2.PublishDatasetTask()), context.tag, context.report
+        )
 
-    return {kinds.PLAN: run_plan, kinds.READ: run_read, kinds.PUBLISH: run_publish}
+    return {task_kinds.PLAN: run_plan, task_kinds.READ: run_read, task_kinds.PUBLISH: run_publish}
 
 
 def _unpacked(payload: any_pb2.Any, message: _Task) -> _Task:

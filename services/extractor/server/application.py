@@ -6,17 +6,18 @@ from typing import Any
 import grpc.aio
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.activations import holding, structures
+from services.activations import structures
 from services.extractor.server import estimates, handler, keeping, tables
 from services.extractor.server.changes import OWNER
 from services.extractor.server.creation import Creation
 from services.extractor.server.servicer import ExtractionServicer, Parts
 from services.extractor.server.settings import ExtractorSettings
+from services.records import hold_client
+from services.records.app import Owner
+from services.records.garbage_collection import Sweeper
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations
 from services.runtime.process import Stopping
-from services.runtime.records.folders import Folders
-from services.runtime.records.mutations import Mutations
-from services.runtime.records.owner import Owner
-from services.runtime.records.sweeper import Sweeper
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 
@@ -49,8 +50,8 @@ class Extractor(Owner):
         )
         self._channel = catalog
         self.structures = structures.Structures(service=OWNER, seconds=settings.hooks_seconds)
-        records = holding.Catalog(catalog)
-        self.keeper = holding.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
+        records = hold_client.Catalog(catalog)
+        self.keeper = hold_client.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
         self.listen(lambda _: self.keeper.wake())
         folders = Folders(self.database, storage, keeping.is_used)

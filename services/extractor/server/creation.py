@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.activations.holding import Catalog, Hold
 from services.activations.structures import Structures
 from services.extractor.server import changes, extractions, handler, keeping, messages, names, parameters
 from services.extractor.server.records import LIFECYCLE, Extraction
-from services.runtime.jobs import failures
-from services.runtime.jobs.store import JobStore
-from services.runtime.records.folders import Folders
+from services.jobs import failures
+from services.jobs.store import JobStore
+from services.records.hold_client import Catalog, Hold
+from services.records.storage_folders import Folders
 
 
 class Found(NamedTuple):

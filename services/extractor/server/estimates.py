@@ -13,12 +13,12 @@ from polytok import errors
 from polytok.errors import codec
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server import changes, names, tables
+from services.jobs import payloads
+from services.jobs.failures import Failure
+from services.jobs.model import Job, JobState, NewTask, TaskResult
+from services.jobs.store import JobStore
+from services.records.watch import Watch
 from services.runtime.database import Database
-from services.runtime.jobs.failures import Failure
-from services.runtime.jobs.model import Job, JobState, NewTask, TaskResult
-from services.runtime.jobs.store import JobStore
-from services.runtime.records import packing
-from services.runtime.records.watch import Watch
 
 KIND = "extraction.estimate"
 _POLL_SECONDS = 1.0
@@ -65,7 +65,7 @@ class Estimates:
         uid = uuid.uuid4()
         # Among extractions, where the sweeper finds what a killed worker leaves.
         order.extraction_key = names.key(uid)
-        payload = packing.pack(tasks_pb2.EstimateExtractionTask(order=order))
+        payload = payloads.pack(tasks_pb2.EstimateExtractionTask(order=order))
         task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
         async with self._database.transaction() as conn:
             job_id = await self._store.create(conn, KIND, f"estimates/{uid}", [task])
@@ -89,7 +89,7 @@ class Estimates:
             raise codec.from_record(job.error_reason or "", message, codec.from_json(job.error))
         async with self._database.connection() as conn:
             results = await self._store.rows.results(conn, job_id, 0)
-        (found,) = packing.unpack(results, tasks_pb2.EstimateExtractionResult)
+        (found,) = payloads.unpack(results, tasks_pb2.EstimateExtractionResult)
         return found.estimate
 
     async def _ended(self, job_id: uuid.UUID) -> Job:

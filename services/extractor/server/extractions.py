@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import names, tables
 from services.extractor.server.records import Extraction
-from services.runtime.records import statements
-from services.runtime.records.holds import Holds
-from services.runtime.records.statements import Lock
+from services.records import queries
+from services.records.holds import Holds
+from services.records.queries import Lock
 
 _table = tables.extractions
 _files = tables.extraction_files
@@ -30,7 +30,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
     """Reads an extraction by id or uid."""
     uid = names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
-    row = (await conn.execute(statements.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
+    row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
 
 
@@ -44,13 +44,13 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
     """The error for a name that no extraction has."""
-    statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(statements.MAX_KNOWN)
+    statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return names.missing(identifier, list((await conn.execute(statement)).scalars()))
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
     """Reads and locks the extraction that a job makes; None if it has another job by now, or is gone."""
-    statement = statements.locked(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
+    statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
@@ -58,7 +58,7 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
 async def page(
     conn: AsyncConnection,
     statuses: Collection[str],
-    after: statements.Place | None,
+    after: queries.Place | None,
     limit: int,
     *,
     dataset: str,
@@ -70,7 +70,7 @@ async def page(
         statement = statement.where(_table.c.dataset == dataset)
     if model:
         statement = statement.where(_table.c.model == model)
-    return [_record(row) for row in await conn.execute(statements.page(statement, _table, statuses, after, limit))]
+    return [_record(row) for row in await conn.execute(queries.page(statement, _table, statuses, after, limit))]
 
 
 async def held(conn: AsyncConnection, *, live: bool) -> list[Extraction]:
@@ -89,7 +89,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> Extraction | None:
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> Extraction:
     """Changes an extraction that the caller has locked."""
-    statement = statements.changed(_table, **values).where(_table.c.id == uid).returning(_table)
+    statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 

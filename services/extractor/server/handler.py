@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import changes, extractions, messages, names
 from services.extractor.server.records import Extraction
-from services.runtime.jobs.model import Job, NewTask, TaskResult
-from services.runtime.records import packing, publication
-from services.runtime.records.recording import Recording
-from services.runtime.records.states import shown_progress
+from services.jobs import payloads
+from services.jobs.model import Job, NewTask, TaskResult
+from services.records import publication
+from services.records.job_handler import Recording
+from services.records.lifecycle import shown_progress
 from services.runtime.storage import Storage
 
 KIND = "extraction"
@@ -27,7 +28,7 @@ _NAMES = publication.MANIFESTS | names.BESIDE
 def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
     """The task that a job begins with."""
     task = tasks_pb2.PlanExtractionTask(order=messages.order(extraction), range_bytes=range_bytes)
-    return [NewTask(kind=_PLAN, payload=packing.pack(task))]
+    return [NewTask(kind=_PLAN, payload=payloads.pack(task))]
 
 
 class Extracting(Recording):
@@ -49,12 +50,12 @@ class Extracting(Recording):
             return []
         order = messages.order(extraction)
         if results[0].kind == _PLAN:
-            (plan,) = packing.unpack(results, tasks_pb2.PlanExtractionResult)
+            (plan,) = payloads.unpack(results, tasks_pb2.PlanExtractionResult)
             expected = sum(each.num_tokens for each in plan.ranges)
             await self.change(conn, job, expected_tokens=expected, weights_fingerprint=plan.weights_fingerprint)
             order.weights_fingerprint = plan.weights_fingerprint
             return _ranges(order, plan.ranges)
-        ranges = packing.unpack(results, tasks_pb2.ExtractRangeResult)
+        ranges = payloads.unpack(results, tasks_pb2.ExtractRangeResult)
         files = [file for each in ranges for file in each.files]
         publication.check_inside(
             extraction.path, [*(file.key for file in files), *(each.statistics.key for each in ranges)]
@@ -63,7 +64,7 @@ class Extracting(Recording):
         return [
             NewTask(
                 kind=_PUBLISH,
-                payload=packing.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)),
+                payload=payloads.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)),
                 weight=_PUBLISHING,
             )
         ]
@@ -73,7 +74,7 @@ class Extracting(Recording):
         extraction = await extractions.of_job(conn, job.id)
         if extraction is None:
             return
-        (found,) = packing.unpack(results, tasks_pb2.PublishExtractionResult)
+        (found,) = payloads.unpack(results, tasks_pb2.PublishExtractionResult)
         await publication.publish(self._storage, extraction.path, found.staged_files, names=_NAMES)
         now = (await conn.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         started = extraction.started_at or now
@@ -104,7 +105,7 @@ def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRang
     return [
         NewTask(
             kind="extract.range",
-            payload=packing.pack(
+            payload=payloads.pack(
                 tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(ranges))
             ),
             ordinal=ordinal,

@@ -7,13 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.activations.holding import Hold
 from services.extractor.server import estimates, extractions, names, tables
 from services.extractor.server.records import Extraction
 from services.extractor.server.settings import ExtractorSettings
+from services.records import idempotency, publication
+from services.records.garbage_collection import House
+from services.records.hold_client import Hold
 from services.runtime.database import Database
-from services.runtime.records import publication, requests
-from services.runtime.records.sweeper import House
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
@@ -27,7 +27,7 @@ def house(settings: ExtractorSettings) -> House:
     """What the sweeper keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
-        await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await extractions.holds.forget(conn)
         await estimates.forget(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
@@ -68,7 +68,7 @@ async def _published(conn: AsyncConnection, keys: list[str]) -> set[str]:
 
 
 class Ledger:
-    """The tokenizations that extractions hold (`services.activations.holding.Ledger`)."""
+    """The tokenizations that extractions hold (`services.records.hold_client.Ledger`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

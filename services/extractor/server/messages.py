@@ -6,7 +6,7 @@ from google.protobuf import json_format, timestamp_pb2
 
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server.records import Extraction
-from services.runtime.jobs import failures
+from services.jobs import failures
 from services.runtime.storage import Storage
 
 

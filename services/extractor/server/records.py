@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from services.extractor.server import names
-from services.runtime.records import etags
-from services.runtime.records.states import Lifecycle
+from services.records import etags
+from services.records.lifecycle import Lifecycle
 
 LIFECYCLE = Lifecycle(
     first="QUEUED",

@@ -3,9 +3,9 @@
 from services.extractor.server.application import Extractor
 from services.extractor.server.changes import OWNER
 from services.extractor.server.settings import ExtractorSettings
+from services.records import app
 from services.runtime import settings
 from services.runtime.process import Stopping
-from services.runtime.records import owner
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 
@@ -31,4 +31,4 @@ async def main(stop: Stopping) -> None:
             ),
         )
 
-    await owner.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

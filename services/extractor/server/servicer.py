@@ -10,19 +10,19 @@ from google.protobuf import empty_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.activations.holding import Keeper
 from services.extractor.server import changes, creation, extractions, messages, names
 from services.extractor.server.creation import Creation
 from services.extractor.server.estimates import Estimates
 from services.extractor.server.records import LIFECYCLE, Extraction
+from services.jobs.store import JobStore
+from services.records import cancellation, etags, pagination
+from services.records.hold_client import Keeper
+from services.records.holds import made_anew, refused
+from services.records.queries import Lock
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations, Unit
+from services.records.watch import Watch
 from services.runtime.database import Database
-from services.runtime.jobs.store import JobStore
-from services.runtime.records import etags, paging, stopping
-from services.runtime.records.folders import Folders
-from services.runtime.records.holds import made_anew, refused
-from services.runtime.records.mutations import Mutations, Unit
-from services.runtime.records.statements import Lock
-from services.runtime.records.watch import Watch
 from services.runtime.storage import Storage
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -81,12 +81,12 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> extractions_pb2.ListExtractionsResponse:
         """Reads a page of extractions."""
         statuses = [extractions_pb2.Extraction.State.Name(state).removeprefix("STATE_") for state in request.states]
-        after = paging.after(request, paging.read_uuid)
+        after = pagination.after(request, pagination.read_uuid)
         async with self._database.connection() as conn:
             found = await extractions.page(
-                conn, statuses, after, paging.size(request) + 1, dataset=request.dataset, model=request.model
+                conn, statuses, after, pagination.size(request) + 1, dataset=request.dataset, model=request.model
             )
-        page, token = paging.cut(request, found)
+        page, token = pagination.cut(request, found)
         return extractions_pb2.ListExtractionsResponse(
             extractions=[self._message(record) for record in page], next_page_token=token
         )
@@ -101,7 +101,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             etags.check(record, request.etag)
             if holders := await extractions.holds.holders(unit.conn, record.id):
                 raise refused(record.resource, holders)
-            await stopping.drop_jobs(unit.conn, self._shared.store, record.resource)
+            await cancellation.drop_jobs(unit.conn, self._shared.store, record.resource)
             await extractions.delete(unit.conn, record.id)
             await changes.tell(unit.conn, record.id)
             unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
@@ -114,7 +114,9 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
         identifier = names.parse(name)
-        record = await stopping.stopped(conn, self._shared.store, functools.partial(extractions.find, conn, identifier))
+        record = await cancellation.stopped(
+            conn, self._shared.store, functools.partial(extractions.find, conn, identifier)
+        )
         if record is None:
             raise await extractions.not_found(conn, identifier)
         return record

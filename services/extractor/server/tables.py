@@ -6,8 +6,8 @@ Alembic (`services.extractor.server.migrations`) makes exactly these. All times 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from services.runtime.jobs.tables import JobTables
-from services.runtime.records import columns, holds, requests
+from services.jobs.tables import JobTables
+from services.records import columns, holds, idempotency
 
 SCHEMA = "extractor"
 
@@ -17,7 +17,7 @@ metadata = sa.MetaData(schema=SCHEMA, naming_convention=columns.NAMING)
 jobs = JobTables(metadata, SCHEMA)
 """The tables of the jobs that extract and estimate."""
 
-answers = requests.table(metadata)
+answers = idempotency.table(metadata)
 """Answers that were given, by request id (AIP-155)."""
 
 extractions = sa.Table(

@@ -1,6 +1,6 @@
 """`python -m services.runtime.migrations MODULE…`: brings the schemas of several services up to date, in one process.
 
-Each module is a service's own, such as `services.catalog.migrations.schema`, and has a `runner`.
+Each module is a service's own, such as `services.catalog.server.migrations.schema`, and has a `runner`.
 """
 
 import asyncio

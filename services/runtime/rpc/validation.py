@@ -4,7 +4,7 @@ import protovalidate
 from google.protobuf.message import Message
 
 from polytok import errors
-from services.runtime.rpc import patterns
+from services.runtime.rpc import regex_descriptions
 
 _validator = protovalidate.Validator()
 
@@ -46,7 +46,7 @@ def _description(broken: protovalidate.Violation) -> str:
     rule = broken.proto.rule_id or ""
     match rule:
         case "string.pattern":
-            return f"must {patterns.describe(str(broken.rule_value))}{_given(broken.field_value)}"
+            return f"must {regex_descriptions.describe(str(broken.rule_value))}{_given(broken.field_value)}"
         case "string.not_contains":
             return f"must not contain '{broken.rule_value}'"
         case "required":

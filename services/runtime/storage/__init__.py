@@ -4,7 +4,7 @@ Files are named by keys: relative paths with `/`, as `datasets/…/raw/part-0000
 A file appears under its key whole or not at all. Every call blocks; event loops use asyncio.to_thread.
 """
 
-from services.runtime.storage.opening import opened
+from services.runtime.storage.factory import opened
 from services.runtime.storage.root import Storage
 from services.runtime.storage.staging import StagedFile
 

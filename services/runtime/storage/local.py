@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Generator
 from typing import BinaryIO
 
-from services.runtime.storage import early, keys
+from services.runtime.storage import flush_ahead, keys
 from services.runtime.storage.staging import StagedFile
 
 
@@ -49,7 +49,7 @@ class LocalRoot:
         with keys.translated("creating", key, place=self._folder):
             sink = temporary.open("xb")
         try:
-            staged = StagedFile(early.Early(sink), key, place=self._folder)
+            staged = StagedFile(flush_ahead.Early(sink), key, place=self._folder)
             yield staged
 
             def publish() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from polytok import errors
 from polytok.tokenizer.v1 import repairs_pb2, tokenizer_pb2
-from services.runtime.jobs.child import TaskContext
-from services.runtime.records import publication
+from services.jobs.task_process_main import TaskContext
+from services.records import publication
 from services.runtime.storage import Storage
 from services.tokenizer.checks import verification
 from services.tokenizer.stages import publishing

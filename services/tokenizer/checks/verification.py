@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer.checks import resampling
 from services.tokenizer.checks.resampling import Finding

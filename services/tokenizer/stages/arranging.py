@@ -6,7 +6,7 @@ import numpy as np
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer.files import arrangement, staging
 from services.tokenizer.rows import phases

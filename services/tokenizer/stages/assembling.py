@@ -5,8 +5,8 @@ import contextlib
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.runtime.ahead import Ahead
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
+from services.runtime.prefetch import Ahead
 from services.runtime.storage import Storage
 from services.tokenizer.files import arrangement, forms, output, staging, writing
 from services.tokenizer.files.arrangement import Documents

@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from polytok.tokenizer.v1 import stages_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer.files import arrangement, staging
 from services.tokenizer.rows.ragged import Offsets

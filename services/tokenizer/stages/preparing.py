@@ -2,7 +2,7 @@
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.tokenizer.engines import choosing
 from services.tokenizer.files import staging

@@ -18,7 +18,7 @@ from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage, verification
 from services.runtime.telemetry import logging
 from services.tokenizer.files import counting, staging, statistics, writing

@@ -9,8 +9,8 @@ from typing import TypeVar
 import pyarrow as pa
 
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.runtime.ahead import Ahead
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
+from services.runtime.prefetch import Ahead
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
 from services.tokenizer.engines import Engine, Untrustworthy, choosing, sampling, versions

@@ -6,12 +6,13 @@ from typing import Any
 import grpc.aio
 
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
-from services.activations import holding, structures
+from services.activations import structures
+from services.records import hold_client
+from services.records.app import Owner
+from services.records.garbage_collection import Sweeper
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations
 from services.runtime.process import Stopping
-from services.runtime.records.folders import Folders
-from services.runtime.records.mutations import Mutations
-from services.runtime.records.owner import Owner
-from services.runtime.records.sweeper import Sweeper
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 from services.trainer.server import changes, following, handler, keeping, servicer, tables
@@ -46,10 +47,10 @@ class Trainer(Owner):
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
         self.structures = structures.Structures(service=changes.OWNER, seconds=settings.hooks_seconds)
-        records = holding.Catalog(catalog)
+        records = hold_client.Catalog(catalog)
         extractions = Extractions(extractor)
-        owners = holding.Owners({"datasets": records, "extractions": extractions})
-        self.holds = holding.Keeper(owners, keeping.Ledger(self.database))
+        owners = hold_client.Owners({"datasets": records, "extractions": extractions})
+        self.holds = hold_client.Keeper(owners, keeping.Ledger(self.database))
         folders = Folders(self.database, storage, keeping.is_used)
         self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
         self.listen(self._changed)

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import trainings_pb2
-from services.runtime.jobs import failures
-from services.runtime.jobs.store import JobStore
+from services.jobs import failures
+from services.jobs.store import JobStore
 from services.trainer import plan, plans
 from services.trainer.server import changes, findings, handler, messages, trainings
 from services.trainer.server.domain import names, records, states

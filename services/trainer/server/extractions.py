@@ -7,8 +7,8 @@ import grpc.aio
 
 from polytok import errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.activations import holding
-from services.activations.holding import Hold
+from services.records import hold_client
+from services.records.hold_client import Hold
 
 _WHO = "The extractor, which knows extractions,"
 
@@ -23,7 +23,7 @@ class Extractions:
     async def ready(self, name: str) -> extractions_pb2.Extraction:
         """Reads an extraction, `extractions/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
         request = extractions_pb2.GetExtractionRequest(name=name)
-        found: extractions_pb2.Extraction = await holding.reply(self._known().GetExtraction(request), _WHO)
+        found: extractions_pb2.Extraction = await hold_client.reply(self._known().GetExtraction(request), _WHO)
         state = extractions_pb2.Extraction.State.Name(found.state).removeprefix("STATE_")
         if state != "READY":
             short = found.name.removeprefix("extractions/")
@@ -38,12 +38,14 @@ class Extractions:
             )
         return found
 
-    async def hold(self, hold: Hold, ttl: timedelta = holding.TTL) -> object:
+    async def hold(self, hold: Hold, ttl: timedelta = hold_client.TTL) -> object:
         """Holds an extraction, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
         request = extractions_pb2.HoldExtractionRequest(
-            name=hold.resource, holder=hold.holder, ttl=holding.duration(ttl), manifest_digest=hold.manifest_digest
+            name=hold.resource, holder=hold.holder, ttl=hold_client.duration(ttl), manifest_digest=hold.manifest_digest
         )
-        held: extractions_pb2.HoldExtractionResponse = await holding.reply(self._known().HoldExtraction(request), _WHO)
+        held: extractions_pb2.HoldExtractionResponse = await hold_client.reply(
+            self._known().HoldExtraction(request), _WHO
+        )
         return held
 
     async def release(self, hold: Hold) -> None:
@@ -52,7 +54,7 @@ class Extractions:
             # Nobody to tell: it ends when its time is over.
             return
         request = extractions_pb2.ReleaseExtractionRequest(name=hold.resource, holder=hold.holder)
-        await holding.reply(self._stub.ReleaseExtraction(request), _WHO)
+        await hold_client.reply(self._stub.ReleaseExtraction(request), _WHO)
 
     def _known(self) -> Any:
         if self._stub is None:

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.trainer.v1 import trainings_pb2
+from services.records import pagination
+from services.records.watch import Watch
 from services.runtime.database import Database
-from services.runtime.records import paging
-from services.runtime.records.watch import Watch
 from services.runtime.storage import Storage
 from services.trainer.server import findings, messages, trainings
 from services.trainer.server.domain import records, states
@@ -56,7 +56,7 @@ class Following:
     ) -> trainings_pb2.ListMetricsResponse:
         """Gives a page of the metrics of a training."""
         limit = min(request.page_size or _PAGE, _LARGEST_PAGE)
-        parts = paging.read(request, int, str, str)
+        parts = pagination.read(request, int, str, str)
         after = findings.Place(*parts) if parts else None
         async with self._database.connection() as conn:
             found = await findings.page(
@@ -65,5 +65,5 @@ class Following:
         page, token = found[:limit], ""
         if len(found) > limit:
             last = page[-1]
-            token = paging.write(request, last.step, last.sae, last.kind)
+            token = pagination.write(request, last.step, last.sae, last.kind)
         return trainings_pb2.ListMetricsResponse(metrics=[messages.metrics(row) for row in page], next_page_token=token)

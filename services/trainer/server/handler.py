@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime.jobs.model import Job, NewTask, TaskResult
-from services.runtime.records import packing, states
-from services.runtime.records.recording import Recording
-from services.runtime.records.statements import Lock
+from services.jobs import payloads
+from services.jobs.model import Job, NewTask, TaskResult
+from services.records import lifecycle
+from services.records.job_handler import Recording
+from services.records.queries import Lock
 from services.runtime.storage import Storage
 from services.trainer.server import changes, findings, messages, trainings
 from services.trainer.server.domain import records
@@ -46,7 +47,7 @@ def first_task(record: records.Training, checkpoint: records.Checkpoint | None) 
             size_bytes=checkpoint.size_bytes,
             weights_fingerprint=payload.lineage.weights_fingerprint,
         ).SerializeToString()
-    return NewTask(kind=TASK, payload=packing.pack(payload), weight=max(1, record.total_steps), resume_point=point)
+    return NewTask(kind=TASK, payload=payloads.pack(payload), weight=max(1, record.total_steps), resume_point=point)
 
 
 class Training(Recording):
@@ -73,7 +74,7 @@ class Training(Recording):
         record = await trainings.of_job(conn, job.id)
         if record is None:
             return
-        (result,) = packing.unpack(results, tasks_pb2.RunTrainingResult)
+        (result,) = payloads.unpack(results, tasks_pb2.RunTrainingResult)
         await self._check(record, result)
         lineage = messages.lineage(record)
         lineage.versions.update(result.versions)
@@ -122,7 +123,7 @@ class Training(Recording):
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
         """Shows how many steps are done."""
-        await trainings.progress(conn, job.id, states.shown_progress(percent))
+        await trainings.progress(conn, job.id, lifecycle.shown_progress(percent))
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Keeps metrics and checkpoints."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.activations.holding import Hold
+from services.records import idempotency
+from services.records.garbage_collection import House
+from services.records.hold_client import Hold
 from services.runtime.database import Database
-from services.runtime.records import requests
-from services.runtime.records.sweeper import House
 from services.trainer.server import messages, sources, tables, trainings
 from services.trainer.server.domain import names, records
 from services.trainer.server.settings import TrainerServerSettings
@@ -22,7 +22,7 @@ def house(settings: TrainerServerSettings) -> House:
     """What the sweeper keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
-        await requests.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
 
     return House(names.ROOT_KEY, orphans, expire)
 
@@ -74,7 +74,7 @@ async def _used(conn: AsyncConnection) -> set[str]:
 
 
 class Ledger:
-    """The holds of trainings, for `services.activations.holding.Keeper`."""
+    """The holds of trainings, for `services.records.hold_client.Keeper`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

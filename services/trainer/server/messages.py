@@ -6,7 +6,7 @@ from datetime import datetime
 from google.protobuf import json_format, timestamp_pb2
 
 from polytok.trainer.v1 import metrics_pb2, saes_pb2, tasks_pb2, trainings_pb2
-from services.runtime.jobs import failures
+from services.jobs import failures
 from services.runtime.storage import Storage
 from services.trainer.server.domain import records
 

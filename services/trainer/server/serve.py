@@ -2,9 +2,9 @@
 
 import functools
 
+from services.records import app
 from services.runtime import settings
 from services.runtime.process import Stopping
-from services.runtime.records import owner
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 from services.trainer.server.application import Trainer
@@ -35,4 +35,4 @@ async def main(stop: Stopping) -> None:
             settings=TrainerServerSettings(),
         )
 
-    await owner.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
-from services.activations.holding import Keeper
+from services.jobs.store import JobStore
+from services.records import cancellation, etags, pagination
+from services.records.hold_client import Keeper
+from services.records.queries import Lock
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations, Unit
 from services.runtime.database import Database
-from services.runtime.jobs.store import JobStore
-from services.runtime.records import etags, paging, stopping
-from services.runtime.records.folders import Folders
-from services.runtime.records.mutations import Mutations, Unit
-from services.runtime.records.statements import Lock
 from services.runtime.storage import Storage
 from services.trainer.server import changes, creation, findings, following, messages, sources, trainings
 from services.trainer.server.domain import names, records, states
@@ -101,10 +101,10 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.ListTrainingsResponse:
         """Reads a page of trainings."""
         statuses = [_Message.State.Name(state).removeprefix("STATE_") for state in request.states]
-        after = paging.after(request, paging.read_uuid)
+        after = pagination.after(request, pagination.read_uuid)
         async with self._parts.database.connection() as conn:
-            found = await trainings.page(conn, statuses, after, paging.size(request) + 1)
-        page, token = paging.cut(request, found)
+            found = await trainings.page(conn, statuses, after, pagination.size(request) + 1)
+        page, token = pagination.cut(request, found)
         return trainings_pb2.ListTrainingsResponse(
             trainings=[self._message(record) for record in page], next_page_token=token
         )
@@ -117,7 +117,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
-            await stopping.drop_jobs(unit.conn, self._parts.store, record.resource)
+            await cancellation.drop_jobs(unit.conn, self._parts.store, record.resource)
             await trainings.delete(unit.conn, record.id)
             await changes.tell(unit.conn, record.id)
             if record.held:
@@ -131,7 +131,9 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def _stopped(self, conn: AsyncConnection, name: str) -> records.Training:
         """The training, locked, without a job at it."""
         identifier = names.parse(name)
-        record = await stopping.stopped(conn, self._parts.store, functools.partial(trainings.find, conn, identifier))
+        record = await cancellation.stopped(
+            conn, self._parts.store, functools.partial(trainings.find, conn, identifier)
+        )
         if record is None:
             raise await trainings.not_found(conn, identifier)
         return record

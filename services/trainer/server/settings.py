@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.runtime.records.sweeper import SweepSettings
+from services.records.garbage_collection import SweepSettings
 from services.runtime.settings import ADDRESS, PeerSettings
 
 

@@ -8,9 +8,10 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
-from services.activations import holding, naming
-from services.activations.holding import Hold
+from services.activations import naming
 from services.activations.structures import Structures
+from services.records import hold_client
+from services.records.hold_client import Hold
 from services.runtime.storage import Storage
 from services.trainer.server.extractions import Extractions
 
@@ -51,7 +52,7 @@ class Sources:
     """Finds and holds sources."""
 
     def __init__(
-        self, catalog: holding.Catalog, extractions: Extractions, structures: Structures, storage: Storage
+        self, catalog: hold_client.Catalog, extractions: Extractions, structures: Structures, storage: Storage
     ) -> None:
         self._catalog = catalog
         self._extractions = extractions

@@ -6,8 +6,8 @@ Alembic (`services.trainer.server.migrations`) makes exactly these. All times co
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from services.runtime.jobs.tables import JobTables
-from services.runtime.records import columns, requests
+from services.jobs.tables import JobTables
+from services.records import columns, idempotency
 
 SCHEMA = "trainer"
 
@@ -17,7 +17,7 @@ metadata = sa.MetaData(schema=SCHEMA, naming_convention=columns.NAMING)
 jobs = JobTables(metadata, SCHEMA)
 """The tables of the jobs that train."""
 
-answers = requests.table(metadata)
+answers = idempotency.table(metadata)
 """Answers that were given, by request id (AIP-155)."""
 
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.runtime.records import statements
-from services.runtime.records.statements import Lock
+from services.records import queries
+from services.records.queries import Lock
 from services.trainer.server import tables
 from services.trainer.server.domain import names, records, states
 
@@ -24,7 +24,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
     """Reads a training by id or uid."""
     uid = names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
-    row = (await conn.execute(statements.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
+    row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
 
 
@@ -38,7 +38,7 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
     """The error for a name that no training has."""
-    statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(statements.MAX_KNOWN)
+    statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return names.missing(identifier, list((await conn.execute(statement)).scalars()))
 
 
@@ -50,16 +50,16 @@ async def by_uid(conn: AsyncConnection, uid: uuid.UUID) -> records.Training | No
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHANGE) -> records.Training | None:
     """Reads the training that a job makes; None if it has another job by now, or is gone."""
-    statement = statements.locked(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
+    statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def page(
-    conn: AsyncConnection, statuses: Collection[str], after: statements.Place | None, limit: int
+    conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
 ) -> list[records.Training]:
     """Reads a page of trainings, newest first."""
-    statement = statements.page(sa.select(_table), _table, statuses, after, limit)
+    statement = queries.page(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
@@ -72,7 +72,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> records.Training | Non
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> records.Training:
     """Changes a training that the caller has locked."""
-    statement = statements.changed(_table, **values).where(_table.c.id == uid).returning(_table)
+    statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 

@@ -6,33 +6,33 @@ from google.protobuf import any_pb2
 
 from polytok import errors
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime import allocation
-from services.runtime.jobs import child
+from services.jobs import task_process_main
+from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import opening
+from services.runtime.storage import factory
 from services.trainer.worker.settings import TrainerSettings
 
 
 def main() -> None:
     """Runs tasks until the parent ends."""
     # A step's and a model's largest tensors are taken and freed anew each time: a sixth of the processor time.
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     settings = TrainerSettings()
     # Read once by the libraries, when they are imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.usable_threads))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    storage = opening.opened(StorageSettings())
+    storage = factory.opened(StorageSettings())
 
     def warm() -> None:
         from services.trainer.worker import running  # noqa: F401, PLC0415  imports torch
 
-    def run(payload: any_pb2.Any, context: child.TaskContext) -> tasks_pb2.RunTrainingResult:
+    def run(payload: any_pb2.Any, context: task_process_main.TaskContext) -> tasks_pb2.RunTrainingResult:
         from services.trainer.worker import running  # noqa: PLC0415
 
         return running.run(_unpacked(payload), storage, settings, context)
 
-    child.serve({"train.run": run}, warm=warm)
+    task_process_main.serve({"train.run": run}, warm=warm)
 
 
 def _unpacked(payload: any_pb2.Any) -> tasks_pb2.RunTrainingTask:

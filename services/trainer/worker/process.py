@@ -2,11 +2,11 @@
 
 import sys
 
-from services.runtime.jobs import pool
+from services.jobs import worker_main
 from services.runtime.process import Stopping
 from services.trainer.worker.settings import OwnerSettings, TrainerSettings
 
-POOL = pool.Pool(
+POOL = worker_main.Pool(
     name="trainer",
     kinds=("train.run",),
     owner="trainer",
@@ -22,4 +22,4 @@ async def main(stopping: Stopping) -> None:
     peers = OwnerSettings()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
     TrainerSettings()
-    await pool.work(stopping, POOL, peers.trainer_address, peers)
+    await worker_main.work(stopping, POOL, peers.trainer_address, peers)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from polytok.trainer.v1 import tasks_pb2
-from services.runtime import allocation
+from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import opening
+from services.runtime.storage import factory
 from services.trainer import plan, ranked
 from services.trainer.data.streams import Data
 
@@ -27,7 +27,7 @@ def opener(job: ranked.Job) -> Callable[[str], Data]:
     whole = plan.TrainingPlan.from_dict(job.plan)
 
     def open_data(device: str) -> Data:
-        storage = opening.opened(StorageSettings())
+        storage = factory.opened(StorageSettings())
         source = sources.of(task, storage, device, pathlib.Path(job.read["scratch"]), fetched=True)
         # All hooks, whichever this process trains on: which tokens go through the model together depends on them.
         return source.open(whole.hooks, seed=whole.seed, held_out=whole.evaluation_sequences)
@@ -36,5 +36,5 @@ def opener(job: ranked.Job) -> Callable[[str], Data]:
 
 
 if __name__ == "__main__":
-    allocation.keep_freed()
+    malloc_tuning.keep_freed()
     sys.exit(ranked.main(opener))

@@ -12,7 +12,7 @@ import torch
 from google.protobuf import json_format
 
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
-from services.runtime.jobs import child
+from services.jobs import task_process_main
 from services.runtime.storage import Storage
 from services.trainer import export, launching, lens, plan, plans, reports, training
 from services.trainer.worker import provenance, rank, sources, telling, workspace
@@ -30,7 +30,7 @@ lens.module()  # what the first training would wait for
 
 
 def run(
-    task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: child.TaskContext
+    task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: task_process_main.TaskContext
 ) -> tasks_pb2.RunTrainingResult:
     """Trains, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
@@ -58,7 +58,7 @@ def run(
         result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
         if not result.finished:
             teller.stopped(result.step, complete.total_steps)
-            raise child.GivenBack
+            raise task_process_main.GivenBack
         return _published(task, complete, result, work)
 
 
@@ -69,7 +69,7 @@ def _alone(
     source: Source,
     _: pathlib.Path,
     teller: telling.Teller,
-    context: child.TaskContext,
+    context: task_process_main.TaskContext,
 ) -> reports.Result:
     """Trains in this process."""
     return training.train(
@@ -92,7 +92,7 @@ def _together(
     source: Source,
     scratch: pathlib.Path,
     teller: telling.Teller,
-    context: child.TaskContext,
+    context: task_process_main.TaskContext,
 ) -> reports.Result:
     """Trains in several processes, which open the source anew."""
     origin = provenance.origins(task, source, complete)

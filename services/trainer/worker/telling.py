@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytok.trainer.v1 import metrics_pb2, tasks_pb2, trainings_pb2
-from services.runtime.jobs.child import TaskContext
+from services.jobs.task_process_main import TaskContext
 from services.runtime.telemetry import logging
 from services.trainer import reports
 from services.trainer.worker.workspace import Workspace

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from services.catalog.ingest import failures, limits, schemas
-from services.catalog.ingest.sources import arrow_messages, content
+from services.catalog.ingest import limits, schemas, source_errors
+from services.catalog.ingest.sources import arrow_messages, content_validation
 from services.catalog.ingest.sources.compression import Readable
 
 _MAGIC = b"ARROW1"
@@ -26,7 +26,7 @@ _DECOMPRESSED_BYTES = 512 << 20
 def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
     """Record batches, small ones even where the file has large ones; an empty one first, for the columns."""
     stream = _Stream(source, name)
-    with content.explained(name, "Arrow"):
+    with content_validation.explained(name, "Arrow"):
         reader = pa.ipc.open_stream(pa.PythonFile(stream, mode="r"))
         yield schemas.empty(reader.schema)
         for batch in reader:
@@ -35,7 +35,7 @@ def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
 
 
 def _pieces(batch: pa.RecordBatch, name: str) -> Iterator[pa.RecordBatch]:
-    content.validate(batch, name)
+    content_validation.validate(batch, name)
     rows = max(1, min(limits.BATCH_ROWS, limits.BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
@@ -86,7 +86,7 @@ class _Stream(io.RawIOBase):
                 size = arrow_messages.decompressed_bytes(message.metadata, body)
                 self._check(size, _DECOMPRESSED_BYTES, ", decompressed")
         except struct.error as error:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._name} is not whole Arrow ({error}). It may have been cut off: copy or write it again."
             ) from error
         self._pieces.extend(piece for piece in (message.head, body) if piece)
@@ -94,7 +94,7 @@ class _Stream(io.RawIOBase):
 
     def _check(self, size: int, most: int, how: str) -> None:
         if size > most:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._name} has a record batch of {size >> 20:,} MiB{how}; {most >> 20:,} MiB is the most."
                 " Write it again in smaller batches, or as Parquet."
             )
@@ -110,7 +110,7 @@ class _Stream(io.RawIOBase):
         while chunk := self._source.read(limits.BLOCK_BYTES):
             tail = (tail + chunk)[-len(_MAGIC) :]
         if self._is_file and tail != _MAGIC:
-            raise failures.invalid(f"{self._name} is not whole Arrow: its end is missing. Copy or write it again.")
+            raise source_errors.invalid(f"{self._name} is not whole Arrow: its end is missing. Copy or write it again.")
 
 
 def _exactly(source: Any, size: int) -> bytes:

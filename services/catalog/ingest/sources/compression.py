@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources.raw import RawFile
+from services.catalog.ingest import limits, source_errors
+from services.catalog.ingest.sources.raw_file import RawFile
 
 _EXPANSION = 1000
 """More than text is ever compressed by; what is, repeats itself without end."""
@@ -61,7 +61,7 @@ class Decompressed:
             found = bytes(self._inner.read(size))
         self._bytes += len(found)
         if self._bytes > max(_EXPANDED_BYTES, _EXPANSION * self._raw.bytes_read):
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._name} unpacks to more than {_EXPANSION:,} times its size, as no text does. Check what is in"
                 " it, and unpack it if that is right."
             )
@@ -75,18 +75,18 @@ class Decompressed:
             raise self._cut_off() from error
         except (lzma.LZMAError, OSError) as error:
             if "Memory usage limit" in str(error):
-                raise failures.invalid(
+                raise source_errors.invalid(
                     f"{self._name} needs more than {_XZ_BYTES >> 20} MiB of memory to be unpacked. Compress it with a"
                     " smaller dictionary, as `xz -9` does."
                 ) from error
             if "Truncated" in str(error):
                 raise self._cut_off() from error
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._name} is not whole {self._compression} data ({error}). Copy or make it again."
             ) from error
 
     def _cut_off(self) -> Exception:
-        return failures.invalid(f"{self._name} ends in the middle of its {self._compression} data. Copy it again.")
+        return source_errors.invalid(f"{self._name} ends in the middle of its {self._compression} data. Copy it again.")
 
 
 class _Xz(io.RawIOBase):

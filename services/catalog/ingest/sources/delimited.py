@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from polytok import errors
-from services.catalog.ingest import failures, limits
+from services.catalog.ingest import limits, source_errors
 from services.catalog.ingest.sources.compression import Readable
 from services.catalog.ingest.sources.utf8 import Utf8
 
@@ -80,7 +80,9 @@ class Delimited:
         except pa.ArrowInvalid as error:
             raise self._corrected(str(error)) from error
         if last is not None and source.ended_within(last.column(last.num_columns - 1)[0]):
-            raise failures.invalid(f"{self._name} ends inside a quoted cell. Close the quotation, or copy it again.")
+            raise source_errors.invalid(
+                f"{self._name} ends inside a quoted cell. Close the quotation, or copy it again."
+            )
 
     def _open(self) -> _Text:
         return _Text(self._open_bytes(), self._name)
@@ -89,7 +91,7 @@ class Delimited:
         schema = self._guessed_schema()
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if twice:
-            raise failures.invalid(f"{self._name} has two columns named {twice[0]!r}. Rename one in the header.")
+            raise source_errors.invalid(f"{self._name} has two columns named {twice[0]!r}. Rename one in the header.")
         return {field.name: field.type if field.type in _KEPT else pa.string() for field in schema}
 
     def _guessed_schema(self) -> pa.Schema:
@@ -125,15 +127,15 @@ class Delimited:
 
     def _explained(self, message: str) -> errors.PolytokError:
         if ragged := _RAGGED.search(message):
-            return failures.invalid(
+            return source_errors.invalid(
                 f"{self._name}, row {ragged[1]} (the header is row 1): {ragged[3]} cells, and the header has"
                 f" {ragged[2]}. Mend the row, and quote cells that hold commas or line ends."
             )
         if "straddl" in message:
-            return failures.invalid(
+            return source_errors.invalid(
                 f"{self._name} has a row longer than {limits.CSV_ROW_BYTES >> 20} MiB, the most that a row of"
                 " CSV may hold. Write the file as Parquet or jsonl, or check that every quotation is closed."
             )
-        return failures.invalid(
+        return source_errors.invalid(
             f"{self._name} is not CSV that can be read ({message[:200]}). Mend it, or name another format."
         )

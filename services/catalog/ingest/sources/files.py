@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
-from services.catalog.ingest import failures
-from services.catalog.ingest.sources import arrow, delimited, formats, json_document, jsonl, parquet, text
+from services.catalog.ingest import source_errors
+from services.catalog.ingest.sources import arrow, delimited, formats, json_document, json_lines, parquet, text
 from services.catalog.ingest.sources.compression import Decompressed, Readable
-from services.catalog.ingest.sources.raw import RawFile
+from services.catalog.ingest.sources.raw_file import RawFile
 from services.catalog.ingest.sources.utf8 import Utf8
 
 _HEAD_BYTES = 16
@@ -20,7 +20,7 @@ class File:
     """A file, opened anew for each reading of it."""
 
     def __init__(self, part: tasks_pb2.FilePart) -> None:
-        self.name = failures.shown(part.uri)
+        self.name = source_errors.shown(part.uri)
         """For messages."""
         self._uri = part.uri
         self._format = part.format
@@ -45,7 +45,7 @@ class File:
 
     def _readers(self) -> dict[formats.Format, Callable[[], Iterator[pa.RecordBatch]]]:
         return {
-            FileSource.FORMAT_JSONL: lambda: jsonl.batches(self._text(), self.name),
+            FileSource.FORMAT_JSONL: lambda: json_lines.batches(self._text(), self.name),
             FileSource.FORMAT_JSON: self._json,
             FileSource.FORMAT_TEXT: self._rows_of_text,
             FileSource.FORMAT_CSV: self._delimited.batches,
@@ -66,12 +66,12 @@ class File:
     def _json(self) -> Iterator[pa.RecordBatch]:
         # Many files named .json hold JSON lines.
         if not self._part.json_field and json_document.is_lines(self._text(), self.name):
-            return jsonl.batches(self._text(), self.name)
+            return json_lines.batches(self._text(), self.name)
         return json_document.batches(self._text(), self.name, self._part.json_field)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         if self._by_name.compression:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self.name}: Parquet cannot be read through {self._by_name.compression}. Unpack it."
             )
         raw = self._open()
@@ -85,7 +85,7 @@ class File:
             return raw
         if not raw.head(1):
             # No compressor writes nothing at all: this was never written to its end.
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self.name} is not {self._by_name.compression} data: it has no bytes. Copy it again."
             )
         unpacked = Decompressed(raw, self._by_name.compression)

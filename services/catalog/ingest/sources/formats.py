@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from polytok.catalog.v1 import datasets_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
-from services.catalog.ingest import failures
+from services.catalog.ingest import source_errors
 
 Format: TypeAlias = datasets_pb2.FileSource.Format.ValueType
 """One of the formats of a FileSource."""
@@ -74,7 +74,7 @@ class Name(NamedTuple):
 
 def of_name(uri: str) -> Name:
     """Reads the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
-    path = pathlib.PurePosixPath(failures.shown(uri).lower())
+    path = pathlib.PurePosixPath(source_errors.shown(uri).lower())
     compression = COMPRESSIONS.get(path.suffix, "")
     ending = pathlib.PurePosixPath(path.stem).suffix if compression else path.suffix
     return Name(_ENDINGS.get(ending, FileSource.FORMAT_UNSPECIFIED), compression, ending == ".tsv")
@@ -97,14 +97,14 @@ def check_content(name: str, chosen: Format, head: bytes) -> None:
         found = "JSON"
     if chosen == FileSource.FORMAT_PARQUET:
         if not head.startswith(b"PAR1"):
-            raise failures.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_MEND}")
+            raise source_errors.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_MEND}")
     elif chosen == FileSource.FORMAT_ARROW:
         if "Arrow" not in found:
-            raise failures.invalid(f"{name} is not an Arrow file: {_what(found, head)}. {_MEND}")
+            raise source_errors.invalid(f"{name} is not an Arrow file: {_what(found, head)}. {_MEND}")
     elif found == "UTF-16 text":
-        raise failures.invalid(f"{name} is UTF-16, not UTF-8. Convert it, as with `iconv -f UTF-16 -t UTF-8`.")
+        raise source_errors.invalid(f"{name} is UTF-16, not UTF-8. Convert it, as with `iconv -f UTF-16 -t UTF-8`.")
     elif found:
-        raise failures.invalid(f"{name} is to be read as {word(chosen)}, and is {found}. {_MEND}")
+        raise source_errors.invalid(f"{name} is to be read as {word(chosen)}, and is {found}. {_MEND}")
 
 
 _MEND = "Give the file the ending of what it is, or name its format."

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import limits
-from services.catalog.ingest.sources import content, hub_failures
-from services.runtime.roots import Roots
+from services.catalog.ingest.sources import content_validation, hub_errors
+from services.runtime.source_allowlist import Roots
 
 _READ_ROWS = 256
 _TIMEOUT_SECONDS = 30
@@ -27,7 +27,7 @@ def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
     """The shards of a split, all of one commit even if a branch moves on while they are read."""
     pinned = datasets_pb2.HubSource()
     pinned.CopyFrom(source)
-    with hub_failures.explained(source):
+    with hub_errors.explained(source):
         if not _is_folder(source):
             about = huggingface_hub.HfApi().dataset_info(
                 source.repo_id, revision=source.revision or None, timeout=_TIMEOUT_SECONDS
@@ -53,12 +53,12 @@ class Shard:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Its rows."""
-        with hub_failures.explained(self._part.source), _streamed(self._part.source) as stream:
+        with hub_errors.explained(self._part.source), _streamed(self._part.source) as stream:
             shard = stream.shard(num_shards=self._part.count, index=self._part.index).with_format("arrow")
             for table in shard.iter(batch_size=_READ_ROWS):
                 self._rows += table.num_rows
                 for batch in table.to_batches():
-                    content.validate(batch, self.name)
+                    content_validation.validate(batch, self.name)
                     yield batch
 
 
@@ -71,7 +71,7 @@ def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
     roots = Roots()
     roots.check_repository(source.repo_id)
     if _is_folder(source) and not pathlib.Path(source.repo_id).is_dir():
-        raise hub_failures.no_folder(source)
+        raise hub_errors.no_folder(source)
     with tempfile.TemporaryDirectory(prefix="polytok-hub-") as cache:
         builder = datasets.load_dataset_builder(
             source.repo_id,

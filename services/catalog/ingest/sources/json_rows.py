@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from polytok import errors
-from services.catalog.ingest import failures, schemas
+from services.catalog.ingest import schemas, source_errors
 from services.catalog.ingest.sources import json_objects
-from services.runtime import memory
+from services.runtime import memory_limit
 
 ONE_A_LINE = "Write one object a line, as `jq -c` does."
 _ROW = re.compile(r"in row (\d+)$")
@@ -74,10 +74,10 @@ def _tried(block: Block, known: pa.Schema) -> pa.Table | None:
 
 def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split:
     try:
-        with memory.Bound(_OBJECT_BYTES).held():
+        with memory_limit.Bound(_OBJECT_BYTES).held():
             return json_objects.split((text for _, text in block.rows()), kept)
-    except memory.Exceeded as error:
-        raise failures.invalid(
+    except memory_limit.Exceeded as error:
+        raise source_errors.invalid(
             f"{name}, lines {block.first_line} to {block.last_line}: the objects take more than {_OBJECT_BYTES >> 20} "
             "MiB of memory. Split the rows, or leave out what is not needed."
         ) from error
@@ -117,7 +117,7 @@ def _merged(known: pa.Schema, found: pa.Schema, block: Block, name: str) -> pa.S
     try:
         return schemas.merged(known, found)
     except schemas.Differs as differs:
-        raise failures.invalid(
+        raise source_errors.invalid(
             f"{name}, lines {block.first_line} to {block.last_line}: column {differs.column!r} holds {differs.second},"
             f" and {differs.first} in the lines before. Make the values of a column the same type."
         ) from differs
@@ -131,17 +131,17 @@ def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
             rows.append(number)
             if wrong := _wrong(text):
                 further, problem = wrong
-                return failures.invalid(f"{name}, line {number + further}: {problem}")
+                return source_errors.invalid(f"{name}, line {number + further}: {problem}")
     row = _ROW.search(message)
     place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
     if changed := _CHANGED.search(message):
-        return failures.invalid(
+        return source_errors.invalid(
             f"{name}, {place}: column {changed[1]!r} holds {_a(changed[3])}, and {_a(changed[2])} in the lines"
             " before."
             " Make the values of a column the same type."
         )
     said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
-    return failures.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
+    return source_errors.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
 
 
 def _a(kind: str) -> str:

@@ -6,7 +6,7 @@ What a value holds is for its reader to check; here, only brackets and quotation
 import re
 
 from polytok import errors
-from services.catalog.ingest import failures, limits
+from services.catalog.ingest import limits, source_errors
 from services.catalog.ingest.sources.utf8 import Utf8
 
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
@@ -97,7 +97,7 @@ class Scanner:
 
     def wrong(self, problem: str) -> errors.PolytokError:
         """An error about this place."""
-        return failures.invalid(f"{self._name}, line {self.line}: {problem}")
+        return source_errors.invalid(f"{self._name}, line {self.line}: {problem}")
 
     def _passed(self, nesting: _Nesting, *, kept: bool) -> bytes:
         at = self._place

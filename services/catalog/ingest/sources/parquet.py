@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.catalog.ingest import failures, schemas
-from services.catalog.ingest.sources import content, parquet_pages
-from services.catalog.ingest.sources.raw import RawFile
-from services.runtime import memory
+from services.catalog.ingest import schemas, source_errors
+from services.catalog.ingest.sources import content_validation, parquet_pages
+from services.catalog.ingest.sources.raw_file import RawFile
+from services.runtime import memory_limit
 
 _READ_BYTES = 4 << 20
 _READ_ROWS = 256
@@ -22,14 +22,14 @@ _MEMORY_BYTES = 512 << 20
 
 def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
     """Record batches, row group after row group; an empty one first, for the columns."""
-    bound = memory.Bound(_MEMORY_BYTES)
-    with content.explained(raw.name, "Parquet"):
+    bound = memory_limit.Bound(_MEMORY_BYTES)
+    with content_validation.explained(raw.name, "Parquet"):
         checked = parquet_pages.Checked(raw, _PAGE_BYTES)
         try:
             with bound.held():
                 # With a buffer, a column of a row group is read page by page and not at once.
                 file = pq.ParquetFile(pa.PythonFile(checked, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except memory.Exceeded as error:
+        except memory_limit.Exceeded as error:
             raise _too_large(raw, "footer") from error
         yield schemas.empty(file.schema_arrow)
         for group in range(file.num_row_groups):
@@ -37,11 +37,11 @@ def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
             checked.watch(about, group)
             try:
                 yield from _of_group(file, about, group, bound, raw.name)
-            except memory.Exceeded as error:
+            except memory_limit.Exceeded as error:
                 raise _too_large(raw, f"row group {group}") from error
 
 
-def _of_group(file: Any, about: Any, group: int, bound: memory.Bound, name: str) -> Iterator[pa.RecordBatch]:
+def _of_group(file: Any, about: Any, group: int, bound: memory_limit.Bound, name: str) -> Iterator[pa.RecordBatch]:
     row_bytes = about.total_byte_size // max(about.num_rows, 1) + 1
     rows = max(1, min(_READ_ROWS, _READ_BYTES // max(row_bytes, 1)))
     coming = file.iter_batches(rows, row_groups=[group], use_threads=False)
@@ -51,12 +51,12 @@ def _of_group(file: Any, about: Any, group: int, bound: memory.Bound, name: str)
             batch = next(coming, None)
         if batch is None:
             return
-        content.validate(batch, name)
+        content_validation.validate(batch, name)
         yield batch
 
 
 def _too_large(raw: RawFile, what: str) -> Exception:
-    return failures.invalid(
+    return source_errors.invalid(
         f"{raw.name}: reading its {what} takes more than {_MEMORY_BYTES >> 20} MiB of memory."
         " Write it again with smaller row groups and pages, without dictionaries, and with shorter lists in each row."
     )

@@ -11,8 +11,8 @@ import io
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from services.catalog.ingest import failures
-from services.catalog.ingest.sources.raw import RawFile
+from services.catalog.ingest import source_errors
+from services.catalog.ingest.sources.raw_file import RawFile
 
 PAGE_BYTES = 160 << 20
 """The largest page that is read: Arrow holds a page packed, unpacked and, of a dictionary, once more."""
@@ -223,13 +223,13 @@ class Checked(io.RawIOBase):
     def _check(self, column: _Column, found: Header) -> None:
         size = max(found.uncompressed_bytes, found.compressed_bytes)
         if size > self._most:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._raw.name}, column {column.name!r} has a page of {size >> 20:,} MiB in row group {self._group};"
                 f" {self._most >> 20} MiB is the most. Write it again with smaller row groups."
             )
 
     def _broken(self, column: _Column) -> Exception:
-        return failures.invalid(
+        return source_errors.invalid(
             f"{self._raw.name} is not whole Parquet (the pages of column {column.name!r} in row group {self._group}"
             " are damaged). It may have been cut off: copy or write it again."
         )

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.catalog.ingest import failures, limits
-from services.catalog.ingest.sources import lines, utf8
+from services.catalog.ingest import limits, source_errors
+from services.catalog.ingest.sources import line_blocks, utf8
 from services.catalog.ingest.sources.utf8 import Utf8
 
 SCHEMA = pa.schema([("text", pa.string())])
@@ -20,7 +20,7 @@ _LINE_ENDS = frozenset({b"", b"\n", b"\r\n"})
 
 def by_line(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
     r"""Splits at `\n` and `\r\n`, which are taken off; any other character is kept. An empty line is an empty row."""
-    for block in lines.blocks(source, name):
+    for block in line_blocks.blocks(source, name):
         data = block.data.replace(b"\r\n", b"\n") if b"\r" in block.data else block.data
         split = pc.split_pattern(utf8.as_array(data), "\n").flatten().cast(pa.string())
         # What follows the last line end is not a line, unless there is something.
@@ -36,7 +36,7 @@ def whole(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
         chunks.append(chunk)
         size += len(chunk)
         if size > limits.ROW_BYTES:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{name} is longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
                 " Split the file, or make a row of each line or of what stands between separators."
             )
@@ -95,7 +95,7 @@ class _Pieces:
 
     def _check_length(self, begin: int, end: int) -> None:
         if end - begin > limits.ROW_BYTES:
-            raise failures.invalid(
+            raise source_errors.invalid(
                 f"{self._name}: the text that begins on line {self._line} is longer than {limits.ROW_BYTES >> 20} MiB,"
                 " the most that a row may hold, without a separator. Split it, or name the separator that it has."
             )

@@ -4,7 +4,7 @@ import io
 
 import pyarrow as pa
 
-from services.catalog.ingest import failures
+from services.catalog.ingest import source_errors
 from services.catalog.ingest.sources.compression import Readable
 
 _MARK = b"\xef\xbb\xbf"
@@ -51,7 +51,7 @@ class Utf8(io.RawIOBase):
     def _invalid(self, chunk: bytes) -> Exception:
         if b"\0" in chunk[:_LOOK_BYTES]:
             # No encoding of letters that a converter knows: Latin-1 and its like have no use for it.
-            return failures.invalid(
+            return source_errors.invalid(
                 f"{self._name} is not text: it holds NUL bytes, the first at offset {self._offset + chunk.index(0)}."
                 " Give the file the ending of what it is, or leave it out."
             )
@@ -59,7 +59,7 @@ class Utf8(io.RawIOBase):
             chunk.decode()
         except UnicodeDecodeError as error:
             line = self.line_ends + 1 + chunk.count(b"\n", 0, error.start)
-            return failures.invalid(
+            return source_errors.invalid(
                 f"{self._name}, line {line}: not UTF-8 (byte 0x{chunk[error.start]:02x} at offset"
                 f" {self._offset + error.start} of the file). Convert the file to UTF-8, as with"
                 " `iconv -f LATIN1 -t UTF-8` if it is Latin-1."

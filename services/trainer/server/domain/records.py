@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.runtime.records import etags
+from services.records import etags
 from services.trainer.server.domain import names
 
 

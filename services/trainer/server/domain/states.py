@@ -1,7 +1,7 @@
 """The states of a training, and which calls fit which."""
 
 from polytok import errors
-from services.runtime.records.states import Lifecycle
+from services.records.lifecycle import Lifecycle
 
 TRAINING = Lifecycle(
     first="QUEUED",

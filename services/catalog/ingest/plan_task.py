@@ -1,0 +1,83 @@
+"""`ingest.plan`: what a source consists of."""
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from polytok.catalog.v1.datasets_pb2 import FileSource
+from services.catalog.ingest import limits, source_errors
+from services.catalog.ingest.sources import formats, hub, locations, text_documents, uploads
+from services.catalog.server.domain import sources
+
+
+def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
+    """Lists what can be read independently, in the order of the rows."""
+    if task.source.WhichOneof("source") == "hub":
+        parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
+    elif task.source.WhichOneof("source") == "upload":
+        parts = [tasks_pb2.IngestPart(upload=part) for part in uploads.parts(task.source.upload, task.upload_key)]
+    elif _is_documents(task.source.files):
+        parts = [tasks_pb2.IngestPart(documents=part) for part in text_documents.parts(_files(task.source.files))]
+    else:
+        parts = [tasks_pb2.IngestPart(file=part) for part in _files(task.source.files)]
+    return tasks_pb2.PlanIngestResult(parts=parts)
+
+
+def _is_documents(source: datasets_pb2.FileSource) -> bool:
+    return source.text_rows == FileSource.TEXT_ROWS_FILE
+
+
+def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
+    # A file that two patterns match is read once.
+    most = limits.DOCUMENTS if _is_documents(source) else limits.PARTS
+    found = list(dict.fromkeys(file for uri in source.uris for file in locations.find(uri, source.format, most)))
+    if len(found) > most:
+        raise source_errors.invalid(
+            f"The source has {len(found):,} files; {most:,} is the most. Join them into larger ones."
+        )
+    parts = [
+        tasks_pb2.FilePart(
+            uri=file.uri,
+            format=_format(file.uri, source.format),
+            size_bytes=file.size_bytes,
+            delimiter=source.delimiter,
+            json_field=source.json_field,
+            text_rows=source.text_rows,
+            text_separator=source.text_separator,
+        )
+        for file in found
+    ]
+    _check_one_format(parts)
+    sources.check_format_options("source.files", source, parts[0].format)
+    if all(file.size_bytes == 0 for file in found) and "://" not in found[0].uri:
+        raise source_errors.empty(empty_message([file.uri for file in found]))
+    return parts
+
+
+def empty_message(uris: list[str]) -> str:
+    """That files have no rows."""
+    first = source_errors.shown(uris[0])
+    if len(uris) == 1:
+        return f"{first} is empty. Give a file with at least one row."
+    return f"All {len(uris)} files are empty, {first} the first of them. Give files with at least one row."
+
+
+def _format(uri: str, chosen: formats.Format) -> formats.Format:
+    by_name = chosen or formats.of_name(uri).format
+    if not by_name:
+        raise source_errors.invalid(
+            f"{source_errors.shown(uri)} has an ending that tells no format. Name the format, or use one of"
+            f" {formats.known()}, each also compressed as {', '.join(formats.COMPRESSIONS)}."
+        )
+    return by_name
+
+
+def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
+    by_kind: dict[formats.Format, tasks_pb2.FilePart] = {}
+    for part in parts:
+        # Rows of JSON are the same whether they stand in lines or in an array.
+        kind = FileSource.FORMAT_JSONL if part.format == FileSource.FORMAT_JSON else part.format
+        by_kind.setdefault(kind, part)
+    if len(by_kind) > 1:
+        one, other, *_ = by_kind.values()
+        raise source_errors.invalid(
+            f"The source mixes formats: {source_errors.shown(one.uri)} is {formats.word(one.format)},"
+            f" {source_errors.shown(other.uri)} is {formats.word(other.format)}. Register them as separate datasets."
+        )

@@ -1,0 +1,156 @@
+"""`ingest.read`: the rows of one part, as raw Arrow shards."""
+
+import posixpath
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pyarrow as pa
+
+from polytok.catalog.v1 import datasets_pb2, tasks_pb2
+from services.catalog.ingest import conversations, schemas, shards, source_errors
+from services.catalog.ingest.sources import delimited, files, hub, text_documents, uploads
+from services.runtime.storage import Storage
+
+ORIGIN = b"polytok.source"
+"""Metadata of a result's schema: what the part is, for messages about it."""
+
+Report = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What a part is read from."""
+
+    name: str
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Its rows."""
+
+    def progress(self) -> tuple[int, int]:
+        """How much of how much was read."""
+
+
+def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Report) -> tasks_pb2.ReadPartResult:
+    """Writes the shards of one part; after an error there are none."""
+    part = _Part(storage, task, tag, report)
+    try:
+        written, schema = _written(part)
+    except schemas.Differs as differs:
+        raise source_errors.invalid(
+            f"{part.source.name}: column {differs.column!r} holds {differs.first} and {differs.second}."
+            " Make the values of a column the same type."
+        ) from differs
+    except schemas.Unfit as unfit:
+        raise source_errors.invalid(
+            f"{part.source.name}: column {unfit.column!r} cannot be stored without loss ({unfit})."
+            " Make the values of the column the same type."
+        ) from unfit
+    columns = [part.column(field) for field in schema]
+    origin = {**(schema.metadata or {}), ORIGIN: part.source.name.encode()}
+    return tasks_pb2.ReadPartResult(
+        shards=written, columns=columns, arrow_schema=schema.with_metadata(origin).serialize().to_pybytes()
+    )
+
+
+class _Part:
+    """One part, and where its rows go."""
+
+    def __init__(self, storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Report) -> None:
+        self.storage = storage
+        self._report = report
+        self._reported = 0
+        self._prefix = f"{task.raw_key}/part-{task.ordinal:05d}"
+        self._tag = tag
+        self._shard_bytes = task.shard_bytes
+        self.source = _source(storage, task.part)
+        self._origin = origin(self.source.name)._replace(first_row=task.part.upload.first_row)
+        self.conversations = conversations.Finder()
+
+    def column(self, field: pa.Field) -> datasets_pb2.Column:
+        """A column as the dataset's record has it."""
+        is_chat = field.name in self.conversations.found
+        content = datasets_pb2.Column.CONTENT_CONVERSATIONS if is_chat else datasets_pb2.Column.CONTENT_UNSPECIFIED
+        return datasets_pb2.Column(name=field.name, type=str(field.type), content=content)
+
+    def report(self) -> None:
+        """Tells how far the reading is; what is read a second time does not count."""
+        done, total = self.source.progress()
+        self._reported = max(self._reported, done)
+        self._report(self._reported, total)
+
+    def writer(self, suffix: str = "") -> shards.Writer:
+        """Writes shards under this part's names."""
+        return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
+
+
+def origin(name: str) -> shards.Origin:
+    """A source as its rows' shards name it: without folders, so that the same file makes the same shards anywhere."""
+    return shards.Origin(posixpath.basename(name))
+
+
+def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
+    match part.WhichOneof("part"):
+        case "hub":
+            return hub.Shard(part.hub)
+        case "documents":
+            return text_documents.Documents(part.documents)
+        case "upload":
+            return uploads.Rows(storage, part.upload)
+        case _:
+            return files.File(part.file)
+
+
+def _written(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
+    while True:
+        try:
+            return _written_once(part)
+        except delimited.StartAgain:
+            continue
+
+
+def _written_once(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
+    schema = pa.schema([])
+    changed = False
+    with part.writer() as writer:
+        for batch in part.source.batches():
+            wider = schemas.merged(schema, schemas.stored(batch.schema))
+            _check_columns(part.source.name, batch, wider)
+            changed |= bool(writer.rows) and not wider.equals(schema, check_metadata=True)
+            schema = wider
+            stored = schemas.conformed(batch, schema)
+            part.conversations.look(stored)
+            writer.write(stored)
+            part.report()
+    if not changed:
+        return writer.shards, schema
+    try:
+        return _rewritten(part, writer, schema), schema
+    finally:
+        writer.discard()
+
+
+def _rewritten(part: _Part, narrow: shards.Writer, schema: pa.Schema) -> list[tasks_pb2.RawShard]:
+    """Writes the rows once more, all with the columns that were known at the end."""
+    with part.writer("w") as writer:
+        for shard in narrow.shards:
+            with shards.opened(part.storage, shard) as batches:
+                for batch in batches:
+                    writer.write(schemas.conformed(batch, schema))
+    return writer.shards
+
+
+def _check_columns(name: str, batch: pa.RecordBatch, schema: pa.Schema) -> None:
+    if batch.num_rows and not schema.names:
+        raise source_errors.invalid(f"{name} has rows without any column. Give each row at least one.")
+    twice = sorted({column for column in batch.schema.names if batch.schema.names.count(column) > 1})
+    if twice:
+        raise source_errors.invalid(f"{name} has two columns named {twice[0]!r}. Rename one of them.")
+    for field in batch.schema:
+        _check_storable(name, field, schema.field(field.name).type)
+
+
+def _check_storable(name: str, field: pa.Field, kind: pa.DataType) -> None:
+    if not schemas.known_to_datasets(kind):
+        raise source_errors.invalid(
+            f"{name}: column {field.name!r} holds {field.type}, which `datasets` cannot load."
+            " Leave it out, or convert it."
+        )

@@ -1,0 +1,78 @@
+"""Bytes of a source file as they are stored, with the errors of any file system turned into ours."""
+
+import io
+from typing import Any
+
+import fsspec
+
+from services.catalog.ingest import source_errors
+from services.runtime.source_allowlist import Roots
+
+
+class RawFile(io.RawIOBase):
+    """An open file, local or remote.
+
+    Libraries that read through it pass our errors on as they are, so that whatever else they raise is about content.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.name = source_errors.shown(uri)
+        """For messages."""
+        self.bytes_read = 0
+        """How much was read, for progress."""
+        self._file: Any = None
+        Roots().check(uri)
+        try:
+            # Others add and replace files while this process lives.
+            filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            self._file = filesystem.open(path, "rb")
+        except Exception as error:
+            raise source_errors.reading(uri, error) from error
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether its size and end can be reached without reading it all."""
+        return bool(self._file.seekable())
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, as many as asked for unless the file ends."""
+        try:
+            chunk: bytes = self._file.read(-1 if size is None else size)
+        except Exception as error:
+            raise source_errors.reading(self.uri, error) from error
+        self.bytes_read += len(chunk)
+        return chunk
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer."""
+        chunk = self.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a place."""
+        try:
+            return int(self._file.seek(offset, whence))
+        except Exception as error:
+            raise source_errors.reading(self.uri, error) from error
+
+    def tell(self) -> int:
+        """Where it is."""
+        return int(self._file.tell())
+
+    def head(self, size: int) -> bytes:
+        """The first bytes, before anything else is read; the file stays at its beginning."""
+        chunk = self.read(size)
+        self.seek(0)
+        self.bytes_read = 0
+        return chunk
+
+    def close(self) -> None:
+        """Closes it."""
+        if self._file is not None:
+            self._file.close()
+        super().close()

@@ -1,0 +1,246 @@
+"""TokenizationService (polytok/catalog/v1/tokenizations.proto)."""
+
+import functools
+from collections.abc import AsyncGenerator
+
+from google.protobuf import empty_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
+from services.catalog.server import messages
+from services.catalog.server.dependencies import Context, Parts
+from services.catalog.server.domain import names, records, states
+from services.catalog.server.repository import datasets, holds, models, repairs, tokenizations
+from services.catalog.server.service import removal
+from services.catalog.server.service import repairs as repair_service
+from services.catalog.server.service import tokenizations as tokenization_service
+from services.catalog.server.service.resolution import Resolver
+from services.records import cancellation, etags, pagination
+from services.records.holds import made_anew
+from services.records.queries import Lock
+from services.records.unit_of_work import Unit
+
+
+class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
+    """Serves tokenizations."""
+
+    def __init__(self, shared: Parts) -> None:
+        self._database = shared.database
+        self._storage = shared.storage
+        self._store = shared.store
+        self._folders = shared.folders
+        self._watch = shared.watch
+        self._mutations = shared.mutations
+        self._creation = tokenization_service.Creation(shared.store, shared.folders)
+        self._resolver = Resolver(shared.database, shared.storage)
+
+    def _message(
+        self, record: records.Tokenization, repaired: records.Repair | None = None
+    ) -> tokenizations_pb2.Tokenization:
+        return messages.tokenization(record, self._storage, repaired)
+
+    async def CreateTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.CreateTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Starts a tokenization."""
+        name = names.TokenizationName(
+            names.parse_dataset(request.parent), names.parse_model(request.model), request.variant
+        )
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            return self._message(await self._creation.create(unit.conn, name, request.parameters))
+
+        return await self._mutations.run("CreateTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def GetTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Reads a tokenization."""
+        async with self._database.connection() as conn:
+            record = await tokenizations.get(conn, names.parse_tokenization(request.name))
+            return self._message(record, await repairs.of_folder(conn, record.tokenized_path))
+
+    async def ListTokenizations(  # noqa: N802
+        self, request: tokenizations_pb2.ListTokenizationsRequest, context: Context
+    ) -> tokenizations_pb2.ListTokenizationsResponse:
+        """Reads a page of the tokenizations of one dataset, or of all."""
+        dataset = names.parse_parent(request.parent)
+        model = names.parse_model(request.model) if request.model else None
+        statuses = [tokenizations_pb2.Tokenization.State.Name(state).removeprefix("STATE_") for state in request.states]
+        after = pagination.after(request, str)
+        async with self._database.connection() as conn:
+            found = await tokenizations.page(
+                conn,
+                statuses,
+                after,
+                pagination.size(request) + 1,
+                dataset=None if dataset == names.ANY else dataset,
+                model=model,
+            )
+            if not found:
+                await _require_known(conn, dataset, model)
+            repaired = await repairs.of_folders(conn, [record.tokenized_path for record in found])
+        page, token = pagination.cut(request, found)
+        return tokenizations_pb2.ListTokenizationsResponse(
+            tokenizations=[self._message(record, repaired.get(record.tokenized_path)) for record in page],
+            next_page_token=token,
+        )
+
+    async def DeleteTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.DeleteTokenizationRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Deletes a tokenization with its files."""
+
+        async def act(unit: Unit) -> empty_pb2.Empty:
+            record = await self._stopped(unit.conn, request.name)
+            etags.check(record, request.etag)
+            await removal.tokenization(unit, self._store, self._folders, record)
+            return empty_pb2.Empty()
+
+        return await self._mutations.run("DeleteTokenization", request, empty_pb2.Empty, act)
+
+    async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
+        name = names.parse_tokenization(resource)
+        await repair_service.end(conn, self._store, await tokenizations.find(conn, name), own=True)
+        record = await cancellation.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
+        if record is None:
+            raise await tokenizations.not_found(conn, name)
+        return record
+
+    async def CancelTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.CancelTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Stops a tokenization."""
+        name = names.parse_tokenization(request.name)
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            before = await tokenizations.find(unit.conn, name)
+            if await repair_service.end(unit.conn, self._store, before, own=False):
+                record = await tokenizations.get(unit.conn, name)
+                return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
+            record = await self._stopped(unit.conn, request.name)
+            if record.status != "CANCELLED":
+                states.TOKENIZATION.require_cancellable(record.resource, record.status)
+                # No job was at it: it waited for another's files.
+                record = await self._creation.give_up(unit.conn, record)
+            unit.after_commit.append(functools.partial(self._folders.reclaim, record.tokenized_path))
+            return self._message(record)
+
+        return await self._mutations.run("CancelTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def RetryTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Tokenizes again."""
+        name = names.parse_tokenization(request.name)
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            record = await tokenizations.get(unit.conn, name, Lock.CHANGE)
+            states.TOKENIZATION.require_retryable(record.resource, record.status)
+            return self._message(await self._creation.settle(unit.conn, record))
+
+        return await self._mutations.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def RepairTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.RepairTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.Tokenization:
+        """Repairs a tokenization's files."""
+        name = names.parse_tokenization(request.name)
+
+        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+            record = await repair_service.begin(unit.conn, self._store, name, checksums_only=request.checksums_only)
+            return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
+
+        return await self._mutations.run("RepairTokenization", request, tokenizations_pb2.Tokenization, act)
+
+    async def WatchTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
+    ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
+        """Streams a tokenization, or its repair, until that is at rest."""
+        async with self._database.connection() as conn:
+            first = await tokenizations.get(conn, names.parse_tokenization(request.name))
+        if request.repair:
+            async for response in self._watch_repair(first):
+                yield response
+            return
+
+        async def read(conn: AsyncConnection) -> records.Tokenization | None:
+            return await tokenizations.by_id(conn, first.id)
+
+        async for record, percent in self._watch.follow(first.id, states.TOKENIZATION, read):
+            message = self._message(record)
+            message.progress = percent
+            yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
+
+    async def _watch_repair(
+        self, first: records.Tokenization
+    ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
+        seen = first
+
+        async def read(conn: AsyncConnection) -> records.Repair | None:
+            nonlocal seen
+            found = await tokenizations.by_id(conn, first.id)
+            if found is None:
+                return None
+            seen = found
+            repaired = await repairs.of_folder(conn, found.tokenized_path)
+            if repaired is None:
+                raise errors.FailedPrecondition(
+                    f"{found.resource} was never repaired. Start that with `polytok tokenization repair {found.short}`."
+                )
+            return repaired
+
+        async with self._database.connection() as conn:
+            repaired = await read(conn)
+        watched = repaired.tokenization_id if repaired else first.id
+        async for repair, percent in self._watch.follow(watched, states.REPAIR, read):
+            message = self._message(seen, repair)
+            message.repair.progress = percent
+            yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
+
+    async def ResolveTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.ResolveTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.ResolveTokenizationResponse:
+        """Finds what extractors and trainers load."""
+        name = names.TokenizationName(
+            names.parse_dataset(request.dataset), names.parse_model(request.model), request.variant
+        )
+        return await self._resolver.resolve(name)
+
+    async def HoldTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.HoldTokenizationRequest, context: Context
+    ) -> tokenizations_pb2.HoldTokenizationResponse:
+        """Keeps a tokenization from being deleted."""
+        name = names.parse_tokenization(request.name)
+        async with self._database.transaction() as conn:
+            # Shared with other holders; a deletion, which locks for a change, comes before or after.
+            record = await tokenizations.get(conn, name, Lock.REFERENCE)
+            states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
+            if request.manifest_digest not in {"", record.manifest_digest}:
+                raise made_anew(record.resource, request.holder)
+            expires_at = await holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
+        held = tokenizations_pb2.HoldTokenizationResponse(
+            tokenization=self._message(record), storage_key=record.tokenized_path
+        )
+        held.expire_time.FromDatetime(expires_at)
+        return held
+
+    async def ReleaseTokenization(  # noqa: N802
+        self, request: tokenizations_pb2.ReleaseTokenizationRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Ends a hold."""
+        name = names.parse_tokenization(request.name)
+        async with self._database.transaction() as conn:
+            record = await tokenizations.find(conn, name)
+            if record is not None:
+                await holds.release(conn, record.id, request.holder)
+        return empty_pb2.Empty()
+
+
+async def _require_known(conn: AsyncConnection, dataset: str, model: str | None) -> None:
+    # An empty list must not hide a misspelt name.
+    if dataset != names.ANY:
+        await datasets.get(conn, dataset)
+    if model is not None:
+        await models.get(conn, model)

@@ -1,0 +1,33 @@
+"""How filters, normalisation, the limit of documents and their order are checked."""
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.catalog.server.domain import sources
+
+_Parameters = tokenizations_pb2.TokenizationParameters
+
+
+def complete(parameters: tokenizations_pb2.TokenizationParameters) -> None:
+    """Takes filters that filter nothing for none, and refuses those that keep nothing."""
+    filters = parameters.filters
+    sources.check_texts(
+        {f"parameters.filters.{field}": getattr(filters, field) for field in ("keep_pattern", "drop_pattern")}
+    )
+    if filters.max_characters and filters.max_characters < filters.min_characters:
+        field = "parameters.filters.max_characters"
+        description = f"{filters.max_characters} is less than min_characters, {filters.min_characters}."
+        raise errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
+    if not filters.ByteSize():
+        parameters.ClearField("filters")
+
+
+def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
+    """All that is set of these as fields, so that two of them can be told apart."""
+    flat: dict[str, object] = {f"filters.{field.name}": value for field, value in parameters.filters.ListFields()}
+    if parameters.normalization:
+        flat["normalization"] = _Parameters.Normalization.Name(parameters.normalization).removeprefix("NORMALIZATION_")
+    if parameters.HasField("max_documents"):
+        flat["max_documents"] = parameters.max_documents
+    if parameters.HasField("shuffle_seed"):
+        flat["shuffle_seed"] = parameters.shuffle_seed
+    return flat

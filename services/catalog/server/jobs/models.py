@@ -1,0 +1,85 @@
+"""Jobs of kind `model.inspect`: a worker reads the model's tokenizer and configuration."""
+
+from collections.abc import Sequence
+
+from google.protobuf import json_format
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from polytok.tokenizer.v1 import tasks_pb2
+from services.catalog.server import events
+from services.catalog.server.domain import records
+from services.catalog.server.repository import models
+from services.jobs import payloads
+from services.jobs.failures import Failure
+from services.jobs.model import Job, NewTask, TaskResult
+
+KIND = "model.inspect"
+
+
+def first_tasks(model: records.Model) -> list[NewTask]:
+    """The tasks that a job begins with."""
+    repo_id, revision = model.tokenizer_source
+    task = tasks_pb2.InspectModelTask(
+        tokenizer=tasks_pb2.TokenizerReference(repo_id=repo_id, revision=revision),
+        repo_id=model.repo_id,
+        revision=model.commit or model.revision,
+    )
+    return [NewTask(kind="model.inspect", payload=payloads.pack(task))]
+
+
+class ModelInspection:
+    """Brings a model from PENDING to READY or ERROR."""
+
+    async def started(self, conn: AsyncConnection, job: Job) -> None:
+        """Nothing to tell: a model has no state between."""
+
+    async def next_stage(
+        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
+    ) -> Sequence[NewTask]:
+        """There is one stage."""
+        return []
+
+    async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
+        """Writes down what was found."""
+        model = await models.of_job(conn, job.id)
+        if model is None:
+            return
+        (found,) = payloads.unpack(results, tasks_pb2.InspectModelResult)
+        await models.update(
+            conn,
+            model.id,
+            status="READY",
+            commit=found.commit,
+            # Where the model's repository has the tokenizer, there is one commit.
+            tokenizer_commit=found.tokenizer_commit if model.tokenizer_repo_id else "",
+            tokenizer_fingerprint=found.tokenizer_fingerprint,
+            chat_template_fingerprint=found.chat_template_fingerprint,
+            tokenizer_class=found.tokenizer_class,
+            vocab_size=found.vocab_size,
+            special_tokens=[
+                json_format.MessageToDict(
+                    token, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                )
+                for token in found.special_tokens
+            ],
+            architecture=found.architecture,
+            d_model=found.d_model,
+            n_layers=found.n_layers,
+            context_length=found.context_length,
+        )
+        await events.tell(conn, model.id)
+
+    async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
+        """Says why on the model."""
+        model = await models.of_job(conn, job.id)
+        if model is not None:
+            await models.update(conn, model.id, status="ERROR", **failure.columns())
+            await events.tell(conn, model.id)
+
+    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
+        """Only a deletion cancels an inspection."""
+        await self.failed(conn, job, Failure.of(errors.Cancelled("The inspection was cancelled.")))
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """A model shows no progress."""

@@ -1,0 +1,24 @@
+"""`python -m services.catalog serve`: configuration, logging, resources, then serving until a signal comes."""
+
+from services.catalog.server.app import OWNER, Catalog
+from services.catalog.server.settings import CatalogSettings
+from services.records import app
+from services.runtime import settings
+from services.runtime.process import Stopping
+from services.runtime.storage import Storage
+
+
+async def main(stop: Stopping) -> None:
+    """Serves the catalog."""
+
+    def make(server: settings.ServerSettings) -> Catalog:
+        return Catalog(
+            database=settings.DatabaseSettings(),
+            messages=settings.MessagingSettings(),
+            storage=Storage(settings.StorageSettings().root),
+            server=server,
+            jobs=settings.JobSettings(),
+            settings=CatalogSettings(),
+        )
+
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

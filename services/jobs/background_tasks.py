@@ -1,0 +1,40 @@
+"""What a service that owns jobs runs beside its server."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from nats.aio.client import Client
+
+from services.jobs.advisories import Advisories
+from services.jobs.dispatcher import Relay
+from services.jobs.reconciler import Reconciler
+from services.jobs.store import JobStore
+from services.runtime import messaging
+from services.runtime.database import Database
+from services.runtime.notifications import Listener
+from services.runtime.settings import JobSettings
+
+
+class JobEngine:
+    """Relay, reconciler and advisories of one store. Any number of replicas may run one each."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: JobStore,
+        client: Client,
+        subjects: messaging.Subjects,
+        settings: JobSettings,
+        listener: Listener,
+    ) -> None:
+        self.reconciler = Reconciler(database, store, client, subjects, settings)
+        self.relay = Relay(database, store, client, subjects, listener, alarm=self.reconciler.wake)
+        self.advisories = Advisories(client, subjects, self.reconciler)
+
+    def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """The side tasks, for `process.supervise`. The listener is the caller's to run, for it has other users."""
+        return {
+            "relay": self.relay.run(),
+            "reconciler": self.reconciler.run(),
+            "advisories": self.advisories.run(),
+        }

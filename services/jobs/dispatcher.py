@@ -1,0 +1,147 @@
+"""The relay: rings the doorbell for every row of the outbox, and tells workers at once when a job was ended."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import nats.errors
+import sqlalchemy as sa
+from nats.aio.client import Client
+from nats.js import api
+from nats.js.errors import NoStreamResponseError
+
+from polytok import errors
+from polytok.jobs.v1 import messages_pb2
+from services.jobs import metrics
+from services.jobs.store import CHANNEL, STOP, JobStore
+from services.runtime import messaging
+from services.runtime.database import Database
+from services.runtime.notifications import Listener
+from services.runtime.telemetry import logging
+
+_POLL_SECONDS = 1.0
+_PUBLISH_SECONDS = 2.0
+_BATCH = 200
+
+_log = logging.get(__name__)
+
+
+class Relay:
+    """Publishes what the outbox holds. Any number of relays may run over one outbox."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: JobStore,
+        client: Client,
+        subjects: messaging.Subjects,
+        listener: Listener,
+        *,
+        alarm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`alarm` is called when the queue does not take a message."""
+        self._database = database
+        self._store = store
+        self._client = client
+        self._subjects = subjects
+        self._listener = listener
+        self._alarm = alarm
+        self._woken = asyncio.Event()
+        self._stopped: set[str] = set()
+        self._troubled = False
+
+    async def run(self) -> None:
+        """Relays until it is cancelled."""
+        unsubscribe = self._listener.subscribe(CHANNEL, self._hear)
+        try:
+            while True:
+                self._woken.clear()
+                pause = await self._round()
+                messaging.check_cancelled()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._woken.wait()
+        finally:
+            unsubscribe()
+
+    def _hear(self, payload: str) -> None:
+        if payload.startswith(STOP):
+            self._stopped.add(payload.removeprefix(STOP))
+        self._woken.set()
+
+    async def _round(self) -> float:
+        """Does what there is to do, and tells for how long there is nothing."""
+        try:
+            await self._tell_stopped()
+            pause = await self._ring_due()
+        except (errors.PolytokError, nats.errors.Error, OSError) as error:
+            if not self._troubled:
+                _log.warning("relay waits", error=f"{type(error).__name__}: {error}")
+            self._troubled = True
+            return _POLL_SECONDS
+        if self._troubled:
+            _log.info("relay goes on")
+        self._troubled = False
+        return pause
+
+    async def _tell_stopped(self) -> None:
+        stopped, self._stopped = self._stopped, set()
+        if self._client.is_connected:
+            for job_id in stopped:
+                event = messages_pb2.StopEvent(job_id=job_id)
+                await self._client.publish(self._subjects.stop(job_id), event.SerializeToString())
+
+    async def _ring_due(self) -> float:
+        while True:
+            async with self._database.connection() as conn:
+                pause = await self._store.outbox.next_due(conn)
+            if pause is None or pause > 0:
+                return _POLL_SECONDS if pause is None else min(_POLL_SECONDS, pause)
+            if not self._client.is_connected:
+                raise errors.Unavailable("NATS is away; tasks wait in the outbox.")
+            if not await self._ring_batch():
+                # Another relay has them.
+                return _POLL_SECONDS
+
+    async def _ring_batch(self) -> int:
+        async with self._database.transaction() as conn:
+            due = await self._store.outbox.lock_due(conn, _BATCH)
+            answers = await asyncio.gather(*(self._ring(row) for row in due), return_exceptions=True)
+            failures = [answer for answer in answers if isinstance(answer, BaseException)]
+            await self._store.outbox.drop(
+                conn, [row for row, answer in zip(due, answers, strict=True) if not isinstance(answer, BaseException)]
+            )
+        if failures:
+            await self._mend(failures[0])
+            raise failures[0]
+        return len(due)
+
+    async def _ring(self, row: sa.Row[Any]) -> None:
+        if not row.live:
+            # The task is gone, or went on without this ring.
+            return
+        message = messages_pb2.TaskMessage(
+            task_id=str(row.task_id), owner=self._store.owner, kind=row.kind, dispatch=row.dispatch
+        )
+        await self._client.jetstream().publish(
+            self._subjects.task(row.kind, row.task_id),
+            message.SerializeToString(),
+            timeout=_PUBLISH_SECONDS,
+            headers={**row.trace, api.Header.MSG_ID.value: message_id(row.task_id, row.dispatch)},
+        )
+        metrics.rung.inc()
+
+    async def _mend(self, failure: BaseException) -> None:
+        if isinstance(failure, NoStreamResponseError):
+            _log.warning("the work queue is gone; making it again", stream=self._subjects.stream)
+            await messaging.ensure_stream(self._client, self._subjects)
+            self._woken.set()
+        elif self._client.is_connected:
+            self._alarm()
+
+
+def message_id(task_id: uuid.UUID, dispatch: int) -> str:
+    """The Nats-Msg-Id: a ring that is published twice counts once, while a later ring is never mistaken for it."""
+    return f"{task_id}:{dispatch}"

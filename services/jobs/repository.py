@@ -1,0 +1,334 @@
+"""The SQL of jobs, one statement a method. What the statements mean together is `store`'s business."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.jobs import progress_weights
+from services.jobs.failures import Failure
+from services.jobs.model import Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
+from services.jobs.outbox import any_of
+from services.jobs.tables import JobTables
+
+KEPT_ATTEMPTS = 100
+"""How many attempts at a task are kept, the newest."""
+_CLOCK = sa.func.clock_timestamp()
+_LIVE = (TaskState.READY.value, TaskState.RUNNING.value)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task whose job's row and own row are locked, and the database's clock after that."""
+
+    job: sa.Row[Any]
+    task: sa.Row[Any]
+    now: datetime
+
+    @property
+    def leased(self) -> bool:
+        """Whether a worker holds the task now."""
+        return bool(self.task.state == TaskState.RUNNING and self.task.lease_expires_at > self.now)
+
+
+def job_of(row: sa.Row[Any]) -> Job:
+    """The job of a row."""
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        resource=row.resource,
+        state=JobState(row.state),
+        error_reason=row.error_reason,
+        error_message=row.error_message,
+        error=row.error,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+class Rows:
+    """Statements on jobs, tasks and attempts."""
+
+    def __init__(self, tables: JobTables) -> None:
+        self._jobs, self._tasks = tables.jobs, tables.tasks
+        self._attempts, self._outbox = tables.attempts, tables.outbox
+
+    async def lock_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> sa.Row[Any] | None:
+        """Locks a job; None if there is none."""
+        return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id).with_for_update())).first()
+
+    async def lock(self, conn: AsyncConnection, task_id: uuid.UUID) -> Held | None:
+        """Locks a task's job and then the task; None if there is no such task."""
+        owner = sa.select(self._tasks.c.job_id).where(self._tasks.c.id == task_id).scalar_subquery()
+        job = (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == owner).with_for_update())).first()
+        task = await self.lock_task(conn, task_id) if job else None
+        if job is None or task is None:
+            return None
+        # Asked last: the clock must not be read before the locks were waited for.
+        return Held(job, task, (await conn.execute(sa.select(_CLOCK))).scalar_one())
+
+    async def lock_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> sa.Row[Any] | None:
+        """Locks a task alone, for writes that touch nothing else of its job."""
+        return (await conn.execute(sa.select(self._tasks).where(self._tasks.c.id == task_id).with_for_update())).first()
+
+    async def job(self, conn: AsyncConnection, job_id: uuid.UUID) -> sa.Row[Any] | None:
+        """Reads a job."""
+        return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id))).first()
+
+    async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[sa.Row[Any]]:
+        """Reads every attempt of a job, oldest first."""
+        query = sa.select(self._attempts).join(self._tasks, self._tasks.c.id == self._attempts.c.task_id)
+        query = query.where(self._tasks.c.job_id == job_id).order_by(self._attempts.c.started_at)
+        return (await conn.execute(query)).all()
+
+    async def attempt(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int) -> sa.Row[Any] | None:
+        """Reads one attempt."""
+        table = self._attempts
+        return (await conn.execute(sa.select(table).where(table.c.task_id == task_id, table.c.epoch == epoch))).first()
+
+    async def insert_job(self, conn: AsyncConnection, kind: str, resource: str, trace: dict[str, str]) -> uuid.UUID:
+        """Makes a job without tasks."""
+        job_id = uuid.uuid4()
+        await conn.execute(self._jobs.insert().values(id=job_id, kind=kind, resource=resource, trace=trace))
+        return job_id
+
+    async def insert_tasks(
+        self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[NewTask], max_attempts: int
+    ) -> None:
+        """Makes the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
+        ids = [uuid.uuid4() for _ in tasks]
+        weights = progress_weights.of_stage(tasks, await self._weight(conn, job_id) if stage else 0)
+        values = [
+            {
+                "id": task_id,
+                "job_id": job_id,
+                "stage": stage,
+                "ordinal": task.ordinal,
+                "kind": task.kind,
+                "payload": task.payload,
+                "weight": weight,
+                "max_attempts": task.max_attempts or max_attempts,
+                "resume_point": task.resume_point,
+            }
+            for task_id, task, weight in zip(ids, tasks, weights, strict=True)
+        ]
+        await conn.execute(self._tasks.insert(), values)
+        await conn.execute(self._outbox.insert(), [{"task_id": task_id, "dispatch": 1} for task_id in ids])
+        await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(stage=stage))
+
+    async def start_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        """Notes that the job's first lease was given."""
+        await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(started_at=_CLOCK))
+
+    async def lease(
+        self, conn: AsyncConnection, task: sa.Row[Any], worker: str, request_id: uuid.UUID, ttl: timedelta
+    ) -> sa.Row[Any]:
+        """Gives the task to a worker under the next epoch, opens the attempt, and gives the task's row."""
+        epoch, number = task.epoch + 1, task.attempts + 1
+        values: dict[str, Any] = {
+            "state": TaskState.RUNNING.value,
+            "epoch": epoch,
+            "attempts": number,
+            "worker": worker,
+            "request_id": request_id,
+            "lease_expires_at": _CLOCK + ttl,
+        }
+        if not task.resume_point:
+            values |= {"progress_done": 0, "progress_total": 0}
+        given = self._tasks.update().where(self._tasks.c.id == task.id).values(values).returning(self._tasks)
+        row: sa.Row[Any] = (await conn.execute(given)).one()
+        attempt = {"task_id": task.id, "epoch": epoch, "number": number, "worker": worker}
+        await conn.execute(self._attempts.insert().values(attempt))
+        if epoch > KEPT_ATTEMPTS:
+            # A task that gets further each time may be tried without end.
+            table = self._attempts
+            old = table.c.task_id == task.id, table.c.epoch <= epoch - KEPT_ATTEMPTS
+            await conn.execute(table.delete().where(*old))
+        return row
+
+    async def extend(
+        self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, ttl: timedelta, changes: dict[str, Any]
+    ) -> bool:
+        """Prolongs a lease that is valid now and stores `changes`; tells whether it was."""
+        return await self._fenced(conn, task_id, epoch, lease_expires_at=_CLOCK + ttl, **changes)
+
+    async def succeed(self, conn: AsyncConnection, task_id: uuid.UUID, result: bytes, ttl: timedelta) -> None:
+        """Ends a task well; its lease goes on for `ttl` so that `close` can tell whether publishing took too long."""
+        done = sa.func.greatest(self._tasks.c.progress_done, self._tasks.c.progress_total)
+        await self._change(
+            conn,
+            task_id,
+            state=TaskState.SUCCEEDED.value,
+            result=result,
+            finished_at=_CLOCK,
+            progress_done=done,
+            lease_expires_at=_CLOCK + ttl,
+        )
+
+    async def close(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
+        """Takes the lease off a task that succeeded; tells whether it was still valid."""
+        query = self._tasks.update().where(self._tasks.c.id == task_id, self._tasks.c.lease_expires_at > _CLOCK)
+        return (await conn.execute(query.values(lease_expires_at=None))).rowcount == 1
+
+    async def put_back(
+        self, conn: AsyncConnection, task: sa.Row[Any], delay: timedelta, changes: dict[str, Any] | None = None
+    ) -> None:
+        """Makes a task READY again, to be rung after `delay`."""
+        due = (await conn.execute(sa.select(_CLOCK + delay))).scalar_one()
+        await self._change(
+            conn,
+            task.id,
+            state=TaskState.READY.value,
+            not_before=due,
+            dispatch=task.dispatch + 1,
+            worker=None,
+            request_id=None,
+            lease_expires_at=None,
+            **(changes or {}),
+        )
+        await conn.execute(self._outbox.insert().values(task_id=task.id, dispatch=task.dispatch + 1, due_at=due))
+
+    async def fail_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> None:
+        """Ends a task badly."""
+        await self._change(conn, task_id, state=TaskState.FAILED.value, finished_at=_CLOCK, lease_expires_at=None)
+
+    async def end_attempt(
+        self,
+        conn: AsyncConnection,
+        task: sa.Row[Any],
+        outcome: Outcome,
+        failure: Failure | None = None,
+        *,
+        will_retry: bool | None = None,
+    ) -> None:
+        """Notes how the current attempt of a task went."""
+        table = self._attempts
+        await conn.execute(
+            table.update()
+            .where(table.c.task_id == task.id, table.c.epoch == task.epoch)
+            .values(
+                outcome=outcome.value,
+                will_retry=will_retry,
+                **_told(failure),
+                ended_at=_CLOCK,
+            )
+        )
+
+    async def end_job(
+        self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
+    ) -> sa.Row[Any]:
+        """Ends a job and gives its row."""
+        values = {
+            "state": state.value,
+            "finished_at": _CLOCK,
+        } | _told(failure)
+        query = self._jobs.update().where(self._jobs.c.id == job_id).values(values).returning(self._jobs)
+        row: sa.Row[Any] = (await conn.execute(query)).one()
+        return row
+
+    async def cancel_tasks(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        """Ends every live task of a job; the epoch goes up, so that no worker can write any more."""
+        ended = (
+            self._tasks.update()
+            .where(self._tasks.c.job_id == job_id, self._tasks.c.state.in_(_LIVE))
+            .values(
+                state=TaskState.CANCELLED.value,
+                epoch=self._tasks.c.epoch + 1,
+                finished_at=_CLOCK,
+                lease_expires_at=None,
+            )
+            .returning(self._tasks.c.id)
+        )
+        ids = (await conn.execute(ended)).scalars().all()
+        table = self._attempts
+        await conn.execute(
+            table.update()
+            .where(table.c.task_id == any_of(ids))
+            .where(table.c.outcome == Outcome.RUNNING.value)
+            .values(outcome=Outcome.CANCELLED.value, ended_at=_CLOCK)
+        )
+
+    async def delete_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        """Drops a job with its tasks and attempts."""
+        await conn.execute(self._jobs.delete().where(self._jobs.c.id == job_id))
+
+    async def unfinished(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> bool:
+        """Whether a stage has tasks that did not succeed yet."""
+        query = sa.select(self._tasks.c.id).where(self._tasks.c.job_id == job_id, self._tasks.c.stage == stage)
+        query = query.where(self._tasks.c.state != TaskState.SUCCEEDED.value).limit(1)
+        return (await conn.execute(query)).first() is not None
+
+    async def live(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
+        """The tasks of a job that go on."""
+        table = self._tasks
+        query = sa.select(table.c.id).where(table.c.job_id == job_id, table.c.state.in_(_LIVE))
+        return (await conn.execute(query.order_by(table.c.ordinal))).scalars().all()
+
+    async def results(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> list[TaskResult]:
+        """What the tasks of a stage gave, by kind and ordinal."""
+        table = self._tasks
+        query = sa.select(table.c.ordinal, table.c.kind, table.c.result)
+        query = query.where(table.c.job_id == job_id, table.c.stage == stage).order_by(table.c.kind, table.c.ordinal)
+        return [TaskResult(row.ordinal, row.kind, row.result) for row in await conn.execute(query)]
+
+    async def standing(self, conn: AsyncConnection, job_id: uuid.UUID) -> Standing | None:
+        """Counts and weighs the tasks of a job; None if there is none."""
+        table = self._tasks
+        job = await self.job(conn, job_id)
+        if job is None:
+            return None
+        well = table.c.state == TaskState.SUCCEEDED.value
+        weight = sa.func.coalesce(sa.func.sum(table.c.weight), 0)
+        sums = sa.select(
+            sa.func.count(),
+            weight,
+            sa.func.count().filter(well),
+            sa.func.coalesce(sa.func.sum(table.c.weight).filter(well), 0),
+        ).where(table.c.job_id == job_id)
+        counted = (await conn.execute(sums)).one()
+        shares = sa.select(table.c.id, table.c.epoch, table.c.weight, table.c.progress_done, table.c.progress_total)
+        shares = shares.where(table.c.job_id == job_id, table.c.state == TaskState.RUNNING.value)
+        running = [Share(*row) for row in await conn.execute(shares)]
+        count, weight_sum, good, good_weight = (int(number) for number in counted)
+        return Standing(JobState(job.state), count, weight_sum, good, good_weight, running)
+
+    async def _weight(self, conn: AsyncConnection, job_id: uuid.UUID) -> int:
+        """The shares of all tasks of a job together."""
+        weight = sa.func.coalesce(sa.func.sum(self._tasks.c.weight), 0)
+        return int((await conn.execute(sa.select(weight).where(self._tasks.c.job_id == job_id))).scalar_one())
+
+    async def backlog(self, conn: AsyncConnection) -> Sequence[tuple[str, str, int]]:
+        """Kind, state and number of the tasks that go on; each state has an index of its own."""
+        table = self._tasks
+        parts = [
+            sa.select(table.c.kind, sa.literal(state).label("state"), sa.func.count())
+            .where(table.c.state == sa.literal_column(f"'{state}'"))
+            .group_by(table.c.kind)
+            for state in _LIVE
+        ]
+        return [(kind, state, number) for kind, state, number in await conn.execute(sa.union_all(*parts))]
+
+    async def expired(self, conn: AsyncConnection, limit: int) -> Sequence[uuid.UUID]:
+        """Tasks whose lease ran out."""
+        table = self._tasks
+        query = sa.select(table.c.id).where(
+            table.c.state == TaskState.RUNNING.value, table.c.lease_expires_at <= _CLOCK
+        )
+        return (await conn.execute(query.order_by(table.c.lease_expires_at).limit(limit))).scalars().all()
+
+    async def _change(self, conn: AsyncConnection, task_id: uuid.UUID, **values: Any) -> None:
+        await conn.execute(self._tasks.update().where(self._tasks.c.id == task_id).values(values))
+
+    async def _fenced(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, **values: Any) -> bool:
+        table = self._tasks
+        query = table.update().where(table.c.id == task_id, table.c.epoch == epoch)
+        query = query.where(table.c.state == TaskState.RUNNING.value, table.c.lease_expires_at > _CLOCK)
+        return (await conn.execute(query.values(values))).rowcount == 1
+
+
+def _told(failure: Failure | None) -> dict[str, Any]:
+    return failure.columns() if failure else {"error_reason": None, "error_message": None, "error": {}}

@@ -1,0 +1,359 @@
+"""Jobs in Postgres: every change of a job, as one step of a transaction that the caller opens.
+
+Fencing is by rows: whoever writes a task locks it, looks at state, epoch and lease under that lock by the database's
+clock, and writes. A lease is valid while the task is RUNNING, the epoch is the caller's, and its time has not come.
+Locks go job, task, the owner's record; an extension locks the task alone and then the record.
+"""
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from services.jobs import model
+from services.jobs.canary import QueueHealth
+from services.jobs.failures import Failure
+from services.jobs.model import JobState, Outcome, TaskState
+from services.jobs.outbox import Outbox
+from services.jobs.repository import Held, Rows, job_of
+from services.jobs.tables import JobTables
+from services.runtime import notifications
+from services.runtime.settings import JobSettings
+from services.runtime.telemetry import tracing
+
+CHANNEL = "jobs"
+"""The Postgres channel that wakes relays: payload `dispatch`, or `stop:` and a job's id."""
+DISPATCH = "dispatch"
+STOP = "stop:"
+
+_OVERDUE_AT_ONCE = 16
+
+_LOST = Failure.of(
+    errors.Unavailable("The worker stopped answering while it held the task.", reason="WORKER_LOST", retryable=True)
+)
+
+
+class JobStore:
+    """The jobs of one service. `owner` is the name under which workers reach its LeaseService."""
+
+    def __init__(
+        self, tables: JobTables, handlers: Mapping[str, model.JobHandler], settings: JobSettings, owner: str
+    ) -> None:
+        self.tables = tables
+        self.owner = owner
+        self.rows = Rows(tables)
+        self.outbox = Outbox(tables)
+        self.queue_health = QueueHealth()
+        self._handlers = handlers
+        self._settings = settings
+        self._ttl = timedelta(seconds=settings.lease_ttl_seconds)
+
+    async def create(
+        self, conn: AsyncConnection, kind: str, resource: str, tasks: Sequence[model.NewTask]
+    ) -> uuid.UUID:
+        """Makes a job with its first stage's tasks; once the transaction commits, it will run."""
+        if kind not in self._handlers:
+            raise ValueError(f"There is no handler for jobs of kind {kind!r}.")
+        if not tasks:
+            raise ValueError("A job needs a task to start with.")
+        job_id = await self.rows.insert_job(conn, kind, resource, tracing.inject())
+        await self._add_stage(conn, job_id, 0, tasks)
+        return job_id
+
+    async def cancel(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
+        """Ends a job at once, fencing its workers; False if it had ended already, or there is none."""
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None or job.state != JobState.ACTIVE:
+            return False
+        await self._end(conn, job_id, JobState.CANCELLED)
+        return True
+
+    async def delete(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        """Drops every row of a job, whatever its state, without telling its handler."""
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None:
+            return
+        await self.outbox.clear(conn, job_id)
+        await self.rows.delete_job(conn, job_id)
+        if job.state == JobState.ACTIVE:
+            await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+
+    async def take_back(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
+        """Ends a job that is wanted back, if no worker has a task of it; tells whether it did.
+
+        Otherwise the workers are told, and the job ends once they have given their tasks back.
+        """
+        job = await self.rows.lock_job(conn, job_id)
+        if job is None or job.state != JobState.ACTIVE:
+            return False
+        held = [await self.rows.lock(conn, task_id) for task_id in await self.rows.live(conn, job_id)]
+        if any(each.leased for each in held if each):
+            await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+            return False
+        await self._end_given_back(conn, job, next((each.task.resume_point for each in held if each), b""))
+        return True
+
+    async def get(self, conn: AsyncConnection, job_id: uuid.UUID) -> model.Job | None:
+        """Reads a job."""
+        row = await self.rows.job(conn, job_id)
+        return job_of(row) if row else None
+
+    async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> list[model.Attempt]:
+        """Reads every attempt at the job's tasks, oldest first."""
+        return [
+            model.Attempt(
+                task_id=row.task_id,
+                epoch=row.epoch,
+                number=row.number,
+                worker=row.worker,
+                outcome=Outcome(row.outcome),
+                error_reason=row.error_reason,
+                error_message=row.error_message,
+                error=row.error,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+            )
+            for row in await self.rows.attempts(conn, job_id)
+        ]
+
+    async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
+        """How far a job is by its rows, from 0 to 100."""
+        standing = await self.rows.standing(conn, job_id)
+        return standing.percent() if standing else 0.0
+
+    async def acquire(
+        self, conn: AsyncConnection, task_id: uuid.UUID, worker: str, request_id: uuid.UUID
+    ) -> model.Lease | None:
+        """Gives a task to a worker; None if it is not to be had now. The caller commits in both cases."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None:
+            raise errors.NotFound(f"There is no task {task_id}; its job was deleted.")
+        if held.leased:
+            again = held.task.worker == worker and held.task.request_id == request_id
+            return _lease(held.job, held.task, held.task.lease_expires_at - held.now) if again else None
+        if held.task.state == TaskState.RUNNING:
+            if not await self._fail(conn, held, _LOST, Outcome.LOST):
+                return None
+        elif held.task.state != TaskState.READY or held.task.not_before > held.now:
+            return None
+        task = await self.rows.lease(conn, held.task, worker, request_id, self._ttl)
+        if held.job.started_at is None:
+            await self.rows.start_job(conn, held.job.id)
+            await self._handler(held.job).started(conn, job_of(held.job))
+        return _lease(held.job, task, self._ttl)
+
+    async def extend(
+        self,
+        conn: AsyncConnection,
+        task_id: uuid.UUID,
+        epoch: int,
+        progress: tuple[int, int] | None = None,
+        resume_point: bytes = b"",
+        reports: Sequence[bytes] = (),
+    ) -> model.Extension:
+        """Prolongs a lease; `progress` is (done, total). `reports` are kept with the resume point, or not at all."""
+        task = await self.rows.lock_task(conn, task_id)
+        changes: dict[str, Any] = {}
+        if task is not None and progress is not None:
+            # A report that came late never takes progress back.
+            changes = {"progress_done": max(task.progress_done, progress[0]), "progress_total": progress[1]}
+        row = await self.rows.job(conn, task.job_id) if task is not None else None
+        if resume_point and row is not None:
+            changes |= self._moved(row, task, resume_point)
+        if task is None or not await self.rows.extend(conn, task_id, epoch, self._ttl, changes):
+            raise lost(task_id, epoch)
+        assert row is not None
+        if reports:
+            await self._record(conn, row, epoch, reports)
+        await self._progressed(conn, task.job_id)
+        return model.Extension(self._ttl, await self._is_wanted_back(conn, row))
+
+    async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
+        """Ends a task well, and with the last one of the stage, the stage or the job."""
+        held = await self.rows.lock(conn, task_id)
+        if held and held.task.state == TaskState.SUCCEEDED and held.task.epoch == epoch:
+            return
+        if held is None or not held.leased or held.task.epoch != epoch:
+            raise lost(task_id, epoch)
+        await self.rows.succeed(conn, task_id, result, self._ttl)
+        await self.rows.end_attempt(conn, held.task, Outcome.SUCCEEDED)
+        await self._advance(conn, held)
+        # The handler may have taken its time: what it did counts only if the lease is valid to the end.
+        if not await self.rows.close(conn, task_id):
+            raise lost(task_id, epoch)
+
+    async def fail(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, failure: Failure) -> bool:
+        """Ends an attempt badly; tells whether another will be made."""
+        held = await self.rows.lock(conn, task_id)
+        if held and held.leased and held.task.epoch == epoch:
+            return await self._fail(conn, held, failure, Outcome.FAILED)
+        before = await self.rows.attempt(conn, task_id, epoch)
+        if before is None or before.outcome != Outcome.FAILED:
+            raise lost(task_id, epoch)
+        return bool(before.will_retry)
+
+    async def release(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
+        """Takes a task back unfinished, to be given out again at once; the attempt does not count."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None or not held.leased or held.task.epoch != epoch:
+            before = await self.rows.attempt(conn, task_id, epoch)
+            if before is None or before.outcome != Outcome.RELEASED:
+                raise lost(task_id, epoch)
+            return
+        changes: dict[str, Any] = {"attempts": max(0, held.task.attempts - 1)}
+        if resume_point:
+            changes |= self._moved(held.job, held.task, resume_point)
+        wanted_back = await self._is_wanted_back(conn, held.job)
+        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=not wanted_back)
+        if wanted_back:
+            await self._end_given_back(conn, held.job, resume_point or held.task.resume_point)
+            return
+        await self.rows.put_back(conn, held.task, timedelta(0), changes)
+        await self.wake_relay(conn)
+
+    async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
+        """Takes a task back if its lease ran out; tells whether it did."""
+        held = await self.rows.lock(conn, task_id)
+        if held is None or held.leased or held.task.state != TaskState.RUNNING:
+            return False
+        await self._fail(conn, held, _LOST, Outcome.LOST)
+        return True
+
+    async def overdue(
+        self, conn: AsyncConnection, kinds: Sequence[str], *, queue_is_away: bool = False
+    ) -> Sequence[uuid.UUID]:
+        """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first.
+
+        All that wait, if the queue is away for the worker that asks, or is known not to work.
+        """
+        away = queue_is_away or bool(self.queue_health.trouble)
+        waited = timedelta(0) if away else timedelta(seconds=self._settings.redispatch_seconds)
+        return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
+
+    async def wake_relay(self, conn: AsyncConnection) -> None:
+        """Has the outbox looked into as soon as the transaction commits."""
+        await notifications.notify(conn, CHANNEL, DISPATCH)
+
+    def _moved(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
+        """What changes with a resume point: an attempt that moved it on starts the count of attempts again."""
+        handler = self._handler(job)
+        moved = resume_point != task.resume_point
+        if moved and isinstance(handler, model.Resuming):
+            moved = handler.is_further(task.resume_point, resume_point)
+        return {"resume_point": resume_point, **({"attempts": 0} if moved else {})}
+
+    def _handler(self, job: Any) -> model.JobHandler:
+        return self._handlers[job.kind]
+
+    async def _add_stage(
+        self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[model.NewTask]
+    ) -> None:
+        await self.rows.insert_tasks(conn, job_id, stage, tasks, self._settings.max_attempts)
+        await self.wake_relay(conn)
+
+    async def _progressed(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
+        row = await self.rows.job(conn, job_id)
+        standing = await self.rows.standing(conn, job_id)
+        assert row is not None
+        assert standing is not None
+        await self._handler(row).progressed(conn, job_of(row), standing.percent())
+
+    async def _record(self, conn: AsyncConnection, row: sa.Row[Any], epoch: int, reports: Sequence[bytes]) -> None:
+        handler = self._handler(row)
+        if not isinstance(handler, model.Recording):
+            raise errors.InvalidArgument(
+                f"Jobs of kind {row.kind!r} keep no reports; worker and {self.owner} are of different versions, "
+                "upgrade the older one.",
+                reason="MESSAGE_INVALID",
+            )
+        await handler.record(conn, job_of(row), epoch, reports)
+
+    async def _is_wanted_back(self, conn: AsyncConnection, row: sa.Row[Any]) -> bool:
+        handler = self._handler(row)
+        return isinstance(handler, model.Pausing) and await handler.is_wanted_back(conn, job_of(row))
+
+    async def _end_given_back(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
+        """Ends a job that is wanted back, with all its tasks."""
+        handler = self._handler(row)
+        assert isinstance(handler, model.Pausing)
+        ended = await self._close(conn, row.id, JobState.CANCELLED)
+        await handler.given_back(conn, job_of(ended), resume_point)
+
+    async def _advance(self, conn: AsyncConnection, held: Held) -> None:
+        job, stage = held.job, held.task.stage
+        if await self.rows.unfinished(conn, job.id, stage):
+            await self._progressed(conn, job.id)
+            return
+        results = await self.rows.results(conn, job.id, stage)
+        tasks = await self._handler(job).next_stage(conn, job_of(job), stage, results)
+        if tasks:
+            await self._add_stage(conn, job.id, stage + 1, tasks)
+            await self._progressed(conn, job.id)
+            return
+        ended = await self.rows.end_job(conn, job.id, JobState.SUCCEEDED)
+        await self._handler(job).succeeded(conn, job_of(ended), results)
+
+    async def _fail(self, conn: AsyncConnection, held: Held, failure: Failure, outcome: Outcome) -> bool:
+        task = held.task
+        retry = failure.retryable and task.attempts < task.max_attempts
+        if retry and await self._is_wanted_back(conn, held.job):
+            await self.rows.end_attempt(conn, task, outcome, failure, will_retry=False)
+            await self._end_given_back(conn, held.job, task.resume_point)
+            return False
+        await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
+        if retry:
+            wait = model.backoff(self._settings.backoff_seconds, task.attempts, failure.reason)
+            await self.rows.put_back(conn, task, wait)
+            await self.wake_relay(conn)
+            return True
+        if failure.retryable and task.max_attempts > 1:
+            further = " without getting further" if task.resume_point else ""
+            message = f"{failure.message} It was tried {task.attempts} times{further}."
+            failure = dataclasses.replace(failure, message=message)
+        await self.rows.fail_task(conn, task.id)
+        await self._end(conn, held.job.id, JobState.FAILED, failure)
+        return False
+
+    async def _end(
+        self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
+    ) -> None:
+        job = await self._close(conn, job_id, state, failure)
+        if failure is None:
+            await self._handler(job).cancelled(conn, job_of(job))
+        else:
+            await self._handler(job).failed(conn, job_of(job), failure)
+
+    async def _close(
+        self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
+    ) -> sa.Row[Any]:
+        await self.rows.cancel_tasks(conn, job_id)
+        await self.outbox.clear(conn, job_id)
+        job = await self.rows.end_job(conn, job_id, state, failure)
+        await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
+        return job
+
+
+def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:
+    return model.Lease(
+        epoch=task.epoch,
+        ttl=ttl,
+        payload=task.payload,
+        kind=task.kind,
+        resource=job.resource,
+        resume_point=task.resume_point,
+        attempt=task.attempts,
+        job_id=job.id,
+    )
+
+
+def lost(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
+    """What a worker is told whose lease is no more."""
+    return errors.Aborted(
+        f"Epoch {epoch} of task {task_id} no longer holds a lease; stop working on it.",
+        metadata={"task": str(task_id), "epoch": str(epoch)},
+    )

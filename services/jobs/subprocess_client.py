@@ -1,0 +1,133 @@
+"""A process that answers one question after another: started when it is first asked, ended when nobody asks.
+
+It runs `task_process_main.serve`, as the process that does a worker's tasks, and is another than that one,
+which is busy for minutes where somebody waits for an answer.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from polytok import errors
+from polytok.jobs.v1 import messages_pb2
+from services.jobs import failures
+from services.jobs.task_process import Child, ChildFailed
+from services.runtime.telemetry import logging
+
+IDLE_SECONDS = 300.0
+"""How long a process that nobody asks is kept."""
+_WAITING = 64
+ANSWER_SECONDS = 60.0
+"""How long a process has for an answer, its start included, before it is ended."""
+
+_log = logging.get(__name__)
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class Answering:
+    """One process that answers one question after another."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        service: str,
+        about: str,
+        memory_bytes: int = 0,
+        idle_seconds: float = IDLE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
+        """`about` is what is asked about, for messages: "The tokenizer"."""
+        self._child = Child(command, service=service, memory_bytes=memory_bytes)
+        self._about = about
+        self._idle_seconds = idle_seconds
+        self._answer_seconds = answer_seconds
+        self._lock = asyncio.Lock()
+        self._asked: set[asyncio.Task[bytes]] = set()
+        self._idle: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 while nobody asks."""
+        return self._child.pid if self._child.alive else 0
+
+    async def ask(self, kind: str, question: Message, answer: type[Answer]) -> Answer:
+        """Asks the process; raises the error that it had."""
+        if len(self._asked) >= _WAITING:
+            raise errors.Unavailable(f"{self._about} is asked more at once than can wait; try again in a moment.")
+        payload = any_pb2.Any()
+        payload.Pack(question)
+        task = asyncio.create_task(self._exchange(kind, payload.SerializeToString()), name=f"answer-{kind}")
+        self._asked.add(task)
+        task.add_done_callback(self._forget)
+        # A caller that hangs up leaves its question behind: the answer to it must not be taken for the next one's.
+        found = any_pb2.Any.FromString(await asyncio.shield(task))
+        message = answer()
+        found.Unpack(message)
+        return message
+
+    async def close(self) -> None:
+        """Ends the process."""
+        waiting = [*self._asked, *([self._idle] if self._idle else [])]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await self._child.stop()
+
+    def _forget(self, task: asyncio.Task[bytes]) -> None:
+        self._asked.discard(task)
+        if not task.cancelled():
+            # Whoever asked may be gone.
+            task.exception()
+
+    async def _exchange(self, kind: str, payload: bytes) -> bytes:
+        async with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                async with asyncio.timeout(self._answer_seconds):
+                    event = await self._answer(messages_pb2.ChildTask(kind=kind, payload=payload))
+            except TimeoutError:
+                await self._child.kill()
+                raise errors.DeadlineExceeded(
+                    f"{self._about} gave no answer within {self._answer_seconds:g} s. Check the log and, for a "
+                    "repository of the hub, the way there."
+                ) from None
+            except asyncio.CancelledError:
+                await self._child.kill()
+                raise
+            self._idle = asyncio.create_task(self._end_idle(), name="answers-idle")
+        if event.HasField("error"):
+            raise failures.error_of(event.error)
+        return event.result
+
+    async def _answer(self, task: messages_pb2.ChildTask) -> messages_pb2.ChildEvent:
+        if not self._child.alive:
+            try:
+                await self._child.start()
+            except ChildFailed as failure:
+                raise errors.Unavailable(f"{failure} The log has the details.") from failure
+            _log.info("answers ready", pid=self._child.pid)
+        await self._child.send(task)
+        while (event := await self._child.receive()) is not None:
+            if event.HasField("result") or event.HasField("error"):
+                return event
+        raise lost(self._child)
+
+    async def _end_idle(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(self._idle_seconds)
+            async with self._lock:
+                await self._child.stop()
+
+
+def lost(child: Child) -> errors.Unavailable:
+    """The error for a process that died over a question."""
+    return errors.Unavailable(
+        f"The process that was asked {child.end()}; try again, or give it more memory.", reason="WORKER_LOST"
+    )

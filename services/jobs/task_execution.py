@@ -1,0 +1,264 @@
+"""One lease in a worker's hands, from the first byte to the child to the last word to the owner."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+
+import nats.errors
+from google.protobuf import any_pb2
+from nats.aio.client import Client
+
+from polytok import errors
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
+from services.jobs import failures, lease_client
+from services.jobs.task_process import Child
+from services.runtime import messaging
+from services.runtime.process import Stopping
+from services.runtime.telemetry import logging
+
+_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.4
+"""From one word to the owner to the next, while the task reports."""
+_RELEASE_SECONDS = 5.0
+
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+RELEASED = "released"
+FENCED = "fenced"
+"""The owner gave the task to somebody else, or nobody is to do it any more."""
+UNREACHABLE = "unreachable"
+"""The owner could not be asked before the lease ran out."""
+
+_GIVEN_BACK = messages_pb2.ChildEvent(given_back=True)
+
+_log = logging.get(__name__)
+
+
+@dataclass
+class Run:
+    """Does one task under one lease. `sent_at`: when the request for the lease left, on the event loop's clock."""
+
+    stub: "leases_pb2_grpc.LeaseServiceAsyncStub"
+    lease: leases_pb2.AcquireLeaseResponse
+    task_id: str
+    sent_at: float
+    child: Child
+    client: Client
+    subjects: messaging.Subjects
+    give_back_seconds: float = 0.0
+    """How long the task may take to stop by itself once it is wanted back; 0: it cannot, and is ended."""
+    _progress: leases_pb2.TaskProgress | None = None
+    _resume_point: bytes = b""
+    _kept_point: bytes = b""
+    _reports: list[any_pb2.Any] = field(default_factory=list)
+    _told_at: float = 0.0
+    _asked_back: bool = False
+    _in_doubt: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._ttl = self.lease.ttl.ToTimedelta().total_seconds()
+        self._deadline = self._ends(self.sent_at)
+        self._extended_at = self.sent_at
+
+    async def run(self, stop: Stopping) -> str:
+        """Works until the task is done, the lease is lost or the worker stops; tells how it ended."""
+        work = asyncio.create_task(self._work(), name="work")
+        beat = asyncio.create_task(self._beat(), name="beat")
+        asked = asyncio.create_task(stop.event.wait(), name="stop")
+        try:
+            await asyncio.wait({work, beat, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not beat.done() and self.give_back_seconds:
+                await self._ask_back()
+                await asyncio.wait({work, beat}, timeout=self.give_back_seconds, return_when=asyncio.FIRST_COMPLETED)
+            done = work.done()
+            if not done:
+                await _cancel(work)
+                await self.child.kill()
+            if not done and beat.done():
+                return beat.result()
+            # The last word to the owner must not race with an extension.
+            await _cancel(beat)
+            return await self._report(work.result() if done else _GIVEN_BACK)
+        finally:
+            await _cancel(work, beat, asked)
+
+    def doubt(self) -> None:
+        """Somebody said that the job is no more, or is wanted back: asks the owner at once."""
+        self._in_doubt = True
+        self._woken.set()
+
+    def _ends(self, sent_at: float) -> float:
+        """When the child must be gone: a little before the lease runs out."""
+        return sent_at + self._ttl * 0.85
+
+    async def _work(self) -> messages_pb2.ChildEvent:
+        """Has the child do the task, and gives its last event."""
+        task = messages_pb2.ChildTask(
+            task_id=self.task_id,
+            epoch=self.lease.epoch,
+            kind=self.lease.kind,
+            payload=self.lease.payload.SerializeToString(),
+            resume_point=self.lease.resume_point,
+        )
+        await self.child.send(task)
+        while True:
+            event = await self.child.receive()
+            if event is None:
+                return messages_pb2.ChildEvent(error=self._death())
+            match event.WhichOneof("event"):
+                case "progress":
+                    self._progress = event.progress
+                    self._resume_point = event.resume_point or self._resume_point
+                    await self._tell()
+                case "report":
+                    self._reports.append(event.report)
+                    self._woken.set()
+                case "result" | "error" | "given_back":
+                    return event
+
+    def _death(self) -> leases_pb2.TaskError:
+        hint = " Most often that means that memory ran out." if "SIGKILL" in self.child.end() else ""
+        message = f"The process that did the task {self.child.end()}.{hint}"
+        _log.error("child died", task=self.task_id, end=self.child.end())
+        return failures.task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
+
+    async def _tell(self) -> None:
+        """Tells people how far the task is, a few times a second, if anybody can hear it."""
+        now = time.monotonic()
+        if now - self._told_at < _TELL_SECONDS or not self.client.is_connected:
+            return
+        self._told_at = now
+        event = messages_pb2.ProgressEvent(
+            task_id=self.task_id, job_id=self.lease.job_id, epoch=self.lease.epoch, progress=self._progress
+        )
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
+
+    async def _beat(self) -> str:
+        """Prolongs the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
+        while True:
+            await self._until_due()
+            lost = await self._extend()
+            if lost:
+                return lost
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        resting_until = loop.time() + self._ttl / 3
+        while not self._in_doubt:
+            due = min(resting_until, self._extended_at + _REPORT_SECONDS) if self._reports else resting_until
+            if due <= loop.time():
+                return
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._woken.wait()
+
+    async def _extend(self) -> str:
+        """Prolongs the lease, and hands over what the task told since; tells why not, or nothing."""
+        self._in_doubt = False
+        # One snapshot: a resume point never reaches the owner without the reports that came before it.
+        reports = self._reports[:]
+        request = leases_pb2.ExtendLeaseRequest(
+            task_id=self.task_id,
+            epoch=self.lease.epoch,
+            progress=self._progress,
+            resume_point=self._resume_point,
+            reports=reports,
+        )
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                extended, sent_at = await lease_client.call(
+                    self.stub.ExtendLease, request, until=lambda: self._deadline, try_seconds=self._ttl / 3
+                )
+        except (TimeoutError, errors.PolytokError) as error:
+            _log.warning("lease lost", task=self.task_id, epoch=self.lease.epoch, error=str(error))
+            return FENCED if _fenced(error) else UNREACHABLE
+        del self._reports[: len(reports)]
+        self._ttl = extended.ttl.ToTimedelta().total_seconds()
+        self._deadline = self._ends(sent_at)
+        self._extended_at = asyncio.get_running_loop().time()
+        if request.resume_point != self._kept_point:
+            self._kept_point = request.resume_point
+            await self.child.send(
+                messages_pb2.ChildTask(
+                    task_id=self.task_id, epoch=self.lease.epoch, resume_point=self._kept_point, kept=True
+                )
+            )
+        if extended.give_back:
+            await self._ask_back()
+        return ""
+
+    async def _ask_back(self) -> None:
+        """Asks the child, once, to stop where another attempt can go on."""
+        if not self._asked_back:
+            self._asked_back = True
+            task = messages_pb2.ChildTask(task_id=self.task_id, epoch=self.lease.epoch, give_back=True)
+            await self.child.send(task)
+
+    async def _report(self, event: messages_pb2.ChildEvent) -> str:
+        """Tells the owner how the task ended."""
+        lost = await self._extend() if self._reports else ""
+        if lost:
+            return lost
+        match event.WhichOneof("event"):
+            case "error":
+                return await self._fail(event.error)
+            case "given_back":
+                return await self._release()
+        return await self._complete(event)
+
+    async def _complete(self, event: messages_pb2.ChildEvent) -> str:
+        request = leases_pb2.CompleteTaskRequest(
+            task_id=self.task_id, epoch=self.lease.epoch, result=any_pb2.Any.FromString(event.result)
+        )
+        # Publishing may take as long as a lease; the owner sees to it that it does not take longer.
+        seconds = max(self._deadline - asyncio.get_running_loop().time(), 0) + 2 * self._ttl
+        try:
+            await lease_client.call(self.stub.CompleteTask, request, until=lambda: self._deadline, try_seconds=seconds)
+        except errors.PolytokError as error:
+            if lease_client.is_passing(error):
+                _log.warning("owner away; the result is lost", task=self.task_id, error=str(error))
+                return UNREACHABLE
+            if _fenced(error):
+                _log.warning("result came too late", task=self.task_id, epoch=self.lease.epoch)
+                return FENCED
+            return await self._fail(failures.task_error(error))
+        return SUCCEEDED
+
+    async def _fail(self, error: leases_pb2.TaskError) -> str:
+        if error.reason == "WORKER_LOST":
+            # A child that ran into its limits is not given another task.
+            await self.child.kill()
+        request = leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
+        try:
+            answer, _ = await lease_client.call(self.stub.FailTask, request, until=lambda: self._deadline)
+        except errors.PolytokError as refusal:
+            return FENCED if _fenced(refusal) else UNREACHABLE
+        _log.warning(
+            "task failed", task=self.task_id, reason=error.reason, error=error.message, retry=answer.will_retry
+        )
+        return FAILED
+
+    async def _release(self) -> str:
+        request = leases_pb2.ReleaseLeaseRequest(
+            task_id=self.task_id, epoch=self.lease.epoch, resume_point=self._resume_point
+        )
+        until = min(self._deadline, asyncio.get_running_loop().time() + _RELEASE_SECONDS)
+        try:
+            await lease_client.call(self.stub.ReleaseLease, request, until=lambda: until, try_seconds=_RELEASE_SECONDS)
+        except errors.PolytokError as error:
+            return FENCED if _fenced(error) else UNREACHABLE
+        return RELEASED
+
+
+def _fenced(error: Exception) -> bool:
+    return isinstance(error, errors.Aborted) and error.reason == "LEASE_LOST"
+
+
+async def _cancel(*tasks: "asyncio.Task[object]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

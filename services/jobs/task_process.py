@@ -1,0 +1,158 @@
+"""The worker's side of its child process: start, talk, and end it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+
+from polytok.jobs.v1 import messages_pb2
+from services.jobs import frames, metrics, task_process_main
+from services.runtime.telemetry import logging
+
+_READY_SECONDS = 120.0
+_LEAVE_SECONDS = 5.0
+
+_log = logging.get(__name__)
+
+
+class ChildFailed(Exception):
+    """The child process did not come up."""
+
+
+class Child:
+    """A child process that does one task after another."""
+
+    def __init__(self, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
+        self._command = command
+        self._environment = {
+            task_process_main.SERVICE: service,
+            task_process_main.PARENT: str(os.getpid()),
+            task_process_main.MEMORY_BYTES: str(memory_bytes),
+        }
+        self._process: asyncio.subprocess.Process | None = None
+        self._warmed = False
+        self._gone: asyncio.Task[None] | None = None
+        self._events: asyncio.StreamReader | None = None
+        self._transport: asyncio.ReadTransport | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 without a process."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def warm(self) -> bool:
+        """Whether the process runs and has come up."""
+        return self.alive and self._warmed
+
+    async def start(self) -> None:
+        """Starts the process and waits until it is warm."""
+        # By exec, never by fork alone: threads and gRPC do not survive a fork. A group of its own, so that whatever
+        # the task starts can be ended with it.
+        self._warmed = False
+        reading, writing = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                pass_fds=(writing,),
+                process_group=0,
+                env={**os.environ, **self._environment, task_process_main.EVENTS_FD: str(writing)},
+            )
+        except OSError as error:
+            os.close(reading)
+            raise ChildFailed(f"{self._command[0]} cannot be started: {error.strerror}.") from error
+        finally:
+            os.close(writing)
+        self._gone = asyncio.create_task(self._bury(self._process), name="child")
+        metrics.children.inc()
+        events = self._events = asyncio.StreamReader()
+        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(events), os.fdopen(reading, "rb", buffering=0)
+        )
+        await self._until_ready()
+
+    async def _until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                event = await self.receive()
+        except TimeoutError:
+            await self.kill()
+            raise ChildFailed(f"The child process was not ready within {_READY_SECONDS:.0f} seconds.") from None
+        except asyncio.CancelledError:
+            await self.kill()
+            raise
+        if event is None or not event.ready:
+            await self.kill()
+            raise ChildFailed(f"The child process did not come up: it {self.end()}.")
+        self._warmed = True
+
+    async def send(self, task: messages_pb2.ChildTask) -> None:
+        """Has the child start a task."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        # A child that just died is noticed by `receive`.
+        with contextlib.suppress(ConnectionError):
+            self._process.stdin.write(frames.encode(task))
+            await self._process.stdin.drain()
+
+    async def receive(self) -> messages_pb2.ChildEvent | None:
+        """Waits for the child's next event; None once it ended."""
+        assert self._events is not None
+        assert self._process is not None
+        try:
+            event = await frames.receive(self._events, messages_pb2.ChildEvent)
+        except frames.BrokenFrame as error:
+            _log.error("child speaks nonsense; ending it", error=str(error))
+            event = None
+        if event is None:
+            # Its end of the pipe is closed: it is dying, or of no use any more.
+            await self._wait(_LEAVE_SECONDS)
+            await self.kill()
+        return event
+
+    async def kill(self) -> None:
+        """Ends the process and everything it started, and waits until it is gone."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self._wait(None)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    async def stop(self) -> None:
+        """Lets an idle process end by itself, and then makes sure."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            await self._wait(_LEAVE_SECONDS)
+        await self.kill()
+
+    def end(self) -> str:
+        """How the process ended, as the end of a sentence."""
+        code = self._process.returncode if self._process else None
+        if code is None:
+            return "still runs"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    async def _wait(self, seconds: float | None) -> None:
+        assert self._gone is not None
+        await asyncio.wait([self._gone], timeout=seconds)
+
+    async def _bury(self, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        # Whatever the task started goes too. Now: later the number could be another group's.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,124 @@
+"""The work queue as its owners see it: tried with a canary, made again when it does not work, and what waits on it."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterable
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from services.jobs import metrics
+from services.jobs.canary import Canary, QueueHealth, explain
+from services.runtime import messaging
+from services.runtime.telemetry import logging
+
+_REQUEST_SECONDS = 5.0
+_PING_SECONDS = 3
+_SPREAD_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 2.0
+_LAST_PAUSE_SECONDS = 60.0
+_CANARIES = 3
+"""How many are sent for each time that a task may wait."""
+
+_AWAY = "NATS does not answer. Jobs run, started late, as long as the database and the workers do."
+_BROKEN = (
+    "The work queue does not work, although it was made again: {trouble}. Jobs start late. Look at the log of NATS and "
+    "at the free space of its disk; then restart NATS with an empty store: nothing is lost, Postgres has all jobs."
+)
+
+_log = logging.get(__name__)
+
+
+class WorkQueue:
+    """The stream of a namespace. `owner` is whose tasks are asked about; `seconds`, how long a task may wait."""
+
+    def __init__(
+        self, client: Client, subjects: messaging.Subjects, owner: str, seconds: float, health: QueueHealth
+    ) -> None:
+        self._client = client
+        self._subjects = subjects
+        self._canary = Canary(client, subjects, owner)
+        self._seconds = seconds
+        self._health = health
+        self._due_at = 0.0
+        self._pause = _FIRST_PAUSE_SECONDS
+
+    def suspect(self) -> None:
+        """Has the queue tried in the next round, unless it was found broken a moment ago."""
+        if not self._health.trouble:
+            self._due_at = 0.0
+
+    async def check(self) -> None:
+        """Tries the queue when that is due, and makes it again if it does not work; raises if NATS is away."""
+        if time.monotonic() < self._due_at:
+            return
+        try:
+            await self._client.flush(_PING_SECONDS)
+        except (nats.errors.Error, OSError):
+            self._health.fail(_AWAY)
+            raise
+        trouble = await self._canary.trouble()
+        if trouble:
+            # Another owner may have made it again just now, or the server is slow: one canary may get lost.
+            await asyncio.sleep(random.uniform(0, _SPREAD_SECONDS))  # noqa: S311  no secret
+            trouble = await self._canary.trouble()
+        if trouble:
+            trouble = await self._recreate(trouble)
+        if trouble:
+            self._health.fail(_BROKEN.format(trouble=trouble))
+            self._due_at = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, _LAST_PAUSE_SECONDS)
+            return
+        if self._health.trouble:
+            _log.info("the work queue works again", seconds=round(time.monotonic() - self._health.since, 1))
+        self._health.recover()
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._due_at = time.monotonic() + self._seconds / _CANARIES
+
+    async def recreate(self, trouble: str) -> None:
+        """Makes the queue again although canaries get through, and has it tried at once."""
+        await self._recreate(trouble)
+        self._due_at = 0.0
+
+    async def _recreate(self, trouble: str) -> str:
+        """Makes the queue again; says what is still wrong with it, or nothing."""
+        if not self._health.trouble:
+            _log.warning("making the work queue again", stream=self._subjects.stream, trouble=trouble)
+        metrics.queue_recreated.inc()
+        try:
+            await messaging.recreate_stream(self._client, self._subjects)
+        except (nats.errors.Error, OSError) as error:
+            return f"{trouble}; it cannot be made again ({explain(error)})"
+        return await self._canary.trouble()
+
+    async def pending(self) -> set[str]:
+        """The subjects that have a message on the queue, if NATS is to be believed."""
+        pending: set[str] = set()
+        while True:
+            query = {"subjects_filter": self._subjects.tasks[0], "offset": len(pending)}
+            answer = await self._client.request(
+                f"$JS.API.STREAM.INFO.{self._subjects.stream}", json.dumps(query).encode(), timeout=_REQUEST_SECONDS
+            )
+            page = json.loads(answer.data)
+            if "error" in page:
+                raise nats.js.errors.APIError.from_error(page["error"])
+            subjects = page["state"].get("subjects") or {}
+            pending |= subjects.keys()
+            if not subjects or len(pending) >= page.get("total", 0):
+                return pending
+
+    async def undeliverable(self, kinds: Iterable[str]) -> set[str]:
+        """Those of the kinds whose consumer has nothing to give and nothing in workers' hands.
+
+        A task of such a kind that the stream lists is hidden: no worker will ever get its message.
+        """
+        wanted = {self._subjects.kind(kind): kind for kind in kinds}
+        found: set[str] = set()
+        for info in await self._client.jsm().consumers_info(self._subjects.stream):
+            filters = info.config.filter_subjects or [info.config.filter_subject or ""]
+            if not info.num_pending and not info.num_ack_pending:
+                found |= {wanted[each] for each in filters if each in wanted}
+        return found

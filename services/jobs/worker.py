@@ -1,0 +1,316 @@
+"""The worker: takes tasks from the queue, one at a time, and has its child process do them."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import nats.errors
+import protovalidate
+from google.protobuf.message import DecodeError
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from polytok import errors
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
+from services.jobs import lease_client, metrics
+from services.jobs.overdue_poller import Overdue
+from services.jobs.queue_consumer import Pull
+from services.jobs.task_execution import Run
+from services.jobs.task_process import Child, ChildFailed
+from services.runtime import messaging
+from services.runtime.process import Stopping
+from services.runtime.settings import JobSettings, WorkerSettings
+from services.runtime.telemetry import logging, tracing
+
+_RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+_OWNER_AWAY_SECONDS = 2.0
+_OWNER_UNKNOWN_SECONDS = 30.0
+_PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
+_SIGNS = 3
+"""How many signs of life the queue is given for each time that it would wait for one."""
+
+_log = logging.get(__name__)
+_validator = protovalidate.Validator()
+
+
+class Worker:
+    """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get.
+
+    `lazy` starts the child with the first task, and ends it when it is idle, for children that cost much and may not be
+    needed. `gives_back` tells
+    that tasks stop by themselves where they can go on when they are wanted back, and heed `TaskContext.wanted_back`.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        job_settings: JobSettings,
+        client: Client,
+        subjects: messaging.Subjects,
+        pool: str,
+        kinds: Sequence[str],
+        owners: Mapping[str, "leases_pb2_grpc.LeaseServiceAsyncStub"],
+        child_command: Sequence[str],
+        *,
+        lazy: bool = False,
+        gives_back: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._lazy = lazy
+        self._give_back_seconds = settings.give_back_seconds if gives_back else 0.0
+        self._client = client
+        self._subjects = subjects
+        self._kinds = kinds
+        self._owners = owners
+        # Then the task is given to another worker, which may reach the owner.
+        self._patience = min(job_settings.lease_ttl_seconds, _PATIENCE_SECONDS)
+        self._sign_seconds = job_settings.doorbell_seconds / _SIGNS
+        self._pull = Pull(client, subjects, pool, kinds, job_settings.doorbell_seconds)
+        self._child = Child(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
+        self._bound = job_settings.redispatch_seconds
+        self._overdue = Overdue(owners, kinds, self._bound)
+        self._coming: asyncio.Task[Msg | None] | None = None
+        self._failed_starts = 0
+        self._run: Run | None = None
+
+    @property
+    def child_pid(self) -> int:
+        """The process id of the child; 0 before there is one."""
+        return self._child.pid
+
+    async def ready(self) -> bool:
+        """Whether a task would be taken now."""
+        return self._client.is_connected and (self._lazy or self._child.warm) and self._pull.sure
+
+    async def can_work(self) -> bool:
+        """Whether a task would be done now, whoever tells of it: the queue, or its owner once it has waited long."""
+        return self._lazy or self._child.warm
+
+    def queue_trouble(self) -> str:
+        """What is wrong with the work queue, or nothing."""
+        if not self._client.is_connected:
+            return "NATS cannot be reached. This worker asks the owners of tasks for what has waited long."
+        if not self._pull.sure:
+            return "The work queue is not found, or gives no answer. This worker asks owners for what has waited long."
+        return ""
+
+    async def run(self, stop: Stopping) -> None:
+        """Works until it is asked to stop; then gives its task back and ends its child."""
+        stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
+        await self._pull.open()
+        ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
+        try:
+            while not stop.is_set():
+                if not self._lazy and not await self._have_child(stop):
+                    continue
+                message = await self._next(stop)
+                if message is None:
+                    continue
+                async with self._holding(message):
+                    # An idle child may have died since; that is not the task's fault.
+                    if await self._have_child(stop):
+                        await self._take(message, stop)
+                    else:
+                        await message.nak()
+        finally:
+            ending.cancel()
+            await self._child.stop()
+            # Without a queue there is nothing to give back to.
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._give_up_coming()
+                await self._pull.close()
+                await stops.unsubscribe()
+
+    async def _next(self, stop: Stopping) -> Msg | None:
+        """Waits for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
+        began = asyncio.get_running_loop().time()
+        while not stop.is_set():
+            due_in = self._overdue.seconds(queue_is_away=bool(self.queue_trouble()))
+            if due_in <= 0:
+                idle_for = asyncio.get_running_loop().time() - began
+                if await self._do_overdue(stop, idle_for):
+                    began = asyncio.get_running_loop().time()
+                continue
+            # Kept from one call to the next: a pull that is given up may have been given a message already.
+            self._coming = self._coming or asyncio.create_task(self._pull.next(), name="next")
+            ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
+            idles = self._lazy and self._child.alive
+            # The queue may be lost meanwhile, and then owners are asked sooner.
+            pause = min(due_in, _LOOK_SECONDS, ends_in if idles else due_in)
+            came, _ = await asyncio.wait({self._coming}, timeout=max(0.0, pause))
+            if came:
+                coming, self._coming = self._coming, None
+                return coming.result()
+            if idles and asyncio.get_running_loop().time() - began >= self._settings.idle_seconds:
+                _log.info("idle child ended", pid=self._child.pid)
+                await self._child.stop()
+        return None
+
+    async def _do_overdue(self, stop: Stopping, idle_for: float) -> bool:
+        """Does a task that has waited too long, if there is one; tells whether it did."""
+        away = bool(self.queue_trouble())
+        found = await self._overdue.ask(queue_is_away=away)
+        if found and idle_for > self._bound and not away:
+            # The queue works, a worker waits, and so does a task: the consumer does not deliver.
+            await self._pull.renew()
+        if not found or not await self._have_child(stop):
+            return False
+        for task in found:
+            with tracing.span("overdue task", None, task=task.task_id):
+                if await self._do(task, None, stop):
+                    self._overdue.taken()
+                    return True
+        return False
+
+    async def _give_up_coming(self) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait({self._coming})
+            message = None if self._coming.cancelled() else self._coming.result()
+            if message is not None:
+                await message.nak()
+
+    async def _end_pull(self, stop: Stopping) -> None:
+        await stop.wait()
+        self._pull.end()
+
+    async def _hear_stop(self, message: Msg) -> None:
+        run = self._run
+        if run is not None and message.subject == self._subjects.stop(run.lease.job_id):
+            # The event decides nothing; the owner is asked.
+            run.doubt()
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, message: Msg) -> AsyncGenerator[None]:
+        """Gives the queue signs of life for a message, from its arrival to its end.
+
+        A worker that dies before it has the lease leaves no trace in Postgres: only the queue knows of it, and gives
+        the message to another once the signs stop. That decides nothing: the owner gives a task to one at a time.
+        """
+        signing = asyncio.create_task(self._sign(message), name="sign")
+        try:
+            yield
+        finally:
+            signing.cancel()
+            await asyncio.gather(signing, return_exceptions=True)
+
+    async def _sign(self, message: Msg) -> None:
+        while True:
+            await asyncio.sleep(self._sign_seconds)
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await message.in_progress()
+
+    async def _have_child(self, stop: Stopping) -> bool:
+        """Makes sure of a warm child; after a failure, once the pause is over."""
+        if self._child.alive:
+            return True
+        pause = _RESTART_SECONDS[min(self._failed_starts, len(_RESTART_SECONDS) - 1)]
+        if pause and await stop.wait(pause):
+            return False
+        starting = asyncio.create_task(self._child.start(), name="start-child")
+        asked = asyncio.create_task(stop.event.wait(), name="stop")
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return False
+            starting.result()
+        except ChildFailed as error:
+            self._failed_starts += 1
+            _log.error("child does not start", error=str(error), failures=self._failed_starts)
+            return False
+        finally:
+            asked.cancel()
+            starting.cancel()
+            await asyncio.gather(starting, asked, return_exceptions=True)
+        self._failed_starts = 0
+        _log.info("child ready", pid=self._child.pid)
+        return True
+
+    async def _take(self, message: Msg, stop: Stopping) -> None:
+        try:
+            task = self._read(message)
+            if task is None:
+                # Nobody could do anything with it. The owner's reconciler rings again for a task it may have hidden.
+                metrics.garbage.inc()
+                await message.term()
+            elif task.owner not in self._owners:
+                _log.error("no address for the owner of a task", owner=task.owner, task=task.task_id)
+                await message.nak(delay=_OWNER_UNKNOWN_SECONDS)
+            else:
+                with tracing.span(f"task {task.kind}", tracing.extract(message.headers), task=task.task_id):
+                    await self._do(task, message, stop)
+        except (nats.errors.Error, OSError) as error:
+            # What the queue was not told it finds out: it repeats the message, and the owner refuses the task.
+            _log.warning("queue not told", error=f"{type(error).__name__}: {error}")
+
+    def _read(self, message: Msg) -> messages_pb2.TaskMessage | None:
+        try:
+            task = messages_pb2.TaskMessage.FromString(message.data)
+        except DecodeError:
+            _log.error("garbage on the queue", subject=message.subject, size=len(message.data))
+            return None
+        violations = _validator.collect_violations(task)
+        misplaced = message.subject != self._subjects.task(task.kind, task.task_id)
+        if violations or misplaced:
+            _log.error("garbage on the queue", subject=message.subject, violations=len(violations), misplaced=misplaced)
+            return None
+        return task
+
+    async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: Stopping) -> bool:
+        """Does a task; `message` told of it, if any did. False if it was not to be had."""
+        stub = self._owners[task.owner]
+        give_up = asyncio.get_running_loop().time() + self._patience
+        request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())
+        try:
+            lease, sent_at = await lease_client.call(
+                stub.AcquireLease, request, until=lambda: 0.0 if stop.is_set() else give_up
+            )
+        except (errors.NotFound, errors.FailedPrecondition) as error:
+            # Done, gone, or somebody else's: no reason to ring for it any more.
+            _log.info("task not taken", task=task.task_id, reason=error.reason)
+            if message is not None:
+                await message.ack()
+            return False
+        except errors.PolytokError as error:
+            _log.warning("owner gives no lease", task=task.task_id, owner=task.owner, error=error.message)
+            if message is not None:
+                await message.nak(delay=_OWNER_AWAY_SECONDS)
+            return False
+        await self._work(
+            Run(
+                stub,
+                lease,
+                task.task_id,
+                sent_at,
+                self._child,
+                self._client,
+                self._subjects,
+                self._give_back_seconds,
+            ),
+            stop,
+        )
+        # Whatever came out is in Postgres by now, or will be when the lease runs out.
+        if message is not None:
+            await message.ack()
+        return True
+
+    async def _work(self, run: Run, stop: Stopping) -> None:
+        started = time.monotonic()
+        _log.info(
+            "task taken", task=run.task_id, kind=run.lease.kind, epoch=run.lease.epoch, resource=run.lease.resource
+        )
+        self._run = run
+        try:
+            outcome = await run.run(stop)
+        finally:
+            self._run = None
+        seconds = time.monotonic() - started
+        metrics.attempts.labels(run.lease.kind, outcome).observe(seconds)
+        _log.info("task ended", task=run.task_id, kind=run.lease.kind, outcome=outcome, seconds=round(seconds, 3))
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,70 @@
+"""The `main` of a worker that serves one owner's tasks and nothing else."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from polytok.jobs.v1 import leases_pb2_grpc
+from services.jobs.worker import Worker
+from services.runtime import messaging, process, settings
+from services.runtime.process import Stopping
+from services.runtime.rpc import channel
+from services.runtime.telemetry import endpoint, logging, tracing
+
+
+class Pool(NamedTuple):
+    """Workers that take the same tasks."""
+
+    name: str
+    kinds: Sequence[str]
+    owner: str
+    """The service that owns the tasks."""
+    child: Sequence[str]
+    """The command line of the process that does them."""
+    lazy: bool = False
+    """Whether that process starts with the first task: it costs much, and may not be needed."""
+    gives_back: bool = False
+    """Whether tasks stop by themselves where they can go on, when they are wanted back."""
+
+    @property
+    def service(self) -> str:
+        """What logs, traces and metrics call the worker: never as the service that owns its tasks."""
+        return f"{self.name}-worker" if self.name == self.owner else self.name
+
+
+async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.TransportSettings) -> None:
+    """Takes tasks of a pool, whose owner is at `address`, until it is asked to stop."""
+    telemetry = settings.TelemetrySettings()
+    logging.configure(telemetry, pool.service)
+    tracing.configure(telemetry, pool.service)
+    worker_settings = settings.WorkerSettings()
+    messages = settings.MessagingSettings()
+    # The child's, read here too: what is wrong with it stops the service, not one child after another.
+    settings.StorageSettings()
+    client = await messaging.connect(messages, worker_settings.name)
+    owner = channel.open_channel(
+        address,
+        tls_ca=peers.tls_ca,
+        tls_certificate=peers.tls_certificate,
+        tls_key=peers.tls_key,
+        service=pool.service,
+    )
+    worker = Worker(
+        worker_settings,
+        settings.JobSettings(),
+        client,
+        messaging.Subjects(messages.namespace),
+        pool.name,
+        pool.kinds,
+        {pool.owner: leases_pb2_grpc.LeaseServiceStub(owner)},
+        pool.child,
+        lazy=pool.lazy,
+        gives_back=pool.gives_back,
+    )
+    metrics = await endpoint.serve(telemetry, worker.can_work, worker.queue_trouble)
+    try:
+        process.announce(metrics=metrics.port)
+        await worker.run(stopping)
+    finally:
+        await metrics.close()
+        await owner.close()
+        await messaging.close(client)

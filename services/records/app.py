@@ -1,0 +1,129 @@
+"""A process of a service that owns records and their jobs: database, server, jobs, watching, put together once.
+
+Any number of such processes may share one database, one NATS and one storage.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from google.protobuf.descriptor import FileDescriptor
+
+from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
+from services.jobs.api import LeaseServicer
+from services.jobs.background_tasks import JobEngine
+from services.jobs.model import JobHandler
+from services.jobs.progress import ProgressHub
+from services.jobs.store import JobStore
+from services.jobs.tables import JobTables
+from services.records.watch import Watch
+from services.runtime import messaging, process, settings
+from services.runtime.database import open_database
+from services.runtime.notifications import Listener
+from services.runtime.process import Stopping
+from services.runtime.rpc.server import Server
+from services.runtime.telemetry import endpoint, logging, tracing
+
+_CONNECT_SECONDS = 10.0
+
+
+class Owner:
+    """What such a service is made of.
+
+    `name` is the one under which workers know its LeaseService, and the Postgres channel on which it tells the uids of
+    records that changed; `handlers` has one for each kind of job.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        database: settings.DatabaseSettings,
+        messages: settings.MessagingSettings,
+        server: settings.ServerSettings,
+        jobs: settings.JobSettings,
+        tables: JobTables,
+        handlers: Mapping[str, JobHandler],
+    ) -> None:
+        self.name = name
+        self._messages = messages
+        self._jobs = jobs
+        self.database = open_database(database)
+        self._listener = Listener(database)
+        self.watch = Watch(self.database, self._listener, name)
+        self.store = JobStore(tables, handlers, jobs, name)
+        self.queue = self.store.queue_health
+        self._server = Server(server, service=name)
+        self.serve(
+            leases_pb2_grpc.add_LeaseServiceServicer_to_server,
+            LeaseServicer(self.database, self.store),
+            leases_pb2.DESCRIPTOR,
+            "LeaseService",
+        )
+
+    def serve(self, add: Callable[[Any, Any], None], servicer: object, contract: FileDescriptor, service: str) -> None:
+        """Serves one service of a contract; `add` is what protoc made for it."""
+        self._server.add(add, servicer, contract.services_by_name[service].full_name)
+
+    def listen(self, callback: Callable[[str], None]) -> None:
+        """Calls back with the uid of every record that changed in whichever replica, "" where any may have."""
+        self._listener.subscribe(self.name, callback)
+
+    async def start(self) -> int:
+        """Serves; answers the port. It serves whether or not NATS is there: what is created runs once it is."""
+        return await self._server.start()
+
+    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """The side tasks, for `process.supervise`."""
+        return {"listener": self._listener.run(), "doorbell": self._doorbell(stop)}
+
+    async def _doorbell(self, stop: Stopping) -> None:
+        """Connects to NATS, for as long as that takes, and runs all that needs it."""
+        connecting = asyncio.create_task(messaging.connect(self._messages, self.name), name="connect")
+        try:
+            await asyncio.wait({connecting}, timeout=_CONNECT_SECONDS)
+            if not connecting.done():
+                self.queue.fail("NATS cannot be reached. What is created runs late, or once it can.")
+            client = await connecting
+        finally:
+            connecting.cancel()
+        self.queue.recover()
+        try:
+            subjects = messaging.Subjects(self._messages.namespace)
+            hub = ProgressHub(client, subjects, self.store)
+            self.watch.hear(hub)
+            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener)
+            await process.supervise(stop=stop, tasks={**engine.tasks(), "progress": hub.run()})
+        finally:
+            await messaging.close(client)
+
+    async def ready(self) -> bool:
+        """Whether calls can be answered. The queue does not matter for that, nor for leases; `queue` tells of it."""
+        return await self.database.check()
+
+    async def stop(self) -> None:
+        """Lets the calls that run end, and closes what was opened."""
+        await self._server.drain()
+        await self.database.close()
+
+
+async def serve(
+    stop: Stopping,
+    make: Callable[[settings.ServerSettings], Owner],
+    *,
+    telemetry: settings.TelemetrySettings,
+    name: str,
+) -> None:
+    """The `main` of such a service: logs, traces, the owner, its probes, and serving until a signal comes."""
+    logging.configure(telemetry, name)
+    tracing.configure(telemetry, name)
+    server = settings.ServerSettings()
+    owner = make(server)
+    port = await owner.start()
+    probes = await endpoint.serve(telemetry, owner.ready, lambda: owner.queue.trouble)
+    process.announce(address=f"{server.host}:{port}", metrics=probes.port)
+    try:
+        await process.supervise(stop=stop, tasks=owner.tasks(stop))
+    finally:
+        await owner.stop()
+        await probes.close()

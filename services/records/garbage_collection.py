@@ -1,0 +1,101 @@
+"""Removes files that no record refers to: what a late worker wrote, what a crash kept from being cleaned up.
+
+A file is deleted once it has been seen without a record for the grace period; what a job at work writes is left alone,
+and so is a folder without a record while files are added to it.
+"""
+
+import asyncio
+import bisect
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok import errors
+from services.records.storage_folders import Folders
+from services.runtime.database import Database
+from services.runtime.settings import Settings
+from services.runtime.storage import Storage
+from services.runtime.telemetry import logging
+
+_log = logging.get(__name__)
+
+
+Orphans = Callable[[AsyncConnection, Iterable[str]], Awaitable[tuple[set[str], set[str]]]]
+"""Of the keys listed: folders that nothing uses, and files in used folders that no manifest names."""
+Expire = Callable[[AsyncConnection], Awaitable[None]]
+"""Drops the rows whose time is over."""
+
+
+class SweepSettings(Settings):
+    """How a service keeps its house; its own settings extend this, with its prefix."""
+
+    sweep_seconds: float = Field(default=300, gt=0)
+    """How often files that no record refers to are looked for."""
+    sweep_grace_seconds: float = Field(default=600, ge=0)
+    """How long such a file must have been seen before it is deleted."""
+    request_hours: float = Field(default=24, gt=0)
+    """How long the answer to a request id is kept."""
+
+
+@dataclass(frozen=True)
+class House:
+    """What a service keeps in order."""
+
+    root_key: str
+    """Storage key of the folder that holds the folders of its records."""
+    orphans: Orphans
+    expire: Expire
+
+
+class Sweeper:
+    """Looks through the storage now and then. Several replicas may do so at once."""
+
+    def __init__(
+        self, database: Database, storage: Storage, folders: Folders, house: House, settings: SweepSettings
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._folders = folders
+        self._house = house
+        self._settings = settings
+        self._seen: dict[str, tuple[int, float]] = {}
+        """What lay below each orphan, and since when it has been so."""
+
+    async def run(self) -> None:
+        """Sweeps until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds)
+            try:
+                await self.sweep()
+            except errors.PolytokError as error:
+                _log.warning("sweep put off", error=error.message)
+
+    async def sweep(self) -> list[str]:
+        """Deletes what has been an orphan for long enough, and tells which keys: of folders, and of single files."""
+        listed = await asyncio.to_thread(self._storage.list, self._house.root_key)
+        async with self._database.transaction() as conn:
+            await self._house.expire(conn)
+        async with self._database.connection() as conn:
+            folders, files = await self._house.orphans(conn, listed)
+        due = self._due({*folders, *files}, listed)
+        swept = [key for key in sorted(folders) if key in due and await self._folders.reclaim(key)]
+        for key in sorted(files & due):
+            await asyncio.to_thread(self._storage.delete, key)
+            swept.append(key)
+        if swept:
+            _log.info("swept", count=len(swept), keys=swept[:10])
+        return swept
+
+    def _due(self, orphans: Collection[str], listed: Sequence[str]) -> set[str]:
+        now = time.monotonic()
+        seen = {}
+        for key in orphans:
+            # A folder that grows is at work, though no record tells of it yet. ("0" comes after "/".)
+            below = hash(tuple(listed[bisect.bisect_left(listed, f"{key}/") : bisect.bisect_left(listed, f"{key}0")]))
+            before = self._seen.get(key)
+            seen[key] = before if before and before[0] == below else (below, now)
+        self._seen = seen
+        return {key for key, (_, since) in seen.items() if now - since >= self._settings.sweep_grace_seconds}

@@ -1,0 +1,75 @@
+"""The sweeper: what no record refers to goes, and nothing else does."""
+
+import uuid
+
+import pytest
+
+from services.records.garbage_collection import Sweeper
+
+
+@pytest.fixture
+async def ready(catalog, worker):
+    """A catalog with a tokenization that is READY."""
+    await catalog.create_dataset("docs")
+    await catalog.create_model("gpt2")
+    await worker.ingest("docs")
+    await worker.inspect("gpt2")
+    await worker.finish(await catalog.tokenize("docs", "gpt2"))
+    return catalog
+
+
+async def test_published_files_are_left_alone(ready):
+    before = ready.storage.list("datasets")
+    assert len(before) == 6  # a raw shard and its state, an Arrow file and three manifests
+    assert await ready.catalog.sweeper.sweep() == []
+    assert ready.storage.list("datasets") == before
+
+
+async def test_orphans_go(ready):
+    before = ready.storage.list("datasets")
+    uid = (await ready.dataset("docs")).uid
+    orphans = [
+        f"datasets/{uid}/raw/part-late.arrow",
+        f"datasets/{uid}/raw_tokenized_m_ffffffff/data.arrow",
+        f"datasets/{uuid.uuid4()}/raw/part.arrow",
+        next(key for key in before if "_tokenized_" in key).rpartition("/")[0] + "/data-late.arrow",
+    ]
+    for key in orphans:
+        ready.storage.write_bytes(key, b"x")
+    swept = await ready.catalog.sweeper.sweep()
+    assert len(swept) == 4
+    assert ready.storage.list("datasets") == before
+
+
+async def test_what_a_job_writes_is_left_alone(ready, worker):
+    created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
+    held = await worker.take(created.job)
+    key = held.shard_result().files[0].key
+    assert await ready.catalog.sweeper.sweep() == []
+    assert ready.storage.exists(key)
+
+
+async def test_what_a_failed_job_wrote_goes(ready, worker):
+    created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
+    held = await worker.take(created.job)
+    key = held.shard_result().files[0].key
+    await held.fail("INTERNAL", "A defect.")
+    assert await ready.catalog.sweeper.sweep() == [key.rpartition("/")[0]]
+    assert not ready.storage.exists(key)
+
+
+async def test_an_orphan_has_its_grace(ready):
+    settings = ready.catalog.sweeper._settings.model_copy(update={"sweep_grace_seconds": 3600})
+    before = ready.catalog.sweeper
+    sweeper = Sweeper(ready.database, ready.storage, before._folders, before._house, settings)
+    key = f"datasets/{uuid.uuid4()}/raw/part.arrow"
+    ready.storage.write_bytes(key, b"x")
+    assert await sweeper.sweep() == []
+    assert ready.storage.exists(key)
+
+
+async def test_what_is_not_ours_is_left_alone(ready):
+    for key in ("datasets/readme.txt", "datasets/notes/a/b", "elsewhere/file"):
+        ready.storage.write_bytes(key, b"x")
+    assert await ready.catalog.sweeper.sweep() == []
+    assert ready.storage.exists("datasets/notes/a/b")

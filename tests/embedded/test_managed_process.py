@@ -1,0 +1,186 @@
+"""Keeping one program running."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import pathlib
+import signal
+from collections.abc import AsyncIterator
+from unittest.mock import Mock
+
+import pytest
+
+from services.embedded import managed_process
+from services.embedded.logs import Log
+from services.embedded.program import Service
+from tests.support import processes, servers
+
+PROGRAM = """
+import http.server, json, os, pathlib, signal, sys, time
+mode = pathlib.Path(os.environ["MODE"]).read_text()
+print("mode", mode, flush=True)
+if mode == "failing":
+    sys.exit("told to fail")
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+class Probe(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if mode == "unready" else 200)
+        self.end_headers()
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Probe)
+announcement = pathlib.Path(os.environ["POLYTOK_ANNOUNCE"])
+announcement.with_suffix(".new").write_text(json.dumps({"address": "127.0.0.1:1", "metrics": server.server_port}))
+if mode != "silent":
+    announcement.with_suffix(".new").replace(announcement)
+server.serve_forever()
+"""
+
+
+class Kept:
+    """A keeper over the program above, and what it reported."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        (folder / "probe.py").write_text(PROGRAM)
+        self.mode = folder / "mode"
+        self.mode.write_text("obeying")
+        self.reports: list[str] = []
+        self.changes = 0
+        environment = {**os.environ, "PYTHONPATH": str(folder), "MODE": str(self.mode)}
+        self.service = Service("probe", ("probe",), environment, announcements=folder)
+        self.inherited = os.open(folder / "lock", os.O_CREAT)
+        self.keeper = managed_process.Keeper(
+            self.service,
+            Log(folder / "probe.log"),
+            inherited=self.inherited,
+            report=self.reports.append,
+            changed=self.count,
+        )
+
+    def count(self) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+async def kept(tmp_path: pathlib.Path) -> AsyncIterator[Kept]:
+    made = Kept(tmp_path)
+    yield made
+    made.keeper.force()
+    await made.keeper.stop()
+    os.close(made.inherited)
+
+
+async def reached(kept: Kept, line: str) -> None:
+    await asyncio.to_thread(servers.await_condition, lambda: line in kept.reports, f"reported: {line}")
+
+
+async def test_start_waits_until_it_is_ready_and_stop_until_it_has_ended(kept: Kept) -> None:
+    await kept.keeper.start()
+    assert set(kept.service.facts()) == {"address", "metrics"}
+    assert kept.service.describe() == "127.0.0.1:1"
+    pid = kept.keeper.pid
+    assert processes.is_alive(pid)
+    assert os.getsid(pid) == pid  # Ctrl-C on our terminal does not reach it
+    await kept.keeper.stop()
+    assert not processes.is_alive(pid)
+    assert kept.keeper.pid == 0
+    assert kept.reports == []
+
+
+async def test_a_killed_program_is_started_again(kept: Kept) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    first = kept.keeper.pid
+    os.kill(first, signal.SIGKILL)
+    await reached(kept, "probe is ready again")
+    assert kept.reports == ["probe ended (killed by SIGKILL); starting it again in 0.5 s", "probe is ready again"]
+    assert kept.changes == 1
+    assert kept.keeper.pid not in (0, first)
+    keeping.cancel()
+
+
+async def test_a_program_that_cannot_start_again_is_tried_on_with_growing_waits(kept: Kept) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    kept.mode.write_text("failing")
+    os.kill(kept.keeper.pid, signal.SIGTERM)
+    await reached(kept, "probe ended (exit code 1); starting it again in 1 s")
+    kept.mode.write_text("obeying")
+    await reached(kept, "probe is ready again")
+    assert any("told to fail" in line for line in kept.reports)
+    keeping.cancel()
+
+
+async def test_a_program_is_started_again_once_its_files_can_be_written(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kept.keeper.start()
+    keeping = asyncio.create_task(kept.keeper.keep())
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, "No space left on device", str(kept.keeper.log.path))
+        patch.setattr(kept.service, "prepare", Mock(side_effect=full))
+        os.kill(kept.keeper.pid, signal.SIGKILL)
+        await asyncio.to_thread(
+            servers.await_condition, lambda: any("could not be started" in line for line in kept.reports), "it is told"
+        )
+    await reached(kept, "probe is ready again")
+    (line,) = [line for line in kept.reports if "could not be started" in line][:1]
+    assert line.startswith("probe could not be started: The disk is full")
+    assert "\n" not in line
+    keeping.cancel()
+
+
+async def test_a_log_that_cannot_be_written_stops_nothing(kept: Kept) -> None:
+    kept.keeper.log.path.mkdir()
+    await kept.keeper.start()
+    assert processes.is_alive(kept.keeper.pid)
+    (line,) = kept.reports
+    assert f"opening the log {kept.keeper.log.path}" in line
+
+
+async def test_a_program_whose_announcement_is_garbage_is_not_ready(kept: Kept) -> None:
+    await kept.keeper.start()
+    announcement = pathlib.Path(kept.service.environment["POLYTOK_ANNOUNCE"])
+    for content in (b"", b"{", b"[1]", b"\xff", b'{"metrics": "x"}'):
+        announcement.write_bytes(content)  # noqa: ASYNC240
+        assert not kept.service.is_ready()
+
+
+async def test_a_program_that_ends_at_its_start_is_explained_by_its_log(kept: Kept) -> None:
+    kept.mode.write_text("failing")
+    with pytest.raises(managed_process.StartFailed, match=r"probe ended at its start \(exit code 1\)") as caught:
+        await kept.keeper.start()
+    assert caught.value.message.endswith("mode failing\ntold to fail")
+    assert str(kept.keeper.log.path) in caught.value.message
+
+
+@pytest.mark.parametrize("mode", ["silent", "unready"])
+async def test_a_program_that_is_never_ready_is_ended(kept: Kept, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "START_SECONDS", 0.5)
+    kept.mode.write_text(mode)
+    with pytest.raises(managed_process.StartFailed, match=r"was not ready within 0\.5 s"):
+        await kept.keeper.start()
+    assert kept.keeper.pid == 0
+
+
+async def test_a_program_that_does_not_stop_is_ended(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed_process, "STOP_SECONDS", 0.2)
+    kept.mode.write_text("stubborn")
+    await kept.keeper.start()
+    await kept.keeper.stop()
+    assert kept.keeper.pid == 0
+    assert kept.reports == ["probe did not stop within 0.2 s; ending it"]
+
+
+async def test_a_start_that_is_cancelled_leaves_something_that_can_be_stopped(kept: Kept) -> None:
+    kept.mode.write_text("silent")
+    starting = asyncio.create_task(kept.keeper.start())
+    await asyncio.to_thread(servers.await_condition, lambda: kept.keeper.log.tail() == "mode silent", "it runs")
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    pid = kept.keeper.pid
+    await kept.keeper.stop()
+    assert not processes.is_alive(pid)

@@ -1,0 +1,103 @@
+"""A message on the queue stays with a worker that gives signs of life, and with no other."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats.js.errors
+import pytest
+from nats.aio.msg import Msg
+
+from services.jobs.model import JobState, Outcome
+from services.runtime import messaging
+from tests.jobs.test_jobs_run import queue_is_empty, running
+from tests.jobs.toys import House, task, until
+
+
+@pytest.mark.parametrize("job_settings", [{"doorbell_seconds": 1, "reconcile_seconds": 3600}], indirect=True)
+async def test_a_worker_killed_between_doorbell_and_lease_does_not_keep_the_task(house: House) -> None:
+    """It leaves no trace in Postgres. The queue notices, as soon as it was told to; no attempt is lost."""
+    async with deaf_owner() as address, house.worker_process(address) as process:
+        job_id = await house.shop.create(*(task(ordinal=n) for n in range(2)))
+        await until(lambda: taken(house, 1))
+        process.kill()
+        await process.wait()
+    async with house.worker():
+        name = messaging.consumer_name("toys")
+        assert (await house.client.jsm().consumer_info(house.subjects.stream, name)).config.ack_wait == 1
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+        await until(lambda: queue_is_empty(house))
+    assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.SUCCEEDED] * 2
+    assert {row.dispatch for row in await house.shop.tasks(job_id)} == {1}, "nobody rang again"
+
+
+@pytest.mark.parametrize("job_settings", [{"doorbell_seconds": 0.5}], indirect=True)
+async def test_a_worker_that_is_slow_keeps_the_queue_informed(house: House) -> None:
+    """It waits for an owner that does not answer, and then works: a message in its hands is in good hands."""
+    signs = 0
+
+    async def hear(message: Msg) -> None:
+        nonlocal signs
+        signs += message.data == Msg.Ack.Progress
+
+    async def came(count: int) -> bool:
+        return signs >= count
+
+    await house.client.subscribe(f"$JS.ACK.{house.subjects.stream}.>", cb=hear)
+    await house.client.flush()
+    slow = SlowOwner(house.stub)
+    async with house.worker(slow):
+        job_id = await house.shop.create(task("work", seconds=600))
+        await asyncio.wait_for(slow.asked.wait(), 60)
+        await until(lambda: came(4))
+        slow.answers.set()
+        await until(lambda: running(house, job_id))
+        before = signs
+        await until(lambda: came(before + 4))
+        assert await house.shop.cancel(job_id)
+        await until(lambda: queue_is_empty(house))
+    assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.CANCELLED]
+
+
+class SlowOwner:
+    """A lease service that does not answer before it is let."""
+
+    def __init__(self, stub: Any) -> None:
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self._stub = stub
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stub, name)
+
+    async def AcquireLease(self, request: Any, timeout: float) -> Any:  # noqa: ASYNC109, N802
+        self.asked.set()
+        await self.answers.wait()
+        return await self._stub.AcquireLease(request, timeout=timeout)
+
+
+@contextlib.asynccontextmanager
+async def deaf_owner() -> AsyncIterator[str]:
+    """The address of a server that takes connections, and says nothing."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    server = await asyncio.start_server(take, "127.0.0.1")
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        for writer in writers:
+            writer.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def taken(house: House, count: int) -> bool:
+    """Whether workers have so many messages in hand."""
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        name = messaging.consumer_name("toys")
+        info = await house.client.jsm().consumer_info(house.subjects.stream, name)
+        return bool(info.num_ack_pending == count)
+    return False

@@ -1,0 +1,207 @@
+"""Tasks that record what they find and can stop for a while: real processes, database and queue."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import any_pb2, struct_pb2
+
+from polytok import errors
+from services.jobs import model
+from services.jobs.model import JobState, Outcome
+from tests.jobs import toys
+from tests.jobs.packing import unpack
+from tests.jobs.toys import House, Shop, task, until
+from tests.support import processes
+
+if TYPE_CHECKING:
+    import pathlib
+
+    from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings
+
+
+class Logbook(toys.Handler):
+    """Keeps the steps that tasks record, by step, and ends jobs that are wanted back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: dict[int, int] = {}
+        self.wanted_back = False
+        self.left_at: list[bytes] = []
+
+    async def record(self, conn: Any, job: model.Job, epoch: int, reports: Sequence[bytes]) -> None:
+        for report in reports:
+            found = struct_pb2.Struct()
+            assert any_pb2.Any.FromString(report).Unpack(found)
+            self.steps[int(dict(found)["step"])] = epoch
+
+    async def is_wanted_back(self, conn: Any, job: model.Job) -> bool:
+        return self.wanted_back
+
+    async def given_back(self, conn: Any, job: model.Job, resume_point: bytes) -> None:
+        self.left_at.append(resume_point)
+        await self._write(conn, job, state="PAUSED")
+
+
+@pytest.fixture
+def logbook() -> Logbook:
+    return Logbook()
+
+
+@pytest.fixture
+async def house(
+    logbook: Logbook,
+    job_settings: JobSettings,
+    database_settings: DatabaseSettings,
+    messaging_settings: MessagingSettings,
+) -> AsyncIterator[House]:
+    async with toys.shop(database_settings, job_settings) as plain:
+        shop = Shop(plain.database, job_settings, logbook)
+        async with House(shop, database_settings, messaging_settings).open() as house:
+            yield house
+
+
+async def take_back(shop: Shop, job_id: uuid.UUID) -> bool:
+    async with shop.database.transaction() as conn:
+        return await shop.store.take_back(conn, job_id)
+
+
+async def test_every_step_is_recorded_once_though_the_child_is_killed(
+    house: House, logbook: Logbook, tmp_path: pathlib.Path
+) -> None:
+    async with house.worker(gives_back=True):
+        job_id = await house.shop.create(task("climb", steps=40, kill_at=25, once=str(tmp_path / "once")))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    assert sorted(logbook.steps) == list(range(1, 41))
+    (result,) = logbook.results
+    # It went on from a resume point that had reached the owner, and recorded again what came after it.
+    resumed_at = 40 - int(unpack(result.result)["climbed"])
+    assert resumed_at % 10 == 0
+    assert int(unpack(result.result)["kept"]) % 10 == 0  # the child was told what the owner has
+    assert {step for step, epoch in logbook.steps.items() if epoch == 2} == set(range(resumed_at + 1, 41))
+
+
+async def test_a_job_that_is_wanted_back_stops_at_a_resume_point_and_another_goes_on(
+    house: House, logbook: Logbook
+) -> None:
+    shop = house.shop
+    async with house.worker(gives_back=True):
+        job_id = await shop.create(task("climb", steps=100_000))
+        await until(lambda: _reached(logbook, 30))
+        logbook.wanted_back = True
+        assert not await take_back(shop, job_id)
+        assert (await shop.ended(job_id)).state == JobState.CANCELLED
+        assert (await shop.toy(job_id)).state == "PAUSED"
+        (left_at,) = logbook.left_at
+        step = int(left_at)
+        assert sorted(logbook.steps) == list(range(1, step + 1))
+        assert [each.outcome for each in await shop.attempts(job_id)] == [Outcome.RELEASED]
+        logbook.wanted_back = False
+        again = await shop.create(_from(task("climb", steps=step + 15), left_at))
+        assert (await shop.ended(again)).state == JobState.SUCCEEDED
+    assert sorted(logbook.steps) == list(range(1, step + 16))
+
+
+async def _reached(logbook: Logbook, step: int) -> bool:
+    return len(logbook.steps) >= step
+
+
+def _from(new: model.NewTask, resume_point: bytes) -> model.NewTask:
+    return model.NewTask(new.kind, new.payload, resume_point=resume_point)
+
+
+async def test_a_draining_worker_has_its_task_stop_by_itself(house: House, logbook: Logbook) -> None:
+    shop = house.shop
+    async with house.worker(gives_back=True) as (_, stop):
+        job_id = await shop.create(task("climb", steps=100_000))
+        await until(lambda: _reached(logbook, 5))
+        stop.set()
+        await until(lambda: _outcome(shop, job_id, Outcome.RELEASED))
+    (row,) = await shop.tasks(job_id)
+    assert (row.state, row.attempts) == ("READY", 0)
+    assert sorted(logbook.steps) == list(range(1, int(row.resume_point) + 1))
+
+
+async def _outcome(shop: Shop, job_id: uuid.UUID, outcome: Outcome) -> bool:
+    return any(each.outcome == outcome for each in await shop.attempts(job_id))
+
+
+async def test_a_job_nobody_works_on_is_taken_back_at_once(house: House, logbook: Logbook) -> None:
+    shop = house.shop
+    job_id = await shop.create(_from(task("climb", steps=10), b"7"))
+    logbook.wanted_back = True
+    assert await take_back(shop, job_id)
+    assert (await shop.job(job_id)).state == JobState.CANCELLED
+    assert logbook.left_at == [b"7"]
+    assert not await take_back(shop, job_id)  # it has ended
+
+
+async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook: Logbook) -> None:
+    shop = house.shop
+    job_id = await shop.create(task("climb", steps=10))
+    task_id = await shop.task_id(job_id)
+    lease = await shop.acquire(task_id)
+    assert lease is not None
+    await shop.extend(task_id, lease.epoch, (4, 10), b"4")
+    logbook.wanted_back = True
+    await shop.outdate(task_id)
+    assert await shop.expire(task_id)
+    assert (await shop.job(job_id)).state == JobState.CANCELLED
+    assert logbook.left_at == [b"4"]
+
+
+@pytest.mark.parametrize("job_settings", [{"max_attempts": 2}], indirect=True)
+async def test_a_task_that_is_killed_again_and_again_ends_if_it_gets_further_each_time(house: House) -> None:
+    async with house.worker():
+        job_id = await house.shop.create(task("fall", steps=50))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    lost = [(a.outcome, a.error_reason) for a in await house.shop.attempts(job_id)]
+    assert lost == [*[(Outcome.FAILED, "WORKER_LOST")] * 5, (Outcome.SUCCEEDED, None)]
+
+
+async def test_reports_of_an_old_epoch_are_not_kept(house: House, logbook: Logbook) -> None:
+    shop = house.shop
+    task_id = await shop.task_id(await shop.create(task("climb", steps=10)))
+    first = await shop.acquire(task_id)
+    await shop.outdate(task_id)
+    second = await shop.acquire(task_id, "another")
+    assert first is not None
+    assert second is not None
+    with pytest.raises(errors.Aborted):
+        await shop.extend(task_id, first.epoch, None, b"", [_step(1)])
+    await shop.extend(task_id, second.epoch, None, b"", [_step(2)])
+    assert logbook.steps == {2: second.epoch}
+
+
+def _step(number: int) -> bytes:
+    found = struct_pb2.Struct()
+    found.update({"step": number})
+    packed = any_pb2.Any()
+    packed.Pack(found)
+    return packed.SerializeToString()
+
+
+async def test_a_lazy_worker_starts_its_child_with_the_first_task(house: House) -> None:
+    async with house.worker(lazy=True) as (worker, _):
+        assert worker.child_pid == 0
+        job_id = await house.shop.create(task("echo", say="hello"))
+        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+        assert worker.child_pid
+
+
+async def test_a_lazy_child_ends_when_it_is_idle_and_another_comes_with_the_next_task(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLYTOK_WORKER_IDLE_SECONDS", "0.1")
+    async with house.worker(lazy=True) as (worker, _):
+        for _ in range(2):
+            job_id = await house.shop.create(task("echo", say="hello"))
+            assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
+            child = worker.child_pid
+            async with asyncio.timeout(60):
+                while processes.is_alive(child):  # noqa: ASYNC110  it is another process
+                    await asyncio.sleep(0.02)

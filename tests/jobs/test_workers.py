@@ -1,0 +1,17 @@
+"""Pools of workers, as the services define them."""
+
+import pytest
+
+from services.catalog.ingest import worker as ingest
+from services.extractor import worker as extractor
+from services.jobs.worker_main import Pool
+from services.trainer.worker import process as trainer
+
+
+@pytest.mark.parametrize(
+    ("pool", "service"),
+    [(ingest.POOL, "ingest"), (extractor.POOL, "extractor-worker"), (trainer.POOL, "trainer-worker")],
+)
+def test_logs_tell_workers_from_the_service_that_owns_their_tasks(pool: Pool, service: str) -> None:
+    assert pool.service == service
+    assert pool.service != pool.owner
