@@ -7,7 +7,7 @@ import transformers
 
 
 def main(source: str, model: str, target: str) -> None:
-    """Tokenizes a jsonl file with `datasets.map` and saves it."""
+    """Tokeniz a jsonl file with `datasets.map` and save it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     rows = datasets.load_dataset("json", data_files=source, split="train")
 

@@ -16,7 +16,7 @@ def documents(count: int) -> Iterator[str]:
 
 
 def write_jsonl(path: pathlib.Path, count: int) -> int:
-    """Writes documents as jsonl; returns the bytes of text in them."""
+    """Write documents as jsonl; return the bytes of text in them."""
     text_bytes = 0
     with path.open("w") as lines:
         for text in documents(count):
@@ -26,7 +26,7 @@ def write_jsonl(path: pathlib.Path, count: int) -> int:
 
 
 def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
-    """Trains a byte-level BPE as GPT-2 has it, and writes it in the Hugging Face layout."""
+    """Train a byte-level BPE as GPT-2 has it, and write it in the Hugging Face layout."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -48,7 +48,7 @@ def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
 
 
 def write_wordpiece(folder: pathlib.Path, texts: Sequence[str], vocabulary: int = 30_000) -> None:
-    """Trains a WordPiece as BERT has it on texts, and writes it in the Hugging Face layout."""
+    """Train a WordPiece as BERT has it on texts, and write it in the Hugging Face layout."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -19,7 +19,7 @@ _COLOURS = {"datasets.map": "#b8c0cc", "datasets.map, tokenizers 1.0.0rc3": "#8a
 
 
 def main(target: str) -> None:
-    """Draws the picture."""
+    """Draw the picture."""
     figures = json.loads((report.RESULTS / "tokenize.json").read_text())["figures"]
     speeds = {name: _speeds(figures, name) for name in _NAMES if f"{name}, plain: datasets.map" in figures}
     # Paths, not text: a page shows it without a font; a fixed salt makes the same file of the same figures.

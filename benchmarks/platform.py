@@ -40,7 +40,7 @@ class Catalog:
         self.tokenizations = tokenizations_pb2_grpc.TokenizationServiceStub(self.channel)
 
     def add_dataset(self, name: str, path: pathlib.Path) -> None:
-        """Registers a file and waits until it is read in."""
+        """Register a file and wait until it is read in."""
         source = datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=[str(path)]))
         dataset = datasets_pb2.Dataset(source=source)
         self.datasets.CreateDataset(datasets_pb2.CreateDatasetRequest(dataset_id=name, dataset=dataset))
@@ -49,7 +49,7 @@ class Catalog:
         _require(dataset.state == datasets_pb2.Dataset.STATE_READY, dataset.error_message)
 
     def add_model(self, name: str, folder: pathlib.Path) -> None:
-        """Registers a model and waits until its tokenizer is read."""
+        """Register a model and wait until its tokenizer is read."""
         model = models_pb2.Model(repo_id=str(folder))
         self.models.CreateModel(models_pb2.CreateModelRequest(model_id=name, model=model))
         for answer in self.models.WatchModel(models_pb2.WatchModelRequest(name=f"models/{name}")):
@@ -57,7 +57,7 @@ class Catalog:
         _require(model.state == models_pb2.Model.STATE_READY, model.error_message)
 
     def create(self, dataset: str, model: str, variant: str = "", bound: int = 0) -> tokenizations_pb2.Tokenization:
-        """Creates a tokenization; does not wait.
+        """Create a tokenization; does not wait.
 
         Each is bounded, far above the documents that there are, at a number of its own: with the same parameters it
         would share the files of the one before, and there would be no work to measure.
@@ -71,7 +71,7 @@ class Catalog:
         return self.tokenizations.CreateTokenization(request)
 
     def wait(self, tokenization: tokenizations_pb2.Tokenization) -> tokenizations_pb2.Tokenization:
-        """Waits until a tokenization is READY."""
+        """Wait until a tokenization is READY."""
         request = tokenizations_pb2.WatchTokenizationRequest(name=tokenization.name)
         for answer in self.tokenizations.WatchTokenization(request):
             tokenization = answer.tokenization
@@ -85,7 +85,7 @@ def _require(holds: bool, message: str) -> None:
 
 
 def main() -> None:
-    """Runs every part and writes the report."""
+    """Run every part and write the report."""
     found = report.Report("bench")
     found.baseline("grpcio", "datasets", "transformers", "tokenizers")
     with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:

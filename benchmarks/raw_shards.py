@@ -16,7 +16,7 @@ _BATCH_ROWS = 1000
 def write(
     storage: pathlib.Path, folder: str, texts: pa.Array, times: int, shard_times: int = 2
 ) -> list[dict[str, Any]]:
-    """Writes the texts so many times, and describes the shards; `shard_times` repetitions go into one."""
+    """Write the texts so many times, and describe the shards; `shard_times` repetitions go into one."""
     (storage / folder).mkdir(parents=True, exist_ok=True)
     table = pa.table({"text": texts.cast(pa.string())})
     found = []
@@ -45,7 +45,7 @@ def size_of(texts: pa.Array) -> int:
 
 
 def ids(files: Iterable[pathlib.Path]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All ids of some files in order, and how long each sequence is."""
+    """Return all ids of some files in order, and how long each sequence is."""
     columns = []
     for file in files:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
@@ -56,10 +56,10 @@ def ids(files: Iterable[pathlib.Path]) -> tuple[NDArray[np.int32], NDArray[np.in
 
 
 def sha256(values: NDArray[np.int32], lengths: NDArray[np.int64]) -> str:
-    """The hash of ids and of where sequences end."""
+    """Return the hash of ids and of where sequences end."""
     return hashlib.sha256(values.tobytes() + lengths.tobytes()).hexdigest()
 
 
 def sha256_of_ids(files: Iterable[pathlib.Path]) -> str:
-    """The hash of what some files hold."""
+    """Return the hash of what some files hold."""
     return sha256(*ids(files))

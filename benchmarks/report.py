@@ -39,7 +39,7 @@ class Report:
     def add(
         self, name: str, value: float, unit: str, *, below: float | None = None, above: float | None = None
     ) -> None:
-        """Adds a figure; `below` or `above` is the bound to keep."""
+        """Add a figure; `below` or `above` is the bound to keep."""
         if below is not None:
             self.figures.append(Figure(name, value, unit, f"< {below:g}", value < below))
         elif above is not None:
@@ -48,11 +48,11 @@ class Report:
             self.figures.append(Figure(name, value, unit))
 
     def baseline(self, *packages: str) -> None:
-        """Notes the versions of what was measured against."""
+        """Record the versions of what was measured against."""
         self.baselines |= {package: importlib.metadata.version(package) for package in packages}
 
     def show(self, console: Console) -> None:
-        """Prints the figures and ratios."""
+        """Print the figures and ratios."""
         table = Table(title=self.name, title_justify="left")
         for column, justify in (
             ("figure", "left"),
@@ -70,7 +70,7 @@ class Report:
         console.print(table)
 
     def write(self) -> pathlib.Path:
-        """Writes `benchmarks/results/{name}.json`."""
+        """Write `benchmarks/results/{name}.json`."""
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self.name}.json"
         document = {
@@ -84,7 +84,7 @@ class Report:
 
 
 def conditions() -> dict[str, str]:
-    """The machine and the day."""
+    """Return the machine and the day."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )
@@ -104,6 +104,6 @@ def _lines(path: str) -> Iterable[str]:
 
 
 def quantile(values: list[float], q: float) -> float:
-    """The q-quantile by nearest rank."""
+    """Return the q-quantile by nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]

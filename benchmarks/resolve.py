@@ -32,7 +32,7 @@ class Load:
 
 
 def measure(address: str, method: str, request: bytes) -> Load:
-    """Loads one method from another process."""
+    """Load one method from another process."""
     command = [sys.executable, "-m", "benchmarks.resolve", address, method, base64.b64encode(request).decode()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
@@ -57,7 +57,7 @@ async def _load(address: str, method: str, request: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def bare_server(answer: bytes) -> Iterator[str]:
-    """A grpc.aio server, in a process of its own, that answers every call with the same bytes."""
+    """Yield a grpc.aio server, in a process of its own, that answers every call with the same bytes."""
     command = [sys.executable, "-m", "benchmarks.resolve", "serve", base64.b64encode(answer).decode()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -27,7 +27,7 @@ class Stack:
         return self.facts["catalog_address"]
 
     def tree(self) -> list[psutil.Process]:
-        """Every process of the stack."""
+        """Return every process of the stack."""
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
@@ -48,7 +48,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running(home: pathlib.Path, *, workers: int = 2) -> Iterator[Stack]:
-    """Starts a stack on `home`, and stops it at the end."""
+    """Start a stack on `home`, and stop it at the end."""
     environment = {**os.environ, "POLYTOK_HOME": str(home)}
     command = [sys.executable, "-m", "services.embedded", "up", "--workers", str(workers)]
     began = time.perf_counter()

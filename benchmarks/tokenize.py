@@ -43,7 +43,7 @@ class Bench:
         self._task = progress.add_task("", total=steps)
 
     def ours(self, tokenizer: pathlib.Path, raw: list[dict[str, Any]], packed: int) -> dict[str, Any]:
-        """Runs the worker's path, and copies its files for the floor."""
+        """Run the worker's path, and copy its files for the floor."""
         arguments = {"work": str(self._work), "tokenizer": str(tokenizer), "raw": raw, "packed": packed}
         shutil.rmtree(self._work / "tokenized", ignore_errors=True)
         found = self._run("ours", tokenizer.name, "benchmarks.tokenize_ours", {**arguments, "engine": "auto"})
@@ -53,7 +53,7 @@ class Bench:
     def theirs(
         self, tokenizer: pathlib.Path, source: pathlib.Path, packed: int, coming: pathlib.Path | None = None
     ) -> dict[str, Any]:
-        """Runs the baseline; `coming` is a folder with another version of `tokenizers`."""
+        """Run the baseline; `coming` is a folder with another version of `tokenizers`."""
         target = self._work / "theirs"
         shutil.rmtree(target, ignore_errors=True)
         arguments = {"source": str(source), "tokenizer": str(tokenizer), "target": str(target), "packed": packed}
@@ -84,7 +84,7 @@ class Bench:
         return answer
 
     def _copy(self, files: list[str]) -> float:
-        """Seconds that a plain copy of the files takes, until it is on the disk."""
+        """Second that a plain copy of the files takes, until it is on the disk."""
         began = time.perf_counter()
         for file in files:
             target = self._work / "copy.arrow"
@@ -96,7 +96,7 @@ class Bench:
 
 
 def _threads(*, ours: bool) -> dict[str, str]:
-    """What the worker tells its child; the baseline's processes share the cores as `datasets` has it."""
+    """Return what the worker tells its child; the baseline's processes share the cores as `datasets` has it."""
     cores = str(len(os.sched_getaffinity(0)))
     if ours:
         threads = {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
@@ -110,7 +110,7 @@ def _alone(path: pathlib.Path) -> dict[str, str]:
 
 
 def main(*names: str) -> None:
-    """Runs every part and writes the report; with names of tokenizers, shows those only."""
+    """Run every part and write the report; with names of tokenizers, show those only."""
     found = report.Report("tokenize")
     found.baseline("datasets", "transformers", "tokenizers", "gigatoken", "fastokens", "numba", "pyarrow")
     with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:
@@ -190,7 +190,7 @@ def _measure(
 
 
 def _coming(work: pathlib.Path, found: report.Report) -> pathlib.Path | None:
-    """Installs the coming version of `tokenizers` beside the environment, where only the baseline sees it."""
+    """Install the coming version of `tokenizers` beside the environment, where only the baseline sees it."""
     folder = work / "coming"
     package = f"tokenizers=={_COMING}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), package]
@@ -204,7 +204,7 @@ def _coming(work: pathlib.Path, found: report.Report) -> pathlib.Path | None:
 
 
 def _material(work: pathlib.Path, found: report.Report) -> tuple[pa.Array, list[pathlib.Path]]:
-    """The corpus and tokenizers of `shared/`; without these, made on the spot."""
+    """Return the corpus and tokenizers of `shared/`; without these, made on the spot."""
     file = SHARED / "corpus" / "mix32.parquet"
     if file.is_file():
         texts = pq.read_table(file, columns=["text"])["text"].combine_chunks()

@@ -38,7 +38,7 @@ _KEY = "tokenized"
 
 
 def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engine: str) -> None:
-    """Tokenizes raw shards of a storage, publishes, and tells how long it took."""
+    """Tokeniz raw shards of a storage, publishes, and return how long it took."""
     began = time.perf_counter()
     with Workers(min(len(os.sched_getaffinity(0)), len(raw)), (work, tokenizer, packed, engine)) as workers:
         proof_seconds = workers.prove(raw)
@@ -90,15 +90,15 @@ class Workers:
         self._pool.shutdown()
 
     def usages(self) -> list[Usage]:
-        """What each worker has used; waits until all are warm."""
+        """Return what each worker has used; waits until all are warm."""
         return [future.result() for future in [self._pool.submit(_usage) for _ in range(self._count)]]
 
     def prove(self, raw: list[dict[str, Any]]) -> float:
-        """Has each worker compare the engine with the reference, over what is in a shard; see Child."""
+        """Have each worker compare the engine with the reference, over what is in a shard; see Child."""
         return max(future.result() for future in [self._pool.submit(_prove, raw[0]) for _ in range(self._count)])
 
     def run(self, raw: list[dict[str, Any]]) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-        """Tokenizes every shard, and publishes."""
+        """Tokeniz every shard, and publishes."""
         if self._packed and len(raw) > 1:
             return self._pool.submit(_publish, *self._staged(raw)).result()
         results = list(self._pool.map(_tokenize, range(len(raw)), raw, [len(raw)] * len(raw)))
@@ -107,7 +107,7 @@ class Workers:
     def _staged(
         self, raw: list[dict[str, Any]]
     ) -> tuple[list[tasks_pb2.TokenizeShardResult], list[tokenizations_pb2.TokenizationStatistics]]:
-        """Packs across shards, in the stages that the catalog has for it."""
+        """Pack across shards, in the stages that the catalog has for it."""
         first_rows = itertools.accumulate((shard["num_rows"] for shard in raw[:-1]), initial=0)
         encoded = list(self._pool.map(_encode, range(len(raw)), raw, [len(raw)] * len(raw), first_rows))
         arranged = self._pool.submit(_arrange, [each.documents for each in encoded]).result()
@@ -195,7 +195,7 @@ class Child:
             self._parameters.max_length = packed
 
     def tokenize(self, key: str, ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
-        """Tokenizes a shard."""
+        """Tokeniz a shard."""
         task = self._task(key, ordinal, shard, count, 0)
         return shards.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
 
@@ -215,12 +215,12 @@ class Child:
     def encode(
         self, key: str, ordinal: int, shard: dict[str, Any], count: int, first_row: int
     ) -> stages_pb2.EncodeShardResult:
-        """Stages the ids of a shard."""
+        """Stage the ids of a shard."""
         task = self._task(key, ordinal, shard, count, first_row)
         return preparing.encode(task, self._storage, self._tokenizers, self._chooser, self._context)
 
     def arrange(self, key: str, documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeResult:
-        """Writes down what was staged."""
+        """Write down what was staged."""
         task = stages_pb2.ArrangeTask(
             tokenized_key=key,
             parameters=self._parameters,
@@ -230,7 +230,7 @@ class Child:
         return arranging.arrange(task, self._storage, self._context)
 
     def assemble(self, key: str, ordinal: int, arranged: stages_pb2.ArrangeResult) -> tasks_pb2.TokenizeShardResult:
-        """Makes a file of what was staged."""
+        """Make a file of what was staged."""
         task = stages_pb2.ArrangedTask(
             arrangement_key=arranged.arrangement_key,
             arrangement_sha256=arranged.arrangement_sha256,
@@ -248,7 +248,7 @@ class Child:
         results: list[tasks_pb2.TokenizeShardResult],
         counted: list[tokenizations_pb2.TokenizationStatistics],
     ) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-        """Publishes, and gives the folder's small files their names, as the catalog does."""
+        """Publish, and return the folder's small files their names, as the catalog does."""
         task = tasks_pb2.PublishTokenizationTask(
             tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters, counted=counted
         )
@@ -259,7 +259,7 @@ class Child:
         return published, [path for path in paths if path is not None]
 
     def prove(self, shard: dict[str, Any]) -> float:
-        """Compares the engine with the reference, over all code points of a shard; returns seconds of the processor."""
+        """Compare the engine with the reference, over all code points of a shard; returns seconds of the processor."""
         self._chooser = choosing.Chooser(self._engine)
         message = catalog_tasks_pb2.RawShard(**shard)
         tokenizer = self._tokenizers.get(self._reference)
@@ -274,7 +274,7 @@ class Child:
         return seconds
 
     def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
-        """Seconds of each step by itself, without the overlap that they have at work."""
+        """Second of each step by itself, without the overlap that they have at work."""
         seconds = dict.fromkeys(("read", "encode", "scan", "sample"), 0.0)
         tokenizer = self._tokenizers.get(self._reference)
         exact = self._chooser.reference(tokenizer)

@@ -24,7 +24,7 @@ Encode = Callable[[list[str], bool], Columns]
 
 
 def main(source: str, tokenizer: str, target: str, packed: int, alone: bool = False) -> None:
-    """Tokenizes a raw shard and saves it; `alone`, without `transformers`."""
+    """Tokeniz a raw shard and save it; `alone`, without `transformers`."""
     datasets.disable_caching()
     datasets.disable_progress_bars()
     encode = _alone(tokenizer) if alone else _with_transformers(tokenizer)
@@ -84,12 +84,12 @@ def _alone(folder: str) -> Encode:
 
 
 def _processor() -> float:
-    """Seconds of processor time that this process and those of `map` took."""
+    """Second of processor time that this process and those of `map` took."""
     return sum(os.times()[:4])
 
 
 def _packed(encode: Encode, values: np.ndarray, lengths: np.ndarray, length: int = 1024) -> str:
-    """The hash of these documents' ids in one stream, special tokens left out, cut into rows."""
+    """Return the hash of these documents' ids in one stream, special tokens left out, cut into rows."""
     plain, framed = (encode(["a"], special)["input_ids"][0] for special in (False, True))
     before = list(framed).index(plain[0])
     after = len(framed) - before - len(plain)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def draw(ansi: str, title: str) -> str:
-    """The SVG of a terminal's screen, given with its escape sequences."""
+    """Return the SVG of a terminal's screen, given with its escape sequences."""
     lines = ansi.rstrip().splitlines()
     text = Text.from_ansi("\n".join(line.rstrip() for line in lines))
     width = max(line.cell_len for line in text.split("\n"))

@@ -14,7 +14,7 @@ import polytok
 
 
 def main(corpus: str, model: str, hook: str, samples: int = 500_000) -> None:
-    """Reads the corpus in, tokenizes it for the model, trains on the hook, and opens what came out."""
+    """Read the corpus in, tokeniz it for the model, train on the hook, and open what came out."""
     with polytok.Client() as client:
         # Everything here is made once: asking again for the same gives what exists.
         client.datasets.create("corpus", files=corpus)

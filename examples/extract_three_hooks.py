@@ -21,7 +21,7 @@ HOOKS = ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pre", "blocks.1.hook_resi
 
 
 def main(dataset: str, model: str) -> None:
-    """Extracts, and shows what there is."""
+    """Extract, and show what there is."""
     with polytok.Client() as client:
         # Asking again for the same gives the extraction that exists.
         asked = client.extractions.create(dataset, model, hooks=HOOKS, max_tokens=1_000_000)
@@ -48,7 +48,7 @@ def main(dataset: str, model: str) -> None:
 
 
 def _store(path: str, hook: str, width: int, context_size: int) -> Any:
-    """SAELens's store over cached activations: the one that its trainer reads from."""
+    """SAELen's store over cached activations: the one that its trainer reads from."""
     from sae_lens.training.activations_store import ActivationsStore  # noqa: PLC0415  takes a while to import
 
     return ActivationsStore(

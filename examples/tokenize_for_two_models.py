@@ -80,7 +80,7 @@ console = Console()
 
 
 def main(*, keep: bool) -> None:
-    """Tells the story from beginning to end."""
+    """Tell the story from beginning to end."""
     folder = discovery.folder() / "example"
     with demo_stack.running() as running, polytok.Client(running.address()) as client:
         try:
@@ -95,7 +95,7 @@ def main(*, keep: bool) -> None:
 
 
 def make_corpus(folder: pathlib.Path) -> Sequence[str]:
-    """Writes the documents as compressed JSON lines: Python's own manual, with a page too many."""
+    """Write the documents as compressed JSON lines: Python's own manual, with a page too many."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = [{"title": title, "text": text} for title, text in sorted(topics.topics.items())]
     with gzip.open(folder / "manual.jsonl.gz", "wt", encoding="utf-8") as file:
@@ -105,7 +105,7 @@ def make_corpus(folder: pathlib.Path) -> Sequence[str]:
 
 
 def register(client: polytok.Client, folder: pathlib.Path, texts: Sequence[str]) -> None:
-    """Registers two models, folders in the Hugging Face layout, and two datasets: of a file, and of rows in memory."""
+    """Register two models, folders in the Hugging Face layout, and two datasets: of a file, and of rows in memory."""
     byte_level, marks = demo_tokenizers.byte_level(texts), demo_tokenizers.sentencepiece(texts)
     save(folder / "bytes", byte_level, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
     save(folder / "marks", marks, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": LLAMA})
@@ -124,7 +124,7 @@ def register(client: polytok.Client, folder: pathlib.Path, texts: Sequence[str])
 
 
 def chat(title: str, text: str) -> list[dict[str, str]]:
-    """A conversation about a page."""
+    """Return a conversation about a page."""
     return [
         {"role": "user", "content": f"What does Python's manual say about {title}?"},
         {"role": "assistant", "content": text.strip().split("\n\n")[0]},
@@ -132,7 +132,7 @@ def chat(title: str, text: str) -> list[dict[str, str]]:
 
 
 def save(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, config: Mapping[str, str]) -> None:
-    """Writes what a model's folder needs to be tokenized for."""
+    """Write what a model's folder needs to be tokenized for."""
     folder.mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024, **config}
@@ -140,7 +140,7 @@ def save(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, config: Mapping[
 
 
 def tokenize(client: polytok.Client) -> None:
-    """Starts every variant for both models, and shows what became of each: workers share the tasks."""
+    """Start every variant for both models, and show what became of each: workers share the tasks."""
     models = ("example-bytes", "example-marks")
     asked = [
         client.tokenizations.create("example-manual", model, variant=variant, **parameters)
@@ -151,7 +151,7 @@ def tokenize(client: polytok.Client) -> None:
 
 
 def tokenize_chats(client: polytok.Client) -> None:
-    """Renders the chats with the template of the one model, and with one of our own for the other, which has none."""
+    """Render the chats with the template of the one model, and with one of our own for the other, which has none."""
     client.tokenizations.create("example-chats", "example-marks")
     client.tokenizations.create(
         "example-chats",
@@ -165,7 +165,7 @@ def tokenize_chats(client: polytok.Client) -> None:
 
 
 def show(records: Sequence[Any]) -> None:
-    """Prints statistics side by side."""
+    """Print statistics side by side."""
     table = Table("model", "variant", "sequences", "tokens", "different", "cut", "padding", "dropped", box=None)
     for record in records:
         found = record.statistics
@@ -182,7 +182,7 @@ def show(records: Sequence[Any]) -> None:
 
 
 def look(client: polytok.Client) -> None:
-    """Opens what was made, compares the models, and checks files and ids against the reference."""
+    """Open what was made, compare the models, and checks files and ids against the reference."""
     packed = client.load("example-manual", "example-bytes", variant="packed")
     row = packed[0]
     console.print(f"A packed row: {len(row['input_ids'])} tokens, of documents that start at {row['document_starts']}")
@@ -201,7 +201,7 @@ def look(client: polytok.Client) -> None:
 
 
 def clean_up(client: polytok.Client, folder: pathlib.Path) -> None:
-    """Deletes all of it."""
+    """Delete all of it."""
     for dataset in ("example-manual", "example-chats"):
         if any(each.name == f"datasets/{dataset}" for each in client.datasets.list()):
             client.datasets.delete(dataset, force=True)

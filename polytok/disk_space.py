@@ -18,12 +18,12 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def is_full_number(number: int | None) -> bool:
-    """Whether an error number is the system's for a disk without room."""
+    """Return whether an error number is the system's for a disk without room."""
     return number in _FULL
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, is the system's for a disk without room."""
+    """Return whether an error, or one that it came from, is the system's for a disk without room."""
     seen = 0
     while error is not None and seen < 10:
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -35,7 +35,10 @@ def is_full(error: BaseException | None) -> bool:
 def full(
     doing: str, place: pathlib.Path | str | None = None, *, error: OSError | None = None, then: str = ""
 ) -> errors.ResourceExhausted:
-    """The error for a disk that filled up while `doing` something in `place`; `then` says what to do with room made."""
+    """Return the error for a disk that filled up while `doing` something in `place`.
+
+    `then` says what to do with room made.
+    """
     what = _FULL[errno.ENOSPC]
     if error is not None and error.errno in _FULL:
         what = f"{_FULL[error.errno]} ({error.strerror})"
@@ -46,7 +49,7 @@ def full(
 
 
 def scarce(place: pathlib.Path | str) -> str:
-    """Says that hardly anything is free where `place` is, or nothing."""
+    """Say that hardly anything is free where `place` is, or nothing."""
     folder = _folder(place)
     try:
         left = shutil.disk_usage(folder).free
@@ -56,7 +59,7 @@ def scarce(place: pathlib.Path | str) -> str:
 
 
 def free(place: pathlib.Path | str | None) -> str:
-    """How much is free where `place` is or would be, as ` (…: 12 MiB free)`; empty where that is not known."""
+    """Return how much is free where `place` is or would be, as ` (…: 12 MiB free)`; empty where that is not known."""
     if place is None:
         return ""
     folder = _folder(place)
@@ -67,7 +70,7 @@ def free(place: pathlib.Path | str | None) -> str:
 
 
 def _folder(place: pathlib.Path | str) -> pathlib.Path:
-    """The folder that is there and holds `place`, or would."""
+    """Return the folder that is there and holds `place`, or would."""
     folder = pathlib.Path(place)
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -75,7 +78,7 @@ def _folder(place: pathlib.Path | str) -> pathlib.Path:
 
 
 def readable(size: float) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes for people."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -98,7 +98,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names(error: BaseException) -> Iterator[str]:
-    """The names of an error's classes, and the store's own code for it."""
+    """Yield the names of an error's classes, and the store's own code for it."""
     if isinstance(error, ImportError):
         yield "ImportError"
     # s3fs raises this in place of the store's error, and also where a store answers without any code.
@@ -116,6 +116,6 @@ def _names(error: BaseException) -> Iterator[str]:
 
 
 def _said(error: BaseException) -> str:
-    """What the store said, on one line."""
+    """Return what the store said, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join((text or type(error).__name__).split())[:200].rstrip(".")

@@ -44,7 +44,7 @@ _RETRY_POLICY = {
 
 
 def deadline_seconds(method: str) -> float:
-    """How long a call of `/service/Method` may take at most, unless it streams."""
+    """Return how long a call of `/service/Method` may take at most, unless it streams."""
     return _LONG_CALLS.get(method, DEADLINE_SECONDS)
 
 
@@ -58,7 +58,7 @@ class Deadlines(grpc.UnaryUnaryClientInterceptor):
     def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: Any
     ) -> Any:
-        """Passes the call on, with a deadline."""
+        """Pass the call on, with a deadline."""
         return continuation(_with_deadline(client_call_details), request)
 
 
@@ -68,7 +68,7 @@ class AsyncDeadlines(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        """Passes the call on, with a deadline."""
+        """Pass the call on, with a deadline."""
         return await continuation(_with_deadline(client_call_details), request)
 
 
@@ -80,7 +80,7 @@ def _with_deadline(details: Any) -> Any:
 
 
 def service_config() -> str:
-    """The gRPC service config: calls are tried again while a peer is away."""
+    """Return the gRPC service config: calls are tried again while a peer is away."""
     return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY_POLICY}]})
 
 
@@ -88,7 +88,7 @@ _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 def channel_options(address: str = "", user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
-    """The options of every channel."""
+    """Return the options of every channel."""
     return (
         # gRPC, unlike others, would ask the proxy in http_proxy even for this very machine.
         ("grpc.enable_http_proxy", 0 if address.startswith(_LOOPBACK) else 1),
@@ -122,7 +122,7 @@ def credentials(tls_ca: str, tls_certificate: str = "", tls_key: str = "") -> gr
 
 
 def read_pem(path: str) -> bytes:
-    """The bytes of a certificate or key file."""
+    """Return the bytes of a certificate or key file."""
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -130,7 +130,7 @@ def read_pem(path: str) -> bytes:
 
 
 def open_channel(address: str, tls_ca: str = "", tls_certificate: str = "", tls_key: str = "") -> grpc.Channel:
-    """Opens a channel for synchronous stubs."""
+    """Open a channel for synchronous stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
     channel = (
         grpc.insecure_channel(address, options=channel_options(address))
@@ -148,7 +148,7 @@ def open_async_channel(
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     user_agent: str = "polytok",
 ) -> grpc.aio.Channel:
-    """Opens a channel for asyncio stubs."""
+    """Open a channel for asyncio stubs."""
     secure = credentials(tls_ca, tls_certificate, tls_key)
     options = channel_options(address, user_agent)
     chain = [AsyncDeadlines(), *interceptors]
@@ -166,7 +166,7 @@ _OWN_WORDS = {
 
 
 def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
-    """The error that the service raised, or the one that fits gRPC's own status."""
+    """Return the error that the service raised, or the one that fits gRPC's own status."""
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)) or code.name
     found = codec.from_status(_status(error))

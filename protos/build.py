@@ -23,19 +23,19 @@ RULES_REPLACEMENT = "from polytok import _rules as buf_dot_validate_dot_validate
 
 
 def run(*command: str | pathlib.Path, cwd: pathlib.Path = ROOT) -> None:
-    """Runs a command; exits with its status if it fails."""
+    """Run a command; exit with its status if it fails."""
     done = subprocess.run([str(part) for part in command], cwd=cwd, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 
 
 def tool(name: str) -> pathlib.Path:
-    """A program of the virtual environment that runs this script."""
+    """Return a program of the virtual environment that runs this script."""
     return pathlib.Path(sys.executable).parent / name
 
 
 def write_dependencies(path: pathlib.Path) -> None:
-    """Writes what our files import from elsewhere as a FileDescriptorSet."""
+    """Write what our files import from elsewhere as a FileDescriptorSet."""
     from polytok import _rules
 
     _rules.DESCRIPTOR  # noqa: B018  registered in the pool on import
@@ -59,7 +59,7 @@ def write_dependencies(path: pathlib.Path) -> None:
 
 
 def protoc(sources: pathlib.Path, work: pathlib.Path, *options: str) -> None:
-    """Runs protoc over every contract under `sources`."""
+    """Run protoc over every contract under `sources`."""
     dependencies = work / "dependencies.binpb"
     write_dependencies(dependencies)
     names = sorted(str(path.relative_to(sources)) for path in sources.rglob("polytok/**/*.proto"))
@@ -68,14 +68,14 @@ def protoc(sources: pathlib.Path, work: pathlib.Path, *options: str) -> None:
 
 
 def image(sources: pathlib.Path, work: pathlib.Path, name: str) -> pathlib.Path:
-    """Compiles the contracts under `sources` to an image that buf reads."""
+    """Compile the contracts under `sources` to an image that buf reads."""
     path = work / name
     protoc(sources, work, "--include_imports", "--include_source_info", "-o", str(path))
     return path
 
 
 def generate(target: pathlib.Path, work: pathlib.Path) -> None:
-    """Writes the stubs under `target`."""
+    """Write the stubs under `target`."""
     target.mkdir(parents=True, exist_ok=True)
     protoc(
         SOURCES,
@@ -96,12 +96,12 @@ def generate(target: pathlib.Path, work: pathlib.Path) -> None:
 
 
 def generated(root: pathlib.Path) -> set[pathlib.Path]:
-    """The generated files under `root`, relative to it."""
+    """Return the generated files under `root`, relative to it."""
     return {path.relative_to(root) for path in root.rglob("polytok/**/*_pb2*") if "__pycache__" not in path.parts}
 
 
 def install(fresh: pathlib.Path) -> None:
-    """Puts the stubs under `fresh` in place of ours, one by one: whoever imports them meanwhile finds all of them."""
+    """Put the stubs under `fresh` in place of ours, one by one: whoever imports them meanwhile finds all of them."""
     for name in sorted(generated(fresh)):
         if _same(fresh / name, ROOT / name):
             continue
@@ -117,7 +117,7 @@ def install(fresh: pathlib.Path) -> None:
 
 
 def check(work: pathlib.Path) -> None:
-    """Exits with 1 if the committed stubs are not what the contracts give."""
+    """Exit with 1 if the committed stubs are not what the contracts give."""
     fresh = work / "stubs"
     generate(fresh, work)
     names = generated(fresh) | generated(ROOT)
@@ -169,7 +169,7 @@ def breaking(work: pathlib.Path, against: str | None) -> None:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate", help="write the stubs under polytok/")

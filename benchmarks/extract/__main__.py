@@ -45,13 +45,13 @@ class Measured:
     processor: dict[str, list[float]] = field(default_factory=dict)
 
     def ratio(self, theirs: str, ours: str = OURS, *, processor: bool = False) -> float:
-        """How many times faster ours was: the median round's."""
+        """Return how many times faster ours was: the median round's."""
         seconds = self.processor if processor else self.clock
         return statistics.median(their / our for their, our in zip(seconds[theirs], seconds[ours], strict=True))
 
 
 def main(rows: str = "") -> None:
-    """Runs the cases that this machine can, and writes the report; with a number of rows, shows it only."""
+    """Run the cases that this machine can, and write the report; with a number of rows, show it only."""
     datasets.disable_progress_bars()
     found = report.Report("extract")
     found.baseline("torch", "transformers", "sae-lens", "transformer-lens", "datasets", "pyarrow")
@@ -120,7 +120,7 @@ def _check_same(case: Case, work: pathlib.Path) -> None:
 
 
 def _stored(case: Case, folder: pathlib.Path) -> Any:
-    """The first batch's activations of the last hook."""
+    """Return the first batch's activations of the last hook."""
     file = next(folder.glob("*.arrow"))
     return datasets.Dataset.from_file(str(file)).with_format("numpy")[: case.batch][case.hooks[-1]]
 
@@ -172,7 +172,7 @@ def _tell_steps(case: Case, size: int, measured: Measured, plain: float, found: 
 
 
 def _hash(size: int) -> None:
-    """Hashes so many bytes, of which no more than some are in memory."""
+    """Hash so many bytes, of which no more than some are in memory."""
     block, digest = bytes(1 << 24), hashlib.sha256()
     for first in range(0, size, len(block)):
         digest.update(block[: size - first])

@@ -48,7 +48,7 @@ class Contestant:
         self._file.close()
 
     def run(self) -> tuple[float, float]:
-        """Runs once; gives the seconds by the clock and of the processors."""
+        """Run once; return the seconds by the clock and of the processors."""
         if self._process.stdin is None:
             raise RuntimeError("The process has no standard input.")
         self._process.stdin.write("run\n")
@@ -66,7 +66,7 @@ class Contestant:
 
 
 def main(side: str, case_name: str, rows: str, folder: str) -> None:
-    """Runs whenever it is told to."""
+    """Run whenever it is told to."""
     warnings.simplefilter("ignore")
     answers = sys.stdout
     # What the libraries print is no answer.

@@ -6,7 +6,7 @@ import time
 
 
 def write(size: int, target: pathlib.Path) -> float:
-    """Seconds that a plain write of so many bytes takes, until they are on the disk."""
+    """Second that a plain write of so many bytes takes, until they are on the disk."""
     block = os.urandom(1 << 20)
     began = time.perf_counter()
     with target.open("wb") as file:

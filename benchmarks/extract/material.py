@@ -49,7 +49,7 @@ GPU = Case(
 
 
 def write_model(case: Case, folder: pathlib.Path) -> pathlib.Path:
-    """A GPT-2 with random weights, and a tokenizer that nobody uses but SAELens asks for."""
+    """Return a GPT-2 with random weights, and a tokenizer that nobody uses but SAELens asks for."""
     configuration = transformers.GPT2Config(
         n_layer=case.layers, n_embd=case.width, n_head=case.width // 64, n_ctx=1024, vocab_size=VOCABULARY
     )
@@ -71,5 +71,5 @@ def tokens(case: Case) -> datasets.Dataset:
 
 
 def threads() -> int:
-    """Cores that may be used."""
+    """Core that may be used."""
     return len(os.sched_getaffinity(0))

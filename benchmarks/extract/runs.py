@@ -22,7 +22,7 @@ from services.runtime import malloc_tuning
 
 
 def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callable[[], float]:
-    """The forward pass to the last hooked block in a plain loop; nothing is kept."""
+    """Return the forward pass to the last hooked block in a plain loop; nothing is kept."""
     base = models.load(folder, dtype=case.dtype, device=case.device).base
     base.h = base.h[: case.depth]
     base.ln_f = torch.nn.Identity()
@@ -42,7 +42,7 @@ def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callabl
 def ours(
     case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path, *, compiled: bool
 ) -> Callable[[], float]:
-    """A worker's range, with statistics, checksums and sync."""
+    """Return a worker's range, with statistics, checksums and sync."""
     # As the worker's child process does.
     malloc_tuning.keep_freed()
     model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
@@ -65,7 +65,7 @@ def ours(
 def saelens(
     case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path, kind: str
 ) -> Callable[[], float]:
-    """SAELens's way to cached activations, over the same tokens in the same batches; one hook."""
+    """SAELen's way to cached activations, over the same tokens in the same batches; one hook."""
     config = CacheActivationsRunnerConfig(
         dataset_path="unused",
         model_name=str(folder),
@@ -101,7 +101,7 @@ def saelens(
 
 
 def _hooked(case: Case, folder: pathlib.Path) -> Any:
-    """TransformerLens's model with the same weights, loaded as SAELens does: nothing folded or centred."""
+    """TransformerLen's model with the same weights, loaded as SAELens does: nothing folded or centred."""
     kind = models.DTYPES[case.dtype]
     configuration = get_pretrained_model_config(str(folder), fold_ln=False, device=case.device, dtype=kind)
     model: Any = HookedTransformer(configuration)

@@ -21,7 +21,7 @@ console = Console()
 
 
 def quality(found: report.Report, scale: material.Scale, seeds: int) -> None:
-    """Trains both to the end from several seeds, and compares what came out."""
+    """Train both to the end from several seeds, and compare what came out."""
     console.print("making synthetic activations …")
     made = material.make(scale, evaluated=_EVALUATED)
     for architecture in ARCHITECTURES:
@@ -60,7 +60,7 @@ def _compare(
 
 
 def speed(found: report.Report, scale: material.Scale) -> None:
-    """Times single steps at the published benchmark's size."""
+    """Time single steps at the published benchmark's size."""
     made = material.make(scale)
     for architecture in (*ARCHITECTURES, "matryoshka_batchtopk"):
         console.print(f"{architecture}, {scale.d_in} to {scale.d_sae}: steps")
@@ -72,7 +72,7 @@ def speed(found: report.Report, scale: material.Scale) -> None:
 
 
 def gpu(found: report.Report) -> None:
-    """Times steps at GPT-2 small's size on a GPU, where there is one."""
+    """Time steps at GPT-2 small's size on a GPU, where there is one."""
     scale = material.GPU
     made = material.make(scale)
     for architecture in ARCHITECTURES:
@@ -96,7 +96,7 @@ def _add_pace(found: report.Report, architecture: str, scale: material.Scale, ti
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the whole benchmark; `--quick` a small part of it, to see that it runs, which writes nothing."""
+    """Run the whole benchmark; `--quick` a small part of it, to see that it runs, which writes nothing."""
     quick = "--quick" in arguments
     found = report.Report("sae")
     found.baseline("sae-lens", "torch")

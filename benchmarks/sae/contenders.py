@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 
 def configuration(architecture: plan.Architecture, scale: Scale, seed: int) -> plan.SaeConfig:
-    """The autoencoder that both train."""
+    """Return the autoencoder that both train."""
     return plan.SaeConfig(
         architecture=architecture,
         d_in=scale.d_in,
@@ -43,7 +43,7 @@ def configuration(architecture: plan.Architecture, scale: Scale, seed: int) -> p
 
 
 def our_step(config: plan.SaeConfig, scale: Scale, device: str, *, autocast: bool = False) -> Any:
-    """Makes our training step."""
+    """Make our training step."""
     planned = plan.PlannedSae(name="sae", hook="synthetic", sae=config, optimizer=plan.OptimizerConfig(lr=LR))
     training = plan.TrainingPlan(
         saes=(planned,),
@@ -59,7 +59,7 @@ def our_step(config: plan.SaeConfig, scale: Scale, device: str, *, autocast: boo
 def their_trainer(
     config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
 ) -> Any:
-    """Makes SAELens's trainer, its weights laid out as it lays them out."""
+    """Make SAELens's trainer, its weights laid out as it lays them out."""
     lens.module()
     from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: PLC0415
     from sae_lens.training.sae_trainer import SAETrainer  # noqa: PLC0415
@@ -91,7 +91,7 @@ def their_trainer(
 
 
 def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
-    """Trains with our step, its metrics read every 50 steps as a training does."""
+    """Train with our step, its metrics read every 50 steps as a training does."""
     step = our_step(config, scale, "cpu")
     started = time.perf_counter()
     for number, batch in enumerate(itertools.islice(data, scale.steps)):
@@ -109,7 +109,7 @@ def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor
 
 
 def train_theirs(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
-    """Trains with SAELens's trainer, which nobody asks for metrics."""
+    """Train with SAELens's trainer, which nobody asks for metrics."""
     trainer = their_trainer(config, scale, data, "cpu")
     with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -51,7 +51,7 @@ SIZES = {"full": FULL, "quick": QUICK, "gpu": GPU}
 
 
 def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> None:
-    """Measures, and adds the figures to a report."""
+    """Measure, and add the figures to a report."""
     name = "quick" if quick else "gpu" if device != "cpu" else "full"
     size = SIZES[name]
     answer = subprocess.run(
@@ -69,7 +69,7 @@ def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> No
 
 
 def measure(name: str, device: str) -> dict[str, list[float]]:
-    """Steps a second of both, a figure a round. To be called before the process has a second thread."""
+    """Step a second of both, a figure a round. To be called before the process has a second thread."""
     malloc_tuning.keep_freed()
     size = SIZES[name]
     rates: dict[str, list[float]] = {"bare": [], "training": []}
@@ -83,7 +83,7 @@ def measure(name: str, device: str) -> dict[str, list[float]]:
 
 
 def _model(folder: pathlib.Path, size: Size, device: str) -> models.LoadedModel:
-    """A GPT-2 of four layers read by the hook and two behind it; its weights do not matter to time."""
+    """Return a GPT-2 of four layers read by the hook and two behind it; its weights do not matter to time."""
     torch.manual_seed(0)
     transformers.logging.disable_progress_bar()
     config = transformers.GPT2Config(
@@ -125,7 +125,7 @@ def _settings(size: Size) -> streaming.Settings:
 
 
 def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> float:
-    """Steps a second of forward pass and step in turns."""
+    """Step a second of forward pass and step in turns."""
     planned = _plan(size, device)
     step = building.build(planned.saes[0], planned)
     began, taken = 0.0, 0
@@ -143,7 +143,7 @@ def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> floa
 
 
 def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, folder: pathlib.Path) -> float:
-    """Steps a second of a training, metrics and all, once its buffer is full."""
+    """Step a second of a training, metrics and all, once its buffer is full."""
     told: list[tuple[int, float]] = []
 
     def on_rows(found: list[reports.Row]) -> None:

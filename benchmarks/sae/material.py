@@ -54,7 +54,7 @@ class Material(NamedTuple):
 
 
 def make(scale: Scale, *, evaluated: int = 0) -> Material:
-    """Makes a model and its samples, always the same."""
+    """Make a model and its samples, always the same."""
     lens.module()
     from sae_lens.synthetic import (  # noqa: PLC0415
         FoldedNormalMagnitudeConfig,
@@ -95,7 +95,7 @@ def make(scale: Scale, *, evaluated: int = 0) -> Material:
 
 
 def batches(pool: torch.Tensor, scale: Scale, seed: int) -> Iterator[torch.Tensor]:
-    """Gives batches in an order of their own for each seed, without end: every epoch is shuffled anew."""
+    """Return batches in an order of their own for each seed, without end: every epoch is shuffled anew."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(pool), generator=generator)
@@ -112,13 +112,13 @@ class _Kept:
         self._next = 0
 
     def sample(self, count: int) -> torch.Tensor:
-        """Gives the next ones."""
+        """Return the next ones."""
         self._next += count
         return self._parts[self._next - count : self._next]
 
 
 def evaluate(sae: Any, material: Material) -> dict[str, float]:
-    """Measures an autoencoder against the known features, by sae-lens's own evaluation of SynthSAEBench."""
+    """Measure an autoencoder against the known features, by sae-lens's own evaluation of SynthSAEBench."""
     from sae_lens.synthetic import eval_sae_on_synthetic_data  # noqa: PLC0415
 
     with contextlib.redirect_stderr(io.StringIO()):

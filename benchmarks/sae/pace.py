@@ -39,7 +39,7 @@ def measure(
     device: str = "cpu",
     autocast: bool = False,
 ) -> Pace:
-    """Times steps of both in turns, so that whatever else the machine does meets both."""
+    """Time steps of both in turns, so that whatever else the machine does meets both."""
     config = contenders.configuration(architecture, scale, 0)
     data = material.batches(pool.to(device), scale, 0)
     ours = contenders.our_step(config, scale, device, autocast=autocast)
@@ -55,7 +55,7 @@ def measure(
 
 
 def shares(architecture: plan.Architecture, scale: material.Scale, pool: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Tells what share of a step's time goes where, for SAELens and for us; one core, so that nothing waits."""
+    """Return what share of a step's time goes where, for SAELens and for us; one core, so that nothing waits."""
     config = contenders.configuration(architecture, scale, 0)
     data = material.batches(pool, scale, 0)
     ours = contenders.our_step(config, scale, "cpu")

@@ -7,7 +7,7 @@ Found = list[tuple[str, str]]
 
 
 def names(collection: str, incomplete: str, seconds: float) -> Found:
-    """The ids of a collection that begin so, each with its state."""
+    """Return the ids of a collection that begin so, each with its state."""
     with Client(timeout=seconds, patience=0) as client:
         found = [
             (resource_names.short(record.name), watch_stream.state(record))
@@ -17,7 +17,7 @@ def names(collection: str, incomplete: str, seconds: float) -> Found:
 
 
 def resources(dataset: str, incomplete: str, seconds: float) -> Found:
-    """The tokenizations of a dataset that begin so, as `model` or `model~variant`, each with its state."""
+    """Return the tokenizations of a dataset that begin so, as `model` or `model~variant`, each with its state."""
     with Client(timeout=seconds, patience=0) as client:
         found = [
             (record.name.rpartition("/")[2], watch_stream.state(record))

@@ -12,7 +12,7 @@ TRACEBACK_VARIABLE = "POLYTOK_TRACEBACK"
 
 
 def told(error: Exception) -> errors.PolytokError:
-    """The error to report. With POLYTOK_TRACEBACK set, where it came from is printed on stderr before it."""
+    """Return the error to report. With POLYTOK_TRACEBACK set, where it came from is printed on stderr before it."""
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, OSError) and disk_space.is_full(error):
@@ -28,7 +28,7 @@ def told(error: Exception) -> errors.PolytokError:
 
 
 def leave(stream: TextIO) -> None:
-    """Leaves a stream that cannot be written: what it still holds goes nowhere, and nobody is told so at exit."""
+    """Leave a stream that cannot be written: what it still holds goes nowhere, and nobody is told so at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

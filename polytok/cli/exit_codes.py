@@ -37,5 +37,5 @@ _CODES: dict[type[errors.PolytokError], int] = {
 
 
 def code(error: errors.PolytokError) -> int:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     return _CODES.get(type(error), FAILED)

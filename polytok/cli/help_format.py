@@ -22,7 +22,7 @@ class Command(TyperCommand):
     """A command."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Prints the help; the formatter, of plain text, gets none of it."""
+        """Print the help; the formatter, of plain text, gets none of it."""
         from rich.console import Console  # noqa: PLC0415  not needed to run a command
         from rich.padding import Padding  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
@@ -36,7 +36,7 @@ class Command(TyperCommand):
             console.print(panel)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The arguments as in the list of them, what may be left out in brackets."""
+        """Return the arguments as in the list of them, what may be left out in brackets."""
         pieces = [_argument(each) for each in self.get_params(ctx) if _is_argument(each)]
         return ["[OPTIONS]", *pieces]
 
@@ -50,7 +50,7 @@ class App(typer.Typer):
 
 
 def _panels(parameters: list[Any], ctx: Any) -> "Iterator[Panel]":
-    """Arguments, options, and then the panels with names of their own, in order of their first option."""
+    """Argument, options, and then the panels with names of their own, in order of their first option."""
     from rich.panel import Panel  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -79,7 +79,7 @@ def _argument(parameter: Any) -> str:
 
 
 def _name(parameter: Any, ctx: Any) -> "Text":
-    """The names, each as one writes it, and the value; a long one goes on below."""
+    """Return the names, each as one writes it, and the value; a long one goes on below."""
     from rich.text import Text  # noqa: PLC0415
 
     if _is_argument(parameter):
@@ -98,7 +98,7 @@ def _name(parameter: Any, ctx: Any) -> "Text":
 
 
 def _lines(value: str) -> "Iterator[str]":
-    """A value in lines, words between which `|` stands kept whole."""
+    """Yield a value in lines, words between which `|` stands kept whole."""
     line = ""
     for word in value.replace("|", "|\0").split("\0"):
         if line and len(line) + len(word) > _WIDEST_NAME - 2:

@@ -38,12 +38,12 @@ class Root(TyperGroup):
 
 
 def _options(command: Any) -> set[str]:
-    """The options of a command."""
+    """Return the options of a command."""
     return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def _option(word: str) -> str:
-    """The option that a word is or begins with: of `--model=gpt2`, and of `-mgpt2`."""
+    """Return the option that a word is or begins with: of `--model=gpt2`, and of `-mgpt2`."""
     return word.partition("=")[0] if word.startswith("--") else word[:2]
 
 
@@ -100,7 +100,7 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line; gives its exit code."""
+    """Run one command line; return its exit code."""
     try:
         code = app(list(arguments), prog_name="polytok", standalone_mode=False)
         sys.stdout.flush()
@@ -126,7 +126,7 @@ def _fail(error: errors.PolytokError, arguments: Sequence[str]) -> int:
 
 
 def _misused(error: Any, arguments: Sequence[str]) -> int:
-    """Reports what typer says of the command line."""
+    """Report what typer says of the command line."""
     if not error.format_message():  # no arguments: the help was shown
         return exit_codes.USAGE
     if "--json" in arguments:
@@ -139,5 +139,5 @@ def _misused(error: Any, arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Runs the command line of this process."""
+    """Run the command line of this process."""
     sys.exit(run(sys.argv[1:]))

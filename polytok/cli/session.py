@@ -28,14 +28,14 @@ class Session:
         self.out = out
 
     def show(self, record: Any) -> None:
-        """Prints one record."""
+        """Print one record."""
         from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
         document = json_documents.record(record)
         self.out.result(document, tables.details(self.out, record, document))
 
     def show_list(self, kind: str, records: Iterable[Any]) -> None:
-        """Prints records of one kind: `datasets`, `models` or `tokenizations`."""
+        """Print records of one kind: `datasets`, `models` or `tokenizations`."""
         from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
         listed = list(records)
@@ -43,11 +43,11 @@ class Session:
         self.out.result({kind: [json_documents.record(each) for each in listed]}, shown)
 
     def show_deleted(self, name: str) -> None:
-        """Prints that something is gone."""
+        """Print that something is gone."""
         self.out.result({"deleted": name}, f"Deleted {name}.")
 
     def follow(self, watches: Sequence[Watch]) -> list[Any]:
-        """Shows records side by side until each is done; gives them as they then are."""
+        """Show records side by side until each is done; return them as they then are."""
         from polytok.cli.render import progress  # noqa: PLC0415
 
         try:
@@ -57,26 +57,26 @@ class Session:
             raise
 
     def follow_one(self, collection: str, reference: Any) -> None:
-        """Follows one of `datasets`, `models` and so on, prints it, and ends the command with 1 if it is not READY."""
+        """Follow one of `datasets`, `models` and so on, print it, and end the command with 1 if it is not READY."""
         records = self.follow([lambda client: getattr(client, collection).watch(reference)])
         self.show(records[0])
         self.end(records)
 
     def follow_if(self, watched: bool, collection: str, record: Any) -> None:
-        """Follows a record, or prints it as it is."""
+        """Follow a record, or print it as it is."""
         if watched:
             self.follow_one(collection, record)
         else:
             self.show(record)
 
     def show_training(self, record: Any) -> None:
-        """Prints one training."""
+        """Print one training."""
         from polytok.cli.render import json_documents, training_tables  # noqa: PLC0415
 
         self.out.result(json_documents.record(record), training_tables.details(self.out, record))
 
     def follow_training(self, record: Any) -> None:
-        """Shows a training and its metrics until it is at rest.
+        """Show a training and its metrics until it is at rest.
 
         Ends the command with 7 if it is PAUSED, which somebody asked for, and with 1 if it is not READY otherwise.
         """
@@ -100,14 +100,14 @@ class Session:
         self.end([ended])
 
     def followed_if(self, watched: bool, record: Any) -> None:
-        """Follows a training, or prints it as it is."""
+        """Follow a training, or print it as it is."""
         if watched:
             self.follow_training(record)
         else:
             self.show_training(record)
 
     def end(self, records: Sequence[Any]) -> None:
-        """Reports each record that did not become READY, and ends the command with 1 if there is one."""
+        """Report each record that did not become READY, and end the command with 1 if there is one."""
         from polytok import errors  # noqa: PLC0415
         from polytok.client import watch_stream  # noqa: PLC0415
 
@@ -124,7 +124,7 @@ class Session:
 
 @contextlib.contextmanager
 def start(catalog: str | None, as_json: bool) -> Iterator[Session]:
-    """Connects to the catalog."""
+    """Connect to the catalog."""
     from polytok.client import Client  # noqa: PLC0415
 
     out = Output(as_json=as_json)

@@ -32,26 +32,32 @@ class Exchange(Protocol):
     """Seconds that a call goes on trying while the service is away, beyond the channel's own four tries."""
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
-        """The stub of a service on the channel."""
+        """Return the stub of a service on the channel."""
 
     async def unary(
         self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
     ) -> Reply:
-        """The reply to a request, within so many seconds a try if given; raises the error that the service raised."""
+        """Return the reply to a request, within so many seconds a try if given.
+
+        Raises the error that the service raised.
+        """
 
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
     ) -> AsyncGenerator[Reply, None]:
-        """The replies to a request, until the service ends them or the seconds are over."""
+        """Return the replies to a request, until the service ends them or the seconds are over."""
 
     async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
-        """The reply to a stream of requests; raises what went wrong with the rows, or the error of the service."""
+        """Return the reply to a stream of requests.
+
+        Raises what went wrong with the rows, or the error of the service.
+        """
 
     async def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Wait."""
 
     async def close(self) -> None:
-        """Closes the channel; an exchange that is used again opens another."""
+        """Close the channel; an exchange that is used again opens another."""
 
 
 class Blocking:
@@ -178,7 +184,7 @@ def _our_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
 
 
 async def _patiently(via: Exchange, once: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
-    """Asks again and again while the service is away, as while it restarts; what is asked for happens once."""
+    """Ask again and again while the service is away, as while it restarts; what is asked for happens once."""
     identified = _identified(request)
     pauses = iter(_pauses())
     end = time.monotonic() + via.patience
@@ -193,13 +199,13 @@ async def _patiently(via: Exchange, once: Callable[[Request], Awaitable[Reply]],
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between tries: 0.2, 0.4, 0.8, and then 1 for ever."""
+    """Second between tries: 0.2, 0.4, 0.8, and then 1 for ever."""
     yield from (0.2, 0.4, 0.8)
     yield from itertools.repeat(1.0)
 
 
 def _identified(request: Request) -> Request:
-    """Gives a changing request an id (AIP-155): however often the channel tries again, it happens once."""
+    """Return a changing request an id (AIP-155): however often the channel tries again, it happens once."""
     if "request_id" in request.DESCRIPTOR.fields_by_name and not cast("Any", request).request_id:
         cast("Any", request).request_id = str(uuid.uuid4())
     return request

@@ -99,7 +99,7 @@ class Client:
         self.tokenizations = tokenizations.Tokenizations(self._via)
 
     def load(self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = "") -> "Dataset":
-        """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
+        """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
 
         Raises NotFound where there is no such tokenization, FailedPrecondition where it is not READY.
         """
@@ -108,13 +108,13 @@ class Client:
     def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
     ) -> tokenizer_pb2.Encoding:
-        """The tokens of a text for a model; see `Tokenizers.encode`."""
+        """Return the tokens of a text for a model; see `Tokenizers.encode`."""
         return self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
 
     def compare(
         self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[tokenizer_pb2.Encoding]:
-        """The tokens of a text for several models; see `Tokenizers.compare`."""
+        """Return the tokens of a text for several models; see `Tokenizers.compare`."""
         return self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
 
     @property
@@ -128,7 +128,7 @@ class Client:
         return extractions.Extractions(self._peers("extractor"))
 
     def activations(self, extraction: resource_names.Reference) -> "Dataset":
-        """The activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
+        """Return the activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
 
         Raises NotFound where there is no such extraction, FailedPrecondition where it is not READY.
         """
@@ -140,11 +140,11 @@ class Client:
         return trainings.Trainings(self._peers("trainer"))
 
     def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:
-        """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
+        """Return the folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
         return self.trainings.path(training, sae)
 
     def close(self) -> None:
-        """Closes the connections; a later call opens them again."""
+        """Close the connections; a later call opens them again."""
         sync.run(self._via.close())
         for via in self._peers.opened():
             sync.run(via.close())
@@ -185,20 +185,23 @@ class AsyncClient:
     async def load(
         self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = ""
     ) -> "Dataset":
-        """The token ids of a dataset for a model: a memory-mapped `datasets.Dataset`. Raises as `Client.load` does."""
+        """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
+
+        Raises as `Client.load` does.
+        """
         tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
         return await asyncio.to_thread(tokenization_files.load, tokenization)
 
     async def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
     ) -> tokenizer_pb2.Encoding:
-        """The tokens of a text for a model; see `Tokenizers.encode`."""
+        """Return the tokens of a text for a model; see `Tokenizers.encode`."""
         return await self.tokenizers.encode(text, model, add_special_tokens=add_special_tokens)
 
     async def compare(
         self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[tokenizer_pb2.Encoding]:
-        """The tokens of a text for several models; see `Tokenizers.compare`."""
+        """Return the tokens of a text for several models; see `Tokenizers.compare`."""
         return await self.tokenizers.compare(text, models, add_special_tokens=add_special_tokens)
 
     @property
@@ -212,7 +215,10 @@ class AsyncClient:
         return extractions.AsyncExtractions(self._peers("extractor"))
 
     async def activations(self, extraction: resource_names.Reference) -> "Dataset":
-        """The activations of an extraction: a memory-mapped `datasets.Dataset`. Raises as `Client.activations` does."""
+        """Return the activations of an extraction: a memory-mapped `datasets.Dataset`.
+
+        Raises as `Client.activations` does.
+        """
         return await asyncio.to_thread(extraction_files.load, await self.extractions.get(extraction))
 
     @property
@@ -221,11 +227,11 @@ class AsyncClient:
         return trainings.AsyncTrainings(self._peers("trainer"))
 
     async def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:
-        """The folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
+        """Return the folder that SAELens's `SAE.load_from_disk` opens; see `Trainings.path`."""
         return await self.trainings.path(training, sae)
 
     async def close(self) -> None:
-        """Closes the connections; a later call opens them again."""
+        """Close the connections; a later call opens them again."""
         await self._via.close()
         for via in self._peers.opened():
             await via.close()

@@ -19,7 +19,7 @@ class Resource:
 
 
 async def pages(fetch: Callable[[str], Awaitable[tuple[Any, str]]]) -> AsyncGenerator[Any, None]:
-    """The items of all pages (AIP-158); `fetch` takes a page token and gives the items and the next token."""
+    """Yield the items of all pages (AIP-158); `fetch` takes a page token and gives the items and the next token."""
     token = ""
     while True:
         items, token = await fetch(token)
@@ -30,7 +30,7 @@ async def pages(fetch: Callable[[str], Awaitable[tuple[Any, str]]]) -> AsyncGene
 
 
 def states(enum: Any, names: Sequence[str]) -> list[Any]:
-    """The values of states that are given as words: READY, ERROR and so on."""
+    """Return the values of states that are given as words: READY, ERROR and so on."""
     known = {name.removeprefix("STATE_"): value for name, value in enum.items() if value}
     names = [names] if isinstance(names, str) else [str(name) for name in names]
     for name in names:

@@ -45,7 +45,7 @@ class Methods(collection.Resource):
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Dataset:
-        """Registers a dataset, of files, of a repository of the Hugging Face hub or of rows, and starts to read it in.
+        """Register a dataset, of files, of a repository of the Hugging Face hub or of rows, and start to read it in.
 
         `files` are paths, folders, globs or fsspec URIs (jsonl, json, csv, tsv, parquet, text, arrow, compressed or
         not); the format is taken from each name unless given. `delimiter` separates the cells of CSV. `json_field` is
@@ -88,14 +88,14 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def get(self, dataset: resource_names.Reference) -> pb.Dataset:
-        """Reads one dataset. Raises NotFound."""
+        """Read one dataset. Raises NotFound."""
         return await self._via.unary(
             self._stub.GetDataset, message_builder.build(pb.GetDatasetRequest, name=resource_names.dataset(dataset))
         )
 
     @sync.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Dataset, None]:
-        """All datasets, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
+        """Yield all datasets, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
         wanted = collection.states(_STATES, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
@@ -112,7 +112,7 @@ class Methods(collection.Resource):
     async def update(
         self, dataset: resource_names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
     ) -> pb.Dataset:
-        """Replaces the metadata, if the dataset still has this etag. Raises NotFound, Aborted."""
+        """Replace the metadata, if the dataset still has this etag. Raises NotFound, Aborted."""
         request = message_builder.build(
             pb.UpdateDatasetRequest,
             dataset=message_builder.build(
@@ -127,7 +127,7 @@ class Methods(collection.Resource):
     async def delete(
         self, dataset: resource_names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
     ) -> None:
-        """Deletes a dataset and its files; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
+        """Delete a dataset and its files; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.DeleteDatasetRequest, name=resource_names.dataset(dataset), force=force, etag=etag, request_id=request_id
         )
@@ -135,7 +135,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def cancel(self, dataset: resource_names.Reference, *, request_id: str = "") -> pb.Dataset:
-        """Stops reading a dataset in. Raises NotFound, FailedPrecondition."""
+        """Stop reading a dataset in. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.CancelDatasetRequest, name=resource_names.dataset(dataset), request_id=request_id
         )
@@ -143,7 +143,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def retry(self, dataset: resource_names.Reference, *, request_id: str = "") -> pb.Dataset:
-        """Reads a dataset in again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
+        """Read a dataset in again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.RetryDatasetRequest, name=resource_names.dataset(dataset), request_id=request_id
         )
@@ -151,13 +151,13 @@ class Methods(collection.Resource):
 
     @sync.iteration
     async def watch(self, dataset: resource_names.Reference) -> AsyncGenerator[pb.Dataset, None]:
-        """The dataset as it is, then after every change, to its terminal state. Raises NotFound."""
+        """Yield the dataset as it is, then after every change, to its terminal state. Raises NotFound."""
         async for record in watch_stream.follow(self._via, self._stream(dataset)):
             yield record
 
     @sync.operation
     async def wait(self, dataset: resource_names.Reference, *, timeout: float | None = None) -> pb.Dataset:  # noqa: ASYNC109
-        """The dataset once it is READY.
+        """Return the dataset once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.

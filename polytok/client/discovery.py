@@ -25,7 +25,7 @@ def folder() -> pathlib.Path:
 
 
 def stack() -> dict[str, Any] | None:
-    """The facts that a running stack wrote down (its stack.json), or None where none runs."""
+    """Return the facts that a running stack wrote down (its stack.json), or None where none runs."""
     path = folder() / "stack.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def queue_trouble(facts: dict[str, Any]) -> str:
 
 
 def _is_alive(pid: object) -> bool:
-    """Whether a process is there; a stack that was killed leaves its facts behind."""
+    """Return whether a process is there; a stack that was killed leaves its facts behind."""
     if not isinstance(pid, int) or not 0 < pid < 1 << 31:
         return False
     try:
@@ -87,7 +87,9 @@ def catalog_address(address: str | None = None) -> str:
 
 
 def service_address(service: str, catalog: str) -> str:
-    """The host:port of another service of that catalog's stack: POLYTOK_{SERVICE}_ADDRESS, else the embedded stack's.
+    """Return the host:port of another service of that catalog's stack.
+
+    It comes from POLYTOK_{SERVICE}_ADDRESS, or else from the embedded stack.
 
     `service` is `tokenizer`, `extractor` or `trainer`.
     """

@@ -42,7 +42,7 @@ class Published(NamedTuple):
 
 
 def tokenization(record: tokenizations_pb2.Tokenization) -> Published:
-    """What is copied of a tokenization."""
+    """Return what is copied of a tokenization."""
     return Published(
         record.name,
         record.tokenized_path,
@@ -54,13 +54,13 @@ def tokenization(record: tokenizations_pb2.Tokenization) -> Published:
 
 
 def autoencoder(record: trainings_pb2.Training, sae: str) -> Published:
-    """What is copied of one autoencoder of a training that is READY."""
+    """Return what is copied of one autoencoder of a training that is READY."""
     again = "Train again under another name, or have the files brought back into the store."
     return Published(record.name, record.path, record.manifest_digest, again, again, part=sae)
 
 
 def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
-    """The folder of the copy, which is made unless it is there.
+    """Return the folder of the copy, which is made unless it is there.
 
     Raises DataLoss for a file that is not what was written, Aborted if files changed meanwhile; what the
     store raises is passed on.
@@ -97,7 +97,7 @@ class _Copying:
         self._published = published
 
     def run(self) -> None:
-        """Copies the small files, and then the others, a few at a time."""
+        """Copy the small files, and then the others, a few at a time."""
         if not self._published.digest:
             self._filesystem.get(f"{self._root}/", f"{self._target}/", recursive=True)
             return
@@ -126,7 +126,7 @@ class _Copying:
                 )
 
     def _copy(self, name: str) -> tuple[int, str]:
-        """Copies a file; gives its size and its sha256."""
+        """Copy a file; return its size and its sha256."""
         part = self._published.part
         own = name.removeprefix(f"{part}/") if part else name
         if pathlib.PurePosixPath(own).name != own or own in {"", ".", ".."}:

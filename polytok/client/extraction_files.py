@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def path(extraction: pb.Extraction) -> str:
-    """The folder of a READY extraction. Raises FailedPrecondition for any other."""
+    """Return the folder of a READY extraction. Raises FailedPrecondition for any other."""
     return watch_stream.ready(extraction).path
 
 
 def load(extraction: pb.Extraction) -> "datasets.Dataset":
-    """The rows of an extraction, memory-mapped where its files are local.
+    """Return the rows of an extraction, memory-mapped where its files are local.
 
     Raises FailedPrecondition where it is not READY, NotFound where its files cannot be seen from here.
     """

@@ -63,7 +63,7 @@ class Methods(collection.Resource):
         request_id: str = "",
         **how: Unpack[Parameters],
     ) -> pb.Extraction:
-        """Starts to extract what a model computes at these hooks, for the tokens of a dataset's tokenization.
+        """Start to extract what a model computes at these hooks, for the tokens of a dataset's tokenization.
 
         The same again gives the extraction that exists; without a name, one is made up. Raises NotFound (no such
         tokenization: the message names the command that makes it), FailedPrecondition (not READY, does not fit),
@@ -82,7 +82,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def get(self, extraction: Reference) -> pb.Extraction:
-        """Reads one extraction. Raises NotFound."""
+        """Read one extraction. Raises NotFound."""
         request = message_builder.build(pb.GetExtractionRequest, name=resource_names.extraction(extraction))
         return await self._via.unary(self._stub.GetExtraction, request)
 
@@ -90,7 +90,7 @@ class Methods(collection.Resource):
     async def list(
         self, dataset: Reference | None = None, *, model: Reference | None = None, states: Sequence[str] = ()
     ) -> AsyncGenerator[pb.Extraction, None]:
-        """All extractions, newest first, page by page; of one dataset, one model or some states if given."""
+        """Yield all extractions, newest first, page by page; of one dataset, one model or some states if given."""
         wanted = collection.states(pb.Extraction.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
@@ -110,7 +110,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def delete(self, extraction: Reference, *, etag: str = "", request_id: str = "") -> None:
-        """Deletes an extraction and its files, and stops it if it is being made. Raises NotFound, Aborted (etag)."""
+        """Delete an extraction and its files, and stop it if it is being made. Raises NotFound, Aborted (etag)."""
         request = message_builder.build(
             pb.DeleteExtractionRequest, name=resource_names.extraction(extraction), etag=etag, request_id=request_id
         )
@@ -118,7 +118,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def cancel(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
-        """Stops an extraction. Raises NotFound, FailedPrecondition."""
+        """Stop an extraction. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.CancelExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
         )
@@ -126,7 +126,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def retry(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
-        """Extracts again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
+        """Extract again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
         request = message_builder.build(
             pb.RetryExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
         )
@@ -134,7 +134,7 @@ class Methods(collection.Resource):
 
     @sync.iteration
     async def watch(self, extraction: Reference) -> AsyncGenerator[pb.Extraction, None]:
-        """The extraction as it is, then after every change, to its terminal state. Raises NotFound."""
+        """Yield the extraction as it is, then after every change, to its terminal state. Raises NotFound."""
         async for record in watch_stream.follow(self._via, self._stream(resource_names.extraction(extraction))):
             yield record
 
@@ -145,7 +145,7 @@ class Methods(collection.Resource):
         *,
         timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
     ) -> pb.Extraction:
-        """The extraction once it is READY.
+        """Return the extraction once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.
@@ -162,7 +162,7 @@ class Methods(collection.Resource):
         variant: str = "",
         **how: Unpack[Parameters],
     ) -> pb.EstimateExtractionResponse:
-        """What an extraction would take: bytes, memory and, from a short trial on a worker, time.
+        """Return what an extraction would take: bytes, memory and, from a short trial on a worker, time.
 
         Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
         is free.

@@ -33,7 +33,7 @@ class Exported(NamedTuple):
 
 
 def exported(training: pb.Training, sae: str = "") -> list[Exported]:
-    """Gives the autoencoders of a training that is READY, or one of them by its name.
+    """Return the autoencoders of a training that is READY, or one of them by its name.
 
     Those in an object store are copied here first. Raises `errors.InvalidArgument` where there is none of that name.
     """
@@ -56,7 +56,7 @@ class Layout(NamedTuple):
 
 
 def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
-    """Plans a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
+    """Plan a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
 
     Raises `errors.NotFound` for a folder that is no complete export, `errors.InvalidArgument` for names that cannot be
     paths.
@@ -84,7 +84,7 @@ def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
 
 
 def lay_out(layout: Layout, folder: pathlib.Path) -> None:
-    """Makes the repository in a new or empty folder, by hard links; files of another disk are copied."""
+    """Make the repository in a new or empty folder, by hard links; files of another disk are copied."""
     if folder.exists() and any(folder.iterdir()):
         raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty it.")
     for path, source in layout.files.items():
@@ -106,7 +106,7 @@ def push(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Uploads the repository in one commit, made where it does not exist. Returns the commit's URL.
+    """Upload the repository in one commit, made where it does not exist. Returns the commit's URL.
 
     Without a token, the one of `hf auth login` is used. Raises `errors.PermissionDenied`, `errors.NotFound` and
     `errors.Unavailable`.
@@ -142,7 +142,7 @@ def push(
 
 
 def _hub() -> Any:
-    """Imports the hub's package when first used: a client without it does all else."""
+    """Import the hub's package when first used: a client without it does all else."""
     try:
         import huggingface_hub  # noqa: PLC0415
         import huggingface_hub.errors  # noqa: PLC0415
@@ -234,7 +234,7 @@ def _metadata(config: Mapping[str, Any], name: str) -> Any:
 
 
 def _cell(text: str) -> str:
-    """Keeps a text within one cell of a table, and from being taken for HTML."""
+    """Keep a text within one cell of a table, and from being taken for HTML."""
     return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
 
 

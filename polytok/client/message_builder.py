@@ -29,7 +29,7 @@ _KINDS = {
 
 
 def build(kind: Callable[P, M], *args: P.args, **fields: P.kwargs) -> M:
-    """The message with these fields. Raises InvalidArgument for the first one whose value it cannot hold."""
+    """Return the message with these fields. Raises InvalidArgument for the first one whose value it cannot hold."""
     try:
         return kind(*args, **fields)
     except (TypeError, ValueError) as error:
@@ -38,7 +38,7 @@ def build(kind: Callable[P, M], *args: P.args, **fields: P.kwargs) -> M:
 
 
 def refusal(field: Field, value: object) -> errors.InvalidArgument:
-    """The error of a value that a field cannot hold."""
+    """Return the error of a value that a field cannot hold."""
     described = f"it takes {_described(field)}"
     return errors.InvalidArgument(
         f"{field.name} cannot be {_shown(value)}: {described}.",
@@ -47,12 +47,12 @@ def refusal(field: Field, value: object) -> errors.InvalidArgument:
 
 
 def is_integer(field: Field) -> bool:
-    """Whether a field holds whole numbers."""
+    """Return whether a field holds whole numbers."""
     return field.cpp_type in _INTEGERS
 
 
 def _check(kind: Any, fields: dict[str, Any]) -> None:
-    """Raises for the first field that a message of this kind has not, or whose value it cannot hold."""
+    """Raise for the first field that a message of this kind has not, or whose value it cannot hold."""
     known = kind.DESCRIPTOR.fields_by_name
     for name, value in fields.items():
         if name not in known:

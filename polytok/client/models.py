@@ -26,7 +26,7 @@ class Methods(collection.Resource):
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Model:
-        """Registers a model and has its tokenizer read.
+        """Register a model and has its tokenizer read.
 
         `repository` is `owner/name` on the Hugging Face hub or the path of a local folder in that layout; so is
         `tokenizer`, where the tokenizer lies elsewhere. The same id with the same source gives the model that
@@ -44,14 +44,14 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def get(self, model: resource_names.Reference) -> pb.Model:
-        """Reads one model. Raises NotFound."""
+        """Read one model. Raises NotFound."""
         return await self._via.unary(
             self._stub.GetModel, message_builder.build(pb.GetModelRequest, name=resource_names.model(model))
         )
 
     @sync.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Model, None]:
-        """All models, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
+        """Yield all models, newest first, page by page; of some states only (`READY`, `ERROR`, …) if given."""
         wanted = collection.states(pb.Model.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
@@ -68,7 +68,7 @@ class Methods(collection.Resource):
     async def update(
         self, model: resource_names.Reference, *, metadata: Mapping[str, str], etag: str = "", request_id: str = ""
     ) -> pb.Model:
-        """Replaces the metadata, if the model still has this etag. Raises NotFound, Aborted."""
+        """Replace the metadata, if the model still has this etag. Raises NotFound, Aborted."""
         request = message_builder.build(
             pb.UpdateModelRequest,
             model=message_builder.build(pb.Model, name=resource_names.model(model), metadata=metadata, etag=etag),
@@ -81,7 +81,7 @@ class Methods(collection.Resource):
     async def delete(
         self, model: resource_names.Reference, *, force: bool = False, etag: str = "", request_id: str = ""
     ) -> None:
-        """Deletes a model; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
+        """Delete a model; with force, its tokenizations too. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.DeleteModelRequest, name=resource_names.model(model), force=force, etag=etag, request_id=request_id
         )
@@ -89,19 +89,19 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def retry(self, model: resource_names.Reference, *, request_id: str = "") -> pb.Model:
-        """Reads a model's tokenizer again after ERROR. Raises NotFound, FailedPrecondition."""
+        """Read a model's tokenizer again after ERROR. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(pb.RetryModelRequest, name=resource_names.model(model), request_id=request_id)
         return await self._via.unary(self._stub.RetryModel, request)
 
     @sync.iteration
     async def watch(self, model: resource_names.Reference) -> AsyncGenerator[pb.Model, None]:
-        """The model as it is, then after every change, to its terminal state. Raises NotFound."""
+        """Yield the model as it is, then after every change, to its terminal state. Raises NotFound."""
         async for record in watch_stream.follow(self._via, self._stream(model)):
             yield record
 
     @sync.operation
     async def wait(self, model: resource_names.Reference, *, timeout: float | None = None) -> pb.Model:  # noqa: ASYNC109
-        """The model once it is READY.
+        """Return the model once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed, or DeadlineExceeded after so many seconds.
         """

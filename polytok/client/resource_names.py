@@ -53,7 +53,7 @@ def training(reference: Reference) -> str:
 
 
 def short(name: str) -> str:
-    """What people type for a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
+    """Return what people type for a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
     for collection in ("datasets/", "models/", "extractions/", "trainings/"):
         name = name.removeprefix(collection)
     return name.replace("/tokenizations/", "/")

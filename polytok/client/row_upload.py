@@ -34,7 +34,7 @@ class Upload:
         """What went wrong with the rows themselves, while they were gone through."""
 
     def identify(self) -> None:
-        """Gives the upload an id (AIP-155) if it has none."""
+        """Return the upload an id (AIP-155) if it has none."""
         self._begin.request_id = self._begin.request_id or str(uuid.uuid4())
 
     def __iter__(self) -> Iterator[pb.UploadDatasetRequest]:
@@ -87,7 +87,7 @@ class _Sent:
         self._end = pb.UploadEnd()
 
     def batch(self, batch: pa.RecordBatch) -> Iterator[pb.UploadDatasetRequest]:
-        """The messages for a record batch."""
+        """Yield the messages for a record batch."""
         plain = _plain(batch)
         if self._schema is None:
             self._schema = plain.schema
@@ -104,14 +104,14 @@ class _Sent:
             yield pb.UploadDatasetRequest(batch=piece.serialize().to_pybytes())
 
     def end(self) -> pb.UploadDatasetRequest:
-        """The last message."""
+        """Return the last message."""
         if self._schema is None:
             raise errors.InvalidArgument("There are no rows to upload; give at least one.", reason="SOURCE_EMPTY")
         return pb.UploadDatasetRequest(end=self._end)
 
 
 def upload(dataset_id: str, rows: object, metadata: Mapping[str, str] | None, request_id: str) -> Upload:
-    """The upload of rows."""
+    """Return the upload of rows."""
     try:
         import pyarrow as pa  # noqa: PLC0415  here, and not in a thread of gRPC's
     except ImportError as error:
@@ -132,7 +132,7 @@ def upload(dataset_id: str, rows: object, metadata: Mapping[str, str] | None, re
 
 
 def _batches(rows: Any) -> Iterator[pa.RecordBatch]:
-    """The record batches of whatever holds rows."""
+    """Yield the record batches of whatever holds rows."""
     import pyarrow as pa  # noqa: PLC0415
 
     if hasattr(rows, "with_format") and hasattr(rows, "features"):
@@ -151,7 +151,7 @@ def _batches(rows: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows with dictionaries decoded: their values would be messages of their own."""
+    """Return the rows with dictionaries decoded: their values would be messages of their own."""
     import pyarrow as pa  # noqa: PLC0415
 
     if not any("dictionary<" in str(field.type) for field in batch.schema):
@@ -174,7 +174,7 @@ def _decoded(kind: pa.DataType) -> pa.DataType:
 
 
 def _pieces(batch: pa.RecordBatch, first_row: int) -> Iterator[pa.RecordBatch]:
-    """The rows in pieces small enough to send."""
+    """Yield the rows in pieces small enough to send."""
     import pyarrow as pa  # noqa: PLC0415
 
     if not batch.num_rows:

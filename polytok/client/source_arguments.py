@@ -32,7 +32,7 @@ def dataset(
     revision: str | None,
     options: FileOptions | None = None,
 ) -> pb.DatasetSource:
-    """The source that the arguments describe."""
+    """Return the source that the arguments describe."""
     options = options or FileOptions()
     if (files is None) == (hub is None):
         raise errors.InvalidArgument("Give either files or a hub repository.")
@@ -59,7 +59,7 @@ def dataset(
 
 
 def absolute(path: str) -> str:
-    """The path as a worker finds it, wherever it runs on this machine; a URI as it is."""
+    """Return the path as a worker finds it, wherever it runs on this machine; a URI as it is."""
     if "://" in path or "::" in path:
         return path
     return os.path.abspath(pathlib.Path(path).expanduser())  # noqa: PTH100  takes `..` out, also before a glob

@@ -34,7 +34,7 @@ class operation(Generic[P, R]):  # noqa: N801  used as a decorator
     @overload
     def __get__(self, instance: None, owner: Any) -> "operation[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
-        """Binds the method to an instance, in the instance's way."""
+        """Bind the method to an instance, in the instance's way."""
         if instance is None:
             return self
         method = self._method
@@ -62,7 +62,7 @@ class iteration(Generic[P, R]):  # noqa: N801  used as a decorator
     @overload
     def __get__(self, instance: None, owner: Any) -> "iteration[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
-        """Binds the method to an instance, in the instance's way."""
+        """Bind the method to an instance, in the instance's way."""
         if instance is None:
             return self
         method = self._method
@@ -77,7 +77,7 @@ class iteration(Generic[P, R]):  # noqa: N801  used as a decorator
 
 
 def run(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Runs a coroutine that never suspends."""
+    """Run a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

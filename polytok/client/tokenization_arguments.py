@@ -99,7 +99,10 @@ class Parameters(TypedDict, total=False):
 
 
 def to_message(parameters: Parameters) -> pb.TokenizationParameters:
-    """The message for the parameters. Raises InvalidArgument, which names what there is not or cannot be sent."""
+    """Return the message for the parameters.
+
+    Raises InvalidArgument, which names what there is not or cannot be sent.
+    """
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     packing = values.pop("packing", False)
     chat = values.pop("chat", False)
@@ -129,7 +132,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
 
 
 def _known(name: str, given: Any, kind: Any) -> dict[str, Any]:
-    """The values of a parameter that has fields of its own. Raises InvalidArgument for others."""
+    """Return the values of a parameter that has fields of its own. Raises InvalidArgument for others."""
     known = ", ".join(kind.__annotations__)
     if not isinstance(given, Mapping):
         raise errors.InvalidArgument(f"{name} is a dict, not {given!r}; it has: {known}.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
-    """The rows of a tokenization, memory-mapped.
+    """Return the rows of a tokenization, memory-mapped.
 
     Files that lie in an object store are copied once to the user's cache folder, each checked against its checksum.
     """
@@ -38,12 +38,12 @@ def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path of a record is the URI of an object store."""
+    """Return whether a path of a record is the URI of an object store."""
     return "://" in path and not path.startswith("file://")
 
 
 def copied(published: downloads.Published, kind: str) -> pathlib.Path:
-    """The folder of the copy in the user's cache, made unless it is there; raises what `fetching.fetch` raises.
+    """Return the folder of the copy in the user's cache, made unless it is there; raises what `fetching.fetch` raises.
 
     What the store says comes as FailedPrecondition, PermissionDenied or Unavailable, with what to do about it.
     """
@@ -57,7 +57,7 @@ def copied(published: downloads.Published, kind: str) -> pathlib.Path:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where copies of remote files are kept: `POLYTOK_CACHE`, or else the user's cache folder."""
+    """Return where copies of remote files are kept: `POLYTOK_CACHE`, or else the user's cache folder."""
     import platformdirs  # noqa: PLC0415  only who reads remote files needs it
 
     named = os.environ.get("POLYTOK_CACHE")

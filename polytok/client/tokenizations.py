@@ -31,7 +31,7 @@ class Methods(collection.Resource):
         request_id: str = "",
         **how: Unpack[tokenization_arguments.Parameters],
     ) -> pb.Tokenization:
-        """Starts to tokenize a dataset for a model; see `Parameters` for how.
+        """Start to tokenize a dataset for a model; see `Parameters` for how.
 
         The same parameters for the same dataset, model and variant give the tokenization that exists. Raises
         NotFound, AlreadyExists (other parameters), FailedPrecondition (dataset or model not READY), InvalidArgument.
@@ -48,7 +48,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def get(self, dataset: Reference, model: Reference | None = None, *, variant: str = "") -> pb.Tokenization:
-        """Reads one tokenization. Raises NotFound."""
+        """Read one tokenization. Raises NotFound."""
         request = message_builder.build(
             pb.GetTokenizationRequest, name=resource_names.tokenization(dataset, model, variant)
         )
@@ -58,7 +58,7 @@ class Methods(collection.Resource):
     async def list(
         self, dataset: Reference = "-", *, model: Reference | None = None, states: Sequence[str] = ()
     ) -> AsyncGenerator[pb.Tokenization, None]:
-        """All tokenizations, newest first, page by page; of one dataset, one model or some states if given."""
+        """Yield all tokenizations, newest first, page by page; of one dataset, one model or some states if given."""
         wanted = collection.states(pb.Tokenization.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
@@ -86,7 +86,7 @@ class Methods(collection.Resource):
         etag: str = "",
         request_id: str = "",
     ) -> None:
-        """Deletes a tokenization and its files. Raises NotFound, FailedPrecondition (held), Aborted (etag)."""
+        """Delete a tokenization and its files. Raises NotFound, FailedPrecondition (held), Aborted (etag)."""
         name = resource_names.tokenization(dataset, model, variant)
         request = message_builder.build(pb.DeleteTokenizationRequest, name=name, etag=etag, request_id=request_id)
         await self._via.unary(self._stub.DeleteTokenization, request)
@@ -95,7 +95,7 @@ class Methods(collection.Resource):
     async def cancel(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
     ) -> pb.Tokenization:
-        """Stops a tokenization. Raises NotFound, FailedPrecondition."""
+        """Stop a tokenization. Raises NotFound, FailedPrecondition."""
         name = resource_names.tokenization(dataset, model, variant)
         request = message_builder.build(pb.CancelTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.CancelTokenization, request)
@@ -104,7 +104,7 @@ class Methods(collection.Resource):
     async def retry(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = "", request_id: str = ""
     ) -> pb.Tokenization:
-        """Tokenizes again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
+        """Tokeniz again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition."""
         name = resource_names.tokenization(dataset, model, variant)
         request = message_builder.build(pb.RetryTokenizationRequest, name=name, request_id=request_id)
         return await self._via.unary(self._stub.RetryTokenization, request)
@@ -119,7 +119,7 @@ class Methods(collection.Resource):
         checksums_only: bool = False,
         request_id: str = "",
     ) -> pb.Tokenization:
-        """Begins to make those files again that are not what they should be; `repairing` follows it.
+        """Begin to make those files again that are not what they should be; `repairing` follows it.
 
         The reference encodes every document again, so that wrong ids are found too; with `checksums_only` files are
         compared with their checksums and no more. Whoever shares the files has them repaired along; one repair of them
@@ -135,7 +135,7 @@ class Methods(collection.Resource):
     async def repairing(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
     ) -> AsyncGenerator[pb.Repair, None]:
-        """The last repair of a tokenization as it is, then after every change, until it is DONE or failed."""
+        """Yield the last repair of a tokenization as it is, then after every change, until it is DONE or failed."""
         name = resource_names.tokenization(dataset, model, variant)
 
         async def replies(seconds: float | None) -> AsyncGenerator[Any, None]:
@@ -148,14 +148,14 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def resolve(self, dataset: Reference, model: Reference, *, variant: str = "") -> pb.Tokenization:
-        """The READY tokenization of a dataset for a model. Raises NotFound, FailedPrecondition (not READY)."""
+        """Return the READY tokenization of a dataset for a model. Raises NotFound, FailedPrecondition (not READY)."""
         return await self._resolve(dataset, model, variant)
 
     @sync.iteration
     async def watch(
         self, dataset: Reference, model: Reference | None = None, *, variant: str = ""
     ) -> AsyncGenerator[pb.Tokenization, None]:
-        """The tokenization as it is, then after every change, to its terminal state. Raises NotFound."""
+        """Yield the tokenization as it is, then after every change, to its terminal state. Raises NotFound."""
         stream = self._stream(resource_names.tokenization(dataset, model, variant))
         async for record in watch_stream.follow(self._via, stream):
             yield record
@@ -169,7 +169,7 @@ class Methods(collection.Resource):
         variant: str = "",
         timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
     ) -> pb.Tokenization:
-        """The tokenization once it is READY.
+        """Return the tokenization once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
         seconds.

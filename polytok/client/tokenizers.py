@@ -21,7 +21,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def inspect(self, model: resource_names.Reference) -> pb.InspectResponse:
-        """Describes the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
+        """Describe the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
         return await self._via.unary(
             self._stub.Inspect, message_builder.build(pb.InspectRequest, model=resource_names.model(model))
         )
@@ -30,7 +30,7 @@ class Methods(collection.Resource):
     async def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
     ) -> pb.Encoding:
-        """The tokens of a text: id, piece, and the bytes of the text's UTF-8 that each stands for.
+        """Return the tokens of a text: id, piece, and the bytes of the text's UTF-8 that each stands for.
 
         Raises as `inspect` does, and InvalidArgument for a text of more than 1 MiB.
         """
@@ -43,7 +43,7 @@ class Methods(collection.Resource):
     async def compare(
         self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
     ) -> Sequence[pb.Encoding]:
-        """The tokens of a text for several models, in their order.
+        """Return the tokens of a text for several models, in their order.
 
         Raises as `encode` does; the text has 64 KiB at most, and there are 16 models at most.
         """
@@ -65,7 +65,7 @@ class Methods(collection.Resource):
         variant: str = "",
         sample: Sample = 0,
     ) -> AsyncGenerator[pb.VerifyResponse, None]:
-        """Verifies a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
+        """Verify a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
 
         Every file is read and compared with its checksum, and `sample` documents, or with "all" every one, are encoded
         again with the reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile), DataLoss (the
@@ -84,7 +84,7 @@ class Methods(collection.Resource):
         variant: str = "",
         sample: Sample = 0,
     ) -> pb.VerifyResult:
-        """What `verifying` found; nothing is wrong where it has no findings."""
+        """Return what `verifying` found; nothing is wrong where it has no findings."""
         request = _verification(resource_names.tokenization(dataset, model, variant), sample)
         async for response in self._via.stream(self._stub.Verify, request, None):
             if response.HasField("result"):

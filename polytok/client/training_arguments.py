@@ -103,7 +103,7 @@ class Live(TypedDict, total=False):
 
 
 def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
-    """The message of an autoencoder. Raises InvalidArgument for names and words that do not exist."""
+    """Return the message of an autoencoder. Raises InvalidArgument for names and words that do not exist."""
     if isinstance(sae, saes_pb2.Sae):
         return sae
     values: dict[str, Any] = {name: value for name, value in sae.items() if value is not None}
@@ -125,14 +125,14 @@ def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
 
 
 def parameters(values: Mapping[str, Any]) -> trainings_pb2.TrainingParameters:
-    """The message of a training's parameters."""
+    """Return the message of a training's parameters."""
     message = trainings_pb2.TrainingParameters()
     _fill(message, values, "A training")
     return message
 
 
 def live(dataset: str, model: str, variant: str, values: Mapping[str, Any]) -> trainings_pb2.LiveSource:
-    """The message of a live source."""
+    """Return the message of a live source."""
     message = message_builder.build(trainings_pb2.LiveSource, dataset=dataset, model=model, variant=variant)
     _fill(message, values, "A live source")
     return message

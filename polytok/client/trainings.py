@@ -54,7 +54,7 @@ class Methods(collection.Resource):
         request_id: str = "",
         **parameters: Unpack[training_arguments.Parameters],
     ) -> pb.Training:
-        """Starts a training on a dataset's tokenization for a model, or on an extraction.
+        """Start a training on a dataset's tokenization for a model, or on an extraction.
 
         The same training under the same name gives the one that exists; without a name one is made up. Raises NotFound,
         AlreadyExists (another training of that name), FailedPrecondition (not READY, or it does not fit the model),
@@ -72,14 +72,14 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def get(self, training: Reference) -> pb.Training:
-        """Reads one training. Raises NotFound."""
+        """Read one training. Raises NotFound."""
         return await self._via.unary(
             self._stub.GetTraining, message_builder.build(pb.GetTrainingRequest, name=resource_names.training(training))
         )
 
     @sync.iteration
     async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Training, None]:
-        """All trainings, newest first, page by page; of some states if given."""
+        """Yield all trainings, newest first, page by page; of some states if given."""
         wanted = collection.states(pb.Training.State, states)
 
         async def fetch(token: str) -> tuple[Any, str]:
@@ -94,7 +94,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def delete(self, training: Reference, *, etag: str = "", request_id: str = "") -> None:
-        """Deletes a training with its files, and stops it if it runs. Raises NotFound, Aborted (etag)."""
+        """Delete a training with its files, and stop it if it runs. Raises NotFound, Aborted (etag)."""
         request = message_builder.build(
             pb.DeleteTrainingRequest, name=resource_names.training(training), etag=etag, request_id=request_id
         )
@@ -102,7 +102,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def pause(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Has a training write a checkpoint and stop. Raises NotFound, FailedPrecondition."""
+        """Have a training write a checkpoint and stop. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.PauseTrainingRequest, name=resource_names.training(training), request_id=request_id
         )
@@ -110,7 +110,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def resume(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Goes on with a paused training from its checkpoint. Raises NotFound, FailedPrecondition."""
+        """Go on with a paused training from its checkpoint. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.ResumeTrainingRequest, name=resource_names.training(training), request_id=request_id
         )
@@ -118,7 +118,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def cancel(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Stops a training for good. Raises NotFound, FailedPrecondition."""
+        """Stop a training for good. Raises NotFound, FailedPrecondition."""
         request = message_builder.build(
             pb.CancelTrainingRequest, name=resource_names.training(training), request_id=request_id
         )
@@ -126,7 +126,7 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def retry(self, training: Reference, *, from_start: bool = False, request_id: str = "") -> pb.Training:
-        """Trains again after ERROR, from its last checkpoint unless `from_start`, or after CANCELLED, from the start.
+        """Train again after ERROR, from its last checkpoint unless `from_start`, or after CANCELLED, from the start.
 
         Raises NotFound, FailedPrecondition.
         """
@@ -140,7 +140,7 @@ class Methods(collection.Resource):
 
     @sync.iteration
     async def watch(self, training: Reference) -> AsyncGenerator[pb.Training, None]:
-        """The training as it is, then after every change, until it is READY, PAUSED, failed or cancelled."""
+        """Yield the training as it is, then after every change, until it is READY, PAUSED, failed or cancelled."""
         async for record in watch_stream.follow(
             self._via, self._stream(resource_names.training(training), [], metrics=False)
         ):
@@ -148,7 +148,7 @@ class Methods(collection.Resource):
 
     @sync.iteration
     async def follow(self, training: Reference) -> AsyncGenerator[Update, None]:
-        """The training and all its metrics so far, then every change and new metrics, until it is at rest."""
+        """Yield the training and all its metrics so far, then every change and new metrics, until it is at rest."""
         found: list[metrics_pb2.Metrics] = []
         async for record in watch_stream.follow(
             self._via, self._stream(resource_names.training(training), found, metrics=True)
@@ -163,7 +163,7 @@ class Methods(collection.Resource):
         *,
         timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
     ) -> pb.Training:
-        """The training once it is READY.
+        """Return the training once it is READY.
 
         Raises FailedPrecondition with the error's reason if it failed or is PAUSED, Cancelled, or DeadlineExceeded
         after so many seconds.
@@ -175,7 +175,7 @@ class Methods(collection.Resource):
     async def metrics(
         self, training: Reference, *, sae: str = "", after_step: int = 0
     ) -> AsyncGenerator[metrics_pb2.Metrics, None]:
-        """The metrics of a training by step, those of one autoencoder if it is given. Raises NotFound."""
+        """Yield the metrics of a training by step, those of one autoencoder if it is given. Raises NotFound."""
 
         async def fetch(token: str) -> tuple[Any, str]:
             request = message_builder.build(
@@ -194,14 +194,14 @@ class Methods(collection.Resource):
 
     @sync.operation
     async def checkpoints(self, training: Reference) -> Sequence[pb.Checkpoint]:
-        """The checkpoints that a training can go on from, oldest first. Raises NotFound."""
+        """Return the checkpoints that a training can go on from, oldest first. Raises NotFound."""
         request = message_builder.build(pb.ListCheckpointsRequest, parent=resource_names.training(training))
         reply = await self._via.unary(self._stub.ListCheckpoints, request)
         return list(reply.checkpoints)
 
     @sync.operation
     async def path(self, training: Reference, sae: str = "") -> str:
-        """The folder of an autoencoder, which SAELens's `SAE.load_from_disk` opens.
+        """Return the folder of an autoencoder, which SAELens's `SAE.load_from_disk` opens.
 
         `sae` may be left out where there is one. What lies in an object store is copied once to the user's cache
         folder. Raises NotFound, FailedPrecondition (not READY), InvalidArgument, and DataLoss for damaged files.

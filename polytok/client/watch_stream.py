@@ -42,20 +42,20 @@ _ENDS = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
 def state(record: Stated) -> str:
-    """The record's state as a word: READY, ERROR and so on; UNKNOWN_9 for one that only a newer server knows."""
+    """Return the record's state as a word: READY, ERROR and so on; UNKNOWN_9 for one that only a newer server knows."""
     known = record.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number.get(record.state)
     return f"{_UNKNOWN}_{record.state}" if known is None else str(known.name).removeprefix("STATE_")
 
 
 def is_terminal(record: Stated) -> bool:
-    """Whether the state stays until somebody retries, or resumes."""
+    """Return whether the state stays until somebody retries, or resumes."""
     return state(record) in _ENDS
 
 
 async def follow(
     via: calls.Exchange, open_stream: Open[Watched], seconds: float | None = None
 ) -> AsyncGenerator[Watched, None]:
-    """The record as it is and after every change, to its terminal state; takes up again where a stream broke."""
+    """Yield the record as it is and after every change, to its terminal state; takes up again where a stream broke."""
     clock = _Clock(seconds)
     last: Watched | None = None
     ended: Watched | None = None
@@ -84,7 +84,7 @@ async def follow(
 
 
 def _keep_progress(record: Any, last: Any) -> None:
-    """Leaves progress where it was shown: a catalog that has just started has heard of less of it."""
+    """Leave progress where it was shown: a catalog that has just started has heard of less of it."""
     if last is None or is_terminal(record) or "progress" not in record.DESCRIPTOR.fields_by_name:
         return
     if record.job == last.job:
@@ -121,7 +121,7 @@ class _Clock:
 
 
 async def until_ready(via: calls.Exchange, open_stream: Open[Watched], seconds: float | None = None) -> Watched:
-    """The record once it is READY; raises what ended it otherwise, or DeadlineExceeded."""
+    """Return the record once it is READY; raises what ended it otherwise, or DeadlineExceeded."""
     record: Watched | None = None
     try:
         async for version in follow(via, open_stream, seconds):
@@ -138,7 +138,7 @@ async def until_ready(via: calls.Exchange, open_stream: Open[Watched], seconds: 
 
 
 def ready(record: Watched) -> Watched:
-    """The record if it is READY; raises what ended it otherwise."""
+    """Return the record if it is READY; raises what ended it otherwise."""
     match state(record):
         case "READY":
             return record
@@ -166,5 +166,5 @@ def ready(record: Watched) -> Watched:
 
 
 def _kind(record: Record) -> str:
-    """What commands call it."""
+    """Return what commands call it."""
     return "tokenization" if "/tokenizations/" in record.name else _KINDS[record.name.partition("/")[0]]

@@ -37,7 +37,7 @@ def write(path: pathlib.Path, report: Callable[[int, int], None] = lambda done, 
 
 
 def texts(path: pathlib.Path, every: int = 1) -> Iterator[str]:
-    """The text of every so-manieth document of a written corpus."""
+    """Yield the text of every so-manieth document of a written corpus."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
             if number % every == 0:
@@ -45,7 +45,7 @@ def texts(path: pathlib.Path, every: int = 1) -> Iterator[str]:
 
 
 def source_files() -> Iterator[pathlib.Path]:
-    """The standard library's own sources, in a stable order; no installed package is among them."""
+    """Yield the standard library's own sources, in a stable order; no installed package is among them."""
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         if not {"site-packages", "dist-packages", "__pycache__"} & set(path.relative_to(root).parts):
@@ -53,7 +53,7 @@ def source_files() -> Iterator[pathlib.Path]:
 
 
 def _topics() -> Iterator[Document]:
-    """The language reference as `help()` shows it."""
+    """Yield the language reference as `help()` shows it."""
     module = importlib.import_module("pydoc_data.topics")
     for name, text in sorted(module.topics.items()):
         if text.strip():
@@ -61,7 +61,10 @@ def _topics() -> Iterator[Document]:
 
 
 def _documents(path: pathlib.Path) -> Iterator[Document]:
-    """The docstrings of a source file, then the file itself; nothing of what is not UTF-8 Python, as some tests."""
+    """Yield the docstrings of a source file, then the file itself.
+
+    Nothing of what is not UTF-8 Python, as some tests.
+    """
     module = ".".join(path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts)
     try:
         with path.open("rb") as file:
@@ -78,7 +81,7 @@ def _documents(path: pathlib.Path) -> Iterator[Document]:
 
 
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Every docstring in and under a node, with the dotted name of what it documents."""
+    """Yield every docstring in and under a node, with the dotted name of what it documents."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node)
         if text and text.strip():

@@ -35,7 +35,7 @@ class Stack:
         return self._process is not None
 
     def address(self) -> str:
-        """The catalog's address, once it is ready."""
+        """Return the catalog's address, once it is ready."""
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end:
             facts = discovery.stack()
@@ -48,7 +48,7 @@ class Stack:
         raise errors.DeadlineExceeded(f"The stack in {discovery.folder()} was not ready within {READY_SECONDS} s.")
 
     def stop(self) -> None:
-        """Drains and stops it, if it is ours."""
+        """Drain and stop it, if it is ours."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -67,7 +67,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running() -> Iterator[Stack]:
-    """A stack on POLYTOK_HOME."""
+    """Yield a stack on POLYTOK_HOME."""
     stack = Stack(None if discovery.stack() is not None else _start())
     try:
         yield stack
@@ -76,7 +76,7 @@ def running() -> Iterator[Stack]:
 
 
 def _start() -> subprocess.Popen[str]:
-    """Starts a stack that stops when this process ends, however it ends; Ctrl-C reaches it through us alone."""
+    """Start a stack that stops when this process ends, however it ends; Ctrl-C reaches it through us alone."""
     guard = importlib.util.find_spec("services.embedded.exec_wrapper")
     if guard is None or guard.origin is None:
         raise errors.FailedPrecondition(
@@ -94,5 +94,5 @@ def _start() -> subprocess.Popen[str]:
 
 
 def folder() -> pathlib.Path:
-    """Where the demo keeps its corpus and its models."""
+    """Return where the demo keeps its corpus and its models."""
     return discovery.folder() / "demo"

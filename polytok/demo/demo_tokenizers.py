@@ -79,7 +79,7 @@ def _spaces_as_marks() -> normalizers.Normalizer:
 
 
 def _most_frequent_characters(lines: Iterable[str]) -> list[str]:
-    """The alphabet. The trainer's own choice differs from run to run where characters are equally frequent."""
+    """Return the alphabet. The trainer's own choice differs from run to run where characters are equally frequent."""
     counts: collections.Counter[str] = collections.Counter("▁")
     for line in lines:
         counts.update(line.replace(" ", "▁"))
@@ -92,5 +92,5 @@ def _by_id(item: tuple[str, int]) -> int:
 
 
 def _merges(tokenizer: tokenizers.Tokenizer) -> list[tuple[str, str]]:
-    """The merges that a trained BPE model learned, best first; only its serialized form tells them."""
+    """Return the merges that a trained BPE model learned, best first; only its serialized form tells them."""
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]

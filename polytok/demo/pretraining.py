@@ -24,7 +24,7 @@ _TEXTS = 256
 def train(
     model: Any, tokenizer: Tokenizer, texts: Iterable[str], *, steps: int, report: Callable[[int, int], None]
 ) -> None:
-    """Trains a causal language model of transformers in place, the same on each run on a machine.
+    """Train a causal language model of transformers in place, the same on each run on a machine.
 
     Sequences are cut out of the texts one behind the other; `report(done, total)` hears of each step. Fewer texts than
     the steps need are read again.
@@ -49,7 +49,7 @@ def train(
 
 
 def _share(step: int, steps: int) -> float:
-    """The part of the learning rate at a step: up in a straight line, then down along a cosine."""
+    """Return the part of the learning rate at a step: up in a straight line, then down along a cosine."""
     return min(1.0, (step + 1) / _WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
 
 

@@ -55,7 +55,7 @@ def show(
     rows: Sequence[Row],
     made: Sequence[str],
 ) -> None:
-    """Prints all of it."""
+    """Print all of it."""
     document = {
         "made": list(made),
         "tokenizations": [_document(each) for each in tokenizations],
@@ -85,7 +85,7 @@ def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
 
 
 def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """A row for each record; on a narrow terminal a column for each."""
+    """Return a row for each record; on a narrow terminal a column for each."""
     table = out.table(*headings)
     for row in rows:
         table.add_row(*row)
@@ -113,7 +113,7 @@ def _trained(training: trainings_pb2.Training) -> list[str]:
 
 
 def _chance(trainings: Sequence[trainings_pb2.Training]) -> list[Text]:
-    """How much each model knows: what its cross-entropy lacks of a uniform guess's."""
+    """Return how much each model knows: what its cross-entropy lacks of a uniform guess's."""
     found = []
     for training in trainings:
         for result in training.results:
@@ -159,7 +159,7 @@ def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:
 
 
 def _rows(rows: Sequence[Row]) -> list[RenderableType]:
-    """Each row as its ids and the text that they decode to."""
+    """Return each row as its ids and the text that they decode to."""
     shown: list[RenderableType] = [Text("Rows read back with datasets.load_from_disk and decoded:", style="bold")]
     for row in rows:
         ids = " ".join(str(number) for number in row.ids[:_IDS])

@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization], text: pathlib.Path) -> list[Row]:
-    """A few rows of each tokenization, decoded. Raises DataLoss if one is not the start of its document."""
+    """Return a few rows of each tokenization, decoded. Raises DataLoss if one is not the start of its document."""
     from tokenizers import Tokenizer  # noqa: PLC0415
 
     documents = list(corpus.texts(text))
@@ -47,7 +47,7 @@ def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization]
 
 
 def _row_from(loaded: "datasets.Dataset", start: int) -> tuple[int, list[int]]:
-    """The first row from `start` on that has something to show, else the one at `start`."""
+    """Return the first row from `start` on that has something to show, else the one at `start`."""
     for place in range(start, len(loaded)):
         ids: list[int] = loaded[place]["input_ids"]
         if len(ids) >= _TOKENS:

@@ -29,7 +29,7 @@ EVALUATED = 8
 
 
 def run(out: Output) -> None:
-    """Runs the demo; a second time it finds everything there."""
+    """Run the demo; a second time it finds everything there."""
     try:
         _run(out)
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folders of the models, by their ids."""
+    """Return the folders of the models, by their ids."""
     from polytok.demo import demo_models, pretraining  # noqa: PLC0415  import tokenizers
 
     found = {}
@@ -93,7 +93,7 @@ def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, 
 
 
 def _register(out: Output, client: Client, text: pathlib.Path, models: dict[str, pathlib.Path]) -> list[str]:
-    """Registers dataset and models and waits for them; gives the names of what was not there before."""
+    """Register dataset and models and wait for them; return the names of what was not there before."""
     made = []
     if _ensure(client.datasets, functools.partial(client.datasets.create, DATASET, files=text), DATASET):
         made.append(f"datasets/{DATASET}")
@@ -105,7 +105,7 @@ def _register(out: Output, client: Client, text: pathlib.Path, models: dict[str,
 
 
 def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Creates both tokenizations and waits for them; gives the names of what was not there before."""
+    """Create both tokenizations and wait for them; return the names of what was not there before."""
     made = []
     for model in models:
         create = functools.partial(client.tokenizations.create, DATASET, model)
@@ -116,7 +116,7 @@ def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
 
 
 def extraction(model: str) -> str:
-    """The id of the extraction of a model."""
+    """Return the id of the extraction of a model."""
     return f"{model}-layer-1"
 
 
@@ -126,7 +126,7 @@ def training(model: str) -> str:
 
 
 def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Extracts one layer of both models and waits for them; gives the names of what was not there before."""
+    """Extract one layer of both models and wait for them; return the names of what was not there before."""
     made = []
     for model in models:
         create = functools.partial(
@@ -145,7 +145,7 @@ def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
 
 
 def _train(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Trains an SAE on each extraction and waits for them; gives the names of what was not there before."""
+    """Train an SAE on each extraction and wait for them; return the names of what was not there before."""
     made = []
     for model in models:
         create = functools.partial(
@@ -176,7 +176,7 @@ class _Watch:
 
 
 def _ensure(resources: Any, create: Callable[[], Any], *reference: str) -> bool:
-    """Creates what is not there, and tries again what failed or was cancelled. Tells whether it did either."""
+    """Create what is not there, and try again what failed or was cancelled. Tells whether it did either."""
     try:
         record = resources.get(*reference)
     except errors.NotFound:

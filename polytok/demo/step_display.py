@@ -18,21 +18,21 @@ class Step:
         self.done = ""
 
     def say(self, text: str) -> None:
-        """Tells what is being done now."""
+        """Return what is being done now."""
         self._progress.update(self._task, description=text)
 
     def advance(self, done: int, total: int) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         self._progress.update(self._task, completed=done, total=total)
 
     def finish(self, text: str) -> None:
-        """Tells what was done, once the step ends."""
+        """Return what was done, once the step ends."""
         self.done = text
 
 
 @contextlib.contextmanager
 def step(out: Output, title: str, doing: str) -> Iterator[Step]:
-    """A step: a spinner and a bar on a terminal, and one line at its end."""
+    """Yield a step: a spinner and a bar on a terminal, and one line at its end."""
     began = time.monotonic()
     progress = Progress(
         SpinnerColumn(),

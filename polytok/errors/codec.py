@@ -56,12 +56,12 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 
 def class_of(code: int) -> type[errors.PolytokError]:
-    """The class of errors that a google.rpc.Code stands for."""
+    """Return the class of errors that a google.rpc.Code stands for."""
     return _CLASSES.get(code, errors.Internal)
 
 
 def to_message(error: errors.PolytokError, limit_bytes: int = MAX_BYTES) -> errors_pb2.Error:
-    """The message of an error, of about so many bytes at most."""
+    """Return the message of an error, of about so many bytes at most."""
     kind = next(each for each in type(error).__mro__ if each in CODES)
     message = errors_pb2.Error(
         code=CODES[kind],
@@ -90,7 +90,7 @@ def to_message(error: errors.PolytokError, limit_bytes: int = MAX_BYTES) -> erro
 
 
 def from_message(message: errors_pb2.Error) -> errors.PolytokError:
-    """The error of a message."""
+    """Return the error of a message."""
     return class_of(message.code)(
         message.message,
         reason=message.reason or None,
@@ -101,7 +101,7 @@ def from_message(message: errors_pb2.Error) -> errors.PolytokError:
 
 
 def from_record(reason: str, message: str, told: errors_pb2.Error) -> errors.PolytokError:
-    """The error that a record keeps, with a message of its own.
+    """Return the error that a record keeps, with a message of its own.
 
     One that an older service kept has no class, and is a FailedPrecondition.
     """
@@ -114,18 +114,18 @@ def from_record(reason: str, message: str, told: errors_pb2.Error) -> errors.Pol
 
 
 def to_json(error: errors.PolytokError) -> dict[str, Any]:
-    """The message of an error as JSON."""
+    """Return the message of an error as JSON."""
     document: dict[str, Any] = json_format.MessageToDict(to_message(error), preserving_proto_field_name=True)
     return document
 
 
 def from_json(document: Mapping[str, Any]) -> errors_pb2.Error:
-    """The message that a document is of."""
+    """Return the message that a document is of."""
     return json_format.ParseDict(dict(document), errors_pb2.Error(), ignore_unknown_fields=True)
 
 
 def to_status(error: errors.PolytokError) -> status_pb2.Status:
-    """The status of an error, with google.rpc.ErrorInfo and BadRequest (AIP-193)."""
+    """Return the status of an error, with google.rpc.ErrorInfo and BadRequest (AIP-193)."""
     message = to_message(error, MAX_STATUS_BYTES)
     info = error_details_pb2.ErrorInfo(reason=message.reason, domain=errors.DOMAIN, metadata=message.metadata)
     if message.retryable != class_of(message.code).default_retryable:
@@ -145,7 +145,7 @@ def to_status(error: errors.PolytokError) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> errors.PolytokError | None:
-    """The error that a status is of; None where it is none of ours."""
+    """Return the error that a status is of; None where it is none of ours."""
     info = _detail(status, error_details_pb2.ErrorInfo())
     if info is None:
         return None
@@ -169,7 +169,7 @@ def from_status(status: status_pb2.Status) -> errors.PolytokError | None:
 
 
 def short(text: str, limit_bytes: int) -> str:
-    """A text, cut where it takes more bytes in UTF-8."""
+    """Return a text, cut where it takes more bytes in UTF-8."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= limit_bytes:
         return encoded.decode()

@@ -42,7 +42,7 @@ def _structure(payload: any_pb2.Any) -> structures_pb2.ModelStructure:
 
 
 def main() -> None:
-    """Answers until the parent ends."""
+    """Answer until the parent ends."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Who creates something waits: a hub that is slow is not waited for.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", _HUB_SECONDS)

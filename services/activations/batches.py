@@ -36,7 +36,7 @@ def windows(rows: Rows, first_row: int, end: int, batch_tokens: int, window_toke
 
 
 def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """The indices of a window's rows, batch by batch, longest first: too little memory shows at once.
+    """Yield the indices of a window's rows, batch by batch, longest first: too little memory shows at once.
 
     A batch has `batch_tokens` tokens at most, padding included, and one row at least; rows without tokens are in none.
     """
@@ -61,7 +61,7 @@ class _Ahead:
         self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
 
     def lengths(self, count: int) -> NDArray[np.int64]:
-        """How long the next rows are: of `count` or more, fewer at the end."""
+        """Return how long the next rows are: of `count` or more, fewer at the end."""
         while len(self._lengths) < count and self._read < self._end:
             more = self._rows.read(self._read, min(max(_READ_ROWS, count), self._end - self._read))
             self._read += len(more.lengths)
@@ -70,7 +70,7 @@ class _Ahead:
         return self._lengths
 
     def count(self, tokens: int) -> int:
-        """How many of the next rows have so many tokens: one at least."""
+        """Return how many of the next rows have so many tokens: one at least."""
         count = _READ_ROWS
         while True:
             sums = np.cumsum(self.lengths(count))
@@ -79,7 +79,7 @@ class _Ahead:
             count *= 2
 
     def take(self, count: int) -> Window:
-        """Takes the next rows."""
+        """Take the next rows."""
         num_values = int(self._lengths[:count].sum())
         taken = Window(self._first_row, Ragged(self._values[:num_values], self._lengths[:count]))
         self._values, self._lengths = self._values[num_values:], self._lengths[count:]

@@ -59,7 +59,7 @@ class Capture:
         self._handles, self._running = [], contextlib.nullcontext
 
     def run(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """One forward pass: tokens [batch, length] to {name: [batch, length, width]}, on the model's device.
+        """Return one forward pass: tokens [batch, length] to {name: [batch, length, width]}, on the model's device.
 
         `attention_mask` [batch, length] is 0 where nothing is to be seen. Runs under torch.inference_mode.
         """

@@ -21,7 +21,7 @@ _MOST_VERSIONS = 64
 
 
 def check(device: torch.device) -> None:
-    """Raises FailedPrecondition where there is no compiler for what torch.compile writes for a device."""
+    """Raise FailedPrecondition where there is no compiler for what torch.compile writes for a device."""
     # Loads a good part of torch, which most extractions do without.
     from torch._inductor import cpp_builder, exc  # noqa: PLC0415
 
@@ -36,7 +36,7 @@ def check(device: torch.device) -> None:
 
 
 def parts(root: nn.Module, hooked: Collection[nn.Module]) -> Iterator[nn.Module]:
-    """The largest modules below `root` with nothing hooked inside them; compiled code calls no hooks.
+    """Yield the largest modules below `root` with nothing hooked inside them; compiled code calls no hooks.
 
     A hook on a module itself hangs outside of what is compiled. What torch has as one kernel is left as it is.
     """
@@ -58,7 +58,9 @@ class Compiled:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """What compiled modules run in. Raises FailedPrecondition for what cannot be compiled, or not once and for all.
+        """Yield what compiled modules run in.
+
+        Raises FailedPrecondition for what cannot be compiled, or not once and for all.
 
         New versions are logged with their number.
         """

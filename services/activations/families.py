@@ -37,7 +37,7 @@ class Family(NamedTuple):
 
 
 def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> dict[str, Point]:
-    """A block that normalises before attention and MLP; without `middle` both read the block's input."""
+    """Return a block that normalises before attention and MLP; without `middle` both read the block's input."""
     points = {
         "hook_resid_pre": Point("", "input"),
         "hook_attn_out": Point(attention, "output"),
@@ -50,7 +50,7 @@ def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> di
 
 
 def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
-    """A block that normalises after each addition.
+    """Return a block that normalises after each addition.
 
     `hook_resid_post` is the block's normalised output: the model's hidden state and what the next block reads, as in
     TransformerLens's TransformerBridge. HookedEncoder calls it `hook_normalized_resid_post`.
@@ -202,5 +202,5 @@ NAMES = tuple(_FAMILIES)
 
 
 def of(config: Any) -> Family:
-    """The family of a transformers configuration whose `model_type` is one of NAMES."""
+    """Return the family of a transformers configuration whose `model_type` is one of NAMES."""
     return _FAMILIES[config.model_type](config)

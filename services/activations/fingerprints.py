@@ -27,7 +27,7 @@ _known: dict[pathlib.Path, tuple[_Stamp, str]] = {}
 
 
 def check(repo_id: str, folder: pathlib.Path, expected: str, reader: str, advice: str) -> str:
-    """Returns the fingerprint of a model's files: the commit of a hub repository, a sha256 of those of a local folder.
+    """Return the fingerprint of a model's files: the commit of a hub repository, a sha256 of those of a local folder.
 
     Files that did not change since they were last read are not read again. Raises FailedPrecondition (MODEL_INVALID) if
     it is not the expected one, unless that is empty, and if there is nothing to load. `reader` is what needs the files

@@ -22,7 +22,7 @@ class NotFinite(NamedTuple):
 
 
 def find(values: Tensor) -> NotFinite | None:
-    """Looks at vectors [n, width]; None if all numbers are finite. Waits for the device."""
+    """Look at vectors [n, width]; None if all numbers are finite. Waits for the device."""
     # No sum of finite numbers and one that is not is finite; that it is not need not mean that one of them is.
     if bool(torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32)))):
         return None
@@ -32,7 +32,7 @@ def find(values: Tensor) -> NotFinite | None:
 
 
 def error(hook: str, found: NotFinite, place: str, advice: str, metadata: dict[str, str]) -> errors.FailedPrecondition:
-    """The error that says what was found; `place` is where, as `row 3, position 7`."""
+    """Return the error that says what was found; `place` is where, as `row 3, position 7`."""
     return errors.FailedPrecondition(
         f"{hook}: {found.numbers} numbers are NaN or infinite, the first at {place}. {advice}",
         reason="NOT_FINITE",
@@ -41,7 +41,7 @@ def error(hook: str, found: NotFinite, place: str, advice: str, metadata: dict[s
 
 
 def check(hook: str, values: Tensor, rows: Tensor, positions: Tensor, advice: str) -> None:
-    """Raises FailedPrecondition for vectors [n, width] that are not finite; `rows` and `positions` [n] say where."""
+    """Raise FailedPrecondition for vectors [n, width] that are not finite; `rows` and `positions` [n] say where."""
     found = find(values)
     if found is None:
         return
@@ -51,7 +51,7 @@ def check(hook: str, values: Tensor, rows: Tensor, positions: Tensor, advice: st
 
 
 def dtype_advice(dtype: torch.dtype) -> str:
-    """What helps where a model that runs in a number format gives such numbers."""
+    """Return what helps where a model that runs in a number format gives such numbers."""
     name = str(dtype).removeprefix("torch.")
     if dtype == torch.float16:
         largest = torch.finfo(dtype).max

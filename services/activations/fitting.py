@@ -30,7 +30,7 @@ class Tokenization:
 def check(
     description: Description, tokenization: Tokenization, *, tokenizer_fingerprint: str = "", context_size: int = 0
 ) -> None:
-    """Raises FailedPrecondition with what does not fit, and the mend.
+    """Raise FailedPrecondition with what does not fit, and the mend.
 
     `tokenizer_fingerprint` is of the model's own tokenizer; `context_size` is what rows are cut to (0: they are not).
     """
@@ -65,7 +65,10 @@ def check(
 
 
 def largest_id(dataset: Any) -> int | None:
-    """The largest token id in a `datasets.Dataset` or `pyarrow.Table`, padding included; None without any tokens."""
+    """Return the largest token id in a `datasets.Dataset` or `pyarrow.Table`, padding included.
+
+    None without any tokens.
+    """
     arrow = isinstance(dataset, pa.Table)
     source = dataset if arrow else dataset.select_columns([IDS]).with_format("arrow")
     found: list[int] = []

@@ -18,7 +18,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 def in_pieces(model: nn.Module) -> dict[nn.Module, Forward]:
-    """How a model's activation functions of this kind are to run: module → its forward pass on pieces."""
+    """Return how a model's activation functions of this kind are to run: module → its forward pass on pieces."""
     return {module: _forward(module.forward) for module in model.modules() if type(module) is NewGELUActivation}
 
 

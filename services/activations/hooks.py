@@ -27,7 +27,7 @@ class Hook(NamedTuple):
 
 
 def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
-    """Finds the hooks of a model; needs no weights. Raises InvalidArgument with all names that mean nothing in it.
+    """Find the hooks of a model; needs no weights. Raises InvalidArgument with all names that mean nothing in it.
 
     What names there are is told by `services.activations.naming`; `blocks.*.…` is none here.
     """
@@ -46,7 +46,10 @@ def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
 
 
 def structure(description: Description, *, with_modules: bool = True) -> naming.Structure:
-    """What names of hooks are checked against; the model is built without its weights, if its modules are wanted."""
+    """Return what names of hooks are checked against.
+
+    The model is built without its weights, if its modules are wanted.
+    """
     family = description.family
     return naming.Structure(
         kind=description.kind,
@@ -63,7 +66,7 @@ def _is_point(name: str) -> bool:
 
 
 def _hook(name: str, description: Description, known: naming.Structure) -> Hook:
-    """The hook that a name means which is not wrong."""
+    """Return the hook that a name means which is not wrong."""
     if name == naming.EMBEDDING:
         return Hook(name, _below_head(description, description.family.embedding), "output", None, description.d_model)
     match = naming.IN_BLOCK.fullmatch(name)
@@ -78,12 +81,12 @@ def _hook(name: str, description: Description, known: naming.Structure) -> Hook:
 
 
 def _below_head(description: Description, path: str) -> str:
-    """The path in the model with its head, of one in the model without."""
+    """Return the path in the model with its head, of one in the model without."""
     return f"{description.architecture.base_model_prefix}.{path}"
 
 
 def _modules(description: Description) -> frozenset[str]:
-    """The paths of all modules of a model without weights."""
+    """Return the paths of all modules of a model without weights."""
     with torch.device("meta"):
         made: Any = description.architecture(description.configuration)
     return frozenset(name for name, _ in made.named_modules())

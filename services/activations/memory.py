@@ -29,7 +29,7 @@ def total(device: torch.device) -> int:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had."""
+    """Return whether an error says that memory could not be had."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # torch has no class of its own for what malloc refused.
@@ -37,7 +37,7 @@ def is_exhausted(error: BaseException) -> bool:
 
 
 def readable(num_bytes: int) -> str:
-    """A number of bytes for people."""
+    """Return a number of bytes for people."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
@@ -54,7 +54,7 @@ def _system() -> int:
 
 
 def _group(limit: str, used: str) -> int | None:
-    """What the control group leaves, as containers are limited."""
+    """Return what the control group leaves, as containers are limited."""
     try:
         text = pathlib.Path(limit).read_text().strip()
         return None if text == "max" else int(text) - int(pathlib.Path(used).read_text())
@@ -63,7 +63,7 @@ def _group(limit: str, used: str) -> int | None:
 
 
 def _data_limit() -> int | None:
-    """What the limit on allocated memory leaves, which workers set for their children."""
+    """Return what the limit on allocated memory leaves, which workers set for their children."""
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY:
         return None

@@ -76,7 +76,7 @@ class LoadedModel:
 
 
 def describe(folder: pathlib.Path) -> Description:
-    """Reads config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
+    """Read config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
     return _described(folder, _configuration(folder), weights.read(folder))
 
 
@@ -121,7 +121,7 @@ def load(
     available: int | None = None,
     check: Callable[[], object] | None = None,
 ) -> LoadedModel:
-    """Loads a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
+    """Load a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
 
     `attention` is how it is computed: torch's fused kernels, or step by step, as models are that the kernels lack
     something for. `available` is how many bytes it may take, by default what the device has left.
@@ -172,7 +172,7 @@ def load(
 
 
 def _unmap(module: Any) -> None:
-    """Copies tensors on the CPU: as loaded they are mapped files, and change with those that are written in place."""
+    """Copy tensors on the CPU: as loaded they are mapped files, and change with those that are written in place."""
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone(memory_format=torch.preserve_format)

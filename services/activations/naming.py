@@ -40,12 +40,12 @@ class Structure:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is the path of a module, and none of TransformerLens's."""
+    """Return whether a name is the path of a module, and none of TransformerLens's."""
     return name != EMBEDDING and IN_BLOCK.fullmatch(name) is None
 
 
 def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
-    """What is wrong with a name, for people: with close names and those that there are. Empty if nothing is.
+    """Return what is wrong with a name, for people: with close names and those that there are. Empty if nothing is.
 
     With `patterns`, `blocks.*.…` is a name, and right if every layer has it.
     """
@@ -62,7 +62,7 @@ def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
 
 
 def is_common(name: str, n_layers: int) -> bool:
-    """Whether any model of so many layers has a hook of this name; False if their number is unknown, 0."""
+    """Return whether any model of so many layers has a hook of this name; False if their number is unknown, 0."""
     match = IN_BLOCK.fullmatch(name)
     if match is not None:
         return int(match[1]) < n_layers and match[2] in COMMON
@@ -71,13 +71,13 @@ def is_common(name: str, n_layers: int) -> bool:
 
 
 def all_wrong(names: Sequence[str], structure: Structure) -> list[tuple[int, str]]:
-    """The places of names that mean nothing in a model, each with what is wrong with it."""
+    """Return the places of names that mean nothing in a model, each with what is wrong with it."""
     told = ((place, wrong(name, structure)) for place, name in enumerate(names))
     return [(place, message) for place, message in told if message]
 
 
 def hint(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A sentence with the names that are close to one, `prefix` before each; empty if none is."""
+    """Return a sentence with the names that are close to one, `prefix` before each; empty if none is."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=_CLOSE)
     return f" Did you mean {' or '.join(prefix + each for each in close)}?" if close else ""
 

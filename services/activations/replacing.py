@@ -11,7 +11,7 @@ _NAME = "forward"
 
 @contextlib.contextmanager
 def forwards(others: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Has modules run these forward passes while the block runs; hooks on the modules are called as ever."""
+    """Have modules run these forward passes while the block runs; hooks on the modules are called as ever."""
     before: dict[nn.Module, Any] = {module: module.__dict__.get(_NAME) for module in others}
     for module, forward in others.items():
         # An attribute of the instance hides the class's method.

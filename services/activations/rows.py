@@ -50,7 +50,7 @@ class Rows:
         return len(self._source)
 
     def read(self, first: int, count: int) -> Ragged:
-        """The rows from `first` on, fewer at the end."""
+        """Return the rows from `first` on, fewer at the end."""
         table = self._slice(first, count)
         values, lengths = _flat(table[IDS], IDS)
         if len(self._columns) > 1:
@@ -68,7 +68,7 @@ class Rows:
         return Ragged(values, lengths)
 
     def first_ids(self) -> Iterator[NDArray[np.int64]]:
-        """The first token of each row that has one, some rows at a time."""
+        """Yield the first token of each row that has one, some rows at a time."""
         for first in range(0, len(self), _ROWS_AT_ONCE):
             if len(self._columns) == 1:
                 starts = pc.list_slice(self._slice(first, _ROWS_AT_ONCE)[IDS], 0, 1)

@@ -25,7 +25,7 @@ class TokenSelection:
     """Places in a sequence, padding not counted, from 0."""
 
     def kept(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tells of which tokens activations are taken, by their ids and places; arrays of one shape."""
+        """Tell of which tokens activations are taken, by their ids and places; arrays of one shape."""
         keep = np.ones(ids.shape, np.bool_)
         for values, left_out in ((ids, self.excluded_token_ids), (positions, self.excluded_positions)):
             if left_out:
@@ -33,18 +33,18 @@ class TokenSelection:
         return keep
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave."""
+        """Read what `to_dict` gave."""
         lists = {name: tuple(value) for name, value in fields.items() if name != "context_size"}
         return cls(context_size=fields.get("context_size", 0), **lists)
 
     @classmethod
     def from_message(cls, message: extractions_pb2.TokenSelection) -> Self:
-        """Reads a message."""
+        """Read a message."""
         return cls(
             context_size=message.context_size,
             excluded_token_ids=tuple(message.excluded_token_ids),

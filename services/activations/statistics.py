@@ -56,7 +56,7 @@ class Statistics:
             self.low, self.high = np.full(self.width, np.inf), np.full(self.width, -np.inf)
 
     def add(self, values: Tensor) -> None:
-        """Takes vectors [n, width] of any floating-point type and device."""
+        """Take vectors [n, width] of any floating-point type and device."""
         if not len(values):
             return
         sums = _Sums(values, self.mean if self.count else None)
@@ -70,7 +70,7 @@ class Statistics:
             self.merge(sums.statistics())
 
     def merge(self, other: "Statistics") -> None:
-        """Takes in what another gathered of the same hook."""
+        """Take in what another gathered of the same hook."""
         if other.width != self.width:
             raise errors.InvalidArgument(
                 f"Statistics of {other.width} dimensions do not merge with those of {self.width}: they are of another "
@@ -119,7 +119,10 @@ class Statistics:
         return np.flatnonzero(scale > OUTLIER * np.median(used)) if len(used) else np.zeros(0, np.int64)
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON has it: numbers, and lists with one for each dimension; None for what is undefined."""
+        """Return all of it as JSON has it: numbers, and lists with one for each dimension.
+
+        None for what is undefined.
+        """
         some = bool(self.count)
         kurtosis = self.kurtosis[np.isfinite(self.kurtosis)]
         return {
@@ -141,7 +144,7 @@ class Statistics:
         }
 
     def to_bytes(self) -> bytes:
-        """All of it for a message between tasks, as safetensors."""
+        """Return all of it for a message between tasks, as safetensors."""
         counts = np.array([self.count, self.nan, self.infinite, self.left_out], np.int64)
         norms = np.array([self.norm_mean, self.norm_moment])
         arrays = {"mean": self.mean, "moments": self.moments, "low": self.low, "high": self.high}
@@ -149,7 +152,7 @@ class Statistics:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Statistics":
-        """Reads what to_bytes wrote; raises DataLoss for anything else."""
+        """Read what to_bytes wrote; raises DataLoss for anything else."""
         try:
             arrays = load_arrays(data)
             count, nan, infinite, left_out = arrays["counts"].tolist()
@@ -165,7 +168,7 @@ class Statistics:
 
 
 def _merged(ours: Vector, num_ours: int, theirs: Vector, num_theirs: int, delta: Vector) -> Vector:
-    """Moments [3, width] of two sets together; `delta` is their mean less ours."""
+    """Moment [3, width] of two sets together; `delta` is their mean less ours."""
     total = num_ours + num_theirs
     a, b = num_ours / total, num_theirs / total
     product = num_ours * b

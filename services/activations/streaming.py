@@ -67,7 +67,7 @@ class Stream:
     """
 
     def __init__(self, model: LoadedModel, dataset: Any, settings: Settings) -> None:
-        """Takes a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
+        """Take a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
         self._model = model
         self._rows = Rows(dataset, settings.selection.context_size)
         self._selection = settings.selection
@@ -79,7 +79,7 @@ class Stream:
         return len(self._rows)
 
     def pieces(self, first_row: int = 0, num_rows: int | None = None) -> Generator[Piece]:
-        """Yields what the rows give, in their order. Holds the model's hooks until it is exhausted or closed.
+        """Yield what the rows give, in their order. Holds the model's hooks until it is exhausted or closed.
 
         Raises InvalidArgument for token ids that the model does not know and rows beyond its context,
         ResourceExhausted if there is no memory for a single row.
@@ -101,7 +101,10 @@ class Stream:
         return max(self.batch_tokens, min(self.batch_tokens * _WINDOW_BATCHES, fitting))
 
     def _fitting(self, capture: capturing.Capture, window: batches.Window) -> Piece | None:
-        """What a window's rows give; None if memory did not suffice for it, and batches are smaller from now on."""
+        """Return what a window's rows give.
+
+        None if memory did not suffice for it, and batches are smaller from now on.
+        """
         try:
             return self._piece(capture, window)
         except Exception as error:
@@ -146,7 +149,7 @@ class Stream:
         batch: NDArray[np.int64],
         keep: NDArray[np.bool_],
     ) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
-        """Runs a batch; gives what is kept of it, [n, width], and which of the window's tokens that is."""
+        """Run a batch; return what is kept of it, [n, width], and which of the window's tokens that is."""
         longest = int(lengths.max())
         within = np.arange(longest) < lengths[:, None]
         # Filled up with the row's own first token: another's NaN would get through even where attention gives it 0.
@@ -168,7 +171,7 @@ class Stream:
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
     def _joined(self, parts: Sequence[Tensor], targets: Sequence[NDArray[np.int64]], width: int) -> Tensor:
-        """Puts the batches' vectors into the rows' order."""
+        """Put the batches' vectors into the rows' order."""
         if not parts:
             return torch.empty(0, width, dtype=self._model.dtype, device=self._model.device)
         if len(parts) == 1 and (np.diff(targets[0]) == 1).all():

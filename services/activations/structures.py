@@ -45,7 +45,7 @@ class Structures:
     """Remembers what models are made of, and asks for what is not known yet."""
 
     def __init__(self, *, service: str, seconds: float) -> None:
-        """Answers within `seconds`, with whatever is known then; 0 never asks."""
+        """Answer within `seconds`, with whatever is known then; 0 never asks."""
         self._answering = Answering(
             _COMMAND,
             service=f"{service}-structures",
@@ -64,7 +64,7 @@ class Structures:
         return self._answering.pid
 
     async def of(self, model: models_pb2.Model, names: Collection[str]) -> naming.Structure | None:
-        """What a model is made of, to check names by; None if they need no check, or it cannot be had now."""
+        """Return what a model is made of, to check names by; None if they need no check, or it cannot be had now."""
         if not self._seconds or all(naming.is_common(name, model.n_layers) for name in names):
             return None
         changed = await asyncio.to_thread(_changed, model.repo_id)
@@ -86,7 +86,7 @@ class Structures:
         return None
 
     async def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         for task in self._asked.values():
             task.cancel()
         await asyncio.gather(*self._asked.values(), return_exceptions=True)

@@ -54,7 +54,7 @@ class Manifest:
 
 
 def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
-    """Reads the manifest in a tokenization's folder.
+    """Read the manifest in a tokenization's folder.
 
     Raises FailedPrecondition (RESOURCE_CHANGED) unless it is the one with this sha256: the tokenization was deleted, or
     deleted and made anew.
@@ -87,7 +87,7 @@ class Reader:
         self._storage = storage
 
     def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
-        """All rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
+        """Return all rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
 
         The files are memory-mapped. Those of a remote storage are fetched where they hold rows that were asked for; the
         others' rows are null. Raises DataLoss, which names the file, if the bytes of a file with rows asked for are not
@@ -131,7 +131,7 @@ class Reader:
             ) from error
 
     def _copied(self, file: File) -> pathlib.Path | None:
-        """The copy of a remote file on this machine, if the storage keeps copies."""
+        """Return the copy of a remote file on this machine, if the storage keeps copies."""
         with self._storage.open_checked(file.key, file.sha256) as opened:
             found = pathlib.Path(str(getattr(opened, "name", "")))
             return found if found.is_absolute() and found.is_file() else None
@@ -166,7 +166,7 @@ def _mend(name: str) -> str:
 
 
 def _command(name: str, form: str = "tokenize {} --model {}") -> str:
-    """The command line that makes a tokenization, or does something else to it."""
+    """Return the command line that makes a tokenization, or does something else to it."""
     _, dataset, _, model = name.split("/")
     model, _, variant = model.partition("~")
     return f"`polytok {form.format(dataset, model)}{f' --variant {variant}' if variant else ''}`"

@@ -24,7 +24,7 @@ class Arrivals:
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def take(self, piece: Piece, look: Look) -> dict[str, Tensor]:
-        """Gives hook → [n, width] on the CPU, in this object's number format."""
+        """Return hook → [n, width] on the CPU, in this object's number format."""
         with torch.inference_mode():
             if self._side is None:
                 return {name: self._looked_at(name, value, look) for name, value in piece.values.items()}

@@ -24,18 +24,18 @@ class Weights(NamedTuple):
 
 
 def invalid(message: str) -> errors.FailedPrecondition:
-    """A model that cannot be used as it is."""
+    """Return a model that cannot be used as it is."""
     return errors.FailedPrecondition(message, reason="MODEL_INVALID")
 
 
 def read(folder: pathlib.Path) -> Weights:
-    """Counts what the files of a model directory hold; raises FailedPrecondition if there is nothing to load."""
+    """Count what the files of a model directory hold; raises FailedPrecondition if there is nothing to load."""
     tensors = [tensor for path in files(folder) for tensor in _tensors(path)]
     return Weights(sum(count for count, _ in tensors), sum(size for _, size in tensors))
 
 
 def configuration(folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a model's config.json. Raises FailedPrecondition if there is none."""
+    """Return the path of a model's config.json. Raises FailedPrecondition if there is none."""
     path = folder / "config.json"
     if not path.is_file():
         raise invalid(f"{folder} holds no config.json: it is no model directory. Name one that is.")
@@ -43,7 +43,7 @@ def configuration(folder: pathlib.Path) -> pathlib.Path:
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files that a model's weights are loaded from. Raises FailedPrecondition if there are none."""
+    """Return the files that a model's weights are loaded from. Raises FailedPrecondition if there are none."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
@@ -73,7 +73,7 @@ def _nothing(folder: pathlib.Path) -> str:
 
 
 def _tensors(path: pathlib.Path) -> list[tuple[int, int]]:
-    """Elements and bytes of each tensor of a file."""
+    """Element and bytes of each tensor of a file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else 0

@@ -8,7 +8,7 @@ from services.runtime import process
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs one of the catalog's programs; each imports what it needs and no more."""
+    """Run one of the catalog's programs; each imports what it needs and no more."""
     parser = argparse.ArgumentParser(prog="python -m services.catalog", description="The catalog's programs.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve datasets, models and tokenizations over gRPC")

@@ -32,7 +32,7 @@ def _line(failure: Exception, root: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Reads the command line and runs the stack."""
+    """Read the command line and run the stack."""
     parser = argparse.ArgumentParser(prog="python -m services.embedded", description=__doc__)
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="run Postgres, NATS, the catalog and its workers until Ctrl-C")

@@ -40,7 +40,7 @@ _UNREACHABLE = (
 
 
 def command(argv: Sequence[str], *, on_parent_death: signal.Signals, owner: str | None = None) -> list[str]:
-    """Returns the command line that runs `argv` under this guard, as a child of this process.
+    """Return the command line that runs `argv` under this guard, as a child of this process.
 
     The kernel ties the signal to the *thread* that starts the child, so start it from one that lives as long as the
     program should.
@@ -60,7 +60,7 @@ def _prctl(*arguments: int) -> None:
 
 
 def _capset(capabilities: Sequence[int]) -> None:
-    """Makes `capabilities` the effective, permitted and inheritable set of this process."""
+    """Make `capabilities` the effective, permitted and inheritable set of this process."""
     libc = ctypes.CDLL(None, use_errno=True)
     mask = sum(1 << capability for capability in capabilities)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
@@ -71,7 +71,7 @@ def _capset(capabilities: Sequence[int]) -> None:
 
 
 def _assume(uid: int, gid: int, capabilities: Sequence[int]) -> None:
-    """Becomes that user for good, keeping only `capabilities`, also across exec."""
+    """Become that user for good, keeping only `capabilities`, also across exec."""
     if capabilities:
         _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
@@ -84,7 +84,7 @@ def _assume(uid: int, gid: int, capabilities: Sequence[int]) -> None:
 
 
 def _can_run(program: str, folder: str, uid: int, gid: int, capabilities: Sequence[int]) -> bool:
-    """Tells whether that user reaches `folder` and can run `program`, by doing both in a child process."""
+    """Return whether that user reaches `folder` and can run `program`, by doing both in a child process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -100,7 +100,7 @@ def _can_run(program: str, folder: str, uid: int, gid: int, capabilities: Sequen
 
 
 def _drop(program: str, folder: str) -> None:
-    """Becomes the owner of `folder`, with the least power that still reaches everything."""
+    """Become the owner of `folder`, with the least power that still reaches everything."""
     status = os.stat(folder)  # noqa: PTH116 - pathlib costs start time
     uid, gid = (status.st_uid, status.st_gid) if status.st_uid else (NOBODY, NOBODY)
     for capabilities in _ATTEMPTS:
@@ -111,7 +111,7 @@ def _drop(program: str, folder: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares this process and turns it into the program."""
+    """Prepare this process and turn it into the program."""
     signal_number, parent, owner, _, *argv = arguments
     os.chdir("/")
     if owner != "-" and os.geteuid() == 0:

@@ -9,7 +9,7 @@ from services.embedded import exec_wrapper
 
 
 def check_owner(folder: pathlib.Path) -> int:
-    """Returns whose folder it is; refuses one of another user, unless root asks."""
+    """Return whose folder it is; refuse one of another user, unless root asks."""
     owner = folder.stat().st_uid
     if os.geteuid() not in (0, owner):
         raise errors.FailedPrecondition(
@@ -20,7 +20,7 @@ def check_owner(folder: pathlib.Path) -> int:
 
 
 def make_private(folder: pathlib.Path) -> pathlib.Path:
-    """Creates `folder`, readable by its owner alone, and returns it.
+    """Create `folder`, readable by its owner alone, and return it.
 
     When root runs us its owner is the unprivileged user that the servers run as. A folder of another user keeps its
     owner: `guard` runs the server as that user, so a home made by an ordinary user works for root too.
@@ -45,14 +45,14 @@ def _give_to_nobody(folder: pathlib.Path) -> None:
 
 
 def hand_over(path: pathlib.Path) -> None:
-    """Gives what root made to the owner of the folder it is in: root may run the stack on a user's home."""
+    """Return what root made to the owner of the folder it is in: root may run the stack on a user's home."""
     if os.geteuid() == 0:
         folder = path.parent.stat()
         os.chown(path, folder.st_uid, folder.st_gid)
 
 
 def write_private(path: pathlib.Path, text: str) -> None:
-    """Writes a file that only the owner of its folder can read: all of it or nothing, whatever fails meanwhile."""
+    """Write a file that only the owner of its folder can read: all of it or nothing, whatever fails meanwhile."""
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     try:
@@ -71,7 +71,7 @@ def write_private(path: pathlib.Path, text: str) -> None:
 
 
 def sync(folder: pathlib.Path) -> None:
-    """Brings the names in a folder to the disk."""
+    """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -80,7 +80,7 @@ def sync(folder: pathlib.Path) -> None:
 
 
 def explain(error: OSError, doing: str, place: pathlib.Path | None = None) -> str:
-    """One line about an error of the system: what could not be done, where, why, and what to do.
+    """Return one line about an error of the system: what could not be done, where, why, and what to do.
 
     `place` is where it happened, if the error does not say.
     """

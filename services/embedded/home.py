@@ -40,7 +40,7 @@ class Home:
         self._published = ""
 
     def create(self) -> None:
-        """Makes the folders that are missing."""
+        """Make the folders that are missing."""
         try:
             # Others may pass through, not look: the servers' user must reach its folders below.
             if not self.root.is_dir():
@@ -58,7 +58,7 @@ class Home:
             ) from error
 
     def passwords(self) -> dict[str, str]:
-        """The servers' passwords; made at the first start."""
+        """Return the servers' passwords; made at the first start."""
         trouble = self._trouble()
         if trouble:
             if (self.postgres / "data").exists():
@@ -72,7 +72,7 @@ class Home:
         return found
 
     def _trouble(self) -> str:
-        """What is wrong with the file of passwords, or nothing."""
+        """Return what is wrong with the file of passwords, or nothing."""
         try:
             text = self.secrets.read_text(encoding="utf-8")
             found = json.loads(text) if text.strip() else None
@@ -90,19 +90,19 @@ class Home:
         return "" if whole else "is damaged: passwords are missing in it"
 
     def publish(self, facts: dict[str, Any]) -> None:
-        """Tells the world how to reach the stack."""
+        """Tell the world how to reach the stack."""
         self._published = json.dumps(facts, indent=2) + "\n"
         folders.write_private(self.stack, self._published)
 
     def is_published(self) -> bool:
-        """Whether what `publish` wrote is still there, and whole."""
+        """Return whether what `publish` wrote is still there, and whole."""
         try:
             return self.stack.read_text(encoding="utf-8") == self._published
         except (OSError, ValueError):
             return False
 
     def withdraw(self) -> None:
-        """Takes back what `publish`, here or in a stack that was killed, has told."""
+        """Take back what `publish`, here or in a stack that was killed, has told."""
         self.stack.unlink(missing_ok=True)
 
 

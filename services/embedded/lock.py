@@ -28,7 +28,7 @@ class AlreadyRunning(errors.FailedPrecondition):
 
 
 def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
-    """Takes the lock and returns its descriptor, for the children to inherit; it goes with this process.
+    """Take the lock and return its descriptor, for the children to inherit; it goes with this process.
 
     Waits, after telling so, for the remains of a stack whose supervisor is dead.
     """
@@ -60,7 +60,7 @@ def _try(descriptor: int) -> bool:
 
 
 def _is_alive(holder: str) -> bool:
-    """Tells whether the supervisor that wrote `holder` lives: process ids are given again, start times are not."""
+    """Return whether the supervisor that wrote `holder` lives: process ids are given again, start times are not."""
     pid, _, started = holder.partition(" ")
     # A file that was damaged names nobody.
     return pid.isascii() and pid.isdigit() and _started(int(pid)) == started

@@ -25,7 +25,7 @@ class Log:
         self.trouble = ""
 
     def open(self) -> BinaryIO:
-        """Opens the file for a process to append to; what cannot be written goes nowhere, and `trouble` says why."""
+        """Open the file for a process to append to; what cannot be written goes nowhere, and `trouble` says why."""
         try:
             stream = self.path.open("ab")
             folders.hand_over(self.path)
@@ -36,7 +36,7 @@ class Log:
         return stream
 
     def rotate(self) -> None:
-        """Puts a file that has grown too large aside as `.1`, the one before it as `.2`, and so on.
+        """Put a file that has grown too large aside as `.1`, the one before it as `.2`, and so on.
 
         The process keeps the file open, so it is copied and emptied, not renamed: the process appends, and goes on
         at the start.
@@ -64,7 +64,7 @@ class Log:
             current.truncate(0)
 
     def tail(self) -> str:
-        """The last lines."""
+        """Return the last lines."""
         try:
             with self.path.open("rb") as stream:
                 size = stream.seek(0, 2)

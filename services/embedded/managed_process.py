@@ -54,7 +54,7 @@ class Keeper:
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
     async def start(self) -> None:
-        """Starts the program and returns once it is ready; raises StartFailed if it ends, or takes too long."""
+        """Start the program and returns once it is ready; raises StartFailed if it ends, or takes too long."""
         self._started_at = time.monotonic()
         await asyncio.to_thread(self.program.prepare)
         self.log.rotate()
@@ -81,7 +81,7 @@ class Keeper:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def keep(self) -> None:
-        """Starts the program again whenever it ends, waiting longer each time that it does so soon. Until cancelled."""
+        """Start the program again whenever it ends, waiting longer each time that it does so soon. Until cancelled."""
         wait = _BACKOFF_SECONDS
         failed = 0
         while True:
@@ -103,12 +103,12 @@ class Keeper:
                 await self._recover()
 
     async def renew(self) -> None:
-        """Has the program, which runs and does not work, recover and start again; `keep` must be at work."""
+        """Have the program, which runs and does not work, recover and start again; `keep` must be at work."""
         self._renewing = True
         await self.stop()
 
     async def _until_it_ends(self) -> str:
-        """Waits until the program does not run, and says why."""
+        """Wait until the program does not run, and says why."""
         if self._failure:
             what, self._failure = self._failure, ""
             return what
@@ -127,7 +127,7 @@ class Keeper:
         return True
 
     async def fail(self, error: errors.PolytokError | OSError) -> None:
-        """Tells in one line why the program could not be started, and leaves nothing of it behind: `keep` goes on."""
+        """Tell in one line why the program could not be started, and leave nothing of it behind: `keep` goes on."""
         if isinstance(error, StartFailed):
             self._report(error.line)
             return
@@ -147,7 +147,7 @@ class Keeper:
             self._report(f"{self.program.name}: {did}")
 
     async def stop(self) -> None:
-        """Stops the program in good order, or at once if that takes too long."""
+        """Stop the program in good order, or at once if that takes too long."""
         if self._process is None:
             return
         self._signal(self.program.stop_signal)
@@ -160,7 +160,7 @@ class Keeper:
             await self._process.wait()
 
     def force(self) -> None:
-        """Ends the program at once."""
+        """End the program at once."""
         self._signal(self.program.force_signal)
 
     async def _ended(self, *, within: float) -> bool:

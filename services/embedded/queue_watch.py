@@ -30,7 +30,7 @@ class QueueWatch:
         self._owners = {owner.name for owner in services.OWNERS}
 
     async def run(self) -> None:
-        """Looks until it is cancelled."""
+        """Look until it is cancelled."""
         patience, since, told = PATIENCE_SECONDS, 0.0, ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)

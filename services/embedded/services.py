@@ -66,7 +66,7 @@ class Process(NamedTuple):
 
 
 def processes(asked: int) -> Iterator[Process]:
-    """Every worker process of a stack that was asked for so many."""
+    """Yield every worker process of a stack that was asked for so many."""
     for workers in WORKERS:
         if workers.number == "one":
             yield Process(workers.name, workers.module, workers.listens, workers.late, {})
@@ -80,7 +80,7 @@ def processes(asked: int) -> Iterator[Process]:
 
 
 def gpus() -> Sequence[str]:
-    """The NVIDIA GPUs that may be used, as CUDA names them; no library is loaded to find out."""
+    """Return the NVIDIA GPUs that may be used, as CUDA names them; no library is loaded to find out."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu for gpu in chosen.split(",") if gpu.strip() not in {"", "-1"}]

@@ -28,7 +28,7 @@ _HOST = "127.0.0.1"
 
 
 def _inherited() -> dict[str, str]:
-    """What the services take from our environment: all but what is meant for other servers than ours."""
+    """Return what the services take from our environment: all but what is meant for other servers than ours."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
     environment.setdefault("POLYTOK_LOG_FORMAT", "console")  # people read the logs of one machine
@@ -41,7 +41,7 @@ def _listening(address: str) -> dict[str, str]:
 
 
 def default_workers() -> int:
-    """One tokenizer worker for each core, at most four."""
+    """Return one tokenizer worker for each core, at most four."""
     return max(1, min(4, len(os.sched_getaffinity(0))))
 
 
@@ -62,7 +62,7 @@ class Supervisor:
         self._addresses: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Runs the stack until a signal asks it to stop."""
+        """Run the stack until a signal asks it to stop."""
         self._home.withdraw()
         self._handle_signals()
         asked = asyncio.create_task(self._stop.wait())
@@ -141,7 +141,7 @@ class Supervisor:
         await self._migrate({**_inherited(), **self._stores(database)})
 
     async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
-        """Starts a server; on another port if it does not come up, since somebody may have taken the first."""
+        """Start a server; on another port if it does not come up, since somebody may have taken the first."""
         for _ in range(_PORT_ATTEMPTS - 1):
             with contextlib.suppress(managed_process.StartFailed):
                 await self._start(server)
@@ -167,7 +167,7 @@ class Supervisor:
         return kept
 
     async def _start_late(self, program: Program) -> managed_process.Keeper:
-        """Starts a program that the rest can do without: if that fails, its keeper has to try again."""
+        """Start a program that the rest can do without: if that fails, its keeper has to try again."""
         kept = self._keep(program)
         try:
             await kept.start()
@@ -208,7 +208,7 @@ class Supervisor:
         }
 
     async def _migrate(self, environment: Mapping[str, str]) -> None:
-        """Brings the schemas up to date, in one process."""
+        """Bring the schemas up to date, in one process."""
         log = Log(self._home.logs / "migrate.log")
         log.rotate()
         argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.OWNERS)]
@@ -236,7 +236,7 @@ class Supervisor:
         self._report("the database is up to date")
 
     def _publish(self) -> None:
-        """Tells how to reach the stack, or why that cannot be told: then it is told with the next round."""
+        """Return how to reach the stack, or why that cannot be told: then it is told with the next round."""
         try:
             self._write_facts()
         except OSError as error:
@@ -259,7 +259,7 @@ class Supervisor:
         )
 
     async def _tidy(self) -> None:
-        """Turns logs over that have grown, and writes again what tells of the stack, if it got lost."""
+        """Turn logs over that have grown, and write again what tells of the stack, if it got lost."""
         while True:
             await asyncio.sleep(_TIDY_SECONDS)
             for each in self._keepers:
@@ -271,7 +271,7 @@ class Supervisor:
                 self._publish()
 
     async def _down(self) -> None:
-        """Stops everything, the last started first; workers together."""
+        """Stop everything, the last started first; workers together."""
         with contextlib.suppress(OSError):
             self._home.withdraw()
         owners = [owner.name for owner in services.OWNERS]
@@ -284,7 +284,7 @@ class Supervisor:
 
 
 def run(root: pathlib.Path, *, workers: int, report: Callable[[str], None]) -> None:
-    """Runs a stack on that home until it is asked to stop."""
+    """Run a stack on that home until it is asked to stop."""
     home = Home(root)
     home.create()
     held = lock.acquire(home.lock, waiting=lambda: report("waiting for the processes of a killed stack to end"))

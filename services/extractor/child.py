@@ -29,7 +29,7 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 
 
 def main() -> None:
-    """Runs tasks until the parent ends."""
+    """Run tasks until the parent ends."""
     malloc_tuning.keep_freed()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

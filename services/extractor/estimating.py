@@ -24,7 +24,7 @@ def estimate(
     loaded: loading.Models,
     context: TaskContext,
 ) -> tasks_pb2.EstimateExtractionResult:
-    """Checks what a plan checks but the room on the disk, and extracts some rows twice: to warm up, and to time."""
+    """Check what a plan checks but the room on the disk, and extracts some rows twice: to warm up, and to time."""
     order = task.order
     found = planning.read(order, models.describe(loaded.folder(order)), storage, reader)
     model = loaded.get(order)

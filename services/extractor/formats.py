@@ -29,12 +29,12 @@ _ARROW = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 
 
 def column(hook: str, storage_dtype: str) -> str:
-    """The name of the column with a hook's vectors."""
+    """Return the name of the column with a hook's vectors."""
     return f"{hook}.bfloat16" if storage_dtype == "bfloat16" else hook
 
 
 def features(widths: Mapping[str, int], context_size: int, storage_dtype: str) -> datasets.Features:
-    """The columns as `datasets` describes them; `widths` has the numbers per vector of each hook."""
+    """Return the columns as `datasets` describes them; `widths` has the numbers per vector of each hook."""
     kind = _ARROW[storage_dtype]
     columns: dict[str, Any] = {
         column(hook, storage_dtype): datasets.Array2D((context_size, width), kind) for hook, width in widths.items()
@@ -45,12 +45,12 @@ def features(widths: Mapping[str, int], context_size: int, storage_dtype: str) -
 
 
 def bytes_per_vector(widths: Mapping[str, int], storage_dtype: str) -> int:
-    """How much a token takes on the disk, all hooks together."""
+    """Return how much a token takes on the disk, all hooks together."""
     return sum(widths.values()) * STORED[storage_dtype].itemsize + 4 * len(widths) + 16
 
 
 def vectors(values: Tensor, context_size: int, kind: pa.DataType) -> pa.Array:
-    """Vectors [rows * context_size, width] as an Arrow column of the extension type, not copied."""
+    """Vector [rows * context_size, width] as an Arrow column of the extension type, not copied."""
     width = values.shape[1]
     values = values.contiguous()
     # NumPy knows no bfloat16 either.

@@ -28,11 +28,11 @@ class Models:
         """That of the weights that are loaded; see `services.activations.fingerprints`."""
 
     def folder(self, order: tasks_pb2.ExtractionOrder) -> pathlib.Path:
-        """Where a model's files are, once they are there."""
+        """Return where a model's files are, once they are there."""
         return hub.folder(order.model_repo_id, order.model_revision, files=hub.MODEL, reason="MODEL_INVALID")
 
     def get(self, order: tasks_pb2.ExtractionOrder) -> models.LoadedModel:
-        """Loads a model, unless it is there.
+        """Load a model, unless it is there.
 
         Raises FailedPrecondition (MODEL_INVALID) if it is not the one of the order's fingerprint, and what
         `services.activations.models.load` raises.
@@ -69,7 +69,7 @@ def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:
 
 
 def settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
-    """What every range of an extraction is made with."""
+    """Return what every range of an extraction is made with."""
     parameters = order.parameters
     keep = parameters.nonfinite == extractions_pb2.ExtractionParameters.NONFINITE_KEEP
     return RangeSettings(

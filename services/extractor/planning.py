@@ -33,7 +33,7 @@ class Input(NamedTuple):
 def plan(
     task: tasks_pb2.PlanExtractionTask, storage: Storage, reader: tokenizations.Reader, loaded: loading.Models
 ) -> tasks_pb2.PlanExtractionResult:
-    """Checks that all of it fits, loads the model, and cuts the rows."""
+    """Check that all of it fits, load the model, and cuts the rows."""
     order = task.order
     description = models.describe(loaded.folder(order))
     found = read(order, description, storage, reader)
@@ -55,7 +55,7 @@ def read(
     storage: Storage,
     reader: tokenizations.Reader,
 ) -> Input:
-    """Opens the tokenization; refuses hooks that the model has not, and ids and lengths that it does not take."""
+    """Open the tokenization; refuses hooks that the model has not, and ids and lengths that it does not take."""
     settings = loading.settings(order)
     found = ranges.widths(settings, description)
     widths = {name: width or description.d_model for name, width in found.items()}
@@ -75,7 +75,7 @@ def read(
 
 
 def bytes_per_token(order: tasks_pb2.ExtractionOrder, found: Input) -> int:
-    """What a token takes on the disk, all hooks together."""
+    """Return what a token takes on the disk, all hooks together."""
     return formats.bytes_per_vector(found.widths, loading.number_format(order.parameters.storage_format))
 
 
@@ -86,7 +86,7 @@ def free_bytes(storage: Storage) -> int:
 
 
 def check_room(name: str, size: int, storage: Storage) -> None:
-    """Refuses to begin what the disk has no room for."""
+    """Refuse to begin what the disk has no room for."""
     root = storage.local_path("extractions")
     if root is None:
         return

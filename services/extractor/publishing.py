@@ -34,7 +34,7 @@ _ADVICE = "Retry the extraction."
 def publish(
     task: tasks_pb2.PublishExtractionTask, storage: Storage, context: TaskContext
 ) -> tasks_pb2.PublishExtractionResult:
-    """Checks and merges what the ranges gave."""
+    """Check and merges what the ranges gave."""
     order = task.order
     files = [file for each in task.ranges for file in each.files]
     _check_not_empty(order, files)

@@ -72,7 +72,7 @@ def extract(
     stem: str,
     report: Report,
 ) -> Extracted:
-    """Writes the activations of some rows to `{folder}/{stem}-00000.arrow` and so on, synced, with their checksums.
+    """Write the activations of some rows to `{folder}/{stem}-00000.arrow` and so on, synced, with their checksums.
 
     `dataset` is a `datasets.Dataset` or `pyarrow.Table`. Nothing of a range that fails stays behind but files that were
     whole before. Raises FailedPrecondition for NaN and infinity, and what Stream.pieces raises.
@@ -139,7 +139,7 @@ def _stream_settings(settings: RangeSettings) -> streaming.Settings:
 
 
 def _until(pieces: Iterator[streaming.Piece], max_tokens: int) -> Iterator[streaming.Piece]:
-    """Ends a stream after so many vectors."""
+    """End a stream after so many vectors."""
     left = max_tokens
     for piece in pieces:
         count = len(piece.token_ids)
@@ -172,7 +172,7 @@ class _Gathering:
         self.statistics: dict[str, Statistics] = {}
 
     def take(self, piece: streaming.Piece, arrivals: transfers.Arrivals) -> dict[str, Tensor]:
-        """Brings a piece's vectors to the CPU in the number format of the files."""
+        """Bring a piece's vectors to the CPU in the number format of the files."""
 
         def look(name: str, value: Tensor) -> None:
             statistics = self.statistics.setdefault(name, Statistics(value.shape[1]))

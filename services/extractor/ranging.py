@@ -15,7 +15,7 @@ def extract(
     loaded: loading.Models,
     context: TaskContext,
 ) -> tasks_pb2.ExtractRangeResult:
-    """Writes the range's files under names of this attempt."""
+    """Write the range's files under names of this attempt."""
     order, rows = task.order, task.range
     manifest = tokenizations.read(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
     table = reader.open(manifest, rows.first_row, rows.num_rows)

@@ -16,6 +16,6 @@ POOL = worker_main.Pool(
 
 
 async def run(stopping: Stopping) -> None:
-    """Works until it is asked to stop."""
+    """Work until it is asked to stop."""
     peers = ExtractorPeers()
     await worker_main.work(stopping, POOL, peers.extractor_address, peers)

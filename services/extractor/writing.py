@@ -69,7 +69,7 @@ class Writer:
         self._end_file()
 
     def write(self, token_ids: Tensor, row_index: Tensor, position: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Takes vectors {hook: [n, width]} in the storage's number format, and where each is from [n], on the CPU."""
+        """Take vectors {hook: [n, width]} in the storage's number format, and where each is from [n], on the CPU."""
         columns = {formats.column(hook, self._storage_dtype): values[hook] for hook in self._widths}
         columns |= {formats.TOKEN_IDS: token_ids, formats.ROW_INDEX: row_index, formats.POSITION: position}
         if self._pending:

@@ -26,7 +26,7 @@ class Advisories:
         self._reconciler = reconciler
 
     async def run(self) -> None:
-        """Listens until it is cancelled."""
+        """Listen until it is cancelled."""
         subjects = (f"{_PREFIX}STREAM.*.{self._stream}", f"{_PREFIX}CONSUMER.*.{self._stream}.*")
         subscriptions = [await self._client.subscribe(subject, cb=self._hear) for subject in subjects]
         try:

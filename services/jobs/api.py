@@ -26,7 +26,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def AcquireLease(  # noqa: N802
         self, request: leases_pb2.AcquireLeaseRequest, context: Context
     ) -> leases_pb2.AcquireLeaseResponse:
-        """Takes a task."""
+        """Take a task."""
         task_id = uuid.UUID(request.task_id)
         async with self._database.transaction() as conn:
             lease = await self._store.acquire(conn, task_id, request.worker, uuid.UUID(request.request_id))
@@ -50,7 +50,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def ExtendLease(  # noqa: N802
         self, request: leases_pb2.ExtendLeaseRequest, context: Context
     ) -> leases_pb2.ExtendLeaseResponse:
-        """Prolongs a lease."""
+        """Prolong a lease."""
         progress = (request.progress.done, request.progress.total) if request.HasField("progress") else None
         async with self._database.transaction() as conn:
             extension = await self._store.extend(
@@ -66,7 +66,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def CompleteTask(  # noqa: N802
         self, request: leases_pb2.CompleteTaskRequest, context: Context
     ) -> leases_pb2.CompleteTaskResponse:
-        """Ends a task well."""
+        """End a task well."""
         result = request.result.SerializeToString()
         async with self._database.transaction() as conn:
             await self._store.complete(conn, uuid.UUID(request.task_id), request.epoch, result)
@@ -75,7 +75,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def FailTask(  # noqa: N802
         self, request: leases_pb2.FailTaskRequest, context: Context
     ) -> leases_pb2.FailTaskResponse:
-        """Ends an attempt badly."""
+        """End an attempt badly."""
         failure = Failure.from_message(request.error)
         async with self._database.transaction() as conn:
             will_retry = await self._store.fail(conn, uuid.UUID(request.task_id), request.epoch, failure)
@@ -84,7 +84,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def ReleaseLease(  # noqa: N802
         self, request: leases_pb2.ReleaseLeaseRequest, context: Context
     ) -> leases_pb2.ReleaseLeaseResponse:
-        """Takes a task back."""
+        """Take a task back."""
         async with self._database.transaction() as conn:
             await self._store.release(conn, uuid.UUID(request.task_id), request.epoch, request.resume_point)
         return leases_pb2.ReleaseLeaseResponse()

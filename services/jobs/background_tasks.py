@@ -32,7 +32,10 @@ class JobEngine:
         self.advisories = Advisories(client, subjects, self.reconciler)
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """The side tasks, for `process.supervise`. The listener is the caller's to run, for it has other users."""
+        """Return the side tasks, for `process.supervise`.
+
+        The listener is the caller's to run, for it has other users.
+        """
         return {
             "relay": self.relay.run(),
             "reconciler": self.reconciler.run(),

@@ -29,13 +29,13 @@ class QueueHealth:
         self.since = 0.0
 
     def fail(self, trouble: str) -> None:
-        """Notes what is wrong."""
+        """Record what is wrong."""
         if not self.trouble:
             self.since = time.monotonic()
         self.trouble = trouble
 
     def recover(self) -> None:
-        """Notes that the queue works."""
+        """Record that the queue works."""
         self.trouble = ""
 
 
@@ -50,7 +50,7 @@ class Canary:
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream}.{self._consumer}"
 
     async def trouble(self) -> str:
-        """Sends a canary; says what went wrong, or nothing."""
+        """Send a canary; says what went wrong, or nothing."""
         token = secrets.token_hex(8).encode()
         try:
             await self._ensure_consumer()
@@ -87,7 +87,7 @@ class Canary:
 
 
 def explain(error: BaseException) -> str:
-    """What NATS said, in a few words."""
+    """Return what NATS said, in a few words."""
     if isinstance(error, TimeoutError):
         return "NATS gives no answer"
     description = getattr(error, "description", None)

@@ -53,7 +53,7 @@ class Relay:
         self._troubled = False
 
     async def run(self) -> None:
-        """Relays until it is cancelled."""
+        """Relay until it is cancelled."""
         unsubscribe = self._listener.subscribe(CHANNEL, self._hear)
         try:
             while True:
@@ -72,7 +72,7 @@ class Relay:
         self._woken.set()
 
     async def _round(self) -> float:
-        """Does what there is to do, and tells for how long there is nothing."""
+        """Do what there is to do, and return for how long there is nothing."""
         try:
             await self._tell_stopped()
             pause = await self._ring_due()

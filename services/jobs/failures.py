@@ -28,19 +28,19 @@ class Failure:
 
     @classmethod
     def of(cls, error: errors.PolytokError) -> Self:
-        """The failure of an error."""
+        """Return the failure of an error."""
         return cls(error.reason, error.message, error.retryable, codec.to_json(error))
 
     @classmethod
     def from_message(cls, told: leases_pb2.TaskError) -> Self:
-        """The failure that a worker told."""
+        """Return the failure that a worker told."""
         details: dict[str, Any] = {}
         if told.HasField("error"):
             details = json_format.MessageToDict(told.error, preserving_proto_field_name=True)
         return cls(told.reason, told.message, told.retryable, details)
 
     def columns(self) -> dict[str, Any]:
-        """What a record keeps of it."""
+        """Return what a record keeps of it."""
         return {"error_reason": self.reason, "error_message": self.message, "error": dict(self.details)}
 
 
@@ -49,7 +49,7 @@ NONE: Mapping[str, Any] = {"error_reason": "", "error_message": "", "error": {}}
 
 
 def task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
-    """What a worker tells of an error."""
+    """Return what a worker tells of an error."""
     # Empty or boundless messages are refused by the contract.
     return leases_pb2.TaskError(
         reason=error.reason,
@@ -60,12 +60,12 @@ def task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
 
 
 def error_of(told: leases_pb2.TaskError) -> errors.PolytokError:
-    """The error that a process or a worker told."""
+    """Return the error that a process or a worker told."""
     if told.HasField("error"):
         return codec.from_message(told.error)
     return errors.Internal(told.message, reason=told.reason, retryable=told.retryable)
 
 
 def shown(document: Mapping[str, Any]) -> errors_pb2.Error | None:
-    """What a record shows of what it keeps; nothing where it keeps nothing."""
+    """Return what a record shows of what it keeps; nothing where it keeps nothing."""
     return codec.from_json(document) if document else None

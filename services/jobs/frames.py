@@ -18,13 +18,13 @@ class BrokenFrame(Exception):
 
 
 def encode(message: Message) -> bytes:
-    """The frame of a message."""
+    """Return the frame of a message."""
     data = message.SerializeToString()
     return _LENGTH.pack(len(data)) + data
 
 
 def read(stream: BinaryIO, kind: type[M]) -> M | None:
-    """Reads a message; None once the other side closed."""
+    """Read a message; None once the other side closed."""
     head = _read_exactly(stream, _LENGTH.size)
     body = None if head is None else _read_exactly(stream, _size(head))
     return None if body is None else _parse(body, kind)

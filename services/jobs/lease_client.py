@@ -23,7 +23,7 @@ async def call(
     until: Callable[[], float],
     try_seconds: float = _TRY_SECONDS,
 ) -> tuple[Response, float]:
-    """Calls, and again while the owner is away or its disk full, until a time of the loop's clock, asked each time.
+    """Call, and again while the owner is away or its disk full, until a time of the loop's clock, asked each time.
 
     Gives the response and when the request for it was sent; raises our errors.
     """
@@ -43,6 +43,6 @@ async def call(
 
 
 def is_passing(error: errors.PolytokError) -> bool:
-    """Whether the owner may answer later: it is away, or its database has no room now."""
+    """Return whether the owner may answer later: it is away, or its database has no room now."""
     full = isinstance(error, errors.ResourceExhausted) and error.reason == disk_space.REASON
     return full or isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

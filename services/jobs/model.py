@@ -169,7 +169,7 @@ class Standing:
 
 
 def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
-    """How long a task waits after its failed attempt number `attempt`: doubling, capped, with a jitter of 20 %.
+    """Return how long a task waits after its failed attempt number `attempt`: doubling, capped, with a jitter of 20 %.
 
     0 is the number of an attempt that moved the resume point. A full disk is given ten times as long: it takes
     somebody to make room.
@@ -192,10 +192,10 @@ class JobHandler(Protocol):
         """The job's first lease was given."""
 
     async def next_stage(self, conn: Any, job: Job, stage: int, results: Sequence[TaskResult]) -> Sequence[NewTask]:
-        """Every task of `stage` (from 0) succeeded. The tasks of the next stage, or none: the job is done."""
+        """Return every task of `stage` (from 0) succeeded. The tasks of the next stage, or none: the job is done."""
 
     async def succeeded(self, conn: Any, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes, with the results of the last stage.
+        """Publish, with the results of the last stage.
 
         May do storage I/O, for at most one lease TTL: the lease is checked again after it, and when it ran out the
         transaction is undone and another attempt comes. What it did to storage must bear repeating.
@@ -216,7 +216,7 @@ class Recording(Protocol):
     """A handler that keeps what tasks report on the way."""
 
     async def record(self, conn: Any, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
-        """Keeps reports (serialized google.protobuf.Any, in order) of the task that holds a lease under `epoch`.
+        """Keep reports (serialized google.protobuf.Any, in order) of the task that holds a lease under `epoch`.
 
         In the transaction that keeps the resume point, the task's row locked. The same reports may come again.
         """
@@ -227,7 +227,7 @@ class Resuming(Protocol):
     """A handler that can tell resume points apart; for any other, one that differs is further."""
 
     def is_further(self, before: bytes, after: bytes) -> bool:
-        """Whether `after` is further on than `before`, which is empty at the start of a task."""
+        """Return whether `after` is further on than `before`, which is empty at the start of a task."""
 
 
 @runtime_checkable
@@ -235,7 +235,7 @@ class Pausing(Protocol):
     """A handler whose jobs can stop for a while: the job ends, and another goes on from its resume point."""
 
     async def is_wanted_back(self, conn: Any, job: Job) -> bool:
-        """Whether the job is to stop."""
+        """Return whether the job is to stop."""
 
     async def given_back(self, conn: Any, job: Job, resume_point: bytes) -> None:
         """The job ended, CANCELLED, because it is wanted back; `resume_point` is its task's last, empty if none."""

@@ -15,7 +15,7 @@ _CLOCK = sa.func.clock_timestamp()
 
 
 def any_of(ids: Sequence[uuid.UUID]) -> sa.ColumnElement[Any]:
-    """Matches any of the ids."""
+    """Match any of the ids."""
     # One array parameter: an IN list of thousands would be as many parameters.
     return sa.any_(sa.literal(list(ids), sa.ARRAY(sa.Uuid)))
 
@@ -27,7 +27,7 @@ class Outbox:
         self._jobs, self._tasks, self._outbox = tables.jobs, tables.tasks, tables.outbox
 
     async def clear(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drops the doorbells of a job, but for those that a relay is ringing: it drops them itself."""
+        """Drop the doorbells of a job, but for those that a relay is ringing: it drops them itself."""
         tasks, outbox = self._tasks, self._outbox
         free = sa.select(outbox.c.task_id, outbox.c.dispatch).join(tasks, tasks.c.id == outbox.c.task_id)
         free = free.where(tasks.c.job_id == job_id).with_for_update(of=outbox, skip_locked=True)
@@ -53,7 +53,7 @@ class Outbox:
         return (await conn.execute(query.order_by(table.c.not_before, table.c.ordinal).limit(limit))).all()
 
     async def ring_again(self, conn: AsyncConnection, dispatches: dict[uuid.UUID, int]) -> int:
-        """Puts tasks into the outbox again that have not gone on since the dispatch given for each; tells how many.
+        """Put tasks into the outbox again that have not gone on since the dispatch given for each; return how many.
 
         Tasks that somebody else has locked are going on: skipping them also keeps two writers of many rows apart.
         """
@@ -69,12 +69,12 @@ class Outbox:
         return len(locked)
 
     async def next_due(self, conn: AsyncConnection) -> float | None:
-        """Seconds until the outbox's first row is due, 0 or less if it is; None if the outbox is empty."""
+        """Second until the outbox's first row is due, 0 or less if it is; None if the outbox is empty."""
         first = (await conn.execute(sa.select(sa.func.min(self._outbox.c.due_at) - _CLOCK))).scalar_one()
         return None if first is None else float(first.total_seconds())
 
     async def lock_due(self, conn: AsyncConnection, limit: int) -> Sequence[sa.Row[Any]]:
-        """Locks rows of the outbox that are due, but for those another relay has; `live` if they are to be rung."""
+        """Lock rows of the outbox that are due, but for those another relay has; `live` if they are to be rung."""
         outbox, tasks, jobs = self._outbox, self._tasks, self._jobs
         ready = sa.and_(tasks.c.state == TaskState.READY.value, tasks.c.dispatch == outbox.c.dispatch)
         query = (
@@ -89,7 +89,7 @@ class Outbox:
         return (await conn.execute(query)).all()
 
     async def drop(self, conn: AsyncConnection, rung: Sequence[sa.Row[Any]]) -> None:
-        """Drops rows of the outbox."""
+        """Drop rows of the outbox."""
         if rung:
             keys = [(row.task_id, row.dispatch) for row in rung]
             await conn.execute(

@@ -58,7 +58,7 @@ class Overdue:
         return found
 
     def taken(self) -> None:
-        """Notes that one of them was to be had: there may be more, to be asked for at once."""
+        """Record that one of them was to be had: there may be more, to be asked for at once."""
         metrics.overdue.inc()
         self._pause = 0.0
 

@@ -13,14 +13,14 @@ Result = TypeVar("Result", bound=Message)
 
 
 def pack(message: Message) -> bytes:
-    """The payload of a task."""
+    """Return the payload of a task."""
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed.SerializeToString()
 
 
 def unpack(results: Sequence[TaskResult], expected: type[Result]) -> list[Result]:
-    """The results of a stage, in the tasks' order."""
+    """Return the results of a stage, in the tasks' order."""
     return [_unpacked(result, expected) for result in sorted(results, key=lambda each: each.ordinal)]
 
 

@@ -41,7 +41,7 @@ class ProgressHub:
         self._callbacks: defaultdict[uuid.UUID, list[Callback]] = defaultdict(list)
 
     async def run(self) -> None:
-        """Listens until it is cancelled."""
+        """Listen until it is cancelled."""
         subscription = await self._client.subscribe(self._subjects.progress("*"), cb=self._hear)
         try:
             while True:
@@ -52,7 +52,7 @@ class ProgressHub:
                 await subscription.unsubscribe()
 
     def subscribe(self, job_id: uuid.UUID, callback: Callback) -> Callable[[], None]:
-        """Calls back whenever a task of the job tells of progress; the answer ends that."""
+        """Call back whenever a task of the job tells of progress; the answer ends that."""
         self._callbacks[job_id].append(callback)
 
         def unsubscribe() -> None:
@@ -65,7 +65,7 @@ class ProgressHub:
         return unsubscribe
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
-        """How far a job is, from 0 to 100: `JobStore.percent`, seconds fresher."""
+        """Return how far a job is, from 0 to 100: `JobStore.percent`, seconds fresher."""
         standing = await self._store.rows.standing(conn, job_id)
         if standing is None:
             return 0.0

@@ -12,7 +12,10 @@ from services.jobs.model import WHOLE, NewTask
 
 
 def of_stage(tasks: Sequence[NewTask], given: int) -> list[int]:
-    """The tasks' shares in parts of WHOLE, where stages before were given `given`; all 0 for tasks without weight."""
+    """Return the tasks' shares in parts of WHOLE, where stages before were given `given`.
+
+    All 0 for tasks without weight.
+    """
     own = sum(task.weight for task in tasks)
     if not own:
         return [0] * len(tasks)

@@ -56,16 +56,16 @@ class Pull:
         return self._sure
 
     async def open(self) -> None:
-        """Starts to listen."""
+        """Start to listen."""
         self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._arrived.put)
 
     def end(self) -> None:
-        """Makes `next` answer None from now on."""
+        """Make `next` answer None from now on."""
         self._ended = True
         self._arrived.put_nowait(None)
 
     async def next(self) -> Msg | None:
-        """Waits for a message; None once `end` was called."""
+        """Wait for a message; None once `end` was called."""
         while not self._ended:
             messaging.check_cancelled()
             try:
@@ -83,14 +83,14 @@ class Pull:
         return None
 
     async def renew(self) -> None:
-        """Makes the consumer anew: tasks wait, and the one that is there gives none."""
+        """Make the consumer anew: tasks wait, and the one that is there gives none."""
         _log.warning("tasks wait and the queue gives none; making the consumer anew", pool=self._pool)
         self._sure = False
         with contextlib.suppress(nats.errors.Error, OSError):
             await messaging.delete_consumer(self._client, self._subjects, self._pool)
 
     async def close(self) -> None:
-        """Gives back what came too late."""
+        """Return back what came too late."""
         self._ended = True
         await self._subscription.unsubscribe()
         while not self._arrived.empty():
@@ -147,5 +147,5 @@ class Pull:
 
 
 def _status(message: Msg) -> str | None:
-    """The code of a message from the server itself; None for one from the queue."""
+    """Return the code of a message from the server itself; None for one from the queue."""
     return (message.headers or {}).get(api.Header.STATUS.value)

@@ -52,13 +52,13 @@ class Reconciler:
         self._troubles: dict[str, str] = {}
 
     def wake(self) -> None:
-        """Asks for a whole round now."""
+        """Ask for a whole round now."""
         self._rest_until = 0.0
         self._queue.suspect()
         self._woken.set()
 
     async def run(self) -> None:
-        """Reconciles until it is cancelled."""
+        """Reconcile until it is cancelled."""
         while True:
             self._woken.clear()
             with self._trouble("database"):
@@ -70,7 +70,7 @@ class Reconciler:
                     await self._woken.wait()
 
     async def reconcile(self) -> None:
-        """Does one round, unless another replica is at it."""
+        """Do one round, unless another replica is at it."""
         async with self._database.transaction() as guard:
             key = sa.func.hashtextextended(f"reconcile {self._store.tables.jobs.fullname}", 0)
             if not (await guard.execute(sa.select(sa.func.pg_try_advisory_xact_lock(key)))).scalar_one():
@@ -149,7 +149,7 @@ class Reconciler:
 
     @contextlib.contextmanager
     def _trouble(self, part: str) -> Generator[None]:
-        """Lets the loop go on without Postgres or NATS, and says so once."""
+        """Let the loop go on without Postgres or NATS, and says so once."""
         try:
             yield
         except (errors.PolytokError, nats.errors.Error, OSError) as error:

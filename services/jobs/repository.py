@@ -36,7 +36,7 @@ class Held:
 
 
 def job_of(row: sa.Row[Any]) -> Job:
-    """The job of a row."""
+    """Return the job of a row."""
     return Job(
         id=row.id,
         kind=row.kind,
@@ -58,11 +58,11 @@ class Rows:
         self._attempts, self._outbox = tables.attempts, tables.outbox
 
     async def lock_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> sa.Row[Any] | None:
-        """Locks a job; None if there is none."""
+        """Lock a job; None if there is none."""
         return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id).with_for_update())).first()
 
     async def lock(self, conn: AsyncConnection, task_id: uuid.UUID) -> Held | None:
-        """Locks a task's job and then the task; None if there is no such task."""
+        """Lock a task's job and then the task; None if there is no such task."""
         owner = sa.select(self._tasks.c.job_id).where(self._tasks.c.id == task_id).scalar_subquery()
         job = (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == owner).with_for_update())).first()
         task = await self.lock_task(conn, task_id) if job else None
@@ -72,26 +72,26 @@ class Rows:
         return Held(job, task, (await conn.execute(sa.select(_CLOCK))).scalar_one())
 
     async def lock_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> sa.Row[Any] | None:
-        """Locks a task alone, for writes that touch nothing else of its job."""
+        """Lock a task alone, for writes that touch nothing else of its job."""
         return (await conn.execute(sa.select(self._tasks).where(self._tasks.c.id == task_id).with_for_update())).first()
 
     async def job(self, conn: AsyncConnection, job_id: uuid.UUID) -> sa.Row[Any] | None:
-        """Reads a job."""
+        """Read a job."""
         return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id))).first()
 
     async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[sa.Row[Any]]:
-        """Reads every attempt of a job, oldest first."""
+        """Read every attempt of a job, oldest first."""
         query = sa.select(self._attempts).join(self._tasks, self._tasks.c.id == self._attempts.c.task_id)
         query = query.where(self._tasks.c.job_id == job_id).order_by(self._attempts.c.started_at)
         return (await conn.execute(query)).all()
 
     async def attempt(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int) -> sa.Row[Any] | None:
-        """Reads one attempt."""
+        """Read one attempt."""
         table = self._attempts
         return (await conn.execute(sa.select(table).where(table.c.task_id == task_id, table.c.epoch == epoch))).first()
 
     async def insert_job(self, conn: AsyncConnection, kind: str, resource: str, trace: dict[str, str]) -> uuid.UUID:
-        """Makes a job without tasks."""
+        """Make a job without tasks."""
         job_id = uuid.uuid4()
         await conn.execute(self._jobs.insert().values(id=job_id, kind=kind, resource=resource, trace=trace))
         return job_id
@@ -99,7 +99,7 @@ class Rows:
     async def insert_tasks(
         self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[NewTask], max_attempts: int
     ) -> None:
-        """Makes the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
+        """Make the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
         ids = [uuid.uuid4() for _ in tasks]
         weights = progress_weights.of_stage(tasks, await self._weight(conn, job_id) if stage else 0)
         values = [
@@ -121,13 +121,13 @@ class Rows:
         await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(stage=stage))
 
     async def start_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Notes that the job's first lease was given."""
+        """Record that the job's first lease was given."""
         await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(started_at=_CLOCK))
 
     async def lease(
         self, conn: AsyncConnection, task: sa.Row[Any], worker: str, request_id: uuid.UUID, ttl: timedelta
     ) -> sa.Row[Any]:
-        """Gives the task to a worker under the next epoch, opens the attempt, and gives the task's row."""
+        """Return the task to a worker under the next epoch, open the attempt, and return the task's row."""
         epoch, number = task.epoch + 1, task.attempts + 1
         values: dict[str, Any] = {
             "state": TaskState.RUNNING.value,
@@ -153,11 +153,11 @@ class Rows:
     async def extend(
         self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, ttl: timedelta, changes: dict[str, Any]
     ) -> bool:
-        """Prolongs a lease that is valid now and stores `changes`; tells whether it was."""
+        """Prolong a lease that is valid now and stores `changes`; return whether it was."""
         return await self._fenced(conn, task_id, epoch, lease_expires_at=_CLOCK + ttl, **changes)
 
     async def succeed(self, conn: AsyncConnection, task_id: uuid.UUID, result: bytes, ttl: timedelta) -> None:
-        """Ends a task well; its lease goes on for `ttl` so that `close` can tell whether publishing took too long."""
+        """End a task well; its lease goes on for `ttl` so that `close` can tell whether publishing took too long."""
         done = sa.func.greatest(self._tasks.c.progress_done, self._tasks.c.progress_total)
         await self._change(
             conn,
@@ -170,14 +170,14 @@ class Rows:
         )
 
     async def close(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
-        """Takes the lease off a task that succeeded; tells whether it was still valid."""
+        """Take the lease off a task that succeeded; return whether it was still valid."""
         query = self._tasks.update().where(self._tasks.c.id == task_id, self._tasks.c.lease_expires_at > _CLOCK)
         return (await conn.execute(query.values(lease_expires_at=None))).rowcount == 1
 
     async def put_back(
         self, conn: AsyncConnection, task: sa.Row[Any], delay: timedelta, changes: dict[str, Any] | None = None
     ) -> None:
-        """Makes a task READY again, to be rung after `delay`."""
+        """Make a task READY again, to be rung after `delay`."""
         due = (await conn.execute(sa.select(_CLOCK + delay))).scalar_one()
         await self._change(
             conn,
@@ -193,7 +193,7 @@ class Rows:
         await conn.execute(self._outbox.insert().values(task_id=task.id, dispatch=task.dispatch + 1, due_at=due))
 
     async def fail_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> None:
-        """Ends a task badly."""
+        """End a task badly."""
         await self._change(conn, task_id, state=TaskState.FAILED.value, finished_at=_CLOCK, lease_expires_at=None)
 
     async def end_attempt(
@@ -205,7 +205,7 @@ class Rows:
         *,
         will_retry: bool | None = None,
     ) -> None:
-        """Notes how the current attempt of a task went."""
+        """Record how the current attempt of a task went."""
         table = self._attempts
         await conn.execute(
             table.update()
@@ -221,7 +221,7 @@ class Rows:
     async def end_job(
         self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
     ) -> sa.Row[Any]:
-        """Ends a job and gives its row."""
+        """End a job and return its row."""
         values = {
             "state": state.value,
             "finished_at": _CLOCK,
@@ -231,7 +231,7 @@ class Rows:
         return row
 
     async def cancel_tasks(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Ends every live task of a job; the epoch goes up, so that no worker can write any more."""
+        """End every live task of a job; the epoch goes up, so that no worker can write any more."""
         ended = (
             self._tasks.update()
             .where(self._tasks.c.job_id == job_id, self._tasks.c.state.in_(_LIVE))
@@ -253,30 +253,30 @@ class Rows:
         )
 
     async def delete_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drops a job with its tasks and attempts."""
+        """Drop a job with its tasks and attempts."""
         await conn.execute(self._jobs.delete().where(self._jobs.c.id == job_id))
 
     async def unfinished(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> bool:
-        """Whether a stage has tasks that did not succeed yet."""
+        """Return whether a stage has tasks that did not succeed yet."""
         query = sa.select(self._tasks.c.id).where(self._tasks.c.job_id == job_id, self._tasks.c.stage == stage)
         query = query.where(self._tasks.c.state != TaskState.SUCCEEDED.value).limit(1)
         return (await conn.execute(query)).first() is not None
 
     async def live(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-        """The tasks of a job that go on."""
+        """Return the tasks of a job that go on."""
         table = self._tasks
         query = sa.select(table.c.id).where(table.c.job_id == job_id, table.c.state.in_(_LIVE))
         return (await conn.execute(query.order_by(table.c.ordinal))).scalars().all()
 
     async def results(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> list[TaskResult]:
-        """What the tasks of a stage gave, by kind and ordinal."""
+        """Return what the tasks of a stage gave, by kind and ordinal."""
         table = self._tasks
         query = sa.select(table.c.ordinal, table.c.kind, table.c.result)
         query = query.where(table.c.job_id == job_id, table.c.stage == stage).order_by(table.c.kind, table.c.ordinal)
         return [TaskResult(row.ordinal, row.kind, row.result) for row in await conn.execute(query)]
 
     async def standing(self, conn: AsyncConnection, job_id: uuid.UUID) -> Standing | None:
-        """Counts and weighs the tasks of a job; None if there is none."""
+        """Count and weighs the tasks of a job; None if there is none."""
         table = self._tasks
         job = await self.job(conn, job_id)
         if job is None:
@@ -297,7 +297,7 @@ class Rows:
         return Standing(JobState(job.state), count, weight_sum, good, good_weight, running)
 
     async def _weight(self, conn: AsyncConnection, job_id: uuid.UUID) -> int:
-        """The shares of all tasks of a job together."""
+        """Return the shares of all tasks of a job together."""
         weight = sa.func.coalesce(sa.func.sum(self._tasks.c.weight), 0)
         return int((await conn.execute(sa.select(weight).where(self._tasks.c.job_id == job_id))).scalar_one())
 

@@ -56,7 +56,7 @@ class JobStore:
     async def create(
         self, conn: AsyncConnection, kind: str, resource: str, tasks: Sequence[model.NewTask]
     ) -> uuid.UUID:
-        """Makes a job with its first stage's tasks; once the transaction commits, it will run."""
+        """Make a job with its first stage's tasks; once the transaction commits, it will run."""
         if kind not in self._handlers:
             raise ValueError(f"There is no handler for jobs of kind {kind!r}.")
         if not tasks:
@@ -66,7 +66,7 @@ class JobStore:
         return job_id
 
     async def cancel(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
-        """Ends a job at once, fencing its workers; False if it had ended already, or there is none."""
+        """End a job at once, fencing its workers; False if it had ended already, or there is none."""
         job = await self.rows.lock_job(conn, job_id)
         if job is None or job.state != JobState.ACTIVE:
             return False
@@ -74,7 +74,7 @@ class JobStore:
         return True
 
     async def delete(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drops every row of a job, whatever its state, without telling its handler."""
+        """Drop every row of a job, whatever its state, without telling its handler."""
         job = await self.rows.lock_job(conn, job_id)
         if job is None:
             return
@@ -84,7 +84,7 @@ class JobStore:
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
 
     async def take_back(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
-        """Ends a job that is wanted back, if no worker has a task of it; tells whether it did.
+        """End a job that is wanted back, if no worker has a task of it; return whether it did.
 
         Otherwise the workers are told, and the job ends once they have given their tasks back.
         """
@@ -99,12 +99,12 @@ class JobStore:
         return True
 
     async def get(self, conn: AsyncConnection, job_id: uuid.UUID) -> model.Job | None:
-        """Reads a job."""
+        """Read a job."""
         row = await self.rows.job(conn, job_id)
         return job_of(row) if row else None
 
     async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> list[model.Attempt]:
-        """Reads every attempt at the job's tasks, oldest first."""
+        """Read every attempt at the job's tasks, oldest first."""
         return [
             model.Attempt(
                 task_id=row.task_id,
@@ -122,14 +122,14 @@ class JobStore:
         ]
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
-        """How far a job is by its rows, from 0 to 100."""
+        """Return how far a job is by its rows, from 0 to 100."""
         standing = await self.rows.standing(conn, job_id)
         return standing.percent() if standing else 0.0
 
     async def acquire(
         self, conn: AsyncConnection, task_id: uuid.UUID, worker: str, request_id: uuid.UUID
     ) -> model.Lease | None:
-        """Gives a task to a worker; None if it is not to be had now. The caller commits in both cases."""
+        """Return a task to a worker; None if it is not to be had now. The caller commits in both cases."""
         held = await self.rows.lock(conn, task_id)
         if held is None:
             raise errors.NotFound(f"There is no task {task_id}; its job was deleted.")
@@ -156,7 +156,7 @@ class JobStore:
         resume_point: bytes = b"",
         reports: Sequence[bytes] = (),
     ) -> model.Extension:
-        """Prolongs a lease; `progress` is (done, total). `reports` are kept with the resume point, or not at all."""
+        """Prolong a lease; `progress` is (done, total). `reports` are kept with the resume point, or not at all."""
         task = await self.rows.lock_task(conn, task_id)
         changes: dict[str, Any] = {}
         if task is not None and progress is not None:
@@ -174,7 +174,7 @@ class JobStore:
         return model.Extension(self._ttl, await self._is_wanted_back(conn, row))
 
     async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
-        """Ends a task well, and with the last one of the stage, the stage or the job."""
+        """End a task well, and with the last one of the stage, the stage or the job."""
         held = await self.rows.lock(conn, task_id)
         if held and held.task.state == TaskState.SUCCEEDED and held.task.epoch == epoch:
             return
@@ -188,7 +188,7 @@ class JobStore:
             raise lost(task_id, epoch)
 
     async def fail(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, failure: Failure) -> bool:
-        """Ends an attempt badly; tells whether another will be made."""
+        """End an attempt badly; return whether another will be made."""
         held = await self.rows.lock(conn, task_id)
         if held and held.leased and held.task.epoch == epoch:
             return await self._fail(conn, held, failure, Outcome.FAILED)
@@ -198,7 +198,7 @@ class JobStore:
         return bool(before.will_retry)
 
     async def release(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
-        """Takes a task back unfinished, to be given out again at once; the attempt does not count."""
+        """Take a task back unfinished, to be given out again at once; the attempt does not count."""
         held = await self.rows.lock(conn, task_id)
         if held is None or not held.leased or held.task.epoch != epoch:
             before = await self.rows.attempt(conn, task_id, epoch)
@@ -217,7 +217,7 @@ class JobStore:
         await self.wake_relay(conn)
 
     async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
-        """Takes a task back if its lease ran out; tells whether it did."""
+        """Take a task back if its lease ran out; return whether it did."""
         held = await self.rows.lock(conn, task_id)
         if held is None or held.leased or held.task.state != TaskState.RUNNING:
             return False
@@ -236,11 +236,11 @@ class JobStore:
         return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
 
     async def wake_relay(self, conn: AsyncConnection) -> None:
-        """Has the outbox looked into as soon as the transaction commits."""
+        """Have the outbox looked into as soon as the transaction commits."""
         await notifications.notify(conn, CHANNEL, DISPATCH)
 
     def _moved(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
-        """What changes with a resume point: an attempt that moved it on starts the count of attempts again."""
+        """Return what changes with a resume point: an attempt that moved it on starts the count of attempts again."""
         handler = self._handler(job)
         moved = resume_point != task.resume_point
         if moved and isinstance(handler, model.Resuming):
@@ -278,7 +278,7 @@ class JobStore:
         return isinstance(handler, model.Pausing) and await handler.is_wanted_back(conn, job_of(row))
 
     async def _end_given_back(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
-        """Ends a job that is wanted back, with all its tasks."""
+        """End a job that is wanted back, with all its tasks."""
         handler = self._handler(row)
         assert isinstance(handler, model.Pausing)
         ended = await self._close(conn, row.id, JobState.CANCELLED)
@@ -352,7 +352,7 @@ def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:
 
 
 def lost(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
-    """What a worker is told whose lease is no more."""
+    """Return what a worker is told whose lease is no more."""
     return errors.Aborted(
         f"Epoch {epoch} of task {task_id} no longer holds a lease; stop working on it.",
         metadata={"task": str(task_id), "epoch": str(epoch)},

@@ -57,7 +57,7 @@ class Answering:
         return self._child.pid if self._child.alive else 0
 
     async def ask(self, kind: str, question: Message, answer: type[Answer]) -> Answer:
-        """Asks the process; raises the error that it had."""
+        """Ask the process; raise the error that it had."""
         if len(self._asked) >= _WAITING:
             raise errors.Unavailable(f"{self._about} is asked more at once than can wait; try again in a moment.")
         payload = any_pb2.Any()
@@ -72,7 +72,7 @@ class Answering:
         return message
 
     async def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         waiting = [*self._asked, *([self._idle] if self._idle else [])]
         for task in waiting:
             task.cancel()
@@ -127,7 +127,7 @@ class Answering:
 
 
 def lost(child: Child) -> errors.Unavailable:
-    """The error for a process that died over a question."""
+    """Return the error for a process that died over a question."""
     return errors.Unavailable(
         f"The process that was asked {child.end()}; try again, or give it more memory.", reason="WORKER_LOST"
     )

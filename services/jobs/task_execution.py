@@ -63,7 +63,7 @@ class Run:
         self._extended_at = self.sent_at
 
     async def run(self, stop: Stopping) -> str:
-        """Works until the task is done, the lease is lost or the worker stops; tells how it ended."""
+        """Work until the task is done, the lease is lost or the worker stops; return how it ended."""
         work = asyncio.create_task(self._work(), name="work")
         beat = asyncio.create_task(self._beat(), name="beat")
         asked = asyncio.create_task(stop.event.wait(), name="stop")
@@ -94,7 +94,7 @@ class Run:
         return sent_at + self._ttl * 0.85
 
     async def _work(self) -> messages_pb2.ChildEvent:
-        """Has the child do the task, and gives its last event."""
+        """Have the child do the task, and return its last event."""
         task = messages_pb2.ChildTask(
             task_id=self.task_id,
             epoch=self.lease.epoch,
@@ -125,7 +125,7 @@ class Run:
         return failures.task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
 
     async def _tell(self) -> None:
-        """Tells people how far the task is, a few times a second, if anybody can hear it."""
+        """Tell people how far the task is, a few times a second, if anybody can hear it."""
         now = time.monotonic()
         if now - self._told_at < _TELL_SECONDS or not self.client.is_connected:
             return
@@ -137,7 +137,7 @@ class Run:
             await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
 
     async def _beat(self) -> str:
-        """Prolongs the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
+        """Prolong the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
         while True:
             await self._until_due()
             lost = await self._extend()
@@ -157,7 +157,7 @@ class Run:
                     await self._woken.wait()
 
     async def _extend(self) -> str:
-        """Prolongs the lease, and hands over what the task told since; tells why not, or nothing."""
+        """Prolong the lease, and hands over what the task told since; tells why not, or nothing."""
         self._in_doubt = False
         # One snapshot: a resume point never reaches the owner without the reports that came before it.
         reports = self._reports[:]
@@ -192,14 +192,14 @@ class Run:
         return ""
 
     async def _ask_back(self) -> None:
-        """Asks the child, once, to stop where another attempt can go on."""
+        """Ask the child, once, to stop where another attempt can go on."""
         if not self._asked_back:
             self._asked_back = True
             task = messages_pb2.ChildTask(task_id=self.task_id, epoch=self.lease.epoch, give_back=True)
             await self.child.send(task)
 
     async def _report(self, event: messages_pb2.ChildEvent) -> str:
-        """Tells the owner how the task ended."""
+        """Tell the owner how the task ended."""
         lost = await self._extend() if self._reports else ""
         if lost:
             return lost

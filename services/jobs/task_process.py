@@ -52,7 +52,7 @@ class Child:
         return self.alive and self._warmed
 
     async def start(self) -> None:
-        """Starts the process and waits until it is warm."""
+        """Start the process and wait until it is warm."""
         # By exec, never by fork alone: threads and gRPC do not survive a fork. A group of its own, so that whatever
         # the task starts can be ended with it.
         self._warmed = False
@@ -94,7 +94,7 @@ class Child:
         self._warmed = True
 
     async def send(self, task: messages_pb2.ChildTask) -> None:
-        """Has the child start a task."""
+        """Have the child start a task."""
         assert self._process is not None
         assert self._process.stdin is not None
         # A child that just died is noticed by `receive`.
@@ -103,7 +103,7 @@ class Child:
             await self._process.stdin.drain()
 
     async def receive(self) -> messages_pb2.ChildEvent | None:
-        """Waits for the child's next event; None once it ended."""
+        """Wait for the child's next event; None once it ended."""
         assert self._events is not None
         assert self._process is not None
         try:
@@ -118,7 +118,7 @@ class Child:
         return event
 
     async def kill(self) -> None:
-        """Ends the process and everything it started, and waits until it is gone."""
+        """End the process and everything it started, and wait until it is gone."""
         if self._process is None:
             return
         if self._process.returncode is None:
@@ -132,14 +132,14 @@ class Child:
             self._transport = None
 
     async def stop(self) -> None:
-        """Lets an idle process end by itself, and then makes sure."""
+        """Let an idle process end by itself, and then makes sure."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             await self._wait(_LEAVE_SECONDS)
         await self.kill()
 
     def end(self) -> str:
-        """How the process ended, as the end of a sentence."""
+        """Return how the process ended, as the end of a sentence."""
         code = self._process.returncode if self._process else None
         if code is None:
             return "still runs"

@@ -68,7 +68,7 @@ class TaskContext:
         return f"{self.task_id.replace('-', '')[:12]}-e{self.epoch}"
 
     def report(self, done: int, total: int, resume_point: bytes = b"") -> None:
-        """Tells how far the task is; cheap enough for an inner loop, as most calls return at once."""
+        """Return how far the task is; cheap enough for an inner loop, as most calls return at once."""
         now = time.monotonic()
         if now - self._reported_at < _REPORT_SECONDS and not resume_point and done != total:
             return
@@ -77,7 +77,7 @@ class TaskContext:
         self.send(messages_pb2.ChildEvent(progress=progress, resume_point=resume_point))
 
     def record(self, found: Message) -> None:
-        """Has the owner keep a report: not later than the next resume point, and only while the lease is valid."""
+        """Have the owner keep a report: not later than the next resume point, and only while the lease is valid."""
         event = messages_pb2.ChildEvent()
         event.report.Pack(found)
         self.send(event)
@@ -88,7 +88,7 @@ TaskFunction = Callable[[any_pb2.Any, TaskContext], Message]
 
 
 def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> None:
-    """Runs tasks, one after another, until the parent closes standard input or dies.
+    """Run tasks, one after another, until the parent closes standard input or dies.
 
     `handlers` has a function for each task kind; `warm` imports and loads what the first task would wait for.
     """
@@ -117,7 +117,7 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel end this process with its parent, however that ends (Linux; elsewhere it does nothing)."""
+    """Have the kernel end this process with its parent, however that ends (Linux; elsewhere it does nothing)."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
@@ -176,20 +176,20 @@ def _run(
 
 
 def _place(error: BaseException) -> str | None:
-    """Where there is no room: beside the file that the error names, else in the storage, if that is a folder."""
+    """Return where there is no room: beside the file that the error names, else in the storage, if that is a folder."""
     named = getattr(error, "filename", None) or os.environ.get("POLYTOK_STORAGE_ROOT", "")
     return str(named) if str(named).startswith("/") else None
 
 
 def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskError:
-    """What a user reads about an exception out of a task."""
+    """Return what a user reads about an exception out of a task."""
     if not isinstance(error, errors.PolytokError):
         error = _told(error, task)
     return failures.task_error(error)
 
 
 def _told(error: Exception, task: messages_pb2.ChildTask) -> errors.PolytokError:
-    """An exception that is not one of ours, as one."""
+    """Return an exception that is not one of ours, as one."""
     if isinstance(error, MemoryError):
         return errors.ResourceExhausted(
             "The task needs more memory than the worker may use; give the worker more, or make shards smaller.",

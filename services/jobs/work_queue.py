@@ -47,12 +47,12 @@ class WorkQueue:
         self._pause = _FIRST_PAUSE_SECONDS
 
     def suspect(self) -> None:
-        """Has the queue tried in the next round, unless it was found broken a moment ago."""
+        """Have the queue tried in the next round, unless it was found broken a moment ago."""
         if not self._health.trouble:
             self._due_at = 0.0
 
     async def check(self) -> None:
-        """Tries the queue when that is due, and makes it again if it does not work; raises if NATS is away."""
+        """Try the queue when that is due, and make it again if it does not work; raises if NATS is away."""
         if time.monotonic() < self._due_at:
             return
         try:
@@ -79,12 +79,12 @@ class WorkQueue:
         self._due_at = time.monotonic() + self._seconds / _CANARIES
 
     async def recreate(self, trouble: str) -> None:
-        """Makes the queue again although canaries get through, and has it tried at once."""
+        """Make the queue again although canaries get through, and has it tried at once."""
         await self._recreate(trouble)
         self._due_at = 0.0
 
     async def _recreate(self, trouble: str) -> str:
-        """Makes the queue again; says what is still wrong with it, or nothing."""
+        """Make the queue again; says what is still wrong with it, or nothing."""
         if not self._health.trouble:
             _log.warning("making the work queue again", stream=self._subjects.stream, trouble=trouble)
         metrics.queue_recreated.inc()
@@ -95,7 +95,7 @@ class WorkQueue:
         return await self._canary.trouble()
 
     async def pending(self) -> set[str]:
-        """The subjects that have a message on the queue, if NATS is to be believed."""
+        """Return the subjects that have a message on the queue, if NATS is to be believed."""
         pending: set[str] = set()
         while True:
             query = {"subjects_filter": self._subjects.tasks[0], "offset": len(pending)}

@@ -82,7 +82,7 @@ class Worker:
         return self._child.pid
 
     async def ready(self) -> bool:
-        """Whether a task would be taken now."""
+        """Return whether a task would be taken now."""
         return self._client.is_connected and (self._lazy or self._child.warm) and self._pull.sure
 
     async def can_work(self) -> bool:
@@ -90,7 +90,7 @@ class Worker:
         return self._lazy or self._child.warm
 
     def queue_trouble(self) -> str:
-        """What is wrong with the work queue, or nothing."""
+        """Return what is wrong with the work queue, or nothing."""
         if not self._client.is_connected:
             return "NATS cannot be reached. This worker asks the owners of tasks for what has waited long."
         if not self._pull.sure:
@@ -98,7 +98,7 @@ class Worker:
         return ""
 
     async def run(self, stop: Stopping) -> None:
-        """Works until it is asked to stop; then gives its task back and ends its child."""
+        """Work until it is asked to stop; then return its task back and end its child."""
         stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
         await self._pull.open()
         ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
@@ -125,7 +125,7 @@ class Worker:
                 await stops.unsubscribe()
 
     async def _next(self, stop: Stopping) -> Msg | None:
-        """Waits for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
+        """Wait for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
         began = asyncio.get_running_loop().time()
         while not stop.is_set():
             due_in = self._overdue.seconds(queue_is_away=bool(self.queue_trouble()))
@@ -150,7 +150,7 @@ class Worker:
         return None
 
     async def _do_overdue(self, stop: Stopping, idle_for: float) -> bool:
-        """Does a task that has waited too long, if there is one; tells whether it did."""
+        """Do a task that has waited too long, if there is one; return whether it did."""
         away = bool(self.queue_trouble())
         found = await self._overdue.ask(queue_is_away=away)
         if found and idle_for > self._bound and not away:
@@ -185,7 +185,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def _holding(self, message: Msg) -> AsyncGenerator[None]:
-        """Gives the queue signs of life for a message, from its arrival to its end.
+        """Return the queue signs of life for a message, from its arrival to its end.
 
         A worker that dies before it has the lease leaves no trace in Postgres: only the queue knows of it, and gives
         the message to another once the signs stop. That decides nothing: the owner gives a task to one at a time.
@@ -204,7 +204,7 @@ class Worker:
                 await message.in_progress()
 
     async def _have_child(self, stop: Stopping) -> bool:
-        """Makes sure of a warm child; after a failure, once the pause is over."""
+        """Make sure of a warm child; after a failure, once the pause is over."""
         if self._child.alive:
             return True
         pause = _RESTART_SECONDS[min(self._failed_starts, len(_RESTART_SECONDS) - 1)]
@@ -260,7 +260,7 @@ class Worker:
         return task
 
     async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: Stopping) -> bool:
-        """Does a task; `message` told of it, if any did. False if it was not to be had."""
+        """Do a task; `message` told of it, if any did. False if it was not to be had."""
         stub = self._owners[task.owner]
         give_up = asyncio.get_running_loop().time() + self._patience
         request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())

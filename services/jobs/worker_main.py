@@ -32,7 +32,7 @@ class Pool(NamedTuple):
 
 
 async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.TransportSettings) -> None:
-    """Takes tasks of a pool, whose owner is at `address`, until it is asked to stop."""
+    """Take tasks of a pool, whose owner is at `address`, until it is asked to stop."""
     telemetry = settings.TelemetrySettings()
     logging.configure(telemetry, pool.service)
     tracing.configure(telemetry, pool.service)

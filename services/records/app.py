@@ -62,23 +62,23 @@ class Owner:
         )
 
     def serve(self, add: Callable[[Any, Any], None], servicer: object, contract: FileDescriptor, service: str) -> None:
-        """Serves one service of a contract; `add` is what protoc made for it."""
+        """Serve one service of a contract; `add` is what protoc made for it."""
         self._server.add(add, servicer, contract.services_by_name[service].full_name)
 
     def listen(self, callback: Callable[[str], None]) -> None:
-        """Calls back with the uid of every record that changed in whichever replica, "" where any may have."""
+        """Call back with the uid of every record that changed in whichever replica, "" where any may have."""
         self._listener.subscribe(self.name, callback)
 
     async def start(self) -> int:
-        """Serves; answers the port. It serves whether or not NATS is there: what is created runs once it is."""
+        """Serve; return the port. It serves whether or not NATS is there: what is created runs once it is."""
         return await self._server.start()
 
     def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """The side tasks, for `process.supervise`."""
+        """Return the side tasks, for `process.supervise`."""
         return {"listener": self._listener.run(), "doorbell": self._doorbell(stop)}
 
     async def _doorbell(self, stop: Stopping) -> None:
-        """Connects to NATS, for as long as that takes, and runs all that needs it."""
+        """Connect to NATS, for as long as that takes, and run all that needs it."""
         connecting = asyncio.create_task(messaging.connect(self._messages, self.name), name="connect")
         try:
             await asyncio.wait({connecting}, timeout=_CONNECT_SECONDS)
@@ -98,11 +98,14 @@ class Owner:
             await messaging.close(client)
 
     async def ready(self) -> bool:
-        """Whether calls can be answered. The queue does not matter for that, nor for leases; `queue` tells of it."""
+        """Return whether calls can be answered.
+
+        The queue does not matter for that, nor for leases; `queue` tells of it.
+        """
         return await self.database.check()
 
     async def stop(self) -> None:
-        """Lets the calls that run end, and closes what was opened."""
+        """Let the calls that run end, and close what was opened."""
         await self._server.drain()
         await self.database.close()
 

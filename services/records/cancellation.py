@@ -22,7 +22,7 @@ Record = TypeVar("Record", bound=_Made)
 async def stopped(
     conn: AsyncConnection, store: JobStore, read: Callable[[Lock], Awaitable[Record | None]]
 ) -> Record | None:
-    """Cancels the job that makes a record, if one is at it, and gives the record, locked; None if it is gone.
+    """Cancel the job that makes a record, if one is at it, and return the record, locked; None if it is gone.
 
     Locks are taken in the order of the job library: job, then record.
     """
@@ -39,7 +39,7 @@ async def stopped(
 
 
 async def drop_jobs(conn: AsyncConnection, store: JobStore, resource: str) -> None:
-    """Deletes the jobs that made a resource, those before a retry included."""
+    """Delete the jobs that made a resource, those before a retry included."""
     jobs = store.tables.jobs
     for job_id in (await conn.execute(sa.select(jobs.c.id).where(jobs.c.resource == resource))).scalars().all():
         await store.delete(conn, job_id)

@@ -14,37 +14,37 @@ NAMING = {
 
 
 def text(name: str) -> sa.Column[str]:
-    """A text, empty at first."""
+    """Return a text, empty at first."""
     return sa.Column(name, sa.Text, nullable=False, server_default="")
 
 
 def count(name: str) -> sa.Column[int]:
-    """A number that may grow large, 0 at first."""
+    """Return a number that may grow large, 0 at first."""
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
 def small(name: str) -> sa.Column[int]:
-    """A number, 0 at first."""
+    """Return a number, 0 at first."""
     return sa.Column(name, sa.Integer, nullable=False, server_default="0")
 
 
 def document(name: str, default: str) -> sa.Column[object]:
-    """A JSON document; `default` is JSON too."""
+    """Return a JSON document; `default` is JSON too."""
     return sa.Column(name, pg.JSONB, nullable=False, server_default=sa.text(f"'{default}'::jsonb"))
 
 
 def time(name: str) -> sa.Column[object]:
-    """A time, the row's making unless something sets it."""
+    """Return a time, the row's making unless something sets it."""
     return sa.Column(name, sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp())
 
 
 def optional_time(name: str) -> sa.Column[object]:
-    """A time that may not have come."""
+    """Return a time that may not have come."""
     return sa.Column(name, sa.DateTime(timezone=True))
 
 
 def status(*states: str) -> tuple[sa.Column[str], sa.CheckConstraint]:
-    """Where a record stands, the first of the states at first."""
+    """Return where a record stands, the first of the states at first."""
     listed = ", ".join(f"'{state}'" for state in states)
     return (
         sa.Column("status", sa.Text, nullable=False, server_default=states[0]),

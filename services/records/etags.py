@@ -16,12 +16,12 @@ class _Tagged(Protocol):
 
 
 def make(uid: object, updated_at: datetime) -> str:
-    """Changes with every change of a record; progress is no change."""
+    """Change with every change of a record; progress is no change."""
     return hashlib.sha256(f"{uid} {updated_at.timestamp():.6f}".encode()).hexdigest()[:16]
 
 
 def check(record: _Tagged, etag: str) -> None:
-    """Refuses a change of something other than what the caller has read."""
+    """Refuse a change of something other than what the caller has read."""
     if etag and etag != record.etag:
         raise errors.Aborted(
             f"{record.resource} changed since you read it; read it again and repeat the change.",

@@ -65,7 +65,7 @@ class Sweeper:
         """What lay below each orphan, and since when it has been so."""
 
     async def run(self) -> None:
-        """Sweeps until it is cancelled."""
+        """Sweep until it is cancelled."""
         while True:
             await asyncio.sleep(self._settings.sweep_seconds)
             try:
@@ -74,7 +74,7 @@ class Sweeper:
                 _log.warning("sweep put off", error=error.message)
 
     async def sweep(self) -> list[str]:
-        """Deletes what has been an orphan for long enough, and tells which keys: of folders, and of single files."""
+        """Delete what has been an orphan for long enough, and return which keys: of folders, and of single files."""
         listed = await asyncio.to_thread(self._storage.list, self._house.root_key)
         async with self._database.transaction() as conn:
             await self._house.expire(conn)

@@ -39,10 +39,10 @@ class Holdable(Protocol):
     """Whoever owns what is read; its calls raise our errors."""
 
     async def hold(self, hold: Hold) -> object:
-        """Holds something, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
+        """Hold something, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
 
     async def release(self, hold: Hold) -> None:
-        """Ends a hold, if there is one."""
+        """End a hold, if there is one."""
 
 
 class Catalog:
@@ -54,7 +54,7 @@ class Catalog:
         self._tokenizations: Any = tokenizations_pb2_grpc.TokenizationServiceStub(channel)
 
     async def model(self, name: str) -> models_pb2.Model:
-        """Reads a model, `models/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
+        """Read a model, `models/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
         model: models_pb2.Model = await reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
         state = models_pb2.Model.State.Name(model.state).removeprefix("STATE_")
         if state != "READY":
@@ -70,7 +70,7 @@ class Catalog:
         return model
 
     async def resolve(self, dataset: str, model: str, variant: str = "") -> tokenizations_pb2.Tokenization:
-        """Finds the READY tokenization of a dataset for a model.
+        """Find the READY tokenization of a dataset for a model.
 
         Raises NotFound (the message names the command that makes it) and FailedPrecondition (NOT_READY).
         """
@@ -81,7 +81,7 @@ class Catalog:
         return response.tokenization
 
     async def hold(self, hold: Hold, ttl: timedelta = TTL) -> tokenizations_pb2.HoldTokenizationResponse:
-        """Holds a tokenization, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
+        """Hold a tokenization, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
         request = tokenizations_pb2.HoldTokenizationRequest(
             name=hold.resource, holder=hold.holder, ttl=duration(ttl), manifest_digest=hold.manifest_digest
         )
@@ -91,20 +91,20 @@ class Catalog:
         return response
 
     async def release(self, hold: Hold) -> None:
-        """Ends a hold, if there is one."""
+        """End a hold, if there is one."""
         request = tokenizations_pb2.ReleaseTokenizationRequest(name=hold.resource, holder=hold.holder)
         await reply(self._tokenizations.ReleaseTokenization(request))
 
 
 def duration(span: timedelta) -> duration_pb2.Duration:
-    """A span of time as a message."""
+    """Return a span of time as a message."""
     message = duration_pb2.Duration()
     message.FromTimedelta(span)
     return message
 
 
 async def reply(call: Awaitable[Reply], who: str = "The catalog, which knows models and tokenizations,") -> Reply:
-    """Waits for the answer to a call of another service; raises our errors, which tell who does not answer."""
+    """Wait for the answer to a call of another service; raises our errors, which tell who does not answer."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:
@@ -122,11 +122,11 @@ class Owners:
         self._owners = owners
 
     async def hold(self, hold: Hold) -> object:
-        """Holds something, or prolongs that."""
+        """Hold something, or prolongs that."""
         return await self._owners[_collection(hold)].hold(hold)
 
     async def release(self, hold: Hold) -> None:
-        """Ends a hold, if there is one."""
+        """End a hold, if there is one."""
         await self._owners[_collection(hold)].release(hold)
 
 
@@ -138,10 +138,10 @@ class Ledger(Protocol):
     """What a service knows of its holds; it outlives the service's processes."""
 
     async def live(self) -> Sequence[Hold]:
-        """The holds of records that are being made, or will be."""
+        """Return the holds of records that are being made, or will be."""
 
     async def ended(self) -> Sequence[Hold]:
-        """The holds of records that ended, until `forget`."""
+        """Return the holds of records that ended, until `forget`."""
 
     async def forget(self, holder: str) -> None:
         """All that a record held was released."""
@@ -161,7 +161,7 @@ class Keeper:
         self._woken.set()
 
     async def run(self) -> None:
-        """Keeps the holds until it is cancelled."""
+        """Keep the holds until it is cancelled."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -180,7 +180,7 @@ class Keeper:
                 continue
 
     async def renew(self, holders: Collection[str] = ()) -> None:
-        """Prolongs every live hold, or those of some holders."""
+        """Prolong every live hold, or those of some holders."""
         away: set[str] = set()
         held: list[Hold] = []
         for hold in await self._ledger.live():
@@ -203,7 +203,7 @@ class Keeper:
                 await self._owners.release(hold)
 
     async def release(self) -> None:
-        """Ends the holds of what ended."""
+        """End the holds of what ended."""
         away: set[str] = set()
         released: set[str] = set()
         kept: set[str] = set()

@@ -17,7 +17,7 @@ from services.records import columns
 
 
 def table(metadata: sa.MetaData, name: str, of: sa.Column[Any]) -> sa.Table:
-    """The table of a service's holds; `of` refers to the record that is held, and goes with it."""
+    """Return the table of a service's holds; `of` refers to the record that is held, and goes with it."""
     return sa.Table(
         name,
         metadata,
@@ -36,7 +36,7 @@ class Holds:
         self._of = next(iter(rows.c))
 
     async def hold(self, conn: AsyncConnection, uid: object, holder: str, ttl: timedelta) -> datetime:
-        """Makes or prolongs a hold, never shortens it; tells when it ends. The caller has the record locked."""
+        """Make or prolongs a hold, never shortens it; tells when it ends. The caller has the record locked."""
         ends = sa.func.clock_timestamp() + sa.literal(ttl, sa.Interval)
         insert = upsert(self._rows).values({self._of: uid, "holder": holder, "expires_at": ends})
         statement = insert.on_conflict_do_update(
@@ -47,7 +47,7 @@ class Holds:
         return expires_at
 
     async def release(self, conn: AsyncConnection, uid: object, holder: str) -> None:
-        """Ends a hold, if there is one."""
+        """End a hold, if there is one."""
         await conn.execute(self._rows.delete().where(self._of == uid, self._rows.c.holder == holder))
 
     async def holders(self, conn: AsyncConnection, uid: object) -> list[str]:
@@ -60,12 +60,12 @@ class Holds:
         return list((await conn.execute(statement)).scalars())
 
     async def forget(self, conn: AsyncConnection) -> None:
-        """Drops the holds that have ended."""
+        """Drop the holds that have ended."""
         await conn.execute(self._rows.delete().where(self._rows.c.expires_at <= sa.func.clock_timestamp()))
 
 
 def refused(resource: str, holders: Sequence[str]) -> errors.FailedPrecondition:
-    """Tells who holds what was to be deleted."""
+    """Tell who holds what was to be deleted."""
     named = ", ".join(holders)
     return errors.FailedPrecondition(
         f"{resource} is being read by {named}; wait until that ends, or cancel it.",
@@ -75,7 +75,7 @@ def refused(resource: str, holders: Sequence[str]) -> errors.FailedPrecondition:
 
 
 def made_anew(resource: str, holder: str) -> errors.FailedPrecondition:
-    """Tells that what is there is not what the holder began with."""
+    """Tell that what is there is not what the holder began with."""
     return errors.FailedPrecondition(
         f"{resource} was deleted and made anew since {holder} began: its files are not the same any more. "
         f"Delete {holder} and make it anew.",

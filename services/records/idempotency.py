@@ -19,7 +19,7 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 def table(metadata: sa.MetaData) -> sa.Table:
-    """The table `requests` of a service: answers that were given, by request id."""
+    """Return the table `requests` of a service: answers that were given, by request id."""
     return sa.Table(
         "requests",
         metadata,
@@ -40,7 +40,7 @@ async def once(
     answer_type: type[Answer],
     act: Callable[[], Awaitable[Answer]],
 ) -> Answer:
-    """Acts, or gives the answer that was given to this request id before; both in the caller's transaction.
+    """Act, or return the answer that was given to this request id before; both in the caller's transaction.
 
     A second call with the id waits here until the first one's transaction ends.
     """
@@ -65,7 +65,7 @@ async def once(
 async def answered(
     conn: AsyncConnection, answers: sa.Table, method: str, request: Message, answer_type: type[Answer]
 ) -> Answer | None:
-    """The answer that was given to this request id before; None if there was none."""
+    """Return the answer that was given to this request id before; None if there was none."""
     request_id = getattr(request, "request_id", "")
     if not request_id:
         return None
@@ -92,5 +92,5 @@ async def _replay(
 
 
 async def forget(conn: AsyncConnection, answers: sa.Table, age: timedelta) -> None:
-    """Drops answers older than `age`."""
+    """Drop answers older than `age`."""
     await conn.execute(answers.delete().where(answers.c.created_at < sa.func.clock_timestamp() - age))

@@ -19,14 +19,14 @@ class Recording(abc.ABC):
 
     @abc.abstractmethod
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells whoever watches it."""
+        """Change the record of a job, if it is still there, and tells whoever watches it."""
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why on the record."""
+        """Return why on the record."""
         await self._end(conn, job, status="ERROR", **failure.columns())
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Marks the record."""
+        """Mark the record."""
         await self._end(conn, job, status="CANCELLED")
 
     async def _end(self, conn: AsyncConnection, job: Job, **values: Any) -> None:

@@ -20,11 +20,11 @@ class Lifecycle:
     """The command that tries again; `{}` is the id."""
 
     def is_live(self, status: str) -> bool:
-        """Whether a job is at it."""
+        """Return whether a job is at it."""
         return status in self.live
 
     def require_ready(self, name: str, command_id: str, status: str, error_message: str) -> None:
-        """Raises unless it is READY; the message says what to do."""
+        """Raise unless it is READY; the message says what to do."""
         if status == "READY":
             return
         if status in self.live:
@@ -38,7 +38,7 @@ class Lifecycle:
         )
 
     def require_cancellable(self, name: str, status: str) -> None:
-        """Raises unless a job is at it."""
+        """Raise unless a job is at it."""
         if status not in self.live:
             raise errors.FailedPrecondition(
                 f"{name} is {status}; only one that is {_any_of(self.live, key=_order)} can be cancelled.",
@@ -46,7 +46,7 @@ class Lifecycle:
             )
 
     def require_retryable(self, name: str, status: str) -> None:
-        """Raises unless it ended without becoming READY."""
+        """Raise unless it ended without becoming READY."""
         failed = self.terminal - {"READY"}
         if status not in failed:
             advice = f" It is {self.making} already." if status in self.live else ""

@@ -38,12 +38,12 @@ Record = TypeVar("Record", bound=_Listed)
 
 
 def size(request: _Request) -> int:
-    """How many records the page has at most."""
+    """Return how many records the page has at most."""
     return min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
 
 
 def after(request: _Request, read_id: Callable[[str], Any]) -> queries.Place | None:
-    """The place that the page begins after; None begins at the newest."""
+    """Return the place that the page begins after; None begins at the newest."""
     parts = read(request, str, str)
     if parts is None:
         return None
@@ -55,7 +55,7 @@ def after(request: _Request, read_id: Callable[[str], Any]) -> queries.Place | N
 
 
 def read(request: _Request, *kinds: type) -> list[Any] | None:
-    """What `write` put into the page token, values of these kinds; None without one."""
+    """Return what `write` put into the page token, values of these kinds; None without one."""
     if not request.page_token:
         return None
     try:
@@ -71,12 +71,12 @@ def read(request: _Request, *kinds: type) -> list[Any] | None:
 
 
 def write(request: _Request, *parts: Any) -> str:
-    """A page token that tells where the next page begins."""
+    """Return a page token that tells where the next page begins."""
     return base64.urlsafe_b64encode(json.dumps([_digest(request), *parts]).encode()).decode()
 
 
 def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
-    """Takes the page out of what was found (one more than fits, if there is one), and the next page's token."""
+    """Take the page out of what was found (one more than fits, if there is one), and the next page's token."""
     limit = size(request)
     if len(found) <= limit:
         return found, ""
@@ -85,7 +85,7 @@ def cut(request: _Request, found: list[Record]) -> tuple[list[Record], str]:
 
 
 def read_uuid(text: str) -> uuid.UUID:
-    """Reads an id that is a UUID in a token."""
+    """Read an id that is a UUID in a token."""
     return uuid.UUID(text)
 
 

@@ -26,7 +26,7 @@ class StagedFile(Protocol):
 async def publish(
     storage: Storage, folder: str, files: Sequence[StagedFile], *, names: Collection[str] = MANIFESTS
 ) -> None:
-    """Checks the staged files and moves each to its place in the folder; `names` are those that they may have."""
+    """Check the staged files and move each to its place in the folder; `names` are those that they may have."""
     check_inside(folder, [file.staged_key for file in files])
     for file in files:
         if file.final_key not in {f"{folder}/{name}" for name in names}:
@@ -35,7 +35,7 @@ async def publish(
 
 
 def check_inside(folder: str, keys: Iterable[str]) -> None:
-    """Refuses files that lie elsewhere than in the folder of the record: they could be another's."""
+    """Refuse files that lie elsewhere than in the folder of the record: they could be another's."""
     for key in keys:
         if key.rpartition("/")[0] != folder:
             raise _outside(folder, key)
@@ -50,7 +50,7 @@ def _outside(folder: str, key: str) -> errors.Internal:
 
 
 def move(storage: Storage, files: Sequence[StagedFile]) -> None:
-    """Checks staged files and gives them their final names; raises DataLoss for one with other bytes."""
+    """Check staged files and return them their final names; raises DataLoss for one with other bytes."""
     for file in files:
         if storage.exists(file.staged_key):
             storage.verify(file.staged_key, file.sha256)

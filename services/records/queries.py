@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 def locked(statement: sa.Select[Any], lock: Lock, table: sa.Table) -> sa.Select[Any]:
-    """Adds the lock on the rows of one table."""
+    """Add the lock on the rows of one table."""
     if lock is Lock.NONE:
         return statement
     if lock is Lock.REFERENCE:
@@ -40,7 +40,7 @@ def locked(statement: sa.Select[Any], lock: Lock, table: sa.Table) -> sa.Select[
 def page(
     statement: sa.Select[Any], table: sa.Table, statuses: Collection[str], after: Place | None, limit: int
 ) -> sa.Select[Any]:
-    """Narrows a list to a page."""
+    """Narrow a list to a page."""
     if statuses:
         statement = statement.where(table.c.status.in_(sorted(statuses)))
     if after is not None:
@@ -52,5 +52,5 @@ def page(
 
 
 def changed(table: sa.Table, **values: Any) -> sa.Update:
-    """An update that stamps the row as changed."""
+    """Return an update that stamps the row as changed."""
     return table.update().values(updated_at=sa.func.clock_timestamp(), **values)

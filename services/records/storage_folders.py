@@ -20,7 +20,7 @@ IsUsed = Callable[[AsyncConnection, str], Awaitable[bool]]
 
 
 async def lock(conn: AsyncConnection, key: str) -> None:
-    """Keeps others from taking, emptying or repairing a folder until the transaction ends."""
+    """Keep others from taking, emptying or repairing a folder until the transaction ends."""
     await conn.execute(_LOCK, {"key": key})
 
 
@@ -33,12 +33,12 @@ class Folders:
         self._is_used = is_used
 
     async def claim(self, conn: AsyncConnection, key: str) -> None:
-        """Takes a folder for a job that begins, and empties it of what an earlier one left."""
+        """Take a folder for a job that begins, and empties it of what an earlier one left."""
         await lock(conn, key)
         await asyncio.to_thread(self._storage.delete_tree, key)
 
     async def reclaim(self, key: str) -> bool:
-        """Removes a folder unless a record uses it; tells whether it did."""
+        """Remove a folder unless a record uses it; return whether it did."""
         async with self._database.transaction() as conn:
             await lock(conn, key)
             if await self._is_used(conn, key):

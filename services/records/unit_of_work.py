@@ -44,7 +44,7 @@ class Mutations:
         answer_type: type[Answer],
         act: Callable[[Unit], Awaitable[Answer]],
     ) -> Answer:
-        """Runs a change, again if it lost a race, and then what it asked for after the commit."""
+        """Run a change, again if it lost a race, and then what it asked for after the commit."""
         for left in reversed(range(_TRIES)):
             try:
                 unit, answer = await self._attempt(method, request, answer_type, act)

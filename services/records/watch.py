@@ -41,10 +41,10 @@ class Live(Protocol):
     """Where live progress is heard (`services.jobs.progress.ProgressHub`)."""
 
     def subscribe(self, job_id: uuid.UUID, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls back with every report on a job; the answer ends that."""
+        """Call back with every report on a job; the answer ends that."""
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
-        """How far a job is, from 0 to 100."""
+        """Return how far a job is, from 0 to 100."""
 
 
 class Watch:
@@ -60,7 +60,7 @@ class Watch:
         listener.subscribe(channel, self._changed)
 
     def hear(self, live: Live) -> None:
-        """Shows live progress from now on; until then, what the records say."""
+        """Show live progress from now on; until then, what the records say."""
         self._live = live
 
     def _changed(self, uid: str) -> None:
@@ -70,7 +70,7 @@ class Watch:
 
     @contextlib.contextmanager
     def listening(self, uid: str) -> Generator[asyncio.Event]:
-        """Gives an event that is set whenever a uid is told, and whenever wake-ups may have been lost."""
+        """Return an event that is set whenever a uid is told, and whenever wake-ups may have been lost."""
         event = asyncio.Event()
         self._waiting[uid].add(event)
         try:
@@ -86,7 +86,7 @@ class Watch:
         lifecycle: Lifecycle,
         read: Callable[[AsyncConnection], Awaitable[Record | None]],
     ) -> AsyncGenerator[tuple[Record, float]]:
-        """Gives the record and its progress whenever one of the two changed; ends after a terminal state."""
+        """Return the record and its progress whenever one of the two changed; ends after a terminal state."""
         last: tuple[Record, float] | None = None
         due = time.monotonic()
         with self.listening(str(uid)) as event, _Reports(event) as reports:
@@ -141,7 +141,7 @@ class _Reports:
         return self
 
     def hear(self, live: Live | None, record: _Watched) -> None:
-        """Turns to the record's job."""
+        """Turn to the record's job."""
         if live is None or record.job_id is None or record.job_id == self._job_id:
             return
         self._unsubscribe()

@@ -40,20 +40,20 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncConnection]:
-        """Gives a connection in a transaction that commits at exit and rolls back on any error."""
+        """Return a connection in a transaction that commits at exit and rolls back on any error."""
         with _unavailable():
             async with _acquired(self.engine) as connection, connection.begin():
                 yield connection
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
-        """Gives a connection on which each statement is its own transaction; for reads."""
+        """Return a connection on which each statement is its own transaction; for reads."""
         with _unavailable():
             async with _acquired(self._autocommit) as connection:
                 yield connection
 
     async def check(self) -> bool:
-        """Tells whether the database answers."""
+        """Return whether the database answers."""
         try:
             async with self.connection() as connection:
                 await connection.execute(sa.text("SELECT 1"))
@@ -62,12 +62,12 @@ class Database:
         return True
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         await self.engine.dispose()
 
 
 def open_database(settings: DatabaseSettings) -> Database:
-    """Makes the pool; the first connection is opened when it is needed."""
+    """Make the pool; the first connection is opened when it is needed."""
     url = sa.make_url(settings.url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(
         url,
@@ -120,7 +120,7 @@ def _unavailable() -> Generator[None]:
 
 
 def _ours(error: BaseException | None) -> errors.PolytokError | None:
-    """The error of ours for a driver's error that says nothing about the statement."""
+    """Return the error of ours for a driver's error that says nothing about the statement."""
     state = getattr(error, "sqlstate", None) or ""
     if state[:2] in _REFUSED_CLASSES:
         return errors.FailedPrecondition(f"The database refuses POLYTOK_DATABASE_URL: {error}.")

@@ -44,7 +44,7 @@ def folder(
     reason: str = "TOKENIZER_INVALID",
     endpoint: str | None = None,
 ) -> pathlib.Path:
-    """Returns a folder with the files of a local or a hub repository; `reason` is that of an error about a folder.
+    """Return a folder with the files of a local or a hub repository; `reason` is that of an error about a folder.
 
     Raises PermissionDenied (SOURCE_REFUSED) where `POLYTOK_SOURCE_ROOTS` does not allow it.
     """
@@ -61,7 +61,7 @@ def folder(
 
 
 def commit(folder: pathlib.Path) -> str:
-    """Returns the commit whose files a folder that `folder` returned has; empty for a local repository."""
+    """Return the commit whose files a folder that `folder` returned has; empty for a local repository."""
     is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
     return folder.name if is_snapshot else ""
 

@@ -19,7 +19,7 @@ _HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
 def huge_pages() -> dict[str, str]:
-    """Returns the variable for processes to be started whose malloc is to ask for large pages.
+    """Return the variable for processes to be started whose malloc is to ask for large pages.
 
     A page of 2 MiB costs little more to get than one of 4 KiB. Whoever has chosen is left with the choice. See "Memory
     Allocation Tunables" in glibc's manual; before 2.35, and where the kernel has no such pages, nothing changes.
@@ -31,7 +31,7 @@ def huge_pages() -> dict[str, str]:
 
 
 def keep_freed(heaps: int = 1) -> bool:
-    """Lets the process keep what it frees, for its next blocks; tells whether that could be arranged.
+    """Let the process keep what it frees, for its next blocks; return whether that could be arranged.
 
     To be called before the first thread starts: threads that have a heap of their own by then keep it, and such heaps
     are given back all the same. With several heaps, threads that take many small blocks wait less for each other.
@@ -45,7 +45,7 @@ def keep_freed(heaps: int = 1) -> bool:
 
 
 def give_back() -> None:
-    """Gives what is free back to the system now, so that it counts as such."""
+    """Return what is free back to the system now, so that it counts as such."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(ctypes.c_size_t(0))

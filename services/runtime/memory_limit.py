@@ -24,7 +24,7 @@ class Bound:
 
     @contextlib.contextmanager
     def held(self) -> Generator[None]:
-        """Raises Exceeded in place of a MemoryError that is this bound's doing."""
+        """Raise Exceeded in place of a MemoryError that is this bound's doing."""
         before, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if self._limit == resource.RLIM_INFINITY or (before != resource.RLIM_INFINITY and before <= self._limit):
             # The process as a whole is bound closer.

@@ -23,7 +23,7 @@ _STREAM_NAME_IN_USE = 10058
 
 
 def check_cancelled() -> None:
-    """Raises CancelledError if the running task was cancelled, for loops that call NATS.
+    """Raise CancelledError if the running task was cancelled, for loops that call NATS.
 
     nats-py drops the cancellation of a task that waits in it, or raises an error of its own in its place: a loop that
     goes on after errors would never end.
@@ -42,28 +42,28 @@ class Subjects:
         self.tasks = [f"{namespace}.tasks.>"]
 
     def task(self, kind: str, task_id: object) -> str:
-        """Where the doorbell of one task rings."""
+        """Return where the doorbell of one task rings."""
         return f"{self.namespace}.tasks.{kind}.{task_id}"
 
     def kind(self, kind: str) -> str:
-        """Matches every task of one kind."""
+        """Match every task of one kind."""
         return f"{self.namespace}.tasks.{kind}.*"
 
     def canary(self, owner: str) -> str:
-        """Where an owner of tasks tries whether the queue works; no kind of task is called so."""
+        """Return where an owner of tasks tries whether the queue works; no kind of task is called so."""
         return f"{self.namespace}.tasks.canary.{owner}"
 
     def progress(self, task_id: object) -> str:
-        """Where the progress of one task is told; `*` matches every task."""
+        """Return where the progress of one task is told; `*` matches every task."""
         return f"{self.namespace}.progress.{task_id}"
 
     def stop(self, job_id: object) -> str:
-        """Where workers hear that a job was stopped; `*` matches every job."""
+        """Return where workers hear that a job was stopped; `*` matches every job."""
         return f"{self.namespace}.stop.{job_id}"
 
 
 async def connect(settings: MessagingSettings, name: str) -> Client:
-    """Connects, for as long as it takes, and reconnects for ever; each change of state is logged."""
+    """Connect, for as long as it takes, and reconnects for ever; each change of state is logged."""
     state = _ConnectionLog()
     return await nats.connect(
         settings.url,
@@ -80,7 +80,7 @@ async def connect(settings: MessagingSettings, name: str) -> Client:
 
 
 async def close(client: Client) -> None:
-    """Closes a connection, or what is left of one to a server that is away."""
+    """Close a connection, or what is left of one to a server that is away."""
     with contextlib.suppress(nats.errors.Error, OSError):
         await client.close()
 
@@ -106,7 +106,7 @@ class _ConnectionLog:
 
 
 async def ensure_stream(client: Client, subjects: Subjects) -> None:
-    """Makes the work queue, or brings it to this configuration."""
+    """Make the work queue, or bring it to this configuration."""
     stream = api.StreamConfig(
         name=subjects.stream,
         subjects=subjects.tasks,
@@ -127,21 +127,21 @@ async def ensure_stream(client: Client, subjects: Subjects) -> None:
 
 
 async def recreate_stream(client: Client, subjects: Subjects) -> None:
-    """Deletes the work queue with its consumers and makes it anew. Owners dispatch again what was on it."""
+    """Delete the work queue with its consumers and make it anew. Owners dispatch again what was on it."""
     with contextlib.suppress(NotFoundError):
         await client.jsm().delete_stream(subjects.stream)
     await ensure_stream(client, subjects)
 
 
 def consumer_name(pool: str) -> str:
-    """The durable consumer that all workers of a pool share."""
+    """Return the durable consumer that all workers of a pool share."""
     return f"worker-{pool}"
 
 
 async def ensure_consumer(
     client: Client, subjects: Subjects, pool: str, kinds: Sequence[str], *, ack_seconds: float
 ) -> None:
-    """Makes the durable pull consumer of a pool, or brings it to this configuration.
+    """Make the durable pull consumer of a pool, or bring it to this configuration.
 
     A message whose worker gives no sign of life (+WPI) for `ack_seconds` is given to another.
     """
@@ -158,13 +158,13 @@ async def ensure_consumer(
 
 
 async def delete_consumer(client: Client, subjects: Subjects, pool: str) -> None:
-    """Deletes the consumer of a pool; what was delivered and not acknowledged is delivered to the next one."""
+    """Delete the consumer of a pool; what was delivered and not acknowledged is delivered to the next one."""
     with contextlib.suppress(NotFoundError):
         await client.jsm().delete_consumer(subjects.stream, consumer_name(pool))
 
 
 async def stream_exists(client: Client, subjects: Subjects) -> bool:
-    """Tells whether the work queue is there."""
+    """Return whether the work queue is there."""
     try:
         await client.jsm().stream_info(subjects.stream)
     except NotFoundError:

@@ -28,7 +28,7 @@ _LAST_DELAY_SECONDS = 5
 
 
 async def notify(conn: AsyncConnection, channel: str, payload: str) -> None:
-    """Wakes the channel's listeners when the transaction commits."""
+    """Wake the channel's listeners when the transaction commits."""
     await conn.execute(_NOTIFY, {"channel": channel, "payload": payload})
 
 
@@ -44,7 +44,7 @@ class Listener:
         self._changed = asyncio.Event()
 
     def subscribe(self, channel: str, callback: Callback) -> Callable[[], None]:
-        """Calls the callback with the payload of every wake-up; the answer ends that."""
+        """Call the callback with the payload of every wake-up; the answer ends that."""
         self._callbacks[channel].append(callback)
         self._changed.set()
 
@@ -55,7 +55,7 @@ class Listener:
         return unsubscribe
 
     async def run(self) -> None:
-        """Listens until it is cancelled."""
+        """Listen until it is cancelled."""
         delay: float = _FIRST_DELAY_SECONDS
         while True:
             try:

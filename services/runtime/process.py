@@ -25,15 +25,15 @@ class Stopping:
         self.event = asyncio.Event()
 
     def is_set(self) -> bool:
-        """Whether the stop was asked for."""
+        """Return whether the stop was asked for."""
         return self.event.is_set()
 
     def set(self) -> None:
-        """Asks for the stop."""
+        """Ask for the stop."""
         self.event.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Waits for the stop, at most so many seconds; tells whether it was asked for."""
+        """Wait for the stop, at most so many seconds; return whether it was asked for."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.event.wait()
@@ -41,7 +41,7 @@ class Stopping:
 
 
 def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
-    """Runs a service until it ends; the first SIGTERM or SIGINT asks it to stop, the second ends it at once.
+    """Run a service until it ends; the first SIGTERM or SIGINT asks it to stop, the second ends it at once.
 
     An error of ours (a variable that is wrong, a database that is away) ends the process with one line and status 1;
     any other with its traceback in the log and status 1.
@@ -80,7 +80,7 @@ async def _until_done(main: Callable[[Stopping], Awaitable[None]]) -> None:
 async def supervise(
     *, stop: Stopping, tasks: Mapping[str, Coroutine[Any, Any, None]], drain_seconds: float = 0
 ) -> None:
-    """Runs named side tasks until the stop is asked for, or all have ended.
+    """Run named side tasks until the stop is asked for, or all have ended.
 
     One that fails ends all, and its error is raised again. At the stop each has drain_seconds to end by itself before
     it is cancelled.
@@ -100,7 +100,7 @@ async def supervise(
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancels until all have ended: Python 3.11's `wait_for` loses a cancellation that meets its answer."""
+    """Cancel until all have ended: Python 3.11's `wait_for` loses a cancellation that meets its answer."""
     pending = tasks
     while pending:
         for task in pending:
@@ -127,7 +127,7 @@ def _raise_failure(done: set[asyncio.Task[None]]) -> None:
 
 
 def announce(**facts: Any) -> None:
-    """Writes the facts as JSON to the path in POLYTOK_ANNOUNCE, at once whole, for whoever started the process."""
+    """Write the facts as JSON to the path in POLYTOK_ANNOUNCE, at once whole, for whoever started the process."""
     target = os.environ.get("POLYTOK_ANNOUNCE")
     if not target:
         return

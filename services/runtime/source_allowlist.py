@@ -54,7 +54,7 @@ class Roots:
         self._beginnings = [root for root in named if "://" in root]
 
     def check(self, uri: str) -> None:
-        """Raises PermissionDenied (SOURCE_REFUSED) unless a path or URI may be read; links are followed first."""
+        """Raise PermissionDenied (SOURCE_REFUSED) unless a path or URI may be read; links are followed first."""
         path = _LOCAL.sub("", uri)
         if "://" in path:
             allowed = not self._named or any(_is_below(unquote(path), root) for root in self._beginnings)
@@ -66,7 +66,7 @@ class Roots:
             raise self._refused(uri, "Copy it to one of them")
 
     def check_repository(self, repo_id: str) -> None:
-        """Raises PermissionDenied (SOURCE_REFUSED) unless a hub's repository, or a folder like one, may be read."""
+        """Raise PermissionDenied (SOURCE_REFUSED) unless a hub's repository, or a folder like one, may be read."""
         if repo_id.startswith(("/", "~", ".")):
             self.check(repo_id)
         elif self._named and not any(_is_below(HUB + repo_id, root) for root in self._beginnings):
@@ -94,7 +94,7 @@ def _split(roots: str) -> Sequence[str]:
 
 
 def _is_below(place: str, root: str) -> bool:
-    """Whether `place` is `root` or in it; never by `..`."""
+    """Return whether `place` is `root` or in it; never by `..`."""
     if ".." in place.split("/"):
         return False
     stem = root if root.endswith("/") else f"{root}/"
@@ -102,5 +102,5 @@ def _is_below(place: str, root: str) -> bool:
 
 
 def _shown(uri: str) -> str:
-    """A URI without password and query, which may be a signature."""
+    """Return a URI without password and query, which may be a signature."""
     return re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0] if "://" in uri else uri

@@ -45,7 +45,7 @@ _ANSWERS = (sys.executable, "-m", "services.tokenizer.answers")
 
 
 async def main(stopping: Stopping) -> None:
-    """Works until it is asked to stop."""
+    """Work until it is asked to stop."""
     # For the child, which gets this process's environment.
     os.environ.update(malloc_tuning.huge_pages())
     telemetry = TelemetrySettings()

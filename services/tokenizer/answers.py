@@ -42,7 +42,7 @@ def _verify(
 
 
 def main() -> None:
-    """Answers until the parent ends."""
+    """Answer until the parent ends."""
     settings = TokenizerSettings()
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

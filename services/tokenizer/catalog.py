@@ -28,19 +28,19 @@ class Catalog:
         self._tokenizations: Any = tokenizations_pb2_grpc.TokenizationServiceStub(channel)
 
     async def model(self, name: str) -> models_pb2.Model:
-        """Reads a model."""
+        """Read a model."""
         model: models_pb2.Model = await _reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
         _check_ready(model.name, models_pb2.Model.State.Name(model.state), model.error_message)
         return model
 
     async def dataset(self, name: str) -> datasets_pb2.Dataset:
-        """Reads a dataset."""
+        """Read a dataset."""
         request = datasets_pb2.GetDatasetRequest(name=name)
         dataset: datasets_pb2.Dataset = await _reply(self._datasets.GetDataset(request))
         return dataset
 
     async def tokenization(self, name: str) -> tokenizations_pb2.Tokenization:
-        """Reads a tokenization."""
+        """Read a tokenization."""
         request = tokenizations_pb2.GetTokenizationRequest(name=name)
         found: tokenizations_pb2.Tokenization = await _reply(self._tokenizations.GetTokenization(request))
         _check_ready(found.name, tokenizations_pb2.Tokenization.State.Name(found.state), found.error_message)

@@ -33,7 +33,7 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 
 
 def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, task_process_main.TaskFunction]:
-    """What the process serves."""
+    """Return what the process serves."""
     # Imported after the environment is set, which the libraries read once.
     from services.tokenizer.checks import repairing  # noqa: PLC0415
     from services.tokenizer.engines import choosing  # noqa: PLC0415
@@ -83,7 +83,7 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, tas
 
 
 def main() -> None:
-    """Runs tasks until the parent ends."""
+    """Run tasks until the parent ends."""
     settings = TokenizerSettings()
     # A piece's texts, ids and rows are of the size of the last one's.
     malloc_tuning.keep_freed(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))

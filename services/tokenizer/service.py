@@ -28,7 +28,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def Inspect(  # noqa: N802
         self, request: tokenizer_pb2.InspectRequest, context: Context
     ) -> tokenizer_pb2.InspectResponse:
-        """Describes the tokenizer of a model."""
+        """Describe the tokenizer of a model."""
         model = await self._catalog.model(request.model)
         reference = _reference(model)
         # What is shown is the template that the model was registered with, or nothing.
@@ -40,7 +40,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def Encode(  # noqa: N802
         self, request: tokenizer_pb2.EncodeRequest, context: Context
     ) -> tokenizer_pb2.EncodeResponse:
-        """Encodes a text for one model."""
+        """Encode a text for one model."""
         return tokenizer_pb2.EncodeResponse(
             encoding=await self._encode(await self._catalog.model(request.model), request)
         )
@@ -48,7 +48,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def Compare(  # noqa: N802
         self, request: tokenizer_pb2.CompareRequest, context: Context
     ) -> tokenizer_pb2.CompareResponse:
-        """Encodes a text for several models."""
+        """Encode a text for several models."""
         # All of them first: a name that is wrong is told before any tokenizer is loaded.
         models = [await self._catalog.model(name) for name in request.models]
         return tokenizer_pb2.CompareResponse(encodings=[await self._encode(model, request) for model in models])
@@ -56,7 +56,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def Verify(  # noqa: N802
         self, request: tokenizer_pb2.VerifyRequest, context: Context
     ) -> AsyncGenerator[tokenizer_pb2.VerifyResponse]:
-        """Reads a tokenization's files again."""
+        """Read a tokenization's files again."""
         async for response in self._verifying.run(request.name, request.sample, every_document=request.every_document):
             yield response
 

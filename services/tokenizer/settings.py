@@ -39,7 +39,7 @@ class TokenizerSettings(Settings):
         return self.threads or len(os.sched_getaffinity(0))
 
     def apply(self) -> None:
-        """Tells the libraries how many threads to use; has to happen before they are imported."""
+        """Tell the libraries how many threads to use; has to happen before they are imported."""
         threads = str(self.usable_threads)
         os.environ["RAYON_NUM_THREADS"] = threads
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads != "1" else "false"

@@ -31,7 +31,7 @@ class Verifying:
         self._free = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self, name: str, sample: int, *, every_document: bool = False) -> AsyncGenerator[Response]:
-        """Yields progress, then the result."""
+        """Yield progress, then the result."""
         before = await self._catalog.tokenization(name)
         if not before.manifest_digest:
             raise errors.FailedPrecondition(

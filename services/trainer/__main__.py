@@ -8,7 +8,7 @@ from services.runtime import process
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs one of the trainer's programs; each imports what it needs and no more."""
+    """Run one of the trainer's programs; each imports what it needs and no more."""
     parser = argparse.ArgumentParser(prog="python -m services.trainer", description="The trainer's programs.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve trainings over gRPC")

@@ -15,7 +15,7 @@ _RENAMED = {"architecture", "seed"}
 
 
 def build(config: plan.SaeConfig, *, device: str = "cpu", metadata: Mapping[str, Any] | None = None) -> Any:
-    """Makes a `sae_lens.TrainingSAE` with initial weights drawn from the configuration's seed.
+    """Make a `sae_lens.TrainingSAE` with initial weights drawn from the configuration's seed.
 
     `metadata` becomes the metadata of its configuration (model name, hook name …). The encoder's weights, of shape
     (d_in, d_sae), are kept in memory latent by latent, as those of the decoder: a latent's gradient is then one row.
@@ -39,7 +39,7 @@ def build(config: plan.SaeConfig, *, device: str = "cpu", metadata: Mapping[str,
 
 
 def leaves(sae: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Gives the trained parameters as contiguous tensors that share their memory, by sae-lens's names.
+    """Return the trained parameters as contiguous tensors that share their memory, by sae-lens's names.
 
     The encoder's weights come transposed, of shape (d_sae, d_in), as `W_enc.T`.
     """
@@ -51,7 +51,7 @@ def leaves(sae: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def gradients(sae: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Gives the gradients that autograd left on the parameters, named and laid out as the leaves."""
+    """Return the gradients that autograd left on the parameters, named and laid out as the leaves."""
     found: dict[str, torch.Tensor] = {}
     for name, parameter in sae.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -61,7 +61,7 @@ class Writing:
         self._folder = folder
 
     def add(self, name: str, state: State) -> dict[str, Any]:
-        """Writes a state as `{name}.safetensors`; answers its entry for the manifest."""
+        """Write a state as `{name}.safetensors`; return its entry for the manifest."""
         path = self._folder / f"{name}.safetensors"
         written = tensors.write(path, state.tensors)
         return {"file": path.name, **written._asdict(), "values": state.values}
@@ -75,7 +75,7 @@ class Checkpoints:
         self._keep = max(1, keep)
 
     def save(self, step: int, states: Mapping[str, State], values: Mapping[str, Any]) -> Checkpoint:
-        """Writes a checkpoint of named states, and removes old ones.
+        """Write a checkpoint of named states, and removes old ones.
 
         Raises `errors.ResourceExhausted` on a full disk; those before it are untouched.
         """
@@ -84,7 +84,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def writing(self, step: int) -> Generator[Writing]:
-        """Gives a checkpoint to write to; what was not published when the block ends is removed."""
+        """Return a checkpoint to write to; what was not published when the block ends is removed."""
         folder = self._part(step)
         with self._translated(step):
             try:
@@ -95,7 +95,7 @@ class Checkpoints:
                 raise
 
     def publish(self, step: int, files: Mapping[str, Any], values: Mapping[str, Any]) -> Checkpoint:
-        """Gives a written checkpoint its manifest and its name; `files` are the answers of `Writing.add` by name."""
+        """Return a written checkpoint its manifest and its name; `files` are the answers of `Writing.add` by name."""
         folder = self._part(step)
         content = {"format": FORMAT, "step": step, "files": dict(files), "values": dict(values)}
         manifest = folder / _MANIFEST
@@ -110,14 +110,14 @@ class Checkpoints:
         return _described(final)
 
     def list(self) -> list[Checkpoint]:
-        """All that are there, oldest first."""
+        """Return all that are there, oldest first."""
         if not self._folder.is_dir():
             return []
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
         return [_described(path) for path in sorted(found)]
 
     def latest(self, device: str = "cpu", wanted: Callable[[str], bool] = _all) -> Loaded | None:
-        """Reads the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged.
+        """Read the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged.
 
         All of it is checked, and the states that are wanted by their names are loaded.
         """
@@ -137,7 +137,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Removes all of them."""
+        """Remove all of them."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _part(self, step: int) -> pathlib.Path:

@@ -20,7 +20,7 @@ class Course:
         self.to_fill = 0
 
     def tell(self, phase: reports.Phase, step: int, kept_step: int, message: str = "") -> None:
-        """Reports; `kept_step` is the newest checkpoint's.
+        """Report; `kept_step` is the newest checkpoint's.
 
         In one phase a report soon after another is left out, unless there is a message or a new checkpoint.
         """

@@ -54,11 +54,11 @@ class Origin:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `dataclasses.asdict` gave, after a way through JSON."""
+        """Read what `dataclasses.asdict` gave, after a way through JSON."""
         return cls(**{**fields, "selection": TokenSelection.from_dict(fields["selection"])})
 
     def metadata(self) -> dict[str, Any]:
-        """Gives the metadata's fields; a further field does not replace one of SAELens's."""
+        """Return the metadata's fields; a further field does not replace one of SAELens's."""
         own = {
             "model_name": self.model_name,
             "hook_name": self.hook_name,
@@ -71,7 +71,7 @@ class Origin:
         return dict(self.further) | own | self._model() | _positions(self.selection, self.context_size)
 
     def _model(self) -> dict[str, Any]:
-        """How sae-lens loads the model so that it has the hook and gives the same activations."""
+        """Return how sae-lens loads the model so that it has the hook and gives the same activations."""
         if naming.is_path(self.hook_name):
             # transformers would take the number type of the files.
             options, loader = {"dtype": self.model_dtype}, "AutoModelForCausalLM"
@@ -83,7 +83,7 @@ class Origin:
 
 
 def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
-    """What was left out as sae-lens says it; its slice of a sequence cannot say every choice of places."""
+    """Return what was left out as sae-lens says it; its slice of a sequence cannot say every choice of places."""
     ids, places = selection.excluded_token_ids, selection.excluded_positions
     found: dict[str, Any] = {
         "exclude_special_tokens": list(ids) or False,
@@ -93,7 +93,7 @@ def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
 
 
 def _slice(kept: Sequence[int], length: int) -> list[int | None] | None:
-    """The slice of `range(length)` that gives these places, None where there is none."""
+    """Return the slice of `range(length)` that gives these places, None where there is none."""
     if len(kept) == length:
         return [None]
     if not kept:
@@ -128,7 +128,7 @@ class Converted(NamedTuple):
 
 @torch.no_grad()
 def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[str, Any] | None = None) -> Converted:
-    """Folds the normalisation into a copy of a trained autoencoder (a sae-lens training class) and converts it."""
+    """Fold the normalisation into a copy of a trained autoencoder (a sae-lens training class) and convert it."""
     folded = _copy(sae, metadata or {})
     if scaling.whitening is not None:
         whitening = scaling.whitening
@@ -146,7 +146,7 @@ def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[st
 
 
 def inference(sae: Any, scaling: normalization.Normalization) -> Any:
-    """Gives the `sae_lens.SAE` that an export of this autoencoder opens as, without the way over a disk."""
+    """Return the `sae_lens.SAE` that an export of this autoencoder opens as, without the way over a disk."""
     converted = convert(sae, scaling)
     inference_class, config_class = lens.module().registry.get_sae_class(converted.config["architecture"])
     config = config_class.from_dict(converted.config | {"device": "meta"})
@@ -159,7 +159,7 @@ def inference(sae: Any, scaling: normalization.Normalization) -> Any:
 def write(
     sae: Any, scaling: normalization.Normalization, origin: Origin, firing: Firing, folder: pathlib.Path
 ) -> dict[str, str]:
-    """Writes the three files into a folder, made where it is missing, and syncs them to disk.
+    """Write the three files into a folder, made where it is missing, and syncs them to disk.
 
     Returns the sha256 of each by its name, of the bytes that were to be written.
     Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
@@ -195,7 +195,7 @@ def write(
 
 
 def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
-    """Makes a training autoencoder of the same weights on the processor, whose parameters may be changed."""
+    """Make a training autoencoder of the same weights on the processor, whose parameters may be changed."""
     config = copy.deepcopy(sae.cfg)
     config.device = "meta"
     for name, value in metadata.items():

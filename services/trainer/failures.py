@@ -10,7 +10,7 @@ from services.trainer import plan
 
 @contextmanager
 def explained(training: plan.TrainingPlan) -> Generator[None]:
-    """Turns what memory allocators raise into an error that says what to lower."""
+    """Turn what memory allocators raise into an error that says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -25,7 +25,7 @@ def explained(training: plan.TrainingPlan) -> Generator[None]:
 
 
 def _hints(training: plan.TrainingPlan) -> str:
-    """What to lower, by what it takes."""
+    """Return what to lower, by what it takes."""
     weights = sum(_weight_bytes(planned.sae) for planned in training.saes)
     widths = {planned.hook: planned.sae.d_in for planned in training.saes}
     buffer = training.buffer_samples * sum(widths.values()) * 4

@@ -39,17 +39,17 @@ class Input:
     """Whether the model's blocks run through torch.compile."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Input":
-        """Reads what `to_dict` gave."""
+        """Read what `to_dict` gave."""
         selection = TokenSelection.from_dict(fields.get("selection", {}))
         return cls(**{**fields, "hooks": tuple(fields["hooks"]), "selection": selection})
 
     def open(self, device: str) -> Data:
-        """Loads and opens all of it, the model on a device; raises what `models.load` and the sources raise."""
+        """Load and open all of it, the model on a device; raise what `models.load` and the sources raise."""
         if self.kind == "live":
             settings = streaming.Settings(self.hooks, self.batch_tokens, self.selection)
             return live.Live(

@@ -23,7 +23,7 @@ DIED = "died.json"
 
 
 def main() -> int:
-    """Runs the processes until all have ended well, or one has not."""
+    """Run the processes until all have ended well, or one has not."""
     task_process_main.die_with(int(os.environ[PARENT]))
     os.environ[LAUNCHER] = str(os.getpid())
     # After the kernel knows whom to end this with: they take seconds.

@@ -45,7 +45,7 @@ def train(
     resume: bool = True,
     keep: int = 2,
 ) -> reports.Result:
-    """Trains as `training.train` does, in as many processes as the plan has, each its share.
+    """Train as `training.train` does, in as many processes as the plan has, each its share.
 
     They run `module`, whose main program calls `ranked.main` with what opens `read`. `origins` are what exports say of
     themselves, by autoencoder. A training goes on with the number of processes that it began with. Raises what
@@ -86,7 +86,7 @@ def _run(
     following: "_Following",
     stop: reports.Stop,
 ) -> int:
-    """Runs the processes until they have ended; gives torchrun's exit code."""
+    """Run the processes until they have ended; gives torchrun's exit code."""
     ended = threading.Event()
     # Open for writing too, so that the end of the processes is told by who waits for them.
     with open(os.open(job.events, os.O_RDWR), "r+b", buffering=0) as events:  # noqa: PTH123  of a descriptor
@@ -140,7 +140,7 @@ class _Following:
         self.result: reports.Result | None = None
 
     def read(self, events: BinaryIO) -> None:
-        """Reads until the processes have ended."""
+        """Read until the processes have ended."""
         for line in _lines(events):
             if line == ranked.END:
                 return
@@ -161,7 +161,7 @@ class _Following:
 
 
 def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
-    """Raises what ended the processes: the first error that one of them told, else how one of them died."""
+    """Raise what ended the processes: the first error that one of them told, else how one of them died."""
     told = sorted((json.loads(path.read_bytes()) for path in folder.glob(ranked.ERRORS)), key=lambda each: each["time"])
     for each in told:
         if each["kind"] != ranked.UNEXPECTED:

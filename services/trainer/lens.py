@@ -7,7 +7,7 @@ from typing import Any
 
 @functools.cache
 def module() -> Any:
-    """Imports `sae_lens` and what Polytok uses of it."""
+    """Import `sae_lens` and what Polytok uses of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sae_lens  # noqa: PLC0415

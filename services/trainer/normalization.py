@@ -46,7 +46,7 @@ class Normalization:
     """Activations that it was estimated on; 0 where nothing was estimated."""
 
     def apply(self, activations: torch.Tensor) -> torch.Tensor:
-        """Brings activations of shape (n, d) to the scale that is trained on; float32 unless they are wider."""
+        """Bring activations of shape (n, d) to the scale that is trained on; float32 unless they are wider."""
         if self.kind == "none":
             return activations
         wide = activations.to(torch.promote_types(activations.dtype, torch.float32))
@@ -56,22 +56,22 @@ class Normalization:
         return (wide - self.whitening.mean.to(wide.device, wide.dtype)) @ matrix
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives what a record shows of it."""
+        """Return what a record shows of it."""
         return {"kind": self.kind, "scale": self.scale, "mean_norm": self.mean_norm, "samples": self.samples}
 
     def state(self) -> State:
-        """Gives it for a checkpoint; floats come back exactly through JSON."""
+        """Return it for a checkpoint; floats come back exactly through JSON."""
         tensors = {} if self.whitening is None else dataclasses.asdict(self.whitening)
         return State(tensors, self.to_dict())
 
     @classmethod
     def from_state(cls, state: State) -> Self:
-        """Reads what `state` gave."""
+        """Read what `state` gave."""
         whitening = Whitening(**state.tensors) if state.tensors else None
         return cls(**state.values, whitening=whitening)
 
     def to(self, device: str) -> Self:
-        """Gives it with its tensors on a device."""
+        """Return it with its tensors on a device."""
         if self.whitening is None:
             return self
         moved = {name: tensor.to(device) for name, tensor in vars(self.whitening).items()}
@@ -83,7 +83,7 @@ Key = tuple[str, plan.Normalization]
 
 
 def keys(planned: Iterable[plan.PlannedSae]) -> tuple[Key, ...]:
-    """What has to be estimated or not, each once."""
+    """Return what has to be estimated or not, each once."""
     return tuple(dict.fromkeys((each.hook, each.sae.normalize_activations) for each in planned))
 
 
@@ -108,7 +108,7 @@ class _Sums:
 
 
 def samples_of(wanted: Iterable[Key], samples: int) -> int:
-    """How many activations an estimate reads that may read so many: none where nothing is estimated."""
+    """Return how many activations an estimate reads that may read so many: none where nothing is estimated."""
     return samples if any(kind != "none" for _, kind in wanted) else 0
 
 
@@ -120,7 +120,7 @@ def estimate(
     over: Sum,
     on_read: Callable[[int], None] = lambda _: None,
 ) -> dict[Key, Normalization]:
-    """Estimates on the first `samples` activations of a source, which then stands where it stood before.
+    """Estimate on the first `samples` activations of a source, which then stands where it stood before.
 
     `over` sums over processes, each with as many samples; `on_read` is told how many were read. Raises
     `errors.FailedPrecondition` for activations that are all zero or not finite.

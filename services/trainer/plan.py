@@ -74,7 +74,7 @@ class SaeConfig:
     """Seeds the initial weights."""
 
     def __post_init__(self) -> None:
-        """Completes the widths, and refuses what cannot be trained; raises `errors.InvalidArgument`."""
+        """Complete the widths, and refuse what cannot be trained; raises `errors.InvalidArgument`."""
         widths = tuple(self.matryoshka_widths)
         if self.architecture == "matryoshka_batchtopk" and (not widths or widths[-1] < self.d_sae):
             widths += (self.d_sae,)
@@ -106,12 +106,12 @@ class SaeConfig:
             raise _wrong("sae.target_l0", "must be given, at most d_sae, for jumprelu_sparsity_loss_mode quadratic")
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self) | {"matryoshka_widths": list(self.matryoshka_widths)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
         return cls(**_known(cls, "sae", fields))
 
 
@@ -132,7 +132,7 @@ class OptimizerConfig:
     """Largest norm of all gradients together (sae-lens: always 1); none for no clipping."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained with; raises `errors.InvalidArgument`."""
+        """Refuse what cannot be trained with; raises `errors.InvalidArgument`."""
         _one_of("optimizer.lr_scheduler_name", self.lr_scheduler_name, SCHEDULES)
         _above_zero(self, "optimizer", "lr", "gradient_clip")
         _at_least(self, "optimizer", 0, "lr_warm_up_steps", "lr_decay_steps", "lr_end")
@@ -144,12 +144,12 @@ class OptimizerConfig:
             raise _wrong("optimizer.lr_decay_steps", "would decay from 0 to 0; give an lr_end above 0, or no decay")
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
         return cls(**_known(cls, "optimizer", fields))
 
 
@@ -165,7 +165,7 @@ class PlannedSae:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return {
             "name": self.name,
             "hook": self.hook,
@@ -175,7 +175,7 @@ class PlannedSae:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
         known = _known(cls, "saes", fields)
         optimizer = OptimizerConfig.from_dict(known.pop("optimizer", {}))
         return cls(**known | {"sae": SaeConfig.from_dict(known["sae"]), "optimizer": optimizer})
@@ -220,7 +220,7 @@ class TrainingPlan:
     spread: str = "data"
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained; raises `errors.InvalidArgument`."""
+        """Refuse what cannot be trained; raises `errors.InvalidArgument`."""
         object.__setattr__(self, "saes", tuple(self.saes))
         if not self.saes:
             raise _wrong("saes", "is empty; name at least one hook and configuration")
@@ -263,13 +263,13 @@ class TrainingPlan:
         return tuple(dict.fromkeys(planned.hook for planned in self.saes))
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "saes"}
         return {"saes": [planned.to_dict() for planned in self.saes]} | own
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Reads what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
         known = _known(cls, "", fields)
         return cls(**known | {"saes": tuple(PlannedSae.from_dict(planned) for planned in known["saes"])})
 

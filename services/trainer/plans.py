@@ -21,7 +21,7 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.
 
 
 def planned(asked: Sequence[saes_pb2.Sae], widths: Mapping[str, int]) -> tuple[plan.PlannedSae, ...]:
-    """The autoencoders, every default filled in, with names of their own.
+    """Return the autoencoders, every default filled in, with names of their own.
 
     `widths` has the width of each hook that is known. Raises `errors.InvalidArgument` that names the autoencoder.
     """
@@ -59,7 +59,7 @@ def _planned(sae: saes_pb2.Sae, name: str, width: int) -> plan.PlannedSae:
 def training(
     saes: Sequence[plan.PlannedSae], asked: trainings_pb2.TrainingParameters, available: int
 ) -> plan.TrainingPlan:
-    """The whole plan, every default filled in; `available`: samples that the source gives once."""
+    """Return the whole plan, every default filled in; `available`: samples that the source gives once."""
     given = _given(asked)
     total = given.setdefault("total_samples", available)
     batch = given.get("batch_size", _DEFAULTS["batch_size"])
@@ -76,7 +76,7 @@ def training(
 
 
 def _buffer(batch: int, total: int, given: Mapping[str, Any]) -> int:
-    """The buffer of a plan that names none: as large as others, and what its processes can share."""
+    """Return the buffer of a plan that names none: as large as others, and what its processes can share."""
     wanted: int = max(batch, min(_DEFAULTS["buffer_samples"], total))
     # Not below a batch: where processes share batches, a batch is a multiple too.
     processes: int = given.get("processes", _DEFAULTS["processes"])
@@ -84,14 +84,14 @@ def _buffer(batch: int, total: int, given: Mapping[str, Any]) -> int:
 
 
 def parameters(complete: plan.TrainingPlan) -> trainings_pb2.TrainingParameters:
-    """The parameters of a plan as a message."""
+    """Return the parameters of a plan as a message."""
     message = trainings_pb2.TrainingParameters()
     _fill(message, complete)
     return message
 
 
 def sae(complete: plan.PlannedSae) -> saes_pb2.Sae:
-    """An autoencoder of a plan as a message."""
+    """Return an autoencoder of a plan as a message."""
     message = saes_pb2.Sae(name=complete.name, hook=complete.hook)
     _fill(message, complete.sae)
     if message.d_in == UNKNOWN_WIDTH:
@@ -103,7 +103,7 @@ def sae(complete: plan.PlannedSae) -> saes_pb2.Sae:
 
 
 def _given(message: Message, *names: str) -> dict[str, Any]:
-    """The fields that are set, as the plan calls their values."""
+    """Return the fields that are set, as the plan calls their values."""
     found = {}
     for field in message.DESCRIPTOR.fields:
         if (names and field.name not in names) or not _is_set(message, field):
@@ -120,7 +120,7 @@ def _is_set(message: Message, field: Any) -> bool:
 
 
 def _fill(message: Message, config: object) -> None:
-    """Sets the fields that a part of a plan has too."""
+    """Set the fields that a part of a plan has too."""
     for field in message.DESCRIPTOR.fields:
         value = getattr(config, field.name, None)
         if value is None or field.message_type is not None:
@@ -146,7 +146,7 @@ def _prefix(enum: Any) -> str:
 
 
 def _made_up(sae: saes_pb2.Sae, taken: set[str]) -> str:
-    """A name of hook and architecture."""
+    """Return a name of hook and architecture."""
     architecture = str(sae.WhichOneof("architecture")).replace("_", "-")
     base = re.sub(r"[^a-z0-9._-]", "-", sae.hook.lower()).strip("-._") or "sae"
     base = f"{base[: _LONGEST_NAME - len(architecture) - 5]}-{architecture}"
@@ -155,7 +155,7 @@ def _made_up(sae: saes_pb2.Sae, taken: set[str]) -> str:
 
 
 def _of(place: int, sae: saes_pb2.Sae, error: errors.InvalidArgument) -> errors.InvalidArgument:
-    """Tells which of several autoencoders a message is about."""
+    """Return which of several autoencoders a message is about."""
     field = f"saes[{place}]"
     violations = [
         errors.FieldViolation(violation.field.replace("sae.", f"{field}.", 1), violation.description)

@@ -73,19 +73,19 @@ class _Events:
 
 
 def row(content: dict[str, Any]) -> reports.Row:
-    """Reads a row as it was told."""
+    """Read a row as it was told."""
     return reports.EvaluationRow(**content) if "figures" in content else reports.MetricsRow(**content)
 
 
 def result(content: dict[str, Any]) -> reports.Result:
-    """Reads a result as it was told."""
+    """Read a result as it was told."""
     exports = {name: pathlib.Path(folder) for name, folder in content["exports"].items()}
     evaluations = [reports.EvaluationRow(**each) for each in content["evaluations"]]
     return reports.Result(**content | {"exports": exports, "evaluations": evaluations})
 
 
 def error(content: dict[str, Any]) -> errors.PolytokError:
-    """Reads an error as it was told."""
+    """Read an error as it was told."""
     return codec.from_message(codec.from_json(content["error"]))
 
 
@@ -96,7 +96,7 @@ def _told(failure: Exception) -> dict[str, Any]:
 
 
 def main(opener: Opener) -> int:
-    """Trains this process's share; 1 where it failed, which it leaves word of."""
+    """Train this process's share; 1 where it failed, which it leaves word of."""
     # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
     task_process_main.die_with(int(os.environ[launcher.LAUNCHER]))
     rank = int(os.environ["RANK"])

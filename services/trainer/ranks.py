@@ -37,7 +37,7 @@ class Group(NamedTuple):
         return self.rank == 0
 
     def gather(self, document: Any) -> list[Any]:
-        """Gives every process's document to all of them, in order of rank. All of them must call it."""
+        """Return every process's document to all of them, in order of rank. All of them must call it."""
         if self.size == 1:
             return [document]
         data = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8).to(self.collectives)
@@ -49,7 +49,7 @@ class Group(NamedTuple):
         return [json.loads(bytes(each[: int(length)].tolist())) for each, length in gathered]
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Gives the sum over the processes, on the tensor's device. All of them must call it."""
+        """Return the sum over the processes, on the tensor's device. All of them must call it."""
         if self.size == 1:
             return tensor
         summed = tensor.to(self.collectives, copy=True)
@@ -64,7 +64,7 @@ class Group(NamedTuple):
 
 @contextmanager
 def joined(device: str, *, gradients: bool = True) -> Generator[Group]:
-    """Joins the processes that torchrun started with this one; alone, the group is of one.
+    """Join the processes that torchrun started with this one; alone, the group is of one.
 
     A `device` of cuda becomes this process's own GPU; nccl is needed where they share `gradients`, gloo does for what
     else they tell each other. torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_…) tells who they are:

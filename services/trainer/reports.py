@@ -12,7 +12,7 @@ class Stop(Protocol):
     """Asks a training to stop after the step it is at; a `threading.Event` is one."""
 
     def is_set(self) -> bool:
-        """Whether it shall stop."""
+        """Return whether it shall stop."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class MetricsRow:
     """Whatever else the architecture tells, as `topk_threshold`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -80,7 +80,7 @@ class EvaluationRow:
     """By name, as `services.trainer.evaluation` documents them; formulas are under `formulas`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the fields for JSON."""
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
 

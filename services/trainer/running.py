@@ -91,7 +91,7 @@ class Run:
         return self._seconds_before + time.monotonic() - self._began
 
     def prepare(self, loaded: Loaded | None) -> None:
-        """Makes the autoencoders and goes to where a checkpoint was; at the start, estimates the normalisation.
+        """Make the autoencoders and go to where a checkpoint was; at the start, estimates the normalisation.
 
         Raises `errors.FailedPrecondition` for a checkpoint of another plan.
         """
@@ -112,7 +112,7 @@ class Run:
     def _normalization(
         self, wanted: tuple[normalization.Key, ...], samples: int
     ) -> dict[normalization.Key, normalization.Normalization]:
-        """What it reads, the mixing buffer reads anew."""
+        """Return what it reads, the mixing buffer reads anew."""
         over = (lambda tensor: tensor) if self._share.whole else self._group.sum
         return normalization.estimate(self._source, wanted, samples, over, self._estimating)
 
@@ -121,7 +121,7 @@ class Run:
         self.tell("filling")
 
     def go(self) -> bool:
-        """Trains to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
+        """Train to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
         self._began = time.monotonic()
         try:
             with self._stream:
@@ -174,7 +174,7 @@ class Run:
             self._listeners.on_rows(list(rows))
 
     def _together(self, own: list[dict[str, Any]], kind: type[_Row]) -> list[_Row]:
-        """The rows of all autoencoders, in the plan's order, from those that each process has."""
+        """Return the rows of all autoencoders, in the plan's order, from those that each process has."""
         everywhere = self._group.gather(own)
         found: dict[str, list[dict[str, Any]]] = {}
         for row in (row for rows in everywhere for row in rows):
@@ -182,7 +182,7 @@ class Run:
         return [kind(**_averaged(found[planned.name])) for planned in self._plan.saes if planned.name in found]
 
     def _check(self) -> None:
-        """Raises where a loss was not finite, in every process alike."""
+        """Raise where a loss was not finite, in every process alike."""
         for told in self._group.gather({trainee.name: trainee.first_bad_step() for trainee in self.trainees}):
             for planned in self._plan.saes:
                 if step := told.get(planned.name):
@@ -197,7 +197,7 @@ class Run:
                 raise diverged(trainee.planned, what, self._kept_step)
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless the newest is of this step."""
+        """Write a checkpoint, unless the newest is of this step."""
         if self.step == self._kept_step:
             return
         self._check()
@@ -213,7 +213,7 @@ class Run:
         self._kept_step = self.step
 
     def _states(self, stream: State) -> Iterator[tuple[str, State]]:
-        """What this process writes to a checkpoint, by name."""
+        """Yield what this process writes to a checkpoint, by name."""
         if self._share.keeper == self._group.rank:
             yield self._data_name, stream
         if self._share.whole or self._group.first:
@@ -223,7 +223,7 @@ class Run:
             yield _RANDOM, _random()
 
     def wants(self, name: str) -> bool:
-        """Whether a state of a checkpoint is of this process's share."""
+        """Return whether a state of a checkpoint is of this process's share."""
         return name in {self._data_name, _RANDOM, *map(_sae_name, self._share.saes)}
 
     @property
@@ -261,7 +261,7 @@ class Run:
             )
 
     def evaluate(self) -> list[reports.EvaluationRow]:
-        """Evaluates all autoencoders as they are now: each process its own, or the first all that they share.
+        """Evaluate all autoencoders as they are now: each process its own, or the first all that they share.
 
         A plan without evaluation sequences has no rows.
         """
@@ -288,7 +288,7 @@ class Run:
         ]
 
     def firing(self, trainee: Trainee) -> export.Firing:
-        """Tells how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
+        """Return how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
 
         Where nothing is held out, on the activations that wait in the mixing buffer.
         """
@@ -303,12 +303,12 @@ class Run:
         return export.Firing(*sums.firing(), "trained on")
 
     def tell(self, phase: reports.Phase, message: str = "") -> None:
-        """Reports how far it is; of several processes the first does."""
+        """Report how far it is; of several processes the first does."""
         if self._group.first:
             self._course.tell(phase, self.step, self._kept_step, message)
 
     def _filling(self, samples: int) -> None:
-        """Tells how much of the mixing buffer is there, and heeds a stop meanwhile."""
+        """Return how much of the mixing buffer is there, and heeds a stop meanwhile."""
         self._course.filled = self._estimated + samples
         self.tell("filling")
         if self._group.size == 1 and self._listeners.stop.is_set():
@@ -320,7 +320,7 @@ class Run:
 
 
 def _averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The row of an autoencoder, averaged over the processes where each measured its part of the batch."""
+    """Return the row of an autoencoder, averaged over the processes where each measured its part of the batch."""
     if len(rows) == 1:
         return rows[0]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in _AVERAGED}

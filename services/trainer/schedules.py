@@ -10,7 +10,7 @@ from services.trainer import plan
 
 
 def learning_rate(config: plan.OptimizerConfig, total_steps: int, step: int) -> float:
-    """Gives the learning rate of a step, counted from 0."""
+    """Return the learning rate of a step, counted from 0."""
     if step < config.lr_warm_up_steps:
         return config.lr * (step + 1) / config.lr_warm_up_steps
     constant = config.lr_scheduler_name == "constant"
@@ -30,7 +30,7 @@ def learning_rate(config: plan.OptimizerConfig, total_steps: int, step: int) -> 
 
 
 def coefficients(config: plan.SaeConfig, step: int) -> dict[str, float]:
-    """Gives the coefficients of a step, counted from 0, warmed up linearly from 0; by sae-lens's names."""
+    """Return the coefficients of a step, counted from 0, warmed up linearly from 0; by sae-lens's names."""
     if config.architecture in {"standard", "gated"}:
         return {"l1": _warmed(config.l1_coefficient, config.l1_warm_up_steps, step)}
     if config.architecture == "jumprelu":

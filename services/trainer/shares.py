@@ -34,7 +34,7 @@ class Share(NamedTuple):
 
 
 def of(training: plan.TrainingPlan, rank: int) -> Share:
-    """Gives the share of a process of a plan."""
+    """Return the share of a process of a plan."""
     if training.spread == "data" or training.processes == 1:
         return Share(tuple(range(len(training.saes))), rank, training.processes, rank)
     dealt = deal(training)
@@ -43,13 +43,13 @@ def of(training: plan.TrainingPlan, rank: int) -> Share:
 
 
 def hooks(training: plan.TrainingPlan, saes: tuple[int, ...]) -> tuple[str, ...]:
-    """The hooks of some autoencoders, in the order of the plan."""
+    """Return the hooks of some autoencoders, in the order of the plan."""
     own = {training.saes[place].hook for place in saes}
     return tuple(hook for hook in training.hooks if hook in own)
 
 
 def deal(training: plan.TrainingPlan) -> list[tuple[int, ...]]:
-    """Deals the autoencoders to the processes of a plan: the largest share of weights is as small as can be.
+    """Deal the autoencoders to the processes of a plan: the largest share of weights is as small as can be.
 
     Those of a hook stay together, so that few processes hold activations of the same hook.
     """
@@ -61,7 +61,7 @@ def deal(training: plan.TrainingPlan) -> list[tuple[int, ...]]:
 
 
 def _cut(saes: list[plan.PlannedSae], pieces: int) -> tuple[int, ...]:
-    """Where to cut autoencoders into so many pieces, none empty: the end of each.
+    """Return where to cut autoencoders into so many pieces, none empty: the end of each.
 
     The largest sum of weights is the smallest there is; of such cuts, one that parts few hooks.
     """
@@ -82,7 +82,7 @@ def _cut(saes: list[plan.PlannedSae], pieces: int) -> tuple[int, ...]:
 
 
 def data(opened: Data, wanted: tuple[str, ...]) -> Data:
-    """The data of some of its hooks, from the same batches as among all of them."""
+    """Return the data of some of its hooks, from the same batches as among all of them."""
     return opened if set(opened.widths) == set(wanted) else _Selected(opened, wanted)
 
 

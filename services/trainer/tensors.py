@@ -79,7 +79,7 @@ class _Hashed:
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
-    """Writes tensors, from any device, and brings the file to disk; of the memory it takes one tensor at a time."""
+    """Write tensors, from any device, and bring the file to disk; of the memory it takes one tensor at a time."""
     # The widest first, so that each begins at a multiple of the size of its numbers.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
 
 
 def read(path: pathlib.Path, written: Written, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """Reads tensors to a device. Raises Damaged unless the bytes that were read are those that were written."""
+    """Read tensors to a device. Raises Damaged unless the bytes that were read are those that were written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         if os.fstat(file.fileno()).st_size != written.size_bytes:
@@ -127,7 +127,7 @@ def read(path: pathlib.Path, written: Written, device: str = "cpu") -> dict[str,
 
 
 def check(path: pathlib.Path, written: Written) -> None:
-    """Raises Damaged unless a file holds what was written."""
+    """Raise Damaged unless a file holds what was written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         hashed.pass_over()
@@ -158,5 +158,5 @@ def _read(hashed: _Hashed, size: int) -> dict[str, torch.Tensor]:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    """The memory of a tensor on the processor."""
+    """Return the memory of a tensor on the processor."""
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

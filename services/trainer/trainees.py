@@ -36,7 +36,7 @@ class Trainee:
         return self.planned.name
 
     def train(self, activations: torch.Tensor, step: int, *, measure: bool) -> None:
-        """Takes the `step`-th step on normalised activations of shape (batch, d_in)."""
+        """Take the `step`-th step on normalised activations of shape (batch, d_in)."""
         # Autograd refuses what torch.inference_mode made; a buffer's batch is its own tensor and passes unchanged.
         activations = activations.clone() if activations.is_inference() else activations
         self._rate, self._coefficients = self.step.learning_rate(), self.step.coefficients()
@@ -47,16 +47,16 @@ class Trainee:
         self._first_bad = bad if before is None else torch.where(before == _NONE, bad, before)
 
     def first_bad_step(self) -> int:
-        """Tells at which step the loss was NaN or infinite first, 0 where at none; waits for the device."""
+        """Tell at which step the loss was NaN or infinite first, 0 where at none; wait for the device."""
         return 0 if self._first_bad is None else max(0, int(self._first_bad))
 
     @torch.no_grad()
     def has_finite_weights(self) -> bool:
-        """Tells whether no weight is NaN or infinite; waits for the device."""
+        """Return whether no weight is NaN or infinite; wait for the device."""
         return bool(torch.stack([parameter.isfinite().all() for parameter in self.step.sae.parameters()]).all())
 
     def row(self, step: int, samples: int, seconds: float) -> MetricsRow:
-        """Gives the metrics of the step that was just taken with `measure`; waits for the device."""
+        """Return the metrics of the step that was just taken with `measure`; wait for the device."""
         assert self._outcome is not None
         measured = {name: float(value) for name, value in self._outcome.metrics.items()}
         return MetricsRow(
@@ -76,13 +76,13 @@ class Trainee:
         )
 
     def inference(self) -> Autoencoder:
-        """Gives what a user opens once it is exported, for activations as the model gives them; shares no weights."""
+        """Return what a user opens once it is exported, for activations as the model gives them; shares no weights."""
         sae = export.inference(self.step.sae, self.normalization)
         sae.eval().requires_grad_(False)
         return Autoencoder(self.planned.hook, self.planned.sae.d_sae, sae.encode, sae.decode)
 
     def export(self, origin: export.Origin, firing: export.Firing, folder: pathlib.Path) -> dict[str, str]:
-        """Writes it as SAELens opens it; the folder appears whole, in place of one that is there.
+        """Write it as SAELens opens it; the folder appears whole, in place of one that is there.
 
         Returns the sha256 of each file by its name.
         """
@@ -94,7 +94,7 @@ class Trainee:
         return written
 
     def state(self) -> State:
-        """Gives weights, optimiser, counters and normalisation; the tensors shared."""
+        """Return weights, optimiser, counters and normalisation; the tensors shared."""
         step = self.step.state()
         state = State()
         state.add("step", State(step.tensors, dict(step.numbers)))
@@ -102,7 +102,7 @@ class Trainee:
         return state
 
     def load(self, state: State, device: str) -> None:
-        """Goes on from a state."""
+        """Go on from a state."""
         step = state.part("step")
         self.step.load(seam.State(step.tensors, step.values))
         self.normalization = Normalization.from_state(state.part("normalization")).to(device)
@@ -110,7 +110,7 @@ class Trainee:
 
 
 def diverged(planned: plan.PlannedSae, what: str, kept_step: int) -> errors.FailedPrecondition:
-    """Gives the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint's, or 0."""
+    """Return the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint's, or 0."""
     optimizer = planned.optimizer
     kept = f"The checkpoint of step {kept_step:,} is kept." if kept_step else "There is no checkpoint before it."
     hints = [f"a lower optimizer.lr (now {optimizer.lr:g})"]

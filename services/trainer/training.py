@@ -50,7 +50,7 @@ def train(
     keep: int = 2,
     ahead: int | None = None,
 ) -> reports.Result:
-    """Trains to the end, or until `stop` is set, after which the same call goes on.
+    """Train to the end, or until `stop` is set, after which the same call goes on.
 
     `open_data` gets the device that this process computes on; `origin` tells what an export says of itself. `resume`
     false begins anew and removes checkpoints that are there; the last `keep` are kept; `ahead` batches are made ready
@@ -93,7 +93,7 @@ def _result(
     evaluations: list[reports.EvaluationRow],
     exports: dict[str, _Exported],
 ) -> reports.Result:
-    """What all processes did together."""
+    """Return what all processes did together."""
     finished = run.step == training.total_steps
     scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
     told = group.gather({"exports": exports, "normalization": scales})
@@ -131,7 +131,7 @@ def _export(
 
 
 def _reuse(training: plan.TrainingPlan, data: Data) -> dict[str, Any]:
-    """How often activations were trained on, as an export says it."""
+    """Return how often activations were trained on, as an export says it."""
     samples, available = training.total_steps * training.batch_size, data.available_samples
     return {"training_samples": samples, "available_samples": available, "passes": samples / available}
 

@@ -163,5 +163,5 @@ def delete(
 
 
 def _unescaped(text: str | None) -> str | None:
-    r"""The text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
+    r"""Return the text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
     return text and re.sub(r"\\[nrt\\]", lambda found: _ESCAPES[found[0]], text)

@@ -78,7 +78,7 @@ def _shown(data: bytes, encodings: "Sequence[tokenizer_pb2.Encoding]", *, colour
 
 
 def _coloured(data: bytes, encoding: "tokenizer_pb2.Encoding") -> "Text":
-    """The text, each token on a colour of its own; what no token stands for has none."""
+    """Return the text, each token on a colour of its own; what no token stands for has none."""
     from rich.text import Text  # noqa: PLC0415
 
     text = Text()
@@ -103,5 +103,5 @@ def _visible(data: bytes) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command."""
     app.command("encode")(command)

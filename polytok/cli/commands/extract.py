@@ -50,5 +50,5 @@ def command(
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command."""
     app.command("extract")(command)

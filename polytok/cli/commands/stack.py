@@ -48,7 +48,7 @@ def up(home: Home = None, workers: Workers = None) -> None:
 
 
 def require_stack() -> None:
-    """Raises unless this installation can run a stack itself."""
+    """Raise unless this installation can run a stack itself."""
     from polytok import errors  # noqa: PLC0415
 
     wanted = ("services.embedded", "psutil", "asyncpg", "nats", "alembic", "transformers")
@@ -86,7 +86,7 @@ def status(catalog: shared.Catalog = None, as_json: shared.Json = False) -> None
 
 
 def _others(client: Client) -> tuple[dict[str, dict[str, int] | None], dict[str, str]]:
-    """What the services beside the catalog hold, None of one that is not there, and why it is not."""
+    """Return what the services beside the catalog hold, None of one that is not there, and why it is not."""
     from polytok import errors  # noqa: PLC0415
 
     found: dict[str, dict[str, int] | None] = {}
@@ -135,7 +135,7 @@ def demo(as_json: shared.Json = False) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Add the commands."""
     app.command()(up)
     app.command()(demo)
     app.command()(status)

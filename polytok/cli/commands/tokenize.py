@@ -126,7 +126,10 @@ def command(
 def _created(
     run: session.Session, dataset: str, models: "Sequence[str]", variant: str, parameters: dict[str, Any]
 ) -> list[Any]:
-    """The tokenizations. Nothing is made unless all that is named is there; what one error leaves made is printed."""
+    """Return the tokenizations.
+
+    Nothing is made unless all that is named is there; what one error leaves made is printed.
+    """
     found = run.client.datasets.get(dataset).name
     wanted = dict.fromkeys(run.client.models.get(model).name for model in models)
     made: list[Any] = []
@@ -143,13 +146,13 @@ def _created(
 
 
 def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:
-    """Says which column the catalog chose: nobody should find out from the ids."""
+    """Return which column the catalog chose: nobody should find out from the ids."""
     what = "The conversations" if chosen.HasField("chat") else "The text"
     run.out.remark(f"{what} of {dataset} is column `{chosen.text_column}`: {chosen.column_choice}.")
 
 
 def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
-    """Says where nothing stands between documents because the tokenizer has no beginning-of-sequence token."""
+    """Return where nothing stands between documents because the tokenizer has no beginning-of-sequence token."""
     for record in records:
         packing = record.parameters.packing
         if record.parameters.HasField("packing") and packing.separator == packing.BOUNDARY_NONE:
@@ -161,7 +164,7 @@ def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
 
 
 def _tell_arguments(run: session.Session, dataset: str, tools: str) -> None:
-    """Says which columns chat templates are given, and which of those that other trainers give them are not used."""
+    """Return which columns chat templates are given, and which of those that other trainers give them are not used."""
     if tools:
         run.out.remark(f"The tools of each conversation are column `{tools}`.")
     unused = [each.name for each in run.client.datasets.get(dataset).columns if each.name in _UNUSED_ARGUMENTS]
@@ -170,7 +173,7 @@ def _tell_arguments(run: session.Session, dataset: str, tools: str) -> None:
 
 
 def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
-    """Says which templates leave out the tools that they were given."""
+    """Return which templates leave out the tools that they were given."""
     for record in records:
         if unused := record.statistics.num_tools_unused:
             run.out.remark(
@@ -180,7 +183,7 @@ def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
 
 
 def _template(file: pathlib.Path | None) -> str | None:
-    """The text of a template's file; the catalog checks how long it may be."""
+    """Return the text of a template's file; the catalog checks how long it may be."""
     if file is None:
         return None
     try:
@@ -194,10 +197,10 @@ def _watch(name: str) -> "Watch":
 
 
 def _set(**values: Any) -> dict[str, Any]:
-    """What was given on the command line."""
+    """Return what was given on the command line."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command."""
     app.command("tokenize")(command)

@@ -260,7 +260,7 @@ def _product(
     k: Sequence[float] | None,
     shared: dict[str, Any],
 ) -> list[Any]:
-    """An autoencoder for each hook, architecture, number of latents and k."""
+    """Return an autoencoder for each hook, architecture, number of latents and k."""
     if not hooks:
         raise typer.BadParameter(
             "Name a hook, as in blocks.3.hook_resid_post, or give a --config.", param_hint="--hook"
@@ -277,7 +277,7 @@ def _product(
 
 
 def _own(saes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leaves each the coefficients of its architecture; what none of them has stays, to be refused by name."""
+    """Leave each the coefficients of its architecture; what none of them has stays, to be refused by name."""
     mixed = {sae["architecture"] for sae in saes}
     foreign = {name for name, family in _FAMILIES.items() if family & mixed}
     own = [
@@ -289,7 +289,7 @@ def _own(saes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _fields(pairs: Sequence[str]) -> dict[str, Any]:
-    """The fields of `--set`, values as JSON or else as words."""
+    """Return the fields of `--set`, values as JSON or else as words."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -303,7 +303,7 @@ def _fields(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _configured(path: pathlib.Path) -> list[Any]:
-    """The autoencoders in a file."""
+    """Return the autoencoders in a file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -314,10 +314,10 @@ def _configured(path: pathlib.Path) -> list[Any]:
 
 
 def _set(**values: Any) -> dict[str, Any]:
-    """What was given on the command line."""
+    """Return what was given on the command line."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command."""
     app.command("train")(command)

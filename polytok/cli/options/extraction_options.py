@@ -89,7 +89,7 @@ def parameters(
     nonfinite: Nonfinite = None,
     compiled: Compiled = None,
 ) -> "Parameters":
-    """What was given on the command line."""
+    """Return what was given on the command line."""
     given: Any = {
         "context_size": context_size,
         "max_sequences": max_sequences,
@@ -108,7 +108,7 @@ def parameters(
 
 
 def takes_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with these options in place of its argument `how`, as which it gets them."""
+    """Return a command with these options in place of its argument `how`, as which it gets them."""
     shared = inspect.signature(parameters).parameters
     taken: dict[str, inspect.Parameter] = {}
     for name, own in inspect.signature(command).parameters.items():

@@ -9,7 +9,7 @@ _COMPLETION_SECONDS = 1.0
 
 
 def _completion(collection: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Completes names from the catalog. Whatever goes wrong completes nothing: a shell shows no errors then."""
+    """Complete names from the catalog. Whatever goes wrong completes nothing: a shell shows no errors then."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
         try:
@@ -23,7 +23,7 @@ def _completion(collection: str) -> Callable[[str], list[tuple[str, str]]]:
 
 
 def _resources(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Completes the tokenizations of the dataset that stands before, as `model` or `model~variant`."""
+    """Complete the tokenizations of the dataset that stands before, as `model` or `model~variant`."""
     try:
         from polytok.cli import completion  # noqa: PLC0415  imports the client
 
@@ -33,7 +33,7 @@ def _resources(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 
 def _datasets_or_tokenizations(incomplete: str) -> list[tuple[str, str]]:
-    """Completes datasets, and behind a slash the tokenizations of one."""
+    """Complete datasets, and behind a slash the tokenizations of one."""
     return _completion("tokenizations" if "/" in incomplete else "datasets")(incomplete)
 
 
@@ -160,7 +160,7 @@ Sample = Annotated[
 
 
 def documents(sample: str) -> int | Literal["all"]:
-    """The number of documents of `--sample`."""
+    """Return the number of documents of `--sample`."""
     if sample == "all":
         return "all"
     if not sample.isdecimal():
@@ -169,7 +169,7 @@ def documents(sample: str) -> int | Literal["all"]:
 
 
 def metadata(pairs: list[str] | None) -> dict[str, str]:
-    """The pairs of `--metadata`."""
+    """Return the pairs of `--metadata`."""
     found: dict[str, str] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
@@ -180,7 +180,7 @@ def metadata(pairs: list[str] | None) -> dict[str, str]:
 
 
 def choice(flag: str, help_text: str, *values: str, panel: str | None = None) -> Any:
-    """An option that takes one of a few words; the catalog's client checks which."""
+    """Return an option that takes one of a few words; the catalog's client checks which."""
     return typer.Option(
         flag,
         metavar="|".join(values),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show(out: Output, found: EstimateExtractionResponse) -> None:
-    """Prints an estimate."""
+    """Print an estimate."""
     document = json_documents.record(found)
     document["duration"] = found.duration.seconds
     free = f", {tables.size(found.free_bytes)} free" if found.free_bytes else ""

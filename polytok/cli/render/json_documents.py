@@ -17,14 +17,14 @@ _ERROR = "polytok.errors.v1.Error"
 
 
 def record(message: Message) -> dict[str, Any]:
-    """A record; what is unset is null."""
+    """Return a record; what is unset is null."""
     return {
         field.name: _value(message, field) for field in message.DESCRIPTOR.fields if not _is_left_out(message, field)
     }
 
 
 def error(failure: errors.PolytokError) -> dict[str, Any]:
-    """An error."""
+    """Return an error."""
     return {
         "error": {
             "kind": type(failure).__name__,
@@ -78,6 +78,6 @@ def _single(value: Any, field: Any) -> Any:
 
 
 def word(name: str, siblings: Iterable[str]) -> str | None:
-    """An enum value without the prefix that all its siblings carry; None for the one that says nothing."""
+    """Return an enum value without the prefix that all its siblings carry; None for the one that says nothing."""
     unspecified = next(each for each in siblings if each.endswith("_UNSPECIFIED"))
     return None if name == unspecified else name.removeprefix(unspecified.removesuffix("UNSPECIFIED"))

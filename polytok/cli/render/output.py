@@ -40,7 +40,7 @@ class Output:
         return self._stdout.is_terminal
 
     def result(self, document: Any, shown: RenderableType) -> None:
-        """Prints the result of a command, once."""
+        """Print the result of a command, once."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         elif self._stdout.is_terminal:
@@ -56,12 +56,12 @@ class Output:
         return self._stdout.width
 
     def has_room_for(self, table: Table) -> bool:
-        """Whether a table fits beside nothing else, uncut."""
+        """Return whether a table fits beside nothing else, uncut."""
         wide = Console(width=_PIPE_WIDTH, height=1)  # without a height, a dumb terminal has 80 columns
         return wide.measure(table).maximum <= self._stdout.width
 
     def fitted(self, table: Table) -> Table:
-        """The table, or where the terminal has no room for it a line a cell: digits are never cut off."""
+        """Return the table, or where the terminal has no room for it a line a cell: digits are never cut off."""
         if not self.is_terminal or self.has_room_for(table):
             return table
         lines = self.table("", "")
@@ -73,12 +73,12 @@ class Output:
         return lines
 
     def remark(self, text: str) -> None:
-        """Prints a line for people; on a pipe beside `--json` nobody would read it."""
+        """Print a line for people; on a pipe beside `--json` nobody would read it."""
         if not self.as_json or self._stderr.is_terminal:
             self.remarks.print(text, soft_wrap=True)
 
     def failure(self, error: errors.PolytokError) -> None:
-        """Prints an error."""
+        """Print an error."""
         from polytok.cli.render import json_documents  # noqa: PLC0415  imports protobuf
 
         if self.as_json:
@@ -92,7 +92,7 @@ class Output:
                     )
 
     def table(self, *headings: str, title: str | None = None) -> Table:
-        """An empty table; headings that end with `#` are of columns of numbers."""
+        """Return an empty table; headings that end with `#` are of columns of numbers."""
         on_terminal = self._stdout.is_terminal
         table = Table(
             title=title if on_terminal else None,
@@ -109,7 +109,7 @@ class Output:
         return table
 
     def facts(self, title: str, pairs: Sequence[tuple[str, str]]) -> Table:
-        """A table of names and values."""
+        """Return a table of names and values."""
         table = self.table("", "", title=title)
         table.show_header = False
         for name, value in pairs:

@@ -46,7 +46,7 @@ class Panel(NamedTuple):
 
 
 def panels(metrics: Iterable[metrics_pb2.Metrics]) -> list[Panel]:
-    """Gives loss, L0, explained variance and, of the last evaluation, firing frequencies; those that have points."""
+    """Return loss, L0, explained variance and, of the last evaluation, firing frequencies; those that have points."""
     rows = sorted(metrics, key=lambda row: row.step)
     names = list(dict.fromkeys(row.sae for row in rows))
     loss = [_trained(rows, name, lambda figures: figures.loss) for name in names]

@@ -21,7 +21,7 @@ _DOTS = 120
 
 
 def write(panels: Sequence[Panel], title: str, path: pathlib.Path) -> None:
-    """Draws the panels into one picture, in place of a file that is there.
+    """Draw the panels into one picture, in place of a file that is there.
 
     Raises `errors.FailedPrecondition` without matplotlib, or for a file that cannot be written.
     """

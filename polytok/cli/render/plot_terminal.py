@@ -23,7 +23,7 @@ _NARROWEST = 20
 
 
 def drawn(panels: Sequence[Panel], width: int, lines: int = _LINES) -> Text:
-    """Draws panels one below the other, `width` characters wide and each `lines` high without title and axis."""
+    """Draw panels one below the other, `width` characters wide and each `lines` high without title and axis."""
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
     text = Text()
@@ -95,7 +95,7 @@ def _append(text: Text, panel: Panel, colours: dict[str, str], columns: int, lin
 
 
 def _joined(points: Sequence[tuple[int, int]], *, bars: bool) -> Iterator[tuple[int, int]]:
-    """The dots of lines from point to point, or of the outline of bars, behind which others can be seen."""
+    """Yield the dots of lines from point to point, or of the outline of bars, behind which others can be seen."""
     yield from points
     for (x1, y1), (x2, y2) in itertools.pairwise(points):
         if bars:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
-    """Shows all records side by side until each is done; gives them as they then are.
+    """Show all records side by side until each is done; return them as they then are.
 
     Ctrl-C ends it with KeyboardInterrupt, and a second one at once.
     """
@@ -50,7 +50,7 @@ async def _follow(display: _Display, address: str, watches: Sequence[Watch]) -> 
 
 
 def _hear_interrupts() -> None:
-    """Has Ctrl-C cancel the task that runs.
+    """Have Ctrl-C cancel the task that runs.
 
     `asyncio.run` does so too, but a signal that comes just before the loop goes to sleep, or that another thread gets,
     does not wake the loop there; one with a handler of the loop's own does.
@@ -81,7 +81,7 @@ class _Display(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
     def update(self, record: Any) -> None:
-        """Shows a version of a record."""
+        """Show a version of a record."""
 
 
 class _Nothing:

@@ -21,7 +21,7 @@ _MOST_LINES = 20
 
 
 def follow(out: Output, repairs: Iterable[tokenizations_pb2.Repair]) -> None:
-    """Shows on a terminal how far a repair is, until it is at rest."""
+    """Show on a terminal how far a repair is, until it is at rest."""
     # On a pipe a line for each percent would be noise.
     with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
         for repair in repairs:
@@ -31,7 +31,7 @@ def follow(out: Output, repairs: Iterable[tokenizations_pb2.Repair]) -> None:
 
 
 def show(out: Output, record: tokenizations_pb2.Tokenization) -> bool:
-    """Prints what a repair found and did; tells whether it is done."""
+    """Print what a repair found and did; return whether it is done."""
     repair, name = record.repair, record.name
     state = watch_stream.state(repair)
     lines = [f"[red]✗[/] {escape(damage)}" for damage in repair.damages[:_MOST_LINES]]

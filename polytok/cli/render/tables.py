@@ -24,7 +24,7 @@ _COLOURS = {"READY": "green", "ERROR": "red", "CANCELLED": "yellow", "PENDING": 
 
 
 def state(record: watch_stream.Record) -> str:
-    """The state in its colour, with the percentage while it is at work."""
+    """Return the state in its colour, with the percentage while it is at work."""
     word = watch_stream.state(record)
     percent = getattr(record, "progress", 0.0)
     shown = f"{word} {percent:.0f} %" if not watch_stream.is_terminal(record) and percent else word
@@ -32,12 +32,12 @@ def state(record: watch_stream.Record) -> str:
 
 
 def colour(record: watch_stream.Record) -> str:
-    """The colour of a record's state."""
+    """Return the colour of a record's state."""
     return _COLOURS.get(watch_stream.state(record), "cyan")
 
 
 def datasets(out: Output, records: Sequence[datasets_pb2.Dataset]) -> Table:
-    """The list of datasets."""
+    """Return the list of datasets."""
     table = out.table("dataset", "state", "rows#", "size#", "shards#", "columns", "created")
     for each in records:
         columns = ", ".join(column.name for column in each.columns)
@@ -54,7 +54,7 @@ def datasets(out: Output, records: Sequence[datasets_pb2.Dataset]) -> Table:
 
 
 def models(out: Output, records: Sequence[models_pb2.Model]) -> Table:
-    """The list of models."""
+    """Return the list of models."""
     table = out.table("model", "state", "vocabulary#", "context#", "architecture", "repository")
     for each in records:
         table.add_row(
@@ -69,7 +69,7 @@ def models(out: Output, records: Sequence[models_pb2.Model]) -> Table:
 
 
 def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]) -> Table:
-    """The list of tokenizations."""
+    """Return the list of tokenizations."""
     headings = ("dataset", "model", "state", "sequences#", "tokens#", "average length#", "vocabulary#", "files#")
     table = out.table(*headings)
     for each in records:
@@ -87,12 +87,12 @@ def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]
 
 
 def model_of(record: tokenizations_pb2.Tokenization) -> str:
-    """The model and the variant of a tokenization."""
+    """Return the model and the variant of a tokenization."""
     return resource_names.short(record.model) + (f"~{record.variant}" if record.variant else "")
 
 
 def extractions(out: Output, records: Sequence[extractions_pb2.Extraction]) -> Table:
-    """The list of extractions."""
+    """Return the list of extractions."""
     headings = ("extraction", "dataset", "model", "state", "hooks", "tokens#", "size#", "format", "seconds#")
     table = out.table(*headings)
     for each in records:
@@ -129,7 +129,7 @@ def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
 
 
 def failure(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a record's error says beside its message."""
+    """Return what a record's error says beside its message."""
     told = document["error"] or {}
     pairs = [(f"error.{name}", told.get(name)) for name in ("kind", "violations", "metadata")]
     return [(name, escape(_shown(name, value))) for name, value in pairs if value]
@@ -164,7 +164,7 @@ def _number(name: str, value: float) -> str:
 
 
 def _spans(histogram: list[int]) -> Iterator[str]:
-    """The lengths that occur, by powers of two."""
+    """Yield the lengths that occur, by powers of two."""
     for place, number in enumerate(histogram):
         if number:
             span = str(place) if place < 2 else f"{1 << (place - 1):,} to {(1 << place) - 1:,}"
@@ -205,7 +205,7 @@ _LISTS: Mapping[str, Callable[[list[Any]], Iterator[str]]] = {
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 for people."""
+    """Return a share from 0 to 1 for people."""
     return f"{100 * share:.2f} %" if share >= 0.0001 or not share else "under 0.01 %"
 
 
@@ -219,7 +219,7 @@ def _item(item: Any) -> str:
 
 
 def count(number: int) -> str:
-    """A number for people; empty for none."""
+    """Return a number for people; empty for none."""
     return f"{number:,}" if number else ""
 
 
@@ -235,7 +235,7 @@ def size(number: float) -> str:
 
 
 def moment(timestamp: Any) -> str:
-    """A time of day on this machine's clock."""
+    """Return a time of day on this machine's clock."""
     if not timestamp.seconds:
         return ""
     return f"{datetime.datetime.fromtimestamp(timestamp.seconds, datetime.UTC).astimezone():%Y-%m-%d %H:%M}"

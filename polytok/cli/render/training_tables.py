@@ -34,7 +34,7 @@ _FIGURES = ("explained_variance", "l0", "mse", "dead_latents", "cross_entropy_re
 
 
 def listed(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
-    """The list of trainings."""
+    """Return the list of trainings."""
     table = out.table("training", "state", "source", "autoencoders", "steps#", "explained variance#", "L0#")
     for each in records:
         variances = [result.evaluation.figures.get("explained_variance") for result in each.results]
@@ -52,14 +52,14 @@ def listed(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
 
 
 def doing(record: trainings_pb2.Training, step: int = 1) -> str:
-    """What the worker of a training does, where that is not to take steps; percent in steps of so many."""
+    """Return what the worker of a training does, where that is not to take steps; percent in steps of so many."""
     phase = type(record).Phase.Name(record.phase)
     words = _PHASES.get(phase, "")
     return f"{words} {record.phase_progress // step * step:.0f} %" if phase == "PHASE_FILLING" else words
 
 
 def source(record: trainings_pb2.Training) -> str:
-    """What a training reads, in short."""
+    """Return what a training reads, in short."""
     return resource_names.short(record.lineage.extraction or record.lineage.tokenization)
 
 
@@ -87,7 +87,7 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
 
 
 def _reuse(passes: float, available: int) -> str:
-    """How often activations are trained on."""
+    """Return how often activations are trained on."""
     again = ": each is trained on again and again" if passes >= 2 else ""
     return f"{passes:.3g} over {available:,} activations of each hook{again}"
 
@@ -101,7 +101,7 @@ def _described(sae: Any) -> str:
 
 
 def results(out: Output, records: Sequence[trainings_pb2.Training]) -> RenderableType:
-    """What came out of trainings, a row an autoencoder, and why figures are undefined."""
+    """Return what came out of trainings, a row an autoencoder, and why figures are undefined."""
     table = out.table(
         "training", "autoencoder", "architecture", "latents#", *(f"{_heading(name)}#" for name in _FIGURES)
     )
@@ -159,7 +159,7 @@ def _heading(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure for people; NaN is one that is undefined."""
+    """Return a figure for people; NaN is one that is undefined."""
     if value is None:
         return ""
     if math.isnan(value):
@@ -174,7 +174,7 @@ def _shown(value: object) -> str:
 
 
 def follow(out: Output, updates: Iterator[Update]) -> trainings_pb2.Training:
-    """Shows a training until it is at rest: bar and figures on a terminal, a line for each tenth on a pipe."""
+    """Show a training until it is at rest: bar and figures on a terminal, a line for each tenth on a pipe."""
     last: Update | None = None
     with _display(out) as show:
         for update in updates:
@@ -218,7 +218,7 @@ class _Panel:
         )
 
     def update(self, update: Update) -> None:
-        """Takes in what is new."""
+        """Take in what is new."""
         record = update.training
         if self._bar is None:
             self._bar = self._progress.add_task(resource_names.short(record.name), total=100, state="")
@@ -229,13 +229,13 @@ class _Panel:
         self._last.update(newest(update.metrics))
 
     def shown(self) -> RenderableType:
-        """What the terminal shows now."""
+        """Return what the terminal shows now."""
         found = sorted(self._last.values(), key=lambda row: row.sae)
         return Group(self._progress, rows(self._out, found)) if found else self._progress
 
 
 def newest(metrics: Iterable[metrics_pb2.Metrics]) -> Mapping[str, metrics_pb2.Metrics]:
-    """The last figures of a training step of each autoencoder."""
+    """Return the last figures of a training step of each autoencoder."""
     return {row.sae: row for row in metrics if row.WhichOneof("figures") == "training"}
 
 
@@ -248,7 +248,7 @@ class _Lines:
         self._last: dict[str, metrics_pb2.Metrics] = {}
 
     def update(self, update: Update) -> None:
-        """Prints what is new."""
+        """Print what is new."""
         record = update.training
         self._last.update(newest(update.metrics))
         word = f"{watch_stream.state(record)} {doing(record, step=10)}".rstrip()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> tokenizer_pb2.VerifyResult:
-    """Shows on a terminal how far a verification is; gives its result."""
+    """Show on a terminal how far a verification is; return its result."""
     # On a pipe a line for each percent would be noise.
     with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
         rate = Rate()
@@ -39,7 +39,7 @@ class Rate:
         self._since: tuple[float, int] | None = None
 
     def seen(self, done: int) -> str:
-        """Takes how many are done; says how many that were a second, once that is known."""
+        """Take how many are done; says how many that were a second, once that is known."""
         now = time.monotonic()
         if self._since is None:
             self._since = (now, done)
@@ -48,7 +48,7 @@ class Rate:
 
 
 def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
-    """Says how far a verification is."""
+    """Return how far a verification is."""
     if seen.total_documents:
         done, total = (tables.count(count) or "0" for count in (seen.done_documents, seen.total_documents))
         return f"Encoded {done} of {total} documents{rate.seen(seen.done_documents)}"
@@ -56,7 +56,7 @@ def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
 
 
 def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
-    """Prints what a verification found."""
+    """Print what a verification found."""
     read = f"{tables.count(result.num_files) or 'no'} files with {tables.size(result.size_bytes) or '0 B'} were read"
     if result.sampled_documents:
         read += f", {tables.count(result.sampled_documents)} documents encoded again"

@@ -26,7 +26,7 @@ class Finder:
         self._left: dict[str, int] = {}
 
     def look(self, batch: pa.RecordBatch) -> None:
-        """Takes further rows."""
+        """Take further rows."""
         for field, column in zip(batch.schema, batch.columns, strict=True):
             if field.name not in self.found and _is_json(field.type):
                 self._look(field.name, column)
@@ -53,7 +53,7 @@ def _is_json(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """The values that are there, as far as they are JSON."""
+    """Yield the values that are there, as far as they are JSON."""
     for value in column:
         held = value.as_py()
         if held is not None:

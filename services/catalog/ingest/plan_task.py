@@ -8,7 +8,7 @@ from services.catalog.server.domain import sources
 
 
 def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
-    """Lists what can be read independently, in the order of the rows."""
+    """List what can be read independently, in the order of the rows."""
     if task.source.WhichOneof("source") == "hub":
         parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
     elif task.source.WhichOneof("source") == "upload":

@@ -16,7 +16,7 @@ from services.runtime.storage import Storage, verification
 def publish(
     storage: Storage, task: tasks_pb2.PublishDatasetTask, tag: str, report: Report
 ) -> tasks_pb2.PublishDatasetResult:
-    """Checks the shards and stages the manifest.
+    """Check the shards and stages the manifest.
 
     Shards of a narrower type than the others are written anew. Their first files stay, as another attempt may still be
     reading them; the catalog sweeps what no manifest names.
@@ -51,7 +51,7 @@ def _origin(part: tasks_pb2.ReadPartResult) -> str:
 
 
 def _schema(parts: list[tasks_pb2.ReadPartResult]) -> pa.Schema:
-    """The schema that all rows fit in. The same columns must be in every part; types may widen without loss."""
+    """Return the schema that all rows fit in. The same columns must be in every part; types may widen without loss."""
     first = parts[0]
     kept = {name for part in parts for name in schemas.json_columns(_arrow_schema(part))}
     schema = schemas.with_json(schemas.stored(_arrow_schema(first)), kept)
@@ -87,7 +87,7 @@ def _shards(
     report: Report,
     written: list[str],
 ) -> list[tasks_pb2.RawShard]:
-    """All shards in the order of their rows, under the one schema."""
+    """Return all shards in the order of their rows, under the one schema."""
     result: list[tasks_pb2.RawShard] = []
     for number, part in enumerate(parts):
         fits = schemas.stored(_arrow_schema(part)).equals(schema, check_metadata=False)
@@ -125,7 +125,7 @@ def _widened(
 
 
 def _columns(parts: list[tasks_pb2.ReadPartResult], schema: pa.Schema) -> list[datasets_pb2.Column]:
-    """The columns of all parts; those of which any part says what they hold hold that."""
+    """Return the columns of all parts; those of which any part says what they hold hold that."""
     contents = {column.name: column.content for part in parts for column in part.columns if column.content}
     return [
         datasets_pb2.Column(

@@ -23,14 +23,14 @@ class Source(Protocol):
     name: str
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows."""
+        """Return its rows."""
 
     def progress(self) -> tuple[int, int]:
-        """How much of how much was read."""
+        """Return how much of how much was read."""
 
 
 def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Report) -> tasks_pb2.ReadPartResult:
-    """Writes the shards of one part; after an error there are none."""
+    """Write the shards of one part; after an error there are none."""
     part = _Part(storage, task, tag, report)
     try:
         written, schema = _written(part)
@@ -66,19 +66,19 @@ class _Part:
         self.conversations = conversations.Finder()
 
     def column(self, field: pa.Field) -> datasets_pb2.Column:
-        """A column as the dataset's record has it."""
+        """Return a column as the dataset's record has it."""
         is_chat = field.name in self.conversations.found
         content = datasets_pb2.Column.CONTENT_CONVERSATIONS if is_chat else datasets_pb2.Column.CONTENT_UNSPECIFIED
         return datasets_pb2.Column(name=field.name, type=str(field.type), content=content)
 
     def report(self) -> None:
-        """Tells how far the reading is; what is read a second time does not count."""
+        """Return how far the reading is; what is read a second time does not count."""
         done, total = self.source.progress()
         self._reported = max(self._reported, done)
         self._report(self._reported, total)
 
     def writer(self, suffix: str = "") -> shards.Writer:
-        """Writes shards under this part's names."""
+        """Write shards under this part's names."""
         return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
 
 
@@ -129,7 +129,7 @@ def _written_once(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
 
 
 def _rewritten(part: _Part, narrow: shards.Writer, schema: pa.Schema) -> list[tasks_pb2.RawShard]:
-    """Writes the rows once more, all with the columns that were known at the end."""
+    """Write the rows once more, all with the columns that were known at the end."""
     with part.writer("w") as writer:
         for shard in narrow.shards:
             with shards.opened(part.storage, shard) as batches:

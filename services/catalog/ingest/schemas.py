@@ -36,14 +36,14 @@ class Unfit(Exception):
 
 
 def stored(schema: pa.Schema) -> pa.Schema:
-    """The schema that rows of this one are stored with: plain layouts, which every reader of Arrow knows."""
+    """Return the schema that rows of this one are stored with: plain layouts, which every reader of Arrow knows."""
     features = (schema.metadata or {}).get(FEATURES)
     fields = [pa.field(field.name, _stored_type(field.type)) for field in schema]
     return pa.schema(fields, metadata={FEATURES: features} if features else None)
 
 
 def empty(schema: pa.Schema) -> pa.RecordBatch:
-    """A batch of no rows, for what it tells of the columns."""
+    """Return a batch of no rows, for what it tells of the columns."""
     # Arrow's own ways to make one know no extension types within lists and objects.
     # That its columns have names is seen here, and not where nobody explains it.
     named = zip(schema.names, schema.types, strict=True)
@@ -51,7 +51,7 @@ def empty(schema: pa.Schema) -> pa.RecordBatch:
 
 
 def is_json(kind: pa.DataType) -> bool:
-    """Whether values are texts of JSON, marked as such."""
+    """Return whether values are texts of JSON, marked as such."""
     return isinstance(kind, pa.JsonType)
 
 
@@ -61,12 +61,12 @@ def json_array(texts: Iterable[str | None]) -> pa.Array:
 
 
 def without_times(schema: pa.Schema) -> pa.Schema:
-    """The schema with text in place of whatever only looks like a time."""
+    """Return the schema with text in place of whatever only looks like a time."""
     return pa.schema([pa.field(field.name, _without_times(field.type)) for field in schema])
 
 
 def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """The schema that holds the rows of both; the features are the first's. Raises Differs.
+    """Return the schema that holds the rows of both; the features are the first's. Raises Differs.
 
     What is JSON in one becomes JSON in the other, unless that has numbers of which it is no longer known how they were
     written.
@@ -84,18 +84,18 @@ def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
 
 
 def json_columns(schema: pa.Schema) -> set[str]:
-    """The columns whose values are texts of JSON."""
+    """Return the columns whose values are texts of JSON."""
     return {field.name for field in schema if is_json(field.type)}
 
 
 def with_json(schema: pa.Schema, wanted: Collection[str]) -> pa.Schema:
-    """The schema with JSON in place of the types of these columns, as far as that tells what was read."""
+    """Return the schema with JSON in place of the types of these columns, as far as that tells what was read."""
     fields = [field.with_type(JSON) if field.name in wanted and _is_exact(field.type) else field for field in schema]
     return pa.schema(fields, metadata=schema.metadata)
 
 
 def _is_exact(kind: pa.DataType) -> bool:
-    """Whether values of this type, written as JSON, are what the JSON said that they were read from."""
+    """Return whether values of this type, written as JSON, are what the JSON said that they were read from."""
     if arrow_types.is_list(kind):
         return _is_exact(kind.value_type)
     exact = (arrow_types.is_null, arrow_types.is_string, arrow_types.is_boolean, arrow_types.is_integer, is_json)
@@ -103,7 +103,7 @@ def _is_exact(kind: pa.DataType) -> bool:
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The same rows under a wider schema; columns that are not there are null. Raises Unfit."""
+    """Return the same rows under a wider schema; columns that are not there are null. Raises Unfit."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = [_conformed(batch, field) for field in schema]
@@ -111,7 +111,7 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def difference(first: pa.Schema, second: pa.Schema) -> tuple[str, bool] | None:
-    """A column that only one of them has, and whether it is the second."""
+    """Return a column that only one of them has, and whether it is the second."""
     for name in first.names:
         if name not in second.names:
             return name, False
@@ -123,7 +123,7 @@ def difference(first: pa.Schema, second: pa.Schema) -> tuple[str, bool] | None:
 
 @functools.cache
 def known_to_datasets(kind: pa.DataType) -> bool:
-    """Whether `datasets` can load values of this type."""
+    """Return whether `datasets` can load values of this type."""
     try:
         datasets.Features.from_arrow_schema(pa.schema([("column", kind)]))
     except ValueError:

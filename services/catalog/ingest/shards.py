@@ -69,7 +69,7 @@ class Writer:
             self.discard()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Adds rows. A schema that differs from the rows' before begins a new shard."""
+        """Add rows. A schema that differs from the rows' before begins a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
         sizes = text_size.sizes(batch)
@@ -81,13 +81,13 @@ class Writer:
             start += rows
 
     def discard(self) -> None:
-        """Removes the finished shards."""
+        """Remove the finished shards."""
         for shard in self.shards:
             self._storage.delete(shard.key)
         self.shards = []
 
     def _rows_that_fit(self, sizes: Any) -> int:
-        """How many rows the current shard, and the batch that is being gathered, still take."""
+        """Return how many rows the current shard, and the batch that is being gathered, still take."""
         written = self._shard.text_bytes if self._shard else 0
         room = self._shard_bytes - written
         total = np.cumsum(sizes)
@@ -143,7 +143,7 @@ class _Shard:
         return self._file.tell()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Writes a record batch."""
+        """Write a record batch."""
         try:
             self._stream.write_batch(batch)
         except BaseException as error:
@@ -152,12 +152,12 @@ class _Shard:
         self._rows += batch.num_rows
 
     def abandon(self, error: BaseException) -> None:
-        """Leaves no file."""
+        """Leave no file."""
         with contextlib.suppress(BaseException):
             self._storing.__exit__(type(error), error, error.__traceback__)
 
     def finish(self) -> tasks_pb2.RawShard:
-        """Gives the file its name."""
+        """Return the file its name."""
         try:
             self._stream.close()
         except BaseException as error:
@@ -175,7 +175,7 @@ class _Shard:
 
 @contextlib.contextmanager
 def opened(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[pa.RecordBatchReader]:
-    """Opens the record batches of a shard.
+    """Open the record batches of a shard.
 
     The block has to read all of them, and ends well only if the shard is what was written; else it raises DataLoss.
     """

@@ -12,19 +12,19 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
 def shown(uri: str) -> str:
-    """A URI as messages show it: without password and without query, which may be a signature."""
+    """Return a URI as messages show it: without password and without query, which may be a signature."""
     if "://" not in uri:
         return uri
     return re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0]
 
 
 def invalid(message: str) -> errors.InvalidArgument:
-    """The source is there, and cannot be read as what it says it is."""
+    """Return the source is there, and cannot be read as what it says it is."""
     return errors.InvalidArgument(message, reason="SOURCE_INVALID")
 
 
 def empty(message: str) -> errors.InvalidArgument:
-    """The source has no rows."""
+    """Return the source has no rows."""
     return errors.InvalidArgument(message, reason="SOURCE_EMPTY")
 
 

@@ -13,6 +13,6 @@ POOL = worker_main.Pool(
 
 
 async def run(stopping: Stopping) -> None:
-    """Works until it is asked to stop."""
+    """Work until it is asked to stop."""
     peers = PeerSettings()
     await worker_main.work(stopping, POOL, peers.catalog_address, peers)

@@ -87,5 +87,5 @@ class Catalog(Owner):
         )
 
     def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """The side tasks, for `process.supervise`."""
+        """Return the side tasks, for `process.supervise`."""
         return {**super().tasks(stop), "sweeper": self.sweeper.run(), "waiting": self.waiting.run()}

@@ -30,7 +30,7 @@ class Parts:
 
 
 def check_mask(mask: field_mask_pb2.FieldMask) -> None:
-    """Refuses to change anything but metadata (AIP-134)."""
+    """Refuse to change anything but metadata (AIP-134)."""
     for path in mask.paths:
         if path not in {"metadata", "*"}:
             description = f"{path!r} cannot be changed; only 'metadata' can."
@@ -40,7 +40,7 @@ def check_mask(mask: field_mask_pb2.FieldMask) -> None:
 
 
 def depended_on(resource: str, dependents: list[str]) -> errors.FailedPrecondition:
-    """Tells which tokenizations a deletion would take along."""
+    """Return which tokenizations a deletion would take along."""
     count = len(dependents)
     what = "1 tokenization" if count == 1 else f"{count} tokenizations"
     shown = ", ".join(dependents[:3]) + (", …" if count > 3 else "")

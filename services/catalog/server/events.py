@@ -9,5 +9,5 @@ CHANNEL = "catalog"
 
 
 async def tell(conn: AsyncConnection, uid: object) -> None:
-    """Wakes whoever watches the record, once the transaction commits."""
+    """Wake whoever watches the record, once the transaction commits."""
     await notifications.notify(conn, CHANNEL, str(uid))

@@ -24,7 +24,7 @@ _repairs = tables.tokenization_repairs
 
 
 def house(settings: CatalogSettings) -> House:
-    """What the sweeper keeps in order."""
+    """Return what the sweeper keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
@@ -34,7 +34,7 @@ def house(settings: CatalogSettings) -> House:
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
-    """Whether a record uses a folder."""
+    """Return whether a record uses a folder."""
     # A record that ended in ERROR or CANCELLED has no use for its files; one that is READY or being made has.
     used = [
         sa.select(sa.literal(1)).where(
@@ -51,7 +51,7 @@ async def is_used(conn: AsyncConnection, key: str) -> bool:
 
 
 async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Folders that nothing uses, and files in used folders that no manifest names."""
+    """Folder that nothing uses, and files in used folders that no manifest names."""
     status = await _statuses(conn)
     folders: set[str] = set()
     candidates: set[str] = set()
@@ -77,7 +77,7 @@ def _by_folder(listed: Iterable[str]) -> Mapping[str, list[str]]:
 
 
 async def _statuses(conn: AsyncConnection) -> dict[str, str]:
-    """The status of the record of each folder; a dataset's own folder is there as well."""
+    """Return the status of the record of each folder; a dataset's own folder is there as well."""
     datasets, tokenizations = tables.datasets, tables.dataset_tokenizations
     # What was taken over from the version before has no list of its files: none of them is an orphan.
     unlisted = sa.literal("UNLISTED")

@@ -9,7 +9,7 @@ from services.runtime.storage import Storage
 
 
 async def main(stop: Stopping) -> None:
-    """Serves the catalog."""
+    """Serve the catalog."""
 
     def make(server: settings.ServerSettings) -> Catalog:
         return Catalog(

@@ -12,7 +12,7 @@ from services.runtime.storage import Storage
 
 
 def dataset(record: records.Dataset, storage: Storage) -> datasets_pb2.Dataset:
-    """The message of a dataset."""
+    """Return the message of a dataset."""
     return datasets_pb2.Dataset(
         name=record.resource,
         uid=str(record.id),
@@ -44,7 +44,7 @@ def _column(column: Mapping[str, str]) -> datasets_pb2.Column:
 
 
 def model(record: records.Model) -> models_pb2.Model:
-    """The message of a model."""
+    """Return the message of a model."""
     return models_pb2.Model(
         name=record.resource,
         uid=record.id,
@@ -78,7 +78,7 @@ def model(record: records.Model) -> models_pb2.Model:
 
 
 def repair(record: records.Repair) -> tokenizations_pb2.Repair:
-    """The message of a repair."""
+    """Return the message of a repair."""
     return tokenizations_pb2.Repair(
         state=tokenizations_pb2.Repair.State.Value(f"STATE_{record.status}"),
         progress=record.progress,
@@ -98,7 +98,7 @@ def repair(record: records.Repair) -> tokenizations_pb2.Repair:
 def tokenization(
     record: records.Tokenization, storage: Storage, repaired: records.Repair | None = None
 ) -> tokenizations_pb2.Tokenization:
-    """The message of a tokenization, with the last repair of its files."""
+    """Return the message of a tokenization, with the last repair of its files."""
     return tokenizations_pb2.Tokenization(
         name=record.resource,
         uid=record.id,
@@ -131,14 +131,14 @@ def tokenization(
 
 
 def parameters(record: records.Tokenization) -> tokenizations_pb2.TokenizationParameters:
-    """The parameters of a tokenization."""
+    """Return the parameters of a tokenization."""
     return json_format.ParseDict(
         dict(record.parameters), tokenizations_pb2.TokenizationParameters(), ignore_unknown_fields=True
     )
 
 
 def statistics(record: records.Tokenization) -> tokenizations_pb2.TokenizationStatistics | None:
-    """What is in the files of a tokenization that is READY."""
+    """Return what is in the files of a tokenization that is READY."""
     if record.status != "READY":
         return None
     found = json_format.ParseDict(

@@ -9,5 +9,5 @@ OWNER = "extractor"
 
 
 async def tell(conn: AsyncConnection, uid: object) -> None:
-    """Wakes whoever watches the record, once the transaction commits."""
+    """Wake whoever watches the record, once the transaction commits."""
     await notifications.notify(conn, OWNER, str(uid))

@@ -44,14 +44,14 @@ class Creation:
         self._range_bytes = range_bytes
 
     async def find(self, dataset: str, model: str, variant: str, asked: extractions_pb2.ExtractionParameters) -> Found:
-        """Asks the catalog for what is to be read; refuses what is not READY or does not fit."""
+        """Ask the catalog for what is to be read; refuse what is not READY or does not fit."""
         found = await self._catalog.model(model)
         tokenization = await self._catalog.resolve(dataset, model, variant)
         structure = await self._structures.of(found, asked.hooks)
         return Found(found, tokenization, parameters.complete(asked, found, tokenization, structure))
 
     async def create(self, conn: AsyncConnection, identifier: str, found: Found) -> Extraction:
-        """Makes an extraction, or gives the one that exists if it is the same."""
+        """Make an extraction, or return the one that exists if it is the same."""
         tokenization = found.tokenization
         chosen = identifier or names.made_up(
             tokenization.dataset,
@@ -75,7 +75,7 @@ class Creation:
         return _same(await extractions.get(conn, chosen), found)
 
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
-        """Holds the tokenization and starts the job that makes an extraction, the first one or another."""
+        """Hold the tokenization and start the job that makes an extraction, the first one or another."""
         held = await self._catalog.hold(keeping.hold(record))
         await self._folders.claim(conn, record.path)
         await extractions.replace_files(conn, record.id, [])
@@ -98,12 +98,15 @@ class Creation:
         return begun
 
     async def release(self, record: Extraction) -> None:
-        """Lets go of the tokenization that an extraction holds."""
+        """Let go of the tokenization that an extraction holds."""
         await self._catalog.release(keeping.hold(record))
 
     @contextlib.asynccontextmanager
     async def trial(self, found: Found) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:
-        """What a worker is told that tries an extraction out; the tokenization is held for the length of the block."""
+        """Yield what a worker is told that tries an extraction out.
+
+        The tokenization is held for the length of the block.
+        """
         tokenization = found.tokenization
         hold = Hold(tokenization.name, f"estimates/{uuid.uuid4()}", tokenization.manifest_digest)
         held = await self._catalog.hold(hold)
@@ -124,7 +127,7 @@ class Creation:
 
 
 def values(found: Found) -> Mapping[str, Any]:
-    """The columns of what is read and how."""
+    """Return the columns of what is read and how."""
     model, tokenization = found.model, found.tokenization
     return {
         "tokenization": tokenization.name,

@@ -61,7 +61,10 @@ class Estimates:
         self._seconds = seconds
 
     async def estimate(self, order: tasks_pb2.ExtractionOrder) -> extractions_pb2.EstimateExtractionResponse:
-        """What an extraction would take; raises what would stop it, and DeadlineExceeded if no worker is free."""
+        """Return what an extraction would take.
+
+        Raises what would stop it, and DeadlineExceeded if no worker is free.
+        """
         uid = uuid.uuid4()
         # Among extractions, where the sweeper finds what a killed worker leaves.
         order.extraction_key = names.key(uid)
@@ -112,7 +115,7 @@ class Estimates:
 
 
 async def forget(conn: AsyncConnection, age: datetime.timedelta) -> None:
-    """Drops the estimates that nobody can wait for any more: their server died."""
+    """Drop the estimates that nobody can wait for any more: their server died."""
     jobs = tables.jobs.jobs
     old = jobs.c.created_at < sa.func.clock_timestamp() - 2 * age
     await conn.execute(jobs.delete().where(jobs.c.kind == KIND, old))

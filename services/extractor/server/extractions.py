@@ -27,7 +27,7 @@ def _record(row: sa.Row[Any]) -> Extraction:
 
 
 async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> Extraction | None:
-    """Reads an extraction by id or uid."""
+    """Read an extraction by id or uid."""
     uid = names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
     row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
@@ -35,7 +35,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
 
 
 async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> Extraction:
-    """Reads an extraction; NotFound tells close names."""
+    """Read an extraction; NotFound tells close names."""
     found = await find(conn, identifier, lock)
     if found is None:
         raise await not_found(conn, identifier)
@@ -43,13 +43,13 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 
 
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
-    """The error for a name that no extraction has."""
+    """Return the error for a name that no extraction has."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return names.missing(identifier, list((await conn.execute(statement)).scalars()))
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
-    """Reads and locks the extraction that a job makes; None if it has another job by now, or is gone."""
+    """Read and lock the extraction that a job makes; None if it has another job by now, or is gone."""
     statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
@@ -64,7 +64,7 @@ async def page(
     dataset: str,
     model: str,
 ) -> list[Extraction]:
-    """Reads a page of extractions, newest first; an empty dataset or model means all."""
+    """Read a page of extractions, newest first; an empty dataset or model means all."""
     statement = sa.select(_table)
     if dataset:
         statement = statement.where(_table.c.dataset == dataset)
@@ -74,33 +74,33 @@ async def page(
 
 
 async def held(conn: AsyncConnection, *, live: bool) -> list[Extraction]:
-    """Reads the extractions that hold a tokenization: those that are being made, or those that ended."""
+    """Read the extractions that hold a tokenization: those that are being made, or those that ended."""
     ended = _table.c.status.in_(("READY", "ERROR", "CANCELLED"))
     statement = sa.select(_table).where(_table.c.held, sa.not_(ended) if live else ended)
     return [_record(row) for row in await conn.execute(statement)]
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> Extraction | None:
-    """Makes an extraction; None if there is one of that name."""
+    """Make an extraction; None if there is one of that name."""
     statement = upsert(_table).values(**values).on_conflict_do_nothing().returning(_table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> Extraction:
-    """Changes an extraction that the caller has locked."""
+    """Change an extraction that the caller has locked."""
     statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 
 async def let_go(conn: AsyncConnection, name: str) -> None:
-    """Notes that an extraction that ended holds nothing any more; a retry that came meanwhile holds it again."""
+    """Record that an extraction that ended holds nothing any more; a retry that came meanwhile holds it again."""
     ended = _table.c.status.in_(("READY", "ERROR", "CANCELLED"))
     await conn.execute(_table.update().where(_table.c.name == name, ended).values(held=False))
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:
-    """Moves the progress of what a job makes on, never back."""
+    """Move the progress of what a job makes on, never back."""
     statement = (
         _table.update()
         .where(_table.c.job_id == job_id, _table.c.status == "PROCESSING", _table.c.progress < percent)
@@ -110,12 +110,12 @@ async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> 
 
 
 async def delete(conn: AsyncConnection, uid: uuid.UUID) -> None:
-    """Deletes an extraction and the rows of its files."""
+    """Delete an extraction and the rows of its files."""
     await conn.execute(_table.delete().where(_table.c.id == uid))
 
 
 async def replace_files(conn: AsyncConnection, uid: uuid.UUID, found: Sequence[tasks_pb2.ActivationFile]) -> None:
-    """Sets the files of an extraction."""
+    """Set the files of an extraction."""
     await conn.execute(_files.delete().where(_files.c.extraction_id == uid))
     rows = [
         {

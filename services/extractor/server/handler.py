@@ -26,7 +26,7 @@ _NAMES = publication.MANIFESTS | names.BESIDE
 
 
 def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
-    """The task that a job begins with."""
+    """Return the task that a job begins with."""
     task = tasks_pb2.PlanExtractionTask(order=messages.order(extraction), range_bytes=range_bytes)
     return [NewTask(kind=_PLAN, payload=payloads.pack(task))]
 
@@ -70,7 +70,7 @@ class Extracting(Recording):
         ]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes the files."""
+        """Publish the files."""
         extraction = await extractions.of_job(conn, job.id)
         if extraction is None:
             return
@@ -90,11 +90,11 @@ class Extracting(Recording):
         )
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Shows how many tokens are done."""
+        """Show how many tokens are done."""
         await extractions.progress(conn, job.id, shown_progress(percent))
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells of it."""
+        """Change the record of a job, if it is still there, and return of it."""
         extraction = await extractions.of_job(conn, job.id)
         if extraction is not None:
             await extractions.update(conn, extraction.id, **values)

@@ -24,7 +24,7 @@ _files = tables.extraction_files
 
 
 def house(settings: ExtractorSettings) -> House:
-    """What the sweeper keeps in order."""
+    """Return what the sweeper keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
@@ -35,13 +35,13 @@ def house(settings: ExtractorSettings) -> House:
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
-    """Whether a record uses a folder."""
+    """Return whether a record uses a folder."""
     statement = sa.select(_table.c.id).where(_table.c.path == key, _table.c.status.not_in(_ENDED))
     return (await conn.execute(statement)).first() is not None
 
 
 async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Folders that nothing uses, and files in used folders that no record names."""
+    """Folder that nothing uses, and files in used folders that no record names."""
     rows = await conn.execute(sa.select(_table.c.path, _table.c.status))
     statuses: dict[str, str] = {row.path: row.status for row in rows}
     folders: set[str] = set()
@@ -90,5 +90,5 @@ class Ledger:
 
 
 def hold(record: Extraction) -> Hold:
-    """The hold of an extraction."""
+    """Return the hold of an extraction."""
     return Hold(record.tokenization, record.resource, record.tokenization_digest)

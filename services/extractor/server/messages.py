@@ -11,7 +11,7 @@ from services.runtime.storage import Storage
 
 
 def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extraction:
-    """The message of an extraction."""
+    """Return the message of an extraction."""
     return extractions_pb2.Extraction(
         name=record.resource,
         uid=str(record.id),
@@ -47,7 +47,7 @@ def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extracti
 
 
 def parameters(record: Extraction) -> extractions_pb2.ExtractionParameters:
-    """The parameters of an extraction."""
+    """Return the parameters of an extraction."""
     return json_format.ParseDict(
         dict(record.parameters), extractions_pb2.ExtractionParameters(), ignore_unknown_fields=True
     )
@@ -63,7 +63,7 @@ def _selection(record: Extraction) -> extractions_pb2.TokenSelection:
 
 
 def order(record: Extraction) -> tasks_pb2.ExtractionOrder:
-    """What every task of an extraction is told."""
+    """Return what every task of an extraction is told."""
     return tasks_pb2.ExtractionOrder(
         name=record.resource,
         tokenization=record.tokenization,

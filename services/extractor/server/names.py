@@ -29,7 +29,7 @@ def key(uid: uuid.UUID) -> str:
 
 
 def parse(name: str) -> str:
-    """Reads the id out of `extractions/{id}`."""
+    """Read the id out of `extractions/{id}`."""
     found = _EXTRACTION.fullmatch(name)
     if found is None:
         message = f"{name!r} is not of the form extractions/{{extraction}}."
@@ -38,7 +38,7 @@ def parse(name: str) -> str:
 
 
 def uid(identifier: str) -> uuid.UUID | None:
-    """Reads an extraction's uid; None if the id is one that somebody chose."""
+    """Read an extraction's uid; None if the id is one that somebody chose."""
     if len(identifier) != 36:
         return None
     try:
@@ -48,14 +48,14 @@ def uid(identifier: str) -> uuid.UUID | None:
 
 
 def made_up(dataset: str, model: str, variant: str, parameters: bytes) -> str:
-    """An id for an extraction whose creator chose none: the same for the same."""
+    """Return an id for an extraction whose creator chose none: the same for the same."""
     digest = hashlib.sha256(b"\0".join([dataset.encode(), model.encode(), variant.encode(), parameters])).hexdigest()
     of = "-".join(part for part in (dataset.partition("/")[2], model.partition("/")[2], variant) if part)
     return f"{of[: _LONGEST_ID - _DIGEST_LETTERS - 1]}-{digest[:_DIGEST_LETTERS]}"
 
 
 def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
-    """Tells that there is no such extraction."""
+    """Tell that there is no such extraction."""
     close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
     return errors.NotFound(

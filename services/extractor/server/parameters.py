@@ -21,7 +21,7 @@ def complete(
     tokenization: tokenizations_pb2.Tokenization,
     structure: naming.Structure | None,
 ) -> extractions_pb2.ExtractionParameters:
-    """Fills every default in; raises InvalidArgument and FailedPrecondition for what does not fit.
+    """Fill every default in; raises InvalidArgument and FailedPrecondition for what does not fit.
 
     Hooks are checked by what the model is made of as far as that is known; the first task of an extraction checks all.
     """
@@ -40,13 +40,13 @@ def complete(
 
 
 def excluded(complete: Parameters, model: models_pb2.Model) -> Sequence[int]:
-    """The ids of all tokens whose activations are left out."""
+    """Return the ids of all tokens whose activations are left out."""
     special = [token.id for token in model.special_tokens] if complete.exclude_special_tokens else []
     return sorted({*special, *complete.excluded_token_ids})
 
 
 def differences(existing: Parameters, asked: Parameters) -> Sequence[str]:
-    """What differs, a phrase a field."""
+    """Return what differs, a phrase a field."""
     before, now = _shown(existing), _shown(asked)
     return [
         f"{name} {before.get(name, 'unset')}, not {now.get(name, 'unset')}"
@@ -56,7 +56,7 @@ def differences(existing: Parameters, asked: Parameters) -> Sequence[str]:
 
 
 def _shown(parameters: Parameters) -> dict[str, str]:
-    """What is set, as users write it."""
+    """Return what is set, as users write it."""
     return {field.name: _words(field, value) for field, value in parameters.ListFields()}
 
 

@@ -11,7 +11,7 @@ from services.runtime.storage import Storage
 
 
 async def main(stop: Stopping) -> None:
-    """Serves the extractor."""
+    """Serve the extractor."""
 
     def make(server: settings.ServerSettings) -> Extractor:
         peers = settings.PeerSettings()

@@ -57,7 +57,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def CreateExtraction(  # noqa: N802
         self, request: extractions_pb2.CreateExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
-        """Starts an extraction."""
+        """Start an extraction."""
         answered = await self._mutations.answered("CreateExtraction", request, extractions_pb2.Extraction)
         if answered is not None:
             return answered
@@ -72,14 +72,14 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def GetExtraction(  # noqa: N802
         self, request: extractions_pb2.GetExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
-        """Reads an extraction."""
+        """Read an extraction."""
         async with self._database.connection() as conn:
             return self._message(await extractions.get(conn, names.parse(request.name)))
 
     async def ListExtractions(  # noqa: N802
         self, request: extractions_pb2.ListExtractionsRequest, context: Context
     ) -> extractions_pb2.ListExtractionsResponse:
-        """Reads a page of extractions."""
+        """Read a page of extractions."""
         statuses = [extractions_pb2.Extraction.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, pagination.read_uuid)
         async with self._database.connection() as conn:
@@ -94,7 +94,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def DeleteExtraction(  # noqa: N802
         self, request: extractions_pb2.DeleteExtractionRequest, context: Context
     ) -> empty_pb2.Empty:
-        """Deletes an extraction with its files."""
+        """Delete an extraction with its files."""
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
@@ -124,7 +124,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def CancelExtraction(  # noqa: N802
         self, request: extractions_pb2.CancelExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
-        """Stops an extraction."""
+        """Stop an extraction."""
 
         async def act(unit: Unit) -> extractions_pb2.Extraction:
             record = await self._stopped(unit.conn, request.name)
@@ -138,7 +138,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def RetryExtraction(  # noqa: N802
         self, request: extractions_pb2.RetryExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
-        """Extracts again."""
+        """Extract again."""
         identifier = names.parse(request.name)
         answered = await self._mutations.answered("RetryExtraction", request, extractions_pb2.Extraction)
         if answered is not None:
@@ -162,7 +162,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def WatchExtraction(  # noqa: N802
         self, request: extractions_pb2.WatchExtractionRequest, context: Context
     ) -> AsyncGenerator[extractions_pb2.WatchExtractionResponse]:
-        """Streams an extraction until it is at rest."""
+        """Stream an extraction until it is at rest."""
         async with self._database.connection() as conn:
             first = await extractions.get(conn, names.parse(request.name))
 
@@ -177,7 +177,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def EstimateExtraction(  # noqa: N802
         self, request: extractions_pb2.EstimateExtractionRequest, context: Context
     ) -> extractions_pb2.EstimateExtractionResponse:
-        """Tells what an extraction would take."""
+        """Return what an extraction would take."""
         found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
         async with self._shared.creation.trial(found) as order:
             return await self._shared.estimates.estimate(order)
@@ -185,7 +185,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def HoldExtraction(  # noqa: N802
         self, request: extractions_pb2.HoldExtractionRequest, context: Context
     ) -> extractions_pb2.HoldExtractionResponse:
-        """Keeps an extraction from being deleted."""
+        """Keep an extraction from being deleted."""
         async with self._database.transaction() as conn:
             # Shared with other holders; a deletion, which locks for a change, comes before or after.
             record = await extractions.get(conn, names.parse(request.name), Lock.REFERENCE)
@@ -200,7 +200,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def ReleaseExtraction(  # noqa: N802
         self, request: extractions_pb2.ReleaseExtractionRequest, context: Context
     ) -> empty_pb2.Empty:
-        """Ends a hold."""
+        """End a hold."""
         async with self._database.transaction() as conn:
             record = await extractions.find(conn, names.parse(request.name))
             if record is not None:

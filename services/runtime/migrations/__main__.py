@@ -17,7 +17,7 @@ from services.runtime.telemetry import logging
 
 
 def main(modules: Sequence[str]) -> None:
-    """Applies what is missing of each, one after the other, on the database of POLYTOK_DATABASE_URL."""
+    """Apply what is missing of each, one after the other, on the database of POLYTOK_DATABASE_URL."""
 
     async def migrate(_: Stopping) -> None:
         logging.configure(TelemetrySettings(), "migrate")

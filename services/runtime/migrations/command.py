@@ -13,7 +13,7 @@ from services.runtime.telemetry import logging
 
 
 def main(runner: Runner, arguments: Sequence[str]) -> None:
-    """Runs one command on the database of POLYTOK_DATABASE_URL."""
+    """Run one command on the database of POLYTOK_DATABASE_URL."""
     chosen = _parser(runner.program).parse_args(arguments)
 
     async def migrate(_: Stopping) -> None:

@@ -32,7 +32,7 @@ _DESCRIPTION = """
 
 
 def differences(connection: sa.Connection, metadata: sa.MetaData, schema: str) -> list[str]:
-    """Says what differs from the tables in a schema, a phrase a thing; nothing when all is alike."""
+    """Return what differs from the tables in a schema, a phrase a thing; nothing when all is alike."""
     nested = connection.begin_nested()
     try:
         connection.execute(sa.text(f"CREATE SCHEMA {_SCRATCH}"))

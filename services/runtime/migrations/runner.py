@@ -42,7 +42,7 @@ class Runner:
         self._metadata = metadata
 
     def upgrade(self, settings: DatabaseSettings, phase: Phase = "all", *, storage_root: str = "") -> None:
-        """Applies what is missing: before a rollout "pre", after it "post", or "all" where no old code runs.
+        """Apply what is missing: before a rollout "pre", after it "post", or "all" where no old code runs.
 
         With `storage_root`, paths of old records below it become storage keys.
         """
@@ -59,19 +59,19 @@ class Runner:
         self._run(settings, work)
 
     def downgrade(self, settings: DatabaseSettings, revision: str, *, storage_root: str = "") -> None:
-        """Goes back to a revision: an id, "-1" for one back, or "base"."""
+        """Go back to a revision: an id, "-1" for one back, or "base"."""
         self._run(
             settings, lambda connection: command.downgrade(self._configuration(connection, storage_root), revision)
         )
 
     def current(self, settings: DatabaseSettings) -> str | None:
-        """Tells the revision that the database is at; None before the first."""
+        """Tell the revision that the database is at; None before the first."""
         found: list[str | None] = []
         self._run(settings, lambda connection: found.append(self._revision(connection)), alone=False)
         return found[0]
 
     def check(self, settings: DatabaseSettings) -> None:
-        """Raises FailedPrecondition unless the database is at the last revision and has exactly the tables."""
+        """Raise FailedPrecondition unless the database is at the last revision and has exactly the tables."""
         self._run(settings, self._check, alone=False)
 
     def _run(self, settings: DatabaseSettings, work: Callable[[sa.Connection], None], *, alone: bool = True) -> None:
@@ -114,7 +114,7 @@ class Runner:
         return revision
 
     def _target(self, scripts: script.ScriptDirectory, connection: sa.Connection, phase: Phase) -> str | None:
-        """The revision to upgrade to: the last of those missing that may run in this phase."""
+        """Return the revision to upgrade to: the last of those missing that may run in this phase."""
         revision = self._revision(connection)
         missing = [step for step in reversed(list(scripts.walk_revisions())) if _is_after(step.revision, revision)]
         if phase == "post" and missing and missing[0].module.phase != phase:

@@ -63,7 +63,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Answers the wrapped handler of the method."""
+        """Answer the wrapped handler of the method."""
         method = str(handler_call_details.method)
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -75,7 +75,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def end_streams(self) -> None:
-        """Ends every streaming call with UNAVAILABLE, so that clients go to another replica and nobody waits."""
+        """End every streaming call with UNAVAILABLE, so that clients go to another replica and nobody waits."""
         self._stopping = True
         for task in self._streams:
             self._ended.add(task)
@@ -134,7 +134,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 def _as_writer(behavior: Callable[..., Any]) -> Writer:
-    """Gives the two forms that a streaming handler may have (asynchronous generator, coroutine that writes) one."""
+    """Return the two forms that a streaming handler may have (asynchronous generator, coroutine that writes) one."""
     if not inspect.isasyncgenfunction(behavior):
         return behavior
     generator: Callable[..., AsyncGenerator[Any]] = behavior
@@ -166,7 +166,7 @@ def _unary(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callab
 
 
 def _receiving(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wraps a method to which a stream is sent: it takes as long as the caller sends, or as its deadline says."""
+    """Wrap a method to which a stream is sent: it takes as long as the caller sends, or as its deadline says."""
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
         with _Call(method, context) as call:
@@ -206,7 +206,7 @@ class _Method:
         self._seconds: dict[grpc.StatusCode, Callable[[float], None]] = {}
 
     def took(self, seconds: float, code: grpc.StatusCode) -> None:
-        """Counts a call."""
+        """Count a call."""
         observe = self._seconds.get(code)
         if observe is None:
             observe = self._seconds[code] = metrics.rpc_seconds.labels(self.name, code.name).observe
@@ -234,7 +234,7 @@ class _Call:
         return self
 
     async def fail(self, error: Exception) -> NoReturn:
-        """Ends the call with the status of the error."""
+        """End the call with the status of the error."""
         status = statuses.to_status(error)
         self._code = _CODES[status.code]
         self._message = status.message

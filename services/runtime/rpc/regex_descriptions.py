@@ -16,7 +16,7 @@ _RANGE = re.compile(r"a-z|a-f|A-Z|0-9|.")
 
 @functools.cache
 def describe(pattern: str) -> str:
-    """A phrase that follows `must`, such as `be 1 to 63 characters, each a lowercase letter or a digit`."""
+    """Return a phrase that follows `must`, such as `be 1 to 63 characters, each a lowercase letter or a digit`."""
     body = pattern.removeprefix("^").removesuffix("$")
     try:
         optional = body.startswith("(") and body.endswith(")?") and _closing(body) == len(body) - 2
@@ -77,7 +77,7 @@ def _shape(text: str) -> tuple[str, list[str]]:
 
 
 def _group(text: str) -> tuple[str, list[str], int, bool]:
-    """The first group of the text: its shape, its slots, its length, and whether it only goes on with a run."""
+    """Return the first group of the text: its shape, its slots, its length, and whether it only goes on with a run."""
     end = _closing(text)
     inside = text[1:end]
     optional = text[end + 1 : end + 2] == "?"

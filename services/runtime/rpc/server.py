@@ -50,12 +50,12 @@ class Server:
         self.port = 0
 
     def add(self, register: Register, servicer: Any, service_full_name: str) -> None:
-        """Serves one service: `add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, servicer, "polytok.…")`."""
+        """Serve one service: `add(leases_pb2_grpc.add_LeaseServiceServicer_to_server, servicer, "polytok.…")`."""
         register(servicer, self._server)
         self._names.append(service_full_name)
 
     async def start(self) -> int:
-        """Listens and reports SERVING; answers the port."""
+        """Listen and reports SERVING; return the port."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -84,13 +84,13 @@ class Server:
         return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
     async def set_serving(self, serving: bool) -> None:
-        """Reports SERVING or NOT_SERVING, of the server and of each service, to health checks."""
+        """Report SERVING or NOT_SERVING, of the server and of each service, to health checks."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def drain(self) -> None:
-        """Refuses new calls, ends streams, and lets the calls that run end within drain_seconds."""
+        """Refuse new calls, ends streams, and let the calls that run end within drain_seconds."""
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
         # Health watchers read NOT_SERVING before their stream ends.

@@ -13,7 +13,7 @@ _log = logging.get(__name__)
 
 
 def to_status(error: BaseException) -> status_pb2.Status:
-    """The status of an error of ours; any other is logged under an id, which is all that the caller learns."""
+    """Return the status of an error of ours; any other is logged under an id, which is all that the caller learns."""
     if isinstance(error, NotImplementedError):
         # The generated base class raises it for methods that a servicer leaves out.
         return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message="There is no such call here.")

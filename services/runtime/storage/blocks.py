@@ -31,7 +31,7 @@ class Sink(Protocol):
     """What is written to."""
 
     def write(self, data: memoryview, /) -> object:
-        """Takes all of the data."""
+        """Take all of the data."""
 
 
 class Hasher:
@@ -43,7 +43,7 @@ class Hasher:
         self._digests: list[int] = []
 
     def update(self, data: memoryview) -> None:
-        """Takes the next bytes."""
+        """Take the next bytes."""
         view = data.cast("B")
         start = min(-len(self._pending) % self._block_bytes, len(view))
         if start:
@@ -57,7 +57,7 @@ class Hasher:
         self._pending += view[stop:]
 
     def digests(self) -> bytes:
-        """Returns the digests, 64-bit little-endian integers; the last block may be a shorter one."""
+        """Return the digests, 64-bit little-endian integers; the last block may be a shorter one."""
         last = [xxhash.xxh3_64_intdigest(self._pending)] if self._pending else []
         return np.array([*self._digests, *last], _DIGEST).tobytes()
 
@@ -70,12 +70,12 @@ class Writer:
         self._hasher = Hasher()
 
     def write(self, data: memoryview) -> None:
-        """Appends to the content."""
+        """Append to the content."""
         self._hasher.update(data)
         self._sink.write(data)
 
     def finish(self) -> str:
-        """Writes the digests and returns the sha256 of them."""
+        """Write the digests and return the sha256 of them."""
         digests = self._hasher.digests()
         self._sink.write(memoryview(digests))
         return hashlib.sha256(digests).hexdigest()
@@ -105,12 +105,12 @@ class Blocks:
             raise damaged(f"it has {len(content)} bytes, which is not what was written")
 
     def read(self, begin: int, end: int) -> Bytes:
-        """Returns the bytes from a place up to another."""
+        """Return the bytes from a place up to another."""
         self._check(range(begin // self._block_bytes, -(-end // self._block_bytes)) if begin < end else ())
         return self.content[begin:end]
 
     def check(self, begins: Places, ends: Places) -> None:
-        """Checks the bytes from each of some places up to another, which may be the same."""
+        """Check the bytes from each of some places up to another, which may be the same."""
         first, behind = begins // self._block_bytes, -(-ends // self._block_bytes)
         counts = np.where(begins < ends, behind - first, 0)
         within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -130,7 +130,7 @@ class Blocks:
 
 
 def opened(file: Bytes, sha256: str, damaged: Damaged) -> tuple[Bytes, list[int]]:
-    """Takes what `Writer` wrote apart: content and digests, of which the latter are checked."""
+    """Take what `Writer` wrote apart: content and digests, of which the latter are checked."""
     count = -(-len(file) // (BLOCK_BYTES + _DIGEST.itemsize))
     size = max(0, len(file) - count * _DIGEST.itemsize)
     digests = file[size:].tobytes()

@@ -26,7 +26,7 @@ class Cache:
         self._most_bytes = most_bytes
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """Opens the copy of this content; None if there is none."""
+        """Open the copy of this content; None if there is none."""
         path = self._path(sha256)
         try:
             file = path.open("rb")
@@ -37,7 +37,7 @@ class Cache:
         return file
 
     def discard(self, sha256: str) -> bool:
-        """Removes the copy of this content, which turned out to be damaged; tells whether there was one."""
+        """Remove the copy of this content, which turned out to be damaged; return whether there was one."""
         try:
             self._path(sha256).unlink()
         except OSError:
@@ -45,7 +45,7 @@ class Cache:
         return True
 
     def add(self, source: BinaryIO, sha256: str) -> BinaryIO:
-        """Copies a file and opens the copy, which stays in the folder only if it is what it should be.
+        """Copy a file and open the copy, which stays in the folder only if it is what it should be.
 
         Whatever goes wrong with the folder itself costs the copy and no more: the answer is then the source.
         """

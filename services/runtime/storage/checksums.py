@@ -19,25 +19,25 @@ class CheckedFile:
         self.position = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Reads, as every file does."""
+        """Read, as every file does."""
         data = self._file.read(size)
         self._digest.update(data)
         self.position += len(data)
         return data
 
     def readable(self) -> bool:
-        """Tells pyarrow that it may read."""
+        """Tell pyarrow that it may read."""
         return True
 
     def drain(self) -> tuple[int, str]:
-        """Reads what is left; gives size and sha256 of the whole file."""
+        """Read what is left; gives size and sha256 of the whole file."""
         while self.read(_CHUNK_BYTES):
             pass
         return self.position, self._digest.hexdigest()
 
 
 def damaged(key: str, what: str, advice: str, *, retryable: bool = False) -> errors.DataLoss:
-    """Returns the error for a file that is not what was written: `what` is wrong, and what to do about it."""
+    """Return the error for a file that is not what was written: `what` is wrong, and what to do about it."""
     return errors.DataLoss(
         f"{key} does not hold what was written: {what}. {advice}",
         metadata={"file": key},

@@ -20,7 +20,7 @@ class Early:
         self._written = self._started = 0
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Takes all of the data."""
+        """Take all of the data."""
         self._file.write(data)
         self._written += len(data)
         if self._written - self._started >= _AT_ONCE:
@@ -32,7 +32,7 @@ class Early:
         return len(data)
 
     def flush(self) -> None:
-        """Hands everything to the system below."""
+        """Hand everything to the system below."""
         self._file.flush()
 
 

@@ -12,7 +12,7 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def outside_root(key: str) -> errors.InvalidArgument:
-    """The error for a key that does not stay below the root."""
+    """Return the error for a key that does not stay below the root."""
     shown = key if len(key) <= 200 else f"{key[:200]}…"
     return errors.InvalidArgument(
         f"{shown!r} leaves the storage root; use a relative path with no '..', as 'folder/file'.",
@@ -21,7 +21,7 @@ def outside_root(key: str) -> errors.InvalidArgument:
 
 
 def check(key: str) -> None:
-    """Refuses a key that is not a plain relative path."""
+    """Refuse a key that is not a plain relative path."""
     if any(part in {"", ".", ".."} for part in key.split("/")) or "\\" in key:
         raise outside_root(key)
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
@@ -33,7 +33,7 @@ def check(key: str) -> None:
 
 @contextlib.contextmanager
 def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None = None) -> Generator[None]:
-    """Turns the errors of the system below, in the folder `place`, or of the store at `uri`, into ours."""
+    """Turn the errors of the system below, in the folder `place`, or of the store at `uri`, into ours."""
     try:
         yield
     except errors.PolytokError:

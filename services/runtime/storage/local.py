@@ -22,7 +22,7 @@ class LocalRoot:
         self._real = os.path.realpath(self._folder)
 
     def path(self, key: str) -> pathlib.Path:
-        """Where the file of a key is."""
+        """Return where the file of a key is."""
         path = self._folder / key
         self._check_inside(path, key)
         return path
@@ -40,7 +40,7 @@ class LocalRoot:
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Opens a temporary file beside the key and renames it at the end."""
+        """Open a temporary file beside the key and rename it at the end."""
         path = self.path(key)
         with keys.translated("creating", key, place=self._folder):
             _make_folder(path.parent)
@@ -67,11 +67,11 @@ class LocalRoot:
             raise
 
     def open(self, key: str) -> BinaryIO:
-        """Opens the file for reading."""
+        """Open the file for reading."""
         return self.path(key).open("rb")
 
     def is_file(self, key: str) -> bool:
-        """Whether there is a file."""
+        """Return whether there is a file."""
         return self.path(key).is_file()
 
     def size(self, key: str) -> int:
@@ -79,7 +79,7 @@ class LocalRoot:
         return self.path(key).stat().st_size
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Renames a file, in place of whatever had the name."""
+        """Rename a file, in place of whatever had the name."""
         source, target = self.path(source_key), self.path(target_key)
         # Before any folder is made, so that a missing source leaves no trace.
         source.stat()
@@ -99,11 +99,11 @@ class LocalRoot:
         return sorted(found)
 
     def delete(self, key: str) -> None:
-        """Removes one file."""
+        """Remove one file."""
         self._entry(key).unlink(missing_ok=True)
 
     def delete_tree(self, key: str) -> None:
-        """Removes a folder with all below it, or one file; a link is removed, never what it leads to."""
+        """Remove a folder with all below it, or one file; a link is removed, never what it leads to."""
         path = self._entry(key)
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(FileNotFoundError):
@@ -113,7 +113,7 @@ class LocalRoot:
 
 
 def _make_folder(folder: pathlib.Path) -> None:
-    """Makes a folder and its parents, each of which is on disk before a file in it is."""
+    """Make a folder and its parents, each of which is on disk before a file in it is."""
     missing = []
     current = folder
     while not current.exists():

@@ -41,15 +41,15 @@ class _Object(io.RawIOBase):
             return cast("bytes", self._file.read(size))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Goes to a place."""
+        """Go to a place."""
         return cast("int", self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return where it is."""
         return cast("int", self._file.tell())
 
     def close(self) -> None:
-        """Lets go of what was read ahead."""
+        """Let go of what was read ahead."""
         self._file.close()
         super().close()
 
@@ -71,11 +71,11 @@ class RemoteRoot:
         self._is_object_store = type(self._filesystem).__name__ in _OBJECT_STORES
 
     def path(self, key: str) -> str:
-        """The object's path as the file system names it."""
+        """Return the object's path as the file system names it."""
         return posixpath.join(self._prefix, key)
 
     def uri(self, key: str) -> str:
-        """The object's URI."""
+        """Return the object's URI."""
         return cast("str", self._filesystem.unstrip_protocol(self.path(key)))
 
     def _make_folder(self, folder: str) -> None:
@@ -85,7 +85,7 @@ class RemoteRoot:
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Uploads, and gives the object its name at the end."""
+        """Upload, and return the object its name at the end."""
         path, uri = self.path(key), self.uri(key)
         folder, name = posixpath.split(path)
         # Elsewhere than on these stores half a file could be seen, and the last step is a rename.
@@ -119,11 +119,11 @@ class RemoteRoot:
             raise
 
     def open(self, key: str) -> BinaryIO:
-        """Opens the object for reading."""
+        """Open the object for reading."""
         return cast("BinaryIO", _Object(self._filesystem.open(self.path(key), "rb"), key, self.uri(key)))
 
     def is_file(self, key: str) -> bool:
-        """Whether there is an object."""
+        """Return whether there is an object."""
         try:
             # Not `isfile`, for which a store that cannot be reached has no file.
             return bool(self._filesystem.info(self.path(key))["type"] == "file")
@@ -137,7 +137,7 @@ class RemoteRoot:
         return int(self._filesystem.size(self.path(key)))
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Renames an object; a store without renames copies it on its side, then deletes the source.
+        """Rename an object; a store without renames copies it on its side, then delete the source.
 
         Between the two both are there; the target is the old one or the new one at any time, and whole.
         """
@@ -152,12 +152,12 @@ class RemoteRoot:
         return sorted(path[start:] for path in self._filesystem.find(self.path(key)) if not path.endswith("/"))
 
     def delete(self, key: str) -> None:
-        """Removes one object."""
+        """Remove one object."""
         if self.is_file(key):
             self._filesystem.rm_file(self.path(key))
 
     def delete_tree(self, key: str) -> None:
-        """Removes all objects below a prefix."""
+        """Remove all objects below a prefix."""
         self._filesystem.invalidate_cache()
         path = self.path(key)
         if self._is_object_store:

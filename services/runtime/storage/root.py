@@ -23,19 +23,19 @@ class Storage:
     """Files under one root: a path, `file://…`, or any URI that fsspec opens."""
 
     def __init__(self, root: str, cache: Cache | None = None) -> None:
-        """Opens the root; `cache` keeps copies of what `open_checked` reads where the root is remote."""
+        """Open the root; `cache` keeps copies of what `open_checked` reads where the root is remote."""
         protocol, path = fsspec.core.split_protocol(root)
         self._local = LocalRoot(path) if protocol in {None, "file", "local"} else None
         self._root = self._local or RemoteRoot(root)
         self._cache = None if self._local else cache
 
     def uri(self, key: str) -> str:
-        """Where the key is: an absolute path, or a URI when the root is remote."""
+        """Return where the key is: an absolute path, or a URI when the root is remote."""
         keys.check(key)
         return str(self._root.path(key)) if isinstance(self._root, LocalRoot) else self._root.uri(key)
 
     def local_path(self, key: str) -> pathlib.Path | None:
-        """The path of the key, or None when the root is remote."""
+        """Return the path of the key, or None when the root is remote."""
         keys.check(key)
         return self._local.path(key) if self._local else None
 
@@ -43,18 +43,18 @@ class Storage:
         return keys.translated(action, key, "" if isinstance(self._root, LocalRoot) else self._root.uri(key))
 
     def create(self, key: str) -> AbstractContextManager[StagedFile]:
-        """Gives a file to write to; it appears under its key, whole and on disk, when the block ends well."""
+        """Return a file to write to; it appears under its key, whole and on disk, when the block ends well."""
         keys.check(key)
         return self._root.create(key)
 
     def open(self, key: str) -> BinaryIO:
-        """Opens a file for reading."""
+        """Open a file for reading."""
         keys.check(key)
         with self._translated("opening", key):
             return self._root.open(key)
 
     def open_checked(self, key: str, sha256: str) -> BinaryIO:
-        """Opens a file that should have this checksum, from a copy on this machine if there is one or may be one.
+        """Open a file that should have this checksum, from a copy on this machine if there is one or may be one.
 
         The caller checks what it reads all the same: a file with other bytes is opened as it is.
         """
@@ -68,7 +68,7 @@ class Storage:
 
     @contextlib.contextmanager
     def verified(self, key: str, sha256: str, size_bytes: int, advice: str) -> Generator[checksums.CheckedFile]:
-        """Opens a file that is read once, in order; the block ends well only if its bytes were those that were written.
+        """Open a file that is read once, in order; the block ends well only if its bytes were those that were written.
 
         Else DataLoss says so with the advice, even where the block raised an error, which that explains. It is raised
         for a file that is gone as well.
@@ -87,13 +87,13 @@ class Storage:
             self.compare(key, checked.drain(), (size_bytes, sha256), advice)
 
     def compare(self, key: str, found: tuple[int, str], written: tuple[int, str], advice: str) -> None:
-        """Raises DataLoss, with the advice, unless a file's size and sha256 are those that were written."""
+        """Raise DataLoss, with the advice, unless a file's size and sha256 are those that were written."""
         if found != written:
             what = f"it has {found[0]} bytes with sha256 {found[1][:12]}…, not {written[0]} with {written[1][:12]}…"
             raise self.damaged(key, what, advice, sha256=written[1])
 
     def damaged(self, key: str, what: str, advice: str, *, sha256: str = "") -> errors.DataLoss:
-        """Returns the error for a file that is not what was written.
+        """Return the error for a file that is not what was written.
 
         Where the bytes were those of a copy on this machine, the copy is dropped, and another attempt may succeed.
         """
@@ -101,7 +101,7 @@ class Storage:
         return checksums.damaged(key, what, advice, retryable=dropped)
 
     def read_checked(self, key: str, sha256: str, advice: str) -> bytes:
-        """Reads all of a file; raises DataLoss, with the advice, unless it has this checksum."""
+        """Read all of a file; raises DataLoss, with the advice, unless it has this checksum."""
         data = self.read_bytes(key)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -109,18 +109,18 @@ class Storage:
         return data
 
     def read_bytes(self, key: str) -> bytes:
-        """All bytes of a file."""
+        """Return all bytes of a file."""
         with self.open(key) as file, self._translated("reading", key):
             return file.read()
 
     def write_bytes(self, key: str, data: bytes) -> str:
-        """Writes a file as `create` does; answers its sha256."""
+        """Write a file as `create` does; return its sha256."""
         with self.create(key) as staged:
             staged.write(data)
         return staged.sha256
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file of this key."""
+        """Return whether there is a file of this key."""
         keys.check(key)
         with self._translated("looking up", key):
             return self._root.is_file(key)
@@ -132,7 +132,7 @@ class Storage:
             return self._root.size(key)
 
     def sha256(self, key: str) -> str:
-        """The checksum of a file's bytes, in hex."""
+        """Return the checksum of a file's bytes, in hex."""
         digest = hashlib.sha256()
         with self.open(key) as file, self._translated("reading", key):
             while chunk := file.read(_CHUNK_BYTES):
@@ -140,7 +140,7 @@ class Storage:
         return digest.hexdigest()
 
     def verify(self, key: str, sha256: str) -> None:
-        """Raises DataLoss unless the file has this checksum."""
+        """Raise DataLoss unless the file has this checksum."""
         found = self.sha256(key)
         if found != sha256:
             raise errors.DataLoss(
@@ -148,7 +148,7 @@ class Storage:
             )
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Renames a file, in place of whatever had the name."""
+        """Rename a file, in place of whatever had the name."""
         keys.check(source_key)
         keys.check(target_key)
         with self._translated("moving", source_key):
@@ -162,13 +162,13 @@ class Storage:
         return []
 
     def delete(self, key: str) -> None:
-        """Removes a file; a missing one is fine."""
+        """Remove a file; a missing one is fine."""
         keys.check(key)
         with self._translated("deleting", key):
             self._root.delete(key)
 
     def delete_tree(self, key: str) -> None:
-        """Removes a folder with all below it; a missing one is fine."""
+        """Remove a folder with all below it; a missing one is fine."""
         keys.check(key)
         with self._translated("deleting", key):
             self._root.delete_tree(key)

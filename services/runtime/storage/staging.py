@@ -12,10 +12,10 @@ class Sink(Protocol):
     """What a staged file needs of the file below it."""
 
     def write(self, data: bytes | memoryview, /) -> int | None:
-        """Takes all of the data."""
+        """Take all of the data."""
 
     def flush(self) -> None:
-        """Hands everything to the system below."""
+        """Hand everything to the system below."""
 
 
 class StagedFile:
@@ -39,7 +39,7 @@ class StagedFile:
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Appends the data; answers its length in bytes."""
+        """Append the data; return its length in bytes."""
         if self.closed:
             raise ValueError(f"write to {self._key!r} after its `with` block ended")
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
@@ -53,19 +53,19 @@ class StagedFile:
         return view.nbytes
 
     def watch(self, watch: Callable[[memoryview], None]) -> None:
-        """Has all that is written from now on told to `watch` too."""
+        """Have all that is written from now on told to `watch` too."""
         self._watch = watch
 
     def leave_checksum_out(self) -> None:
-        """Leaves `sha256` empty, for a file whose checksum nobody will ask for."""
+        """Leave `sha256` empty, for a file whose checksum nobody will ask for."""
         self._digest = None
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """Return how many bytes were written."""
         return self.size
 
     def flush(self) -> None:
-        """Hands everything written so far to the system below."""
+        """Hand everything written so far to the system below."""
         with keys.translated("writing", self._key, self._uri, self._place):
             self._sink.flush()
 
@@ -82,10 +82,10 @@ class StagedFile:
         return False
 
     def close(self) -> None:
-        """Does nothing: some writers close what they were given, and only the `with` block may end the file."""
+        """Do nothing: some writers close what they were given, and only the `with` block may end the file."""
 
     def finish(self, publish: Callable[[], None]) -> None:
-        """Ends the file and gives it its name."""
+        """End the file and return it its name."""
         self.flush()
         self.closed = True
         with keys.translated("writing", self._key, self._uri, self._place):

@@ -25,7 +25,7 @@ _File = TypeVar("_File", bound=File)
 
 
 def measured(storage: Storage, key: str) -> tuple[int, str]:
-    """Reads a file of any size in little memory, without copies if it is on this machine; gives its size and sha256."""
+    """Read a file of any size in little memory, without copies if it is on this machine; return its size and sha256."""
     path = storage.local_path(key)
     if path is None or not storage.size(key):
         with storage.open(key) as opened:
@@ -48,7 +48,7 @@ def verify(
     report: Callable[[int, int], None],
     measure: Callable[[_File], tuple[int, str]] | None = None,
 ) -> None:
-    """Compares files with what was written, several at a time; raises DataLoss, with the advice, for one that differs.
+    """Compare files with what was written, several at a time; raises DataLoss, with the advice, for one that differs.
 
     `measure` gives size and sha256 of a file, where more is done with it than to read it.
     """

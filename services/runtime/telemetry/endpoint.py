@@ -29,7 +29,7 @@ class Endpoint:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Listens."""
+        """Listen."""
         try:
             self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
@@ -39,7 +39,7 @@ class Endpoint:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stops listening."""
+        """Stop listening."""
         self._server.close()
         await self._server.wait_closed()
 
@@ -93,7 +93,7 @@ def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:
 
 
 async def serve(settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> Endpoint:
-    """Opens the endpoint on metrics_host:metrics_port.
+    """Open the endpoint on metrics_host:metrics_port.
 
     `queue` says what is wrong with the work queue, or nothing. `/readyz?exclude=queue` leaves that out, as the probe of
     a server does that answers calls, and leases to workers, all the same.

@@ -25,7 +25,7 @@ Event = MutableMapping[str, Any]
 
 
 def configure(settings: TelemetrySettings, service: str) -> None:
-    """Sets up this process's logs, those of libraries included."""
+    """Set up this process's logs, those of libraries included."""
     level = standard.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -63,12 +63,12 @@ class _Lossy:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Writes, or does not."""
+        """Write, or does not."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        """Flushes, or does not."""
+        """Flush, or does not."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 
@@ -85,7 +85,7 @@ def _with_origin(service: str) -> structlog.typing.Processor:
 
 
 def redact(_logger: Any, _method: str, event: Event) -> Event:
-    """Blanks values under keys that name a secret, and user and password inside URLs."""
+    """Blank values under keys that name a secret, and user and password inside URLs."""
     for key, value in event.items():
         if _SECRET_KEY.search(key):
             event[key] = _REDACTED

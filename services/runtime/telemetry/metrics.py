@@ -15,19 +15,19 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 def counter(name: str, documentation: str, labels: Sequence[str] = ()) -> Counter:
-    """A number that only grows."""
+    """Return a number that only grows."""
     return Counter(f"polytok_{name}", documentation, labels, registry=REGISTRY)
 
 
 def gauge(name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
-    """A number that goes up and down."""
+    """Return a number that goes up and down."""
     return Gauge(f"polytok_{name}", documentation, labels, registry=REGISTRY)
 
 
 def histogram(
     name: str, documentation: str, labels: Sequence[str] = (), buckets: Sequence[float] = _SECONDS
 ) -> Histogram:
-    """How often a measured value, seconds unless told otherwise, fell into each bucket."""
+    """Return how often a measured value, seconds unless told otherwise, fell into each bucket."""
     return Histogram(f"polytok_{name}", documentation, labels, buckets=buckets, registry=REGISTRY)
 
 
@@ -42,7 +42,7 @@ def configure(service: str) -> None:
 
 
 def render() -> bytes:
-    """All metrics in the text format of Prometheus."""
+    """Return all metrics in the text format of Prometheus."""
     return prometheus_client.generate_latest(REGISTRY)
 
 

@@ -28,7 +28,7 @@ class _Recording:
 
 
 def configure(settings: TelemetrySettings, service: str) -> None:
-    """Sends this process's spans to the OTLP endpoint, if one is set."""
+    """Send this process's spans to the OTLP endpoint, if one is set."""
     if not settings.otlp_endpoint:
         return
     # The SDK and its gRPC exporter take a quarter of a second to import; most processes do without.
@@ -43,19 +43,19 @@ def configure(settings: TelemetrySettings, service: str) -> None:
 
 
 def record(provider: trace.TracerProvider) -> None:
-    """Makes spans with this provider from now on."""
+    """Make spans with this provider from now on."""
     _Recording.tracer = provider.get_tracer("polytok")
 
 
 def inject() -> dict[str, str]:
-    """Headers that carry the current trace to another process."""
+    """Header that carry the current trace to another process."""
     headers: dict[str, str] = {}
     _propagator.inject(headers)
     return headers
 
 
 def extract(headers: Mapping[str, str] | None) -> Context:
-    """The trace that came with the headers; of its own if there was none."""
+    """Return the trace that came with the headers; of its own if there was none."""
     if not headers or "traceparent" not in headers:
         return Context()
     return _propagator.extract(headers, context=Context())
@@ -69,7 +69,7 @@ def span(
     kind: trace.SpanKind = trace.SpanKind.INTERNAL,
     **attributes: str | bool | int | float,
 ) -> Generator[trace.Span]:
-    """Runs the block in a span, a child of the given context or of the current span."""
+    """Run the block in a span, a child of the given context or of the current span."""
     tracer = _Recording.tracer
     if tracer is None:
         current = _unrecorded(context)
@@ -93,7 +93,7 @@ def _unrecorded(context: Context | None) -> trace.Span:
 
 
 def fail(current: trace.Span, code: str, **attributes: Any) -> None:
-    """Marks a span as failed."""
+    """Mark a span as failed."""
     if current.is_recording():
         current.set_status(trace.StatusCode.ERROR, code)
         for key, value in attributes.items():

@@ -26,16 +26,16 @@ class _Lists(NamedTuple):
     offsets: NDArray[Any]
 
     def part(self, first: int, stop: int) -> "_Lists":
-        """Some of the rows."""
+        """Return some of the rows."""
         offsets = self.offsets[first : stop + 1]
         return _Lists(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def row(self, row: int) -> NDArray[Any]:
-        """One of them."""
+        """Return one of them."""
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def equals(self, other: "_Lists") -> bool:
-        """Whether all rows are the same."""
+        """Return whether all rows are the same."""
         return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.values, other.values)
 
 
@@ -65,7 +65,7 @@ class Comparison:
         self._stack.close()
 
     def write(self, rows: Rows) -> None:
-        """Compares the file's next rows with these."""
+        """Compare the file's next rows with these."""
         done = 0
         while done < rows.ids.num_rows:
             batch = self._next()
@@ -79,14 +79,14 @@ class Comparison:
             done += taken
 
     def finish(self) -> None:
-        """Finds the rows that are left in the file."""
+        """Find the rows that are left in the file."""
         while (batch := self._next()) is not None:
             for _ in range(batch.num_rows):
                 self._find("no document of the dataset makes it")
             self._batch = None
 
     def _next(self) -> pa.RecordBatch | None:
-        """What is left of the file's current batch, or the next one; None at the end."""
+        """Return what is left of the file's current batch, or the next one; None at the end."""
         while self._batch is None or not self._batch.num_rows:
             self._batch = next(self._batches, None)
             if self._batch is None:
@@ -122,7 +122,7 @@ class Comparison:
 
 
 def differs(expected: Ids, found: Ids | None) -> str:
-    """Says in what the ids of a sequence differ from the reference's; empty where they do not."""
+    """Say in what the ids of a sequence differ from the reference's; empty where they do not."""
     if found is None:
         return "the sequence is missing"
     if np.array_equal(expected, found):

@@ -52,19 +52,19 @@ class Originals:
         self._batches = functools.lru_cache(_OPEN)(self._opened)
 
     def source(self, ordinal: int) -> str:
-        """The name of the raw shard that a file was made of; empty if it was made of many."""
+        """Return the name of the raw shard that a file was made of; empty if it was made of many."""
         return "" if self._parameters.HasField("shuffle_seed") else posixpath.basename(self._keys[ordinal])
 
     def of_file(self, ordinal: int, count: int) -> Iterator[pa.Array]:
-        """Yields the documents of one of so many files, in order."""
+        """Yield the documents of one of so many files, in order."""
         return self._between(*self._bounds(ordinal, count))
 
     def after(self, ordinal: int, count: int) -> Iterator[pa.Array]:
-        """Yields the documents of the files after one: in those its last sequence may go on."""
+        """Yield the documents of the files after one: in those its last sequence may go on."""
         return self._between(self._bounds(ordinal, count)[1], self._taken)
 
     def _bounds(self, ordinal: int, count: int) -> tuple[int, int]:
-        """The places of the first document of a file and of the first after it."""
+        """Return the places of the first document of a file and of the first after it."""
         if self._parameters.HasField("shuffle_seed"):
             return ordinal * self._taken // count, (ordinal + 1) * self._taken // count
         start = int(self._ends[ordinal])
@@ -76,7 +76,7 @@ class Originals:
             yield self._left(np.arange(first, min(first + _ROWS, stop))).texts
 
     def at(self, ordinal: int, count: int, places: Sequence[int]) -> Iterator[pa.Array]:
-        """Yields the documents at these places of a file, which are in order."""
+        """Yield the documents at these places of a file, which are in order."""
         wanted = np.array(places)
         first = 0
         for texts in self.of_file(ordinal, count):
@@ -88,7 +88,7 @@ class Originals:
                 return
 
     def check(self, fingerprint: str) -> None:
-        """Reads the raw shards; raises DataLoss unless they are those of the dataset with this fingerprint."""
+        """Read the raw shards; raises DataLoss unless they are those of the dataset with this fingerprint."""
         if not fingerprint:
             # Taken over from a version that had none.
             return
@@ -134,7 +134,7 @@ class Originals:
         return Kept(kept.texts.filter(pa.array(is_left)), kept.rows[is_left])
 
     def _kept(self, places: Offsets) -> Kept:
-        """Returns what is left at these places by every filter but that of duplicates."""
+        """Return what is left at these places by every filter but that of duplicates."""
         rows = self._shuffled.rows(places) if self._shuffled is not None else places
         cleaner = cleaning.Cleaner(self._cleaning, 0)
         piece = reading.Slice(self._read(rows), 0, 0)
@@ -157,7 +157,7 @@ class Originals:
         )
 
     def _read(self, rows: Offsets) -> pa.Array:
-        """Returns the texts of these rows of the dataset, in this order."""
+        """Return the texts of these rows of the dataset, in this order."""
         order = np.argsort(rows, kind="stable")
         found = []
         in_order = rows[order]
@@ -175,7 +175,10 @@ class Originals:
         return pa.concat_arrays(found).take(pa.array(back))
 
     def _opened(self, shard: int) -> list[pa.RecordBatch]:
-        """The batches of a raw shard, with the columns that are read; those of a local file stay where they are."""
+        """Return the batches of a raw shard, with the columns that are read.
+
+        Those of a local file stay where they are.
+        """
         key = self._keys[shard]
         path = self._storage.local_path(key)
         # What is missing is told by the storage, in its words.

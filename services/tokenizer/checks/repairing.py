@@ -19,7 +19,7 @@ from services.tokenizer.stages import publishing
 
 
 def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskContext) -> repairs_pb2.CheckFilesResult:
-    """Reads the files; tells which are missing or have other bytes."""
+    """Read the files; return which are missing or have other bytes."""
     result = repairs_pb2.CheckFilesResult()
     total = sum(file.size_bytes for file in task.files)
     done = 0
@@ -44,7 +44,7 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
 
 
 def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> repairs_pb2.MendResult:
-    """Moves the files that were made again to where the bad ones are, and stages small files that are not right."""
+    """Move the files that were made again to where the bad ones are, and stages small files that are not right."""
     result, found = repairs_pb2.MendResult(), tokenizer_pb2.VerifyResult()
     folder, (made,) = task.publication.tokenized_key, task.publication.shards
     files = list(made.files)
@@ -81,7 +81,7 @@ def _put_back(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext
 
 
 def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator[tokenizer_pb2.VerifyFinding]:
-    """What a manifest says of how the files were made, although its checksum is right, that is not so."""
+    """Yield what a manifest says of how the files were made, although its checksum is right, that is not so."""
     for name in ("dataset_fingerprint", "parameters", "date", "files"):
         if _comparable(manifest.get(name)) != _comparable(again.get(name)):
             yield verification.inconsistent(verification.MANIFEST, f"its {name} are not those of the files")

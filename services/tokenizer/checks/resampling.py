@@ -89,7 +89,7 @@ class Documents:
         self._originals = originals.Originals(storage, raw, column, self._parameters)
 
     def check(self, files: Sequence[dict[str, Any]], size: int | None, report: Report) -> tuple[list[Finding], int]:
-        """Compares so many documents, or all, with these files; gives what differs and how many were encoded.
+        """Compare so many documents, or all, with these files; return what differs and how many were encoded.
 
         Raises DataLoss where documents cannot be compared because the raw shards are not what they were.
         """
@@ -123,7 +123,7 @@ class Documents:
         return findings, done
 
     def _file(self, ordinal: int, count: int, file: dict[str, Any] | None, findings: list[Finding]) -> Iterator[int]:
-        """Compares all of a file; yields how many documents were encoded with each step."""
+        """Compare all of a file; yield how many documents were encoded with each step."""
         with (
             comparison.Comparison(
                 self._storage, self._folder, file["name"] if file else "", self._origin(ordinal)
@@ -172,7 +172,7 @@ class Documents:
         return not self._parameters.HasField("packing") and not self._parameters.overflow
 
     def _compare(self, file: dict[str, Any], places: Sequence[int] | None, wanted: int) -> tuple[list[Finding], int]:
-        """Compares the sequences of documents with those at the places; without places with the first ones."""
+        """Compare the sequences of documents with those at the places; without places with the first ones."""
         ordinal, files = _place(file)
         sequencer = forms.sequencer(self._parameters, self._tokenizer)
         if isinstance(sequencer, packing.Packed):
@@ -199,7 +199,7 @@ class Documents:
         return findings, count
 
     def _rows(self, name: str, wanted: set[int]) -> Iterator[tuple[int, Ids]]:
-        """The sequences in these rows of a file, without padding."""
+        """Yield the sequences in these rows of a file, without padding."""
         first = 0
         with self._storage.open(f"{self._folder}/{name}") as file, pa.ipc.open_stream(file) as stream:
             for batch in stream:
@@ -213,7 +213,7 @@ class Documents:
 
 
 def _place(file: dict[str, Any]) -> tuple[int, int]:
-    """Which of how many files it is, by its name."""
+    """Return which of how many files it is, by its name."""
     ordinal, count = map(int, _NAME.match(file["name"]).groups())  # type: ignore[union-attr]
     return ordinal, count
 
@@ -232,7 +232,7 @@ def _parameters(manifest: dict[str, Any]) -> tokenizations_pb2.TokenizationParam
 def _encoded(
     texts: Iterable[pa.Array], sequencer: sequences.Sequencer, reference: Reference, wanted: int
 ) -> tuple[list[Ids], int]:
-    """Makes sequences of so many documents at least, a few at a time, and tells of how many."""
+    """Make sequences of so many documents at least, a few at a time, and return of how many."""
     expected: list[Ids] = []
     count = 0
     at_once = min(_FEW, wanted)
@@ -248,7 +248,7 @@ def _encoded(
 
 
 def _shares(files: Sequence[dict[str, Any]], size: int) -> Iterator[tuple[dict[str, Any], Sequence[int] | None]]:
-    """Which rows of which files, chosen at random among all."""
+    """Yield which rows of which files, chosen at random among all."""
     wanted: defaultdict[int, list[int]] = defaultdict(list)
     ends = np.cumsum([file["num_rows"] for file in files])
     total = int(ends[-1]) if len(files) else 0

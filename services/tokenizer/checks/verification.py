@@ -40,7 +40,7 @@ _REQUIRED = {
 def verify(
     task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tokenizer_pb2.VerifyResult:
-    """Reads every file, and encodes a sample again where one is asked for."""
+    """Read every file, and encode a sample again where one is asked for."""
     folder = _key(storage, task.tokenized_path)
     result = tokenizer_pb2.VerifyResult()
     manifest = read_manifest(storage, folder, task.manifest_digest, result)
@@ -61,7 +61,7 @@ def verify(
 
 
 def _reporting(context: TaskContext, total_bytes: int) -> resampling.Report:
-    """Tells how many documents were encoded, some times a second."""
+    """Return how many documents were encoded, some times a second."""
     told_at = 0.0
 
     def report(done: int, total: int) -> None:
@@ -78,7 +78,7 @@ def _reporting(context: TaskContext, total_bytes: int) -> resampling.Report:
 
 
 def _key(storage: Storage, path: str) -> str:
-    """The storage key of a path or URI that the catalog told."""
+    """Return the storage key of a path or URI that the catalog told."""
     root = storage.uri("x")[:-1]
     if not path.startswith(root):
         raise errors.FailedPrecondition(
@@ -92,7 +92,7 @@ def _key(storage: Storage, path: str) -> str:
 def read_manifest(
     storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult
 ) -> dict[str, Any] | None:
-    """Reads `polytok.json`; None, and a finding, where it is not the one with this digest."""
+    """Read `polytok.json`; None, and a finding, where it is not the one with this digest."""
     key = f"{folder}/{MANIFEST}"
     if not storage.exists(key):
         result.findings.append(missing(MANIFEST, "Without it no other file can be verified."))
@@ -112,7 +112,7 @@ def read_manifest(
 
 
 def missing(name: str, more: str = "") -> Finding:
-    """Tells that a file is not there."""
+    """Tell that a file is not there."""
     return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
 
 
@@ -127,7 +127,7 @@ class _Files:
         self._done = 0
 
     def check(self, file: dict[str, Any], total: int) -> bool:
-        """Reads a file of the manifest; tells whether it is what was written."""
+        """Read a file of the manifest; return whether it is what was written."""
         try:
             finding = self._finding(file, total)
         except errors.NotFound:
@@ -155,7 +155,7 @@ class _Files:
 def damage(
     storage: Storage, key: str, size_bytes: int, sha256: str, report: Callable[[int], None]
 ) -> tuple[Finding | None, int]:
-    """Reads a file; gives what is wrong with it, if anything, and its size. Raises NotFound."""
+    """Read a file; return what is wrong with it, if anything, and its size. Raises NotFound."""
     name = posixpath.basename(key)
     digest, size = hashlib.sha256(), 0
     with storage.open(key) as opened:
@@ -184,7 +184,7 @@ def check_small(
     whole: list[dict[str, Any]],
     result: tokenizer_pb2.VerifyResult,
 ) -> None:
-    """Compares the files that have no checksum with what the others say that they must hold."""
+    """Compare the files that have no checksum with what the others say that they must hold."""
     state = _read(storage, folder, "state.json", result)
     if state is not None and state != publishing.state((file["name"] for file in manifest["files"]), digest):
         result.findings.append(inconsistent("state.json", f"it does not list the files as {MANIFEST} does"))
@@ -217,5 +217,5 @@ def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.Verify
 
 
 def inconsistent(name: str, why: str) -> Finding:
-    """A file that does not fit the others."""
+    """Return a file that does not fit the others."""
     return Finding(kind=Finding.KIND_INCONSISTENT, file=name, message=f"{name} was changed: {why}.")

@@ -19,11 +19,11 @@ class Engine(Protocol):
         """What the record says ran, such as `reference`."""
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text, one row a text. `texts` holds large strings, none of them null."""
+        """Return the ids of each text, one row a text. `texts` holds large strings, none of them null."""
 
 
 def longest(engine: Engine) -> int:
-    """Returns how many bytes a text may have that the engine encodes in the way that was compared."""
+    """Return how many bytes a text may have that the engine encodes in the way that was compared."""
     return int(getattr(engine, "longest", 1 << 62))
 
 
@@ -37,7 +37,7 @@ class Untrustworthy(Exception):
 
 
 def attempt(engine: Engine, texts: pa.Array) -> Ragged:
-    """Encodes; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
+    """Encode; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
     try:
         rows = engine.encode(texts)
     # Too little memory says nothing about the engine's ids.

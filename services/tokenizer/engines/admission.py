@@ -25,7 +25,7 @@ _BLOCKS = 1 << 13
 
 @inlined
 def _ascii_until(data: _Bytes, place: int, end: int) -> int:
-    """Returns where a run of ASCII ends, to a few dozen bytes: many are compared at once."""
+    """Return where a run of ASCII ends, to a few dozen bytes: many are compared at once."""
     while place + _STEP <= end:
         union = np.uint8(0)
         for step in range(_STEP):
@@ -80,7 +80,7 @@ def _search(data: _Bytes, offsets: _Places, needles: _Bytes, bounds: _Places, he
 
 
 def buffers(texts: pa.Array) -> tuple[_Bytes, _Places]:
-    """Returns the bytes of large strings, and where each begins and ends."""
+    """Return the bytes of large strings, and where each begins and ends."""
     _, offsets, data = texts.buffers()
     places = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
     return (np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)), places
@@ -90,7 +90,7 @@ class Admission:
     """What an engine may not see."""
 
     def __init__(self, needles: Sequence[str] = (), longest: int = 1 << 62) -> None:
-        """Refuses texts that hold one of the needles, and those of more bytes than the longest."""
+        """Refuse texts that hold one of the needles, and those of more bytes than the longest."""
         self._longest = longest
         self._blocks = np.zeros(_BLOCKS, np.uint8)
         self._refused = np.zeros(_BLOCKS * BLOCK // 8, np.uint8)
@@ -101,14 +101,14 @@ class Admission:
         self._heads = np.searchsorted(np.array([needle[0] for needle in written], np.int64), np.arange(257))
 
     def admit(self, blocks: Iterable[int], refused: Iterable[int]) -> None:
-        """Lets the code points of some blocks pass, but for those refused."""
+        """Let the code points of some blocks pass, but for those refused."""
         self._blocks[list(blocks)] = 1
         for code in refused:
             self._blocks[code // BLOCK] = 2
             self._refused[code >> 3] |= np.uint8(1 << (code & 7))
 
     def look(self, texts: pa.Array) -> tuple[NDArray[np.uint8], list[int]]:
-        """Returns for each text FREE, REFUSED or UNKNOWN, and the blocks to be compared for the last to be known."""
+        """Return for each text FREE, REFUSED or UNKNOWN, and the blocks to be compared for the last to be known."""
         data, offsets = buffers(texts)
         found, seen = np.zeros(len(texts), np.uint8), np.zeros(_BLOCKS, np.uint8)
         _scan(data, offsets, self._blocks, self._refused, found, seen)

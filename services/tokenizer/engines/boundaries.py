@@ -22,7 +22,7 @@ from services.tokenizer.rows.ragged import Ragged
 
 
 def reveal(structure: Structure, texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, Ragged]:
-    """Returns the tokenizer that shows the pieces of some texts, and the ids of those pieces."""
+    """Return the tokenizer that shows the pieces of some texts, and the ids of those pieces."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab: collections.defaultdict[str, int] = collections.defaultdict(itertools.count(len(alphabet)).__next__)
     vocab.update({character: number for number, character in enumerate(alphabet)})

@@ -85,14 +85,14 @@ class Known:
         return content
 
     def get(self, name: str) -> plan.Plan | None:
-        """Returns the plan for an engine; None if it is of no use."""
+        """Return the plan for an engine; None if it is of no use."""
         if name not in self._plans:
             self._plans[name] = self._made(name)
             self.__dict__.pop("_content", None)
         return self._plans[name]
 
     def has_plan(self) -> bool:
-        """Tells whether a plan was made."""
+        """Return whether a plan was made."""
         return any(self._plans.values())
 
     def _made(self, name: str) -> plan.Plan | None:
@@ -117,7 +117,7 @@ class Known:
 
 @functools.cache
 def _version(name: str) -> str:
-    """Returns what an engine's results depend on beside the tokenizer: its code, ours, and the processor's kind."""
+    """Return what an engine's results depend on beside the tokenizer: its code, ours, and the processor's kind."""
     digest = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode())
     for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -137,7 +137,7 @@ class Chooser:
         folder: pathlib.Path | None = None,
         patience: int = 0,
     ) -> None:
-        """Chooses the engine that is wanted, or with `auto` any.
+        """Choose the engine that is wanted, or with `auto` any.
 
         What comparing engines found is kept in `folder`. Up to `patience` bytes of text are encoded by the reference
         before an engine is compared with it, which for less text would take longer than encoding it.
@@ -153,13 +153,13 @@ class Chooser:
         self._distrusted: collections.OrderedDict[tuple[str, str, str], None] = collections.OrderedDict()
 
     def reference(self, tokenizer: loading.Tokenizer) -> Reference:
-        """Returns the reference of a tokenizer."""
+        """Return the reference of a tokenizer."""
         return self._of(tokenizer).reference
 
     def choose(
         self, tokenizer: loading.Tokenizer, dataset: str, texts: pa.Array, distrusted: Collection[str] = ()
     ) -> Engine:
-        """Returns the engine for a dataset, of which these are the texts at hand.
+        """Return the engine for a dataset, of which these are the texts at hand.
 
         Those that are `distrusted`, each by name and version as `versions.versioned` gives them, are left out.
         """
@@ -185,7 +185,7 @@ class Chooser:
         return best[1]
 
     def distrust(self, tokenizer: loading.Tokenizer, dataset: str, name: str) -> None:
-        """Keeps an engine from the dataset's other shards."""
+        """Keep an engine from the dataset's other shards."""
         self._distrusted[tokenizer.fingerprint, dataset, name] = None
         while len(self._distrusted) > _REMEMBERED:
             self._distrusted.popitem(last=False)
@@ -203,6 +203,6 @@ class Chooser:
 
 
 def _share(made: plan.Plan, texts: pa.Array) -> float:
-    """Returns the share of bytes that the engine may not see."""
+    """Return the share of bytes that the engine may not see."""
     sizes = np.diff(slicing.ends_of(texts))
     return float(sizes[made.refuses(texts)].sum() / max(1, sizes.sum()))

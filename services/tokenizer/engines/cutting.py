@@ -62,7 +62,7 @@ class Cutter:
         )
 
     def parts(self, text: str) -> Iterator[str]:
-        """Yields the parts of a text, each to be encoded as a document without special tokens."""
+        """Yield the parts of a text, each to be encoded as a document without special tokens."""
         start = 0
         while (self._keeps_space or self._drops_space) and len(text) - start > PART_CHARACTERS:
             place = self._place(text, start + PART_CHARACTERS)
@@ -84,18 +84,18 @@ class Cutter:
 
 
 def _needle(token: dict[str, Any]) -> str:
-    """Returns what a text must hold to hold an added token, where normalizing changes nothing but spaces."""
+    """Return what a text must hold to hold an added token, where normalizing changes nothing but spaces."""
     text = str(token["content"])
     return max(text.replace(" ", _MARK).split(_MARK), key=len) if token["normalized"] else text
 
 
 def _rewrites_added_tokens(content: dict[str, Any]) -> bool:
-    """Tells whether added tokens are looked for in a text of which letters, marks or spaces were changed."""
+    """Return whether added tokens are looked for in a text of which letters, marks or spaces were changed."""
     return content["normalizer"] is not None and any(token["normalized"] for token in content["added_tokens"])
 
 
 def _splits_before_spaces(content: dict[str, Any]) -> bool:
-    """Tells whether the pre-tokenizer ends a word at a space after a letter, whatever is around it."""
+    """Return whether the pre-tokenizer ends a word at a space after a letter, whatever is around it."""
     match content:
         case {"pre_tokenizer": {"type": "BertPreTokenizer"}, "normalizer": None | {"type": "BertNormalizer"}}:
             return True
@@ -116,7 +116,7 @@ def _splits_before_spaces(content: dict[str, Any]) -> bool:
 
 
 def _marks_spaces(content: dict[str, Any]) -> bool:
-    """Tells whether the tokenizer is BPE over a text in which marks stand for spaces and one is put in front."""
+    """Return whether the tokenizer is BPE over a text in which marks stand for spaces and one is put in front."""
     model = content["model"]
     # A part's first, last or only symbol must be that of any other place, and the mark must be a known one: what is
     # not may be fused with what is not on the other side.

@@ -21,7 +21,7 @@ class Fastokens:
         self._split_special_tokens = split_special_tokens
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text."""
+        """Return the ids of each text."""
         ids, offsets = self._backend.encode_batch_flat(
             texts.to_pylist(), add_special_tokens=False, split_special_tokens=self._split_special_tokens
         )

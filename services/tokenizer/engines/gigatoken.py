@@ -26,7 +26,7 @@ class Gigatoken:
         self._parallel = parallel
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text."""
+        """Return the ids of each text."""
         long = np.diff(slicing.ends_of(texts)) > _WHOLE_BYTES
         if not self._parallel or not long.any():
             return self._encode(texts, parallel=self._parallel)
@@ -45,7 +45,7 @@ class Gigatoken:
 
 
 def _strings(texts: pa.Array) -> ak.Array:
-    """The same buffers as awkward's strings."""
+    """Return the same buffers as awkward's strings."""
     _, offsets, data = texts.buffers()
     places = np.frombuffer(offsets, np.int64, len(texts) + 1, texts.offset * 8)
     characters = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)

@@ -29,7 +29,7 @@ class Verdicts:
     """Code points in these that differ."""
 
     def merge(self, other: "Verdicts") -> None:
-        """Adds what somebody else found."""
+        """Add what somebody else found."""
         self.agrees = self.agrees and other.agrees
         self.compared |= other.compared
         self.refused |= other.refused
@@ -39,19 +39,19 @@ class Ledger:
     """Verdicts by the identity of what was compared."""
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
-        """Keeps files in a folder, which is made when it is needed; without one there are none."""
+        """Keep files in a folder, which is made when it is needed; without one there are none."""
         self._folder = folder
         self._known: dict[str, Verdicts] = {}
 
     def get(self, identity: str) -> Verdicts | None:
-        """Returns what is known."""
+        """Return what is known."""
         found = self._known.get(identity) or self._read(identity)
         if found is not None:
             self._known[identity] = found
         return found
 
     def put(self, identity: str, verdicts: Verdicts) -> None:
-        """Keeps what was found, with what other processes wrote meanwhile."""
+        """Keep what was found, with what other processes wrote meanwhile."""
         if (other := self._read(identity)) is not None:
             verdicts.merge(other)
         self._known[identity] = verdicts

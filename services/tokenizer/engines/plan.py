@@ -63,7 +63,7 @@ class Plan:
         return sorted(self._always.union(*(verdicts.refused for verdicts in self._verdicts())))
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text."""
+        """Return the ids of each text."""
         apart = self.apart(texts)
         if not apart.any():
             return attempt(self._engine, texts)
@@ -73,7 +73,7 @@ class Plan:
         return ragged.interleave(fast, self._reference.encode(texts.filter(pa.array(apart))), apart)
 
     def apart(self, texts: pa.Array) -> NDArray[np.bool_]:
-        """Tells which texts are the reference's; compares the code points that they hold, if that is worth it."""
+        """Return which texts are the reference's; compare the code points that they hold, if that is worth it."""
         found, blocks = self._admission.look(texts)
         if blocks:
             self._owed += int(np.diff(slicing.ends_of(texts))[found == admission.UNKNOWN].sum())
@@ -85,14 +85,14 @@ class Plan:
         return apart
 
     def refuses(self, texts: pa.Array) -> NDArray[np.bool_]:
-        """Tells which texts the engine may not see for what was found, not for what was not compared."""
+        """Return which texts the engine may not see for what was found, not for what was not compared."""
         self.apart(texts)
         found, _ = self._admission.look(texts)
         refused: NDArray[np.bool_] = found == admission.REFUSED
         return refused
 
     def compare(self, blocks: Iterable[int]) -> None:
-        """Compares the code points of some blocks."""
+        """Compare the code points of some blocks."""
         blocks = list(blocks)
         for part, verdicts in zip(self._parts, self._verdicts(), strict=True):
             if not verdicts.compared.issuperset(blocks):
@@ -110,7 +110,7 @@ class Plan:
 
 
 def make(subject: proof.Subject, reference: Engine, ledger: Ledger, *, patience: int = 0) -> Plan | None:
-    """Returns the plan for an engine, or None if the engine is of no use for the tokenizer.
+    """Return the plan for an engine, or None if the engine is of no use for the tokenizer.
 
     The engine is compared with the reference unless that was done before.
     """

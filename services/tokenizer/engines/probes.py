@@ -29,7 +29,7 @@ _NEVER_COMPOSED = (range(0x1F000, 0x1FB00), range(0x20000, 0x40000))
 
 
 def representatives(structure: Structure) -> str:
-    """Returns a character of each class that the pre-tokenizer tells apart, of some an ASCII and another one."""
+    """Return a character of each class that the pre-tokenizer tells apart, of some an ASCII and another one."""
     whole = "".join(structure.expressions)
     found = "a1! \t\n\ré—"
     if "'" in whole.replace("&'(", "") or whole == "":
@@ -46,7 +46,7 @@ def representatives(structure: Structure) -> str:
 
 
 def sequences(classes: str) -> Iterator[str]:
-    """Yields texts in which all sequences of up to LONGEST classes are; the shortest also as texts of their own."""
+    """Yield texts in which all sequences of up to LONGEST classes are; the shortest also as texts of their own."""
     whole = "".join(classes[number] for number in _de_bruijn(len(classes), LONGEST))
     whole += whole[: LONGEST - 1]
     for start in range(0, len(whole) - LONGEST + 1, _PIECE):
@@ -56,7 +56,7 @@ def sequences(classes: str) -> Iterator[str]:
 
 
 def _de_bruijn(symbols: int, length: int) -> list[int]:
-    """Returns the shortest cycle with all sequences: Lyndon words in order (Fredricksen, Kessler, Maiorana)."""
+    """Return the shortest cycle with all sequences: Lyndon words in order (Fredricksen, Kessler, Maiorana)."""
     found: list[int] = []
     word = [-1]
     while word:
@@ -70,7 +70,7 @@ def _de_bruijn(symbols: int, length: int) -> list[int]:
 
 
 def runs(classes: str) -> Iterator[str]:
-    """Yields texts with longer runs of one class, between others, at all kinds of places in a text."""
+    """Yield texts with longer runs of one class, between others, at all kinds of places in a text."""
     chance = np.random.default_rng(5)
     for character, before, after in itertools.product(classes, classes, classes):
         lengths = chance.choice(_RUNS, 2)
@@ -80,7 +80,7 @@ def runs(classes: str) -> Iterator[str]:
 
 
 def contractions(classes: str) -> Iterator[str]:
-    """Yields every contraction, in lower and upper case and both, between all pairs of classes."""
+    """Yield every contraction, in lower and upper case and both, between all pairs of classes."""
     written = {
         "'" + "".join(letters)
         for contraction in CONTRACTIONS
@@ -94,13 +94,13 @@ def contractions(classes: str) -> Iterator[str]:
 
 
 def characters(block: int) -> list[str]:
-    """Returns the characters of a block of code points; surrogates are none."""
+    """Return the characters of a block of code points; surrogates are none."""
     codes = range(block * BLOCK, min((block + 1) * BLOCK, CODES))
     return [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
 
 
 def around(character: str, classes: str, *, composes: bool) -> list[str]:
-    """Returns texts with a character alone, and in the company of every class and in every contraction."""
+    """Return texts with a character alone, and in the company of every class and in every contraction."""
     c = character
     # Each class is a neighbour on both sides, in two orders. Of those that are one class an ASCII one stands for it.
     others = [other for other in classes if other not in "'slé—"]
@@ -114,7 +114,7 @@ def around(character: str, classes: str, *, composes: bool) -> list[str]:
 
 
 def is_composed_alike(character: str) -> bool:
-    """Tells whether it follows from comparing `composed` what normalization form C makes of a character.
+    """Return whether it follows from comparing `composed` what normalization form C makes of a character.
 
     Normalization is stable: text of characters that one version of Unicode assigns is the same in all later ones,
     and in an earlier one it can differ only in that a pair of this version is not composed. Characters that UNICODE
@@ -124,7 +124,7 @@ def is_composed_alike(character: str) -> bool:
 
 
 def composed(character: str) -> str:
-    """Returns a text with a character in front of each that UNICODE composes it with."""
+    """Return a text with a character in front of each that UNICODE composes it with."""
     return "\n".join(f"{character}{second}" for second in _seconds().get(character, ()))
 
 
@@ -141,12 +141,12 @@ def _seconds() -> dict[str, list[str]]:
 
 
 def plain(character: str) -> str:
-    """Returns a short text with a character alone and next to letters, spaces and itself."""
+    """Return a short text with a character alone and next to letters, spaces and itself."""
     return f"{character} {character}\na{character} {character}a{character}{character}1{character}"
 
 
 def compositions() -> Iterator[str]:
-    """Yields what normalization form C puts together, and marks in all orders, by the reference's tables."""
+    """Yield what normalization form C puts together, and mark in all orders, by the reference's tables."""
     decompose, compose = normalizers.NFD().normalize_str, normalizers.NFC().normalize_str
     everything = [character for block in range(CODES // BLOCK) for character in characters(block) if character != "\n"]
     taken_apart = decompose("\n".join(everything)).split("\n")
@@ -168,7 +168,7 @@ def compositions() -> Iterator[str]:
 
 
 def added(tokens: Sequence[str]) -> Iterator[str]:
-    """Yields added tokens among neighbours of all kinds, and next to each other."""
+    """Yield added tokens among neighbours of all kinds, and next to each other."""
     spaces = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2000\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
     for number, token in enumerate(tokens):
         yield from (token, f" {token}", f"{token} ", token + token, token[:-1], token[1:], token.swapcase())
@@ -182,7 +182,7 @@ def added(tokens: Sequence[str]) -> Iterator[str]:
 
 
 def words(texts: Sequence[str]) -> Iterator[str]:
-    """Yields words that are put together of entries of a vocabulary, of all lengths, some very long."""
+    """Yield words that are put together of entries of a vocabulary, of all lengths, some very long."""
     chance = np.random.default_rng(len(texts))
     letters = [text for text in texts if text.isalpha()] or ["a"]
 

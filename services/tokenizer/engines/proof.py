@@ -47,7 +47,7 @@ class Subject:
     """None for an engine that does not take texts apart by tables of its own."""
 
     def identity(self, what: str) -> str:
-        """Returns sha256, hexadecimal, of all that a part of the proof depends on."""
+        """Return sha256, hexadecimal, of all that a part of the proof depends on."""
         depends = (VERSION, self.name, self.version, REFERENCE_VERSION, what)
         return hashlib.sha256(json.dumps(depends).encode()).hexdigest()
 
@@ -63,14 +63,14 @@ class Boundaries:
         self.identity = subject.identity(form.splitting + unicode)
 
     def agrees(self) -> bool:
-        """Tells whether all sequences of classes are taken apart as by the reference."""
+        """Return whether all sequences of classes are taken apart as by the reference."""
         texts = [*probes.sequences(self._classes), *probes.runs(self._classes), *probes.contractions(self._classes)]
         if self._structure.composes:
             texts += probes.compositions()
         return not self._differing(texts).any()
 
     def refused(self, block: int) -> list[int]:
-        """Returns the code points of a block around which texts are taken apart otherwise."""
+        """Return the code points of a block around which texts are taken apart otherwise."""
         found = probes.characters(block)
         texts = [text for c in found for text in probes.around(c, self._classes, composes=self._structure.composes)]
         if not found:
@@ -99,7 +99,7 @@ class Ids:
         self.identity = subject.identity(subject.fingerprint)
 
     def agrees(self) -> bool:
-        """Tells whether texts, words, added tokens and every entry of the vocabulary have the reference's ids.
+        """Return whether texts, words, added tokens and every entry of the vocabulary have the reference's ids.
 
         Texts that the engine will not see count for nothing.
         """
@@ -114,7 +114,7 @@ class Ids:
         return True
 
     def _refuses(self, text: str) -> bool:
-        """Tells whether a text holds a character that has other ids wherever it is."""
+        """Return whether a text holds a character that has other ids wherever it is."""
         codes = {ord(character) for character in text if not character.isascii()}
         for block in {code // probes.BLOCK for code in codes} - self._odd.keys():
             self._odd[block] = set(self.refused(block))
@@ -134,7 +134,7 @@ class Ids:
         yield [*entries, *(f" {entry}" for entry in entries if f" {entry}" not in whole)]
 
     def refused(self, block: int) -> list[int]:
-        """Returns the code points of a block that have other ids."""
+        """Return the code points of a block that have other ids."""
         found = probes.characters(block)
         texts = [probes.plain(c) for c in found]
         if self._subject.structure is None:
@@ -147,7 +147,7 @@ def _codes(found: Sequence[str], differing: NDArray[np.bool_]) -> list[int]:
 
 
 def make(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
-    """Makes an engine, or returns None if it refuses the tokenizer, by whatever kind of error."""
+    """Make an engine, or returns None if it refuses the tokenizer, by whatever kind of error."""
     try:
         return maker()
     except (MemoryError, KeyboardInterrupt, SystemExit):
@@ -161,7 +161,7 @@ def make(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
 def _differing(
     engine: Engine | None, texts: Sequence[str], expected: Callable[[pa.Array], Ragged]
 ) -> NDArray[np.bool_]:
-    """Tells which texts get other ids than the reference's; all of them where an engine fails."""
+    """Return which texts get other ids than the reference's; all of them where an engine fails."""
     strings = pa.array(texts, pa.large_string())
     try:
         if engine is None:
@@ -174,7 +174,7 @@ def _differing(
 
 
 def differing_rows(found: Ragged, expected: Ragged) -> NDArray[np.bool_]:
-    """Tells which rows are not the same."""
+    """Return which rows are not the same."""
     differs: NDArray[np.bool_] = found.lengths != expected.lengths
     if not differs.any():
         wrong = np.flatnonzero(found.values[: found.offsets[-1]] != expected.values[: expected.offsets[-1]])
@@ -190,7 +190,7 @@ Part = Boundaries | Ids
 
 
 def begin(part: Part) -> Verdicts:
-    """Compares all but code points, and those of LEAST_BLOCKS; what does not agree there cannot be used at all."""
+    """Compare all but code points, and those of LEAST_BLOCKS; what does not agree there cannot be used at all."""
     verdicts = Verdicts(agrees=part.agrees())
     if verdicts.agrees:
         extend(part, verdicts, LEAST_BLOCKS)
@@ -199,7 +199,7 @@ def begin(part: Part) -> Verdicts:
 
 
 def extend(part: Part, verdicts: Verdicts, blocks: Iterable[int]) -> None:
-    """Compares the code points of further blocks."""
+    """Compare the code points of further blocks."""
     for block in blocks:
         if block not in verdicts.compared:
             verdicts.refused.update(part.refused(block))

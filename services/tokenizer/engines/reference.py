@@ -28,7 +28,7 @@ class Reference:
         self._cutter: cutting.Cutter | None = None
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text."""
+        """Return the ids of each text."""
         runs = slicing.runs(slicing.ends_of(texts), _RUN_BYTES, _RUN_ROWS)
         return ragged.concatenate([self._encode(texts[start:stop].to_pylist()) for start, stop in runs])
 

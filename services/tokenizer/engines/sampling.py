@@ -38,7 +38,7 @@ class Sampled:
         return self._engine.name
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text; raises Untrustworthy if one of the sample is wrong."""
+        """Return the ids of each text; raises Untrustworthy if one of the sample is wrong."""
         rows = attempt(self._engine, texts)
         sizes = np.diff(slicing.ends_of(texts))
         chosen = self._chosen(sizes)

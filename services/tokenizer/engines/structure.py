@@ -88,7 +88,7 @@ class Structure:
 
 
 def read(content: Mapping[str, Any], *, splits_special_tokens: bool = False) -> Structure:
-    """Returns what there is to know of a `tokenizer.json`. Raises UnsupportedTokenizer.
+    """Return what there is to know of a `tokenizer.json`. Raises UnsupportedTokenizer.
 
     `splits_special_tokens` says whether special tokens in a text are text like any other.
     """
@@ -143,12 +143,12 @@ _ALPHABET = {byte: character for character, byte in _VALUES.items()}
 
 
 def decoded(entry: str) -> bytes:
-    """Returns the bytes that an entry of a byte-level vocabulary stands for."""
+    """Return the bytes that an entry of a byte-level vocabulary stands for."""
     return bytes(map(_VALUES.__getitem__, entry))
 
 
 def entries(backend: tokenizers.Tokenizer) -> Iterator[str]:
-    """Yields the entries of a byte-level vocabulary that are whole characters, as text."""
+    """Yield the entries of a byte-level vocabulary that are whole characters, as text."""
     for entry in backend.get_vocab(with_added_tokens=False):
         try:
             yield decoded(entry).decode()
@@ -190,7 +190,7 @@ def _expression(split: Mapping[str, Any]) -> str:
 
 
 def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: bool) -> Iterator[str]:
-    """Yields the tokens of which an engine may find others in a text than the reference does."""
+    """Yield the tokens of which an engine may find others in a text than the reference does."""
     overlapping = _overlapping(added)
     strips = {token["normalized"] for token in added if token["lstrip"] or token["rstrip"]}
     for token in added:
@@ -207,7 +207,7 @@ def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: b
 
 
 def _stays(text: str) -> bool:
-    """Tells whether a token is in a normalized text where it is in the text, if that has none of BECOME_ASCII.
+    """Return whether a token is in a normalized text where it is in the text, if that has none of BECOME_ASCII.
 
     The reference looks for such a token in the normalized text, engines before that. ASCII changes only together with
     a mark behind it, and only letters and these three signs do.
@@ -216,7 +216,7 @@ def _stays(text: str) -> bool:
 
 
 def _overlapping(added: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Returns the tokens that may share characters of a text with one that is looked for in another way.
+    """Return the tokens that may share characters of a text with one that is looked for in another way.
 
     Of those that are looked for at once the leftmost longest is taken, by all engines.
     """
@@ -237,7 +237,7 @@ def _overlapping(added: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _ties(merges: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yields texts of three symbols of which two neighbours, or the other two, become the same token.
+    """Yield texts of three symbols of which two neighbours, or the other two, become the same token.
 
     An engine that ranks merges by the token that they make cannot tell which of these comes first.
     """

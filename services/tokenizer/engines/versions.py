@@ -9,7 +9,7 @@ _PACKAGES = {"spans": "polytok"}
 
 @functools.cache
 def versioned(engine: str) -> str:
-    """Returns an engine's name with its version, such as `gigatoken 0.10.0`."""
+    """Return an engine's name with its version, such as `gigatoken 0.10.0`."""
     try:
         return f"{engine} {importlib.metadata.version(_PACKAGES.get(engine, engine))}"
     except importlib.metadata.PackageNotFoundError:

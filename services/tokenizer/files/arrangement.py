@@ -20,7 +20,7 @@ _OPEN = 128
 
 
 def read(storage: Storage, task: stages_pb2.ArrangeTask | stages_pb2.ArrangedTask) -> stages_pb2.Arrangement:
-    """Reads the arrangement of a task."""
+    """Read the arrangement of a task."""
     data = storage.read_checked(task.arrangement_key, task.arrangement_sha256, staging.ADVICE)
     return stages_pb2.Arrangement.FromString(data)
 
@@ -50,7 +50,7 @@ class Documents:
         self._open: collections.OrderedDict[int, staging.Reader] = collections.OrderedDict()
 
     def pieces(self, start: int, stop: int, rows: int = _ROWS) -> Iterator[Ragged]:
-        """Yields the documents at the places from start up to stop, those of some of the places at a time."""
+        """Yield the documents at the places from start up to stop, those of some of the places at a time."""
         for first in range(start, stop, rows):
             yield from self._parts(first, min(first + rows, stop))
 
@@ -64,7 +64,7 @@ class Documents:
             yield self._gathered(shards[run], begins[run], lengths[run])
 
     def _found(self, rows: Offsets) -> tuple[Offsets, Offsets, Offsets]:
-        """Returns the shards of the documents that are left of these rows, where in them they begin, and how long."""
+        """Return the shards of the documents that are left of these rows, where in them they begin, and how long."""
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
         begins, lengths, is_left = np.empty_like(rows), np.empty_like(rows), np.empty(len(rows), np.bool_)
         for shard, places in _grouped(shards):
@@ -95,7 +95,7 @@ class Documents:
 
 
 def _grouped(shards: Offsets) -> Iterator[tuple[int, Offsets]]:
-    """Yields each shard with the places at which it stands."""
+    """Yield each shard with the places at which it stands."""
     order = np.argsort(shards, kind="stable")
     in_order = shards[order]
     edges = [0, *(np.flatnonzero(np.diff(in_order)) + 1).tolist(), len(order)]

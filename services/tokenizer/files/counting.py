@@ -55,16 +55,16 @@ class Counts:
         self._lock = threading.Lock()
 
     def add(self, ids: Ids) -> None:
-        """Counts these tokens; from one thread."""
+        """Count these tokens; from one thread."""
         self._counts = counted(ids, self._counts)
 
     def write(self, storage: Storage, key: str) -> staging.Staged:
-        """Writes what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
+        """Write what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
         ids = np.flatnonzero(self._counts)
         return staging.write(storage, key, ids.astype(_STORED), self._counts[ids].astype(_STORED))
 
     def read(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> bool:
-        """Adds what `write` wrote of a file; false where that is gone or damaged, and then adds nothing."""
+        """Add what `write` wrote of a file; false where that is gone or damaged, and then add nothing."""
         if not file.counts_key:
             return False
         try:
@@ -78,7 +78,7 @@ class Counts:
         return True
 
     def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
-        """Counts the tokens of a file; gives its size in bytes and its sha256.
+        """Count the tokens of a file; return its size in bytes and its sha256.
 
         Those tell whether it is what was written; of one that is not, nothing that was counted is of use. What was
         counted as it was written is taken where it is still there, and spares going through the file's rows.
@@ -110,7 +110,7 @@ class Counts:
             self._counts = _sum(self._counts, found)
 
     def fill_in(self, statistics: tokenizations_pb2.TokenizationStatistics) -> None:
-        """Tells how many different tokens there are and which are the most frequent."""
+        """Return how many different tokens there are and which are the most frequent."""
         statistics.num_unique_tokens = int(np.count_nonzero(self._counts))
         total = max(1, int(self._counts.sum()))
         # Of equally frequent ones the lowest ids.
@@ -120,7 +120,7 @@ class Counts:
 
 
 def counted(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Adds tokens to what was counted; the result may be longer. Raises DataLoss for what cannot be an id."""
+    """Add tokens to what was counted; the result may be longer. Raises DataLoss for what cannot be an id."""
     table = np.zeros(len(counts), np.uint32)
     beyond_any = _count_ids(ids, table)
     counts = counts + table
@@ -134,7 +134,7 @@ def counted(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def name_tokens(statistics: tokenizations_pb2.TokenizationStatistics, tokenizer: loading.Tokenizer) -> None:
-    """Fills in the vocabulary's entries for the most frequent tokens."""
+    """Fill in the vocabulary's entries for the most frequent tokens."""
     for each in statistics.most_frequent_tokens:
         each.piece = tokenizer.backend.id_to_token(each.id) or ""
 

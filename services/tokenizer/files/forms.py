@@ -11,7 +11,7 @@ _Padding = tokenizations_pb2.Padding
 
 
 def sequencer(parameters: _Parameters, tokenizer: loading.Tokenizer) -> sequences.Sequencer:
-    """Chooses how documents become sequences."""
+    """Choose how documents become sequences."""
     packed = parameters.HasField("packing")
     framed = parameters.add_special_tokens if parameters.HasField("add_special_tokens") else not packed
     around = tokenizer.frame if framed else sequences.NO_FRAME
@@ -31,7 +31,7 @@ def sequencer(parameters: _Parameters, tokenizer: loading.Tokenizer) -> sequence
 
 
 def padder(parameters: _Parameters, tokenizer: loading.Tokenizer) -> padding.Padder:
-    """Chooses how sequences are padded."""
+    """Choose how sequences are padded."""
     if not parameters.HasField("padding"):
         return padding.Nothing()
     role = "eos_token" if parameters.padding.token == _Padding.TOKEN_EOS else "pad_token"

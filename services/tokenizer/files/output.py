@@ -16,7 +16,7 @@ class Writer(Protocol):
     """Takes sequences in their order: writes them, or compares them with what was written."""
 
     def write(self, rows: Rows) -> None:
-        """Takes the next ones."""
+        """Take the next ones."""
 
 
 class Output:
@@ -39,15 +39,15 @@ class Output:
         """How often each token occurs in them."""
 
     def skip(self, phase: int) -> None:
-        """Leaves out the tokens that are in a sequence which an earlier file began."""
+        """Leave out the tokens that are in a sequence which an earlier file began."""
         self._packed().skip(phase)
 
     def add(self, documents: Ragged) -> None:
-        """Writes the sequences that are complete with these documents."""
+        """Write the sequences that are complete with these documents."""
         self._write(self._sequencer.add(documents))
 
     def complete(self, following: Iterable[Ragged]) -> None:
-        """Writes the sequence that was begun, if the documents that follow, which are another file's, fill it."""
+        """Write the sequence that was begun, if the documents that follow, which are another file's, fill it."""
         self._write(self._packed().complete(following))
 
     def _packed(self) -> packing.Packed:
@@ -65,7 +65,7 @@ class Output:
                 self._writer.write(padded)
 
     def finish(self) -> tokenizations_pb2.TokenizationStatistics:
-        """Writes what was kept back until all documents were there, and returns what was counted."""
+        """Write what was kept back until all documents were there, and return what was counted."""
         for padded in self._padder.finish():
             self._writer.write(padded)
         self._total.num_truncated = self._sequencer.num_truncated
@@ -73,5 +73,5 @@ class Output:
         return self._total
 
     def close(self) -> None:
-        """Lets go of what was kept back."""
+        """Let go of what was kept back."""
         self._padder.close()

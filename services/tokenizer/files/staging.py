@@ -43,7 +43,7 @@ def key(folder: str, what: str, ordinal: int, count: int, tag: str) -> str:
 
 
 def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
-    """Writes arrays one after the other, to be read as a whole; nothing at all is no file, and has an empty key."""
+    """Write arrays one after the other, to be read as a whole; nothing at all is no file, and has an empty key."""
     if not any(array.size for array in arrays):
         return Staged()
     with storage.create(key) as staged:
@@ -53,12 +53,12 @@ def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
 
 
 def read(storage: Storage, staged: Staged, dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
-    """Reads what `write` wrote. Raises DataLoss where that was changed."""
+    """Read what `write` wrote. Raises DataLoss where that was changed."""
     return np.frombuffer(storage.read_checked(*staged, ADVICE), dtype)
 
 
 def write_blocks(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
-    """Writes arrays one after the other, to be mapped; the checksum is that of the digests of their blocks."""
+    """Write arrays one after the other, to be mapped; the checksum is that of the digests of their blocks."""
     with storage.create(key) as staged:
         writer = blocks.Writer(staged)
         for array in arrays:
@@ -83,11 +83,11 @@ class Mapped:
         """The content, unchecked."""
 
     def checked(self, *, once: bool = False) -> blocks.Blocks:
-        """Returns what checks bytes before they are used, each time or once."""
+        """Return what checks bytes before they are used, each time or once."""
         return blocks.Blocks(self.content, self._digests, self.damaged, once=once)
 
     def damaged(self, what: str) -> errors.DataLoss:
-        """Returns the error for what is wrong with the file."""
+        """Return the error for what is wrong with the file."""
         return self._storage.damaged(self._key, what, ADVICE, sha256=self._file_sha256)
 
     def _map(self) -> blocks.Bytes:
@@ -104,7 +104,7 @@ class Mapped:
 
 
 def remove(storage: Storage, folder: str) -> None:
-    """Removes all such files of a folder."""
+    """Remove all such files of a folder."""
     for found in storage.list(folder):
         if found.rpartition("/")[2].startswith(PREFIX):
             storage.delete(found)
@@ -131,7 +131,7 @@ class Writer:
         return self
 
     def write(self, documents: Ragged, rows: Offsets) -> None:
-        """Appends the documents of these rows, which come after all before."""
+        """Append the documents of these rows, which come after all before."""
         self._lengths[rows] = documents.lengths
         self._is_taken[rows] = 1
         self._size += len(documents.values)
@@ -168,18 +168,18 @@ class Reader:
         self._marks: Offsets = mapped.content[self._begin :].view(_MARKS)
 
     def find(self, rows: Offsets) -> tuple[Offsets, Offsets, NDArray[np.bool_]]:
-        """Returns where the documents of these rows begin, how long they are, and whether they are taken."""
+        """Return where the documents of these rows begin, how long they are, and whether they are taken."""
         places = self._begin + 8 * rows
         self._mark_blocks.check(places, places + 16)
         marks = self._marks[rows]
         return marks >> 1, (self._marks[rows + 1] >> 1) - (marks >> 1), (marks & 1).astype(np.bool_)
 
     def run(self, begin: int, end: int) -> Ids:
-        """Returns the ids from a place up to another."""
+        """Return the ids from a place up to another."""
         found: Ids = self._id_blocks.read(4 * begin, 4 * end).view(_IDS)
         return found
 
     def copy(self, begins: Offsets, lengths: Offsets, target: Ids, places: Offsets) -> None:
-        """Copies ids to places of an array."""
+        """Copy ids to places of an array."""
         self._id_blocks.check(4 * begins, 4 * (begins + lengths))
         copy_rows(self._ids, begins, lengths, target, places)

@@ -9,7 +9,7 @@ from services.tokenizer.rows.ragged import Ragged
 
 
 def count(rows: Ragged, unknown: int | None) -> tokenizations_pb2.TokenizationStatistics:
-    """Counts sequences and their tokens."""
+    """Count sequences and their tokens."""
     lengths = rows.lengths
     return tokenizations_pb2.TokenizationStatistics(
         num_tokens=len(rows.values),
@@ -23,7 +23,7 @@ def count(rows: Ragged, unknown: int | None) -> tokenizations_pb2.TokenizationSt
 def merge(
     parts: Iterable[tokenizations_pb2.TokenizationStatistics],
 ) -> tokenizations_pb2.TokenizationStatistics:
-    """Returns the statistics of all parts together."""
+    """Return the statistics of all parts together."""
     parts = list(parts)
     # A part without sequences has no shortest one.
     filled = [part for part in parts if part.num_sequences]
@@ -60,7 +60,7 @@ def merge(
 
 
 def add_shares(merged: tokenizations_pb2.TokenizationStatistics) -> None:
-    """Fills in the shares of what was counted."""
+    """Fill in the shares of what was counted."""
     documents = merged.num_documents - dropped(merged)
     merged.unknown_share = _share(merged.num_unknown, merged.num_tokens)
     merged.truncated_share = _share(merged.num_truncated, documents)
@@ -72,7 +72,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
-    """Returns how many documents the filters dropped, all together."""
+    """Return how many documents the filters dropped, all together."""
     filtered = (
         counted.num_too_short,
         counted.num_too_long,

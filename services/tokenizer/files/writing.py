@@ -23,7 +23,7 @@ _BATCH_ROWS = 10_000
 
 
 def features(*, document_starts: bool) -> dict[str, Any]:
-    """The columns, as `datasets` describes them."""
+    """Return the columns, as `datasets` describes them."""
     # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
     return {
         name: {"feature": {"dtype": str(kind), "_type": "Value"}, "_type": "Sequence"}
@@ -57,7 +57,7 @@ class ShardWriter:
         return self
 
     def write(self, rows: Rows) -> None:
-        """Appends sequences."""
+        """Append sequences."""
         self._pending.append(rows)
         self._pending_tokens += len(rows.ids.values)
         self._pending_rows += rows.ids.num_rows

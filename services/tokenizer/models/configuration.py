@@ -23,7 +23,7 @@ class Configuration(NamedTuple):
 
 
 def read(folder: pathlib.Path) -> Configuration:
-    """Reads the config.json of a folder; a folder without one is a tokenizer alone."""
+    """Read the config.json of a folder; a folder without one is a tokenizer alone."""
     path = folder / "config.json"
     if not path.is_file():
         return Configuration()

@@ -9,7 +9,7 @@ from services.tokenizer.models import loading, offsets
 
 
 def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loading.Tokenizers) -> tokenizer_pb2.InspectResponse:
-    """Describes a tokenizer."""
+    """Describe a tokenizer."""
     tokenizer = tokenizers.get(reference)
     backend = tokenizer.backend
     return tokenizer_pb2.InspectResponse(
@@ -30,7 +30,7 @@ def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loading.Tokeniz
 
 
 def encode(task: answers_pb2.EncodeTask, tokenizers: loading.Tokenizers) -> tokenizer_pb2.Encoding:
-    """Encodes a text with the reference."""
+    """Encode a text with the reference."""
     tokenizer = tokenizers.get(task.tokenizer)
     backend = tokenizer.backend
     encoding = backend.encode(task.text, add_special_tokens=task.add_special_tokens)
@@ -57,6 +57,6 @@ def _part(part: Any) -> str:
 
 
 def _chat_template(tokenizer: loading.Tokenizer) -> str:
-    """The template that conversations are rendered by: the one called default where there are several."""
+    """Return the template that conversations are rendered by: the one called default where there are several."""
     found = tokenizer.pretrained.chat_template
     return found.get("default", "") if isinstance(found, dict) else found or ""

@@ -12,7 +12,7 @@ import tokenizers
 
 
 def fingerprint(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, object]) -> str:
-    """Returns sha256, hexadecimal, of a tokenizer's content.
+    """Return sha256, hexadecimal, of a tokenizer's content.
 
     That is the serialized tokenizer (model, normaliser, pre-tokenizer, post-processor, added tokens), whether special
     tokens in the text are split, and the roles of its special tokens, of which packing makes use. Truncation and
@@ -29,7 +29,7 @@ def fingerprint(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, obje
 
 
 def chat_template_fingerprint(templates: str | Mapping[str, str] | None, special_tokens: Mapping[str, object]) -> str:
-    """Returns sha256, hexadecimal, of the chat templates, by name if there are several, and of what they are given.
+    """Return sha256, hexadecimal, of the chat templates, by name if there are several, and of what they are given.
 
     That is the text of each special token by its role, as `apply_chat_template` of transformers gives it. Empty without
     a template.

@@ -6,7 +6,7 @@ from services.tokenizer.models import configuration, hub, loading
 
 
 def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) -> tasks_pb2.InspectModelResult:
-    """Loads the tokenizer and reads the configuration, both of commits that stay what they are."""
+    """Load the tokenizer and read the configuration, both of commits that stay what they are."""
     reference = tasks_pb2.TokenizerReference()
     reference.CopyFrom(task.tokenizer)
     # Once the commit is known, a branch that moves on meanwhile changes nothing.

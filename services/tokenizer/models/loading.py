@@ -43,7 +43,7 @@ class Tokenizer:
     """The tokenizer as `transformers` has it, around the same backend: it knows chat templates."""
 
     def special(self, role: str) -> int | None:
-        """Returns the id of the special token of a role, or None."""
+        """Return the id of the special token of a role, or None."""
         return next((token for name, _, token in self.special_tokens if name == role), None)
 
 
@@ -65,7 +65,7 @@ class Tokenizers:
         self._kept: list[_Kept] = []
 
     def get(self, reference: tasks_pb2.TokenizerReference) -> Tokenizer:
-        """Returns the tokenizer, with the reference's fingerprints.
+        """Return the tokenizer, with the reference's fingerprints.
 
         Raises InvalidArgument (TOKENIZER_INVALID) if the files have others by now, even if the right ones are loaded:
         whether a task is refused must not hang on what its worker did before.
@@ -93,7 +93,7 @@ def _serves(kept: _Kept, reference: tasks_pb2.TokenizerReference, stamp: tuple[o
 
 
 def _stamp(repo_id: str) -> tuple[object, ...] | None:
-    """Returns which files a local tokenizer consists of, and when they changed.
+    """Return which files a local tokenizer consists of, and when they changed.
 
     None for a repository of the hub, whose commits do not change, and for a folder that cannot be read.
     """
@@ -127,12 +127,12 @@ def _check_fingerprints(reference: tasks_pb2.TokenizerReference, found: Tokenize
 
 
 def invalid(message: str) -> errors.InvalidArgument:
-    """Returns the error for a tokenizer that cannot be used."""
+    """Return the error for a tokenizer that cannot be used."""
     return errors.InvalidArgument(message, reason="TOKENIZER_INVALID")
 
 
 def load(folder: pathlib.Path) -> Tokenizer:
-    """Loads the tokenizer of a folder."""
+    """Load the tokenizer of a folder."""
     loaded = _from_pretrained(folder)
     backend = loaded.backend_tokenizer
     # What transformers does before each call of its own, for a call without truncation and padding.
@@ -203,7 +203,7 @@ def _special_tokens(loaded: transformers.PreTrainedTokenizerFast) -> tuple[tuple
 
 
 def _frame(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> sequences.Frame:
-    """Finds what the post-processor puts around a text, and that it does no more than that."""
+    """Find what the post-processor puts around a text, and that it does no more than that."""
     probe = backend.encode("a")
     inner = [place for place, added in enumerate(probe.special_tokens_mask) if not added]
     if not inner:
@@ -230,7 +230,7 @@ def _unknown(backend: tokenizers.Tokenizer) -> int | None:
 
 
 def warm() -> None:
-    """Imports what the first load would wait for, and starts the threads that encode."""
+    """Import what the first load would wait for, and start the threads that encode."""
     tokenizers.Tokenizer(tokenizers.models.BPE()).encode_batch_fast(["", ""])
     # Its attribute access imports the module of the tokenizer classes.
     assert transformers.AutoTokenizer is not None

@@ -25,7 +25,7 @@ class Offsets(NamedTuple):
 
 
 def find(text: str, encoding: tokenizers.Encoding, pieces: Sequence[str], added: Collection[int]) -> Offsets:
-    """Finds the bytes of each token; `added` are the ids of tokens that are found in the text as they are."""
+    """Find the bytes of each token; `added` are the ids of tokens that are found in the text as they are."""
     characters = _whole_characters(text, encoding)
     data = text.encode()
     for spelling in (_byte_level, _prefixed, _prefixed_if_needed):
@@ -73,12 +73,12 @@ def _spell(
 
 
 def _end(data: bytes, place: int, spelt: bytes | None) -> int:
-    """Where the bytes of a piece end; -1 where they are not what is there."""
+    """Return where the bytes of a piece end; -1 where they are not what is there."""
     return place + len(spelt) if spelt is not None and data.startswith(spelt, place) else -1
 
 
 def _alphabet() -> dict[str, int]:
-    """The characters that byte-level pieces are written in, as GPT-2 chose them."""
+    """Return the characters that byte-level pieces are written in, as GPT-2 chose them."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(0x100) if byte not in shown]
     return {chr(byte): byte for byte in shown} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
@@ -101,7 +101,7 @@ def _prefixed(piece: str, is_first: bool, has_space: bool) -> bytes | None:
 
 
 def _prefixed_if_needed(piece: str, is_first: bool, has_space: bool) -> bytes | None:
-    """The same, where there is no space already."""
+    """Return the same, where there is no space already."""
     return _prefixed(piece, is_first and not has_space, has_space)
 
 

@@ -9,12 +9,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compiles a function of numbers and arrays; it leaves Python's lock to others while it runs."""
+    """Compile a function of numbers and arrays; it leaves Python's lock to others while it runs."""
     made: _Function = numba.njit(nogil=True)(function)
     return made
 
 
 def inlined(function: _Function) -> _Function:
-    """Compiles a small function for use by compiled ones: a call would cost more than it does."""
+    """Compile a small function for use by compiled ones: a call would cost more than it does."""
     made: _Function = numba.njit(forceinline=True)(function)
     return made

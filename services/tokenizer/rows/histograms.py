@@ -21,22 +21,22 @@ class Histogram:
         self._counts = np.zeros(_EXACT, np.int64)
 
     def add(self, lengths: Offsets) -> None:
-        """Counts lengths."""
+        """Count lengths."""
         self.add_counts(np.bincount(_buckets(lengths)))
 
     def add_counts(self, counts: Offsets) -> None:
-        """Adds what was counted elsewhere, by bucket."""
+        """Add what was counted elsewhere, by bucket."""
         if len(counts) > len(self._counts):
             self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
         self._counts[: len(counts)] += counts
 
     def message(self) -> tasks_pb2.LengthHistogram:
-        """The counts for sending."""
+        """Return the counts for sending."""
         filled = np.flatnonzero(self._counts)
         return tasks_pb2.LengthHistogram(buckets=filled.tolist(), counts=self._counts[filled].tolist())
 
     def median(self) -> float:
-        """Returns the length of the middle sequence, or the mean of the two in the middle."""
+        """Return the length of the middle sequence, or the mean of the two in the middle."""
         total = int(self._counts.sum())
         if not total:
             return 0.0
@@ -45,7 +45,7 @@ class Histogram:
         return float(np.mean([_least(int(bucket)) for bucket in middle]))
 
     def by_powers(self) -> list[int]:
-        """Returns how many sequences have 0, 1, 2 to 3, 4 to 7, … tokens."""
+        """Return how many sequences have 0, 1, 2 to 3, 4 to 7, … tokens."""
         edges = [0, 1]
         while edges[-1] < _least(len(self._counts)):
             edges.append(2 * edges[-1])
@@ -57,7 +57,7 @@ class Histogram:
 
 
 def merge(messages: Iterable[tasks_pb2.LengthHistogram]) -> Histogram:
-    """Returns the histogram of all shards."""
+    """Return the histogram of all shards."""
     merged = Histogram()
     for message in messages:
         if message.buckets:
@@ -72,7 +72,7 @@ def _buckets(lengths: Offsets) -> Offsets:
 
 
 def _least(bucket: int) -> int:
-    """Returns the shortest length of a bucket."""
+    """Return the shortest length of a bucket."""
     if bucket < _EXACT:
         return bucket
     power, share = divmod(bucket - _EXACT, _SHARES)

@@ -37,7 +37,7 @@ _NONE = Boundaries()
 
 
 def check_length(max_length: int, boundaries: Boundaries) -> None:
-    """Refuses a length that leaves no room for a token of a document beside the begin-of-batch token."""
+    """Refuse a length that leaves no room for a token of a document beside the begin-of-batch token."""
     least = 1 if boundaries.begin_of_batch is None else 2
     if max_length < least:
         message = f"max_length is {max_length}: packing with these boundary tokens needs {least} or more."
@@ -68,11 +68,11 @@ class Packed:
         self._phase = 0
 
     def skip(self, phase: int) -> None:
-        """Leaves out so many tokens of the stream: the rows of documents before these have them."""
+        """Leave out so many tokens of the stream: the rows of documents before these have them."""
         self._phase = phase
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
-        """Yields the rows that are complete with these documents."""
+        """Yield the rows that are complete with these documents."""
         documents = sequences.frame(documents, self._around)
         if self._separator_opens is None and self._boundaries == _NONE:
             yield self._add_plain(documents)
@@ -107,7 +107,7 @@ class Packed:
         return Rows(Ragged(tokens[:rest], np.arange(0, rest + 1, self._length)))
 
     def complete(self, following: Iterable[Ragged]) -> Iterator[Rows]:
-        """Yields the row that was begun, if the documents that follow fill it, and no other row in them."""
+        """Yield the row that was begun, if the documents that follow fill it, and no other row in them."""
         # Not even asked for where nothing was begun.
         if not len(self._stream):
             return
@@ -118,7 +118,7 @@ class Packed:
                     return
 
     def moved(self, documents: Ragged, before: Ids) -> Ids:
-        """Returns what becomes of each phase (phases.py) in some documents and these, given that in those before."""
+        """Return what becomes of each phase (phases.py) in some documents and these, given that in those before."""
         if self._boundaries == _NONE:
             return phases.after_plain(len(documents.values) + documents.num_rows * self._around.length, before)
         tokens, droppable, *_ = stream(sequences.frame(documents, self._around), self._boundaries)
@@ -130,7 +130,7 @@ class Packed:
         return self._length
 
     def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
-        """Returns where rows start in the stream, and where the first incomplete one does."""
+        """Return where rows start in the stream, and where the first incomplete one does."""
         begin = self._boundaries.begin_of_batch
         exceptional = droppable if begin is None else droppable | (tokens == begin)
         usual = self._length if begin is None else self._length - 1
@@ -156,7 +156,7 @@ class Packed:
         return starts[:complete], int(ends[complete - 1]) if complete else 0
 
     def _taken(self, tokens: Ids, starts: Offsets) -> Offsets:
-        """Returns how many tokens of the stream each row takes: all of its own but a begin-of-batch token put there."""
+        """Return how many tokens of the stream each row takes: all of its own but a begin-of-batch token put there."""
         taken = np.full(len(starts), self._length)
         if self._boundaries.begin_of_batch is not None:
             taken -= tokens[starts] != self._boundaries.begin_of_batch
@@ -185,7 +185,7 @@ def _first_row(rows: Ragged) -> Ragged:
 
 
 def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: int) -> Ragged:
-    """Returns the places in each row at which a document starts, 0 first: what stands there belongs to some document.
+    """Return the places in each row at which a document starts, 0 first: what stands there belongs to some document.
 
     `begins` are the places of the stream at which documents start, `starts` those at which rows do, and `headed` says
     which rows have a token in front that is not of the stream: it belongs to the document that follows it.
@@ -203,7 +203,7 @@ def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: i
 
 
 def stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_], Offsets, Offsets]:
-    """Joins documents into one stream, and marks the separators in it: they are dropped at the start of a row.
+    """Join documents into one stream, and mark the separators in it: they are dropped at the start of a row.
 
     Returns also where each document starts, with its separator and without.
     """
@@ -227,7 +227,7 @@ def stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.b
 
 
 def _missing(first: Ids, boundary: int | None) -> NDArray[np.bool_]:
-    """Tells which documents need the boundary token: all but those that begin with it."""
+    """Return which documents need the boundary token: all but those that begin with it."""
     return np.zeros(len(first), np.bool_) if boundary is None else first != boundary
 
 
@@ -249,7 +249,7 @@ class Cut:
             self._begin = boundaries.begin_of_batch
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
-        """Yields a row for each document that fills one."""
+        """Yield a row for each document that fills one."""
         documents = _without_empty(sequences.frame(documents, self._around))
         begun = _missing(documents.values[documents.offsets[:-1]], self._begin)
         lengths = documents.lengths

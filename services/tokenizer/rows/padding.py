@@ -31,17 +31,17 @@ class Padder(Protocol):
     """Padding tokens added."""
 
     def add(self, rows: Rows) -> Iterator[Rows]:
-        """Takes further sequences and yields those that are ready."""
+        """Take further sequences and yield those that are ready."""
 
     def finish(self) -> Iterator[Rows]:
-        """Yields the others."""
+        """Yield the others."""
 
     def close(self) -> None:
-        """Lets go of what was kept back."""
+        """Let go of what was kept back."""
 
 
 def pad(ids: Ragged, length: int, filling: Filling) -> Rows:
-    """Returns sequences of at least that length."""
+    """Return sequences of at least that length."""
     lengths = ids.lengths
     missing = np.maximum(length - lengths, 0)
     offsets = ragged.offsets_of(lengths + missing)
@@ -59,7 +59,7 @@ class Nothing:
     num_padded = 0
 
     def add(self, rows: Rows) -> Iterator[Rows]:
-        """Yields the same."""
+        """Yield the same."""
         yield rows
 
     def finish(self) -> Iterator[Rows]:
@@ -79,7 +79,7 @@ class ToLength:
         self._filling = filling
 
     def add(self, rows: Rows) -> Iterator[Rows]:
-        """Yields the sequences padded, so many at a time that they are no great multiple of what came in."""
+        """Yield the sequences padded, so many at a time that they are no great multiple of what came in."""
         ids = rows.ids
         at_once = max(1, _TOKENS // self._length)
         for first in range(0, ids.num_rows, at_once):
@@ -109,13 +109,13 @@ class ToLongest:
         self._lengths: list[Offsets] = []
 
     def add(self, rows: Rows) -> Iterator[Rows]:
-        """Keeps them."""
+        """Keep them."""
         self._lengths.append(rows.ids.lengths)
         self._spool.write(np.ascontiguousarray(rows.ids.values).data)
         return iter(())
 
     def finish(self) -> Iterator[Rows]:
-        """Yields all of them."""
+        """Yield all of them."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
         longest = ToLength(max(1, int(lengths.max(initial=0))), self._filling)
         at_once = max(1, _TOKENS // max(1, int(lengths.max(initial=0))))
@@ -127,5 +127,5 @@ class ToLongest:
         self.num_padded = longest.num_padded
 
     def close(self) -> None:
-        """Removes the temporary file."""
+        """Remove the temporary file."""
         self._spool.close()

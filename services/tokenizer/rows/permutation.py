@@ -29,11 +29,11 @@ class Permutation:
         self._keys = np.array([_mixed((seed + place * _STEP) & _MASK) for place in range(1, _ROUNDS + 1)], np.uint64)
 
     def rows(self, places: Offsets) -> Offsets:
-        """Returns the rows at these places; both count from 0."""
+        """Return the rows at these places; both count from 0."""
         return _send(places.astype(np.uint64), self._keys, self._bits, self._size, False)
 
     def places(self, rows: Offsets) -> Offsets:
-        """Returns the places of these rows."""
+        """Return the places of these rows."""
         return _send(rows.astype(np.uint64), self._keys[::-1].copy(), self._bits, self._size, True)
 
 

@@ -18,17 +18,17 @@ from services.tokenizer.rows.ragged import Ids
 
 
 def are_needed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
-    """Tells whether rows may go on from one part to the next."""
+    """Return whether rows may go on from one part to the next."""
     return parameters.HasField("packing") and not parameters.packing.disable_concatenation
 
 
 def unmoved(length: int) -> Ids:
-    """Returns what becomes of each phase in a part without tokens, with rows of that length: it stays."""
+    """Return what becomes of each phase in a part without tokens, with rows of that length: it stays."""
     return np.arange(length, dtype=np.int32)
 
 
 def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
-    """Returns what becomes of each phase in some tokens and these, given what becomes of it in those before these.
+    """Return what becomes of each phase in some tokens and these, given what becomes of it in those before these.
 
     `droppable` marks the separators, which a row that starts there leaves out; a row that does not start with
     `begin_of_batch` has it put in front, and takes one token less.
@@ -39,12 +39,12 @@ def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None,
 
 
 def after_plain(count: int, phases: Ids) -> Ids:
-    """Returns the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
+    """Return the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
     return (phases - np.int32(count % len(phases))) % np.int32(len(phases))
 
 
 def follow(moves: Iterable[Ids]) -> list[int]:
-    """Returns the phase of each part of a stream, given what becomes of each phase in each part."""
+    """Return the phase of each part of a stream, given what becomes of each phase in each part."""
     phases = [0]
     for moved in moves:
         phases.append(int(moved[phases[-1]]))

@@ -36,14 +36,14 @@ EMPTY = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64))
 
 
 def offsets_of(lengths: NDArray[np.integer]) -> Offsets:
-    """Returns the offsets of rows that are so long."""
+    """Return the offsets of rows that are so long."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def interleave(first: Ragged, second: Ragged, is_second: NDArray[np.bool_]) -> Ragged:
-    """Returns the rows of both in one order: a row of the second where `is_second`, else one of the first."""
+    """Return the rows of both in one order: a row of the second where `is_second`, else one of the first."""
     lengths = np.empty(len(is_second), np.int64)
     lengths[~is_second], lengths[is_second] = first.lengths, second.lengths
     offsets = offsets_of(lengths)
@@ -54,7 +54,7 @@ def interleave(first: Ragged, second: Ragged, is_second: NDArray[np.bool_]) -> R
 
 
 def concatenate(parts: list[Ragged]) -> Ragged:
-    """Returns the rows of all parts."""
+    """Return the rows of all parts."""
     if not parts:
         return EMPTY
     if len(parts) == 1:

@@ -50,11 +50,11 @@ class Sequencer(Protocol):
     """Documents that were cut at max_length."""
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
-        """Takes further documents and yields the sequences that are complete, a bounded number at a time."""
+        """Take further documents and yield the sequences that are complete, a bounded number at a time."""
 
 
 def frame(documents: Ragged, around: Frame) -> Ragged:
-    """Puts special tokens around every document."""
+    """Put special tokens around every document."""
     if not around.length:
         return documents
     lengths = documents.lengths
@@ -69,7 +69,7 @@ def frame(documents: Ragged, around: Frame) -> Ragged:
 
 
 def check_room(around: Frame, max_length: int) -> None:
-    """Refuses a length that the special tokens alone exceed."""
+    """Refuse a length that the special tokens alone exceed."""
     if max_length < around.length:
         message = (
             f"max_length is {max_length}, and the tokenizer adds {around.length} special tokens to each document: "
@@ -90,7 +90,7 @@ class Whole:
         self._keep_end = keep_end
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
-        """Yields one sequence for every document."""
+        """Yield one sequence for every document."""
         yield Rows(frame(self._cut(documents), self._around))
 
     def _cut(self, documents: Ragged) -> Ragged:

@@ -36,7 +36,7 @@ class Windows:
             raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.stride", message)])
 
     def add(self, documents: Ragged) -> Iterator[Rows]:
-        """Yields the windows of every document."""
+        """Yield the windows of every document."""
         lengths = documents.lengths
         past = np.maximum(lengths - self._room, 0)
         self.num_truncated += int(np.count_nonzero(past))

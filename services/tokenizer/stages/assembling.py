@@ -19,7 +19,7 @@ _FOLLOWING_ROWS = 64
 def measure(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> stages_pb2.MeasureResult:
-    """Finds how a file's documents move the places at which sequences start."""
+    """Find how a file's documents move the places at which sequences start."""
     arranged = arrangement.read(storage, task)
     documents = Documents(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
@@ -36,7 +36,7 @@ def measure(
 
 
 def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loading.Tokenizer) -> packing.Packed:
-    """Returns what concatenates documents."""
+    """Return what concatenates documents."""
     packed = forms.sequencer(parameters, tokenizer)
     if not isinstance(packed, packing.Packed):
         raise errors.Internal("Only concatenated documents have phases.", retryable=False)
@@ -46,7 +46,7 @@ def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: l
 def assemble(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.TokenizeShardResult:
-    """Makes a file."""
+    """Make a file."""
     arranged = arrangement.read(storage, task)
     documents = Documents(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]

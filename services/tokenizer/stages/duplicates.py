@@ -25,14 +25,14 @@ class Collector:
         self._rows: list[Offsets] = []
 
     def add(self, texts: pa.Array, rows: Offsets) -> None:
-        """Takes the texts of further rows."""
+        """Take the texts of further rows."""
         high, low = hashing.hashes(texts)
         self._high.append(high)
         self._low.append(low)
         self._rows.append(rows + self._first_row)
 
     def write(self, storage: Storage, key: str) -> staging.Staged:
-        """Writes them as StagedDocuments.hashes_key describes; no hashes are no file, and have an empty key."""
+        """Write them as StagedDocuments.hashes_key describes; no hashes are no file, and have an empty key."""
         if not self._rows:
             return staging.Staged()
         high, low, rows = (np.concatenate(parts) for parts in (self._high, self._low, self._rows))
@@ -41,7 +41,7 @@ class Collector:
 
 
 def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) -> stages_pb2.FindDuplicatesResult:
-    """Finds duplicates among the hashes of one of `count` equal shares of all that there can be."""
+    """Find duplicates among the hashes of one of `count` equal shares of all that there can be."""
     documents = arrangement.read(storage, task).documents
     staged = [staging.Staged(each.hashes_key, each.hashes_digests_sha256) for each in documents if each.hashes_key]
     first, last = ((share << 64) // task.count for share in (task.ordinal, task.ordinal + 1))
@@ -55,7 +55,7 @@ def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) 
 
 
 def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> tuple[Hashes, Hashes, Offsets]:
-    """Returns of a file the hashes from first up to last, both halves, and their rows."""
+    """Return of a file the hashes from first up to last, both halves, and their rows."""
     mapped = staging.Mapped(storage, staged)
     checked = mapped.checked()
     size = len(mapped.content) // 3
@@ -77,12 +77,12 @@ def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> t
 
 
 def _is_outside(hashes: Hashes, first: int, last: int) -> bool:
-    """Tells whether hashes in order go beyond a share."""
+    """Return whether hashes in order go beyond a share."""
     return bool(len(hashes)) and not first <= int(hashes[0]) <= int(hashes[-1]) < last
 
 
 def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
-    """Returns in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
+    """Return in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
     if not parts:
         return np.empty(0, np.int64)
     high, low, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
@@ -93,7 +93,7 @@ def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
 
 
 def marks(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:
-    """Returns a bit for each row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
+    """Return a bit for each row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
     bits = np.zeros(-(-num_rows // 8), np.uint8)
     for each in found:
         rows = staging.read(storage, each, np.int64)

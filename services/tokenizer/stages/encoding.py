@@ -19,7 +19,7 @@ class Encoder:
         """What made the ids; no engine is named before the first text."""
 
     def encoded(self, pieces: Iterable[Slice]) -> Iterator[tuple[Slice, Ragged]]:
-        """Yields the pieces with their ids."""
+        """Yield the pieces with their ids."""
         engine: Engine | None = None
         for piece in pieces:
             engine = engine or self._chosen(piece.texts)

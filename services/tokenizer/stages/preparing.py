@@ -19,7 +19,7 @@ def encode(
     chooser: choosing.Chooser,
     context: TaskContext,
 ) -> stages_pb2.EncodeShardResult:
-    """Stages the shard's ids, with the hashes of its texts where duplicates are dropped."""
+    """Stage the shard's ids, with the hashes of its texts where duplicates are dropped."""
     return shards.exactly(
         task,
         tokenizers,

@@ -36,7 +36,7 @@ FORMAT = 1
 def publish(
     task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
-    """Checks and merges what the shards gave."""
+    """Check and merges what the shards gave."""
     merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
     lengths = histograms.merge(shard.lengths for shard in task.shards)
     merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
@@ -66,14 +66,14 @@ def manifest_of(
     files: list[tasks_pb2.TokenizedFile],
     merged: tokenizations_pb2.TokenizationStatistics,
 ) -> bytes:
-    """The content of `polytok.json`."""
+    """Return the content of `polytok.json`."""
     return _json(_manifest(task, files, merged))
 
 
 def beside(
     task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
 ) -> dict[str, bytes]:
-    """The contents of the small files beside a manifest of that digest, by name."""
+    """Return the contents of the small files beside a manifest of that digest, by name."""
     info = {
         "citation": "",
         "description": "",
@@ -178,7 +178,7 @@ def state(names: Iterable[str], digest: str) -> dict[str, Any]:
 
 
 def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
-    """Writes a small file of a folder under a name of this attempt."""
+    """Write a small file of a folder under a name of this attempt."""
     stem, extension = posixpath.splitext(name)
     staged_key = f"{folder}/{stem}-{context.tag}{extension}"
     return catalog_tasks_pb2.StagedFile(

@@ -35,7 +35,7 @@ def tokenize(
     chooser: choosing.Chooser,
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
-    """Makes the shard's file."""
+    """Make the shard's file."""
     return exactly(
         task,
         tokenizers,
@@ -52,7 +52,7 @@ def exactly(
     context: TaskContext,
     make: Callable[[loading.Tokenizer, Choose], Result],
 ) -> Result:
-    """Makes something of a shard's ids, and again with the reference if a fast engine turns out not to be exact.
+    """Make something of a shard's ids, and again with the reference if a fast engine turns out not to be exact.
 
     That one is not is reported at once: the owner has all made again that this engine made of other shards.
     """
@@ -94,7 +94,7 @@ def encoded(
     cleaner: cleaning.Cleaner,
     encoder: encoding.Encoder,
 ) -> Generator[Iterable[tuple[reading.Slice, Ragged]]]:
-    """Reads and encodes a shard ahead of what is done with it in the block, a bounded piece each."""
+    """Read and encode a shard ahead of what is done with it in the block, a bounded piece each."""
     with (
         reading.verified(storage, task.shard) as file,
         Ahead(
@@ -113,7 +113,7 @@ def _tokenize(
     choose: Choose,
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
-    """Reads, encodes and writes at the same time."""
+    """Read, encodes and writes at the same time."""
     encoder = encoding.Encoder(choose)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
     cleaner = cleaning.Cleaner(task.parameters, task.first_row)

@@ -37,7 +37,7 @@ class Conversations:
         date: str = "",
         counted: tokenizations_pb2.TokenizationStatistics | None = None,
     ) -> None:
-        """Takes the model's name for messages, and the day (as 2025-12-31) for templates that ask for one.
+        """Take the model's name for messages, and the day (as 2025-12-31) for templates that ask for one.
 
         How many conversations were given tools is added to `counted`.
         """
@@ -56,7 +56,7 @@ class Conversations:
         return list(dict.fromkeys(filter(None, (self.name, self._tools_column))))
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuses a column that is not there or holds something else."""
+        """Refuse a column that is not there or holds something else."""
         kind = columns.existing(schema, self.name, where).type
         if self._tools_column:
             columns.existing(schema, self._tools_column, where)
@@ -67,7 +67,7 @@ class Conversations:
             )
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
-        """Returns the conversations rendered, as large strings."""
+        """Return the conversations rendered, as large strings."""
         read = {name: _Values(rows.column(name)) for name in self.names}
         rendered = []
         for place in range(rows.num_rows):
@@ -117,7 +117,7 @@ class _Values:
         self._decode = values.decoder(column.type)
 
     def at(self, place: int) -> Any:
-        """Returns the value of a row. Raises Malformed."""
+        """Return the value of a row. Raises Malformed."""
         value = self._values[place]
         try:
             return None if value is None else self._decode(value)
@@ -170,7 +170,7 @@ def _compiled(template: str, date: str) -> jinja2.Template:
 
 
 def _may_be_conversations(kind: pa.DataType) -> bool:
-    """Whether values of a type may be conversations: of JSON, each row tells for itself."""
+    """Return whether values of a type may be conversations: of JSON, each row tells for itself."""
     item = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
     if values.is_json(kind) or (item is not None and values.is_json(item)):
         return True

@@ -45,7 +45,7 @@ class Cleaner:
         )
 
     def cleaned(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
-        """Yields what is left of the pieces, and which rows that is."""
+        """Yield what is left of the pieces, and which rows that is."""
         row = 0
         for piece in pieces:
             whole = len(piece.texts)
@@ -61,7 +61,7 @@ class Cleaner:
                 return
 
     def _taken(self, piece: Slice) -> Slice:
-        """Returns the documents that max_documents takes: the first ones, or those that a shuffle brings there."""
+        """Return the documents that max_documents takes: the first ones, or those that a shuffle brings there."""
         assert piece.rows is not None  # cleaned() told
         if self._limit is None:
             return piece

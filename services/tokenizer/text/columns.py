@@ -9,7 +9,7 @@ from polytok import errors
 
 
 def choose(schema: pa.Schema, name: str, where: str) -> str:
-    """Returns the column to tokenize: the named one; without a name `text`, else the only column of strings."""
+    """Return the column to tokenize: the named one; without a name `text`, else the only column of strings."""
     if not name:
         strings = [field.name for field in schema if _is_text(field.type)]
         name = "text" if "text" in strings or len(strings) != 1 else strings[0]
@@ -20,7 +20,7 @@ def choose(schema: pa.Schema, name: str, where: str) -> str:
 
 
 def existing(schema: pa.Schema, name: str, where: str) -> pa.Field:
-    """Returns the column of that name."""
+    """Return the column of that name."""
     if name not in schema.names:
         columns = ", ".join(schema.names)
         raise errors.NotFound(
@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
 
 def origin(schema: pa.Schema) -> Origin | None:
-    """Returns what the schema's metadata tells, as polytok/catalog/v1/tasks.proto describes it at RawShard."""
+    """Return what the schema's metadata tells, as polytok/catalog/v1/tasks.proto describes it at RawShard."""
     about = schema.metadata or {}
     row = about.get(b"polytok.source_row", b"")
     name = about.get(b"polytok.source", b"").decode(errors="replace")
@@ -50,7 +50,7 @@ class Texts:
     """The column of a raw shard that holds the text."""
 
     def __init__(self, name: str) -> None:
-        """Takes `text`, else the only column of strings, where there is no name."""
+        """Take `text`, else the only column of strings, where there is no name."""
         self.name = name
 
     @property
@@ -59,22 +59,22 @@ class Texts:
         return [self.name]
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuses a column that is not there or holds something else."""
+        """Refuse a column that is not there or holds something else."""
         self.name = choose(schema, self.name, where)
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-        """Returns the column as large strings, every one of them there and valid UTF-8."""
+        """Return the column as large strings, every one of them there and valid UTF-8."""
         return texts(rows.column(self.name), self.name, where, first_row, read_from)
 
 
 def place(name: str, where: str, first_row: int, row: int, read_from: Origin | None) -> str:
-    """Says where a value is, in the dataset and in the user's own file."""
+    """Return where a value is, in the dataset and in the user's own file."""
     source = f", which is row {read_from.first_row + row} of {read_from.name}" if read_from else ""
     return f"Column {name!r}, row {first_row + row} of {where} (the first row is 0){source}"
 
 
 def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-    """Returns the column as large strings, every one of them there and valid UTF-8."""
+    """Return the column as large strings, every one of them there and valid UTF-8."""
     if column.null_count:
         place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
         source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
@@ -100,5 +100,5 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def wrong(message: str) -> errors.InvalidArgument:
-    """Returns the error for a column that holds what it should not."""
+    """Return the error for a column that holds what it should not."""
     return errors.InvalidArgument(message, reason="COLUMN_INVALID")

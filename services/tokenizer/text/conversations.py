@@ -34,7 +34,7 @@ class Malformed(Exception):
 
 
 def read(turns: Any) -> list[dict[str, Any]]:
-    """Returns the turns, each with `role`, and with `content` unless something else stands in its place."""
+    """Return the turns, each with `role`, and with `content` unless something else stands in its place."""
     if not turns:
         raise Malformed("the conversation has no turns")
     if not isinstance(turns, list):

@@ -15,7 +15,7 @@ def of(
     tokenizer: loading.Tokenizer,
     counted: tokenizations_pb2.TokenizationStatistics,
 ) -> Iterator[reading.Slice]:
-    """Yields the documents that a task asks for, as `reading.pieces` does, and counts how they were rendered."""
+    """Yield the documents that a task asks for, as `reading.pieces` does, and count how they were rendered."""
     made_of = column(task, tokenizer, counted)
     return reading.pieces(file, task.shard, made_of, dataset=task.dataset, first_row=task.first_row)
 
@@ -25,7 +25,7 @@ def column(
     tokenizer: loading.Tokenizer,
     counted: tokenizations_pb2.TokenizationStatistics | None = None,
 ) -> reading.Column:
-    """Returns the column that they are made of."""
+    """Return the column that they are made of."""
     parameters = task.parameters
     if parameters.HasField("chat"):
         return chats.Conversations(

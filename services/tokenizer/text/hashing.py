@@ -23,7 +23,7 @@ _ZERO, _29, _32, _33, _64 = (np.uint64(number) for number in (0, 29, 32, 33, 64)
 
 
 def hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
-    """Returns both halves of the hash of every text (large strings without nulls), as its UTF-8 bytes have it."""
+    """Return both halves of the hash of every text (large strings without nulls), as its UTF-8 bytes have it."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)

@@ -34,7 +34,7 @@ class Slice(NamedTuple):
 
 
 def verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextManager[CheckedFile]:
-    """Opens a shard, and at the end of the block makes sure that the bytes were the right ones.
+    """Open a shard, and at the end of the block makes sure that the bytes were the right ones.
 
     An error in the block gives way to the news that the bytes were wrong, which explains it.
     """
@@ -49,25 +49,25 @@ class Column(Protocol):
         """The columns that are read, once they were checked."""
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuses a column that is not there or holds something else."""
+        """Refuse a column that is not there or holds something else."""
 
     def texts(
         self, rows: pa.RecordBatch, where: str, first_row: int, read_from: columns.Origin | None = None, /
     ) -> pa.Array:
-        """Returns the texts of these rows as large strings."""
+        """Return the texts of these rows as large strings."""
 
 
 def slices(
     file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, *, dataset: str = "", first_row: int = 0
 ) -> Iterator[Slice]:
-    """Yields the texts of a column of strings; see `pieces`."""
+    """Yield the texts of a column of strings; see `pieces`."""
     return pieces(file, shard, columns.Texts(text_column), dataset=dataset, first_row=first_row)
 
 
 def pieces(
     file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, *, dataset: str = "", first_row: int = 0
 ) -> Iterator[Slice]:
-    """Yields the texts of a shard in order, small batches together and large ones in parts.
+    """Yield the texts of a shard in order, small batches together and large ones in parts.
 
     People know the dataset and its rows, not our shards: messages name those where they are given.
     """

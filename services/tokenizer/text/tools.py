@@ -7,7 +7,7 @@ from services.tokenizer.text.conversations import Malformed
 
 
 def read(value: Any) -> list[dict[str, Any]] | None:
-    """Returns the schemas of a row, which may be JSON in a string, as a whole or each; None without any."""
+    """Return the schemas of a row, which may be JSON in a string, as a whole or each; None without any."""
     found = _parsed(value)
     if found is None or found == "":
         return None

@@ -18,7 +18,7 @@ Raises ValueError or RecursionError for what is no JSON that can be read.
 
 
 def decoder(kind: pa.DataType) -> Decoder:
-    """Returns what decodes values of a type."""
+    """Return what decodes values of a type."""
     if is_json(kind):
         return json.loads
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -31,5 +31,5 @@ def decoder(kind: pa.DataType) -> Decoder:
 
 
 def is_json(kind: pa.DataType) -> bool:
-    """Whether values are texts of JSON, marked as such."""
+    """Return whether values are texts of JSON, marked as such."""
     return isinstance(kind, pa.JsonType)

@@ -69,7 +69,7 @@ class Table:
         return sum(each.shape[0] * each.shape[1] * each.item_bytes for each in self._columns.values())
 
     def read(self, first: int, count: int) -> Block:
-        """Gives the vectors of some rows, one behind the other; copied out of the mapped files.
+        """Return the vectors of some rows, one behind the other; copied out of the mapped files.
 
         Raises `errors.FailedPrecondition` for numbers that are NaN or infinite: an extraction may keep them.
         """
@@ -94,7 +94,7 @@ class Table:
         return finite.error(hook, found, ", ".join(f"{name} {at}" for name, at in metadata.items()), _ADVICE, metadata)
 
     def sources(self, first: int, count: int) -> NDArray[np.int64]:
-        """Tells which row of the tokenization each of those vectors is from; none where the files do not say."""
+        """Return which row of the tokenization each of those vectors is from; none where the files do not say."""
         if _ROW_INDEX not in self._table.column_names:
             return np.empty(0, np.int64)
         return _flat(self._table.slice(first, count)[_ROW_INDEX], 1, self._check).astype(np.int64)
@@ -114,7 +114,7 @@ class ExtractionSource:
         self._order: tuple[int, NDArray[np.int64]] = (-1, blocks)
 
     def read(self) -> Block:
-        """Gives the next block."""
+        """Return the next block."""
         if self._index == len(self._blocks):
             self._epoch, self._index = self._epoch + 1, 0
         if self._order[0] != self._epoch:
@@ -125,11 +125,11 @@ class ExtractionSource:
         return self._table.read(block * self._block_rows, self._block_rows)
 
     def position(self) -> Position:
-        """Tells epoch and block."""
+        """Tell epoch and block."""
         return {"epoch": self._epoch, "block": self._index}
 
     def seek(self, position: Position) -> None:
-        """Goes to a block of an epoch."""
+        """Go to a block of an epoch."""
         epoch, index = int(position["epoch"]), int(position["block"])
         if epoch < 0 or not 0 <= index <= len(self._blocks):
             raise errors.DataLoss(
@@ -194,17 +194,17 @@ class Extraction:
         return int((ends - self._train * self._block_rows).sum()) * self._table.context_size
 
     def source(self, rank: int, size: int) -> ExtractionSource:
-        """Gives every `size`-th block, from the `rank`-th on."""
+        """Return every `size`-th block, from the `rank`-th on."""
         blocks = live.part(self._train, rank, size, "blocks")
         return ExtractionSource(self._table, blocks, self._block_rows, self._seed)
 
     def held_out(self) -> Iterator[Block]:
-        """Gives the held-out blocks."""
+        """Return the held-out blocks."""
         for block in self._held.tolist():
             yield self._table.read(block * self._block_rows, self._block_rows)
 
     def spliced(self, hook: str) -> Spliced | None:
-        """Gives the model, unless none was given, or one that predicts no next tokens."""
+        """Return the model, unless none was given, or one that predicts no next tokens."""
         origin = self._origin
         if origin is None or not origin.model.has_head or origin.model.description.masked:
             return None
@@ -228,7 +228,7 @@ class Extraction:
 
 
 def opened(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | None = None) -> Any:
-    """Opens the folder of a published extraction, memory-mapped: as `Files`, whose bytes are checked.
+    """Open the folder of a published extraction, memory-mapped: as `Files`, whose bytes are checked.
 
     `name` is what messages call it, and `manifest` its `polytok.json`, by default the one in the folder. A folder
     without any, of activations that SAELens cached, is opened as a `datasets.Dataset`, which is believed as it is.
@@ -278,7 +278,7 @@ def _trust(_: NDArray[Any]) -> None:
 
 
 def _flat(column: pa.ChunkedArray, depth: int, check: Callable[[NDArray[Any]], None]) -> NDArray[Any]:
-    """The numbers of lists of some depth, one behind the other, once they were checked."""
+    """Return the numbers of lists of some depth, one behind the other, once they were checked."""
     parts = []
     for chunk in column.chunks:
         array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk

@@ -55,7 +55,7 @@ class Files:
         self.features = datasets.Features.from_arrow_schema(self.table.schema)
 
     def check(self, array: NDArray[Any]) -> None:
-        """Raises DataLoss unless an array, which is a part of the mapped files, is what was written."""
+        """Raise DataLoss unless an array, which is a part of the mapped files, is what was written."""
         if not array.size:
             return
         begin = int(array.__array_interface__["data"][0])
@@ -73,7 +73,7 @@ class Files:
 
 
 def check_whole(folder: pathlib.Path, manifest: Mapping[str, Any], name: str) -> None:
-    """Reads all files of an extraction by an earlier version, which has no digests of blocks; raises DataLoss."""
+    """Read all files of an extraction by an earlier version, which has no digests of blocks; raises DataLoss."""
     for file in manifest.get("files", ()):
         with (folder / file["name"]).open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != file["sha256"]:
@@ -101,7 +101,7 @@ def _batches(file: blocks.Blocks) -> list[pa.RecordBatch]:
 
 
 def _parsed(column: pa.Array) -> Sequence[pa.Buffer]:
-    """The buffers of a column but for those of activations: offsets, and columns of a few numbers a token."""
+    """Return the buffers of a column but for those of activations: offsets, and columns of a few numbers a token."""
     whole = column.buffers()
     return [buffer for buffer in (whole[:-1] if isinstance(column.type, pa.ExtensionType) else whole) if buffer]
 

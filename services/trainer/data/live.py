@@ -51,7 +51,7 @@ class LiveSource:
         self._stream: streaming.Stream | None = None
 
     def read(self) -> Block:
-        """Gives the next piece that holds tokens.
+        """Return the next piece that holds tokens.
 
         Raises `errors.FailedPrecondition` where no row holds any, and for activations that are not finite.
         """
@@ -87,13 +87,13 @@ class LiveSource:
         self._epoch, self._row, self._tokens = self._epoch + 1, 0, 0
 
     def release(self) -> None:
-        """Takes its hooks off the model until the next `read`, so that the model can run otherwise."""
+        """Take its hooks off the model until the next `read`, so that the model can run otherwise."""
         if self._pieces is not None:
             self._pieces.close()
         self._pieces = self._stream = None
 
     def position(self) -> Position:
-        """Tells the next row."""
+        """Tell the next row."""
         return {
             "epoch": self._epoch,
             "row": self._row,
@@ -102,7 +102,7 @@ class LiveSource:
         }
 
     def seek(self, position: Position) -> None:
-        """Goes to a row of an epoch."""
+        """Go to a row of an epoch."""
         epoch, row, tokens, batch_tokens = (int(position[name]) for name in ("epoch", "row", "tokens", "batch_tokens"))
         if epoch < 0 or not 0 <= row <= len(self._rows) or batch_tokens < 1:
             raise errors.DataLoss(
@@ -156,14 +156,14 @@ class Live:
         return total
 
     def source(self, rank: int, size: int) -> LiveSource:
-        """Gives every `size`-th row, from the `rank`-th on."""
+        """Return every `size`-th row, from the `rank`-th on."""
         rows = part(self._train, rank, size, "sequences")
         source = LiveSource(self._model, self._dataset, self._settings, rows, self._seed)
         self._sources.append(source)
         return source
 
     def held_out(self) -> Iterator[Block]:
-        """Runs the model on the held-out rows."""
+        """Run the model on the held-out rows."""
         self._release()
         stream = streaming.Stream(self._model, self._dataset.select(self._held), self._settings)
         for piece in stream.pieces():
@@ -171,7 +171,7 @@ class Live:
                 yield _checked(piece, self._held, self._model)
 
     def spliced(self, hook: str) -> Spliced | None:
-        """Gives the model, unless it has no head, or one that predicts no next tokens."""
+        """Return the model, unless it has no head, or one that predicts no next tokens."""
         if not self._model.has_head or self._model.description.masked:
             return None
         self._release()
@@ -186,7 +186,7 @@ class Live:
 
 
 def _checked(piece: streaming.Piece, rows: NDArray[np.int64], model: LoadedModel) -> Block:
-    """The vectors of a piece; `rows` are the rows of the tokenization that were streamed."""
+    """Return the vectors of a piece; `rows` are the rows of the tokenization that were streamed."""
     for hook, values in piece.values.items():
         streamed = torch.from_numpy(rows)[piece.row]
         finite.check(hook, values, streamed, piece.position, finite.dtype_advice(model.dtype))
@@ -194,7 +194,7 @@ def _checked(piece: streaming.Piece, rows: NDArray[np.int64], model: LoadedModel
 
 
 def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives the rows to train on and those held out, each in ascending order.
+    """Return the rows to train on and those held out, each in ascending order.
 
     Raises `errors.FailedPrecondition` where there are too few to hold any out.
     """
@@ -210,7 +210,7 @@ def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple
 
 
 def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[np.int64]:
-    """Gives every `size`-th item from the `rank`-th on; raises `errors.FailedPrecondition` where there is none."""
+    """Return every `size`-th item from the `rank`-th on; raises `errors.FailedPrecondition` where there is none."""
     found = items[rank::size]
     if not len(found):
         raise errors.FailedPrecondition(
@@ -222,7 +222,7 @@ def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[n
 
 
 def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> Iterator[Sequences]:
-    """Gives the rows of a tokenization a few at a time, padded behind; kept are the tokens that are selected."""
+    """Return the rows of a tokenization a few at a time, padded behind; kept are the tokens that are selected."""
     rows = Rows(dataset, selection.context_size)
     for first in range(0, len(rows), _SEQUENCES):
         ragged = rows.read(first, _SEQUENCES)

@@ -61,7 +61,7 @@ class MixingBuffer:
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def fill(self) -> None:
-        """Reads the first activations; later calls change nothing."""
+        """Read the first activations; later calls change nothing."""
         if self._held:
             return
         held: Block = {}
@@ -74,7 +74,7 @@ class MixingBuffer:
         self._held = held
 
     def take(self) -> Block:
-        """Gives the next batch, and fills its places anew."""
+        """Return the next batch, and fill its places anew."""
         self.fill()
         order, index = divmod(self._taken, self._served)
         slots = self._slots(order)[index * self._batch : (index + 1) * self._batch]
@@ -86,7 +86,7 @@ class MixingBuffer:
         return batch
 
     def contents(self) -> Block:
-        """Gives the activations that are held; those that the next batches will be of."""
+        """Return the activations that are held; those that the next batches will be of."""
         self.fill()
         return self._held
 
@@ -97,7 +97,7 @@ class MixingBuffer:
         return self._order[1]
 
     def _pieces(self, count: int) -> Iterator[tuple[int, Block]]:
-        """Gives exactly `count` activations of the source, in its order, as views with the place of their first."""
+        """Return exactly `count` activations of the source, in its order, as views with the place of their first."""
         start = 0
         while start < count:
             length = 0 if not self._read else len(next(iter(self._read.values())))
@@ -111,7 +111,7 @@ class MixingBuffer:
             self._used = end
 
     def state(self) -> State:
-        """Gives contents and position, the tensors shared: copy or write them before the next `take`."""
+        """Return contents and position, the tensors shared: copy or write them before the next `take`."""
         return State(
             {f"held.{hook}": values for hook, values in self._held.items()}
             | {f"rest.{hook}": values[self._used :] for hook, values in self._read.items()},
@@ -119,7 +119,7 @@ class MixingBuffer:
         )
 
     def load(self, state: State) -> None:
-        """Goes on from a state; raises `errors.FailedPrecondition` where it is of another buffer."""
+        """Go on from a state; raises `errors.FailedPrecondition` where it is of another buffer."""
         shape: Mapping[str, Any] = state.values["shape"]
         if shape != self._shape():
             changed = sorted(name for name, value in self._shape().items() if shape.get(name) != value)

@@ -68,7 +68,7 @@ class Prefetcher:
             return not self._ended
 
     def take(self) -> Block:
-        """Gives the next batch; raises what the source raised once the batches before it are taken."""
+        """Return the next batch; raise what the source raised once the batches before it are taken."""
         if self._thread is None:
             return self._ready.popleft() if self._ready else self._buffer.take()
         with self._changed:
@@ -82,7 +82,7 @@ class Prefetcher:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[State]:
-        """Gives the state before the next batch taken; its tensors hold still until the block ends."""
+        """Return the state before the next batch taken; its tensors hold still until the block ends."""
         with self._using:
             state = State()
             state.add("buffer", self._buffer.state())
@@ -92,7 +92,7 @@ class Prefetcher:
             yield state
 
     def load(self, state: State) -> None:
-        """Goes on from a state; to be called before the thread starts."""
+        """Go on from a state; to be called before the thread starts."""
         assert self._thread is None
         self._buffer.load(state.part("buffer"))
         self._ready.clear()

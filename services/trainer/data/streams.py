@@ -36,12 +36,12 @@ class State:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def add(self, name: str, state: "State") -> None:
-        """Takes in another state under a name; its tensors are shared, not copied."""
+        """Take in another state under a name; its tensors are shared, not copied."""
         self.tensors |= {f"{name}.{key}": tensor for key, tensor in state.tensors.items()}
         self.values[name] = state.values
 
     def part(self, name: str) -> "State":
-        """Gives back what was added under a name; raises KeyError where nothing was."""
+        """Return back what was added under a name; raises KeyError where nothing was."""
         prefix = f"{name}."
         found = {key.removeprefix(prefix): each for key, each in self.tensors.items() if key.startswith(prefix)}
         return State(found, self.values[name])
@@ -59,13 +59,13 @@ class Source(Protocol):
         """Width of each hook."""
 
     def read(self) -> Block:
-        """Gives the next block, of one token or more."""
+        """Return the next block, of one token or more."""
 
     def position(self) -> Position:
-        """Tells where the next `read` begins."""
+        """Return where the next `read` begins."""
 
     def seek(self, position: Position) -> None:
-        """Goes to a position; raises `errors.DataLoss` for one that this source cannot have told."""
+        """Go to a position; raises `errors.DataLoss` for one that this source cannot have told."""
 
 
 class Data(Protocol):
@@ -88,13 +88,13 @@ class Data(Protocol):
         """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
 
     def source(self, rank: int, size: int) -> Source:
-        """Gives the activations of the `rank`-th of `size` disjoint parts of the sequences."""
+        """Return the activations of the `rank`-th of `size` disjoint parts of the sequences."""
 
     def held_out(self) -> Iterator[Block]:
-        """Gives activations of the held-out sequences, the same at every call."""
+        """Return activations of the held-out sequences, the same at every call."""
 
     def spliced(self, hook: str) -> "Spliced | None":
-        """Gives what an autoencoder of the hook is evaluated in the model with; None where there is no such model."""
+        """Return what an autoencoder of the hook is evaluated in the model with; None where there is no such model."""
 
 
 class Spliced(NamedTuple):

@@ -28,14 +28,14 @@ class Autoencoder(NamedTuple):
 
 
 def chunk(autoencoder: Autoencoder) -> int:
-    """Vectors of which an autoencoder's latents fit in memory together."""
+    """Vector of which an autoencoder's latents fit in memory together."""
     return max(1, _CHUNK_ELEMENTS // autoencoder.d_sae)
 
 
 def evaluate(
     data: Data, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Gives the figures of each autoencoder by name, those in the model where there is one to run.
+    """Return the figures of each autoencoder by name, those in the model where there is one to run.
 
     `formulas` says what each figure is, `held_out` on which sequences. `sums` gets what the figures of reconstruction
     come from, by name.

@@ -24,7 +24,7 @@ class Mean:
     squares: float = 0.0
 
     def add(self, values: torch.Tensor) -> None:
-        """Takes numbers in; waits for the device."""
+        """Take numbers in; wait for the device."""
         wide = values.to(torch.float64)
         self.count += wide.numel()
         self.total += float(wide.sum())
@@ -73,22 +73,22 @@ class Figures:
                 self.leave_undefined(name, not_finite)
 
     def add_ratio(self, name: str, numerator: float, denominator: float, why_not: str) -> None:
-        """Adds a ratio, or that it is undefined where `why_not` says why."""
+        """Add a ratio, or that it is undefined where `why_not` says why."""
         if why_not or not math.isfinite(numerator):
             self.leave_undefined(name, why_not or "its numerator is NaN or infinite")
         else:
             self._figures[name] = numerator / denominator
 
     def leave_undefined(self, name: str, reason: str) -> None:
-        """Says why a figure is undefined."""
+        """Return why a figure is undefined."""
         self._figures[name] = None
         self._undefined[name] = reason
 
     def warn(self, name: str, caveat: str) -> None:
-        """Says what is to be known of a figure that is defined."""
+        """Return what is to be known of a figure that is defined."""
         if self._figures.get(name) is not None:
             self._caveats[name] = caveat
 
     def to_dict(self) -> dict[str, Any]:
-        """Gives the figures, and `undefined` and `caveats` by the names of those they are about."""
+        """Return the figures, and `undefined` and `caveats` by the names of those they are about."""
         return self._figures | {"undefined": self._undefined, "caveats": self._caveats}

@@ -46,7 +46,7 @@ class Reconstruction:
 
     @torch.no_grad()
     def add(self, target: torch.Tensor, latents: torch.Tensor, output: torch.Tensor) -> None:
-        """Adds vectors: targets and outputs of shape (n, d), latents (n, d_sae)."""
+        """Add vectors: targets and outputs of shape (n, d), latents (n, d_sae)."""
         latents = latents.to_dense() if latents.is_sparse else latents
         self._eps = torch.finfo(target.dtype).eps
         y, z = target.to(torch.float64), output.to(torch.float64)
@@ -78,11 +78,11 @@ class Reconstruction:
         self._add("shifted_squared", shifted.square().sum())
 
     def firing(self) -> tuple[torch.Tensor, int]:
-        """Gives how many vectors fired each latent, shape (d_sae,), and how many vectors there were."""
+        """Return how many vectors fired each latent, shape (d_sae,), and how many vectors there were."""
         return self._fired, self._samples
 
     def figures(self) -> dict[str, Any]:
-        """Gives the figures of FORMULAS and `samples`; see `ratios` for those that are undefined."""
+        """Return the figures of FORMULAS and `samples`; see `ratios` for those that are undefined."""
         n = self._samples
         if not n:
             found = Figures(samples=0)
@@ -116,7 +116,7 @@ class Reconstruction:
 
 
 def histogram(frequencies: torch.Tensor) -> dict[str, Any]:
-    """Counts latents by the decimal logarithm of how often they fire, in quarters of a decade from 1e-8 to 1.
+    """Count latents by the decimal logarithm of how often they fire, in quarters of a decade from 1e-8 to 1.
 
     Gives `log10_edges`, one more than `counts`, and `never`, the number of those that do not fire. A latent that fires
     always is in the last bin.
@@ -141,7 +141,7 @@ def measure(
     *,
     chunk: int = 2048,
 ) -> None:
-    """Adds what an autoencoder makes of vectors of shape (n, d), `chunk` of them at a time."""
+    """Add what an autoencoder makes of vectors of shape (n, d), `chunk` of them at a time."""
     with torch.no_grad():
         for part in torch.split(vectors, chunk):
             latents = encode(part)

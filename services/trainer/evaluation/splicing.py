@@ -53,7 +53,7 @@ _CLEAN: _Key = ("clean", "")
 
 @contextmanager
 def replaced(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replace) -> Iterator[None]:
-    """Replaces what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length).
+    """Replace what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length).
 
     Everything behind the hook sees the new values, and nothing before it does, as with TransformerLens's
     `run_with_hooks`. Gradients do not flow through a hook on the residual stream.
@@ -86,7 +86,7 @@ def replaced(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replac
 
 
 def _input(args: tuple[Any, ...], named: dict[str, Any], changed: Replace) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Changes the first tensor among a module's arguments."""
+    """Change the first tensor among a module's arguments."""
     for index, each in enumerate(args):
         if isinstance(each, torch.Tensor):
             return (*args[:index], changed(each), *args[index + 1 :]), named
@@ -129,7 +129,7 @@ class Splicing:
 
     @torch.no_grad()
     def add(self, sequences: Sequences) -> None:
-        """Runs the model on sequences: clean, with each ablation, and with each autoencoder."""
+        """Run the model on sequences: clean, with each ablation, and with each autoencoder."""
         kept = sequences.kept.bool()
         # The next token is scored where the autoencoder was in place and the next one is none of padding.
         scored = kept[:, :-1] & sequences.attention_mask[:, 1:].bool()
@@ -153,7 +153,7 @@ class Splicing:
         return logits
 
     def figures(self, name: str) -> dict[str, Any]:
-        """Gives an autoencoder's figures of FORMULAS and their parts; see `ratios` for those that are undefined."""
+        """Return an autoencoder's figures of FORMULAS and their parts; see `ratios` for those that are undefined."""
         if not self._entropy[_CLEAN].count:
             return not_evaluated("no held-out sequence has a token that is trained on and another behind it") | {
                 "tokens": self._num_tokens
@@ -224,7 +224,7 @@ class Splicing:
 
 
 def not_evaluated(reason: str) -> dict[str, Any]:
-    """The figures of an evaluation in the model that could not be made."""
+    """Return the figures of an evaluation in the model that could not be made."""
     found = Figures()
     for name in NAMES:
         found.leave_undefined(name, reason)
@@ -232,7 +232,7 @@ def not_evaluated(reason: str) -> dict[str, Any]:
 
 
 def _cross_entropy(logits: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """The cross-entropy in nats of the token behind, of each scored position in turn; float64."""
+    """Return the cross-entropy in nats of the token behind, of each scored position in turn; float64."""
     # Sequence by sequence: logits in float32 and their logarithms are several times what the model gave.
     return torch.cat(
         [

@@ -76,11 +76,11 @@ class Trainer(Owner):
         self.holds.wake()
 
     def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """The side tasks, for `process.supervise`."""
+        """Return the side tasks, for `process.supervise`."""
         return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.holds.run()}
 
     async def stop(self) -> None:
-        """Lets the calls that run end, and closes what was opened."""
+        """Let the calls that run end, and close what was opened."""
         await super().stop()
         await self.structures.close()
         for each in self._channels:

@@ -19,7 +19,7 @@ from services.trainer.server.sources import Found
 
 
 def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[str, Any]:
-    """The row of a training that is asked for, every default filled in. Raises InvalidArgument."""
+    """Return the row of a training that is asked for, every default filled in. Raises InvalidArgument."""
     planned = plans.planned(request.saes, source.widths)
     complete = plans.training(planned, request.parameters, source.samples)
     source.lineage.available_samples = _available(source, complete)
@@ -54,14 +54,14 @@ class Creation:
         self._store = store
 
     async def create(self, conn: AsyncConnection, row: dict[str, Any]) -> records.Training:
-        """Makes a training, or gives the one that exists if it is the same."""
+        """Make a training, or return the one that exists if it is the same."""
         made = await trainings.insert(conn, id=uuid.uuid4(), **row)
         if made is not None:
             return await self.begin(conn, made, from_start=True)
         return await self.existing(conn, row)
 
     async def existing(self, conn: AsyncConnection, row: dict[str, Any]) -> records.Training:
-        """Gives the training that exists, if it is the one that is asked for."""
+        """Return the training that exists, if it is the one that is asked for."""
         existing = await trainings.find(conn, row["name"])
         if existing is None:
             raise errors.Unavailable(f"{names.training(row['name'])} was deleted just now; create it again.")
@@ -74,7 +74,7 @@ class Creation:
         return existing
 
     async def begin(self, conn: AsyncConnection, record: records.Training, *, from_start: bool) -> records.Training:
-        """Starts the job of a training that the caller has locked: from its last checkpoint, or from the start."""
+        """Start the job of a training that the caller has locked: from its last checkpoint, or from the start."""
         if from_start:
             await findings.clear(conn, record.id, metrics=True)
         known: Sequence[records.Checkpoint] = await findings.checkpoints(conn, record.id)
@@ -98,7 +98,7 @@ class Creation:
 
 
 def _differences(existing: records.Training, row: dict[str, Any]) -> list[str]:
-    """What is otherwise than what exists, for people."""
+    """Return what is otherwise than what exists, for people."""
     # Sources first: other tokens are the reason for other numbers of them.
     differing = _differing("", existing.source, row["source"])
     differing += _differing("parameters.", existing.parameters, row["parameters"])

@@ -21,7 +21,7 @@ class Extractions:
         self._stub: Any = extractions_pb2_grpc.ExtractionServiceStub(channel) if channel is not None else None
 
     async def ready(self, name: str) -> extractions_pb2.Extraction:
-        """Reads an extraction, `extractions/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
+        """Read an extraction, `extractions/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
         request = extractions_pb2.GetExtractionRequest(name=name)
         found: extractions_pb2.Extraction = await hold_client.reply(self._known().GetExtraction(request), _WHO)
         state = extractions_pb2.Extraction.State.Name(found.state).removeprefix("STATE_")
@@ -39,7 +39,7 @@ class Extractions:
         return found
 
     async def hold(self, hold: Hold, ttl: timedelta = hold_client.TTL) -> object:
-        """Holds an extraction, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
+        """Hold an extraction, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
         request = extractions_pb2.HoldExtractionRequest(
             name=hold.resource, holder=hold.holder, ttl=hold_client.duration(ttl), manifest_digest=hold.manifest_digest
         )
@@ -49,7 +49,7 @@ class Extractions:
         return held
 
     async def release(self, hold: Hold) -> None:
-        """Ends a hold, if there is one."""
+        """End a hold, if there is one."""
         if self._stub is None:
             # Nobody to tell: it ends when its time is over.
             return

@@ -27,21 +27,21 @@ class Place(NamedTuple):
 
 
 async def begin(conn: AsyncConnection, uid: uuid.UUID, attempt: str, step: int) -> None:
-    """Drops what earlier attempts found after the step that this one begins at."""
+    """Drop what earlier attempts found after the step that this one begins at."""
     stale = _metrics.delete().where(_metrics.c.training_id == uid, _metrics.c.attempt != attempt)
     await conn.execute(stale.where(_metrics.c.step > step))
     await conn.execute(_checkpoints.delete().where(_checkpoints.c.training_id == uid, _checkpoints.c.step > step))
 
 
 async def clear(conn: AsyncConnection, uid: uuid.UUID, *, metrics: bool = False) -> None:
-    """Drops the rows of a training's checkpoints, and its metrics if asked to."""
+    """Drop the rows of a training's checkpoints, and its metrics if asked to."""
     await conn.execute(_checkpoints.delete().where(_checkpoints.c.training_id == uid))
     if metrics:
         await conn.execute(_metrics.delete().where(_metrics.c.training_id == uid))
 
 
 async def add_metrics(conn: AsyncConnection, uid: uuid.UUID, attempt: str, found: Sequence[metrics_pb2.Metrics]) -> int:
-    """Writes rows, in place of those of the same step; gives the highest seq."""
+    """Write rows, in place of those of the same step; return the highest seq."""
     if not found:
         return 0
     rows = {Place(each.step, each.sae, str(each.WhichOneof("figures"))): each for each in found}
@@ -66,7 +66,7 @@ async def add_metrics(conn: AsyncConnection, uid: uuid.UUID, attempt: str, found
 
 
 async def add_checkpoint(conn: AsyncConnection, uid: uuid.UUID, checkpoint: tasks_pb2.ResumePoint) -> None:
-    """Notes a checkpoint."""
+    """Record a checkpoint."""
     insert = upsert(_checkpoints).values(
         training_id=uid, step=checkpoint.step, key=checkpoint.key, size_bytes=checkpoint.size_bytes
     )
@@ -75,20 +75,20 @@ async def add_checkpoint(conn: AsyncConnection, uid: uuid.UUID, checkpoint: task
 
 
 async def keep_checkpoints(conn: AsyncConnection, uid: uuid.UUID, steps: Sequence[int]) -> None:
-    """Forgets all other checkpoints."""
+    """Forget all other checkpoints."""
     others = _checkpoints.delete().where(_checkpoints.c.training_id == uid, _checkpoints.c.step.not_in(list(steps)))
     await conn.execute(others)
 
 
 async def checkpoints(conn: AsyncConnection, uid: uuid.UUID) -> list[records.Checkpoint]:
-    """Reads the checkpoints of a training, oldest first."""
+    """Read the checkpoints of a training, oldest first."""
     columns = (_checkpoints.c.step, _checkpoints.c.key, _checkpoints.c.size_bytes, _checkpoints.c.created_at)
     statement = sa.select(*columns).where(_checkpoints.c.training_id == uid).order_by(_checkpoints.c.step)
     return [records.Checkpoint(*row) for row in await conn.execute(statement)]
 
 
 async def since(conn: AsyncConnection, uid: uuid.UUID, seq: int, limit: int) -> list[records.Measurement]:
-    """Reads metrics that were written after `seq`, in that order."""
+    """Read metrics that were written after `seq`, in that order."""
     statement = sa.select(*_COLUMNS).where(_metrics.c.training_id == uid, _metrics.c.seq > seq)
     return _measured(await conn.execute(statement.order_by(_metrics.c.seq).limit(limit)))
 
@@ -96,7 +96,7 @@ async def since(conn: AsyncConnection, uid: uuid.UUID, seq: int, limit: int) -> 
 async def page(
     conn: AsyncConnection, uid: uuid.UUID, *, sae: str, after_step: int, after: Place | None, limit: int
 ) -> list[records.Measurement]:
-    """Reads metrics by step."""
+    """Read metrics by step."""
     place = sa.tuple_(_metrics.c.step, _metrics.c.sae, _metrics.c.kind)
     statement = sa.select(*_COLUMNS).where(_metrics.c.training_id == uid, _metrics.c.step > after_step)
     if sae:

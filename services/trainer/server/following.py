@@ -29,7 +29,7 @@ class Following:
     async def follow(
         self, uid: uuid.UUID, request: trainings_pb2.WatchTrainingRequest
     ) -> AsyncGenerator[trainings_pb2.WatchTrainingResponse]:
-        """Gives a training and its new metrics whenever one of the two changed; ends once it is at rest."""
+        """Return a training and its new metrics whenever one of the two changed; ends once it is at rest."""
 
         async def read(conn: AsyncConnection) -> records.Training | None:
             return await trainings.by_uid(conn, uid)
@@ -54,7 +54,7 @@ class Following:
     async def page(
         self, record: records.Training, request: trainings_pb2.ListMetricsRequest
     ) -> trainings_pb2.ListMetricsResponse:
-        """Gives a page of the metrics of a training."""
+        """Return a page of the metrics of a training."""
         limit = min(request.page_size or _PAGE, _LARGEST_PAGE)
         parts = pagination.read(request, int, str, str)
         after = findings.Place(*parts) if parts else None

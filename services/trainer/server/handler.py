@@ -26,7 +26,7 @@ _MANIFEST = "polytok.json"
 
 
 def first_task(record: records.Training, checkpoint: records.Checkpoint | None) -> NewTask:
-    """The task of a training, from a checkpoint on if there is one."""
+    """Return the task of a training, from a checkpoint on if there is one."""
     payload = tasks_pb2.RunTrainingTask(
         training=record.resource,
         key=record.key,
@@ -70,7 +70,7 @@ class Training(Recording):
         return []
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes the autoencoders: the record names their folder from now on."""
+        """Publish the autoencoders: the record names their folder from now on."""
         record = await trainings.of_job(conn, job.id)
         if record is None:
             return
@@ -97,7 +97,7 @@ class Training(Recording):
         )
 
     async def _check(self, record: records.Training, result: tasks_pb2.RunTrainingResult) -> None:
-        """Refuses an export that is not this training's, or not whole."""
+        """Refuse an export that is not this training's, or not whole."""
         wanted = [sae["name"] for sae in record.saes]
         outside = not result.key.startswith(f"{record.key}/") or any(
             file.name.partition("/")[0] not in {*wanted, _MANIFEST} for file in result.files
@@ -122,11 +122,11 @@ class Training(Recording):
                 )
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Shows how many steps are done."""
+        """Show how many steps are done."""
         await trainings.progress(conn, job.id, lifecycle.shown_progress(percent))
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
-        """Keeps metrics and checkpoints."""
+        """Keep metrics and checkpoints."""
         record = await trainings.of_job(conn, job.id)
         if record is None:
             return
@@ -155,13 +155,13 @@ class Training(Recording):
         await changes.tell(conn, record.id)
 
     def is_further(self, before: bytes, after: bytes) -> bool:
-        """Whether a checkpoint is of a later step than the one before."""
+        """Return whether a checkpoint is of a later step than the one before."""
         if not before:
             return True
         return tasks_pb2.ResumePoint.FromString(after).step > tasks_pb2.ResumePoint.FromString(before).step
 
     async def is_wanted_back(self, conn: AsyncConnection, job: Job) -> bool:
-        """Whether a pause was asked for."""
+        """Return whether a pause was asked for."""
         record = await trainings.of_job(conn, job.id, Lock.NONE)
         return record is not None and record.pause_requested
 
@@ -170,7 +170,7 @@ class Training(Recording):
         await self.change(conn, job, status="PAUSED", pause_requested=False)
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells of it."""
+        """Change the record of a job, if it is still there, and return of it."""
         record = await trainings.of_job(conn, job.id)
         if record is not None:
             await trainings.update(conn, record.id, **values)

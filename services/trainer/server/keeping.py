@@ -19,7 +19,7 @@ _checkpoints = tables.checkpoints
 
 
 def house(settings: TrainerServerSettings) -> House:
-    """What the sweeper keeps in order."""
+    """Return what the sweeper keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
@@ -28,7 +28,7 @@ def house(settings: TrainerServerSettings) -> House:
 
 
 async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Folders of attempts that nothing uses; there are no single files."""
+    """Folder of attempts that nothing uses; there are no single files."""
     known = set((await conn.execute(sa.select(_trainings.c.id))).scalars())
     used = await _used(conn)
     folders: set[str] = set()
@@ -50,17 +50,17 @@ async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
-    """Whether a record uses a folder, or one below it."""
+    """Return whether a record uses a folder, or one below it."""
     return _within(key, await _used(conn))
 
 
 def _within(key: str, used: set[str]) -> bool:
-    """Whether a folder is one of those that are used, holds one, or lies in one."""
+    """Return whether a folder is one of those that are used, holds one, or lies in one."""
     return any(f"{each}/".startswith(f"{key}/") or f"{key}/".startswith(f"{each}/") for each in used)
 
 
 async def _used(conn: AsyncConnection) -> set[str]:
-    """The folders that trainings need: what is published, checkpoints, and that of the attempt at work."""
+    """Return the folders that trainings need: what is published, checkpoints, and that of the attempt at work."""
     published = sa.select(_trainings.c.result_key).where(_trainings.c.status == "READY")
     found = set((await conn.execute(published)).scalars())
     kept = sa.select(_checkpoints.c.key).join(_trainings, _trainings.c.id == _checkpoints.c.training_id)

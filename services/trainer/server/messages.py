@@ -12,7 +12,7 @@ from services.trainer.server.domain import records
 
 
 def training(record: records.Training, storage: Storage) -> trainings_pb2.Training:
-    """The message of a training."""
+    """Return the message of a training."""
     read, planned = lineage(record), parameters(record)
     samples = record.total_steps * planned.batch_size
     phase = f"PHASE_{record.phase}" if record.phase and record.status == "PROCESSING" else "PHASE_UNSPECIFIED"
@@ -47,34 +47,34 @@ def training(record: records.Training, storage: Storage) -> trainings_pb2.Traini
 
 
 def phase(report: tasks_pb2.TrainingReport) -> str:
-    """What a worker tells that it does, as a row has it."""
+    """Return what a worker tells that it does, as a row has it."""
     return trainings_pb2.Training.Phase.Name(report.phase).removeprefix("PHASE_")
 
 
 def source(record: records.Training) -> trainings_pb2.TrainingSource:
-    """Where a training's activations come from."""
+    """Return where a training's activations come from."""
     return json_format.ParseDict(dict(record.source), trainings_pb2.TrainingSource(), ignore_unknown_fields=True)
 
 
 def saes(record: records.Training) -> list[saes_pb2.Sae]:
-    """The autoencoders of a training."""
+    """Return the autoencoders of a training."""
     return [json_format.ParseDict(dict(sae), saes_pb2.Sae(), ignore_unknown_fields=True) for sae in record.saes]
 
 
 def parameters(record: records.Training) -> trainings_pb2.TrainingParameters:
-    """The parameters of a training."""
+    """Return the parameters of a training."""
     return json_format.ParseDict(
         dict(record.parameters), trainings_pb2.TrainingParameters(), ignore_unknown_fields=True
     )
 
 
 def lineage(record: records.Training) -> trainings_pb2.TrainingLineage:
-    """What a training read."""
+    """Return what a training read."""
     return json_format.ParseDict(dict(record.lineage), trainings_pb2.TrainingLineage(), ignore_unknown_fields=True)
 
 
 def checkpoint(record: records.Checkpoint, storage: Storage) -> trainings_pb2.Checkpoint:
-    """The message of a checkpoint."""
+    """Return the message of a checkpoint."""
     return trainings_pb2.Checkpoint(
         step=record.step,
         size_bytes=record.size_bytes,
@@ -84,7 +84,7 @@ def checkpoint(record: records.Checkpoint, storage: Storage) -> trainings_pb2.Ch
 
 
 def metrics(record: records.Measurement) -> metrics_pb2.Metrics:
-    """The message of a row of metrics."""
+    """Return the message of a row of metrics."""
     message = metrics_pb2.Metrics(sae=record.sae, step=record.step, samples=record.samples)
     figures = getattr(message, record.kind)
     figures.SetInParent()

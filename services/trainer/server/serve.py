@@ -13,7 +13,7 @@ from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
 
 
 async def main(stop: Stopping) -> None:
-    """Serves trainings."""
+    """Serve trainings."""
 
     def make(server: settings.ServerSettings) -> Trainer:
         peers = TrainerPeers()

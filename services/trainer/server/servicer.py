@@ -64,7 +64,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def CreateTraining(  # noqa: N802
         self, request: trainings_pb2.CreateTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Starts a training."""
+        """Start a training."""
         source = await self._parts.sources.find(request.source, sources.hooks(request.saes))
         row = creation.values(request, source)
         if await self._known(row["name"]):
@@ -89,7 +89,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def GetTraining(  # noqa: N802
         self, request: trainings_pb2.GetTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Reads a training."""
+        """Read a training."""
         return self._message(await self._get(request.name))
 
     async def _get(self, name: str) -> records.Training:
@@ -99,7 +99,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def ListTrainings(  # noqa: N802
         self, request: trainings_pb2.ListTrainingsRequest, context: Context
     ) -> trainings_pb2.ListTrainingsResponse:
-        """Reads a page of trainings."""
+        """Read a page of trainings."""
         statuses = [_Message.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, pagination.read_uuid)
         async with self._parts.database.connection() as conn:
@@ -112,7 +112,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def DeleteTraining(  # noqa: N802
         self, request: trainings_pb2.DeleteTrainingRequest, context: Context
     ) -> empty_pb2.Empty:
-        """Deletes a training with its files."""
+        """Delete a training with its files."""
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
@@ -129,7 +129,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         return await self._parts.mutations.run("DeleteTraining", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> records.Training:
-        """The training, locked, without a job at it."""
+        """Return the training, locked, without a job at it."""
         identifier = names.parse(name)
         record = await cancellation.stopped(
             conn, self._parts.store, functools.partial(trainings.find, conn, identifier)
@@ -141,7 +141,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def PauseTraining(  # noqa: N802
         self, request: trainings_pb2.PauseTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Has a training stop at a checkpoint."""
+        """Have a training stop at a checkpoint."""
 
         async def act(unit: Unit) -> records.Training:
             identifier = names.parse(request.name)
@@ -165,7 +165,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def ResumeTraining(  # noqa: N802
         self, request: trainings_pb2.ResumeTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Goes on with a paused training."""
+        """Go on with a paused training."""
         known = await self._get(request.name)
         if known.status == "PAUSED":
             await self._parts.sources.hold(messages.lineage(known), known.resource)
@@ -185,7 +185,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def CancelTraining(  # noqa: N802
         self, request: trainings_pb2.CancelTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Stops a training for good."""
+        """Stop a training for good."""
 
         async def act(unit: Unit) -> records.Training:
             record = await self._stopped(unit.conn, request.name)
@@ -204,7 +204,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def RetryTraining(  # noqa: N802
         self, request: trainings_pb2.RetryTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
-        """Trains again."""
+        """Train again."""
         known = await self._get(request.name)
         if known.status in states.TRAINING.terminal - {"READY"}:
             await self._parts.sources.hold(messages.lineage(known), known.resource)
@@ -222,7 +222,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def WatchTraining(  # noqa: N802
         self, request: trainings_pb2.WatchTrainingRequest, context: Context
     ) -> AsyncGenerator[trainings_pb2.WatchTrainingResponse]:
-        """Streams a training and its metrics until it is at rest."""
+        """Stream a training and its metrics until it is at rest."""
         first = await self._get(request.name)
         async for response in self._parts.following.follow(first.id, request):
             yield response
@@ -230,7 +230,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def ListCheckpoints(  # noqa: N802
         self, request: trainings_pb2.ListCheckpointsRequest, context: Context
     ) -> trainings_pb2.ListCheckpointsResponse:
-        """Reads the checkpoints of a training."""
+        """Read the checkpoints of a training."""
         async with self._parts.database.connection() as conn:
             record = await trainings.get(conn, names.parse(request.parent))
             found = await findings.checkpoints(conn, record.id)
@@ -241,6 +241,6 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     async def ListMetrics(  # noqa: N802
         self, request: trainings_pb2.ListMetricsRequest, context: Context
     ) -> trainings_pb2.ListMetricsResponse:
-        """Reads a page of the metrics of a training."""
+        """Read a page of the metrics of a training."""
         record = await self._get(request.parent)
         return await self._parts.following.page(record, request)

@@ -60,7 +60,7 @@ class Sources:
         self._storage = storage
 
     async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str]) -> Found:
-        """Finds a source, and refuses what it cannot give.
+        """Find a source, and refuse what it cannot give.
 
         Raises NotFound, FailedPrecondition (NOT_READY) and InvalidArgument (HOOK_NOT_FOUND).
         """
@@ -98,7 +98,7 @@ class Sources:
         )
 
     async def _model_of(self, extraction: extractions_pb2.Extraction) -> models_pb2.Model | None:
-        """The model of an extraction, if it is still there with the tokenizer that the extraction is of."""
+        """Return the model of an extraction, if it is still there with the tokenizer that the extraction is of."""
         try:
             model = await self._catalog.model(extraction.model)
         except (errors.NotFound, errors.FailedPrecondition):
@@ -142,7 +142,7 @@ class Sources:
         )
 
     async def hold(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> str:
-        """Holds what a training reads; gives the tokenization's storage key, empty where an extraction outlives it.
+        """Hold what a training reads; return the tokenization's storage key, empty where an extraction outlives it.
 
         Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED).
         """
@@ -158,7 +158,7 @@ class Sources:
         return ""
 
     async def release(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
-        """Ends a training's holds; what is not reached now lets go by itself when the hold's time is over."""
+        """End a training's holds; what is not reached now lets go by itself when the hold's time is over."""
         tokenization, *extraction = holds_of(lineage, holder)
         calls = [self._catalog.release(tokenization), *(self._extractions.release(each) for each in extraction)]
         # One service that is away must not keep the other's.
@@ -168,7 +168,7 @@ class Sources:
 
 
 def holds_of(lineage: trainings_pb2.TrainingLineage, holder: str) -> Sequence[Hold]:
-    """The holds of a training: on its tokenization, and on the extraction if it reads one."""
+    """Return the holds of a training: on its tokenization, and on the extraction if it reads one."""
     held = [Hold(lineage.tokenization, holder, lineage.tokenization_digest)]
     if lineage.extraction:
         held.append(Hold(lineage.extraction, holder, lineage.extraction_digest))
@@ -186,7 +186,7 @@ def _check_digest(tokenization: tokenizations_pb2.Tokenization) -> None:
 
 
 def _within(statistics: tokenizations_pb2.TokenizationStatistics, context_size: int) -> int:
-    """How many tokens there are at most, once sequences are cut."""
+    """Return how many tokens there are at most, once sequences are cut."""
     if not context_size:
         return statistics.num_tokens
     return min(statistics.num_tokens, statistics.num_sequences * context_size)
@@ -208,7 +208,7 @@ def _is_residual(hook: str) -> bool:
 
 
 def _check_hooks(hooks: Sequence[str], model: models_pb2.Model, structure: naming.Structure | None) -> None:
-    """Refuses what the model does not have, as far as it is known what it is made of; the worker checks all."""
+    """Refuse what the model does not have, as far as it is known what it is made of; the worker checks all."""
     wrong: dict[int, str] = {}
     for place, hook in enumerate(hooks):
         match = naming.IN_BLOCK.fullmatch(hook)
@@ -231,5 +231,5 @@ def _wrong_hooks(wrong: Mapping[int, str]) -> errors.InvalidArgument:
 
 
 def hooks(saes: Sequence[saes_pb2.Sae]) -> list[str]:
-    """The hooks of autoencoders, in their order."""
+    """Return the hooks of autoencoders, in their order."""
     return [sae.hook for sae in saes]

@@ -21,7 +21,7 @@ def _record(row: sa.Row[Any]) -> records.Training:
 
 
 async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> records.Training | None:
-    """Reads a training by id or uid."""
+    """Read a training by id or uid."""
     uid = names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
     row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
@@ -29,7 +29,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
 
 
 async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> records.Training:
-    """Reads a training; NotFound tells close names."""
+    """Read a training; NotFound tells close names."""
     found = await find(conn, identifier, lock)
     if found is None:
         raise await not_found(conn, identifier)
@@ -37,19 +37,19 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 
 
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
-    """The error for a name that no training has."""
+    """Return the error for a name that no training has."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return names.missing(identifier, list((await conn.execute(statement)).scalars()))
 
 
 async def by_uid(conn: AsyncConnection, uid: uuid.UUID) -> records.Training | None:
-    """Reads a training by its uid."""
+    """Read a training by its uid."""
     row = (await conn.execute(sa.select(_table).where(_table.c.id == uid))).one_or_none()
     return _record(row) if row else None
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHANGE) -> records.Training | None:
-    """Reads the training that a job makes; None if it has another job by now, or is gone."""
+    """Read the training that a job makes; None if it has another job by now, or is gone."""
     statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
@@ -58,26 +58,26 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHA
 async def page(
     conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
 ) -> list[records.Training]:
-    """Reads a page of trainings, newest first."""
+    """Read a page of trainings, newest first."""
     statement = queries.page(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> records.Training | None:
-    """Makes a training; None if there is one of that name."""
+    """Make a training; None if there is one of that name."""
     statement = upsert(_table).values(**values).on_conflict_do_nothing().returning(_table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> records.Training:
-    """Changes a training that the caller has locked."""
+    """Change a training that the caller has locked."""
     statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:
-    """Moves the progress of what a job makes on, never back."""
+    """Move the progress of what a job makes on, never back."""
     statement = (
         _table.update()
         .where(_table.c.job_id == job_id, _table.c.status == "PROCESSING", _table.c.progress < percent)
@@ -87,12 +87,12 @@ async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> 
 
 
 async def advance(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> None:
-    """Notes what a report told; this is progress, and no change of the record."""
+    """Record what a report told; this is progress, and no change of the record."""
     await conn.execute(_table.update().where(_table.c.id == uid).values(**values))
 
 
 async def delete(conn: AsyncConnection, uid: uuid.UUID) -> None:
-    """Deletes a training with its metrics and the rows of its checkpoints."""
+    """Delete a training with its metrics and the rows of its checkpoints."""
     await conn.execute(_table.delete().where(_table.c.id == uid))
 
 
@@ -104,6 +104,6 @@ async def holding(conn: AsyncConnection, *, wanted: bool) -> list[records.Traini
 
 
 async def released(conn: AsyncConnection, name: str) -> None:
-    """Notes that an ended training's tokenization is not held any more."""
+    """Record that an ended training's tokenization is not held any more."""
     statement = _table.update().where(_table.c.name == name, _table.c.status.not_in(sorted(states.HOLDING)))
     await conn.execute(statement.values(held=False))

@@ -38,7 +38,7 @@ class Adam:
             }
 
     def step(self, gradients: Mapping[str, torch.Tensor], lr: float) -> torch.Tensor:
-        """Clips the gradients, in place or not, and takes a step. Returns their norm before clipping, shape ()."""
+        """Clip the gradients, in place or not, and take a step. Returns their norm before clipping, shape ()."""
         gradients = {name: gradients[name].to(parameter.dtype) for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
             parameter.grad = gradients[name]
@@ -59,7 +59,7 @@ class Adam:
         return norm
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Gives the moments, step counts and copies in float32 by name, sharing memory."""
+        """Return the moments, step counts and copy in float32 by name, sharing memory."""
         return {f"float32.{name}": self._parameters[name].data for name in self._rounded} | {
             f"{kind}.{name}": value
             for name, parameter in self._parameters.items()
@@ -68,7 +68,7 @@ class Adam:
 
 
 def copy_into(target: Mapping[str, torch.Tensor], source: Mapping[str, torch.Tensor]) -> None:
-    """Copies tensors of one set of names and shapes over those of another; raises `errors.FailedPrecondition`."""
+    """Copy tensors of one set of names and shapes over those of another; raises `errors.FailedPrecondition`."""
     if missing := sorted(set(target) ^ set(source)):
         raise errors.FailedPrecondition(
             f"The checkpoint does not fit the configuration: {missing[0]} is in one of them alone. {_MEND}"

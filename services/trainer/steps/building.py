@@ -8,7 +8,7 @@ from services.trainer.steps import common, rectified, reference, seam, sparse
 
 
 def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.TrainingStep:
-    """Makes the autoencoder with its initial weights, and the fastest step that trains it.
+    """Make the autoencoder with its initial weights, and the fastest step that trains it.
 
     In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
     `reduction`. Raises FailedPrecondition where steps shall be compiled and there is no compiler.
@@ -31,7 +31,7 @@ def build(planned: plan.PlannedSae, training: plan.TrainingPlan) -> seam.Trainin
 
 
 def choose(config: plan.SaeConfig, reference_only: bool = False) -> type[common.Step]:
-    """Tells which step trains a configuration: the fastest, but for bfloat16 weights.
+    """Return which step trains a configuration: the fastest, but for bfloat16 weights.
 
     Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
     """
@@ -43,6 +43,6 @@ def choose(config: plan.SaeConfig, reference_only: bool = False) -> type[common.
 
 
 def set_threads(threads: int) -> None:
-    """Fixes the number of processor threads that PyTorch computes with; 0 leaves it."""
+    """Fix the number of processor threads that PyTorch computes with; 0 leaves it."""
     if threads:
         torch.set_num_threads(threads)

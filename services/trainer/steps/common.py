@@ -56,10 +56,10 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def _compute(self, batch: torch.Tensor) -> Computed:
-        """Computes loss and gradients at the present weights; may leave nothing else changed."""
+        """Compute loss and gradients at the present weights; may leave nothing else changed."""
 
     def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> seam.Outcome:
-        """Takes one step; see `seam.TrainingStep`."""
+        """Take one step; see `seam.TrainingStep`."""
         if self.steps_done and self.steps_done % self._options.feature_sampling_window == 0:
             self._firings.zero_()
             self._firing_samples = 0
@@ -76,27 +76,27 @@ class Step(abc.ABC):
         return seam.Outcome(computed.loss, computed.losses, metrics)
 
     def learning_rate(self) -> float:
-        """Tells the rate that the next step will use."""
+        """Tell the rate that the next step will use."""
         return schedules.learning_rate(self._options.optimizer, self._options.total_steps, self.steps_done)
 
     def coefficients(self) -> dict[str, float]:
-        """Tells the coefficients that the next step will use."""
+        """Tell the coefficients that the next step will use."""
         return schedules.coefficients(self.config, self.steps_done)
 
     def firing(self) -> tuple[torch.Tensor, int]:
-        """Gives the firing counts and their number of samples."""
+        """Return the firing counts and their number of samples."""
         return self._firings, self._firing_samples
 
     def dead(self) -> torch.Tensor:
-        """Marks the dead latents."""
+        """Mark the dead latents."""
         return self._since_fired > self._options.dead_feature_window
 
     def state(self) -> seam.State:
-        """Gives the state."""
+        """Return the state."""
         return seam.State(self._tensors(), {"steps_done": self.steps_done, "firing_samples": self._firing_samples})
 
     def load(self, state: seam.State) -> None:
-        """Goes on from a state."""
+        """Go on from a state."""
         adam.copy_into(self._tensors(), state.tensors)
         self.steps_done = int(state.numbers["steps_done"])
         self._firing_samples = int(state.numbers["firing_samples"])
@@ -115,7 +115,7 @@ class Step(abc.ABC):
         return torch.autocast(device_type=self.sae.W_dec.device.type, dtype=torch.bfloat16)
 
     def _count(self, computed: Computed, samples: int) -> None:
-        """Counts firings as sae-lens does, and moves the threshold of batchtopk."""
+        """Count firings as sae-lens does, and move the threshold of batchtopk."""
         fired = self._reduction.sum(computed.fired)
         self._since_fired.add_(1).mul_(fired == 0)
         self._firings += fired

@@ -33,7 +33,7 @@ class Pairs:
         return order, _offsets(latents, self._d_sae)
 
     def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, Back]:
-        """Adds up `values[p] * weights[latent of p]` for every row and level.
+        """Add up `values[p] * weights[latent of p]` for every row and level.
 
         Weights have shape (d_sae, d), the result (batch * levels, d), levels together. With it comes what takes the
         result's gradient to that of the values.
@@ -44,7 +44,7 @@ class Pairs:
         return parts.detach(), lambda gradient: torch.autograd.grad(parts, leaf, gradient)[0]
 
     def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Adds up `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
+        """Add up `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
 
         A table has a row for each of the batch, or for each row and level as `decoded` gives them.
         """
@@ -53,19 +53,19 @@ class Pairs:
         return _bags((self._slots if by_level else self.rows)[order], table, offsets, values[order])
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds up the values of every latent; shape (d_sae,)."""
+        """Add up the values of every latent; shape (d_sae,)."""
         return values.new_zeros(self._d_sae).index_add_(0, self.latents, values)
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds up the values of every row; shape (batch,)."""
+        """Add up the values of every row; shape (batch,)."""
         return values.new_zeros(self._batch).index_add_(0, self.rows, values)
 
     def of_latent(self, values: torch.Tensor) -> torch.Tensor:
-        """Gives the pairs their latents' values, (d_sae,) to (pairs,)."""
+        """Return the pairs their latents' values, (d_sae,) to (pairs,)."""
         return values[self.latents]
 
     def of_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Gives the pairs their rows' values, (batch,) to (pairs,)."""
+        """Return the pairs their rows' values, (batch,) to (pairs,)."""
         return values[self.rows]
 
 
@@ -76,5 +76,5 @@ def _bags(indices: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor, wei
 
 
 def _offsets(ascending: torch.Tensor, count: int) -> torch.Tensor:
-    """Where each of the numbers 0, 1 … count begins among ascending ones; shape (count + 1,)."""
+    """Return where each of the numbers 0, 1 … count begins among ascending ones; shape (count + 1,)."""
     return torch.searchsorted(ascending, torch.arange(count + 1, device=ascending.device, dtype=ascending.dtype))

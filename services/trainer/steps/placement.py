@@ -4,7 +4,7 @@ import torch
 
 
 def reads_values(tensor: torch.Tensor) -> bool:
-    """Tells whether looking at a tensor's values costs nothing: on a processor.
+    """Return whether looking at a tensor's values costs nothing: on a processor.
 
     A device would be waited for, and stand idle meanwhile; there, steps keep to shapes that are known beforehand.
     """

@@ -21,7 +21,7 @@ _FEW = 1 / 20
 
 
 def trains(config: plan.SaeConfig) -> bool:
-    """Tells whether a configuration has none of what the reference alone computes."""
+    """Return whether a configuration has none of what the reference alone computes."""
     if config.architecture == "standard":
         return config.lp_norm == 1
     plain = config.jumprelu_sparsity_loss_mode != "tanh" and config.pre_act_loss_coefficient is None
@@ -32,27 +32,27 @@ class _All:
     """All latents of every vector: products as `pairs.Pairs` has them, but dense."""
 
     def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, pairs.Back]:
-        """Gives `values @ weights`, and what takes its gradient to that of the values."""
+        """Return `values @ weights`, and what takes its gradient to that of the values."""
         return values @ weights, lambda gradient: (gradient @ weights.t()).to(values.dtype)
 
     def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Adds up values times rows for every latent."""
+        """Add up values times rows for every latent."""
         return (values.t() @ table).to(table.dtype)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds up the values of every latent."""
+        """Add up the values of every latent."""
         return values.sum(0)
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds up the values of every row."""
+        """Add up the values of every row."""
         return values.sum(1)
 
     def of_latent(self, values: torch.Tensor) -> torch.Tensor:
-        """Spreads values of latents."""
+        """Spread values of latents."""
         return values
 
     def of_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Spreads values of rows."""
+        """Spread values of rows."""
         return values[:, None]
 
 
@@ -130,7 +130,7 @@ class Rectified(common.Step):
     def _supported(
         self, hidden: torch.Tensor, thresholds: torch.Tensor | None
     ) -> tuple[_All | pairs.Pairs, torch.Tensor]:
-        """Takes the latents that a gradient passes through alone, where they are few."""
+        """Take the latents that a gradient passes through alone, where they are few."""
         if not placement.reads_values(hidden):
             return _All(), hidden
         lowest = 0 if thresholds is None else thresholds - self.config.jumprelu_bandwidth / 2

@@ -21,14 +21,14 @@ class Reduction:
         self.size = _distributed.get_world_size() if active else 1
 
     def mean(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replaces tensors by their means over the processes, in place."""
+        """Replace tensors by their means over the processes, in place."""
         if self.size > 1:
             for tensor in tensors:
                 _distributed.all_reduce(tensor)
                 tensor.div_(self.size)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Replaces a tensor by its sum over the processes, in place."""
+        """Replace a tensor by its sum over the processes, in place."""
         if self.size > 1:
             _distributed.all_reduce(tensor)
         return tensor

@@ -42,7 +42,7 @@ def add(
     gradients: Gradients,
     span: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Adds the gradients of the loss of the dead latents, within a span of latents, and returns the loss, shape ().
+    """Add the gradients of the loss of the dead latents, within a span of latents, and return the loss, shape ().
 
     `residual` (batch, d_in) is what they are to reconstruct; `dead` marks them, (d_sae,). On a processor only their
     columns are computed with. Elsewhere no value is read: all columns take part, and the living count for nothing.

@@ -41,25 +41,25 @@ class TrainingStep(Protocol):
     steps_done: int
 
     def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> Outcome:
-        """Takes one step on activations of shape (batch, d_in), already normalised, on the step's device.
+        """Take one step on activations of shape (batch, d_in), already normalised, on the step's device.
 
         `measure` also fills the metrics. The weights change before this returns, on a device asynchronously.
         """
 
     def learning_rate(self) -> float:
-        """Tells the rate that the next step will use."""
+        """Tell the rate that the next step will use."""
 
     def coefficients(self) -> dict[str, float]:
-        """Tells the warmed-up coefficients that the next step will use, by sae-lens's names (`l1`, `l0`)."""
+        """Tell the warmed-up coefficients that the next step will use, by sae-lens's names (`l1`, `l0`)."""
 
     def firing(self) -> tuple[torch.Tensor, int]:
-        """Gives how often each latent fired, shape (d_sae,), and the number of samples that this was counted over."""
+        """Return how often each latent fired, shape (d_sae,), and the number of samples that this was counted over."""
 
     def dead(self) -> torch.Tensor:
-        """Marks latents that did not fire for longer than the window, boolean of shape (d_sae,)."""
+        """Mark latents that did not fire for longer than the window, boolean of shape (d_sae,)."""
 
     def state(self) -> State:
-        """Gives the state, its tensors shared with the step: copy or write them before the next step."""
+        """Return the state, its tensors shared with the step: copy or write them before the next step."""
 
     def load(self, state: State) -> None:
-        """Goes on from a state; raises `errors.FailedPrecondition` where it is of another configuration."""
+        """Go on from a state; raises `errors.FailedPrecondition` where it is of another configuration."""

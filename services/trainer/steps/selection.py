@@ -8,7 +8,7 @@ from services.trainer.steps import placement
 
 
 def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """Gives the columns of the k highest scores of every row, in no order; scores (rows, columns), result (rows, k).
+    """Return the columns of the k highest scores of every row, in no order; scores (rows, columns), result (rows, k).
 
     Equal to `torch.topk` but for ties. Columns are taken in groups: the k highest lie within the k groups whose maxima
     are the highest, so that on a processor only those are ranked.
@@ -25,7 +25,7 @@ def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def of_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
-    """Gives the flat indices of the `total` highest scores of a whole batch, on a processor the positive ones alone.
+    """Return the flat indices of the `total` highest scores of a whole batch, on a processor the positive ones alone.
 
     `hint` is a guess at the lowest of them, which saves time and changes nothing: of equal scores at the edge, those of
     the lowest index are taken. On a processor indices ascend; on a device they come in no order, and no value is read.
@@ -47,7 +47,7 @@ def of_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
 
 
 def _group(columns: int, k: int) -> int:
-    """Chooses the number of columns of a group: the power of two that leaves least to rank, 1 for no groups."""
+    """Choose the number of columns of a group: the power of two that leaves least to rank, 1 for no groups."""
     target = math.sqrt(columns / k)
     size = 1
     while size * 2 <= target * 1.5 and columns % (size * 2) == 0:

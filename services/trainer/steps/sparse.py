@@ -112,7 +112,7 @@ class Sparse(common.Step):
         return pairs.Pairs(flat // d_sae, flat % d_sae, batch, d_sae, self._ends)
 
     def _decode(self, active: pairs.Pairs, acts: torch.Tensor, target: torch.Tensor) -> _Decoded:
-        """Reconstructs at every width; a level takes part in that of its own width and all greater."""
+        """Reconstruct at every width; a level takes part in that of its own width and all greater."""
         batch, d_in = target.shape
         parts, back = active.decoded(acts, self._decoder)
         errors = parts.view(batch, -1, d_in)
@@ -144,7 +144,7 @@ class Sparse(common.Step):
         return loss
 
     def _revival_needed(self, dead: torch.Tensor) -> bool:
-        """Tells whether latents may be dead. On a device, their counters are read once in many steps.
+        """Return whether latents may be dead. On a device, their counters are read once in many steps.
 
         A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss
         is computed for a while without asking, and is nothing if none is dead.

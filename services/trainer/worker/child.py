@@ -14,7 +14,7 @@ from services.trainer.worker.settings import TrainerSettings
 
 
 def main() -> None:
-    """Runs tasks until the parent ends."""
+    """Run tasks until the parent ends."""
     # A step's and a model's largest tensors are taken and freed anew each time: a sixth of the processor time.
     malloc_tuning.keep_freed()
     settings = TrainerSettings()

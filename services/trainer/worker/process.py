@@ -18,7 +18,7 @@ POOL = worker_main.Pool(
 
 
 async def main(stopping: Stopping) -> None:
-    """Works until it is asked to stop."""
+    """Work until it is asked to stop."""
     peers = OwnerSettings()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
     TrainerSettings()

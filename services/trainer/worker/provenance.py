@@ -16,7 +16,7 @@ _BOUNDARY = "BOUNDARY_"
 def origins(
     task: tasks_pb2.RunTrainingTask, source: Source, complete: plan.TrainingPlan
 ) -> Callable[[plan.PlannedSae], export.Origin]:
-    """Gives what the export of each autoencoder says; the rows are looked at once."""
+    """Return what the export of each autoencoder says; the rows are looked at once."""
     lineage, selection = task.lineage, source.selection
     tokens, manifest = source.tokens, source.manifest
     bos = lineage.bos_token_id if lineage.HasField("bos_token_id") else None
@@ -50,12 +50,12 @@ def origins(
 
 
 def begins_with(tokens: Any, bos: int | None) -> bool:
-    """Tells whether every sequence of a tokenization begins with a token."""
+    """Return whether every sequence of a tokenization begins with a token."""
     return bos is not None and all(bool((ids == bos).all()) for ids in Rows(tokens).first_ids())
 
 
 def packing(manifest: tokenizations.Manifest | None) -> dict[str, Any]:
-    """How documents became sequences, by sae-lens's names, where documents were packed."""
+    """Return how documents became sequences, by sae-lens's names, where documents were packed."""
     packed = manifest.parameters.get("packing") if manifest is not None else None
     if packed is None:
         return {}

@@ -15,12 +15,12 @@ from services.trainer.data.streams import Data
 
 
 def read(task: tasks_pb2.RunTrainingTask, scratch: pathlib.Path) -> dict[str, Any]:
-    """What a process is told of the source; `scratch` has what came from a remote storage."""
+    """Return what a process is told of the source; `scratch` has what came from a remote storage."""
     return {"task": base64.b64encode(task.SerializeToString()).decode(), "scratch": str(scratch)}
 
 
 def opener(job: ranked.Job) -> Callable[[str], Data]:
-    """Opens the source of a job, on a device."""
+    """Open the source of a job, on a device."""
     from services.trainer.worker import sources  # noqa: PLC0415  its libraries take seconds
 
     task = tasks_pb2.RunTrainingTask.FromString(base64.b64decode(job.read["task"]))

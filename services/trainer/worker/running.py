@@ -32,7 +32,7 @@ lens.module()  # what the first training would wait for
 def run(
     task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: task_process_main.TaskContext
 ) -> tasks_pb2.RunTrainingResult:
-    """Trains, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
+    """Train, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
     device = _device(settings)
     settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
@@ -71,7 +71,7 @@ def _alone(
     teller: telling.Teller,
     context: task_process_main.TaskContext,
 ) -> reports.Result:
-    """Trains in this process."""
+    """Train in this process."""
     return training.train(
         complete,
         work.folder,
@@ -94,7 +94,7 @@ def _together(
     teller: telling.Teller,
     context: task_process_main.TaskContext,
 ) -> reports.Result:
-    """Trains in several processes, which open the source anew."""
+    """Train in several processes, which open the source anew."""
     origin = provenance.origins(task, source, complete)
     return launching.train(
         complete,
@@ -118,7 +118,7 @@ def _device(settings: TrainerSettings) -> str:
 def _published(
     task: tasks_pb2.RunTrainingTask, complete: plan.TrainingPlan, result: reports.Result, work: Workspace
 ) -> tasks_pb2.RunTrainingResult:
-    """Has the storage keep the export, its manifest last."""
+    """Have the storage keep the export, its manifest last."""
     evaluations = {row.sae: row for row in result.evaluations}
     answer = tasks_pb2.RunTrainingResult(
         key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)

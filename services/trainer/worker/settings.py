@@ -39,11 +39,11 @@ class TrainerSettings(Settings):
         return self.threads or _cores()
 
     def threads_of(self, processes: int) -> int:
-        """How many threads compute in each of several processes."""
+        """Return how many threads compute in each of several processes."""
         return self.threads or max(1, _cores() // processes)
 
     def check(self, processes: int, gpus: int | None) -> None:
-        """Refuses more processes than there are devices; `gpus`: how many, None where the processor computes.
+        """Refuse more processes than there are devices; `gpus`: how many, None where the processor computes.
 
         Raises InvalidArgument, and FailedPrecondition without any GPU.
         """

@@ -39,10 +39,10 @@ class Source(Protocol):
     """What a training reads."""
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """The width of each hook. Raises InvalidArgument for those that there are not."""
+        """Return the width of each hook. Raises InvalidArgument for those that there are not."""
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
-        """The activations, some sequences held out."""
+        """Return the activations, some sequences held out."""
 
     @property
     def selection(self) -> TokenSelection:
@@ -68,7 +68,10 @@ class Source(Protocol):
 def of(
     task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path, *, fetched: bool = False
 ) -> Source:
-    """The source of a training; `scratch` is a folder for what a remote storage has, or has it already: `fetched`."""
+    """Return the source of a training.
+
+    `scratch` is a folder for what a remote storage has, or has it already: `fetched`.
+    """
     if task.lineage.extraction:
         return Extracted(task, storage, device, scratch, fetched=fetched)
     return Live(task, storage, device)
@@ -119,7 +122,7 @@ class Live:
         return self._model
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """The width of each hook. Raises InvalidArgument for those that the model does not have."""
+        """Return the width of each hook. Raises InvalidArgument for those that the model does not have."""
         found = {hook.name: hook.width for hook in hooks.parse(names, self._description)}
         unknown = tuple(name for name, width in found.items() if not width)
         if unknown:
@@ -130,7 +133,7 @@ class Live:
         return found
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
-        """The activations, some sequences held out."""
+        """Return the activations, some sequences held out."""
         return live.Live(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
 
     def _settings(self, names: tuple[str, ...]) -> streaming.Settings:
@@ -198,11 +201,11 @@ class Extracted:
         return scratch
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """The width of each hook. Raises InvalidArgument for those that were not extracted."""
+        """Return the width of each hook. Raises InvalidArgument for those that were not extracted."""
         return extraction.Table(self._rows, tuple(names), self._task.lineage.extraction).widths
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
-        """The activations, some rows held out."""
+        """Return the activations, some rows held out."""
         return extraction.Extraction(
             self._rows,
             names,
@@ -268,5 +271,5 @@ def _check_weights(task: tasks_pb2.RunTrainingTask, folder: pathlib.Path, expect
 
 
 def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:
-    """The folder of a model, downloaded if it is on the hub."""
+    """Return the folder of a model, downloaded if it is on the hub."""
     return hub.folder(lineage.model_repo_id, lineage.model_revision, files=hub.MODEL, reason="MODEL_INVALID")

@@ -43,7 +43,7 @@ class Teller:
         self._before = 0
 
     def progress(self, progress: reports.Progress) -> None:
-        """Takes the loop's progress; a checkpoint that is new is kept and told before the resume point names it."""
+        """Take the loop's progress; a checkpoint that is new is kept and told before the resume point names it."""
         if progress.message:
             _log.info("training", message=progress.message, step=progress.step)
             # Where it went on from in truth: a damaged checkpoint is passed over for the one before.
@@ -69,7 +69,7 @@ class Teller:
         self._context.record(tasks_pb2.TrainingReport(from_step=self._from_step, phase=phase, phase_progress=percent))
 
     def stopped(self, step: int, total_steps: int) -> None:
-        """Takes that the loop stopped at a step, with a checkpoint of it unless that is the first."""
+        """Take that the loop stopped at a step, with a checkpoint of it unless that is the first."""
         self._begin()
         self._tell(self._before + step, self._before + total_steps, step)
 
@@ -81,14 +81,14 @@ class Teller:
         self._context.report(done, total, point)
 
     def rows(self, rows: Sequence[reports.Row]) -> None:
-        """Takes rows of metrics."""
+        """Take rows of metrics."""
         self._begin()
         self._context.record(
             tasks_pb2.TrainingReport(from_step=self._from_step, metrics=[metrics(row) for row in rows])
         )
 
     def _begin(self) -> None:
-        """Tells, first of all, where this attempt begins."""
+        """Tell, first of all, where this attempt begins."""
         if self._begun:
             return
         self._begun = True
@@ -122,7 +122,7 @@ class Teller:
 
 
 def metrics(row: reports.Row) -> metrics_pb2.Metrics:
-    """The message of a row."""
+    """Return the message of a row."""
     message = metrics_pb2.Metrics(sae=row.sae, step=row.step, samples=row.samples)
     if isinstance(row, reports.EvaluationRow):
         message.evaluation.CopyFrom(evaluation(row))
@@ -145,7 +145,7 @@ def metrics(row: reports.Row) -> metrics_pb2.Metrics:
 
 
 def evaluation(row: reports.EvaluationRow) -> metrics_pb2.EvaluationFigures:
-    """The message of an evaluation's figures."""
+    """Return the message of an evaluation's figures."""
     message = metrics_pb2.EvaluationFigures()
     _add(message, "", row.figures)
     return message

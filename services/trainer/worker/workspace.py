@@ -34,7 +34,7 @@ class Workspace:
         self._is_local = storage.local_path(key) == folder
 
     def restore(self, point: tasks_pb2.ResumePoint) -> None:
-        """Brings an earlier attempt's checkpoints here. Raises DataLoss where they are gone."""
+        """Bring an earlier attempt's checkpoints here. Raises DataLoss where they are gone."""
         found = self._storage.list(point.key.rpartition("/")[0])
         if not any(key.startswith(f"{point.key}/") for key in found):
             raise errors.DataLoss(
@@ -61,13 +61,13 @@ class Workspace:
             shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
     def checkpoint(self, step: int) -> tasks_pb2.ResumePoint:
-        """Has the storage keep the checkpoint of a step, and names it."""
+        """Have the storage keep the checkpoint of a step, and names it."""
         name = f"{CHECKPOINTS}/{_name(step)}"
         size = sum(self._keep(path, name) for path in sorted((self.folder / name).iterdir()))
         return tasks_pb2.ResumePoint(step=step, key=f"{self.key}/{name}", size_bytes=size)
 
     def prune(self, step: int, keep: int) -> list[int]:
-        """Removes all checkpoints but those after `step` and the last `keep` up to it; gives the steps of the rest."""
+        """Remove all checkpoints but those after `step` and the last `keep` up to it; return the steps of the rest."""
         steps = sorted(
             _step(name) for path in (self.folder / CHECKPOINTS).iterdir() if _is_checkpoint(name := path.name)
         )
@@ -79,7 +79,7 @@ class Workspace:
         return steps[len(needless) :]
 
     def exported(self, name: str, checksums: Mapping[str, str]) -> Iterator[tasks_pb2.ExportedFile]:
-        """Has the storage keep an exported autoencoder; gives its files, whose checksums are those that were written.
+        """Have the storage keep an exported autoencoder; return its files, whose checksums are those that were written.
 
         Raises DataLoss, which another attempt mends, for a file that is not what was written.
         """
@@ -94,7 +94,7 @@ class Workspace:
             yield tasks_pb2.ExportedFile(name=f"{name}/{file}", size_bytes=path.stat().st_size, sha256=sha256)
 
     def write(self, name: str, data: bytes) -> str:
-        """Writes a file beside the exports; gives its sha256."""
+        """Write a file beside the exports; return its sha256."""
         return self._storage.write_bytes(f"{self.key}/{EXPORTS}/{name}", data)
 
     def _keep(self, path: pathlib.Path, folder: str) -> int:
@@ -103,7 +103,7 @@ class Workspace:
         return path.stat().st_size
 
     def _upload(self, path: pathlib.Path, folder: str) -> str:
-        """Copies a file to the storage; gives the sha256 of what it has now."""
+        """Copy a file to the storage; return the sha256 of what it has now."""
         with path.open("rb") as file, self._storage.create(f"{self.key}/{folder}/{path.name}") as staged:
             while chunk := file.read(_CHUNK_BYTES):
                 staged.write(chunk)
@@ -129,7 +129,7 @@ def _step(name: str) -> int:
 
 @contextlib.contextmanager
 def opened(storage: Storage, key: str) -> Iterator[Workspace]:
-    """Gives the workspace of an attempt."""
+    """Return the workspace of an attempt."""
     local = storage.local_path(key)
     if local is not None:
         local.mkdir(parents=True, exist_ok=True)

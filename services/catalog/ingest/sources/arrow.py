@@ -58,7 +58,7 @@ class _Stream(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes. Arrow asks for the body of a record batch at once."""
+        """Return the next bytes. Arrow asks for the body of a record batch at once."""
         assert size is not None
         found = []
         while size > 0 and (self._pieces or self._fill()):
@@ -71,7 +71,7 @@ class _Stream(io.RawIOBase):
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _fill(self) -> bool:
-        """Takes the next message; tells whether there is one."""
+        """Take the next message; return whether there is one."""
         if self._ended:
             return False
         try:
@@ -105,7 +105,7 @@ class _Stream(io.RawIOBase):
         return head + _exactly(self._source, size - len(head))
 
     def check_end(self) -> None:
-        """Refuses an Arrow file without its closing word."""
+        """Refuse an Arrow file without its closing word."""
         tail = b""
         while chunk := self._source.read(limits.BLOCK_BYTES):
             tail = (tail + chunk)[-len(_MAGIC) :]

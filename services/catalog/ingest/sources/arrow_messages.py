@@ -42,17 +42,17 @@ class _Table:
         return self._place + offset if offset else None
 
     def number(self, field: int, kind: str) -> int:
-        """A scalar; 0 where it is left out."""
+        """Return a scalar; 0 where it is left out."""
         place = self._at(field)
         return 0 if place is None else _int(self._data, kind, place)
 
     def target(self, field: int) -> int | None:
-        """Where the table or vector of a field begins; None where it is left out."""
+        """Return where the table or vector of a field begins; None where it is left out."""
         place = self._at(field)
         return None if place is None else place + _int(self._data, "<I", place)
 
     def table(self, field: int) -> "_Table | None":
-        """A table within."""
+        """Return a table within."""
         place = self.target(field)
         return None if place is None else _Table(self._data, place)
 
@@ -64,7 +64,7 @@ def _int(data: bytes, kind: str, place: int) -> int:
 
 
 def read(read_exactly: Any) -> Message | None:
-    """Reads the head of the next message; None at the end of the stream.
+    """Read the head of the next message; None at the end of the stream.
 
     `read_exactly(size)` gives so many bytes, or all that are left. Raises struct.error where this is no Arrow.
     """
@@ -85,7 +85,7 @@ def read(read_exactly: Any) -> Message | None:
 
 
 def batch_rows(metadata: bytes) -> int:
-    """How many rows a record batch tells that it has, whose buffers are not compressed.
+    """Return how many rows a record batch tells that it has, whose buffers are not compressed.
 
     Raises struct.error where the metadata are of anything else.
     """
@@ -102,7 +102,7 @@ def batch_rows(metadata: bytes) -> int:
 
 
 def decompressed_bytes(metadata: bytes, body: bytes) -> int:
-    """How many bytes the buffers of a record batch or dictionary are once they are decompressed; else 0.
+    """Return how many bytes the buffers of a record batch or dictionary are once they are decompressed; else 0.
 
     Raises struct.error where the metadata are no metadata, or point out of the body.
     """

@@ -27,7 +27,7 @@ class Readable(Protocol):
     """Anything to read bytes from."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, as many as asked for unless the input ends."""
+        """Return the next bytes, as many as asked for unless the input ends."""
 
 
 class Decompressed:
@@ -47,12 +47,12 @@ class Decompressed:
             self._inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
 
     def head(self, size: int) -> bytes:
-        """The first bytes, which `read` gives too; before anything is read."""
+        """Return the first bytes, which `read` gives too; before anything is read."""
         self._ahead = self.read(size)
         return self._ahead
 
     def read(self, size: int) -> bytes:
-        """The next bytes, as many as asked for unless the file ends."""
+        """Return the next bytes, as many as asked for unless the file ends."""
         ahead, self._ahead = self._ahead[:size], self._ahead[size:]
         return ahead + self._unpacked(size - len(ahead)) if len(ahead) < size else ahead
 
@@ -104,7 +104,7 @@ class _Xz(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a buffer, at least in part unless the file ends."""
+        """Fill a buffer, at least in part unless the file ends."""
         while True:
             given = b""
             if self._member.eof:

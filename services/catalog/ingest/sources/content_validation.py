@@ -10,7 +10,7 @@ from services.catalog.ingest import source_errors
 
 @contextlib.contextmanager
 def explained(name: str, format_name: str) -> Generator[None]:
-    """Turns errors about a file's content into ours. Those about reading it are ours already."""
+    """Turn errors about a file's content into ours. Those about reading it are ours already."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -23,7 +23,7 @@ def explained(name: str, format_name: str) -> Generator[None]:
 
 
 def validate(batch: pa.RecordBatch, name: str) -> None:
-    """Refuses values that would be misread later: text that is not UTF-8, offsets that lead nowhere."""
+    """Refuse values that would be misread later: text that is not UTF-8, offsets that lead nowhere."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:

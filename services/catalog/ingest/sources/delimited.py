@@ -35,14 +35,14 @@ class _Text(Utf8):
         self._tail = b""
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         chunk = super().read(size)
         self._quotes += chunk.count(b'"')
         self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         return chunk
 
     def ended_within(self, cell: pa.Scalar) -> bool:
-        """Whether the last cell runs to the end because its quotation is open, which Arrow accepts."""
+        """Return whether the last cell runs to the end because its quotation is open, which Arrow accepts."""
         if self._quotes % 2 == 0 or cell.type != pa.string():
             return False
         written = cell.as_buffer().to_pybytes().replace(b'"', b'""')[-_TAIL_BYTES:]

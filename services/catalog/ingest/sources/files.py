@@ -37,7 +37,7 @@ class File:
         return (min(done, self._total) if self._total else done), self._total
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows. May raise delimited.StartAgain, which asks to be called once more."""
+        """Yield its rows. May raise delimited.StartAgain, which asks to be called once more."""
         try:
             yield from self._readers()[self._format]()
         finally:

@@ -73,7 +73,7 @@ class Name(NamedTuple):
 
 
 def of_name(uri: str) -> Name:
-    """Reads the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
+    """Read the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
     path = pathlib.PurePosixPath(source_errors.shown(uri).lower())
     compression = COMPRESSIONS.get(path.suffix, "")
     ending = pathlib.PurePosixPath(path.stem).suffix if compression else path.suffix
@@ -81,17 +81,17 @@ def of_name(uri: str) -> Name:
 
 
 def word(chosen: Format) -> str:
-    """A format as the command line names it."""
+    """Return a format as the command line names it."""
     return _WORDS[chosen]
 
 
 def known() -> str:
-    """The endings that tell a format, for messages."""
+    """Return the endings that tell a format, for messages."""
     return ", ".join(sorted(_ENDINGS))
 
 
 def check_content(name: str, chosen: Format, head: bytes) -> None:
-    """Refuses a file whose first bytes show that it is something else than text, Parquet, Arrow as it was named."""
+    """Refuse a file whose first bytes show that it is something else than text, Parquet, Arrow as it was named."""
     found = next((what for magic, what in _MAGICS if head.startswith(magic)), "")
     if chosen == FileSource.FORMAT_CSV and _JSON.match(head):
         found = "JSON"

@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 30
 
 
 def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
-    """The shards of a split, all of one commit even if a branch moves on while they are read."""
+    """Return the shards of a split, all of one commit even if a branch moves on while they are read."""
     pinned = datasets_pb2.HubSource()
     pinned.CopyFrom(source)
     with hub_errors.explained(source):
@@ -52,7 +52,7 @@ class Shard:
         return self._rows, 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows."""
+        """Yield its rows."""
         with hub_errors.explained(self._part.source), _streamed(self._part.source) as stream:
             shard = stream.shard(num_shards=self._part.count, index=self._part.index).with_format("arrow")
             for table in shard.iter(batch_size=_READ_ROWS):

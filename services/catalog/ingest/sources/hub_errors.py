@@ -16,7 +16,7 @@ _LOCAL = "Or download the files by hand, and give their folder as the source."
 
 @contextlib.contextmanager
 def explained(source: datasets_pb2.HubSource) -> Generator[None]:
-    """Turns what the hub's libraries raise into our errors."""
+    """Turn what the hub's libraries raise into our errors."""
     try:
         yield
     except (errors.PolytokError, MemoryError, GeneratorExit):
@@ -26,7 +26,7 @@ def explained(source: datasets_pb2.HubSource) -> Generator[None]:
 
 
 def no_folder(source: datasets_pb2.HubSource) -> errors.PolytokError:
-    """A local repository is not there."""
+    """Return a local repository is not there."""
     return source_errors.not_found(source.repo_id)
 
 
@@ -79,7 +79,7 @@ def _answered(source: datasets_pb2.HubSource, error: hub_errors.HfHubHTTPError) 
 
 
 def _refused(source: datasets_pb2.HubSource, error: Exception) -> errors.PolytokError:
-    """What `datasets` says of a repository's content, or of what was asked for."""
+    """Return what `datasets` says of a repository's content, or of what was asked for."""
     said = _said(error)
     name = source.repo_id
     if available := re.search(r"Bad split: .*Available splits: (.*)", said):

@@ -22,7 +22,7 @@ def batches(source: Utf8, name: str, field: str) -> Iterator[pa.RecordBatch]:
 
 
 def is_lines(source: Utf8, name: str) -> bool:
-    """Whether these are JSON lines in truth: an object on the first line, and something after it."""
+    """Return whether these are JSON lines in truth: an object on the first line, and something after it."""
     scanner = json_scan.Scanner(source, name)
     if scanner.peek() != b"{":
         return False
@@ -34,7 +34,7 @@ def is_lines(source: Utf8, name: str) -> bool:
 
 
 def _rows(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]:
-    """The objects, each with its line."""
+    """Yield the objects, each with its line."""
     begin = scanner.peek()
     if not begin:
         return
@@ -54,7 +54,7 @@ def _rows(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]
 
 
 def _of_array(scanner: json_scan.Scanner) -> Iterator[tuple[int, bytes]]:
-    """The objects of an array whose opening bracket has passed."""
+    """Yield the objects of an array whose opening bracket has passed."""
     if scanner.peek() == b"]":
         scanner.take(b"]")
         return
@@ -71,7 +71,7 @@ def _of_array(scanner: json_scan.Scanner) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_fields(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]:
-    """The objects of the one field that holds them."""
+    """Yield the objects of the one field that holds them."""
     scanner.take(b"{")
     found = ""
     names: list[str] = []
@@ -107,7 +107,7 @@ def _field_name(scanner: json_scan.Scanner) -> str:
 
 
 def _holds_rows(scanner: json_scan.Scanner, name: str, field: str) -> bool:
-    """Goes to the first row if the value here is the list of rows; past the value if not."""
+    """Go to the first row if the value here is the list of rows; past the value if not."""
     if field and name != field:
         scanner.skip()
         return False

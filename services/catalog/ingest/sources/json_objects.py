@@ -33,12 +33,12 @@ class Split(NamedTuple):
 
 
 def hold(schema: pa.Schema) -> bool:
-    """Whether columns hold objects, by the types that Arrow finds for them."""
+    """Return whether columns hold objects, by the types that Arrow finds for them."""
     return any(_is_of_objects(field.type) for field in schema)
 
 
 def split(rows: Iterable[bytes], known: Collection[str]) -> Split:
-    """Separates the columns that hold objects, those that are `known` to and others. Raises Wrong.
+    """Separate the columns that hold objects, those that are `known` to and others. Raises Wrong.
 
     What a row says twice under one name counts as it says it last.
     """
@@ -67,7 +67,7 @@ class Value(NamedTuple):
 
 
 def fields(row: str) -> dict[str, Value]:
-    """The fields of an object. Raises Wrong."""
+    """Return the fields of an object. Raises Wrong."""
     found: dict[str, Value] = {}
     place = _passed(row, 0, "{")
     ends = row.startswith("}", place)
@@ -88,13 +88,13 @@ def fields(row: str) -> dict[str, Value]:
 
 
 def _skipped(row: str, place: int) -> int:
-    """The place of what follows blanks."""
+    """Return the place of what follows blanks."""
     found = _NOT_BLANK.search(row, place)
     return found.start() if found else len(row)
 
 
 def _passed(row: str, place: int, character: str) -> int:
-    """The place of what follows a character and blanks; the character may follow blanks."""
+    """Return the place of what follows a character and blanks; the character may follow blanks."""
     place = _skipped(row, place)
     if not row.startswith(character, place):
         raise Wrong(f"no {character!r}")
@@ -110,7 +110,7 @@ def _decoded(row: str, place: int) -> tuple[Any, int]:
 
 
 def _holds_object(value: Any) -> bool:
-    """Whether a value is an object, or a list with one in it, however deep."""
+    """Return whether a value is an object, or a list with one in it, however deep."""
     left = [value]
     while left:
         value = left.pop()

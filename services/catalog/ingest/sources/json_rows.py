@@ -86,7 +86,7 @@ def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split
 
 
 def _fitted(block: Block, known: pa.Schema, name: str, table: pa.Table | None) -> pa.Table:
-    """What Arrow made of a block, if anything, with the columns that are known and those that are new."""
+    """Return what Arrow made of a block, if anything, with the columns that are known and those that are new."""
     if table is None or table.schema != known:
         # What looks like a date stays the text it is.
         found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
@@ -124,7 +124,7 @@ def _merged(known: pa.Schema, found: pa.Schema, block: Block, name: str) -> pa.S
 
 
 def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
-    """Finds the line that is wrong: Arrow counts rows, people count lines."""
+    """Find the line that is wrong: Arrow counts rows, people count lines."""
     rows = []
     for number, text in block.rows():
         if text.strip():
@@ -149,7 +149,7 @@ def _a(kind: str) -> str:
 
 
 def _wrong(text: bytes) -> tuple[int, str] | None:
-    """What is wrong with a row, and how many lines after its first; or nothing."""
+    """Return what is wrong with a row, and how many lines after its first; or nothing."""
     try:
         value = json.loads(text.decode())
     except json.JSONDecodeError as error:

@@ -23,7 +23,7 @@ class _Nesting:
         self._quoted = False
 
     def end(self, data: bytes, at: int) -> int:
-        """Goes on from `at`; returns the place after the value, or -1 if the data ends before it does."""
+        """Go on from `at`; return the place after the value, or -1 if the data ends before it does."""
         while True:
             if self._quoted:
                 at = _quotation_end(data, at)
@@ -62,7 +62,7 @@ class Scanner:
         self._place = 0
 
     def peek(self) -> bytes:
-        """Goes to the next character that is not blank and returns it; nothing at the end."""
+        """Go to the next character that is not blank and return it; nothing at the end."""
         while True:
             if found := _NOT_BLANK.search(self._data, self._place):
                 self._go(found.start())
@@ -72,7 +72,7 @@ class Scanner:
                 return b""
 
     def take(self, *expected: bytes) -> bytes:
-        """Passes the next character that is not blank, which must be one of these."""
+        """Pass the next character that is not blank, which must be one of these."""
         found = self.peek()
         if found not in expected:
             wanted = " or ".join(repr(each.decode()) for each in expected)
@@ -81,11 +81,11 @@ class Scanner:
         return found
 
     def value(self) -> bytes:
-        """Passes the object, array or string that begins here and returns it. It may be as long as a row."""
+        """Pass the object, array or string that begins here and return it. It may be as long as a row."""
         return self._passed(_Nesting(0), kept=True)
 
     def skip(self, *, within: int = 0) -> None:
-        """Passes the value that begins here, or the rest of so many arrays or objects, however long they are."""
+        """Pass the value that begins here, or the rest of so many arrays or objects, however long they are."""
         if within or self.peek() in (b"{", b"[", b'"'):
             self._passed(_Nesting(within), kept=False)
             return
@@ -96,7 +96,7 @@ class Scanner:
         self._go(found.start())
 
     def wrong(self, problem: str) -> errors.PolytokError:
-        """An error about this place."""
+        """Return an error about this place."""
         return source_errors.invalid(f"{self._name}, line {self.line}: {problem}")
 
     def _passed(self, nesting: _Nesting, *, kept: bool) -> bytes:
@@ -151,6 +151,6 @@ def _before_backslashes(data: bytes, end: int) -> int:
 
 
 def _whole_escapes(data: bytes, begin: int) -> int:
-    """The last place from which on the data can be understood: not between a backslash and what it escapes."""
+    """Return the last place from which on the data can be understood: not between a backslash and what it escapes."""
     backslashes = len(data) - max(_before_backslashes(data, len(data)), begin)
     return len(data) - backslashes % 2

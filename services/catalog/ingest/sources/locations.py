@@ -22,7 +22,7 @@ class Found(NamedTuple):
 
 
 def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Found]:
-    """The files that a path or URI names, in order of their names.
+    """Return the files that a path or URI names, in order of their names.
 
     A folder stands for all files below it whose names have the ending of the wanted format, or of any; those whose
     names, or whose folders' names, begin with `.` or `_` are left out.
@@ -104,7 +104,7 @@ def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> di
 
 
 def _regular(filesystem: Any, found: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """The files among what was found, by links too: the hub's cache is made of those."""
+    """Return the files among what was found, by links too: the hub's cache is made of those."""
     files = {}
     for name, listed in found.items():
         info = filesystem.info(name) if listed.get("islink") else listed

@@ -40,7 +40,7 @@ class Incomplete(Exception):
 
 
 def header(data: bytes) -> Header:
-    """Reads the header at the beginning of `data`; raises Incomplete, or ValueError for what is none."""
+    """Read the header at the beginning of `data`; raises Incomplete, or ValueError for what is none."""
     reader = _Compact(data)
     sizes = {2: -1, 3: -1}
     field = 0
@@ -81,7 +81,7 @@ class _Compact:
         raise ValueError("a number is too long")
 
     def integer(self) -> int:
-        """A signed number."""
+        """Return a signed number."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
 
@@ -93,7 +93,7 @@ class _Compact:
         return (before + (byte >> 4) if byte >> 4 else self.integer()), byte & 0x0F
 
     def skip(self, kind: int, depth: int = 0, *, in_list: bool = False) -> None:
-        """Passes over a value."""
+        """Pass over a value."""
         if depth > 16:
             raise ValueError("a page header is nested too deeply")
         if kind in _BOOLEANS:
@@ -152,7 +152,7 @@ class Checked(io.RawIOBase):
         self._group = 0
 
     def watch(self, about: Any, group: int) -> None:
-        """Looks at the columns of this row group from now on; `about` is its pyarrow.parquet.RowGroupMetaData."""
+        """Look at the columns of this row group from now on; `about` is its pyarrow.parquet.RowGroupMetaData."""
         self._group = group
         self._columns = []
         for column in (about.column(place) for place in range(about.num_columns)):
@@ -167,19 +167,19 @@ class Checked(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Whether any place in it can be reached."""
+        """Return whether any place in it can be reached."""
         return self._raw.seekable()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Go to a place."""
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return where it is."""
         return self._raw.tell()
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes; raises for those of a page that is too large."""
+        """Return the next bytes; raises for those of a page that is too large."""
         start = self._raw.tell()
         data = self._raw.read(size)
         for column in self._columns:
@@ -189,7 +189,7 @@ class Checked(io.RawIOBase):
         return data
 
     def _catch_up(self, column: _Column, start: int) -> None:
-        """Reads what Arrow left out."""
+        """Read what Arrow left out."""
         place = self._raw.tell()
         while column.at < start:
             # Nothing is to be seen before the next header.
@@ -201,7 +201,7 @@ class Checked(io.RawIOBase):
         self._raw.seek(place)
 
     def _look(self, column: _Column, data: bytes) -> None:
-        """Looks at the bytes of a column that follow those seen before."""
+        """Look at the bytes of a column that follow those seen before."""
         end = column.at + len(data)
         if column.begun:
             data, column.at = column.begun + data, column.header

@@ -35,11 +35,11 @@ class RawFile(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Whether its size and end can be reached without reading it all."""
+        """Return whether its size and end can be reached without reading it all."""
         return bool(self._file.seekable())
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes, as many as asked for unless the file ends."""
+        """Return the next bytes, as many as asked for unless the file ends."""
         try:
             chunk: bytes = self._file.read(-1 if size is None else size)
         except Exception as error:
@@ -48,31 +48,31 @@ class RawFile(io.RawIOBase):
         return chunk
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a buffer."""
+        """Fill a buffer."""
         chunk = self.read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a place."""
+        """Go to a place."""
         try:
             return int(self._file.seek(offset, whence))
         except Exception as error:
             raise source_errors.reading(self.uri, error) from error
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return where it is."""
         return int(self._file.tell())
 
     def head(self, size: int) -> bytes:
-        """The first bytes, before anything else is read; the file stays at its beginning."""
+        """Return the first bytes, before anything else is read; the file stays at its beginning."""
         chunk = self.read(size)
         self.seek(0)
         self.bytes_read = 0
         return chunk
 
     def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         if self._file is not None:
             self._file.close()
         super().close()

@@ -19,7 +19,7 @@ _LINE_ENDS = frozenset({b"", b"\n", b"\r\n"})
 
 
 def by_line(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    r"""Splits at `\n` and `\r\n`, which are taken off; any other character is kept. An empty line is an empty row."""
+    r"""Split at `\n` and `\r\n`, which are taken off; any other character is kept. An empty line is an empty row."""
     for block in line_blocks.blocks(source, name):
         data = block.data.replace(b"\r\n", b"\n") if b"\r" in block.data else block.data
         split = pc.split_pattern(utf8.as_array(data), "\n").flatten().cast(pa.string())
@@ -29,7 +29,7 @@ def by_line(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
 
 
 def whole(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    """One row, with every character of the file; none if the file is empty."""
+    """Return one row, with every character of the file; none if the file is empty."""
     chunks: list[bytes] = []
     size = 0
     while chunk := source.read(limits.BLOCK_BYTES):
@@ -88,7 +88,7 @@ class _Pieces:
         yield self._data, True
 
     def _unsearched(self) -> int:
-        """Where a separator may begin that goes on in what is read next."""
+        """Return where a separator may begin that goes on in what is read next."""
         if self._length is not None:
             return max(0, len(self._data) - self._length + 1)
         return len(self._data.rstrip(b"\r\n"))

@@ -26,7 +26,7 @@ class Documents:
         return self._done, len(self._documents)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows."""
+        """Yield its rows."""
         self._done = 0
         for document in self._documents:
             part = tasks_pb2.FilePart(

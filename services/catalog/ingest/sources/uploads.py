@@ -25,7 +25,7 @@ class Rows:
         return self._done, self._part.size_bytes
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Its rows. Raises DataLoss at their end if the bytes are not those that were uploaded."""
+        """Yield its rows. Raises DataLoss at their end if the bytes are not those that were uploaded."""
         advice = "Delete the dataset and upload its rows again."
         with self._storage.verified(self._part.key, self._part.sha256, self._part.size_bytes, advice) as file:
             for batch in arrow.batches(file, self.name):
@@ -34,7 +34,7 @@ class Rows:
 
 
 def parts(source: datasets_pb2.UploadSource, folder: str) -> Iterator[tasks_pb2.UploadPart]:
-    """The files of an upload, in the order of their rows."""
+    """Yield the files of an upload, in the order of their rows."""
     first_row = 0
     for file in source.files:
         yield tasks_pb2.UploadPart(

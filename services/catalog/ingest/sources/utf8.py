@@ -30,7 +30,7 @@ class Utf8(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """The next bytes, as many as asked for unless the input ends."""
+        """Return the next bytes, as many as asked for unless the input ends."""
         assert size is not None
         at_start = self._offset == 0 and not self._unchecked
         chunk: bytes = self._inner.read(size)
@@ -68,7 +68,7 @@ class Utf8(io.RawIOBase):
 
 
 def as_array(data: bytes | memoryview) -> pa.Array:
-    """An Arrow array whose one string is these very bytes."""
+    """Return an Arrow array whose one string is these very bytes."""
     offsets = pa.py_buffer(len(data).to_bytes(8, "little").rjust(16, b"\0"))
     return pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
 
@@ -82,7 +82,7 @@ def _is_utf8(data: memoryview) -> bool:
 
 
 def _cut_bytes(chunk: bytes) -> int:
-    """How many bytes at the end begin a character that goes on after them."""
+    """Return how many bytes at the end begin a character that goes on after them."""
     for back in range(1, min(3, len(chunk)) + 1):
         byte = chunk[-back]
         if byte >= 0xC0:

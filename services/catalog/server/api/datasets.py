@@ -39,7 +39,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     async def CreateDataset(  # noqa: N802
         self, request: datasets_pb2.CreateDatasetRequest, context: Context
     ) -> datasets_pb2.Dataset:
-        """Registers a dataset."""
+        """Register a dataset."""
         sources.check_dataset(request.dataset.source)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
 
@@ -84,18 +84,18 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     async def UploadDataset(  # noqa: N802
         self, request_iterator: AsyncIterator[datasets_pb2.UploadDatasetRequest], context: Context
     ) -> datasets_pb2.Dataset:
-        """Registers a dataset of rows that are sent."""
+        """Register a dataset of rows that are sent."""
         return await self._uploading.take(request_iterator)
 
     async def GetDataset(self, request: datasets_pb2.GetDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
-        """Reads a dataset."""
+        """Read a dataset."""
         async with self._database.connection() as conn:
             return self._message(await datasets.get(conn, names.parse_dataset(request.name)))
 
     async def ListDatasets(  # noqa: N802
         self, request: datasets_pb2.ListDatasetsRequest, context: Context
     ) -> datasets_pb2.ListDatasetsResponse:
-        """Reads a page of datasets."""
+        """Read a page of datasets."""
         statuses = [datasets_pb2.Dataset.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, pagination.read_uuid)
         async with self._database.connection() as conn:
@@ -108,7 +108,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     async def UpdateDataset(  # noqa: N802
         self, request: datasets_pb2.UpdateDatasetRequest, context: Context
     ) -> datasets_pb2.Dataset:
-        """Changes a dataset's metadata."""
+        """Change a dataset's metadata."""
         dependencies.check_mask(request.update_mask)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
         identifier = names.parse_dataset(request.dataset.name)
@@ -123,7 +123,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         return await self._mutations.run("UpdateDataset", request, datasets_pb2.Dataset, act)
 
     async def DeleteDataset(self, request: datasets_pb2.DeleteDatasetRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
-        """Deletes a dataset with its files, and its tokenizations if forced."""
+        """Delete a dataset with its files, and its tokenizations if forced."""
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             await self._delete(unit, request)
@@ -155,7 +155,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     async def CancelDataset(  # noqa: N802
         self, request: datasets_pb2.CancelDatasetRequest, context: Context
     ) -> datasets_pb2.Dataset:
-        """Stops reading a dataset in."""
+        """Stop reading a dataset in."""
 
         async def act(unit: Unit) -> datasets_pb2.Dataset:
             record = await self._stopped(unit.conn, request.name)
@@ -167,7 +167,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         return await self._mutations.run("CancelDataset", request, datasets_pb2.Dataset, act)
 
     async def RetryDataset(self, request: datasets_pb2.RetryDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
-        """Reads a dataset in again."""
+        """Read a dataset in again."""
         identifier = names.parse_dataset(request.name)
 
         async def act(unit: Unit) -> datasets_pb2.Dataset:
@@ -181,7 +181,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     async def WatchDataset(  # noqa: N802
         self, request: datasets_pb2.WatchDatasetRequest, context: Context
     ) -> AsyncGenerator[datasets_pb2.WatchDatasetResponse]:
-        """Streams a dataset until it is at rest."""
+        """Stream a dataset until it is at rest."""
         async with self._database.connection() as conn:
             first = await datasets.get(conn, names.parse_dataset(request.name))
 

@@ -34,7 +34,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         self._mutations = shared.mutations
 
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
-        """Registers a model."""
+        """Register a model."""
         asked = request.model
         sources.check_repository("model.repo_id", asked.repo_id)
         sources.check_repository("model.tokenizer_repo_id", asked.tokenizer_repo_id)
@@ -71,14 +71,14 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         return started
 
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
-        """Reads a model."""
+        """Read a model."""
         async with self._database.connection() as conn:
             return messages.model(await models.get(conn, names.parse_model(request.name)))
 
     async def ListModels(  # noqa: N802
         self, request: models_pb2.ListModelsRequest, context: Context
     ) -> models_pb2.ListModelsResponse:
-        """Reads a page of models."""
+        """Read a page of models."""
         statuses = [models_pb2.Model.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, str)
         async with self._database.connection() as conn:
@@ -87,7 +87,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         return models_pb2.ListModelsResponse(models=[messages.model(record) for record in page], next_page_token=token)
 
     async def UpdateModel(self, request: models_pb2.UpdateModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
-        """Changes a model's metadata."""
+        """Change a model's metadata."""
         dependencies.check_mask(request.update_mask)
         sources.check_metadata("model.metadata", request.model.metadata)
         identifier = names.parse_model(request.model.name)
@@ -102,7 +102,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         return await self._mutations.run("UpdateModel", request, models_pb2.Model, act)
 
     async def DeleteModel(self, request: models_pb2.DeleteModelRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
-        """Deletes a model, and its tokenizations if forced."""
+        """Delete a model, and its tokenizations if forced."""
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             await self._delete(unit, request)
@@ -127,7 +127,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         await events.tell(unit.conn, record.id)
 
     async def RetryModel(self, request: models_pb2.RetryModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
-        """Inspects a model again."""
+        """Inspect a model again."""
         identifier = names.parse_model(request.name)
 
         async def act(unit: Unit) -> models_pb2.Model:
@@ -140,7 +140,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def WatchModel(  # noqa: N802
         self, request: models_pb2.WatchModelRequest, context: Context
     ) -> AsyncGenerator[models_pb2.WatchModelResponse]:
-        """Streams a model until it is at rest."""
+        """Stream a model until it is at rest."""
         async with self._database.connection() as conn:
             first = await models.get(conn, names.parse_model(request.name))
 

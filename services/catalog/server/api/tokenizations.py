@@ -43,7 +43,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def CreateTokenization(  # noqa: N802
         self, request: tokenizations_pb2.CreateTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Starts a tokenization."""
+        """Start a tokenization."""
         name = names.TokenizationName(
             names.parse_dataset(request.parent), names.parse_model(request.model), request.variant
         )
@@ -56,7 +56,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def GetTokenization(  # noqa: N802
         self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Reads a tokenization."""
+        """Read a tokenization."""
         async with self._database.connection() as conn:
             record = await tokenizations.get(conn, names.parse_tokenization(request.name))
             return self._message(record, await repairs.of_folder(conn, record.tokenized_path))
@@ -64,7 +64,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def ListTokenizations(  # noqa: N802
         self, request: tokenizations_pb2.ListTokenizationsRequest, context: Context
     ) -> tokenizations_pb2.ListTokenizationsResponse:
-        """Reads a page of the tokenizations of one dataset, or of all."""
+        """Read a page of the tokenizations of one dataset, or of all."""
         dataset = names.parse_parent(request.parent)
         model = names.parse_model(request.model) if request.model else None
         statuses = [tokenizations_pb2.Tokenization.State.Name(state).removeprefix("STATE_") for state in request.states]
@@ -90,7 +90,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def DeleteTokenization(  # noqa: N802
         self, request: tokenizations_pb2.DeleteTokenizationRequest, context: Context
     ) -> empty_pb2.Empty:
-        """Deletes a tokenization with its files."""
+        """Delete a tokenization with its files."""
 
         async def act(unit: Unit) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
@@ -111,7 +111,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def CancelTokenization(  # noqa: N802
         self, request: tokenizations_pb2.CancelTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Stops a tokenization."""
+        """Stop a tokenization."""
         name = names.parse_tokenization(request.name)
 
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
@@ -132,7 +132,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def RetryTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Tokenizes again."""
+        """Tokeniz again."""
         name = names.parse_tokenization(request.name)
 
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
@@ -145,7 +145,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def RepairTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RepairTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Repairs a tokenization's files."""
+        """Repair a tokenization's files."""
         name = names.parse_tokenization(request.name)
 
         async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
@@ -157,7 +157,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def WatchTokenization(  # noqa: N802
         self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
     ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
-        """Streams a tokenization, or its repair, until that is at rest."""
+        """Stream a tokenization, or its repair, until that is at rest."""
         async with self._database.connection() as conn:
             first = await tokenizations.get(conn, names.parse_tokenization(request.name))
         if request.repair:
@@ -202,7 +202,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def ResolveTokenization(  # noqa: N802
         self, request: tokenizations_pb2.ResolveTokenizationRequest, context: Context
     ) -> tokenizations_pb2.ResolveTokenizationResponse:
-        """Finds what extractors and trainers load."""
+        """Find what extractors and trainers load."""
         name = names.TokenizationName(
             names.parse_dataset(request.dataset), names.parse_model(request.model), request.variant
         )
@@ -211,7 +211,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def HoldTokenization(  # noqa: N802
         self, request: tokenizations_pb2.HoldTokenizationRequest, context: Context
     ) -> tokenizations_pb2.HoldTokenizationResponse:
-        """Keeps a tokenization from being deleted."""
+        """Keep a tokenization from being deleted."""
         name = names.parse_tokenization(request.name)
         async with self._database.transaction() as conn:
             # Shared with other holders; a deletion, which locks for a change, comes before or after.
@@ -229,7 +229,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def ReleaseTokenization(  # noqa: N802
         self, request: tokenizations_pb2.ReleaseTokenizationRequest, context: Context
     ) -> empty_pb2.Empty:
-        """Ends a hold."""
+        """End a hold."""
         name = names.parse_tokenization(request.name)
         async with self._database.transaction() as conn:
             record = await tokenizations.find(conn, name)

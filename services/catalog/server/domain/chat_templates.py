@@ -10,7 +10,7 @@ _Parameters = tokenizations_pb2.TokenizationParameters
 
 
 def complete(parameters: _Parameters, asked: _Parameters, dataset: records.Dataset, *, is_chat: bool) -> None:
-    """Turns rendering on for conversations, whose template writes all special tokens, and refuses it for text."""
+    """Turn rendering on for conversations, whose template writes all special tokens, and refuse it for text."""
     if not is_chat:
         if asked.HasField("chat"):
             raise _invalid(
@@ -32,7 +32,7 @@ def complete(parameters: _Parameters, asked: _Parameters, dataset: records.Datas
 
 
 def shown(parameters: _Parameters) -> dict[str, object]:
-    """The rendering as fields, so that two of them can be told apart."""
+    """Return the rendering as fields, so that two of them can be told apart."""
     if not parameters.HasField("chat"):
         return {}
     template = parameters.chat.template.encode()

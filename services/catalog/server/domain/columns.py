@@ -37,7 +37,7 @@ REASONS = frozenset({ASKED, CALLED_TEXT, ONLY_CHATS, ONLY_USUAL, ONLY_TEXT})
 
 
 def choose(asked: str, dataset: records.Dataset, *, only_chats: bool, known_why: str = "") -> Choice:
-    """Chooses the column; refuses to guess where several could be meant.
+    """Choose the column; refuse to guess where several could be meant.
 
     With `only_chats`, the caller has asked for conversations. `known_why` came with what was asked for: parameters that
     are a record's own stay what they are.
@@ -82,7 +82,7 @@ def is_chat(kind: str) -> bool:
 
 
 def tools(asked: str | None, dataset: records.Dataset) -> str:
-    """The column whose values a chat template is given as tools; empty for none.
+    """Return the column whose values a chat template is given as tools; empty for none.
 
     Without one that is asked for, that is `tools`, if it is there and can be such a column.
     """
@@ -103,18 +103,18 @@ def tools(asked: str | None, dataset: records.Dataset) -> str:
 
 
 def _may_be_tools(kind: str) -> bool:
-    """Whether values of an Arrow type may be lists of objects, or JSON."""
+    """Return whether values of an Arrow type may be lists of objects, or JSON."""
     listed = _LIST.fullmatch(kind)
     return (listed[1] if listed else kind) in {*_TEXT_TYPES, JSON} or _LIST_OF_STRUCTS.fullmatch(kind) is not None
 
 
 def _said(kind: str) -> str:
-    """An Arrow type, for messages."""
+    """Return an Arrow type, for messages."""
     return {"null": "nothing but nulls", JSON: "objects or other JSON"}.get(kind, kind)
 
 
 def _fields(body: str) -> dict[str, str]:
-    """The fields of a struct's type and their own types."""
+    """Return the fields of a struct's type and their own types."""
     parts, depth, begin = [], 0, 0
     for place, character in enumerate(body):
         depth += {"<": 1, ">": -1}.get(character, 0)

@@ -8,7 +8,7 @@ _Parameters = tokenizations_pb2.TokenizationParameters
 
 
 def complete(parameters: tokenizations_pb2.TokenizationParameters) -> None:
-    """Takes filters that filter nothing for none, and refuses those that keep nothing."""
+    """Take filters that filter nothing for none, and refuse those that keep nothing."""
     filters = parameters.filters
     sources.check_texts(
         {f"parameters.filters.{field}": getattr(filters, field) for field in ("keep_pattern", "drop_pattern")}
@@ -22,7 +22,7 @@ def complete(parameters: tokenizations_pb2.TokenizationParameters) -> None:
 
 
 def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
-    """All that is set of these as fields, so that two of them can be told apart."""
+    """Return all that is set of these as fields, so that two of them can be told apart."""
     flat: dict[str, object] = {f"filters.{field.name}": value for field, value in parameters.filters.ListFields()}
     if parameters.normalization:
         flat["normalization"] = _Parameters.Normalization.Name(parameters.normalization).removeprefix("NORMALIZATION_")

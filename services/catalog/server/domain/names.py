@@ -44,22 +44,22 @@ def tokenization(dataset_id: str, model_id: str, variant: str) -> str:
 
 
 def parse_dataset(name: str) -> str:
-    """Reads the id out of `datasets/{id}`."""
+    """Read the id out of `datasets/{id}`."""
     return _parsed(_DATASET, name, "datasets/{dataset}")[1]
 
 
 def parse_parent(name: str) -> str:
-    """Reads the id out of `datasets/{id}`, or ANY out of `datasets/-`."""
+    """Read the id out of `datasets/{id}`, or ANY out of `datasets/-`."""
     return ANY if name == dataset(ANY) else parse_dataset(name)
 
 
 def parse_model(name: str) -> str:
-    """Reads the id out of `models/{id}`."""
+    """Read the id out of `models/{id}`."""
     return _parsed(_MODEL, name, "models/{model}")[1]
 
 
 def parse_tokenization(name: str) -> TokenizationName:
-    """Reads the ids out of a tokenization's name."""
+    """Read the ids out of a tokenization's name."""
     found = _parsed(_TOKENIZATION, name, "datasets/{dataset}/tokenizations/{model}")
     return TokenizationName(found[1], found[2], found[3] or "")
 
@@ -73,7 +73,7 @@ def _parsed(pattern: re.Pattern[str], name: str, form: str) -> re.Match[str]:
 
 
 def dataset_uid(identifier: str) -> uuid.UUID | None:
-    """Reads a dataset's uid; None if the id is one that somebody chose."""
+    """Read a dataset's uid; None if the id is one that somebody chose."""
     if len(identifier) != 36:
         return None
     try:
@@ -83,17 +83,17 @@ def dataset_uid(identifier: str) -> uuid.UUID | None:
 
 
 def is_model_uid(identifier: str) -> bool:
-    """Tells a model's uid from an id that somebody chose."""
+    """Tell a model's uid from an id that somebody chose."""
     return _MODEL_UID.fullmatch(identifier) is not None
 
 
 def new_model_uid() -> str:
-    """Makes up a model's uid."""
+    """Make up a model's uid."""
     return f"m_{secrets.token_hex(4)}"
 
 
 def tokenization_uid(dataset_id: uuid.UUID, model_id: str, variant: str) -> str:
-    """The uid of a tokenization, which follows from what it is of."""
+    """Return the uid of a tokenization, which follows from what it is of."""
     return f"tok_{dataset_id}_{model_id}" + (f"_{variant}" if variant else "")
 
 

@@ -8,17 +8,17 @@ from services.catalog.server.domain import names
 
 
 def dataset(identifier: str, known: Sequence[str]) -> errors.NotFound:
-    """Tells that there is no such dataset."""
+    """Tell that there is no such dataset."""
     return _missing("dataset", names.dataset(identifier), identifier, known)
 
 
 def model(identifier: str, known: Sequence[str]) -> errors.NotFound:
-    """Tells that there is no such model."""
+    """Tell that there is no such model."""
     return _missing("model", names.model(identifier), identifier, known)
 
 
 def tokenization(name: names.TokenizationName, known: Sequence[str]) -> errors.NotFound:
-    """Tells that a dataset has no such tokenization; `known` are the models and variants that it has."""
+    """Tell that a dataset has no such tokenization; `known` are the models and variants that it has."""
     asked = name.model + (f"~{name.variant}" if name.variant else "")
     close = _close(asked, known)
     variant = f" --variant {name.variant}" if name.variant else ""
@@ -33,7 +33,7 @@ def tokenization(name: names.TokenizationName, known: Sequence[str]) -> errors.N
 def column(
     dataset_name: str, asked: str, known: Sequence[str], *, field: str = "text_column"
 ) -> errors.InvalidArgument:
-    """Tells that a dataset has no such column."""
+    """Tell that a dataset has no such column."""
     listed = ", ".join(known)
     message = f"{dataset_name} has no column {asked!r}; it has: {listed}.{_close(asked, known)}"
     return errors.InvalidArgument(

@@ -9,7 +9,7 @@ _Padding = tokenizations_pb2.Padding
 
 
 def complete(parameters: tokenizations_pb2.TokenizationParameters, model: records.Model) -> None:
-    """Fills in the defaults of the padding, if there is any, and refuses what cannot work."""
+    """Fill in the defaults of the padding, if there is any, and refuse what cannot work."""
     if not parameters.HasField("padding"):
         return
     padding = parameters.padding
@@ -41,7 +41,7 @@ def _token(model: records.Model) -> tokenizations_pb2.Padding.Token.ValueType:
 
 
 def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
-    """The padding as fields, so that two of them can be told apart."""
+    """Return the padding as fields, so that two of them can be told apart."""
     if not parameters.HasField("padding"):
         return {"padding": "NONE"}
     padding = parameters.padding

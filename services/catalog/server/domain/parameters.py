@@ -16,7 +16,7 @@ _Packing = tokenizations_pb2.Packing
 def complete(
     asked: tokenizations_pb2.TokenizationParameters, dataset: records.Dataset, model: records.Model
 ) -> tokenizations_pb2.TokenizationParameters:
-    """Fills in every default, and refuses what cannot work on this dataset with this model."""
+    """Fill in every default, and refuse what cannot work on this dataset with this model."""
     parameters = _Parameters()
     parameters.CopyFrom(asked)
     choice = columns.choose(
@@ -141,7 +141,7 @@ def _short(enum_name: str) -> str:
 
 
 def require_shards(dataset: records.Dataset) -> None:
-    """Refuses a dataset that a worker cannot read."""
+    """Refuse a dataset that a worker cannot read."""
     if dataset.num_samples == 0:
         raise errors.FailedPrecondition(
             f"{dataset.resource} has no rows, so there is nothing to tokenize; "
@@ -159,7 +159,7 @@ def require_shards(dataset: records.Dataset) -> None:
 
 
 def exists(resource: str, differing: Sequence[str]) -> errors.AlreadyExists:
-    """Tells that a tokenization exists and was made in another way."""
+    """Tell that a tokenization exists and was made in another way."""
     what = "; ".join(differing)
     return errors.AlreadyExists(
         f"{resource} exists with {what}. Give this one a variant of its own (`--variant NAME`), "

@@ -14,7 +14,7 @@ _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 64, 63, 1024
 
 
 def check_dataset(source: datasets_pb2.DatasetSource) -> None:
-    """Refuses a source that no worker could open, whatever lies there."""
+    """Refuse a source that no worker could open, whatever lies there."""
     if source.WhichOneof("source") == "upload":
         raise _invalid("dataset.source.upload", "is filled in by UploadDataset; send the rows with that.")
     if source.WhichOneof("source") == "files":
@@ -28,7 +28,7 @@ def check_dataset(source: datasets_pb2.DatasetSource) -> None:
 
 
 def check_format_options(field: str, files: datasets_pb2.FileSource, file_format: _Format) -> None:
-    """Refuses options that say how another format than this is read."""
+    """Refuse options that say how another format than this is read."""
     for option, (value, belongs, word) in _options(files).items():
         if value and file_format != belongs:
             raise _invalid(
@@ -62,14 +62,14 @@ def _check_files(files: datasets_pb2.FileSource) -> None:
 
 
 def check_repository(field: str, repo_id: str) -> None:
-    """Refuses a path that means something else on every machine; `owner/name` is a repository of the hub."""
+    """Refuse a path that means something else on every machine; `owner/name` is a repository of the hub."""
     check_texts({field: repo_id})
     if repo_id.startswith((".", "~")) or repo_id.endswith("/..") or "/../" in repo_id:
         raise _invalid(field, f"{repo_id!r} is a relative path; give an absolute one, or owner/name on the hub.")
 
 
 def check_metadata(field: str, metadata: Mapping[str, str]) -> None:
-    """Refuses metadata beyond the limits that the contracts set, and text that cannot be stored."""
+    """Refuse metadata beyond the limits that the contracts set, and text that cannot be stored."""
     if len(metadata) > _MAX_PAIRS:
         raise _invalid(field, f"has {len(metadata)} pairs; at most {_MAX_PAIRS} are kept.")
     for key, value in metadata.items():
@@ -81,7 +81,7 @@ def check_metadata(field: str, metadata: Mapping[str, str]) -> None:
 
 
 def check_texts(texts: Mapping[str, str]) -> None:
-    """Refuses NUL, which no database and no file system takes."""
+    """Refuse NUL, which no database and no file system takes."""
     for field, text in texts.items():
         if "\0" in text:
             raise _invalid(field, "holds a NUL character; take it out.")
@@ -101,7 +101,7 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
 
 
 def flat(source: Mapping[str, Any]) -> dict[str, object]:
-    """A dataset's source as fields, so that two of them can be told apart field by field."""
+    """Return a dataset's source as fields, so that two of them can be told apart field by field."""
     ((kind, fields),) = source.items()
     if kind == "upload":
         # The same rows may have come in other files.
@@ -110,7 +110,7 @@ def flat(source: Mapping[str, Any]) -> dict[str, object]:
 
 
 def differences(existing: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
-    """Says what differs, a phrase a field: `split 'test', not 'train'`."""
+    """Return what differs, a phrase a field: `split 'test', not 'train'`."""
     return [
         f"{field} {_shown(existing.get(field))}, not {_shown(asked.get(field))}"
         for field in (*existing, *(key for key in asked if key not in existing))
@@ -132,7 +132,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def exists(resource: str, differing: list[str]) -> errors.AlreadyExists:
-    """Tells that a resource exists and is not the one asked for."""
+    """Tell that a resource exists and is not the one asked for."""
     what = "; ".join(differing)
     return errors.AlreadyExists(
         f"{resource} exists with {what}. Choose another name, or delete it first.",

@@ -25,7 +25,7 @@ _READING, _CHECKING = 10, 1
 
 
 def first_tasks(dataset: records.Dataset) -> list[NewTask]:
-    """The tasks that a job begins with."""
+    """Return the tasks that a job begins with."""
     source = json_format.ParseDict(dict(dataset.source), datasets_pb2.DatasetSource())
     plan = tasks_pb2.PlanIngestTask(source=source)
     if source.HasField("upload"):
@@ -83,7 +83,7 @@ class DatasetIngestion(Recording):
         ]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes the shards."""
+        """Publish the shards."""
         dataset = await datasets.of_job(conn, job.id)
         if dataset is None:
             return
@@ -110,11 +110,11 @@ class DatasetIngestion(Recording):
         )
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Shows how much was read; looking at the source does not count."""
+        """Show how much was read; looking at the source does not count."""
         await datasets.progress(conn, job.id, "PROCESSING", states.shown_progress(percent))
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells of it."""
+        """Change the record of a job, if it is still there, and return of it."""
         dataset = await datasets.of_job(conn, job.id)
         if dataset is not None:
             await datasets.update(conn, dataset.id, **values)
@@ -122,6 +122,6 @@ class DatasetIngestion(Recording):
 
 
 def _column(column: datasets_pb2.Column) -> dict[str, str]:
-    """A column as its record has it; what its values are only where the type does not say it."""
+    """Return a column as its record has it; what its values are only where the type does not say it."""
     content = datasets_pb2.Column.Content.Name(column.content).removeprefix("CONTENT_")
     return {"name": column.name, "type": column.type, **({"content": content} if column.content else {})}

@@ -39,7 +39,7 @@ class Wrong(NamedTuple):
 
 
 async def keep(conn: AsyncConnection, resource: str, reports: Sequence[bytes]) -> None:
-    """Keeps what tasks of the tokenization `resource` reported; raises InvalidArgument for other messages."""
+    """Keep what tasks of the tokenization `resource` reported; raises InvalidArgument for other messages."""
     for report in reports:
         found = tasks_pb2.EngineMismatch()
         if not any_pb2.Any.FromString(report).Unpack(found):
@@ -52,13 +52,13 @@ async def keep(conn: AsyncConnection, resource: str, reports: Sequence[bytes]) -
 
 
 async def is_suspect(conn: AsyncConnection, record: records.Tokenization) -> bool:
-    """Whether an engine made files of a tokenization that turned out not to be exact."""
+    """Return whether an engine made files of a tokenization that turned out not to be exact."""
     distrusted = await distrusted_engines.distrusted(conn, record.tokenizer_fingerprint)
     return not set(distrusted).isdisjoint(record.statistics.get("engine_versions", ()))
 
 
 async def find(conn: AsyncConnection, fingerprint: str, results: Sequence[TaskResult]) -> Wrong | None:
-    """Finds the shards, of all that were encoded, that an engine made which is not exact for the tokenizer."""
+    """Find the shards, of all that were encoded, that an engine made which is not exact for the tokenizer."""
     encoded: list[Any] = payloads.unpack(results, _RESULTS[results[0].kind])
     distrusted = set(await distrusted_engines.distrusted(conn, fingerprint))
     distrusted.update(engine for each in encoded for engine in each.statistics.distrusted_engines)

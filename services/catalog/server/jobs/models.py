@@ -18,7 +18,7 @@ KIND = "model.inspect"
 
 
 def first_tasks(model: records.Model) -> list[NewTask]:
-    """The tasks that a job begins with."""
+    """Return the tasks that a job begins with."""
     repo_id, revision = model.tokenizer_source
     task = tasks_pb2.InspectModelTask(
         tokenizer=tasks_pb2.TokenizerReference(repo_id=repo_id, revision=revision),
@@ -41,7 +41,7 @@ class ModelInspection:
         return []
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Writes down what was found."""
+        """Write down what was found."""
         model = await models.of_job(conn, job.id)
         if model is None:
             return
@@ -71,7 +71,7 @@ class ModelInspection:
         await events.tell(conn, model.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why on the model."""
+        """Return why on the model."""
         model = await models.of_job(conn, job.id)
         if model is not None:
             await models.update(conn, model.id, status="ERROR", **failure.columns())

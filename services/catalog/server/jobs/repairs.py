@@ -48,7 +48,7 @@ _ORDINAL = re.compile(r"shard-(\d{5,})-of-\d{5,}-")
 def first_tasks(
     record: records.Tokenization, files: Sequence[records.File], *, checksums_only: bool = False
 ) -> list[NewTask]:
-    """The tasks that a job begins with: files are read a gibibyte at a time."""
+    """Return the tasks that a job begins with: files are read a gibibyte at a time."""
     groups: list[list[records.File]] = [[]]
     size = 0
     for file in files:
@@ -81,7 +81,7 @@ def _messages(files: Iterable[records.File]) -> list[tasks_pb2.TokenizedFile]:
 
 
 def _ordinal(key: str) -> int:
-    """The place of the task that makes a file, as its name tells; -1 if it does not."""
+    """Return the place of the task that makes a file, as its name tells; -1 if it does not."""
     found = _ORDINAL.match(posixpath.basename(key))
     return int(found[1]) if found else -1
 
@@ -142,7 +142,7 @@ class Repairing(Recording):
     async def _plan(
         self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
     ) -> list[NewTask]:
-        """The tasks that make files again, all of them with the reference where all are made."""
+        """Return the tasks that make files again, all of them with the reference where all are made."""
         await self._note(conn, repair, outcome)
         working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
         shards = await datasets.shards(conn, record.dataset_id)
@@ -153,12 +153,12 @@ class Repairing(Recording):
     async def _whole(
         self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization, outcome: dict[str, Any]
     ) -> list[NewTask]:
-        """Every file is made again, and takes the place of the one before."""
+        """Return every file is made again, and takes the place of the one before."""
         await _require_unheld(conn, record)
         return await self._plan(conn, repair, record, {**repair.outcome, **outcome, "all": True, "whole": True})
 
     async def _all(self, conn: AsyncConnection, repair: records.Repair, record: records.Tokenization) -> list[NewTask]:
-        """An engine is not exact that made bad files again, or made files first: the reference makes all."""
+        """Return an engine is not exact that made bad files again, or made files first: the reference makes all."""
         distrusted = await distrusted_engines.distrusted(conn, record.tokenizer_fingerprint)
         suspect = (
             f"{', '.join(distrusted)} gave other ids than the reference for this tokenizer: all files are checked."
@@ -207,7 +207,7 @@ class Repairing(Recording):
         record: records.Tokenization,
         mended: repairs_pb2.MendResult,
     ) -> list[NewTask]:
-        """The manifest was lost, or it was not: what was made of all files is taken with another one."""
+        """Return the manifest was lost, or it was not: what was made of all files is taken with another one."""
         if not mended.manifest_lost:
             return []
         if not repair.outcome.get("all"):
@@ -217,7 +217,7 @@ class Repairing(Recording):
         return await self._publish(conn, job, dataclasses.replace(record, tokenized_path=repair.tokenized_path))
 
     async def _publish(self, conn: AsyncConnection, job: Job, working: records.Tokenization) -> list[NewTask]:
-        """All files are there that take the place of those before."""
+        """Return all files are there that take the place of those before."""
         results = await tokenization_stages.made(conn, job, _FILES)
         task = await tokenizations.publishing(conn, working, payloads.unpack(results, tasks_pb2.TokenizeShardResult))
         task.counted.extend(await tokenization_stages.counted(conn, job))
@@ -232,7 +232,7 @@ class Repairing(Recording):
         moves: Sequence[catalog_tasks_pb2.StagedFile] = (),
         made: Mapping[int, tasks_pb2.TokenizedFile] | None = None,
     ) -> list[NewTask]:
-        """The task that puts back what was made again; `made` are all files, by their places, where all were."""
+        """Return the task that puts back what was made again; `made` are all files, by their places, where all were."""
         await self._note(conn, repair, outcome)
         # The manifest tells the name and the tokenizer of the one that made the files.
         maker = (await sharing.of_folder(conn, record.tokenized_path))[0]
@@ -253,7 +253,7 @@ class Repairing(Recording):
         return [NewTask(kind=MEND, payload=payloads.pack(task), weight=1, ahead=1)]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes what was staged."""
+        """Publish what was staged."""
         repair = await repairs.of_job(conn, job.id)
         # Nobody begins to share its files, nor deletes it, until this commits.
         record = await repository.by_id(conn, repair.tokenization_id, Lock.CHANGE) if repair else None
@@ -281,7 +281,7 @@ class Repairing(Recording):
         record: records.Tokenization,
         made: tasks_pb2.PublishTokenizationResult,
     ) -> dict[str, Any]:
-        """Gives all who share the folder the one that was made anew; the old one is swept."""
+        """Return all who share the folder the one that was made anew; the old one is swept."""
         await _require_unheld(conn, record)
         await publication.publish(self._storage, repair.tokenized_path, made.staged_files)
         before = await repository.files(conn, record.id)
@@ -307,7 +307,7 @@ class Repairing(Recording):
         return [text for mended in payloads.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Says why, and what can be repaired all the same."""
+        """Return why, and what can be repaired all the same."""
         repair = await repairs.of_job(conn, job.id)
         record = await repository.by_id(conn, repair.tokenization_id) if repair else None
         if repair and record and repair.outcome.get("all") and failure.reason != "RESOURCE_HELD":
@@ -317,11 +317,11 @@ class Repairing(Recording):
         await super().failed(conn, job, failure)
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
-        """Distrusts engines, from the moment that one mismatch is found."""
+        """Distrust engines, from the moment that one mismatch is found."""
         await mismatches.keep(conn, job.resource, reports)
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Shows how much was read and made."""
+        """Show how much was read and made."""
         await repairs.progress(conn, job.id, states.shown_progress(percent))
 
     async def _note(self, conn: AsyncConnection, repair: records.Repair, outcome: dict[str, Any]) -> None:
@@ -329,7 +329,7 @@ class Repairing(Recording):
         await events.tell(conn, repair.tokenization_id)
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells of it."""
+        """Change the record of a job, if it is still there, and return of it."""
         repair = await repairs.of_job(conn, job.id)
         if repair is not None:
             await repairs.update(conn, repair.tokenization_id, **values)
@@ -337,7 +337,7 @@ class Repairing(Recording):
 
 
 async def _require_unheld(conn: AsyncConnection, record: records.Tokenization) -> None:
-    """Refuses to replace files that somebody reads: their bytes are to stay those that the reader began with."""
+    """Refuse to replace files that somebody reads: their bytes are to stay those that the reader began with."""
     for each in await sharing.of_folder(conn, record.tokenized_path):
         if holders := await holds.holders(conn, each.id):
             raise errors.FailedPrecondition(
@@ -358,14 +358,14 @@ def _only(tasks: list[NewTask], outcome: Any) -> list[NewTask]:
 
 
 def _is_same(made: tasks_pb2.TokenizedFile | None, before: records.File | None) -> bool:
-    """Whether a file that was made again is byte for byte the one before."""
+    """Return whether a file that was made again is byte for byte the one before."""
     if made is None or before is None:
         return False
     return (made.size_bytes, made.sha256) == (before.size_bytes, before.sha256)
 
 
 def _wrong(before: records.File | None, ordinal: int) -> str:
-    """What is wrong with a file that the reference makes otherwise."""
+    """Return what is wrong with a file that the reference makes otherwise."""
     if before is None:
         return f"The sequences of file {ordinal} are missing."
     return f"{posixpath.basename(before.key)} does not hold what the reference makes of the dataset."

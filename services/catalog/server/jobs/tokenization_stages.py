@@ -38,13 +38,13 @@ _rows = Rows(tables.jobs)
 
 
 def are_needed(parameters: _Parameters, num_shards: int) -> bool:
-    """Tells whether a file depends on documents of more than one raw shard, or on all before them."""
+    """Return whether a file depends on documents of more than one raw shard, or on all before them."""
     across = _concatenates(parameters) and num_shards > 1
     return across or parameters.filters.drop_duplicates or parameters.HasField("shuffle_seed")
 
 
 def work_ahead(parameters: _Parameters, kind: str) -> int:
-    """The work of the stages after the last one of a kind, as far as can be foreseen, in the measure of WORK."""
+    """Return the work of the stages after the last one of a kind, as far as can be foreseen, in the measure of WORK."""
     order = [ENCODE, DUPLICATES, MEASURE, ASSEMBLE]
     left = order[order.index(kind) + 1 :] if kind in order else []
     needed = {
@@ -62,7 +62,7 @@ def _concatenates(parameters: _Parameters) -> bool:
 
 
 def keys(files: Iterable[tasks_pb2.TokenizedFile]) -> list[str]:
-    """The keys of files and of what was counted in them."""
+    """Return the keys of files and of what was counted in them."""
     return [key for file in files for key in (file.key, file.counts_key) if key]
 
 
@@ -74,7 +74,7 @@ async def following(
     tokenization: records.Tokenization,
     tokenizer: tasks_pb2.TokenizerReference,
 ) -> list[NewTask]:
-    """The tasks after a stage of `tokenize.encode`, `arrange`, `duplicates` or `measure`."""
+    """Return the tasks after a stage of `tokenize.encode`, `arrange`, `duplicates` or `measure`."""
     if results[0].kind == ARRANGE:
         (found,) = payloads.unpack(results, stages_pb2.ArrangeResult)
         publication.check_inside(tokenization.tokenized_path, [found.arrangement_key])
@@ -113,7 +113,7 @@ async def _parallel(
     *,
     after: str,
 ) -> list[NewTask]:
-    """The tasks for what is not known yet, or those that make the files."""
+    """Return the tasks for what is not known yet, or those that make the files."""
     parameters = messages.parameters(tokenization)
     kind, count = ASSEMBLE, found.num_files
     # The first thing after what `tokenize.encode` gave was arranged.
@@ -143,7 +143,7 @@ async def _parallel(
 
 
 async def counted(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.TokenizationStatistics]:
-    """What the stages before the files were made counted, the last time that they were made."""
+    """Return what the stages before the files were made counted, the last time that they were made."""
     encoded = await made(conn, job, {ENCODE})
     found = [each.statistics for each in payloads.unpack(encoded, stages_pb2.EncodeShardResult)]
     arranged: list[TaskResult] = []
@@ -159,7 +159,7 @@ async def counted(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.Tok
 
 
 async def made(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[TaskResult]:
-    """The results of a job's tasks of these kinds, by their places; of a task that was done again, the last."""
+    """Return the results of a job's tasks of these kinds, by their places; of a task that was done again, the last."""
     found: dict[int, TaskResult] = {}
     for results in await _all(conn, job):
         if results[0].kind in kinds:
@@ -168,7 +168,7 @@ async def made(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[
 
 
 async def _all(conn: AsyncConnection, job: Job) -> list[Sequence[TaskResult]]:
-    """The results of every stage that there was."""
+    """Return the results of every stage that there was."""
     found: list[Sequence[TaskResult]] = []
     while results := await _rows.results(conn, job.id, len(found)):
         found.append(results)

@@ -32,7 +32,7 @@ def first_tasks(
     *,
     reference_only: bool = False,
 ) -> list[NewTask]:
-    """The tasks that a job begins with: one a shard, weighed by its text, and the work that will be with it.
+    """Return the tasks that a job begins with: one a shard, weighed by its text, and the work that will be with it.
 
     None of them uses an engine that is `distrusted`, named with its version.
     """
@@ -83,12 +83,12 @@ def first_tasks(
 
 
 def _date(tokenization: records.Tokenization) -> str:
-    """The day that chat templates are told."""
+    """Return the day that chat templates are told."""
     return tokenization.created_at.astimezone(UTC).date().isoformat()
 
 
 def tokenizer_of(tokenization: records.Tokenization) -> tasks_pb2.TokenizerReference:
-    """Where its tokenizer is."""
+    """Return where its tokenizer is."""
     return tasks_pb2.TokenizerReference(
         repo_id=tokenization.tokenizer_repo_id,
         revision=tokenization.tokenizer_revision,
@@ -100,7 +100,7 @@ def tokenizer_of(tokenization: records.Tokenization) -> tasks_pb2.TokenizerRefer
 async def publishing(
     conn: AsyncConnection, tokenization: records.Tokenization, shards: Sequence[tasks_pb2.TokenizeShardResult]
 ) -> tasks_pb2.PublishTokenizationTask:
-    """What the task that publishes these files is given."""
+    """Return what the task that publishes these files is given."""
     dataset = await datasets.get(conn, str(tokenization.dataset_id))
     task = tasks_pb2.PublishTokenizationTask(
         name=tokenization.resource,
@@ -117,7 +117,7 @@ async def publishing(
 
 
 def published(found: tasks_pb2.PublishTokenizationResult) -> dict[str, Any]:
-    """The columns of a tokenization that tell what was published."""
+    """Return the columns of a tokenization that tell what was published."""
     statistics = json_format.MessageToDict(found.statistics, preserving_proto_field_name=True)
     return {
         **{field: getattr(found.statistics, field) for field in _IN_COLUMNS},
@@ -173,7 +173,7 @@ class Tokenizing(Recording):
         ]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """Publishes the files."""
+        """Publish the files."""
         tokenization = await tokenizations.of_job(conn, job.id)
         if tokenization is None:
             return
@@ -189,15 +189,15 @@ class Tokenizing(Recording):
         )
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
-        """Distrusts engines, from the moment that one mismatch is found."""
+        """Distrust engines, from the moment that one mismatch is found."""
         await mismatches.keep(conn, job.resource, reports)
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Shows how much text is done."""
+        """Show how much text is done."""
         await tokenizations.progress(conn, job.id, states.shown_progress(percent))
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Changes the record of a job, if it is still there, and tells of it."""
+        """Change the record of a job, if it is still there, and return of it."""
         tokenization = await tokenizations.of_job(conn, job.id)
         if tokenization is not None:
             await tokenizations.update(conn, tokenization.id, **values)

@@ -19,7 +19,7 @@ _LEFT = """
 
 
 def copy() -> None:
-    """Takes over every dataset that was not yet. Outside a transaction, each batch commits."""
+    """Take over every dataset that was not yet. Outside a transaction, each batch commits."""
     copied = 0
     waiting_since = time.monotonic()
     while True:
@@ -42,7 +42,7 @@ def copy() -> None:
 
 
 def settle() -> None:
-    """Refuses to go on while something that old code wrote is not in the new tables."""
+    """Refuse to go on while something that old code wrote is not in the new tables."""
     if execution.value("SELECT rollout.resync()") == 0:
         return
     problems = execution.rows("SELECT dataset_id, problem FROM rollout.unsynced ORDER BY dataset_id LIMIT 5")

@@ -171,12 +171,12 @@ _PLACES = {
 
 
 def give_back() -> None:
-    """Brings the old tables up to date with the new ones."""
+    """Bring the old tables up to date with the new ones."""
     execution.run(*_FUNCTIONS, "SELECT rollout.resync()", "SELECT rollout.give_back()", *_DROPPED_FUNCTIONS)
 
 
 def stash() -> None:
-    """Keeps every row of the new tables, and of the old ones as they are now."""
+    """Keep every row of the new tables, and of the old ones as they are now."""
     execution.run(
         "CREATE SCHEMA IF NOT EXISTS retired",
         "CREATE TABLE retired.stash (relation text NOT NULL, record jsonb NOT NULL)",
@@ -195,7 +195,7 @@ def stash() -> None:
 
 
 def restore() -> None:
-    """Puts the kept rows back, less those whose dataset old code deleted, and carries across what it changed."""
+    """Put the kept rows back, less those whose dataset old code deleted, and carries across what it changed."""
     if not execution.flag("SELECT to_regclass('retired.stash') IS NOT NULL"):
         return
     for relation in _KEPT:

@@ -18,34 +18,34 @@ _LOCK_NOT_AVAILABLE = "55P03"
 
 
 def run(*statements: str) -> None:
-    """Runs statements as they are written; a colon in them names no parameter."""
+    """Run statements as they are written; a colon in them names no parameter."""
     bind = op.get_bind()
     for statement in statements:
         bind.exec_driver_sql(statement)
 
 
 def run_with(statement: str, parameter: str) -> None:
-    """Runs a statement with a parameter, $1."""
+    """Run a statement with a parameter, $1."""
     op.get_bind().exec_driver_sql(statement, (parameter,))
 
 
 def value(statement: str) -> int:
-    """Runs a statement that gives one number."""
+    """Run a statement that gives one number."""
     return int(op.get_bind().exec_driver_sql(statement).scalar_one() or 0)
 
 
 def flag(statement: str) -> bool:
-    """Runs a statement that answers yes or no."""
+    """Run a statement that answers yes or no."""
     return bool(op.get_bind().exec_driver_sql(statement).scalar_one())
 
 
 def rows(statement: str) -> list[tuple[object, ...]]:
-    """Runs a statement that gives rows."""
+    """Run a statement that gives rows."""
     return [tuple(row) for row in op.get_bind().exec_driver_sql(statement)]
 
 
 def run_locking(*statements: str) -> None:
-    """Runs statements that need strong locks without making live traffic queue behind them.
+    """Run statements that need strong locks without making live traffic queue behind them.
 
     A statement that waits for a strong lock makes every later one on the table wait too. So this waits briefly, lets
     the others pass, and tries again.

@@ -54,7 +54,7 @@ _MISSING = """
 
 
 def missing() -> str:
-    """Tells which columns of the old tables are not in the database, or are of another type."""
+    """Return which columns of the old tables are not in the database, or are of another type."""
     execution.run("CREATE SCHEMA expected", *(table.replace("public.", "expected.") for table in TABLES))
     ((listed,),) = execution.rows(_MISSING)
     execution.run("DROP SCHEMA expected CASCADE")

@@ -7,7 +7,7 @@ _BOOKS = ("rollout.links", "rollout.model_links")
 
 
 def put_away() -> None:
-    """Moves the old tables, with what is known about them, out of the way."""
+    """Move the old tables, with what is known about them, out of the way."""
     execution.run(
         "CREATE SCHEMA retired",
         *(f"ALTER TABLE {relation} SET SCHEMA retired" for relation in (*_OLD, *_BOOKS)),
@@ -15,7 +15,7 @@ def put_away() -> None:
 
 
 def discard_empty() -> None:
-    """Drops old tables that hold nothing, as on a fresh installation.
+    """Drop old tables that hold nothing, as on a fresh installation.
 
     Others stay: they are small, and with them a downgrade gives every old row back to the byte. DROP SCHEMA retired
     CASCADE removes them for good; a downgrade after that makes the old rows from the new records.
@@ -25,7 +25,7 @@ def discard_empty() -> None:
 
 
 def bring_back() -> None:
-    """Makes the old tables again, with the rows that they had."""
+    """Make the old tables again, with the rows that they had."""
     if not execution.flag("SELECT to_regclass('retired.datasets') IS NOT NULL"):
         execution.run(*legacy_schema.TABLES)
         return

@@ -6,7 +6,7 @@ from services.catalog.server.migrations import copy_functions, execution, mappin
 
 
 def create() -> None:
-    """Makes them, and tells them where the storage's root is."""
+    """Make them, and return them where the storage's root is."""
     root = str(context.config.attributes["storage_root"]).rstrip("/")
     execution.run_with("INSERT INTO rollout.settings VALUES ($1)", root)
     execution.run(

@@ -28,14 +28,14 @@ def _named(identifier: str) -> sa.ColumnElement[bool]:
 async def find(
     conn: AsyncConnection, identifier: str, lock: queries.Lock = queries.Lock.NONE
 ) -> records.Dataset | None:
-    """Reads a dataset by id or uid."""
+    """Read a dataset by id or uid."""
     statement = queries.locked(sa.select(_table).where(_named(identifier)), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def get(conn: AsyncConnection, identifier: str, lock: queries.Lock = queries.Lock.NONE) -> records.Dataset:
-    """Reads a dataset by id or uid; NotFound names close ones."""
+    """Read a dataset by id or uid; NotFound names close ones."""
     found = await find(conn, identifier, lock)
     if found is None:
         raise not_found.dataset(identifier, await known(conn))
@@ -43,13 +43,13 @@ async def get(conn: AsyncConnection, identifier: str, lock: queries.Lock = queri
 
 
 async def known(conn: AsyncConnection) -> Sequence[str]:
-    """The ids of datasets, newest first."""
+    """Return the ids of datasets, newest first."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return (await conn.execute(statement)).scalars().all()
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Dataset | None:
-    """Reads and locks the dataset that a job makes; None if it has another job by now, or is gone."""
+    """Read and lock the dataset that a job makes; None if it has another job by now, or is gone."""
     statement = sa.select(_table).where(_table.c.job_id == job_id)
     row = (await conn.execute(queries.locked(statement, queries.Lock.CHANGE, _table))).one_or_none()
     return _record(row) if row else None
@@ -58,26 +58,26 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Dataset | 
 async def page(
     conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
 ) -> list[records.Dataset]:
-    """Reads a page of datasets, newest first."""
+    """Read a page of datasets, newest first."""
     statement = queries.page(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> records.Dataset | None:
-    """Makes a dataset; None if one of that name exists."""
+    """Make a dataset; None if one of that name exists."""
     statement = upsert(_table).values(**values).on_conflict_do_nothing().returning(_table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, dataset_id: uuid.UUID, **values: Any) -> records.Dataset:
-    """Changes a dataset."""
+    """Change a dataset."""
     statement = queries.changed(_table, **values).where(_table.c.id == dataset_id).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, status: str, percent: float) -> None:
-    """Moves the progress of what a job makes on, never back."""
+    """Move the progress of what a job makes on, never back."""
     statement = (
         _table.update()
         .where(_table.c.job_id == job_id, _table.c.status == status, _table.c.progress < percent)
@@ -87,19 +87,19 @@ async def progress(conn: AsyncConnection, job_id: uuid.UUID, status: str, percen
 
 
 async def delete(conn: AsyncConnection, dataset_id: uuid.UUID) -> None:
-    """Deletes a dataset and the rows of its shards."""
+    """Delete a dataset and the rows of its shards."""
     await conn.execute(_table.delete().where(_table.c.id == dataset_id))
 
 
 async def shards(conn: AsyncConnection, dataset_id: uuid.UUID) -> list[records.Shard]:
-    """Reads the raw shards of a dataset, in the order of its rows."""
+    """Read the raw shards of a dataset, in the order of its rows."""
     columns = (_shards.c.key, _shards.c.num_rows, _shards.c.size_bytes, _shards.c.sha256, _shards.c.text_bytes)
     statement = sa.select(*columns).where(_shards.c.dataset_id == dataset_id).order_by(_shards.c.ordinal)
     return [records.Shard(*row) for row in await conn.execute(statement)]
 
 
 async def replace_shards(conn: AsyncConnection, dataset_id: uuid.UUID, files: Sequence[records.Shard]) -> None:
-    """Sets the raw shards of a dataset."""
+    """Set the raw shards of a dataset."""
     await conn.execute(_shards.delete().where(_shards.c.dataset_id == dataset_id))
     if files:
         rows = [

@@ -11,7 +11,7 @@ _table = tables.distrusted_engines
 
 
 async def distrust(conn: AsyncConnection, found: tasks_pb2.EngineMismatch, resource: str) -> None:
-    """Keeps that an engine is not exact, found in the tokenization `resource`; the first finding stays."""
+    """Keep that an engine is not exact, found in the tokenization `resource`; the first finding stays."""
     values = {
         "tokenizer_fingerprint": found.tokenizer_fingerprint,
         "engine": found.engine,
@@ -22,6 +22,6 @@ async def distrust(conn: AsyncConnection, found: tasks_pb2.EngineMismatch, resou
 
 
 async def distrusted(conn: AsyncConnection, fingerprint: str) -> list[str]:
-    """The engines that are not exact for a tokenizer, each with its version, in order."""
+    """Return the engines that are not exact for a tokenizer, each with its version, in order."""
     statement = sa.select(_table.c.engine).where(_table.c.tokenizer_fingerprint == fingerprint)
     return list((await conn.execute(statement.order_by(_table.c.engine))).scalars())

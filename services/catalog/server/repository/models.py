@@ -24,14 +24,14 @@ def _named(identifier: str) -> sa.ColumnElement[bool]:
 
 
 async def find(conn: AsyncConnection, identifier: str, lock: queries.Lock = queries.Lock.NONE) -> records.Model | None:
-    """Reads a model by id or uid."""
+    """Read a model by id or uid."""
     statement = queries.locked(sa.select(_table).where(_named(identifier)), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def get(conn: AsyncConnection, identifier: str, lock: queries.Lock = queries.Lock.NONE) -> records.Model:
-    """Reads a model by id or uid; NotFound names close ones."""
+    """Read a model by id or uid; NotFound names close ones."""
     found = await find(conn, identifier, lock)
     if found is None:
         raise not_found.model(identifier, await known(conn))
@@ -39,13 +39,13 @@ async def get(conn: AsyncConnection, identifier: str, lock: queries.Lock = queri
 
 
 async def known(conn: AsyncConnection) -> Sequence[str]:
-    """The ids of models, newest first."""
+    """Return the ids of models, newest first."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
     return (await conn.execute(statement)).scalars().all()
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Model | None:
-    """Reads and locks the model that a job inspects; None if it has another job by now, or is gone."""
+    """Read and lock the model that a job inspects; None if it has another job by now, or is gone."""
     statement = sa.select(_table).where(_table.c.job_id == job_id)
     row = (await conn.execute(queries.locked(statement, queries.Lock.CHANGE, _table))).one_or_none()
     return _record(row) if row else None
@@ -54,24 +54,24 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Model | No
 async def page(
     conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
 ) -> list[records.Model]:
-    """Reads a page of models, newest first."""
+    """Read a page of models, newest first."""
     statement = queries.page(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> records.Model | None:
-    """Makes a model; None if one of that name exists."""
+    """Make a model; None if one of that name exists."""
     statement = upsert(_table).values(**values).on_conflict_do_nothing(index_elements=[_table.c.name]).returning(_table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, model_id: str, **values: Any) -> records.Model:
-    """Changes a model."""
+    """Change a model."""
     statement = queries.changed(_table, **values).where(_table.c.id == model_id).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 
 async def delete(conn: AsyncConnection, model_id: str) -> None:
-    """Deletes a model."""
+    """Delete a model."""
     await conn.execute(_table.delete().where(_table.c.id == model_id))

@@ -23,7 +23,7 @@ def _record(row: sa.Row[Any]) -> records.Repair:
 
 
 async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, outcome: Mapping[str, Any]) -> None:
-    """Makes a tokenization's repair, in place of the one before; files are made in the folder `path`."""
+    """Make a tokenization's repair, in place of the one before; files are made in the folder `path`."""
     now = sa.func.clock_timestamp()
     values: dict[str, Any] = {
         "tokenized_path": path,
@@ -41,7 +41,10 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, o
 
 
 async def of_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[str, records.Repair]:
-    """The last repair of each folder of tokenizations, by folder; those that were never repaired are left out."""
+    """Return the last repair of each folder of tokenizations, by folder.
+
+    Those that were never repaired are left out.
+    """
     statement = (
         sa.select(_tokenizations.c.tokenized_path.label("folder"), _table)
         .select_from(_table.join(_tokenizations))
@@ -57,24 +60,24 @@ async def of_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[s
 
 
 async def of_folder(conn: AsyncConnection, path: str) -> records.Repair | None:
-    """The last repair of a folder."""
+    """Return the last repair of a folder."""
     return (await of_folders(conn, [path])).get(path)
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Repair | None:
-    """Reads and locks the repair that a job does; None if it has another job by now, or is gone."""
+    """Read and lock the repair that a job does; None if it has another job by now, or is gone."""
     statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
-    """Changes a repair."""
+    """Change a repair."""
     await conn.execute(queries.changed(_table, **values).where(_table.c.tokenization_id == uid))
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:
-    """Moves the progress on, never back."""
+    """Move the progress on, never back."""
     await conn.execute(
         _table.update()
         .where(_table.c.job_id == job_id, _table.c.status.in_(LIVE), _table.c.progress < percent)

@@ -21,12 +21,12 @@ _ALLOWED = sa.text("SELECT to_regclass('public.uq_tokenization_files_key') IS NU
 
 
 async def is_allowed(conn: AsyncConnection) -> bool:
-    """Whether files may be shared: not before the end of a rollout from a version that knows no sharing."""
+    """Return whether files may be shared: not before the end of a rollout from a version that knows no sharing."""
     return bool((await conn.execute(_ALLOWED)).scalar_one())
 
 
 async def lock(conn: AsyncConnection, record: records.Tokenization) -> None:
-    """Lets one transaction at a time decide who makes the files of a tokenizer's content on a dataset."""
+    """Let one transaction at a time decide who makes the files of a tokenizer's content on a dataset."""
     await conn.execute(_LOCK, {"key": f"{record.dataset_id} {record.tokenizer_fingerprint}"})
 
 
@@ -54,7 +54,7 @@ async def alike(conn: AsyncConnection, record: records.Tokenization) -> list[rec
 
 
 def _is_distrusted() -> sa.ColumnElement[bool]:
-    """Whether an engine made the files that gave other ids than the reference somewhere since."""
+    """Return whether an engine made the files that gave other ids than the reference somewhere since."""
     return sa.exists().where(
         _engines.c.tokenizer_fingerprint == _table.c.tokenizer_fingerprint,
         _table.c.statistics["engine_versions"].op("?")(_engines.c.engine),
@@ -67,13 +67,13 @@ def _compared(parameters: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 async def is_others(conn: AsyncConnection, path: str, uid: str) -> bool:
-    """Whether a folder is that of another tokenization."""
+    """Return whether a folder is that of another tokenization."""
     statement = sa.select(sa.literal(1)).where(_table.c.tokenized_path == path, _table.c.id != uid).limit(1)
     return (await conn.execute(statement)).first() is not None
 
 
 async def of_folder(conn: AsyncConnection, path: str) -> list[records.Tokenization]:
-    """The READY tokenizations whose files are in a folder: the one that made them first, then the oldest."""
+    """Return the READY tokenizations whose files are in a folder: the one that made them first, then the oldest."""
     rows = await conn.execute(
         tokenizations.select()
         .where(_table.c.tokenized_path == path, _table.c.status == "READY")
@@ -83,7 +83,7 @@ async def of_folder(conn: AsyncConnection, path: str) -> list[records.Tokenizati
 
 
 async def waiting(conn: AsyncConnection) -> list[str]:
-    """The uids of tokenizations that wait for another's files, the oldest first."""
+    """Return the uids of tokenizations that wait for another's files, the oldest first."""
     statement = (
         sa.select(_table.c.id)
         .where(_table.c.status == "QUEUED", _table.c.job_id.is_(None))
@@ -93,7 +93,7 @@ async def waiting(conn: AsyncConnection) -> list[str]:
 
 
 async def take_files(conn: AsyncConnection, uid: str, source: records.Tokenization) -> None:
-    """Gives a tokenization the files, the folder and the statistics of another, and makes it READY."""
+    """Return a tokenization the files, the folder and the statistics of another, and make it READY."""
     await conn.execute(_files.delete().where(_files.c.tokenization_id == uid))
     columns = [_files.c.ordinal, _files.c.key, _files.c.num_rows, _files.c.size_bytes, _files.c.sha256]
     rows = sa.select(sa.literal(uid), *columns).where(_files.c.tokenization_id == source.id)

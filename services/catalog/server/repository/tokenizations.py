@@ -26,23 +26,23 @@ _select = sa.select(
 
 
 def select() -> sa.Select[Any]:
-    """Selects tokenizations, for `record`."""
+    """Select tokenizations, for `record`."""
     return _select
 
 
 def record(row: sa.Row[Any]) -> records.Tokenization:
-    """The tokenization in a row."""
+    """Return the tokenization in a row."""
     return records.Tokenization(**row._mapping)  # noqa: SLF001  SQLAlchemy's public name for it
 
 
 def of_dataset(identifier: str) -> sa.ColumnElement[bool]:
-    """Narrows to one dataset, by id or uid."""
+    """Narrow to one dataset, by id or uid."""
     uid = names.dataset_uid(identifier)
     return tables.datasets.c.name == identifier if uid is None else _table.c.dataset_id == uid
 
 
 def of_model(identifier: str) -> sa.ColumnElement[bool]:
-    """Narrows to one model, by id or uid."""
+    """Narrow to one model, by id or uid."""
     if names.is_model_uid(identifier):
         return _table.c.model_id == identifier
     return tables.models.c.name == identifier
@@ -51,7 +51,7 @@ def of_model(identifier: str) -> sa.ColumnElement[bool]:
 async def find(
     conn: AsyncConnection, name: names.TokenizationName, lock: queries.Lock = queries.Lock.NONE
 ) -> records.Tokenization | None:
-    """Reads a tokenization by the ids or uids in its name."""
+    """Read a tokenization by the ids or uids in its name."""
     statement = _select.where(of_dataset(name.dataset), of_model(name.model), _table.c.variant == name.variant)
     row = (await conn.execute(queries.locked(statement, lock, _table))).one_or_none()
     return record(row) if row else None
@@ -60,7 +60,7 @@ async def find(
 async def get(
     conn: AsyncConnection, name: names.TokenizationName, lock: queries.Lock = queries.Lock.NONE
 ) -> records.Tokenization:
-    """Reads a tokenization; NotFound tells which part of the name is wrong."""
+    """Read a tokenization; NotFound tells which part of the name is wrong."""
     found = await find(conn, name, lock)
     if found is None:
         raise await not_found(conn, name)
@@ -68,7 +68,7 @@ async def get(
 
 
 async def not_found(conn: AsyncConnection, name: names.TokenizationName) -> Exception:
-    """The error for a name that no tokenization has: it tells which part of it is wrong."""
+    """Return the error for a name that no tokenization has: it tells which part of it is wrong."""
     dataset = await datasets.get(conn, name.dataset)
     await models.get(conn, name.model)
     statement = _select.where(_table.c.dataset_id == dataset.id).limit(queries.MAX_KNOWN)
@@ -77,14 +77,14 @@ async def not_found(conn: AsyncConnection, name: names.TokenizationName) -> Exce
 
 
 async def by_id(conn: AsyncConnection, uid: str, lock: queries.Lock = queries.Lock.NONE) -> records.Tokenization | None:
-    """Reads a tokenization by its uid."""
+    """Read a tokenization by its uid."""
     statement = queries.locked(_select.where(_table.c.id == uid), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return record(row) if row else None
 
 
 async def require(conn: AsyncConnection, uid: str) -> records.Tokenization:
-    """Reads a tokenization that this transaction has locked, so that it is there."""
+    """Read a tokenization that this transaction has locked, so that it is there."""
     found = await by_id(conn, uid)
     assert found is not None
     return found
@@ -93,7 +93,7 @@ async def require(conn: AsyncConnection, uid: str) -> records.Tokenization:
 async def resolve(
     conn: AsyncConnection, asked: Collection[names.TokenizationName]
 ) -> dict[names.TokenizationName, records.Tokenization]:
-    """Reads many tokenizations by name, in one statement for all names that are written alike."""
+    """Read many tokenizations by name, in one statement for all names that are written alike."""
     alike: defaultdict[tuple[bool, bool], list[names.TokenizationName]] = defaultdict(list)
     for name in asked:
         alike[names.dataset_uid(name.dataset) is not None, names.is_model_uid(name.model)].append(name)
@@ -124,7 +124,7 @@ def _resolving(by_dataset_uid: bool, by_model_uid: bool) -> sa.Select[Any]:
 
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenization | None:
-    """Reads and locks the tokenization that a job makes; None if it has another job by now, or is gone."""
+    """Read and lock the tokenization that a job makes; None if it has another job by now, or is gone."""
     statement = queries.locked(_select.where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return record(row) if row else None
@@ -133,7 +133,7 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenizati
 async def depending(
     conn: AsyncConnection, *, dataset_id: uuid.UUID | None = None, model_id: str | None = None
 ) -> list[records.Tokenization]:
-    """Reads the tokenizations of a dataset or of a model, in an order in which all may lock them."""
+    """Read the tokenizations of a dataset or of a model, in an order in which all may lock them."""
     condition = _table.c.dataset_id == dataset_id if dataset_id else _table.c.model_id == model_id
     return [record(row) for row in await conn.execute(_select.where(condition).order_by(_table.c.id))]
 
@@ -147,7 +147,7 @@ async def page(
     dataset: str | None,
     model: str | None,
 ) -> list[records.Tokenization]:
-    """Reads a page of tokenizations, newest first."""
+    """Read a page of tokenizations, newest first."""
     statement = _select
     if dataset is not None:
         statement = statement.where(of_dataset(dataset))
@@ -158,18 +158,18 @@ async def page(
 
 
 async def insert(conn: AsyncConnection, **values: Any) -> bool:
-    """Makes a tokenization; False if there is one of that dataset, model and variant."""
+    """Make a tokenization; False if there is one of that dataset, model and variant."""
     statement = upsert(_table).values(**values).on_conflict_do_nothing().returning(_table.c.id)
     return (await conn.execute(statement)).one_or_none() is not None
 
 
 async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
-    """Changes a tokenization."""
+    """Change a tokenization."""
     await conn.execute(queries.changed(_table, **values).where(_table.c.id == uid))
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:
-    """Moves the progress of what a job makes on, never back."""
+    """Move the progress of what a job makes on, never back."""
     statement = (
         _table.update()
         .where(_table.c.job_id == job_id, _table.c.status == "PROCESSING", _table.c.progress < percent)
@@ -179,19 +179,19 @@ async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> 
 
 
 async def delete(conn: AsyncConnection, uid: str) -> None:
-    """Deletes a tokenization and the rows of its files."""
+    """Delete a tokenization and the rows of its files."""
     await conn.execute(_table.delete().where(_table.c.id == uid))
 
 
 async def files(conn: AsyncConnection, uid: str) -> list[records.File]:
-    """Reads the Arrow files of a tokenization, in the order of its rows."""
+    """Read the Arrow files of a tokenization, in the order of its rows."""
     columns = (_files.c.key, _files.c.num_rows, _files.c.size_bytes, _files.c.sha256)
     statement = sa.select(*columns).where(_files.c.tokenization_id == uid).order_by(_files.c.ordinal)
     return [records.File(*row) for row in await conn.execute(statement)]
 
 
 async def replace_files(conn: AsyncConnection, uid: str, found: Sequence[records.File]) -> None:
-    """Sets the Arrow files of a tokenization."""
+    """Set the Arrow files of a tokenization."""
     await conn.execute(_files.delete().where(_files.c.tokenization_id == uid))
     if found:
         rows = [

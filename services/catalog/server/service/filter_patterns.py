@@ -5,7 +5,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 
 
 def check(filters: tokenizations_pb2.Filters) -> None:
-    """Refuses a pattern that Arrow's regular expressions (RE2) do not take."""
+    """Refuse a pattern that Arrow's regular expressions (RE2) do not take."""
     for name in ("keep_pattern", "drop_pattern"):
         pattern = getattr(filters, name)
         if not pattern:

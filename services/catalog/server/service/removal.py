@@ -17,7 +17,7 @@ from services.records.unit_of_work import Unit
 async def tokenizations(
     unit: Unit, store: JobStore, folders: Folders, dependents: Sequence[records.Tokenization]
 ) -> None:
-    """Stops and removes tokenizations, unless somebody reads one of them right now."""
+    """Stop and removes tokenizations, unless somebody reads one of them right now."""
     for dependent in dependents:
         uid = dependent.id
         locked = await cancellation.stopped(unit.conn, store, functools.partial(repository.by_id, unit.conn, uid))
@@ -27,7 +27,7 @@ async def tokenizations(
 
 
 async def tokenization(unit: Unit, store: JobStore, folders: Folders, record: records.Tokenization) -> None:
-    """Removes a tokenization that is stopped and locked."""
+    """Remove a tokenization that is stopped and locked."""
     holders = await holds.holders(unit.conn, record.id)
     if holders:
         raise refused(record.resource, holders)

@@ -17,7 +17,7 @@ from services.records.queries import Lock
 async def begin(
     conn: AsyncConnection, store: JobStore, name: names.TokenizationName, *, checksums_only: bool
 ) -> records.Tokenization:
-    """Starts to repair a READY tokenization's files, unless that is under way; gives the tokenization."""
+    """Start to repair a READY tokenization's files, unless that is under way; return the tokenization."""
     record = await tokenizations.get(conn, name, Lock.CHANGE)
     states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
     if not record.manifest_digest:
@@ -48,7 +48,7 @@ async def begin(
 
 
 async def end(conn: AsyncConnection, store: JobStore, record: records.Tokenization | None, *, own: bool) -> bool:
-    """Cancels the repair of a tokenization's files, if one is under way; tells whether one was.
+    """Cancel the repair of a tokenization's files, if one is under way; return whether one was.
 
     With `own`, only if it was asked for this one. Called before the record is locked: the job comes first.
     """

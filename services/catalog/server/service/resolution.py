@@ -32,7 +32,7 @@ class Resolver:
         self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
 
     async def resolve(self, name: _Name) -> _Answer:
-        """Gives the published tokenization of that name."""
+        """Return the published tokenization of that name."""
         found = await self._read(name)
         if isinstance(found, _Answer):
             return found

@@ -33,7 +33,7 @@ class Waiting:
         listener.subscribe(events.CHANNEL, lambda _: self._changed.set())
 
     async def run(self) -> None:
-        """Settles until it is cancelled."""
+        """Settle until it is cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
@@ -46,7 +46,7 @@ class Waiting:
             await asyncio.sleep(_SPACING_SECONDS)
 
     async def settle(self) -> None:
-        """Looks at each that waits, once."""
+        """Look at each that waits, once."""
         async with self._database.connection() as conn:
             uids = await sharing.waiting(conn)
         for uid in uids:

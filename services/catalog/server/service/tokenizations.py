@@ -41,7 +41,7 @@ class Creation:
         name: names.TokenizationName,
         asked: tokenizations_pb2.TokenizationParameters,
     ) -> records.Tokenization:
-        """Makes a tokenization, or gives the one that exists if it is the same."""
+        """Make a tokenization, or return the one that exists if it is the same."""
         dataset = await datasets.get(conn, name.dataset, Lock.REFERENCE)
         model = await models.get(conn, name.model, Lock.REFERENCE)
         states.DATASET.require_ready(dataset.resource, dataset.name, dataset.status, dataset.error_message)
@@ -56,7 +56,7 @@ class Creation:
         return await self.settle(conn, record) if made else _same(record, complete)
 
     async def settle(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
-        """Brings a tokenization, which is locked, to its files: another's, those that another is about to have, or own.
+        """Bring a tokenization, which is locked, to its files: another's, those that another is about to have, or own.
 
         Another's are those of a tokenizer of the same content with the same parameters. READY ones are shared at once.
         While a job makes such files this one waits for its end, and is settled again (`sharing`).
@@ -71,7 +71,7 @@ class Creation:
         return await self._begin(conn, record)
 
     async def _share(self, conn: AsyncConnection, record: records.Tokenization, source: records.Tokenization) -> bool:
-        """Takes the files of another tokenization, unless that was deleted in between."""
+        """Take the files of another tokenization, unless that was deleted in between."""
         # With the lock on its row it is not deleted before this commits; with that on its folder it is not repaired.
         while found := await tokenizations.by_id(conn, source.id, Lock.REFERENCE):
             await storage_folders.lock(conn, found.tokenized_path)
@@ -83,7 +83,7 @@ class Creation:
         return False
 
     async def _wait(self, conn: AsyncConnection, record: records.Tokenization, maker: records.Tokenization) -> bool:
-        """Lets it wait for one that a job is at."""
+        """Let it wait for one that a job is at."""
         if (record.status, record.job_id, record.shared_from) == ("QUEUED", None, maker.resource):
             return True
         await tokenizations.update(conn, record.id, **_BEGINNING, job_id=None, shared_from=maker.resource)
@@ -91,7 +91,7 @@ class Creation:
         return True
 
     async def _begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
-        """Starts the job that makes a tokenization, the first one or another."""
+        """Start the job that makes a tokenization, the first one or another."""
         dataset = await datasets.get(conn, str(record.dataset_id), Lock.REFERENCE)
         parameters.require_shards(dataset)
         path = await self._free_folder(conn, record, dataset)
@@ -106,7 +106,7 @@ class Creation:
         return await tokenizations.require(conn, record.id)
 
     async def _free_folder(self, conn: AsyncConnection, record: records.Tokenization, dataset: records.Dataset) -> str:
-        """Takes a folder of its own, empty: others may still share that of a tokenization that had the same name."""
+        """Take a folder of its own, empty: others may still share that of a tokenization that had the same name."""
         path = record.tokenized_path
         while True:
             await storage_folders.lock(conn, path)
@@ -116,7 +116,7 @@ class Creation:
             path = names.tokenized_key(dataset.raw_path, record.model_id, record.variant) + f"_{secrets.token_hex(4)}"
 
     async def give_up(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
-        """Cancels a tokenization, which is locked, that waits for another's files."""
+        """Cancel a tokenization, which is locked, that waits for another's files."""
         await tokenizations.update(
             conn, record.id, status="CANCELLED", shared_from=None, completed_at=sa.func.clock_timestamp()
         )

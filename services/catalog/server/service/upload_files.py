@@ -48,7 +48,7 @@ class Upload:
         self._count(schema)
 
     def add(self, batch: bytes) -> None:
-        """Takes a record batch."""
+        """Take a record batch."""
         with self._lock:
             if not self._is_over:
                 self._add(batch)
@@ -69,7 +69,7 @@ class Upload:
             self._end_file()
 
     def finish(self, end: datasets_pb2.UploadEnd) -> datasets_pb2.UploadSource:
-        """Ends the last file; gives what was uploaded. Raises InvalidArgument if it is not what was sent."""
+        """End the last file; return what was uploaded. Raises InvalidArgument if it is not what was sent."""
         if (end.num_rows, end.num_batches) != (self._source.num_rows, self._batches):
             raise _invalid(
                 "end",
@@ -83,7 +83,7 @@ class Upload:
         return self._source
 
     def abandon(self) -> None:
-        """Leaves no file."""
+        """Leave no file."""
         with self._lock:
             self._is_over = True
             if self._file is not None:
@@ -131,7 +131,7 @@ def _size(count: int) -> str:
 
 
 def _check_schema(schema: bytes) -> None:
-    """Refuses what is no schema, and columns that cannot be stored."""
+    """Refuse what is no schema, and columns that cannot be stored."""
     # Importing Arrow takes a while, and few catalogs take uploads in.
     import pyarrow as pa  # noqa: PLC0415
 
@@ -154,7 +154,7 @@ def _check_schema(schema: bytes) -> None:
 
 
 def _rows(batch: bytes, place: int) -> int:
-    """How many rows a record batch has, by its own account."""
+    """Return how many rows a record batch has, by its own account."""
     field = f"batch {place}"
     message = _framed(batch, field)
     try:
@@ -165,7 +165,7 @@ def _rows(batch: bytes, place: int) -> int:
 
 
 def _framed(data: bytes, field: str) -> arrow_messages.Message:
-    """The one message of Arrow that the data are."""
+    """Return the one message of Arrow that the data are."""
     try:
         message = arrow_messages.read(io.BytesIO(data).read)
     except struct.error as error:

@@ -43,7 +43,7 @@ class Uploading:
         self._running = 0
 
     async def take(self, requests: AsyncIterator[_Request]) -> datasets_pb2.Dataset:
-        """Answers one call."""
+        """Answer one call."""
         if self._running >= _AT_ONCE:
             raise errors.Unavailable(f"{_AT_ONCE} uploads are running, the most at once; try again in a moment.")
         self._running += 1
@@ -89,7 +89,7 @@ class Uploading:
         begin: datasets_pb2.UploadBegin,
         source: datasets_pb2.UploadSource,
     ) -> tuple[records.Dataset, bool]:
-        """The dataset, and whether these rows made it."""
+        """Return the dataset, and whether these rows made it."""
         told = json_format.MessageToDict(datasets_pb2.DatasetSource(upload=source), preserving_proto_field_name=True)
         made = None
         if source.files:

@@ -14,7 +14,7 @@ _MAKERS = {"BPE": sentencepiece.derive, "WordPiece": wordpiece.derive}
 
 
 def make(backend: tokenizers.Tokenizer) -> Engine | None:
-    """Returns an engine for a tokenizer, or None if it is of a kind whose cuts are not known to be exact."""
+    """Return an engine for a tokenizer, or None if it is of a kind whose cuts are not known to be exact."""
     content = json.loads(backend.to_str())
     derive = _MAKERS.get(content["model"]["type"])
     cuts = derive(backend, content) if derive else None

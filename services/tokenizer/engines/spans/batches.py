@@ -26,7 +26,7 @@ class Batches:
                 break
 
     def encode(self, spans: Sequence[str]) -> Ragged:
-        """Returns the ids of each span."""
+        """Return the ids of each span."""
         groups = [spans[start : start + _GROUP] for start in range(0, len(spans), _GROUP)]
         if not self._separator:
             return ragged.concatenate([self._alone(group) for group in groups])

@@ -33,7 +33,7 @@ class Classes:
 
     @classmethod
     def of(cls, left: NDArray[np.uint32], right: NDArray[np.uint32], pairs: NDArray[np.bool_]) -> "Classes":
-        """Fills in what follows from the others."""
+        """Fill in what follows from the others."""
         return cls(left, right, pairs, pairs[left[:128, None] + right[None, :128]].reshape(-1))
 
 
@@ -60,14 +60,14 @@ PREFIX_NEVER, PREFIX_ALWAYS, PREFIX_MISSING = range(3)
 
 
 def blank(characters: str) -> NDArray[np.bool_]:
-    """Returns a table of bytes in which those of some characters are set."""
+    """Return a table of bytes in which those of some characters are set."""
     found = np.zeros(256, np.bool_)
     found[[ord(character) for character in characters]] = True
     return found
 
 
 def classes(joined: Iterable[tuple[str, str]], alike: str = "") -> Classes:
-    """Returns the classes for texts that may be cut wherever no pair of `joined` is.
+    """Return the classes for texts that may be cut wherever no pair of `joined` is.
 
     The characters of `alike` are one and the same.
     """

@@ -42,7 +42,7 @@ class Spans:
         self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, "spans")
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Returns the ids of each text."""
+        """Return the ids of each text."""
         if not len(texts):
             return ragged.EMPTY
         with self._lock:
@@ -115,7 +115,7 @@ class _Part:
         return int(self._state[0]) == len(self._ends)
 
     def lay_out(self, cuts: Cuts, needles: _Needles) -> None:
-        """Copies the texts."""
+        """Copy the texts."""
         kernel.lay_out(
             self._data,
             self._offsets,
@@ -129,7 +129,7 @@ class _Part:
         )
 
     def scan(self, cuts: Cuts, table: Table) -> None:
-        """Goes on until the end, or until much is missing."""
+        """Go on until the end, or until much is missing."""
         self._first = int(self._state[0])
         kernel.scan(
             self._text,
@@ -151,11 +151,11 @@ class _Part:
         )
 
     def missing(self) -> Missing:
-        """Returns the spans that the scan did not find."""
+        """Return the spans that the scan did not find."""
         return Missing(self._words, self._missing[: 3 * int(self._state[3])])
 
     def collect(self, table: Table, bases: NDArray[np.int64]) -> None:
-        """Takes the scan's ids, with those of the missing spans, whose slots are given."""
+        """Take the scan's ids, with those of the missing spans, whose slots are given."""
         number = int(self._state[2])
         before = table.counts(bases)
         whole = np.empty(number + int(before[-1]), np.int32)
@@ -167,7 +167,7 @@ class _Part:
         self._collected_ids += len(whole)
 
     def rows(self) -> Ragged:
-        """Returns the ids of all texts."""
+        """Return the ids of all texts."""
         return Ragged(np.concatenate(self._collected), np.concatenate([[0], self._row_ends]))
 
 
@@ -176,7 +176,7 @@ def _offsets(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def _shares(texts: pa.Array, threads: int) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Divides texts into as many parts as there are threads, of about the same number of bytes."""
+    """Divide texts into as many parts as there are threads, of about the same number of bytes."""
     offsets = _offsets(texts)
     data = np.frombuffer(texts.buffers()[2] or b"\0", np.uint8)
     size = int(offsets[-1] - offsets[0])

@@ -20,7 +20,7 @@ _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 @compiled
 def settle(slots: _Words, bases: _Places, values: _Ids, offsets: _Places, ids: _Ids, used: int) -> int:
-    """Writes the ids of new spans into their slots."""
+    """Write the ids of new spans into their slots."""
     for number in range(len(bases)):
         base, start = bases[number], offsets[number]
         count = offsets[number + 1] - start
@@ -51,7 +51,7 @@ def splice(
     before: _Places,
     whole: _Ids,
 ) -> None:
-    """Puts the ids of what was missing between those that were found; `before` counts them up to each span."""
+    """Put the ids of what was missing between those that were found; `before` counts them up to each span."""
     done = 0
     for span in range(len(bases)):
         until = missing[3 * span + 2]

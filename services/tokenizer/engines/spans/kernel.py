@@ -44,13 +44,13 @@ _A, _B, _C = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xD6E8FEB8665
 
 
 def inlined(function: _Function) -> _Function:
-    """Compiles for use by the other functions: a call would cost more than most of these do."""
+    """Compile for use by the other functions: a call would cost more than most of these do."""
     inlined: _Function = numba.njit(forceinline=True)(function)
     return inlined
 
 
 def compiled(function: _Function) -> _Function:
-    """Compiles on first use; keeps the result on disk where there is a folder to write to."""
+    """Compile on first use; keep the result on disk where there is a folder to write to."""
     try:
         compiled: _Function = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
@@ -67,7 +67,7 @@ def _word(words: _Words, start: int) -> np.uint64:
 
 @inlined
 def _first_bytes(word: np.uint64, number: int) -> np.uint64:
-    """Keeps 1 to 8 bytes."""
+    """Keep 1 to 8 bytes."""
     shift = _64 - (np.uint64(number) * _EIGHT)
     return (word << shift) >> shift
 
@@ -109,7 +109,7 @@ def _same(words: _Words, start: int, length: int, keys: _Words, place: int) -> b
 
 @inlined
 def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -> int:
-    """Returns where a span's slot begins, or if it has none the complement of where it would."""
+    """Return where a span's slot begins, or if it has none the complement of where it would."""
     first, second = _key(words, start, length)
     last = len(slots) // SLOT - 1
     place = np.int64(_mixed((first * _A) ^ (second * _C)) >> _ONE) & last
@@ -129,7 +129,7 @@ def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -
 
 @inlined
 def decoded(text: _Bytes, position: int) -> tuple[int, int]:
-    """Returns a character, and its length."""
+    """Return a character, and its length."""
     lead = np.uint32(text[position])
     if lead < 0x80:
         return lead, 1
@@ -153,7 +153,7 @@ def _cut(
     pairs: NDArray[np.bool_],
     ascii_pairs: NDArray[np.bool_],
 ) -> int:
-    """Returns the first place after a position where a cut is exact, or the end."""
+    """Return the first place after a position where a cut is exact, or the end."""
     code, size = decoded(text, position)
     position += size
     while position < end:
@@ -174,7 +174,7 @@ def _cut(
 
 @inlined
 def _holds(text: _Bytes, start: int, end: int, needles: _Bytes, bounds: _Places, heads: _Places) -> bool:
-    """Tells whether a text holds any of the needles, which are in the order of their first bytes."""
+    """Return whether a text holds any of the needles, which are in the order of their first bytes."""
     for position in range(start, end):
         byte = text[position]
         for needle in range(heads[byte], heads[byte + 1]):
@@ -208,7 +208,7 @@ def lay_out(
     ends: _Places,
     apart: NDArray[np.bool_],
 ) -> None:
-    """Copies documents one after the other, each with its space in front; leaves out those with a needle."""
+    """Copy documents one after the other, each with its space in front; leave out those with a needle."""
     place = 0
     for document in range(len(offsets) - 1):
         start, end = offsets[document], offsets[document + 1]
@@ -241,7 +241,7 @@ def scan(
     missing: _Places,
     most_bytes: int,
 ) -> None:
-    """Writes the ids of spans until the texts end, or as many spans are missing as there is room for.
+    """Write the ids of spans until the texts end, or as many spans are missing as there is room for.
 
     `state` is document, position, ids written, spans missing. A missing span is start, length and how many ids are
     before it; a finished document how many ids and how many missing spans are.
@@ -293,7 +293,7 @@ def insert(
     bases: _Places,
     fresh: _Places,
 ) -> tuple[int, int]:
-    """Gives each missing span its slot; tells which are new, and how much of `keys` is used now."""
+    """Return each missing span its slot; return which are new, and how much of `keys` is used now."""
     new = 0
     for number in range(len(missing) // 3):
         start, length = missing[3 * number], missing[3 * number + 1]
@@ -317,7 +317,7 @@ def insert(
 
 @compiled
 def rehash(old: _Words, slots: _Words) -> None:
-    """Moves every slot to a larger table."""
+    """Move every slot to a larger table."""
     last = len(slots) // SLOT - 1
     for start in range(0, len(old), SLOT):
         second = old[start + 1]

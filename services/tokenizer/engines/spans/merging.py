@@ -46,7 +46,7 @@ class Merges:
 
     @classmethod
     def of(cls, vocab: Mapping[str, int], merges: Sequence[Sequence[str]], alike: str) -> "Merges | None":
-        """Reads them; the characters of `alike` are one and the same. None where the first of these has no piece."""
+        """Read them; the characters of `alike` are one and the same. None where the first of these has no piece."""
         if alike[0] not in vocab:
             return None
         characters = np.full(cuts.CODES, -1, np.int32)
@@ -67,7 +67,7 @@ class Merges:
         return cls(characters, singles, pairs)
 
     def encode(self, text: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
-        """Returns the ids of spans of a text, none for those that are too long. Raises UnicodeDecodeError."""
+        """Return the ids of spans of a text, none for those that are too long. Raises UnicodeDecodeError."""
         kept = np.where(lengths > MOST_BYTES, 0, lengths)
         ids = np.empty(int(kept.sum()), np.int32)
         counts = np.empty(len(kept), np.int64)
@@ -87,7 +87,7 @@ def _hash(key: np.uint64) -> np.uint64:
 
 @inlined
 def _pair(pairs: _Words, first: np.int32, second: np.int32) -> np.uint64:
-    """Returns rank and id of what two neighbours become, or _NO_PAIR."""
+    """Return rank and id of what two neighbours become, or _NO_PAIR."""
     key = (np.uint64(first) << _32) | np.uint64(second)
     last = len(pairs) // 2 - 1
     place = np.int64(_hash(key)) & last
@@ -100,7 +100,7 @@ def _pair(pairs: _Words, first: np.int32, second: np.int32) -> np.uint64:
 
 @compiled
 def _fill(pairs: _Words, keys: _Words, values: _Words) -> None:
-    """Fills an empty table of pairs."""
+    """Fill an empty table of pairs."""
     last = len(pairs) // 2 - 1
     for number in range(len(keys)):
         place = np.int64(_hash(keys[number])) & last
@@ -111,7 +111,7 @@ def _fill(pairs: _Words, keys: _Words, values: _Words) -> None:
 
 @inlined
 def _symbols(text: _Bytes, start: int, end: int, characters: _Ids, singles: _Ids, ids: _Ids, used: int) -> int:
-    """Writes the symbols that a span is of before any merge; returns how many, or -1 if it is no UTF-8."""
+    """Write the symbols that a span is of before any merge; return how many, or -1 if it is no UTF-8."""
     count, position = 0, start
     while position < end:
         lead = text[position]
@@ -136,7 +136,7 @@ def _symbols(text: _Bytes, start: int, end: int, characters: _Ids, singles: _Ids
 
 @inlined
 def _join(ids: _Ids, used: int, count: int, pairs: _Words, becomes: _Words) -> int:
-    """Joins the symbols of a span as long as any of them have a merge; returns how many are left."""
+    """Join the symbols of a span as long as any of them have a merge; return how many are left."""
     for place in range(count - 1):
         becomes[place] = _pair(pairs, ids[used + place], ids[used + place + 1])
     while True:
@@ -169,7 +169,7 @@ def _merge(
     ids: _Ids,
     counts: _Places,
 ) -> int:
-    """Writes the ids of spans by BPE, and how many each has; returns how many there are in all, or -1.
+    """Write the ids of spans by BPE, and how many each has; return how many there are in all, or -1.
 
     `becomes` is room for a number for each place of a span: what the symbols there and behind it become.
     """

@@ -35,7 +35,7 @@ _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWit
 
 
 def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
-    """Returns the cuts of a tokenizer, or None if the argument above does not hold for it."""
+    """Return the cuts of a tokenizer, or None if the argument above does not hold for it."""
     shape = _shape(content)
     vocab = backend.get_vocab(with_added_tokens=False)
     if shape is None or not _is_plain(content["model"], vocab):
@@ -55,7 +55,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
 
 
 def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:
-    """Tells when a mark is put in front, and whether texts are split before marks."""
+    """Return when a mark is put in front, and whether texts are split before marks."""
     normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
     steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else [normalizer]
     if steps in ([_PREPEND, _REPLACE], [_REPLACE]):
@@ -68,7 +68,7 @@ def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:
 
 
 def _is_plain(model: dict[str, Any], vocab: dict[str, int]) -> bool:
-    """Tells whether the model's symbols are what the argument takes them for."""
+    """Return whether the model's symbols are what the argument takes them for."""
     return (
         not any(model[name] for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
         and bool(model["byte_fallback"])
@@ -80,13 +80,13 @@ def _is_plain(model: dict[str, Any], vocab: dict[str, int]) -> bool:
 
 
 def _joined(model: dict[str, Any], *, splits: bool) -> set[tuple[str, str]]:
-    """The pairs of characters between which no cut is made."""
+    """Return the pairs of characters between which no cut is made."""
     joined = {(a[-1], b[0]) for a, b in model["merges"]}
     return {pair for pair in joined if pair[1] != _MARK} if splits else joined
 
 
 def _needles(added: list[dict[str, Any]]) -> list[bytes] | None:
-    """What a text must hold to hold an added token; None if there is no telling."""
+    """Return what a text must hold to hold an added token; None if there is no telling."""
     found = []
     for token in added:
         text = token["content"]

@@ -43,7 +43,7 @@ class Missing(NamedTuple):
         return self.spans[1::3]
 
     def strings(self, which: NDArray[np.bool_]) -> list[str]:
-        """Returns some of the spans, one by one."""
+        """Return some of the spans, one by one."""
         text, starts, lengths = self.text.data, self.starts[which], self.lengths[which]
         ends = (starts + lengths).tolist()
         return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends, strict=True)]
@@ -64,7 +64,7 @@ class Table:
         self._spans = self._keys_used = self._ids_used = 0
 
     def resolve(self, parts: list[Missing]) -> list[NDArray[np.int64]]:
-        """Encodes what is not in the table yet; returns for each part the slots of its spans."""
+        """Encode what is not in the table yet; return for each part the slots of its spans."""
         try:
             return self._resolve(parts)
         except BaseException:
@@ -92,11 +92,11 @@ class Table:
         return bases
 
     def counts(self, bases: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns how many ids there are before each span, and in all."""
+        """Return how many ids there are before each span, and in all."""
         return ragged.offsets_of((self.slots[bases + 2] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
     def _reserve(self, spans: int, size: int) -> None:
-        """Makes room for so many spans of so many bytes together."""
+        """Make room for so many spans of so many bytes together."""
         if self._spans + spans > MOST_SPANS or 8 * self._keys_used > MOST_BYTES or 4 * self._ids_used > MOST_BYTES:
             self._clear()
         self.keys = _grown(self.keys, self._keys_used, 2 * spans + size // 8)

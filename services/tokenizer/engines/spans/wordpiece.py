@@ -37,7 +37,7 @@ _SEPARATORS = "|~^"
 
 
 def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts | None:
-    """Returns the cuts of a tokenizer, or None if the argument above does not hold for it."""
+    """Return the cuts of a tokenizer, or None if the argument above does not hold for it."""
     normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
     if splitter != {"type": "BertPreTokenizer"} or (normalizer and normalizer["type"] != "BertNormalizer"):
         return None
@@ -61,7 +61,7 @@ def _classes(plain: tokenizers.Tokenizer) -> cuts.Classes:
 
 
 def _alone(plain: tokenizers.Tokenizer) -> list[str]:
-    """Returns those of the characters above that are words of their own, and stay what they are."""
+    """Return those of the characters above that are words of their own, and stay what they are."""
     characters = [chr(code) for code in (*_MARKS, *_CHINESE)]
     text = "".join(f" a{character}a" for character in characters)
     if plain.normalizer is not None:

@@ -25,7 +25,7 @@ def training(identifier: str) -> str:
 
 
 def parse(name: str) -> str:
-    """Reads the id out of `trainings/{id}`."""
+    """Read the id out of `trainings/{id}`."""
     found = _TRAINING.fullmatch(name)
     if found is None:
         message = (
@@ -36,7 +36,7 @@ def parse(name: str) -> str:
 
 
 def uid(identifier: str) -> uuid.UUID | None:
-    """Reads a training's uid; None if the id is one that somebody chose."""
+    """Read a training's uid; None if the id is one that somebody chose."""
     if len(identifier) != 36:
         return None
     try:
@@ -46,7 +46,7 @@ def uid(identifier: str) -> uuid.UUID | None:
 
 
 def made_up(words: Sequence[str], row: Mapping[str, Any]) -> str:
-    """An id for a training whose creator chose none: the same for the same."""
+    """Return an id for a training whose creator chose none: the same for the same."""
     digest = hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:_DIGEST_LETTERS]
     return f"{'-'.join(word for word in words if word)[: _LONGEST - _DIGEST_LETTERS - 1]}-{digest}"
 
@@ -57,12 +57,12 @@ def key(identifier: uuid.UUID) -> str:
 
 
 def tag(task_id: uuid.UUID, epoch: int) -> str:
-    """The folder of an attempt, below the training's: no other attempt ever has the same."""
+    """Return the folder of an attempt, below the training's: no other attempt ever has the same."""
     return f"{task_id.hex[:12]}-e{epoch}"
 
 
 def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
-    """Tells that there is no such training, and which names are close."""
+    """Tell that there is no such training, and which names are close."""
     close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
     return errors.NotFound(

@@ -16,13 +16,13 @@ HOLDING = frozenset({"QUEUED", "PROCESSING", "PAUSED"})
 
 
 def require_pausable(resource: str, status: str) -> None:
-    """Raises unless it runs, or will."""
+    """Raise unless it runs, or will."""
     if not TRAINING.is_live(status):
         raise _wrong(resource, status, "only one that is QUEUED or PROCESSING can be paused.")
 
 
 def require_paused(resource: str, identifier: str, status: str) -> None:
-    """Raises unless it is PAUSED."""
+    """Raise unless it is PAUSED."""
     if status == "PAUSED":
         return
     if TRAINING.is_live(status):
@@ -35,13 +35,13 @@ def require_paused(resource: str, identifier: str, status: str) -> None:
 
 
 def require_cancellable(resource: str, status: str) -> None:
-    """Raises unless it is on its way."""
+    """Raise unless it is on its way."""
     if status not in HOLDING:
         raise _wrong(resource, status, "only one that is QUEUED, PROCESSING or PAUSED can be cancelled.")
 
 
 def require_retryable(resource: str, identifier: str, status: str) -> None:
-    """Raises unless it ended without becoming READY."""
+    """Raise unless it ended without becoming READY."""
     if status == "PAUSED":
         raise _wrong(resource, status, f"`polytok training resume {identifier}` goes on with it.")
     TRAINING.require_retryable(resource, status)

@@ -9,7 +9,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    """Makes the tables, unless the version before, which knew no revisions, made them."""
+    """Make the tables, unless the version before, which knew no revisions, made them."""
     if not execution.flag("SELECT to_regclass('public.datasets') IS NOT NULL"):
         execution.run(*legacy_schema.TABLES)
         return

@@ -29,5 +29,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops the index alone: the column and the table hold what is known, and older code does not look at them."""
+    """Drop the index alone: the column and the table hold what is known, and older code does not look at them."""
     execution.run_locking(shared_files.DROPPED_INDEX)

@@ -12,4 +12,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Changes nothing: the columns hold what is known, and older code does not look at them."""
+    """Change nothing: the columns hold what is known, and older code does not look at them."""

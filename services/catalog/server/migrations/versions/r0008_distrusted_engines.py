@@ -23,4 +23,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Leaves the table: what is known of an engine stays true, and older code does not look at it."""
+    """Leave the table: what is known of an engine stays true, and older code does not look at it."""

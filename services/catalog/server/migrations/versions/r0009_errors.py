@@ -12,4 +12,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Leaves the columns: older code does not look at them."""
+    """Leave the columns: older code does not look at them."""

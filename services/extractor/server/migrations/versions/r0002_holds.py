@@ -8,7 +8,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    """Makes the table."""
+    """Make the table."""
     op.execute(
         """
         CREATE TABLE extractor.extraction_holds (
@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops the table: who holds something holds it anew within a minute of the next upgrade."""
+    """Drop the table: who holds something holds it anew within a minute of the next upgrade."""
     op.execute("DROP TABLE extractor.extraction_holds")

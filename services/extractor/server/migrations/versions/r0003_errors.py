@@ -10,12 +10,12 @@ _TABLES = ("extractions", "jobs", "job_attempts")
 
 
 def upgrade() -> None:
-    """Adds the columns."""
+    """Add the columns."""
     for table in _TABLES:
         op.execute(f"ALTER TABLE extractor.{table} ADD COLUMN error JSONB DEFAULT '{{}}' NOT NULL")
 
 
 def downgrade() -> None:
-    """Drops them: reason and message stay."""
+    """Drop them: reason and message stay."""
     for table in _TABLES:
         op.execute(f"ALTER TABLE extractor.{table} DROP COLUMN error")

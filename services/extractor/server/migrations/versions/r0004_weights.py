@@ -8,10 +8,10 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    """Adds the column; extractions of earlier versions have none."""
+    """Add the column; extractions of earlier versions have none."""
     op.execute("ALTER TABLE extractor.extractions ADD COLUMN weights_fingerprint TEXT DEFAULT '' NOT NULL")
 
 
 def downgrade() -> None:
-    """Drops it."""
+    """Drop it."""
     op.execute("ALTER TABLE extractor.extractions DROP COLUMN weights_fingerprint")

@@ -184,13 +184,13 @@ _MADE = (
 
 
 def upgrade() -> None:
-    """Makes the tables."""
+    """Make the tables."""
     for statement in _MADE:
         op.execute(statement)
 
 
 def downgrade() -> None:
-    """Drops the tables, unless they hold something."""
+    """Drop the tables, unless they hold something."""
     rows = op.get_bind().exec_driver_sql("SELECT count(*) FROM trainer.trainings").scalar_one()
     if rows:
         raise errors.FailedPrecondition(

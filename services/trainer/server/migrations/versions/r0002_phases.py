@@ -8,7 +8,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    """Adds the columns."""
+    """Add the columns."""
     op.execute(
         "ALTER TABLE trainer.trainings ADD COLUMN phase TEXT DEFAULT '' NOT NULL, "
         "ADD COLUMN phase_progress DOUBLE PRECISION DEFAULT '0' NOT NULL"
@@ -16,5 +16,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them: they tell of what runs now, and of nothing that was."""
+    """Drop them: they tell of what runs now, and of nothing that was."""
     op.execute("ALTER TABLE trainer.trainings DROP COLUMN phase, DROP COLUMN phase_progress")

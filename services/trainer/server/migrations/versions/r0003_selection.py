@@ -16,9 +16,9 @@ COPY = """
 
 
 def upgrade() -> None:
-    """Copies the ids that are left out."""
+    """Copy the ids that are left out."""
     op.execute(COPY)
 
 
 def downgrade() -> None:
-    """Leaves what older code does not read."""
+    """Leave what older code does not read."""

@@ -10,13 +10,13 @@ phase = "post"
 
 
 def upgrade() -> None:
-    """Copies what older code wrote since, and drops the column."""
+    """Copy what older code wrote since, and drop the column."""
     op.execute(r0003_selection.COPY)
     op.execute("ALTER TABLE trainer.trainings DROP COLUMN excluded_token_ids")
 
 
 def downgrade() -> None:
-    """Brings the column back, filled."""
+    """Bring the column back, filled."""
     op.execute("ALTER TABLE trainer.trainings ADD COLUMN excluded_token_ids JSONB DEFAULT '[]'::jsonb NOT NULL")
     op.execute(
         "UPDATE trainer.trainings SET excluded_token_ids = lineage -> 'selection' -> 'excluded_token_ids' "

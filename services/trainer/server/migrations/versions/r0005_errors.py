@@ -10,12 +10,12 @@ _TABLES = ("trainings", "jobs", "job_attempts")
 
 
 def upgrade() -> None:
-    """Adds the columns."""
+    """Add the columns."""
     for table in _TABLES:
         op.execute(f"ALTER TABLE trainer.{table} ADD COLUMN error JSONB DEFAULT '{{}}' NOT NULL")
 
 
 def downgrade() -> None:
-    """Drops them: reason and message stay."""
+    """Drop them: reason and message stay."""
     for table in _TABLES:
         op.execute(f"ALTER TABLE trainer.{table} DROP COLUMN error")
