@@ -16,6 +16,7 @@ from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
 from services.tokenizer.answering import Answering
 from services.tokenizer.models import loading
 from tests.support import processes
+from tests.support.messages import words
 from tests.support.servers import await_condition
 
 COMMAND = (sys.executable, "-m", "services.tokenizer.answers")
@@ -80,21 +81,23 @@ async def test_a_template_in_the_configuration(
 
 
 async def test_a_tokenizer_that_cannot_be_loaded(answering: Answering, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(errors.InvalidArgument, match=r"holds no tokenizer\.json") as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         await ids(answering, question(tmp_path))
     assert caught.value.reason == "TOKENIZER_INVALID"
+    assert {str(tmp_path), "tokenizer.json"} <= words(caught.value.message)
 
 
 async def test_a_tokenizer_that_changed(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
     asked = question(folders["byte_level"])
     asked.tokenizer.fingerprint = "0" * 64
-    with pytest.raises(errors.InvalidArgument, match="changed since the model was registered"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         await ids(answering, asked)
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    found = loading.load(folders["byte_level"]).fingerprint
+    assert {asked.tokenizer.repo_id, found[:12], "0" * 12} <= words(caught.value.message)
 
 
-async def test_a_caller_that_hangs_up_takes_nobodys_answer(
-    answering: Answering, folders: dict[str, pathlib.Path]
-) -> None:
+async def test_a_caller_that_hangs_up(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
     expected = loading.load(folders["byte_level"]).backend.encode("short").ids
     long = asyncio.create_task(ids(answering, question(folders["byte_level"], "long " * 100_000)))
     await asyncio.to_thread(await_condition, lambda: answering.pid != 0, "the process runs")
@@ -103,7 +106,7 @@ async def test_a_caller_that_hangs_up_takes_nobodys_answer(
     assert long.cancelled()
 
 
-async def test_a_process_that_dies_is_told_and_replaced(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_a_process_that_dies_is_replaced(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
     asked = question(folders["byte_level"])
     expected = await ids(answering, asked)
     first = answering.pid
@@ -111,14 +114,15 @@ async def test_a_process_that_dies_is_told_and_replaced(answering: Answering, fo
     waiting = asyncio.create_task(ids(answering, asked))
     await asyncio.sleep(0)
     os.kill(first, signal.SIGKILL)
-    with pytest.raises(errors.Unavailable, match="was killed by SIGKILL") as caught:
+    with pytest.raises(errors.Unavailable) as caught:
         await waiting
     assert (caught.value.reason, caught.value.retryable) == ("WORKER_LOST", True)
+    assert "SIGKILL" in words(caught.value.message)
     assert await ids(answering, asked) == expected
     assert answering.pid != first
 
 
-async def test_it_ends_when_nobody_asks(folders: dict[str, pathlib.Path]) -> None:
+async def test_it_ends_when_idle(folders: dict[str, pathlib.Path]) -> None:
     answering = Answering(COMMAND, service="test", idle_seconds=0)
     try:
         expected = await ids(answering, question(folders["byte_level"]))
@@ -128,7 +132,7 @@ async def test_it_ends_when_nobody_asks(folders: dict[str, pathlib.Path]) -> Non
         await answering.close()
 
 
-async def test_closing_ends_it_whatever_it_does(folders: dict[str, pathlib.Path]) -> None:
+async def test_closing_ends_it(folders: dict[str, pathlib.Path]) -> None:
     answering = Answering(COMMAND, service="test")
     await ids(answering, question(folders["byte_level"]))
     pid = answering.pid
@@ -140,7 +144,7 @@ async def test_closing_ends_it_whatever_it_does(folders: dict[str, pathlib.Path]
         await waiting
 
 
-async def test_too_many_are_sent_away(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_too_many_requests(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
     asked = [asyncio.create_task(ids(answering, question(folders["byte_level"]))) for _ in range(200)]
     done = await asyncio.gather(*asked, return_exceptions=True)
     refused = [each for each in done if isinstance(each, errors.Unavailable)]

@@ -11,6 +11,7 @@ from polytok.tokenizer.v1 import answers_pb2, tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.checks import verification
 from services.tokenizer.models import describing, fingerprints, inspection, loading
+from tests.support.messages import words
 from tests.tokenizer import jobs
 from tests.tokenizer.test_chats import LLAMA, OPENAI, expected, plain, shard, with_template
 
@@ -44,9 +45,11 @@ def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *,
     change(model)
     if not is_warm:
         runner.tokenizers = loading.Tokenizers(1)
-    with pytest.raises(errors.InvalidArgument, match=r"The chat template in .* changed since the model was") as caught:
+    with pytest.raises(errors.InvalidArgument, match="chat template") as caught:
         runner.tokenize(raw, plain(), epoch=2)
     assert caught.value.reason == "TOKENIZER_INVALID"
+    registered, found = runner.reference.chat_template_fingerprint, inspected(model).chat_template_fingerprint
+    assert {str(model), registered[:12], found[:12]} <= words(caught.value.message)
     # Nothing else depends on it: text, and a template that comes with the tokenization.
     runner.reference.chat_template_fingerprint = ""
     assert jobs.rows(storage, runner.tokenize(raw, plain(template=LLAMA), epoch=3)) == jobs.rows(storage, before)
@@ -56,9 +59,7 @@ def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *,
     assert jobs.rows(storage, runner.tokenize(raw, plain(), epoch=4)) == jobs.rows(storage, before)
 
 
-def test_what_a_manifest_says_is_compared_when_documents_are_encoded_again(
-    storage: Storage, model: pathlib.Path
-) -> None:
+def test_verification_compares_templates(storage: Storage, model: pathlib.Path) -> None:
     runner = jobs.Runner(storage, model)
     runner.reference.CopyFrom(inspected(model))
     raw = shard(storage, OPENAI[:2])
@@ -77,34 +78,41 @@ def test_what_a_manifest_says_is_compared_when_documents_are_encoded_again(
     )
     assert not verification.verify(task, storage, runner.tokenizers, runner.context()).findings
     change(model)
-    with pytest.raises(errors.InvalidArgument, match="chat template"):
+    with pytest.raises(errors.InvalidArgument, match="chat template") as caught:
         verification.verify(task, storage, runner.tokenizers, runner.context())
+    assert caught.value.reason == "TOKENIZER_INVALID"
 
 
-def test_an_inspection_shows_the_template_that_was_registered(model: pathlib.Path) -> None:
+def test_inspection_of_a_changed_template(model: pathlib.Path) -> None:
     reference, tokenizers = inspected(model), loading.Tokenizers(1)
     assert describing.inspect(reference, tokenizers).chat_template == LLAMA
     change(model)
-    with pytest.raises(errors.InvalidArgument, match="chat template"):
+    with pytest.raises(errors.InvalidArgument, match="chat template") as caught:
         describing.inspect(reference, tokenizers)
+    assert caught.value.reason == "TOKENIZER_INVALID"
 
 
-def test_a_changed_tokenizer_is_refused_by_a_worker_that_has_the_old_one(model: pathlib.Path) -> None:
+def test_a_changed_tokenizer_that_is_loaded(model: pathlib.Path) -> None:
     reference, tokenizers = inspected(model), loading.Tokenizers(1)
     tokenizers.get(reference)
     content = json.loads((model / "tokenizer.json").read_text())
     content["model"]["merges"].pop()
     (model / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(errors.InvalidArgument, match=r"The tokenizer in .* changed since the model was registered"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         tokenizers.get(reference)
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    found = loading.load(model).fingerprint
+    assert {str(model), reference.fingerprint[:12], found[:12]} <= words(caught.value.message)
     # A folder that is gone harms nobody who has what it held.
     shutil.rmtree(model)
     kept = loading.Tokenizers(1)
-    with pytest.raises(errors.InvalidArgument, match="There is no folder"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         kept.get(reference)
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    assert str(model) in words(caught.value.message)
 
 
-def test_what_a_fingerprint_covers() -> None:
+def test_template_fingerprints() -> None:
     of, tokens = fingerprints.chat_template_fingerprint, {"bos_token": "<s>"}
     assert of(None, tokens) == of("", tokens) == ""
     assert of("a", tokens) == of({"default": "a"}, tokens)

@@ -18,6 +18,7 @@ from services.jobs.task_process import Child
 from services.runtime.storage import Storage
 from services.tokenizer.models import loading
 from services.tokenizer.settings import TokenizerSettings
+from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 
@@ -87,22 +88,22 @@ async def test_from_model_to_published_folder(child: Child, storage: Storage, fo
     assert found["input_ids"][:] == [backend.encode(text).ids[:512] for text in material.DOCUMENTS[:10]]
 
 
-async def test_errors_are_told_and_the_child_goes_on(
+async def test_failed_tasks_do_not_end_the_child(
     child: Child, storage: Storage, folders: dict[str, pathlib.Path]
 ) -> None:
     bad = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id="/no/model"), repo_id="/no/model")
     failed = (await done(child, "model.inspect", bad)).error
     assert (failed.reason, failed.retryable) == ("TOKENIZER_INVALID", False)
-    assert failed.message.startswith("There is no folder /no/model on the worker's machine.")
+    assert {"/no/model", "folder"} <= words(failed.message)
     failed = (await done(child, "tokenize.shard", bad)).error
     assert (failed.reason, failed.retryable) == ("MESSAGE_INVALID", False)
-    assert "different versions" in failed.message
+    assert "versions" in words(failed.message)
     folder = str(folders["wordpiece"])
     good = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=folder), repo_id=folder)
     assert (await done(child, "model.inspect", good)).WhichOneof("event") == "result"
 
 
-async def test_the_child_loads_no_torch_and_starts_the_threads_it_is_told(child: Child) -> None:
+async def test_libraries_and_threads_of_the_child(child: Child) -> None:
     maps = await asyncio.to_thread(pathlib.Path(f"/proc/{child.pid}/maps").read_text)
     assert "tokenizers" in maps
     assert "libtorch" not in maps

@@ -13,6 +13,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.text import reading
+from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 
@@ -77,7 +78,7 @@ def test_filters_equal_python(
     assert result.statistics.text_bytes == sum(len(text.encode()) for text in TEXTS)
 
 
-def test_a_document_is_counted_by_the_first_filter_that_drops_it(runner: jobs.Runner, storage: Storage) -> None:
+def test_dropped_documents_are_counted_once(runner: jobs.Runner, storage: Storage) -> None:
     filters = Filters(min_characters=2, max_characters=4, keep_pattern="a", drop_pattern="b", max_junk=0.5)
     texts = ["", "!", "aaaaa!", "cc", "ab", "a!!", "aa"]
     result = runner.tokenize(jobs.text_shard(storage, texts), Parameters(max_length=8, filters=filters))
@@ -114,7 +115,7 @@ def test_the_first_documents_of_the_dataset(runner: jobs.Runner, storage: Storag
     assert result.statistics.text_bytes == sum(len(text.encode()) for text in TEXTS[:taken])
 
 
-def test_a_flipped_bit_behind_the_limit_is_found(runner: jobs.Runner, storage: Storage) -> None:
+def test_a_flipped_bit_behind_the_limit(runner: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
     data = bytearray(storage.read_bytes(shard.key))
     data[int(len(data) * 0.9)] ^= 0x10
@@ -127,7 +128,7 @@ def test_filters_that_drop_everything(runner: jobs.Runner, storage: Storage) -> 
     parameters = Parameters(max_length=8, filters=Filters(min_characters=10**6))
     result = runner.tokenize(jobs.text_shard(storage, TEXTS), parameters)
     assert list(result.files) == []
-    with pytest.raises(
-        errors.FailedPrecondition, match=f"The filters drop all of the dataset's {len(TEXTS)} documents"
-    ):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         runner.publish([result], parameters)
+    assert caught.value.reason == "SOURCE_EMPTY"
+    assert {"filters", str(len(TEXTS))} <= words(caught.value.message)

@@ -73,9 +73,7 @@ def test_metaspace_as_a_pre_tokenizer(folders: dict[str, pathlib.Path], monkeypa
         assert ids(tokenizer, LONG) == whole
 
 
-def test_no_cut_where_an_added_token_is_looked_for_in_the_normalized_text(
-    folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_cut_at_normalized_added_tokens(folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "PART_CHARACTERS", 3)
     tokenizer = loading.load(folders["wordpiece"])
     assert len(list(cutting.Cutter(tokenizer.backend).parts("New York city"))) > 1
@@ -87,7 +85,7 @@ def test_no_cut_where_an_added_token_is_looked_for_in_the_normalized_text(
 @pytest.mark.parametrize(
     "change", [{"ignore_merges": True}, {"end_of_word_suffix": "</w>"}, {"vocab": {"a": 0, "b": 1}}]
 )
-def test_no_cut_where_the_ends_of_a_text_are_special(change: dict[str, object]) -> None:
+def test_no_cut_with_special_ends(change: dict[str, object]) -> None:
     content = json.loads(tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1, "▁": 2}, [])).to_str())
     content["normalizer"] = {"type": "Sequence", "normalizers": [cutting._PREPEND, cutting._REPLACE]}
     assert cutting._marks_spaces(content)

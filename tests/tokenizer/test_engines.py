@@ -45,7 +45,7 @@ def unescaped(line: str) -> str:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama2"])
 @pytest.mark.parametrize("vector", ["small", "mixed", "utf8"])
-def test_reference_equals_the_vectors_of_another_implementation(shared: pathlib.Path, name: str, vector: str) -> None:
+def test_reference_vectors(shared: pathlib.Path, name: str, vector: str) -> None:
     folder = shared / "vectors"
     text = (folder / f"{vector}.txt").read_bytes().decode()
     ids = (folder / f"{vector}.{name}.ids.txt").read_text().split("\n")

@@ -14,6 +14,7 @@ import pytest
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
 from services.tokenizer.models import hub, inspection, loading
+from tests.support.messages import words
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -106,13 +107,13 @@ def test_a_repository_is_fetched_and_loads(served: Hub, folders: dict[str, pathl
     assert (folder / "config.json").is_file()
 
 
-def test_what_was_fetched_serves_when_the_hub_is_away(served: Hub) -> None:
+def test_a_cached_repository_without_the_hub(served: Hub) -> None:
     folder = hub.folder("team/model", endpoint=served.url)
     served.status = 500
     assert hub.folder("team/model", endpoint=served.url) == folder
 
 
-def test_a_branch_that_moves_on_leaves_a_model_as_it_was(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_branch_that_moves(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
     files = served.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
@@ -144,52 +145,57 @@ def test_a_branch_that_moves_on_leaves_a_model_as_it_was(served: Hub, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "retryable", "message"),
+    ("status", "code", "kind", "retryable", "named"),
     [
-        (401, "RepoNotFound", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 401\).*HF_TOKEN"),
-        (403, "GatedRepo", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 403\).*gated.*HF_TOKEN"),
-        (404, "RepoNotFound", errors.PermissionDenied, False, r"refused 'team/model' \(HTTP 404\)"),
-        (404, "RevisionNotFound", errors.NotFound, False, "'team/model' has no revision 'v2'"),
-        (500, "", errors.Unavailable, True, r"did not give 'team/model' at 'v2' \(HTTP 500\)"),
+        (401, "RepoNotFound", errors.PermissionDenied, False, {"401", "HF_TOKEN"}),
+        (403, "GatedRepo", errors.PermissionDenied, False, {"403", "gated", "HF_TOKEN"}),
+        (404, "RepoNotFound", errors.PermissionDenied, False, {"404"}),
+        (404, "RevisionNotFound", errors.NotFound, False, {"revision"}),
+        (500, "", errors.Unavailable, True, {"500"}),
     ],
 )
 def test_a_hub_that_refuses(
-    served: Hub, status: int, code: str, kind: type[errors.PolytokError], retryable: bool, message: str
+    served: Hub, status: int, code: str, kind: type[errors.PolytokError], retryable: bool, named: set[str]
 ) -> None:
     served.status, served.code = status, code
-    with pytest.raises(kind, match=message.replace("'team/model' \\(", "'team/model' at 'v2' \\(")) as caught:
+    with pytest.raises(kind) as caught:
         hub.folder("team/model", "v2", endpoint=served.url)
     assert (caught.value.reason, caught.value.retryable) == ("HUB_UNAVAILABLE", retryable)
+    assert {"team/model", "v2", *named} <= words(caught.value.message)
 
 
 def test_a_hub_that_is_not_there() -> None:
     with socket.socket() as held:
         # Bound and not listening: every connection is refused.
         held.bind(("127.0.0.1", 0))
-        with pytest.raises(errors.Unavailable, match="The hub did not give 'team/model'") as caught:
+        with pytest.raises(errors.Unavailable) as caught:
             hub.folder("team/model", endpoint=f"http://127.0.0.1:{held.getsockname()[1]}")
     assert (caught.value.reason, caught.value.retryable) == ("HUB_UNAVAILABLE", True)
+    assert "team/model" in words(caught.value.message)
 
 
 @pytest.mark.parametrize(
-    ("repo_id", "message"),
+    ("repo_id", "keyword"),
     [
-        ("/nowhere/at/all", "There is no folder /nowhere/at/all on the worker's machine"),
-        ("../gpt2", "../gpt2 is no absolute path"),
-        ("~/gpt2", "~/gpt2 is no absolute path"),
-        ("a/b/c", "'a/b/c' is neither the absolute path of a folder nor a hub repository"),
-        ("a b", "'a b' is neither"),
-        ("", "'' is neither"),
+        ("/nowhere/at/all", "folder"),
+        ("../gpt2", "absolute"),
+        ("~/gpt2", "absolute"),
+        ("a/b/c", "repository"),
+        ("a b", "repository"),
+        ("", "repository"),
     ],
 )
-def test_what_is_no_repository(repo_id: str, message: str) -> None:
-    with pytest.raises(errors.InvalidArgument, match=message) as caught:
+def test_malformed_repositories(repo_id: str, keyword: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         hub.folder(repo_id)
     assert caught.value.reason == "TOKENIZER_INVALID"
+    assert {*repo_id.split(), keyword} <= {*caught.value.message.split(), *words(caught.value.message)}
 
 
-def test_a_file_is_no_folder(tmp_path: pathlib.Path) -> None:
+def test_a_file_instead_of_a_folder(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text("{}")
-    with pytest.raises(errors.InvalidArgument, match="There is no folder"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         hub.folder(str(path))
+    assert caught.value.reason == "TOKENIZER_INVALID"
+    assert {str(path), "folder"} <= words(caught.value.message)

@@ -10,6 +10,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.tokenizer.models import configuration, inspection, loading
+from tests.support.messages import words
 
 
 @pytest.fixture
@@ -58,11 +59,11 @@ def test_a_folder_with_a_tokenizer_alone(model: pathlib.Path) -> None:
     assert found.context_length == 256
 
 
-def test_a_context_length_that_nobody_knows(folders: dict[str, pathlib.Path]) -> None:
+def test_an_unknown_context_length(folders: dict[str, pathlib.Path]) -> None:
     assert inspected(folders["wordpiece"]).context_length == 0
 
 
-def test_the_tokenizer_is_read_anew(model: pathlib.Path) -> None:
+def test_the_tokenizer_is_read_again(model: pathlib.Path) -> None:
     tokenizers = loading.Tokenizers(2)
     task = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=str(model)), repo_id=str(model))
     before = inspection.inspect(task, tokenizers).tokenizer_fingerprint
@@ -86,10 +87,10 @@ def test_configurations(tmp_path: pathlib.Path, content: dict[str, object], expe
     assert configuration.read(tmp_path) == expected
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read as JSON"), ("[1]", "holds no JSON object")])
-def test_a_broken_configuration_is_explained(tmp_path: pathlib.Path, content: str, message: str) -> None:
+@pytest.mark.parametrize(("content", "keyword"), [("{", "column"), ("[1]", "object")])
+def test_a_broken_configuration(tmp_path: pathlib.Path, content: str, keyword: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(errors.InvalidArgument, match=message) as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         configuration.read(tmp_path)
-    assert str(tmp_path / "config.json") in caught.value.message
+    assert {str(tmp_path / "config.json"), "JSON", keyword} <= words(caught.value.message)
     assert caught.value.reason == "TOKENIZER_INVALID"

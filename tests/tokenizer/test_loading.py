@@ -10,6 +10,7 @@ import transformers
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
 from services.tokenizer.models import loading
+from tests.support.messages import words
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_added_tokens_count(copy: pathlib.Path) -> None:
     assert loading.load(copy).vocab_size == before + 2
 
 
-def test_unknown_is_what_stands_for_text_that_the_vocabulary_lacks(folders: dict[str, pathlib.Path]) -> None:
+def test_unknown_token(folders: dict[str, pathlib.Path]) -> None:
     found = {name: loading.load(folder).unknown for name, folder in folders.items()}
     assert found == {"byte_level": None, "sentencepiece": 0, "wordpiece": 0}
 
@@ -77,7 +78,7 @@ def test_a_tokenizer_stays_loaded(copy: pathlib.Path) -> None:
     assert tokenizers.get(reference) is tokenizers.get(reference)
 
 
-def test_the_tokenizer_used_longest_ago_is_dropped(folders: dict[str, pathlib.Path]) -> None:
+def test_the_least_recently_used_is_dropped(folders: dict[str, pathlib.Path]) -> None:
     tokenizers = loading.Tokenizers(2)
     references = {}
     for name, folder in folders.items():
@@ -96,9 +97,10 @@ def test_the_tokenizer_used_longest_ago_is_dropped(folders: dict[str, pathlib.Pa
 def test_a_changed_tokenizer_is_not_used(copy: pathlib.Path) -> None:
     reference = tasks_pb2.TokenizerReference(repo_id=str(copy), fingerprint=loading.load(copy).fingerprint)
     change(copy / "tokenizer.json", normalizer={"type": "NFC"})
-    with pytest.raises(errors.InvalidArgument, match="changed since the model was registered") as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         loading.Tokenizers(1).get(reference)
     assert caught.value.reason == "TOKENIZER_INVALID"
+    assert {str(copy), reference.fingerprint[:12], loading.load(copy).fingerprint[:12]} <= words(caught.value.message)
 
 
 def broken(copy: pathlib.Path, how: str) -> None:
@@ -128,20 +130,20 @@ def broken(copy: pathlib.Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "named"),
     [
-        ("truncated", "cannot be loaded: .*Check that its files are whole"),
-        ("no tokenizer", "holds no tokenizer.json. Save the tokenizer there"),
-        ("not JSON", "cannot be loaded: .*Check that its files are whole"),
-        ("empty object", "cannot be loaded: .*Check that its files are whole"),
-        ("code", "is code of the repository's own, which Polytok does not run. Convert it"),
-        ("pickle", "holds no tokenizer.json. Save the tokenizer there"),
-        ("post-processor", "post-processor that does more than put special tokens before and after a text"),
+        ("truncated", {"transformers", transformers.__version__}),
+        ("no tokenizer", {"no", "tokenizer.json"}),
+        ("not JSON", {"transformers", transformers.__version__}),
+        ("empty object", {"transformers", transformers.__version__}),
+        ("code", {"code", "tokenizer.json"}),
+        ("pickle", {"no", "tokenizer.json"}),
+        ("post-processor", {"post-processor", "add_special_tokens"}),
     ],
 )
-def test_what_cannot_be_loaded_is_explained(copy: pathlib.Path, how: str, message: str) -> None:
+def test_broken_tokenizers(copy: pathlib.Path, how: str, named: set[str]) -> None:
     broken(copy, how)
-    with pytest.raises(errors.InvalidArgument, match=message) as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         loading.load(copy)
-    assert str(copy) in caught.value.message
+    assert {str(copy), *named} <= words(caught.value.message)
     assert (caught.value.reason, caught.value.retryable) == ("TOKENIZER_INVALID", False)

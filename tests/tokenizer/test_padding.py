@@ -10,6 +10,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.rows import padding
 from services.tokenizer.text import reading
+from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 
@@ -89,5 +90,7 @@ def test_a_shard_without_documents(storage: Storage, folders: dict[str, pathlib.
 
 def test_padding_needs_its_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     parameters = Parameters(max_length=8, padding=Padding(token=Padding.TOKEN_PAD))
-    with pytest.raises(errors.InvalidArgument, match="the tokenizer has no pad_token to pad with"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         jobs.Runner(storage, folders["byte_level"]).tokenize(jobs.text_shard(storage, ["a"]), parameters)
+    assert [violation.field for violation in caught.value.violations] == ["parameters.padding.token"]
+    assert "pad_token" in words(caught.value.message)

@@ -59,9 +59,7 @@ def pieces(part: Documents) -> Iterator[Documents]:
     boundaries=st.builds(Boundaries, boundary, boundary, boundary),
     opens=st.booleans(),
 )
-def test_rows_of_all_parts_are_those_of_the_whole(
-    parts: list[Documents], length: int, boundaries: Boundaries, opens: bool
-) -> None:
+def test_parts_equal_the_whole(parts: list[Documents], length: int, boundaries: Boundaries, opens: bool) -> None:
     made = list(Parts(parts, length, boundaries, opens=opens).packed())
     whole = [document for part in parts for document in part]
     assert [row for rows, _ in made for row in rows] == list(walked(whole, length, boundaries))
@@ -75,7 +73,7 @@ def test_rows_of_all_parts_are_those_of_the_whole(
     length=st.integers(2, 12),
     boundaries=st.one_of(st.just(Boundaries()), st.builds(Boundaries, boundary, boundary, boundary)),
 )
-def test_rows_of_all_parts_without_document_starts(parts: list[Documents], length: int, boundaries: Boundaries) -> None:
+def test_parts_without_document_starts(parts: list[Documents], length: int, boundaries: Boundaries) -> None:
     made = [row for rows, _ in Parts(parts, length, boundaries, opens=None).packed() for row in rows]
     assert made == list(walked([document for part in parts for document in part], length, boundaries))
 

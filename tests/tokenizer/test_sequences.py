@@ -11,6 +11,7 @@ from polytok import errors
 from services.tokenizer.engines import reference
 from services.tokenizer.models import loading
 from services.tokenizer.rows import sequences
+from tests.support.messages import words
 from tests.tokenizer import material
 from tests.tokenizer.test_packing import flat, rows_of
 
@@ -52,8 +53,10 @@ def test_frames_are_found(folders: dict[str, pathlib.Path]) -> None:
     assert tokens == {"byte_level": ([], []), "sentencepiece": ([1], []), "wordpiece": ([1], [2])}
 
 
-def test_a_length_with_no_room_for_the_special_tokens_is_refused() -> None:
+def test_no_room_for_special_tokens() -> None:
     around = sequences.Frame(np.array([1], np.int32), np.array([2], np.int32))
     assert rows_of(sequences.Whole(around, 2).add(flat([[5, 6]]))) == [[1, 2]]
-    with pytest.raises(errors.InvalidArgument, match="max_length is 1, and the tokenizer adds 2 special tokens"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         sequences.Whole(around, 1)
+    assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]
+    assert {"1", "2"} <= words(caught.value.message)

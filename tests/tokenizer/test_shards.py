@@ -12,6 +12,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.rows.packing import Boundaries
 from services.tokenizer.text import reading
+from tests.support.messages import words
 from tests.tokenizer import jobs, material, saelens
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import walked, walked_starts
@@ -111,7 +112,7 @@ def test_document_starts_are_stored(
         {"bos": None, "eos": None},
     ],
 )
-def test_default_boundaries_are_those_of_saelens(
+def test_default_boundaries_equal_saelens(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, tokens: dict[str, str | None]
 ) -> None:
     texts = material.DOCUMENTS[:3]
@@ -131,8 +132,10 @@ def test_default_boundaries_are_those_of_saelens(
 def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path], boundary: str) -> None:
     runner = jobs.Runner(storage, folders["wordpiece"])
     parameters = Parameters(max_length=8, packing=Packing(separator=Packing.Boundary.Value(f"BOUNDARY_{boundary}")))
-    with pytest.raises(errors.InvalidArgument, match=f"packing.separator: .* has no {boundary.lower()}_token"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         runner.tokenize(jobs.text_shard(storage, ["a"]), parameters)
+    assert [violation.field for violation in caught.value.violations] == ["parameters.packing.separator"]
+    assert {"packing.separator", f"{boundary.lower()}_token"} <= words(caught.value.message)
 
 
 def test_without_concatenation(small: jobs.Runner, storage: Storage) -> None:
@@ -171,7 +174,7 @@ def test_a_shard_without_sequences_gives_no_file(small: jobs.Runner, storage: St
     assert storage.list(jobs.TOKENIZED) == []
 
 
-def test_progress_ends_at_the_whole_and_never_goes_back(small: jobs.Runner, storage: Storage) -> None:
+def test_progress_never_decreases(small: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
     small.tokenize(shard, Parameters(max_length=8))
     done = [event.progress.done for event in small.events]
@@ -191,49 +194,49 @@ def test_every_kind_of_string_column(small: jobs.Runner, storage: Storage, kind:
 
 
 @pytest.mark.parametrize(
-    ("batches", "name", "kind", "reason", "message"),
+    ("batches", "name", "kind", "reason", "named"),
     [
         (
             [{"text": ["x", "y", "z"]}, {"text": ["a", "b", None]}],
             "text",
             errors.InvalidArgument,
             "COLUMN_INVALID",
-            r"Column 'text' has no value in row 5 of part-00000\.arrow",
+            {"text", "no", "value", "5"},
         ),
         (
             [{"text": ["a", "b", "c"], "n": [1, 2, 3]}],
             "n",
             errors.InvalidArgument,
             "COLUMN_INVALID",
-            r"Column 'n' of part-00000\.arrow holds int64, not text",
+            {"n", "int64", "text"},
         ),
         (
             [{"title": ["a", "b", "c"], "n": [1, 2, 3]}],
             "body",
             errors.NotFound,
             "COLUMN_NOT_FOUND",
-            r"no column 'body' in part-00000\.arrow; it has: title, n\.",
+            {"body", "title", "n"},
         ),
         (
             [{"title": ["a", "b", "c"], "body": ["1", "2", "3"]}],
             "",
             errors.NotFound,
             "COLUMN_NOT_FOUND",
-            r"no column 'text' in part-00000\.arrow; it has: title, body\.",
+            {"text", "title", "body"},
         ),
         (
             [{"text": pa.nulls(3)}],
             "text",
             errors.InvalidArgument,
             "COLUMN_INVALID",
-            "Column 'text' has no value in row 0",
+            {"text", "no", "value", "0"},
         ),
         (
             [{"text": pa.array([b"fine", b"\xff\xfe", b"c"]).view(pa.string())}],
             "text",
             errors.InvalidArgument,
             "COLUMN_INVALID",
-            "holds bytes that are not UTF-8 in rows 0 to 2",
+            {"text", "UTF-8", "0", "2"},
         ),
     ],
 )
@@ -244,12 +247,13 @@ def test_column_problems(
     name: str,
     kind: type[errors.PolytokError],
     reason: str,
-    message: str,
+    named: set[str],
 ) -> None:
     shard = jobs.raw_shard(storage, [pa.record_batch(batch) for batch in batches])
-    with pytest.raises(kind, match=message) as caught:
+    with pytest.raises(kind) as caught:
         small.tokenize(shard, Parameters(text_column=name, max_length=8))
     assert (caught.value.reason, caught.value.retryable) == (reason, False)
+    assert {"part-00000.arrow", *named} <= words(caught.value.message)
     assert storage.list(jobs.TOKENIZED) == []
 
 
@@ -259,36 +263,41 @@ def test_a_flipped_bit_is_found(small: jobs.Runner, storage: Storage, place: flo
     data = bytearray(storage.read_bytes(shard.key))
     data[int(len(data) * place)] ^= 0x10
     storage.write_bytes(shard.key, bytes(data))
-    with pytest.raises(errors.DataLoss, match=r"^datasets/d/raw/part-00000\.arrow does not hold") as caught:
+    with pytest.raises(errors.DataLoss) as caught:
         small.tokenize(shard, Parameters(max_length=8))
-    assert caught.value.reason == "CHECKSUM_MISMATCH"
+    assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": shard.key})
+    assert shard.key in words(caught.value.message)
     assert storage.list(jobs.TOKENIZED) == []
 
 
 def test_a_truncated_file_is_found(small: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
     storage.write_bytes(shard.key, storage.read_bytes(shard.key)[: shard.size_bytes // 2])
-    with pytest.raises(errors.DataLoss, match=r"part-00000\.arrow"):
+    with pytest.raises(errors.DataLoss) as caught:
         small.tokenize(shard, Parameters(max_length=8))
+    assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": shard.key})
 
 
-def test_a_file_that_is_no_arrow_stream(small: jobs.Runner, storage: Storage) -> None:
+def test_a_file_of_another_format(small: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, ["a"])
     shard.sha256 = storage.write_bytes(shard.key, b"plain text, no Arrow")
     shard.size_bytes = storage.size(shard.key)
-    with pytest.raises(errors.InvalidArgument, match=r"part-00000\.arrow is not the Arrow stream") as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         small.tokenize(shard, Parameters(max_length=8))
     assert caught.value.reason == "SOURCE_INVALID"
+    assert {"part-00000.arrow", "Arrow"} <= words(caught.value.message)
 
 
 def test_a_missing_file(small: jobs.Runner, storage: Storage) -> None:
     shard = jobs.text_shard(storage, ["a"])
     storage.delete(shard.key)
-    with pytest.raises(errors.DataLoss, match=r"part-00000\.arrow.* The dataset has to be added again"):
+    with pytest.raises(errors.DataLoss) as caught:
         small.tokenize(shard, Parameters(max_length=8))
+    assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": shard.key})
+    assert {shard.key, "dataset"} <= words(caught.value.message)
 
 
-def test_max_length_has_to_be_known(small: jobs.Runner, storage: Storage) -> None:
-    with pytest.raises(errors.InvalidArgument, match="max_length must be set") as caught:
+def test_max_length_is_required(small: jobs.Runner, storage: Storage) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         small.tokenize(jobs.text_shard(storage, ["a"]), Parameters())
     assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]

@@ -41,9 +41,7 @@ def test_the_reference_encodes_runs(
     assert rows_of(rows) == [backend.encode(text, add_special_tokens=False).ids for text in texts]
 
 
-def test_small_batches_are_read_together_and_large_ones_in_parts(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_of_all_sizes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "SLICE_BYTES", 1000)
     batches = [*([f"{number:0100}"] for number in range(30)), ["x" * 400] * 9, ["last"]]
     shard = jobs.text_shard(storage, *batches)

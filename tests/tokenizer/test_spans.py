@@ -99,7 +99,7 @@ def test_the_ids_are_the_references(backend: tokenizers.Tokenizer, engine: engin
 
 
 @pytest.mark.usefixtures("small_steps")
-def test_the_ids_do_not_depend_on_how_far_a_scan_goes(backend: tokenizers.Tokenizer) -> None:
+def test_scans_of_any_length(backend: tokenizers.Tokenizer) -> None:
     texts = TEXTS_OF_ALL_KINDS[:-30]
     assert encoded(made(backend), texts) == ids(backend, texts)
 
@@ -129,7 +129,7 @@ def test_metaspace(folders: dict[str, pathlib.Path], scheme: str, split: bool) -
     assert encoded(made(backend), TEXTS_OF_ALL_KINDS) == ids(backend, TEXTS_OF_ALL_KINDS)
 
 
-def test_marks_without_one_in_front(folders: dict[str, pathlib.Path]) -> None:
+def test_marks_alone(folders: dict[str, pathlib.Path]) -> None:
     backend = loading.load(folders["sentencepiece"]).backend
     backend.normalizer = normalizers.Replace(" ", "▁")
     for splitter in (None, pre_tokenizers.Split(" ", "merged_with_previous")):
@@ -249,7 +249,7 @@ def refused_models() -> Iterator[tuple[str, models.BPE]]:
     yield "one id twice", models.BPE(vocab | {"b": 258}, merges, **fallback)
 
 
-def test_what_the_argument_does_not_cover_is_refused(folders: dict[str, pathlib.Path]) -> None:
+def test_unsupported_tokenizers(folders: dict[str, pathlib.Path]) -> None:
     for what, backend in refused(folders):
         assert spans.make(backend) is None, what
     for what, model in refused_models():

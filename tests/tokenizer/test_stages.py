@@ -21,6 +21,7 @@ from services.tokenizer.files import arrangement, staging
 from services.tokenizer.rows.ragged import Ragged
 from services.tokenizer.stages import assembling
 from services.tokenizer.text import reading
+from tests.support.messages import words
 from tests.tokenizer import jobs, material, oracle, test_fast_engines
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.pipeline import Pipeline, some
@@ -182,11 +183,13 @@ def test_a_staged_file_that_became_shorter(runner: jobs.Runner) -> None:
         parameters=parameters,
         count=1,
     )
-    with pytest.raises(errors.DataLoss, match=r"staged-ids-00000-of-00001-.*\.bin does not .*: retry the job"):
+    with pytest.raises(errors.DataLoss) as caught:
         assembling.assemble(task, runner.storage, runner.tokenizers, runner.context())
+    assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": staged.key})
+    assert {staged.key, "retry"} <= words(caught.value.message)
 
 
-def test_a_shard_that_an_engine_gets_wrong_is_encoded_again(
+def test_wrong_ids_are_encoded_again(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "SHARE", 1.0)

@@ -13,6 +13,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.models import loading
 from services.tokenizer.text import chats
+from tests.support.messages import words
 from tests.tokenizer import jobs
 from tests.tokenizer.test_chats import plain, with_template
 
@@ -61,7 +62,7 @@ def list_column(texts: list[str | None]) -> pa.Array:
 
 
 @pytest.mark.parametrize("column", [json_column, list_column])
-def test_the_ids_are_those_of_what_the_file_says(
+def test_ids_equal_those_of_the_source(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, column: Any
 ) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
@@ -102,9 +103,7 @@ def test_a_template_is_given_the_tools_of_each_row(
     assert (result.statistics.num_with_tools, result.statistics.num_tools_unused) == (1, 0)
 
 
-def test_tools_that_a_template_does_not_mention_are_counted(
-    storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_unused_tools_are_counted(storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
     runner = jobs.Runner(storage, model)
     batch = pa.record_batch(
@@ -128,19 +127,23 @@ def test_tools_that_a_template_does_not_mention_are_counted(
 
 
 @pytest.mark.parametrize(
-    ("tools", "message"),
+    ("tools", "named"),
     [
-        ('{"name": "f"}', "tools are a list of JSON schemas, and here is an object"),
-        ('[{"name": "f"}, 5]', "tool 2 of 2 is a number, not a JSON schema"),
-        ('["{"]', "the text of the tools is no JSON that can be read"),
+        ('{"name": "f"}', {"list", "object"}),
+        ('[{"name": "f"}, 5]', {"tool", "2", "number"}),
+        ('["{"]', {"text", "tools", "JSON"}),
     ],
 )
-def test_tools_that_are_none_are_named_by_their_row(folders: dict[str, pathlib.Path], tools: str, message: str) -> None:
+def test_malformed_tools(folders: dict[str, pathlib.Path], tools: str, named: set[str]) -> None:
     chat = tokenizations_pb2.Chat(template=TOOLS, tools_column="functions")
     column = chats.Conversations("messages", chat, loading.load(folders["byte_level"]))
     rows = pa.record_batch({"messages": json_column(CONVERSATIONS[:1]), "functions": json_column([tools])})
     column.check(rows.schema, "datasets/chats")
-    with pytest.raises(errors.InvalidArgument, match=rf"Column 'functions', row 7 of datasets/chats .*{message}"):
+    with pytest.raises(errors.InvalidArgument) as malformed:
         column.texts(rows, "datasets/chats", 7)
-    with pytest.raises(errors.NotFound, match="no column 'functions'"):
+    assert malformed.value.reason == "COLUMN_INVALID"
+    assert {"functions", "7", "datasets/chats", *named} <= words(malformed.value.message)
+    with pytest.raises(errors.NotFound) as missing:
         column.check(pa.schema([("messages", pa.json_())]), "datasets/chats")
+    assert (missing.value.reason, missing.value.metadata) == ("COLUMN_NOT_FOUND", {"columns": "messages"})
+    assert {"functions", "datasets/chats"} <= words(missing.value.message)

@@ -9,6 +9,7 @@ import transformers
 from polytok import errors
 from services.runtime.storage import Storage
 from services.tokenizer.rows import sequences, windows
+from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import flat, rows_of
@@ -53,9 +54,11 @@ def test_without_special_tokens(storage: Storage, folder: pathlib.Path) -> None:
     assert jobs.rows(storage, result) == expected["input_ids"]
 
 
-def test_a_stride_that_leaves_no_new_token_is_refused() -> None:
+def test_too_large_a_stride() -> None:
     around = sequences.Frame(np.array([1], np.int32), np.array([2], np.int32))
     assert rows_of(windows.Windows(around, 4, 1).add(flat([[5, 6, 7]]))) == [[1, 5, 6, 2], [1, 6, 7, 2]]
-    with pytest.raises(errors.InvalidArgument, match="stride is 2, and max_length leaves 2 tokens") as caught:
-        windows.Windows(around, 4, 2)
-    assert [violation.field for violation in caught.value.violations] == ["parameters.stride"]
+    for stride in (2, 3):
+        with pytest.raises(errors.InvalidArgument) as caught:
+            windows.Windows(around, 4, stride)
+        assert [violation.field for violation in caught.value.violations] == ["parameters.stride"]
+        assert {str(stride), "2"} <= words(caught.value.message)
