@@ -70,7 +70,7 @@ def test_a_picture_takes_the_place_of_another(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_picture_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(errors.FailedPrecondition, match=r"none/x\.png cannot be written \(No such file"):
+    with pytest.raises(errors.FailedPrecondition, match=r"none/x\.png.*No such file"):
         plot_png.write(plot_data.panels(ROWS), "first", tmp_path / "none" / "x.png")
 
 
@@ -103,7 +103,7 @@ def test_the_terminal_shows_every_panel_within_its_width() -> None:
     ]
     assert all(len(line) <= 60 for line in shown)
     assert shown[-1] == "⣿ a  ⣿ b  ● held out"
-    assert any("latents that never fire: a: 1,200" in line for line in shown)
+    assert any("never fire" in line and "a: 1,200" in line for line in shown)
 
 
 def test_lines_go_where_the_numbers_are() -> None:

@@ -79,7 +79,7 @@ def test_shuffled_sample_without_duplicates(polytok_: Run, ready: tuple[str, str
     assert statistics["num_documents"] == 20
     assert statistics.get("num_duplicates", 0) == len(texts) - len(set(texts))
     other = polytok_(*command, "--shuffle-seed", "6")
-    assert other.code != 0
+    assert other.code == 5
     assert "shuffle_seed 5, not 6" in " ".join(other.err.split())
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "sample").code == 0
 
@@ -115,7 +115,6 @@ def test_what_was_made_before_an_error_is_told(polytok_: Run, ready: tuple[str, 
     assert [each["name"] for each in made] == [f"datasets/{dataset}/tokenizations/{model}~some"]
     assert broken in json.loads(failed.err)["error"]["message"]
     failed = polytok_(*command)
-    assert "These were made before an error stopped the rest:" in failed.out
     assert f"{model}~some" in failed.out
     assert failed.err.startswith("Error: ")
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "some").code == 0
@@ -129,4 +128,4 @@ def test_nothing_between_documents_is_told(separator: str, is_told: bool) -> Non
     packed.parameters.packing.separator = tokenizations_pb2.Packing.Boundary.Value(f"BOUNDARY_{separator}")
     plain = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/other")
     tokenize._tell_unseparated(run, [packed, plain])
-    assert [("tokenizer of qwen" in text, "--separator eos" in text) for text in told] == [(True, True)] * is_told
+    assert [("qwen" in text, "--separator eos" in text) for text in told] == [(True, True)] * is_told

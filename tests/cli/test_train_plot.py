@@ -15,18 +15,18 @@ def test_what_only_train_takes_names_a_dataset(here: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("POLYTOK_TRAINER_ADDRESS", "127.0.0.1:1")
     told = here(*TRAIN, *model, "--catalog", "127.0.0.1:1")
     if model:
-        assert (told.code, "does not answer" in told.err) == (6, True)
+        assert (told.code, "127.0.0.1:1" in told.err) == (6, True)
     else:
-        assert (told.code, "Name the dataset and the model" in told.err) == (2, True)
+        assert (told.code, "dataset and the model" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("more", [(), ("--png", "model.png"), ("--sae", "a", "--json")])
 def test_anything_else_draws(here: Run, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
     monkeypatch.setenv("POLYTOK_TRAINER_ADDRESS", "127.0.0.1:1")
-    assert "Missing argument 'TRAINING'" in here("train", "plot").err
+    assert "'TRAINING'" in here("train", "plot").err
     assert "Usage: polytok train plot [OPTIONS] TRAINING" in here("train", "plot", "--help").out
     told = here("train", "plot", "first", *more, "--catalog", "127.0.0.1:1")
-    assert (told.code, "does not answer" in told.err) == (6, True)
+    assert (told.code, "127.0.0.1:1" in told.err) == (6, True)
 
 
 def test_a_dataset_called_plot(polytok_: Run, ready: tuple[str, str], documents: pathlib.Path) -> None:

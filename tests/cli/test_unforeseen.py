@@ -35,7 +35,7 @@ def test_numbers_that_are_too_large(
         monkeypatch.setenv(f"POLYTOK_{service}_ADDRESS", "127.0.0.1:1")
     told = here(*arguments, "--catalog", "127.0.0.1:1")
     assert told.code == 2
-    assert told.err.startswith(f"Error: {field} cannot be ")
+    assert told.err.startswith(f"Error: {field} ")
     assert len(told.err.splitlines()) == 1
     failure = here(*arguments, "--catalog", "127.0.0.1:1", "--json").error()
     assert failure["kind"] == "InvalidArgument"
@@ -50,10 +50,8 @@ def test_an_exception_of_pythons_own(here: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("POLYTOK_TRACEBACK", raising=False)
     told = here("status")
     assert (told.code, told.out) == (1, "")
-    assert told.err == (
-        "Error: This was not foreseen: ZeroDivisionError: by zero. POLYTOK_TRACEBACK=1 before the command shows where "
-        "it came from.\n"
-    )
+    (line,) = told.err.splitlines()
+    assert [named for named in ("ZeroDivisionError: by zero", "POLYTOK_TRACEBACK=1") if named not in line] == []
     failure = here("status", "--json").error()
     assert (failure["kind"], failure["retryable"]) == ("Internal", False)
     monkeypatch.setenv("POLYTOK_TRACEBACK", "1")
@@ -66,7 +64,9 @@ def test_a_full_disk(arguments: list[str]) -> None:
     with pathlib.Path("/dev/full").open("wb") as full:
         done = subprocess.run([PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "Error: Cannot write: No space left on device. Make room and run the command again.\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "No space left on device" in line
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
