@@ -16,6 +16,7 @@ from services.catalog.server.service import upload_files
 from services.records import publication
 from tests.ingest import ingests
 from tests.support import damage
+from tests.support.messages import check_names
 
 
 def written(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -70,6 +71,8 @@ def test_a_flipped_bit_in_an_upload(tmp_path: pathlib.Path) -> None:
     content = path.read_bytes()
     for place in (0.0, 0.1, 0.5, 1.0):
         damage.flip(path, place)
-        with pytest.raises(errors.DataLoss, match=f"{part.key} does not hold what was written"):
+        with pytest.raises(errors.DataLoss) as caught:
             read_task.read(storage, task, "t-e2", ingests.no_report)
+        assert caught.value.reason == "CHECKSUM_MISMATCH"
+        check_names(caught.value.message, part.key)
         path.write_bytes(content)

@@ -11,6 +11,7 @@ from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
 from tests.ingest import ingests
 from tests.ingest.ingests import Ingest
+from tests.support.messages import check_names
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "text": 'quotes " and \\ and \\" and { [ ] }', "tags": ["a", "]"], "about": {"k": "}"}},
@@ -24,7 +25,7 @@ ROWS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("around", ["array", "field", "field among others"])
-def test_a_document_is_its_rows_wherever_blocks_end(
+def test_document_rows_do_not_depend_on_blocks(
     ingest: Ingest,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -53,7 +54,7 @@ def test_a_document_is_its_rows_wherever_blocks_end(
     assert list(ingest.dataset()) == ROWS
 
 
-def test_a_named_field_is_the_one_that_counts(ingest: Ingest, source: pathlib.Path) -> None:
+def test_named_field_is_read(ingest: Ingest, source: pathlib.Path) -> None:
     (source / "a.json").write_text(json.dumps({"train": [{"a": 1}, {"a": 2}], "test": [{"a": 3}], "none": []}))
     ingest.files(source / "a.json", json_field="test")
     assert ingest.dataset()["a"][:] == [3]
@@ -61,7 +62,7 @@ def test_a_named_field_is_the_one_that_counts(ingest: Ingest, source: pathlib.Pa
     assert ingest.dataset()["a"][:] == [1, 2]
 
 
-def test_a_row_that_has_a_list_of_objects_is_a_row_where_others_follow(ingest: Ingest, source: pathlib.Path) -> None:
+def test_row_that_holds_a_list_of_objects(ingest: Ingest, source: pathlib.Path) -> None:
     row = {"messages": [{"role": "user"}]}
     (source / "a.json").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
     ingest.files(source / "a.json")
@@ -71,7 +72,7 @@ def test_a_row_that_has_a_list_of_objects_is_a_row_where_others_follow(ingest: I
     assert list(ingest.dataset()) == [row]
 
 
-def test_documents_and_lines_go_together(ingest: Ingest, source: pathlib.Path) -> None:
+def test_documents_and_lines_together(ingest: Ingest, source: pathlib.Path) -> None:
     (source / "a.json").write_text('[{"a": 1}]')
     (source / "b.jsonl").write_text('{"a": 2}\n')
     (source / "c.json").write_text("[]")
@@ -91,79 +92,71 @@ def test_columns_come_and_go_from_row_to_row(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "names"),
     [
-        ('[\n {"a": 1},\n 7\n]', "line 3: each element should be an object, and here is a number."),
-        ('["x"]', "line 1: each element should be an object, and here is a string."),
-        ('[{"a": 1},\n]', "line 2: each element should be an object, and here is ']'."),
-        ('[{"a": 1}\n {"a": 2}]', "line 2: there should be ',' or ']', and there is '{'. Mend the file."),
-        ('[{"a": 1},\n {"a": 2}', "line 2: there should be ',' or ']', and there is the end of the file."),
-        ('[{"a": 1},\n {"a": "', "line 2: the file ends inside what begins here or before."),
-        ('[{"a": 1}]\n[', "line 2: something follows the end of the array or object."),
-        ('{\n"a": 1}\n{\n"a": 2}', "line 2: the file is an object in which no field holds a list of objects"),
-        ('{"a": 1}', "the file is an object in which no field holds a list of objects; its fields: 'a'."),
-        ('{"a": [{}],\n"b": [{}]}', "line 2: two fields hold lists of objects, 'a' and 'b'."),
-        ('{"a": [{"b": 1}],}', "line 1: there should be the name of a field in quotation marks."),
-        ('{"a": [1, ', "line 1: the file ends inside what begins here or before."),
-        ('"text"', "line 1: JSON rows are an array of objects"),
-        (
-            '[\n{"a": 1},\n{"b":\n  oops}\n]',
-            "line 4: not JSON (Expecting value at column 3). Mend the line, or name another format.",
-        ),
-        ('[{"a": 1},\n{"a": "x"}]', "line 2: column 'a' holds a string, and a number in the lines before."),
-        ('[{"a": [}]}]', "line 1: there should be ',' or ']', and there is '}'."),
-        ('[{"a": [}}]', "line 1: not JSON (Expecting value at column 8)."),
+        ('[\n {"a": 1},\n 7\n]', ("line 3", "object", "number")),
+        ('["x"]', ("line 1", "object", "string")),
+        ('[{"a": 1},\n]', ("line 2", "object", "']'")),
+        ('[{"a": 1}\n {"a": 2}]', ("line 2", "','", "']'", "'{'")),
+        ('[{"a": 1},\n {"a": 2}', ("line 2", "','", "']'", "end")),
+        ('[{"a": 1},\n {"a": "', ("line 2", "ends")),
+        ('[{"a": 1}]\n[', ("line 2", "follows")),
+        ('{\n"a": 1}\n{\n"a": 2}', ("line 2", "field", "'a'")),
+        ('{"a": 1}', ("field", "'a'")),
+        ('{"a": [{}],\n"b": [{}]}', ("line 2", "'a'", "'b'")),
+        ('{"a": [{"b": 1}],}', ("line 1", "name")),
+        ('{"a": [1, ', ("line 1", "ends")),
+        ('"text"', ("line 1", "array")),
+        ('[\n{"a": 1},\n{"b":\n  oops}\n]', ("line 4", "column 3")),
+        ('[{"a": 1},\n{"a": "x"}]', ("line 2", "'a'", "string", "number")),
+        ('[{"a": [}]}]', ("line 1", "','", "']'", "'}'")),
+        ('[{"a": [}}]', ("line 1", "column 8")),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(ingest: Ingest, source: pathlib.Path, content: str, message: str) -> None:
+def test_errors_name_the_line(ingest: Ingest, source: pathlib.Path, content: str, names: tuple[str, ...]) -> None:
     path = source / "a.json"
     path.write_text(content)
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(path)
-    assert message in caught.value.message.removeprefix(f"{path}, ")
+    check_names(caught.value.message, path, *names)
     assert caught.value.reason == "SOURCE_INVALID"
     assert ingest.stored() == []
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('[{"a": 1}]', "line 1: the file is an array, and has no field 'rows'. Leave json_field out."),
-        ('{"b": [{}]}', "line 1: the file is an object without a field 'rows'; its fields: 'b'."),
-        ('{"rows": {}}', "line 1: the field 'rows' is to hold the rows, and is no array."),
-    ],
+    ("content", "name"),
+    [('[{"a": 1}]', "json_field"), ('{"b": [{}]}', "'b'"), ('{"rows": {}}', "array")],
 )
-def test_a_field_that_is_not_there(ingest: Ingest, source: pathlib.Path, content: str, message: str) -> None:
+def test_missing_field(ingest: Ingest, source: pathlib.Path, content: str, name: str) -> None:
     path = source / "a.json"
     path.write_text(content)
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(path, json_field="rows")
-    assert message in caught.value.message
+    check_names(caught.value.message, path, "line 1", "'rows'", name)
+    assert caught.value.reason == "SOURCE_INVALID"
 
 
-def test_a_row_that_is_too_long(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_row(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 1 << 20)
     monkeypatch.setattr(limits, "BLOCK_BYTES", 1 << 16)
     path = source / "a.json"
     path.write_text(json.dumps([{"a": "x"}, {"a": "x" * (1 << 20)}], indent=1))
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(path)
-    assert caught.value.message == (
-        f"{path}, line 5: an object longer than 1 MiB, the most that a row may hold, begins here. Split it."
-    )
+    check_names(caught.value.message, path, "line 5", "1 MiB")
+    assert caught.value.reason == "SOURCE_INVALID"
     # What lies beside the rows may be of any length.
     path.write_text(json.dumps({"skipped": ['\\"' * (1 << 20)], "rows": [{"a": "x"}]}))
     ingest.files(path)
     assert ingest.dataset()["a"][:] == ["x"]
 
 
-def test_an_option_of_another_format_is_refused(ingest: Ingest, source: pathlib.Path) -> None:
+def test_option_of_another_format(ingest: Ingest, source: pathlib.Path) -> None:
     (source / "a.csv").write_text("text\nx\n")
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.plan(ingests.files(source / "a.csv", json_field="rows"))
-    assert caught.value.message == (
-        "source.files.json_field: belongs to JSON files, and these are of another format. Leave it out."
-    )
+    assert [violation.field for violation in caught.value.violations] == ["source.files.json_field"]
+    check_names(caught.value.message, "JSON")
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", "|"), ("a.tsv", ";"), ("a.csv", "\t")])

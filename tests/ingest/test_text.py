@@ -10,6 +10,7 @@ from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
 from tests.ingest import ingests
 from tests.ingest.ingests import Ingest
+from tests.support.messages import check_names
 
 FILE = FileSource.TEXT_ROWS_FILE
 SEPARATED = FileSource.TEXT_ROWS_SEPARATED
@@ -32,7 +33,7 @@ SEPARATED = FileSource.TEXT_ROWS_SEPARATED
         ("a.b*c", ".b*", ["a", "c"]),
     ],
 )
-def test_rows_between_separators_wherever_blocks_end(
+def test_separated_rows_do_not_depend_on_blocks(
     ingest: Ingest,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -47,7 +48,7 @@ def test_rows_between_separators_wherever_blocks_end(
     assert ingest.dataset()["text"][:] == rows
 
 
-def test_a_row_a_file_keeps_every_character(ingest: Ingest, source: pathlib.Path) -> None:
+def test_file_as_row_keeps_every_character(ingest: Ingest, source: pathlib.Path) -> None:
     texts = ["one\r\ntwo\n\n", "\n", "", "grüße 漢字 🙂\0"]
     for number, text in enumerate(texts):
         (source / f"{number}.txt").write_bytes(text.encode())
@@ -57,7 +58,7 @@ def test_a_row_a_file_keeps_every_character(ingest: Ingest, source: pathlib.Path
     assert len(result.shards) == 1, "many small files are read together"
 
 
-def test_files_that_are_rows_are_read_in_groups(
+def test_files_as_rows_are_read_in_groups(
     ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(7):
@@ -78,45 +79,42 @@ def test_files_that_are_rows_are_read_in_groups(
     monkeypatch.setattr(limits, "DOCUMENTS", 6)
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.plan(wanted)
-    assert caught.value.message == f"{source} stands for 7 files; 6 is the most. Join them into larger ones."
+    check_names(caught.value.message, source, 7, 6)
+    assert caught.value.reason == "SOURCE_INVALID"
 
 
-def test_a_file_that_cannot_be_a_row_is_named(ingest: Ingest, source: pathlib.Path) -> None:
+def test_bad_file_among_rows_is_named(ingest: Ingest, source: pathlib.Path) -> None:
     (source / "a.txt").write_text("fine\n")
     (source / "b.txt").write_bytes(b"fine\n\xff")
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(source, text_rows=FILE)
-    assert caught.value.message.startswith(f"{source}/b.txt, line 2: not UTF-8")
+    check_names(caught.value.message, source / "b.txt", "line 2", "UTF-8")
+    assert caught.value.reason == "SOURCE_INVALID"
     assert ingest.stored() == []
 
 
-def test_rows_that_are_too_long(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_rows(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 1 << 20)
     monkeypatch.setattr(limits, "BLOCK_BYTES", 1 << 16)
     path = source / "a.txt"
     path.write_text("fits\n\nx\ny\n\n" + "long line\n" * (1 << 17) + "\nfits\n")
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(path, text_rows=SEPARATED)
-    assert caught.value.message == (
-        f"{path}: the text that begins on line 6 is longer than 1 MiB, the most that a row may hold, without a"
-        " separator. Split it, or name the separator that it has."
-    )
+    check_names(caught.value.message, path, "line 6", "1 MiB")
+    assert caught.value.reason == "SOURCE_INVALID"
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(path, text_rows=FILE)
-    assert caught.value.message == (
-        f"{path} is longer than 1 MiB, the most that a row may hold. Split the file, or make a row of each line or of"
-        " what stands between separators."
-    )
+    check_names(caught.value.message, path, "1 MiB")
+    assert caught.value.reason == "SOURCE_INVALID"
     assert ingest.stored() == []
 
 
-def test_rows_of_text_are_no_rows_of_other_formats(ingest: Ingest, source: pathlib.Path) -> None:
+def test_text_rows_of_another_format(ingest: Ingest, source: pathlib.Path) -> None:
     (source / "a.csv").write_text("text\nx\n")
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.plan(ingests.files(source / "a.csv", text_rows=FILE))
-    assert caught.value.message == (
-        "source.files.text_rows: belongs to text files, and these are of another format. Leave it out."
-    )
+    assert [violation.field for violation in caught.value.violations] == ["source.files.text_rows"]
+    check_names(caught.value.message, "text")
 
 
 @pytest.mark.parametrize("text_rows", [FILE, SEPARATED])
@@ -124,5 +122,5 @@ def test_files_without_rows(ingest: Ingest, source: pathlib.Path, text_rows: Fil
     (source / "a.txt.gz").write_bytes(gzip.compress(b""))
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(source, text_rows=text_rows)
-    assert caught.value.message == f"{source}/a.txt.gz has no rows. Give a source with at least one row."
+    check_names(caught.value.message, source / "a.txt.gz")
     assert caught.value.reason == "SOURCE_EMPTY"

@@ -16,6 +16,7 @@ from services.runtime import settings
 from services.runtime.database import Database
 from services.runtime.storage import Storage
 from tests.catalog import hands
+from tests.support.messages import check_names
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ async def ended(catalog: hands.Running, name: str) -> datasets_pb2.Dataset:
     return last
 
 
-async def test_datasets_are_read_in_or_tell_why_not(
+async def test_worker_ingests_or_reports_errors(
     catalog: hands.Running,
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
@@ -80,13 +81,7 @@ async def test_datasets_are_read_in_or_tell_why_not(
     assert datasets.load_from_disk(good.raw_path)["text"][299:301] == ["a 299", "b 0"]
     error = datasets_pb2.Dataset.STATE_ERROR
     assert (ragged.state, ragged.error_reason) == (error, "SOURCE_INVALID")
-    assert ragged.error_message == (
-        f"{source}/c.csv, row 2 (the header is row 1): 1 cells, and the header has 2."
-        " Mend the row, and quote cells that hold commas or line ends."
-    )
-    assert (unlike.state, unlike.error_message) == (
-        error,
-        f"{source}/d.jsonl has no column 'text', which {source}/a.jsonl has."
-        " Give all files the same columns, or register them as separate datasets.",
-    )
+    check_names(ragged.error_message, source / "c.csv", "row 2")
+    assert (unlike.state, unlike.error_reason) == (error, "SOURCE_INVALID")
+    check_names(unlike.error_message, source / "d.jsonl", "'text'", source / "a.jsonl")
     assert (absent.state, absent.error_reason) == (error, "SOURCE_NOT_FOUND")
