@@ -120,6 +120,81 @@ async def test_bad_files_become_what_they_were(
     assert left == {"raw", files[0].parent.name}
 
 
+def _links(record: tokenizations_pb2.Tokenization) -> list[str]:
+    folder = pathlib.Path(record.tokenized_path)
+    return [path.name for path in (folder, *folder.iterdir()) if path.is_symlink()]
+
+
+def _link(record: tokenizations_pb2.Tokenization, target: pathlib.Path) -> None:
+    """Moves the folder elsewhere, and leaves a link to it."""
+    folder = pathlib.Path(record.tokenized_path)
+    folder.rename(target)
+    folder.symlink_to(target)
+
+
+async def _is_repaired(
+    docs: hands.Running, doer: Doer, record: tokenizations_pb2.Tokenization, whole: dict[str, bytes], remade: int
+) -> None:
+    damages = _damages(docs, record)
+    await doer.run((await _repair(docs, checksums_only=True)).repair.job)
+    found = await docs.tokenization(NAME)
+    assert found.repair.state == Repair.STATE_DONE, found.repair
+    assert (found.repair.num_remade, list(found.repair.changes)) == (remade, [])
+    assert {message.partition(" Without it")[0] for message in damages} <= set(found.repair.damages)
+    assert _contents(record) == whole
+    assert _links(record) == []
+    assert _damages(docs, found) == []
+    assert found.manifest_digest == record.manifest_digest
+
+
+async def test_what_is_in_place_of_files_is_removed_and_links_are_not_written_through(
+    docs: hands.Running, doer: Doer, tmp_path: pathlib.Path
+) -> None:
+    record = await _tokenized(docs, doer)
+    whole = _contents(record)
+    folder, files = pathlib.Path(record.tokenized_path), await _files(docs)
+    inside = docs.storage.local_path("inside")
+    assert inside is not None
+    for path, target in (
+        (files[0], tmp_path / "outside"),
+        (files[1], inside),
+        (folder / "state.json", tmp_path / "outside.json"),
+        (folder / "polytok.json", tmp_path / "none"),
+    ):
+        if target.name != "none":
+            target.write_bytes(path.read_bytes())
+        path.unlink()
+        path.symlink_to(target)
+    for path in (files[2], folder / "dataset_info.json"):
+        path.unlink()
+        (path / "below").mkdir(parents=True)
+        (path / "below" / "file").write_text("x")
+    before = {path: path.read_bytes() for path in (tmp_path / "outside", tmp_path / "outside.json", inside)}
+    assert len(_damages(docs, record)) == 1  # that of the manifest, without which nothing else is known
+    await _is_repaired(docs, doer, record, whole, 3)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("place", ["outside", "inside", "dangling"])
+async def test_a_link_in_place_of_the_folder_is_removed(
+    docs: hands.Running, doer: Doer, tmp_path: pathlib.Path, place: str
+) -> None:
+    record = await _tokenized(docs, doer)
+    whole = _contents(record)
+    inside = docs.storage.local_path("inside")
+    assert inside is not None
+    target = inside if place == "inside" else tmp_path / place
+    _link(record, target)
+    if place == "dangling":
+        target.rename(tmp_path / "away")
+    # What is behind it may not be what was written; nothing of it is read.
+    assert (await docs.tokenization(NAME)).tokenized_path == record.tokenized_path
+    await _is_repaired(docs, doer, record, whole, record.statistics.num_files)
+    left = tmp_path / "away" if place == "dangling" else target
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == whole
+
+
 async def test_whole_files_stay_as_they_are(docs: hands.Running, doer: Doer) -> None:
     record = await _tokenized(docs, doer)
     before = _times(record)

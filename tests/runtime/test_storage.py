@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from polytok import errors
-from services.runtime.storage import Storage, keys
+from services.runtime.storage import Entry, Storage, keys
 from services.runtime.storage.cache import Cache
 
 
@@ -167,21 +167,68 @@ def test_a_link_out_of_the_root_is_not_followed(storage: Storage, tmp_path: path
         lambda: storage.read_bytes("folder/secret"),
         lambda: storage.read_bytes("file"),
         lambda: storage.write_bytes("folder/new", b""),
-        lambda: storage.write_bytes("file", b""),
-        lambda: storage.uri("folder/secret"),
         lambda: storage.list("folder"),
         lambda: storage.delete("folder/secret"),
         lambda: storage.delete_tree("folder/secret"),
         lambda: storage.move("folder/secret", "x"),
     ]
     for call in calls:
-        with pytest.raises(errors.InvalidArgument, match="leaves the storage root"):
+        with pytest.raises(
+            errors.DataLoss, match=r"leaves the storage root: '(folder|file)' is a symbolic link"
+        ) as caught:
             call()
+        assert caught.value.reason == "PATH_OUTSIDE_ROOT"
+    with (
+        pytest.raises(errors.DataLoss, match=r"a symbolic link that leaves the storage root.* Begin again\.") as caught,
+        storage.verified("file", hashlib.sha256(b"secret").hexdigest(), 6, "Begin again."),
+    ):
+        pass
+    assert caught.value.reason == "CHECKSUM_MISMATCH"
+    assert not storage.exists("file")
+    assert not storage.exists("folder/secret")
+    # It names a place, and does not look at it.
+    assert storage.uri("folder/secret") == str(root / "folder/secret")
     # Removing the links themselves is fine, and touches nothing behind them.
     storage.delete("file")
     storage.delete_tree("folder")
     assert [path.name for path in outside.iterdir()] == ["secret"]
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["outside", "inside", "dangling", "loop"])
+def test_writing_replaces_a_link(storage: Storage, tmp_path: pathlib.Path, target: str) -> None:
+    storage.write_bytes("other", b"kept")
+    (tmp_path / "secret").write_bytes(b"kept")
+    root = tmp_path / "storage"
+    targets = {"outside": tmp_path / "secret", "inside": root / "other", "dangling": root / "none", "loop": root / "a"}
+    storage.write_bytes("staged", b"new")
+    for key in ("a", "b"):
+        (root / key).symlink_to(targets[target])
+        assert storage.entry(key) is Entry.LINK
+    storage.write_bytes("a", b"new")
+    storage.move("staged", "b")
+    for key in ("a", "b"):
+        assert (storage.entry(key), storage.read_bytes(key)) == (Entry.FILE, b"new")
+    assert (storage.read_bytes("other"), (tmp_path / "secret").read_bytes()) == (b"kept", b"kept")
+    assert not storage.exists("none")
+
+
+def test_what_is_at_a_key(storage: Storage, tmp_path: pathlib.Path) -> None:
+    storage.write_bytes("folder/file", b"x")
+    os.mkfifo(tmp_path / "storage" / "pipe")
+    found = [storage.entry(key) for key in ("folder", "folder/file", "pipe", "none", "none/x", "folder/file/x")]
+    assert found == [Entry.FOLDER, Entry.FILE, Entry.SPECIAL, Entry.NONE, Entry.NONE, Entry.NONE]
+    for read in (storage.open, storage.read_bytes):
+        for key in ("folder", "folder/file/x"):
+            with pytest.raises(errors.NotFound):
+                read(key)
+    (tmp_path / "storage" / "link").symlink_to("folder")
+    for key in ("folder/file", "link", "none"):
+        storage.clear(key)
+    assert storage.read_bytes("link/file") == b"x"
+    storage.clear("folder")
+    assert storage.list("folder") == []
+    assert Storage("memory://empty").entry("a") is None
 
 
 def test_a_link_within_the_root_is_followed_by_name_and_not_by_list(storage: Storage, tmp_path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -139,6 +140,57 @@ def test_a_file_that_is_gone(made: Made, name: str | int) -> None:
     file = made.files[name] if isinstance(name, int) else name
     made.path(file).unlink()
     assert told(made.verify()) == [("MISSING", file)]
+
+
+@pytest.mark.parametrize("what", ["outside", "inside", "dangling", "folder", "pipe"])
+@pytest.mark.parametrize("name", ["polytok.json", "state.json", "dataset_info.json", 0])
+def test_not_a_file(made: Made, tmp_path: pathlib.Path, name: str | int, what: str) -> None:
+    file = made.files[name] if isinstance(name, int) else name
+    path = made.path(file)
+    # The very bytes that were written, for what is behind a link may change at any time.
+    path.rename(tmp_path / "outside")
+    made.storage.write_bytes("inside", (tmp_path / "outside").read_bytes())
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"inside": made.path(file).parents[3] / "inside"}.get(what, tmp_path / what))
+    result = made.verify(sample=3)
+    assert told(result) == [("NOT_A_FILE", file)]
+    kind = {"folder": "a folder", "pipe": "a device, pipe or socket"}.get(what, "a symbolic link")
+    assert result.findings[0].message.startswith(f"{file} is {kind}, which is not followed or read")
+    assert result.num_files == (0 if file == "polytok.json" else 4)
+
+
+@pytest.mark.parametrize("place", ["outside", "storage/elsewhere", "dangling"])
+def test_a_link_in_place_of_the_folder(made: Made, tmp_path: pathlib.Path, place: str) -> None:
+    folder = made.path("x").parent
+    folder.rename(tmp_path / place)
+    folder.symlink_to(tmp_path / place.replace("dangling", "none"))
+    result = made.verify()
+    assert told(result) == [("NOT_A_FILE", "")]
+    assert "there is a symbolic link" in result.findings[0].message
+    assert result.num_files == 0
+
+
+def test_a_link_above_the_folder_that_leaves_the_storage(made: Made, tmp_path: pathlib.Path) -> None:
+    above = made.path("x").parents[1]
+    above.rename(tmp_path / "outside")
+    above.symlink_to(tmp_path / "outside")
+    result = made.verify()
+    assert told(result) == [("NOT_A_FILE", "")]
+    assert f"'{jobs.TOKENIZED.rpartition('/')[0]}' is a symbolic link" in result.findings[0].message
+
+
+def test_ids_are_not_compared_with_a_raw_file_behind_a_link(made: Made, tmp_path: pathlib.Path) -> None:
+    raw = made.storage.local_path(f"{RAW}/part-00000.arrow")
+    assert raw is not None
+    raw.rename(tmp_path / "outside")
+    raw.symlink_to(tmp_path / "outside")
+    with pytest.raises(errors.DataLoss, match=r"part-00000\.arrow' leaves the storage root") as caught:
+        made.verify(sample=3)
+    assert caught.value.reason == "PATH_OUTSIDE_ROOT"
 
 
 def test_inconsistent_files(made: Made) -> None:

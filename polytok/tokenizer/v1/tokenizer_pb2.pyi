@@ -465,6 +465,8 @@ class VerifyFinding(_message.Message):
         """The file does not fit the others."""
         KIND_WRONG_IDS: VerifyFinding._Kind.ValueType  # 5
         """A sequence is not what the reference makes of its document."""
+        KIND_NOT_A_FILE: VerifyFinding._Kind.ValueType  # 6
+        """A symbolic link, a folder or a device is in the place of the file, or of its folder. It is not read."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is wrong."""
@@ -481,6 +483,8 @@ class VerifyFinding(_message.Message):
     """The file does not fit the others."""
     KIND_WRONG_IDS: VerifyFinding.Kind.ValueType  # 5
     """A sequence is not what the reference makes of its document."""
+    KIND_NOT_A_FILE: VerifyFinding.Kind.ValueType  # 6
+    """A symbolic link, a folder or a device is in the place of the file, or of its folder. It is not read."""
 
     KIND_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
@@ -489,7 +493,7 @@ class VerifyFinding(_message.Message):
     kind: Global___VerifyFinding.Kind.ValueType
     """What is wrong."""
     file: _builtins.str
-    """The file's name in the tokenization's folder."""
+    """The file's name in the tokenization's folder; empty where it is about the folder itself."""
     row: _builtins.int
     """The row of the file, from 0; unset where it is not about a row."""
     message: _builtins.str

@@ -5,7 +5,8 @@ A file appears under its key whole or not at all. Every call blocks; event loops
 """
 
 from services.runtime.storage.factory import opened
+from services.runtime.storage.local import Entry
 from services.runtime.storage.root import Storage
 from services.runtime.storage.staging import StagedFile
 
-__all__ = ["StagedFile", "Storage", "opened"]
+__all__ = ["Entry", "StagedFile", "Storage", "opened"]

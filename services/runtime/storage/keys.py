@@ -9,6 +9,9 @@ from collections.abc import Generator
 from polytok import disk_space, errors, object_store_errors
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_LOOKING = frozenset({"opening", "reading", "looking up", "listing"})
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""Errors of reading where there is no file: none at all, a folder, or a file in place of a folder."""
 
 
 def outside_root(key: str) -> errors.InvalidArgument:
@@ -17,6 +20,16 @@ def outside_root(key: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(
         f"{shown!r} leaves the storage root; use a relative path with no '..', as 'folder/file'.",
         reason="PATH_OUTSIDE_ROOT",
+    )
+
+
+def outside_link(key: str, link: str) -> errors.DataLoss:
+    """Return the error for a file that is reached only through a symbolic link out of the root."""
+    return errors.DataLoss(
+        f"{key!r} leaves the storage root: {link!r} is a symbolic link to another place, and is not followed. "
+        "Remove the link, or put the files themselves in its place.",
+        reason="PATH_OUTSIDE_ROOT",
+        metadata={"file": key},
     )
 
 
@@ -43,7 +56,8 @@ def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None 
         found = object_store_errors.explained(error, uri) if uri else None
         if found is not None:
             raise found from error
-        if isinstance(error, FileNotFoundError):
+        absent = _ABSENT if action in _LOOKING else FileNotFoundError
+        if isinstance(error, absent):
             raise errors.NotFound(f"There is no file {key!r} in the storage.", metadata={"key": key}) from error
         if isinstance(error, OSError):
             raise _failure(action, key, error, place) from error

@@ -1,15 +1,27 @@
 """A root that is a folder of this machine."""
 
 import contextlib
+import enum
 import os
 import pathlib
 import secrets
 import shutil
+import stat
 from collections.abc import Generator
 from typing import BinaryIO
 
 from services.runtime.storage import flush_ahead, keys
 from services.runtime.storage.staging import StagedFile
+
+
+class Entry(enum.Enum):
+    """What may be at a key."""
+
+    NONE = "nothing"
+    FILE = "a file"
+    FOLDER = "a folder"
+    LINK = "a symbolic link"
+    SPECIAL = "a device, pipe or socket"
 
 
 class LocalRoot:
@@ -21,27 +33,46 @@ class LocalRoot:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._real = os.path.realpath(self._folder)
 
+    def uri(self, key: str) -> str:
+        """Return the absolute path that the key names, whatever is there."""
+        return str(self._folder / key)
+
     def path(self, key: str) -> pathlib.Path:
-        """Return where the file of a key is."""
+        """Return where the file of a key is; raises DataLoss where a link out of the root is on the way."""
         path = self._folder / key
         self._check_inside(path, key)
         return path
 
     def _entry(self, key: str) -> pathlib.Path:
-        # The folder's entry itself, be it a link to anywhere: for removing it.
+        # The folder's entry itself, be it a link to anywhere: for removing or replacing it.
         path = self._folder / key
         self._check_inside(path.parent, key)
         return path
 
     def _check_inside(self, path: pathlib.Path, key: str) -> None:
+        if not self._is_inside(path):
+            # Keys have no "..": only a link leads out.
+            steps = pathlib.PurePath(key)
+            links = [step for step in (*reversed(steps.parents), steps) if not self._is_inside(self._folder / step)]
+            raise keys.outside_link(key, links[0].as_posix())
+
+    def _is_inside(self, path: pathlib.Path) -> bool:
         real = os.path.realpath(path)
-        if real != self._real and not real.startswith(self._real.rstrip("/") + "/"):
-            raise keys.outside_root(key)
+        return real == self._real or real.startswith(self._real.rstrip("/") + "/")
+
+    def entry(self, key: str) -> Entry:
+        """Return what is at the key itself; a link is not followed."""
+        try:
+            mode = self._entry(key).lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return Entry.NONE
+        kinds = {stat.S_IFREG: Entry.FILE, stat.S_IFDIR: Entry.FOLDER, stat.S_IFLNK: Entry.LINK}
+        return kinds.get(stat.S_IFMT(mode), Entry.SPECIAL)
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Open a temporary file beside the key and rename it at the end."""
-        path = self.path(key)
+        """Open a temporary file beside the key and rename it at the end; a link there is replaced, not followed."""
+        path = self._entry(key)
         with keys.translated("creating", key, place=self._folder):
             _make_folder(path.parent)
         # A long name leaves no room for more within the 255 bytes that file systems allow.
@@ -71,8 +102,9 @@ class LocalRoot:
         return self.path(key).open("rb")
 
     def is_file(self, key: str) -> bool:
-        """Return whether there is a file."""
-        return self.path(key).is_file()
+        """Return whether there is a file; none that only a link out of the root leads to."""
+        path = self._folder / key
+        return self._is_inside(path) and path.is_file()
 
     def size(self, key: str) -> int:
         """Bytes in the file."""
@@ -80,7 +112,7 @@ class LocalRoot:
 
     def move(self, source_key: str, target_key: str) -> None:
         """Rename a file, in place of whatever had the name."""
-        source, target = self.path(source_key), self.path(target_key)
+        source, target = self.path(source_key), self._entry(target_key)
         # Before any folder is made, so that a missing source leaves no trace.
         source.stat()
         _make_folder(target.parent)
@@ -110,6 +142,12 @@ class LocalRoot:
                 shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def clear(self, key: str) -> None:
+        """Remove a folder with all below it, and neither a file nor a link, even one that appears meanwhile."""
+        if self.entry(key) is Entry.FOLDER:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                shutil.rmtree(self._entry(key))
 
 
 def _make_folder(folder: pathlib.Path) -> None:

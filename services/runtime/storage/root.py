@@ -12,11 +12,12 @@ import fsspec
 from polytok import errors
 from services.runtime.storage import checksums, keys
 from services.runtime.storage.cache import Cache
-from services.runtime.storage.local import LocalRoot
+from services.runtime.storage.local import Entry, LocalRoot
 from services.runtime.storage.remote import RemoteRoot
 from services.runtime.storage.staging import StagedFile
 
 _CHUNK_BYTES = 1 << 20
+_LINKED = "a symbolic link that leaves the storage root is in its place, or in that of a folder above it"
 
 
 class Storage:
@@ -32,7 +33,7 @@ class Storage:
     def uri(self, key: str) -> str:
         """Return where the key is: an absolute path, or a URI when the root is remote."""
         keys.check(key)
-        return str(self._root.path(key)) if isinstance(self._root, LocalRoot) else self._root.uri(key)
+        return self._root.uri(key)
 
     def local_path(self, key: str) -> pathlib.Path | None:
         """Return the path of the key, or None when the root is remote."""
@@ -77,6 +78,8 @@ class Storage:
             opened = self.open_checked(key, sha256)
         except errors.NotFound as error:
             raise self.damaged(key, "it is missing", advice) from error
+        except errors.DataLoss as error:
+            raise self.damaged(key, _LINKED, advice) from error
         with opened as file:
             checked = checksums.CheckedFile(file)
             try:
@@ -124,6 +127,19 @@ class Storage:
         keys.check(key)
         with self._translated("looking up", key):
             return self._root.is_file(key)
+
+    def entry(self, key: str) -> Entry | None:
+        """Return what is at the key itself, where a link is not followed; None where the root is remote and has no links."""
+        keys.check(key)
+        with self._translated("looking up", key):
+            return self._local.entry(key) if self._local else None
+
+    def clear(self, key: str) -> None:
+        """Remove a folder that is in the place of a file, which could not be moved there; anything else stays."""
+        keys.check(key)
+        if self._local:
+            with self._translated("deleting", key):
+                self._local.clear(key)
 
     def size(self, key: str) -> int:
         """Bytes in a file."""

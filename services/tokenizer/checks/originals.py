@@ -1,5 +1,6 @@
 """Finds the documents again that the files of a tokenization were made of, in the dataset's raw shards."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -92,13 +93,18 @@ class Originals:
         if not fingerprint:
             # Taken over from a version that had none.
             return
-        digests = [self._storage.sha256(key) if self._storage.exists(key) else "" for key in self._keys]
+        digests = [self._digest(key) for key in self._keys]
         if hashlib.sha256("".join(digests).encode()).hexdigest() != fingerprint:
             raise errors.DataLoss(
                 "The raw files of the dataset are not what was read in: no document can be compared with its ids. "
                 "Delete the dataset with its tokenizations and add it again; until then, verify without a sample "
                 "compares the files with their checksums."
             )
+
+    def _digest(self, key: str) -> str:
+        with contextlib.suppress(errors.NotFound):
+            return self._storage.sha256(key)
+        return ""
 
     @functools.cached_property
     def _is_whole(self) -> bool:

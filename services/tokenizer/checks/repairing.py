@@ -23,6 +23,11 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
     result = repairs_pb2.CheckFilesResult()
     total = sum(file.size_bytes for file in task.files)
     done = 0
+    replaced = verification.replaced_folder(storage, task.tokenized_key)
+    if replaced is not None:
+        result.bad_keys.extend(file.key for file in task.files)
+        result.messages.append(replaced.message)
+        return result
     for file in task.files:
         before = done
         try:
@@ -50,6 +55,7 @@ def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> 
     files = list(made.files)
     again = publishing.manifest_of(task.publication, files, made.statistics)
     content: dict[str, bytes] = {}
+    _clear_folder(storage, folder)
     manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
     if manifest is None:
         result.manifest_lost = hashlib.sha256(again).hexdigest() != task.manifest_digest
@@ -66,6 +72,8 @@ def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> 
         wrong = {finding.file for finding in found.findings}
         beside = publishing.beside(task.publication, files, task.manifest_digest)
         content.update({name: data for name, data in beside.items() if name in wrong})
+        for name in content:
+            storage.clear(f"{folder}/{name}")
         result.staged_files.extend(
             publishing.stage(name, data, folder, storage, context) for name, data in content.items()
         )
@@ -76,8 +84,15 @@ def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> 
 
 def _put_back(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> None:
     for done, file in enumerate(task.files):
+        storage.clear(file.final_key)
         publication.move(storage, [file])
         context.report(done + 1, len(task.files))
+
+
+def _clear_folder(storage: Storage, folder: str) -> None:
+    """Remove a link, or a file, that is in the place of the folder; what a link leads to stays as it is."""
+    if verification.replaced_folder(storage, folder) is not None:
+        storage.delete(folder)
 
 
 def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator[tokenizer_pb2.VerifyFinding]:

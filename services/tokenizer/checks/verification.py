@@ -12,7 +12,7 @@ import pyarrow as pa
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
-from services.runtime.storage import Storage
+from services.runtime.storage import Entry, Storage
 from services.tokenizer.checks import resampling
 from services.tokenizer.checks.resampling import Finding
 from services.tokenizer.models import loading
@@ -43,6 +43,10 @@ def verify(
     """Read every file, and encode a sample again where one is asked for."""
     folder = _key(storage, task.tokenized_path)
     result = tokenizer_pb2.VerifyResult()
+    replaced = replaced_folder(storage, folder)
+    if replaced is not None:
+        result.findings.append(replaced)
+        return result
     manifest = read_manifest(storage, folder, task.manifest_digest, result)
     if manifest is None:
         return result
@@ -94,6 +98,10 @@ def read_manifest(
 ) -> dict[str, Any] | None:
     """Read `polytok.json`; None, and a finding, where it is not the one with this digest."""
     key = f"{folder}/{MANIFEST}"
+    replaced = replaced_file(storage, key, "Without it no other file can be verified.")
+    if replaced is not None:
+        result.findings.append(replaced)
+        return None
     if not storage.exists(key):
         result.findings.append(missing(MANIFEST, "Without it no other file can be verified."))
         return None
@@ -114,6 +122,28 @@ def read_manifest(
 def missing(name: str, more: str = "") -> Finding:
     """Tell that a file is not there."""
     return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
+
+
+def replaced_folder(storage: Storage, folder: str) -> Finding | None:
+    """Return what is wrong where the folder is not a folder of the storage, such as a link to another one."""
+    try:
+        entry = storage.entry(folder)
+    except errors.DataLoss as error:
+        return Finding(kind=Finding.KIND_NOT_A_FILE, message=error.message)
+    if entry in {Entry.FOLDER, Entry.NONE, None}:
+        return None
+    message = f"In place of the tokenization's folder there is {entry.value}, which is not followed or read."
+    return Finding(kind=Finding.KIND_NOT_A_FILE, message=message)
+
+
+def replaced_file(storage: Storage, key: str, more: str = "") -> Finding | None:
+    """Return what is wrong where something else than a file is in a file's place, such as a link to one."""
+    entry = storage.entry(key)
+    if entry in {Entry.FILE, Entry.NONE, None}:
+        return None
+    name = posixpath.basename(key)
+    message = f"{name} is {entry.value}, which is not followed or read; a file was written. {more}".strip()
+    return Finding(kind=Finding.KIND_NOT_A_FILE, file=name, message=message)
 
 
 class _Files:
@@ -147,7 +177,7 @@ class _Files:
             file["sha256"],
             lambda read: self._context.report(min(self._done + read, total), total),
         )
-        self._result.num_files += 1
+        self._result.num_files += finding is None or finding.kind != Finding.KIND_NOT_A_FILE
         self._result.size_bytes += size
         return finding
 
@@ -156,6 +186,9 @@ def damage(
     storage: Storage, key: str, size_bytes: int, sha256: str, report: Callable[[int], None]
 ) -> tuple[Finding | None, int]:
     """Read a file; return what is wrong with it, if anything, and its size. Raises NotFound."""
+    replaced = replaced_file(storage, key)
+    if replaced is not None:
+        return replaced, 0
     name = posixpath.basename(key)
     digest, size = hashlib.sha256(), 0
     with storage.open(key) as opened:
@@ -199,6 +232,10 @@ def check_small(
 
 
 def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.VerifyResult) -> dict[str, Any] | None:
+    replaced = replaced_file(storage, f"{folder}/{name}")
+    if replaced is not None:
+        result.findings.append(replaced)
+        return None
     if not storage.exists(f"{folder}/{name}"):
         result.findings.append(missing(name))
         return None
