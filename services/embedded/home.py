@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import platformdirs
@@ -22,6 +23,9 @@ from polytok import errors
 from services.embedded import folders
 
 _PASSWORDS = ("postgres", "nats")
+
+Replace = Callable[[str, Mapping[str, str]], None]
+"""Has the servers take new passwords, told what is wrong with the file of the old ones."""
 
 
 class Home:
@@ -57,37 +61,49 @@ class Home:
                 "--home."
             ) from error
 
-    def passwords(self) -> dict[str, str]:
-        """Return the servers' passwords; made at the first start."""
-        trouble = self._trouble()
-        if trouble:
-            if (self.postgres / "data").exists():
-                raise errors.FailedPrecondition(
-                    f"{self.secrets} {trouble}, and the database in {self.postgres} cannot be opened without the "
-                    "passwords in it. Put the file back, or remove the folder to start anew."
-                )
-            made = {name: secrets.token_urlsafe(24) for name in _PASSWORDS}
-            folders.write_private(self.secrets, json.dumps(made) + "\n")
-        found: dict[str, str] = json.loads(self.secrets.read_text(encoding="utf-8"))
-        return found
+    def passwords(self, replace: Replace | None = None) -> dict[str, str]:
+        """Return the servers' passwords, made at the first start.
 
-    def _trouble(self) -> str:
-        """Return what is wrong with the file of passwords, or nothing."""
+        Where the file is lost or damaged and there is a database, `replace` is called with what is wrong and new
+        passwords, and has the database take its own; only then is the file written. A crash between the two repeats
+        that at the next start. NATS takes its password from its configuration at every start.
+        """
+        found, trouble = self._read()
+        if not trouble:
+            return found
+        made = {name: secrets.token_urlsafe(24) for name in _PASSWORDS}
+        if (self.postgres / "data").exists():
+            try:
+                if replace is None:
+                    raise errors.FailedPrecondition("Nothing here gives the database another.")
+                replace(trouble, made)
+            except errors.PolytokError as error:
+                raise errors.FailedPrecondition(
+                    f"{self.secrets} {trouble}: the password of the database in {self.postgres} is lost, and it could "
+                    f"not be given a new one: {' '.join(error.message.split())} Put {self.secrets.name} back from a "
+                    "copy, or choose another POLYTOK_HOME."
+                ) from error
+        folders.write_private(self.secrets, json.dumps(made) + "\n")
+        return made
+
+    def _read(self) -> tuple[dict[str, str], str]:
+        """Return the passwords in the file, and what is wrong with it, or nothing."""
         try:
             text = self.secrets.read_text(encoding="utf-8")
             found = json.loads(text) if text.strip() else None
         except FileNotFoundError:
-            return "is gone"
+            return {}, "is gone"
         except OSError as error:
             raise errors.FailedPrecondition(
                 f"{self.secrets} cannot be read: {error.strerror}. Let the user who starts Polytok read it."
             ) from error
-        except ValueError:
-            return "is damaged: it is not the JSON that was written"
+        except (ValueError, RecursionError):
+            return {}, "is damaged: it is not the JSON that was written"
         if found is None:
-            return "is empty"
-        whole = isinstance(found, dict) and all(isinstance(found.get(name), str) and found[name] for name in _PASSWORDS)
-        return "" if whole else "is damaged: passwords are missing in it"
+            return {}, "is empty"
+        if isinstance(found, dict) and all(isinstance(found.get(name), str) and found[name] for name in _PASSWORDS):
+            return found, ""
+        return {}, "is damaged: passwords are missing in it"
 
     def publish(self, facts: dict[str, Any]) -> None:
         """Tell the world how to reach the stack."""

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,20 @@ class Postgres:
         self._check_version()
         self._await_predecessor()
 
+    def replace_password(self) -> None:
+        """Give the database this password in place of one that is lost.
+
+        The server runs alone and without clients for that, and asks for no password: who owns the files may.
+        """
+        self._check_version()
+        self._await_predecessor()
+        quoted = self._password.replace("'", "''")
+        single = ("postgres", "--single", "-D", str(self.data), "-c", "password_encryption=scram-sha-256", "postgres")
+        done = self._run(*single, stdin=f"ALTER ROLE {USER} PASSWORD '{quoted}'\n")
+        # Alone, it ends in good order whatever becomes of a statement, which it repeats in what it says.
+        if found := re.search(r"(?:ERROR|FATAL): *(.*)", done):
+            raise errors.FailedPrecondition(f"Postgres refused: {found[1]}.")
+
     def command(self) -> list[str]:
         """Return the command line of the server."""
         settings = {**_SETTINGS, **({} if self._durable else _THROWAWAY), "port": str(self.port)}
@@ -107,7 +122,8 @@ class Postgres:
         argv = [str(binaries() / program), *arguments]
         return exec_wrapper.command(argv, on_parent_death=ON_PARENT_DEATH, owner=str(self.folder))
 
-    def _run(self, program: str, *arguments: str, stdin: str = "") -> None:
+    def _run(self, program: str, *arguments: str, stdin: str = "") -> str:
+        """Run a program of Postgres; return what it said on standard error."""
         done = subprocess.run(
             self._guarded(program, *arguments),
             input=stdin,
@@ -118,9 +134,10 @@ class Postgres:
         )
         if done.returncode != 0:
             raise errors.FailedPrecondition(
-                f"Postgres could not make its database in {self.folder} ({program}, exit code {done.returncode}): "
-                f"{(done.stderr or done.stdout).strip()}",
+                f"Postgres could not make or change its database in {self.folder} ({program}, exit code "
+                f"{done.returncode}): {(done.stderr or done.stdout).strip()}",
             )
+        return done.stderr
 
     def _create(self) -> None:
         """Make cluster and database under another name first: a folder named `data` is always a whole one."""

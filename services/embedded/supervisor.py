@@ -45,6 +45,17 @@ def default_workers() -> int:
     return max(1, min(4, len(os.sched_getaffinity(0))))
 
 
+def passwords_of(home: Home, report: Callable[[str], None]) -> dict[str, str]:
+    """The servers' passwords. Those that were lost are replaced, which keeps all data; the home is locked."""
+
+    def replace(trouble: str, made: Mapping[str, str]) -> None:
+        # No process uses the lost ones: what an earlier stack left had ended before this one got the lock.
+        postgres.Postgres(home.postgres, port=0, password=made["postgres"]).replace_password()
+        report(f"{home.secrets} {trouble}: the servers were given new passwords, and all data is kept")
+
+    return home.passwords(replace)
+
+
 class Supervisor:
     """One stack on one home, whose lock `held` is handed on to every process."""
 
@@ -93,7 +104,7 @@ class Supervisor:
             each.force()
 
     async def _up(self) -> None:
-        passwords = self._home.passwords()
+        passwords = await asyncio.to_thread(passwords_of, self._home, self._report)
         database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
         queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
         self._addresses = {owner.name: f"{_HOST}:{ports.free_port()}" for owner in services.OWNERS}

@@ -39,6 +39,7 @@ def test_lost_passwords_are_said(tmp_path: pathlib.Path) -> None:
     done = up(POLYTOK_HOME=str(tmp_path))
     assert done.returncode == 1
     assert f"{tmp_path}/secrets.json is gone" in done.stderr
+    assert "Put secrets.json back from a copy" in done.stderr
     assert "Traceback" not in done.stderr
 
 

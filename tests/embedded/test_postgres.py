@@ -1,5 +1,6 @@
 """The Postgres server over one folder: what it heals, and what it refuses."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -12,7 +13,8 @@ import asyncpg
 import pytest
 
 from polytok import errors
-from services.embedded import ports
+from services.embedded import ports, supervisor
+from services.embedded.home import Home
 from services.embedded.postgres import Postgres
 from tests.support import processes, servers
 
@@ -63,6 +65,52 @@ async def test_data_survives_a_kill_and_a_lock_file_that_names_another_process(f
         after = await marks(second)
         assert after[0] == 1
         assert len(after) == 2  # the number of the second is any: a crash skips some of a sequence
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 80, b'{"postgres": "abc'])
+async def test_lost_passwords_are_replaced_and_data_is_kept(folder: pathlib.Path, content: bytes | None) -> None:
+    first = server_in(folder, durable=True)
+    with servers.started(first) as process:
+        assert await marks(first) == [1]
+        # Its log is still to be replayed.
+        process.kill()
+        process.wait()
+    home, told = Home(folder.parent), list[str]()
+    if content is not None:
+        home.secrets.write_bytes(content)
+    passwords = supervisor.passwords_of(home, told.append)
+    assert len(told) == 1
+    assert str(home.secrets) in told[0]
+    assert json.loads(home.secrets.read_text()) == passwords
+    assert home.secrets.stat().st_mode & 0o777 == 0o600
+    second = Postgres(folder, port=ports.free_port(), password=passwords["postgres"])
+    second.prepare()
+    with servers.started(second):
+        assert len(await marks(second)) == 2
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(second.url.replace(passwords["postgres"], servers.PASSWORD))
+    assert supervisor.passwords_of(home, told.append) == passwords
+    assert len(told) == 1
+
+
+def test_passwords_are_not_written_where_the_database_did_not_take_them(folder: pathlib.Path) -> None:
+    home = Home(folder.parent)
+    home.secrets.write_bytes(b"")
+    (folder / "data" / "global" / "pg_control").unlink()
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        supervisor.passwords_of(home, print)
+    message = caught.value.message
+    assert f"{home.secrets} is empty" in message
+    assert "pg_control" in message
+    assert "Put secrets.json back from a copy" in message
+    assert home.secrets.read_bytes() == b""
+
+
+def test_a_database_without_its_user_is_said(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Alone, Postgres ends with status 0 all the same.
+    monkeypatch.setattr("services.embedded.postgres.USER", "nobody_here")
+    with pytest.raises(errors.FailedPrecondition, match='refused: role "nobody_here" does not exist'):
+        Postgres(folder, port=0, password="a").replace_password()
 
 
 async def test_a_server_that_outlived_its_supervisor_is_ended_first(folder: pathlib.Path) -> None:

@@ -129,7 +129,7 @@ class Storage:
             return self._root.is_file(key)
 
     def entry(self, key: str) -> Entry | None:
-        """Return what is at the key itself, where a link is not followed; None where the root is remote and has no links."""
+        """Return what is at the key itself, where a link is not followed; None where the root is remote."""
         keys.check(key)
         with self._translated("looking up", key):
             return self._local.entry(key) if self._local else None
