@@ -1,5 +1,6 @@
 """The `main` of a worker that serves one owner's tasks and nothing else."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,31 +41,31 @@ async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.Tra
     messages = settings.MessagingSettings()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
     settings.StorageSettings()
-    client = await messaging.connect(messages, worker_settings.name)
-    owner = channel.open_channel(
-        address,
-        tls_ca=peers.tls_ca,
-        tls_certificate=peers.tls_certificate,
-        tls_key=peers.tls_key,
-        service=pool.service,
-    )
-    worker = Worker(
-        worker_settings,
-        settings.JobSettings(),
-        client,
-        messaging.Subjects(messages.namespace),
-        pool.name,
-        pool.kinds,
-        {pool.owner: leases_pb2_grpc.LeaseServiceStub(owner)},
-        pool.child,
-        lazy=pool.lazy,
-        gives_back=pool.gives_back,
-    )
-    metrics = await endpoint.serve(telemetry, worker.can_work, worker.queue_trouble)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        client = await messaging.connect(messages, worker_settings.name)
+        opened.push_async_callback(messaging.close, client)
+        owner = channel.open_channel(
+            address,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=pool.service,
+        )
+        opened.push_async_callback(owner.close)
+        worker = Worker(
+            worker_settings,
+            settings.JobSettings(),
+            client,
+            messaging.Subjects(messages.namespace),
+            pool.name,
+            pool.kinds,
+            {pool.owner: leases_pb2_grpc.LeaseServiceStub(owner)},
+            pool.child,
+            lazy=pool.lazy,
+            gives_back=pool.gives_back,
+        )
+        metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
+        opened.push_async_callback(metrics.close)
+        await metrics.start()
         process.announce(metrics=metrics.port)
         await worker.run(stopping)
-    finally:
-        await metrics.close()
-        await owner.close()
-        await messaging.close(client)

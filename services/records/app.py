@@ -4,6 +4,7 @@ Any number of such processes may share one database, one NATS and one storage.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -112,21 +113,25 @@ class Owner:
 
 async def serve(
     stop: Stopping,
-    make: Callable[[settings.ServerSettings], Owner],
+    make: Callable[[settings.ServerSettings, contextlib.AsyncExitStack], Owner],
     *,
     telemetry: settings.TelemetrySettings,
     name: str,
 ) -> None:
-    """The `main` of such a service: logs, traces, the owner, its probes, and serving until a signal comes."""
+    """The `main` of such a service: logs, traces, the owner, its probes, and serving until a signal comes.
+
+    `make` gives the stack what it opens. Whatever was opened is closed, however far the start has come.
+    """
     logging.configure(telemetry, name)
     tracing.configure(telemetry, name)
     server = settings.ServerSettings()
-    owner = make(server)
-    port = await owner.start()
-    probes = await endpoint.serve(telemetry, owner.ready, lambda: owner.queue.trouble)
-    process.announce(address=f"{server.host}:{port}", metrics=probes.port)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        owner = make(server, opened)
+        probes = endpoint.Endpoint(telemetry, owner.ready, lambda: owner.queue.trouble)
+        # The probes are answered for as long as calls are.
+        opened.push_async_callback(probes.close)
+        opened.push_async_callback(owner.stop)
+        port = await owner.start()
+        await probes.start()
+        process.announce(address=f"{server.host}:{port}", metrics=probes.port)
         await process.supervise(stop=stop, tasks=owner.tasks(stop))
-    finally:
-        await owner.stop()
-        await probes.close()

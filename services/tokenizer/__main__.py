@@ -1,5 +1,6 @@
 """The tokenizer's worker, `python -m services.tokenizer`: does tasks, and serves TokenizerService beside them."""
 
+import contextlib
 import os
 import sys
 
@@ -58,41 +59,41 @@ async def main(stopping: Stopping) -> None:
     # The child's, read here too: what is wrong with them stops the service, not one child after another.
     StorageSettings()
     TokenizerSettings()
-    client = await messaging.connect(messages, settings.name)
-    catalog = channel.open_channel(
-        peers.catalog_address,
-        tls_ca=peers.tls_ca,
-        tls_certificate=peers.tls_certificate,
-        tls_key=peers.tls_key,
-        service=_POOL,
-    )
-    worker = Worker(
-        settings,
-        JobSettings(),
-        client,
-        messaging.Subjects(messages.namespace),
-        _POOL,
-        _KINDS,
-        {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
-        _CHILD,
-    )
-    answering = Answering(_ANSWERS, service=f"{_POOL}-answers", memory_bytes=settings.memory_bytes)
-    records = Catalog(catalog)
-    verifying = Verifying(records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes)
-    servicer = service.TokenizerServicer(records, answering, verifying)
-    server = Server(listening, service=_POOL)
-    server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, service.NAME)
-    port = await server.start()
-    metrics = await endpoint.serve(telemetry, worker.can_work, worker.queue_trouble)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        client = await messaging.connect(messages, settings.name)
+        opened.push_async_callback(messaging.close, client)
+        catalog = channel.open_channel(
+            peers.catalog_address,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=_POOL,
+        )
+        opened.push_async_callback(catalog.close)
+        worker = Worker(
+            settings,
+            JobSettings(),
+            client,
+            messaging.Subjects(messages.namespace),
+            _POOL,
+            _KINDS,
+            {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
+            _CHILD,
+        )
+        metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
+        opened.push_async_callback(metrics.close)
+        answering = Answering(_ANSWERS, service=f"{_POOL}-answers", memory_bytes=settings.memory_bytes)
+        opened.push_async_callback(answering.close)
+        records = Catalog(catalog)
+        verifying = Verifying(records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes)
+        servicer = service.TokenizerServicer(records, answering, verifying)
+        server = Server(listening, service=_POOL)
+        opened.push_async_callback(server.drain)
+        server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, service.NAME)
+        port = await server.start()
+        await metrics.start()
         process.announce(address=f"{listening.host}:{port}", metrics=metrics.port)
         await worker.run(stopping)
-    finally:
-        await server.drain()
-        await answering.close()
-        await metrics.close()
-        await catalog.close()
-        await messaging.close(client)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,8 @@ class Readiness:
 @pytest.fixture
 async def machines() -> AsyncIterator[tuple[endpoint.Endpoint, Readiness]]:
     readiness = Readiness()
-    served = await endpoint.serve(TelemetrySettings(), readiness, lambda: readiness.trouble)
+    served = endpoint.Endpoint(TelemetrySettings(), readiness, lambda: readiness.trouble)
+    await served.start()
     yield served, readiness
     await served.close()
 
@@ -217,4 +218,4 @@ async def test_garbage_harms_nobody(machines: tuple[endpoint.Endpoint, Readiness
 async def test_a_port_in_use_names_its_variable(machines: tuple[endpoint.Endpoint, Readiness]) -> None:
     served, readiness = machines
     with pytest.raises(errors.InvalidArgument, match="POLYTOK_METRICS_PORT"):
-        await endpoint.serve(TelemetrySettings(metrics_port=served.port), readiness)
+        await endpoint.Endpoint(TelemetrySettings(metrics_port=served.port), readiness).start()

@@ -1,5 +1,7 @@
 """`python -m services.catalog serve`: configuration, logging, resources, then serving until a signal comes."""
 
+import contextlib
+
 from services.catalog.server.app import OWNER, Catalog
 from services.catalog.server.settings import CatalogSettings
 from services.records import app
@@ -11,7 +13,7 @@ from services.runtime.storage import Storage
 async def main(stop: Stopping) -> None:
     """Serve the catalog."""
 
-    def make(server: settings.ServerSettings) -> Catalog:
+    def make(server: settings.ServerSettings, _: contextlib.AsyncExitStack) -> Catalog:
         return Catalog(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),

@@ -1,5 +1,7 @@
 """`python -m services.extractor serve`: configuration, logging, resources, then serving until a signal comes."""
 
+import contextlib
+
 from services.extractor.server.application import Extractor
 from services.extractor.server.changes import OWNER
 from services.extractor.server.settings import ExtractorSettings
@@ -13,8 +15,16 @@ from services.runtime.storage import Storage
 async def main(stop: Stopping) -> None:
     """Serve the extractor."""
 
-    def make(server: settings.ServerSettings) -> Extractor:
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Extractor:
         peers = settings.PeerSettings()
+        catalog = channel.open_channel(
+            peers.catalog_address,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=OWNER,
+        )
+        opened.push_async_callback(catalog.close)
         return Extractor(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
@@ -22,13 +32,7 @@ async def main(stop: Stopping) -> None:
             server=server,
             jobs=settings.JobSettings(),
             settings=ExtractorSettings(),
-            catalog=channel.open_channel(
-                peers.catalog_address,
-                tls_ca=peers.tls_ca,
-                tls_certificate=peers.tls_certificate,
-                tls_key=peers.tls_key,
-                service=OWNER,
-            ),
+            catalog=catalog,
         )
 
     await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

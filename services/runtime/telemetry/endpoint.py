@@ -20,16 +20,22 @@ Trouble = Callable[[], str]
 
 
 class Endpoint:
-    """The running endpoint."""
+    """The endpoint of a process, on metrics_host:metrics_port.
 
-    def __init__(self, ready: Ready, queue: Trouble) -> None:
+    `queue` says what is wrong with the work queue, or nothing. `/readyz?exclude=queue` leaves that out, as the probe of
+    a server does that answers calls, and leases to workers, all the same.
+    """
+
+    def __init__(self, settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> None:
+        self._settings = settings
         self._ready = ready
         self._queue = queue
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
         self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self) -> None:
         """Listen."""
+        host, port = self._settings.metrics_host, self._settings.metrics_port
         try:
             self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
@@ -39,9 +45,10 @@ class Endpoint:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening."""
-        self._server.close()
-        await self._server.wait_closed()
+        """Stop listening, if it did."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -90,14 +97,3 @@ def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:
         f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode("latin-1") + body
-
-
-async def serve(settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> Endpoint:
-    """Open the endpoint on metrics_host:metrics_port.
-
-    `queue` says what is wrong with the work queue, or nothing. `/readyz?exclude=queue` leaves that out, as the probe of
-    a server does that answers calls, and leases to workers, all the same.
-    """
-    endpoint = Endpoint(ready, queue)
-    await endpoint.start(settings.metrics_host, settings.metrics_port)
-    return endpoint

@@ -1,6 +1,8 @@
 """`python -m services.trainer serve`: configuration, logging, resources, then serving until a signal comes."""
 
-import functools
+import contextlib
+
+import grpc.aio
 
 from services.records import app
 from services.runtime import settings
@@ -15,15 +17,20 @@ from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
 async def main(stop: Stopping) -> None:
     """Serve trainings."""
 
-    def make(server: settings.ServerSettings) -> Trainer:
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Trainer:
         peers = TrainerPeers()
-        connect = functools.partial(
-            channel.open_channel,
-            tls_ca=peers.tls_ca,
-            tls_certificate=peers.tls_certificate,
-            tls_key=peers.tls_key,
-            service=OWNER,
-        )
+
+        def connect(address: str) -> grpc.aio.Channel:
+            connected = channel.open_channel(
+                address,
+                tls_ca=peers.tls_ca,
+                tls_certificate=peers.tls_certificate,
+                tls_key=peers.tls_key,
+                service=OWNER,
+            )
+            opened.push_async_callback(connected.close)
+            return connected
+
         return Trainer(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
