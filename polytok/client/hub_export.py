@@ -188,7 +188,9 @@ sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
 
 L0 and dead latents are measured on the autoencoders as they are here, over as many activations as `sparsity_samples`
 says under `metadata` in `cfg.json`, held-out ones where there are any (`sparsity_source`). BOS is whether every
-sequence begins with that token; tokens and positions that are left out were not trained on. So many distinct
+sequence begins with that token. Another token that every sequence begins with is given in brackets
+(`begin_batch_token`): `ActivationsStore.from_sae` does not put it there, so give it a data set that was tokenized with
+it. Tokens and positions that are left out were not trained on. So many distinct
 activations were trained on in so many passes: above 1 each was seen more than once. Activations go in as the model
 gives them, whatever normalisation they were trained with. Trained by Polytok.
 """
@@ -210,12 +212,19 @@ def _row(identifier: str, config: Mapping[str, Any]) -> str:
         "" if dead is None else dead,
         _metadata(config, "tokenization") or "",
         _metadata(config, "context_size"),
-        {True: "yes", False: "no"}.get(_metadata(config, "prepend_bos"), "unknown"),
+        _beginning(config),
         _left_out(config),
         "" if available is None else f"{available:,}",
         "" if passes is None else f"{passes:.3g}",
     ]
     return f"| {' | '.join(_cell(str(cell)) for cell in cells)} |"
+
+
+def _beginning(config: Mapping[str, Any]) -> str:
+    """Whether sequences begin with BOS, and the other token that they begin with."""
+    token = _metadata(config, "begin_batch_token")
+    said = {True: "yes", False: "no"}.get(_metadata(config, "prepend_bos"), "unknown")
+    return f"{said} ({str(token).upper()})" if token not in {None, "bos"} else said
 
 
 def _left_out(config: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,6 +135,28 @@ def test_sequences_that_begin_with_bos(rows: list[list[int]], bos: int | None, e
         # Padding in front.
         columns = {"input_ids": [[9, *row] for row in rows], "attention_mask": [[0, *[1] * len(row)] for row in rows]}
     assert provenance.begins_with(datasets.Dataset.from_dict(columns), bos) is expected
+
+
+# Of SAELens and what it imports.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_boundaries_of_packed_sequences_are_named(tmp_path: pathlib.Path) -> None:
+    from sae_lens import PretokenizeRunnerConfig
+
+    read = packed([[5] * 40], BOS)
+    read.manifest.parameters["packing"] = {
+        "begin_of_batch": "BOUNDARY_EOS",
+        "begin_of_sequence": "BOUNDARY_BOS",
+        "separator": "BOUNDARY_NONE",
+    }
+    metadata = json.loads((written(told(read), tmp_path / "sae") / "cfg.json").read_text())["metadata"]
+    names = ("begin_batch_token", "begin_sequence_token", "sequence_separator_token")
+    assert [metadata[name] for name in names] == ["eos", "bos", None]
+    assert set(names) <= {field.name for field in fields(PretokenizeRunnerConfig)}
+    # What SAELens takes where nothing is asked for.
+    read.manifest.parameters["packing"] = {}
+    assert [told(read).metadata()[name] for name in names] == ["bos", None, "bos"]
+    read.manifest.parameters.clear()
+    assert not set(names) & told(read).metadata().keys()
 
 
 def test_where_the_tokenization_is_gone_nothing_is_said_of_bos() -> None:

@@ -77,6 +77,20 @@ def test_the_card_lists_every_autoencoder_and_how_to_open_it(exports):
     assert "Sparse autoencoders of org/model" in card
 
 
+@pytest.mark.parametrize(
+    ("prepends", "token", "cell"),
+    [(False, "eos", "no (EOS)"), (True, "eos", "yes (EOS)"), (True, "bos", "yes"), (False, None, "no")],
+)
+def test_the_card_says_with_which_token_sequences_begin(exports, prepends, token, cell):
+    path = exports[0].folder / "cfg.json"
+    config = json.loads(path.read_text())
+    config["metadata"] |= {"prepend_bos": prepends, "begin_batch_token": token}
+    path.write_text(json.dumps(config))
+    card = hub_export.plan_layout(exports[:1], "owner/saes").card
+    (row,) = [line for line in card.splitlines() if line.startswith("| `")]
+    assert row.split(" | ")[8] == cell
+
+
 @pytest.mark.parametrize("repository", ["", "a/b/c", "../x", "owner/..", "/x", "owner/a b"])
 def test_what_is_no_repository_is_refused(exports, repository):
     with pytest.raises(errors.InvalidArgument, match="owner/name"):

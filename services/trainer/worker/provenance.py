@@ -1,7 +1,7 @@
 """What the export of a training says that it was trained on, from what was read in truth."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from polytok.trainer.v1 import tasks_pb2
@@ -59,8 +59,17 @@ def packing(manifest: tokenizations.Manifest | None) -> dict[str, Any]:
     packed = manifest.parameters.get("packing") if manifest is not None else None
     if packed is None:
         return {}
-    separator = str(packed.get("separator", f"{_BOUNDARY}BOS")).removeprefix(_BOUNDARY).lower()
     return {
-        "sequence_separator_token": None if separator == "none" else separator,
+        # `ActivationsStore.from_sae` of sae-lens begins rows with BOS or nothing, by `prepend_bos`. Rows that begin
+        # otherwise come from its `PretokenizeRunner`, whose names these are.
+        "begin_batch_token": _token(packed, "begin_of_batch", "BOS"),
+        "begin_sequence_token": _token(packed, "begin_of_sequence", "NONE"),
+        "sequence_separator_token": _token(packed, "separator", "BOS"),
         "disable_concat_sequences": bool(packed.get("disable_concatenation", False)),
     }
+
+
+def _token(packed: Mapping[str, Any], field: str, default: str) -> str | None:
+    """A boundary as sae-lens names it."""
+    boundary = str(packed.get(field, f"{_BOUNDARY}{default}")).removeprefix(_BOUNDARY).lower()
+    return None if boundary == "none" else boundary
