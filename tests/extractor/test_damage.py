@@ -14,7 +14,7 @@ from services.trainer.data import extraction
 from services.trainer.data.files import Files
 from tests.extractor import orders
 from tests.extractor.orders import Workplace
-from tests.support import damage
+from tests.support import damage, messages
 
 HOOKS = ("blocks.0.hook_mlp_out", "blocks.2.hook_resid_post")
 NAMES = {
@@ -64,6 +64,7 @@ def test_a_bit_flipped_before_publication(place: Workplace, folder: pathlib.Path
             published(Workplace(storage, place.model, place.digest, place.files))
         # Small files have their final names by then.
         names = storage.victim_key, f"extractions/e/{victim.partition(' ')[0]}"
+        assert caught.value.reason == "CHECKSUM_MISMATCH", victim
         assert any(name in caught.value.message for name in names), victim
 
 
@@ -78,7 +79,7 @@ def read(folder: pathlib.Path, manifest: dict[str, object]) -> list[dict[str, to
 def test_a_bit_flipped_afterwards(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     manifest = json.loads((folder / "polytok.json").read_bytes())
     expected = read(folder, manifest)
-    messages = []
+    found = []
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         for step in range(40):
@@ -86,14 +87,21 @@ def test_a_bit_flipped_afterwards(folder: pathlib.Path, tmp_path: pathlib.Path) 
             try:
                 rows = read(folder, manifest)
             except errors.DataLoss as error:
-                messages.append((path.name, error.message))
+                found.append((path.name, error))
             else:
                 # A byte that says nothing, or a file that is for others.
                 for one, other in zip(rows, expected, strict=True):
                     assert all(torch.equal(one[hook], other[hook]) for hook in HOOKS)
             path.write_bytes(content)
-    assert len(messages) > 100
-    assert all(name in message and "extractions/e" in message for name, message in messages)
+    assert len(found) > 100
+    for name, error in found:
+        _check(error, name)
+
+
+def _check(error: errors.PolytokError, name: str) -> None:
+    assert error.reason == "CHECKSUM_MISMATCH"
+    messages.check_names(error.metadata["file"], name, "extractions/e")
+    messages.check_names(error.message, name, "extractions/e")
 
 
 def test_only_what_is_read_has_to_be_right(folder: pathlib.Path) -> None:
@@ -106,8 +114,9 @@ def test_only_what_is_read_has_to_be_right(folder: pathlib.Path) -> None:
     place = data.index(last[HOOKS[0]].numpy().tobytes())
     damage.flip(path, (place + 0.5) / len(data))
     assert torch.equal(table.read(0, 1)[HOOKS[0]], first[HOOKS[0]])
-    with pytest.raises(errors.DataLoss, match=f"{path.name} of extractions/e does not hold what was written"):
+    with pytest.raises(errors.DataLoss) as caught:
         table.read(len(table) - 1, 1)
+    _check(caught.value, path.name)
 
 
 def test_an_extraction_without_digests_is_read_whole(folder: pathlib.Path) -> None:
@@ -115,5 +124,6 @@ def test_an_extraction_without_digests_is_read_whole(folder: pathlib.Path) -> No
     del manifest["blocks"]
     assert len(extraction.opened(folder, "extractions/e", manifest)) > 0
     damage.flip(folder / manifest["files"][0]["name"], 0.5)
-    with pytest.raises(errors.DataLoss, match=manifest["files"][0]["name"]):
+    with pytest.raises(errors.DataLoss) as caught:
         extraction.opened(folder, "extractions/e", manifest)
+    _check(caught.value, manifest["files"][0]["name"])

@@ -13,8 +13,11 @@ from services.extractor.server.migrations.schema import runner
 from tests.catalog import hands as catalog_hands
 from tests.extractor import hands
 from tests.extractor.hands import refused, until
+from tests.support import messages
 
 TOKENIZATION = "datasets/docs/tokenizations/gpt2"
+MAKE = "`polytok tokenize docs --model gpt2`"
+MAKE_PACKED = "`polytok tokenize docs --model gpt2 --variant packed`"
 
 
 async def test_from_queued_to_ready(extractor, tokenized):
@@ -38,14 +41,14 @@ async def _is_empty(found):
     return not await found
 
 
-async def test_the_weights_are_those_of_the_commit_that_was_registered(extractor, tokenized):
+async def test_weights_of_the_registered_commit(extractor, tokenized):
     created = await extractor.create("one")
     assert created.model_revision == "c" * 40
     task = (await extractor.take(created.job)).payload(tasks_pb2.PlanExtractionTask)
     assert task.order.model_revision == "c" * 40
 
 
-async def test_the_weights_that_the_plan_found_are_those_of_every_task(extractor, tokenized):
+async def test_every_task_uses_the_planned_weights(extractor, tokenized):
     created = await extractor.create("one")
     plan = await extractor.take(created.job)
     found = plan.plan()
@@ -66,7 +69,7 @@ async def test_the_weights_that_the_plan_found_are_those_of_every_task(extractor
     assert plan.payload(tasks_pb2.PlanExtractionTask).order.weights_fingerprint == ""
 
 
-async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):
+async def test_create_is_idempotent(extractor, tokenized):
     request_id = str(uuid.uuid4())
     first = await extractor.create(request_id=request_id)
     assert (await extractor.create()).uid == first.uid
@@ -77,85 +80,95 @@ async def test_the_same_again_is_the_one_that_exists(extractor, tokenized):
     assert await extractor.create(request_id=request_id) == first
 
 
-async def test_other_parameters_under_a_name_are_told(extractor, tokenized):
+async def test_name_with_other_parameters(extractor, tokenized):
     await extractor.create("mine")
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await extractor.create(
             "mine", context_size=4, exclude_special_tokens=True, compute_format="NUMBER_FORMAT_BFLOAT16"
         )
-    assert caught[0].message == (
-        "extractions/mine exists with compute_format float32, not bfloat16; context_size 8, not 4; "
-        "exclude_special_tokens unset, not True; storage_format float32, not bfloat16. Choose another name, or delete "
-        "it first."
-    )
+    assert caught[0].metadata["resource"] == "extractions/mine"
+    differing = {
+        "compute_format": ("float32", "bfloat16"),
+        "context_size": (8, 4),
+        "exclude_special_tokens": ("unset", True),
+        "storage_format": ("float32", "bfloat16"),
+    }
+    found = dict(each.split(" ", 1) for each in caught[0].metadata["differing"].split("; "))
+    assert found.keys() == differing.keys()
+    for name, values in differing.items():
+        messages.check_names(found[name], *values)
+        messages.check_names(caught[0].message, name, *values)
 
 
-async def test_every_layer_by_one_name(extractor, tokenized):
+async def test_wildcard_layer(extractor, tokenized):
     created = await extractor.create(hooks=["blocks.*.hook_mlp_out", "blocks.1.hook_mlp_out"])
     assert list(created.parameters.hooks) == ["blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "reason", "message"),
+    ("asked", "reason", "field", "names"),
     [
         (
             {"hooks": ["blocks.2.hook_resid_post"]},
-            errors.InvalidArgument,
             "HOOK_NOT_FOUND",
-            "blocks.2.hook_resid_post: there is no layer 2; models/gpt2 has layers 0 to 1.",
+            "parameters.hooks[0]",
+            ["blocks.2.hook_resid_post", "layer 2", "models/gpt2", 0, 1],
         ),
-        (
-            {"hooks": ["a b"]},
-            errors.InvalidArgument,
-            "HOOK_NOT_FOUND",
-            "'a b' is no hook: name one as blocks.0.hook_resid_post, or a module by its path.",
-        ),
-        (
-            {"context_size": 65},
-            errors.InvalidArgument,
-            "MODEL_MISFIT",
-            "context_size 65 is more than the 64 tokens that models/gpt2 looks at. Set a context size of 64 or less: "
-            "the tokens behind it are left out.",
-        ),
-        (
-            {"variant": "packed"},
-            errors.NotFound,
-            "RESOURCE_NOT_FOUND",
-            "datasets/docs/tokenizations/gpt2~packed does not exist. `polytok tokenize docs --model "
-            "gpt2 --variant packed` makes it; `polytok tokenization list docs` shows what there is.",
-        ),
-        ({"model": "gpt3"}, errors.NotFound, "RESOURCE_NOT_FOUND", None),
+        ({"hooks": ["a b"]}, "HOOK_NOT_FOUND", "parameters.hooks[0]", ["'a b'", "blocks.0.hook_resid_post"]),
+        ({"context_size": 65}, "MODEL_MISFIT", "parameters.context_size", ["context_size", 65, "models/gpt2", 64]),
     ],
 )
-async def test_what_does_not_fit_is_refused_with_the_mend(extractor, tokenized, asked, kind, reason, message):
-    async with refused(kind, reason) as caught:
+async def test_invalid_parameters(extractor, tokenized, asked, reason, field, names):
+    async with refused(errors.InvalidArgument, reason) as caught:
         await extractor.create(**asked)
-    assert message is None or caught[0].message == message
+    assert [each.field for each in caught[0].violations] == [field]
+    messages.check_names(caught[0].message, *names)
     assert await extractor.holders() == []
 
 
-async def test_a_tokenization_that_is_not_ready_is_refused(extractor, catalog):
+@pytest.mark.parametrize(
+    ("asked", "resource", "names"),
+    [
+        (
+            {"variant": "packed"},
+            f"{TOKENIZATION}~packed",
+            [f"{TOKENIZATION}~packed", MAKE_PACKED, "`polytok tokenization list docs`"],
+        ),
+        ({"model": "gpt3"}, "models/gpt3", ["'gpt3'", "'gpt2'", "`polytok model list`"]),
+    ],
+)
+async def test_missing_source(extractor, tokenized, asked, resource, names):
+    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        await extractor.create(**asked)
+    assert caught[0].metadata == {"resource": resource}
+    messages.check_names(caught[0].message, *names)
+    assert await extractor.holders() == []
+
+
+async def test_tokenization_not_ready(extractor, catalog):
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.create()
-    assert "`polytok tokenize docs --model gpt2` makes it" in caught[0].message
+    assert caught[0].metadata == {"resource": TOKENIZATION}
+    messages.check_names(caught[0].message, TOKENIZATION, MAKE)
     await catalog.tokenize("docs", "gpt2", max_length=32)
     async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
         await extractor.create()
-    assert "`polytok tokenization watch docs/gpt2` shows how far it is" in caught[0].message
+    assert caught[0].metadata == {"resource": TOKENIZATION, "state": "QUEUED"}
+    messages.check_names(caught[0].message, TOKENIZATION, "QUEUED", "`polytok tokenization watch docs/gpt2`")
 
 
-async def test_another_tokenizer_is_refused(extractor, catalog, tokenized):
+async def test_tokenizer_mismatch(extractor, catalog, tokenized):
     from services.catalog.server import tables as catalog_tables
 
     async with catalog.database.transaction() as conn:
         await conn.execute(catalog_tables.models.update().values(tokenizer_fingerprint="f" * 64))
     async with refused(errors.FailedPrecondition, "MODEL_MISFIT") as caught:
         await extractor.create()
-    assert "was made with another tokenizer" in caught[0].message
-    assert "Delete it and make it again with `polytok tokenize docs --model gpt2`." in caught[0].message
+    assert caught[0].metadata == {"tokenization": TOKENIZATION, "model": "models/gpt2"}
+    messages.check_names(caught[0].message, TOKENIZATION, "models/gpt2", "f" * 12, MAKE)
 
 
-async def test_sequences_beyond_the_context_are_refused(extractor, catalog, tokenized):
+async def test_sequences_beyond_the_context(extractor, catalog, tokenized):
     from services.catalog.server import tables as catalog_tables
 
     async with catalog.database.transaction() as conn:
@@ -168,24 +181,23 @@ async def test_sequences_beyond_the_context_are_refused(extractor, catalog, toke
                 parameters=extractions_pb2.ExtractionParameters(hooks=[hands.HOOK]),
             )
         )
-    assert caught[0].message == (
-        f"{TOKENIZATION} has sequences of up to 32 tokens, and models/gpt2 looks at 16. Set a context size of 16 or "
-        "less: the tokens behind it are left out."
-    )
+    assert [each.field for each in caught[0].violations] == ["parameters.context_size"]
+    messages.check_names(caught[0].message, TOKENIZATION, 32, "models/gpt2", 16)
 
 
-async def test_what_is_read_is_not_deleted(extractor, catalog, tokenized):
+async def test_a_tokenization_being_read_cannot_be_deleted(extractor, catalog, tokenized):
     created = await extractor.create("mine")
     request = tokenizations_pb2.DeleteTokenizationRequest(name=tokenized)
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.tokenizations.DeleteTokenization(request)
-    assert "is being read by extractions/mine" in caught[0].message
+    assert caught[0].metadata == {"resource": TOKENIZATION, "holders": "extractions/mine"}
+    messages.check_names(caught[0].message, TOKENIZATION, "extractions/mine")
     assert (await extractor.cancel(created.name)).state == hands.CANCELLED
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
     await catalog.tokenizations.DeleteTokenization(request)
 
 
-async def test_a_hold_outlives_the_extractor_and_is_renewed(
+async def test_another_process_renews_the_hold(
     extractor, catalog, tokenized, migrated_database_settings, messaging_settings, storage
 ):
     import sqlalchemy as sa
@@ -210,8 +222,9 @@ async def test_cancel_then_retry(extractor, tokenized):
     created = await extractor.create()
     held = await extractor.take(created.job)
     assert (await extractor.cancel(created.name)).state == hands.CANCELLED
-    with pytest.raises(Exception, match="no longer holds a lease"):
+    async with refused(errors.Aborted, "LEASE_LOST") as caught:
         await held.complete(held.plan())
+    assert caught[0].metadata == {"task": held.task_id, "epoch": "1"}
     again = await extractor.retry(created.name)
     assert again.job != created.job
     assert (await extractor.finish(again)).state == hands.READY
@@ -221,7 +234,7 @@ async def test_cancel_then_retry(extractor, tokenized):
         await extractor.cancel(created.name)
 
 
-async def test_an_error_is_told_and_retried_from_what_is_ready_now(extractor, catalog, tokenized):
+async def test_retry_after_an_error_reads_the_current_tokenization(extractor, catalog, tokenized):
     created = await extractor.create()
     held = await extractor.take(created.job)
     await held.fail("RESOURCE_CHANGED", f"{TOKENIZATION} was deleted since this was created.")
@@ -235,7 +248,7 @@ async def test_an_error_is_told_and_retried_from_what_is_ready_now(extractor, ca
     assert (await extractor.finish(await extractor.retry(created.name))).error_message == ""
 
 
-async def test_deleting_takes_files_and_hold_along(extractor, tokenized):
+async def test_delete_removes_files_and_hold(extractor, tokenized):
     created = await extractor.create()
     ready = await extractor.finish(created)
     async with refused(errors.Aborted, "ETAG_MISMATCH"):
@@ -248,10 +261,11 @@ async def test_deleting_takes_files_and_hold_along(extractor, tokenized):
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.get(running.name)
-    assert "`polytok extraction list` shows" in caught[0].message
+    assert caught[0].metadata == {"resource": "extractions/second"}
+    messages.check_names(caught[0].message, "'second'", "`polytok extraction list`")
 
 
-async def test_workers_share_an_extraction_range_by_range(extractor, tokenized):
+async def test_workers_share_ranges(extractor, tokenized):
     from polytok.extractor.v1 import tasks_pb2
 
     created = await extractor.create()
@@ -269,8 +283,9 @@ async def test_workers_share_an_extraction_range_by_range(extractor, tokenized):
     # A result of files in another's folder is refused: they could be another's.
     foreign = first.range()
     foreign.files[0].key = "extractions/other/a.arrow"
-    with pytest.raises(Exception, match="does not belong in"):
+    async with refused(errors.Internal, "INTERNAL") as caught:
         await first.complete(foreign)
+    messages.check_names(caught[0].message, "'extractions/other/a.arrow'", f"'extractions/{created.uid}'")
     await first.complete(first.range())
     publishing = await extractor.take(created.job)
     await publishing.complete(publishing.publication())
@@ -296,7 +311,7 @@ async def test_lists_by_page_and_filter(extractor, tokenized):
         assert len(found.extractions) == count
 
 
-async def test_a_watch_goes_to_the_end(extractor, tokenized):
+async def test_watch_ends_with_the_extraction(extractor, tokenized):
     created = await extractor.create()
     seen = []
 
@@ -317,7 +332,7 @@ async def _any(found):
     return bool(found)
 
 
-async def test_what_nobody_refers_to_is_swept(extractor, tokenized):
+async def test_unreferenced_files_are_swept(extractor, tokenized):
     ready = await extractor.finish(await extractor.create())
     before = extractor.storage.list("extractions")
     orphans = [f"extractions/{uuid.uuid4()}/a.arrow", f"extractions/{ready.uid}/late.arrow"]
@@ -332,7 +347,7 @@ async def test_what_nobody_refers_to_is_swept(extractor, tokenized):
     assert len(left) == 7
 
 
-async def test_an_estimate_is_a_task_whose_answer_is_waited_for(extractor, tokenized):
+async def test_estimate(extractor, tokenized):
     request = extractions_pb2.EstimateExtractionRequest(
         dataset="datasets/docs",
         model="models/gpt2",

@@ -18,6 +18,7 @@ from services.trainer.server.migrations.schema import runner
 from tests.catalog import locks
 from tests.extractor import hands, trainings
 from tests.extractor.hands import refused, until
+from tests.support import messages
 
 MINE = "extractions/mine"
 
@@ -69,10 +70,8 @@ async def test_what_is_held_is_not_deleted_and_the_refusal_names_the_holders(ext
     assert held.extraction == ready
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await extractor.delete(MINE)
-    assert caught[0].message == (
-        "extractions/mine is being read by trainings/t1, trainings/t2; wait until that ends, or cancel it."
-    )
-    assert caught[0].metadata["holders"] == "trainings/t1, trainings/t2"
+    assert caught[0].metadata == {"resource": MINE, "holders": "trainings/t1, trainings/t2"}
+    messages.check_names(caught[0].message, MINE, "trainings/t1", "trainings/t2")
     await _release(extractor)
     await _release(extractor, "trainings/t2")
     await extractor.delete(MINE)
@@ -94,14 +93,12 @@ async def test_only_what_is_ready_and_the_same_is_held(extractor, ready):
     again = await extractor.create("mine")
     async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
         await _hold(extractor)
-    assert "`polytok extraction watch mine` shows how far it is" in caught[0].message
+    assert caught[0].metadata == {"resource": MINE, "state": "QUEUED"}
+    messages.check_names(caught[0].message, MINE, "QUEUED", "`polytok extraction watch mine`")
     await extractor.finish(again)
     async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await _hold(extractor, digest="0" * 64)
-    assert caught[0].message == (
-        "extractions/mine was deleted and made anew since trainings/t1 began: its files are not the same any more. "
-        "Delete trainings/t1 and make it anew."
-    )
+    _check_changed(caught[0])
     async with refused(errors.InvalidArgument, "INVALID_FIELD"):
         await _hold(extractor, holder="nobody")
 
@@ -139,7 +136,8 @@ async def test_a_training_holds_what_it_reads_until_it_ends(extractor, ready, tr
     assert await extractor.holders() == ["trainings/t1"]
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await extractor.delete(MINE)
-    assert caught[0].message == ("extractions/mine is being read by trainings/t1; wait until that ends, or cancel it.")
+    assert caught[0].metadata == {"resource": MINE, "holders": "trainings/t1"}
+    messages.check_names(caught[0].message, MINE, "trainings/t1")
     # A paused training goes on from where it was: it still needs what it reads.
     await trainer.pause(created.name)
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
@@ -166,7 +164,12 @@ async def test_a_training_on_what_is_gone_or_another_is_refused(extractor, ready
         await conn.execute(tables.extractions.update().values(manifest_digest="a" * 64))
     async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await trainer.retry(created.name)
-    assert caught[0].message.endswith("Delete trainings/t1 and make it anew.")
+    _check_changed(caught[0])
+
+
+def _check_changed(error):
+    assert error.metadata == {"resource": MINE}
+    messages.check_names(error.message, MINE, "trainings/t1")
 
 
 async def test_a_hold_outlives_the_trainer_and_is_renewed(

@@ -16,6 +16,7 @@ from services.activations.models import LoadedModel
 from services.activations.selection import TokenSelection
 from services.extractor import formats, ranges, writing
 from tests.activations import material
+from tests.support import messages
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.mlp.hook_post")
 WIDTHS = dict(zip(HOOKS, (32, 128), strict=True))
@@ -209,9 +210,8 @@ def test_nan_ends_it(spoiled: LoadedModel, tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.FailedPrecondition) as caught:
         _extract(spoiled, ODD, tmp_path / "out", hooks=("blocks.0.hook_resid_pre",))
     assert caught.value.reason == "NOT_FINITE"
-    assert caught.value.message.startswith(
-        "blocks.0.hook_resid_pre: 2 numbers are NaN or infinite, the first at row 1, position 7. Run the model as"
-    )
+    assert caught.value.metadata == {"hook": "blocks.0.hook_resid_pre", "row": "1", "position": "7"}
+    messages.check_names(caught.value.message, "blocks.0.hook_resid_pre", "2 numbers", "row 1", "position 7")
     assert not list((tmp_path / "out").rglob("*"))
 
 
@@ -228,15 +228,20 @@ def test_nan_is_kept_and_counted(spoiled: LoadedModel, tmp_path: pathlib.Path) -
 def test_what_float16_cannot_hold_is_refused(spoiled: LoadedModel, tmp_path: pathlib.Path) -> None:
     rows = [[3] * 5 + [41] + [3] * 10]
     settings = {"hooks": ("blocks.0.hook_resid_pre",), "nonfinite": "keep"}
-    with pytest.raises(errors.FailedPrecondition, match="at row 0, position 5 is beyond what float16 holds"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         _extract(spoiled, rows, tmp_path / "out", storage_dtype="float16", **settings)
+    assert caught.value.reason == "NOT_FINITE"
+    names = "blocks.0.hook_resid_pre", "row 0", "position 5", "float16", 65504
+    messages.check_names(caught.value.message, *names)
     assert _extract(spoiled, rows, tmp_path / "out", storage_dtype="bfloat16", **settings).tokens == 16
 
 
 def test_nothing_stays_of_a_range_that_fails(model: LoadedModel, tmp_path: pathlib.Path) -> None:
     rows = [*PACKED, [material.ROWS] * 16]
-    with pytest.raises(errors.InvalidArgument, match="Token id 97"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         _extract(model, rows, tmp_path / "out", batch_size=1)
+    assert caught.value.reason == "MODEL_MISFIT"
+    messages.check_names(caught.value.message, "id 97", 30, 96)
     assert not list((tmp_path / "out").rglob("*"))
 
 

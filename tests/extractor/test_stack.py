@@ -15,7 +15,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from tests.support import stacks
+from tests.support import messages, stacks
 from tests.support.servers import await_condition
 
 PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
@@ -100,7 +100,7 @@ def test_the_documented_example(scene: stacks.Stack) -> None:
         )
 
 
-def test_what_the_page_says_to_type_works(scene: stacks.Stack) -> None:
+def test_documented_commands(scene: stacks.Stack) -> None:
     commands = re.findall(r"^\$ polytok (.+)$", PAGE, re.MULTILINE)
     assert len(commands) > 5
     for command in commands:
@@ -176,14 +176,16 @@ def test_a_kill_costs_one_range(scene: stacks.Stack, client: polytok.Client) -> 
     assert {each["filename"] for each in state["_data_files"]} <= listed
 
 
-def test_what_is_read_survives_the_catalog_and_is_not_deleted(scene: stacks.Stack, client: polytok.Client) -> None:
+def test_a_killed_catalog_keeps_what_is_read(scene: stacks.Stack, client: polytok.Client) -> None:
     worker = scene.facts["pids"]["extractor-1"]
     # The worker's process comes with its first task.
     assert client.extractions.estimate("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"]).device == "cpu"
     os.kill(_child(worker), signal.SIGSTOP)
     created = client.extractions.create("docs", "gpt2", hooks=["blocks.1.hook_mlp_out"], name="slow")
-    with pytest.raises(errors.FailedPrecondition, match="is being read by extractions/slow"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         client.tokenizations.delete("docs", "gpt2")
+    assert caught.value.reason == "RESOURCE_HELD"
+    assert caught.value.metadata["holders"] == "extractions/slow"
     pid = scene.facts["pids"]["catalog"]
     os.kill(pid, signal.SIGKILL)
     await_condition(lambda: scene.facts["pids"]["catalog"] not in (0, pid), "the catalog runs again", seconds=PATIENCE)
@@ -191,9 +193,7 @@ def test_what_is_read_survives_the_catalog_and_is_not_deleted(scene: stacks.Stac
     assert client.extractions.wait(created, timeout=PATIENCE).statistics.num_tokens > 0
 
 
-def test_what_is_trained_on_is_not_deleted_before_the_training_ends(
-    scene: stacks.Stack, client: polytok.Client
-) -> None:
+def test_an_extraction_being_trained_on_cannot_be_deleted(scene: stacks.Stack, client: polytok.Client) -> None:
     hook = "blocks.1.hook_resid_post"
     client.extractions.wait(client.extractions.create("docs", "gpt2", hooks=[hook], name="read"), timeout=PATIENCE)
     await_condition(
@@ -215,16 +215,13 @@ def test_what_is_trained_on_is_not_deleted_before_the_training_ends(
     finally:
         os.kill(worker, signal.SIGCONT)
     assert (code, found["error"]["reason"]) == (5, "RESOURCE_HELD")
-    assert found["error"]["message"] == (
-        "extractions/read is being read by trainings/reader; wait until that ends, or cancel it."
-    )
+    assert found["error"]["metadata"] == {"resource": "extractions/read", "holders": "trainings/reader"}
+    messages.check_names(found["error"]["message"], "extractions/read", "trainings/reader")
     client.trainings.wait("reader", timeout=PATIENCE)
     await_condition(lambda: _run(scene, "extraction", "delete", "read")[0] == 0, "the hold has ended", seconds=PATIENCE)
 
 
-def test_without_the_catalog_nothing_is_begun_and_the_caller_is_told(
-    scene: stacks.Stack, client: polytok.Client
-) -> None:
+def test_create_fails_without_the_catalog(scene: stacks.Stack, client: polytok.Client) -> None:
     pid = scene.facts["pids"]["catalog"]
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -17,12 +17,22 @@ from services.trainer.server.migrations.schema import runner
 from tests.catalog import hands as catalog_hands
 from tests.extractor import trainings
 from tests.extractor.hands import refused
-from tests.support import processes
+from tests.support import messages, processes
 
 pytestmark = pytest.mark.timeout(400)
 ODD = ("blocks.0.mlp.hook_post",)
 """A hook that not every model has."""
-POINTS = "attn.hook_z, hook_attn_out, hook_mlp_out, hook_resid_mid, hook_resid_post, hook_resid_pre, mlp.hook_post"
+POINTS = (
+    "attn.hook_z",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_resid_pre",
+    "mlp.hook_post",
+)
+MEANT = ("blocks.1.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid")
+"""What is close to hook_resid_pots."""
 
 
 def _write(folder: pathlib.Path, **changes: object) -> pathlib.Path:
@@ -40,7 +50,7 @@ async def structures():
     await made.close()
 
 
-async def test_it_is_asked_for_once_and_remembered(structures, tmp_path):
+async def test_a_structure_is_computed_once(structures, tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
     assert structures.pid == 0
     # At once, too, it is asked for once.
@@ -66,7 +76,7 @@ async def test_it_is_asked_for_once_and_remembered(structures, tmp_path):
     assert not processes.is_alive(pid)
 
 
-async def test_what_is_not_there_costs_no_process(structures, tmp_path):
+async def test_missing_files_start_no_process(structures, tmp_path):
     for place in (tmp_path / "nowhere", tmp_path):
         assert await structures.of(models_pb2.Model(repo_id=str(place)), ODD) is None
     never = Structures(service="test", seconds=0)
@@ -75,7 +85,7 @@ async def test_what_is_not_there_costs_no_process(structures, tmp_path):
 
 
 @pytest.mark.long
-async def test_names_that_every_model_has_are_not_asked_for(structures, tmp_path):
+async def test_common_hooks_need_no_structure(structures, tmp_path):
     names = ["hook_embed", "blocks.1.hook_resid_post", "blocks.*.attn.hook_z"]
     folder = str(_write(tmp_path / "model"))
     assert await structures.of(models_pb2.Model(repo_id=folder, n_layers=2), names) is None
@@ -85,7 +95,7 @@ async def test_names_that_every_model_has_are_not_asked_for(structures, tmp_path
     assert await structures.of(models_pb2.Model(repo_id=folder, n_layers=1), names) is not None
 
 
-async def test_what_is_no_model_is_left_to_the_worker(structures, tmp_path):
+async def test_invalid_models_are_left_to_the_worker(structures, tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model", model_type="toaster")))
     assert await structures.of(model, ODD) is None
     pid = structures.pid
@@ -96,7 +106,7 @@ async def test_what_is_no_model_is_left_to_the_worker(structures, tmp_path):
 
 
 @pytest.mark.long
-async def test_nobody_waits_longer_than_told(tmp_path):
+async def test_waiting_is_bounded(tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
     hasty = Structures(service="test", seconds=0.01)
     try:
@@ -120,9 +130,7 @@ async def small(extractor, catalog, tokenized, tmp_path):
     return "small"
 
 
-async def test_what_the_model_has_not_is_refused_when_it_is_asked_for(
-    extractor, small, migrated_database_settings, messaging_settings
-):
+async def test_unknown_hooks_are_refused_at_creation(extractor, small, migrated_database_settings, messaging_settings):
     async def wrong(*hooks):
         async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await extractor.create(model=small, hooks=list(hooks))
@@ -131,23 +139,16 @@ async def test_what_the_model_has_not_is_refused_when_it_is_asked_for(
     model = await extractor.catalog.models.GetModel(models_pb2.GetModelRequest(name="models/small"))
     await _known(extractor.extractor.structures, model)
     error = await wrong("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pots", "transformer.h.1.mpl")
-    assert [(each.field, each.description) for each in error.violations] == [
-        (
-            "parameters.hooks[1]",
-            f"blocks.1.hook_resid_pots: a gpt2 model's blocks have no 'hook_resid_pots'; they have {POINTS}. Did you "
-            "mean blocks.1.hook_resid_post or blocks.1.hook_resid_pre or blocks.1.hook_resid_mid?",
-        ),
-        (
-            "parameters.hooks[2]",
-            "transformer.h.1.mpl: neither a hook as blocks.0.hook_resid_post nor a module of the gpt2 model as "
-            "transformer.h.0. Did you mean transformer.h.1.mlp or transformer.h.1 or transformer.h.1.ln_2?",
-        ),
-    ]
-    assert error.message == " ".join(each.description for each in error.violations)
-    # One that is for every layer is told once.
+    hook, module = error.violations
+    assert (hook.field, module.field) == ("parameters.hooks[1]", "parameters.hooks[2]")
+    messages.check_names(hook.description, "blocks.1.hook_resid_pots", "gpt2", "'hook_resid_pots'", *POINTS, *MEANT)
+    modules = "transformer.h.1.mlp", "transformer.h.1", "transformer.h.1.ln_2"
+    messages.check_names(module.description, "transformer.h.1.mpl", "gpt2", *modules)
+    for each in (hook, module):
+        messages.check_names(error.message, each.description)
+    # One that is for every layer is reported once.
     assert len((await wrong("blocks.*.hook_nope")).violations) == 1
-    layer = "transformer.h.2.mlp: there is no layer 2; the gpt2 model has layers 0 to 1."
-    assert (await wrong("transformer.h.2.mlp")).message == layer
+    messages.check_names((await wrong("transformer.h.2.mlp")).message, "transformer.h.2.mlp", "layer 2", 0, 1)
     request = extractions_pb2.EstimateExtractionRequest(
         dataset="datasets/docs",
         model="models/small",
@@ -185,22 +186,18 @@ async def _trainings(extractor, model, database_settings, messaging_settings):
         async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await trainer.stub.CreateTraining(request)
         assert [each.field for each in caught[0].violations] == ["saes[1].hook", "saes[2].hook"]
-        assert f"have no 'hook_resid_pots'; they have {POINTS}. Did you mean blocks.1.hook_resid_post" in (
-            caught[0].message
-        )
-        assert "there is no layer 2; models/small has layers 0 to 1." in caught[0].message
+        messages.check_names(caught[0].message, "'hook_resid_pots'", *POINTS, *MEANT)
+        messages.check_names(caught[0].message, "blocks.2.hook_resid_post", "layer 2", "models/small", 0, 1)
         del request.saes[1:]
         assert (await trainer.stub.CreateTraining(request)).name == "trainings/t1"
 
 
-async def test_a_hook_that_an_extraction_has_not(extractor, tokenized, migrated_database_settings, messaging_settings):
+async def test_hook_that_was_not_extracted(extractor, tokenized, migrated_database_settings, messaging_settings):
     ready = await extractor.finish(await extractor.create("mine"))
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)
     async with trainings.running(extractor, migrated_database_settings, messaging_settings) as trainer:
         async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await trainer.create("t1", hook="blocks.1.hook_resid_pots", extraction=ready.name)
-        assert caught[0].message == (
-            "blocks.1.hook_resid_pots is not in extractions/mine; it has blocks.1.hook_resid_post. Did you mean "
-            "blocks.1.hook_resid_post?"
-        )
+        names = "blocks.1.hook_resid_pots", "extractions/mine", "blocks.1.hook_resid_post"
+        messages.check_names(caught[0].message, *names)
         assert [each.field for each in caught[0].violations] == ["saes[0].hook"]

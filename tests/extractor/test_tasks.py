@@ -20,6 +20,7 @@ from services.activations import models
 from services.extractor import estimating
 from tests.extractor import orders
 from tests.extractor.orders import ROWS, Workplace
+from tests.support import messages
 
 
 @pytest.fixture(scope="module")
@@ -99,82 +100,76 @@ def test_padding_is_counted_and_stored_nowhere(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "reason", "message"),
+    ("parameters", "reason", "names"),
     [
         (
             {"hooks": ["blocks.1.hook_nope"]},
             "HOOK_NOT_FOUND",
-            "blocks.1.hook_nope: a gpt2 model's blocks have no 'hook_nope'; they have attn.hook_z",
+            ["blocks.1.hook_nope", "gpt2", "'hook_nope'", "attn.hook_z"],
         ),
-        ({"hooks": ["blocks.7.hook_mlp_out"]}, "HOOK_NOT_FOUND", "the gpt2 model has layers 0 to 2"),
-        (
-            {"context_size": 65},
-            "MODEL_MISFIT",
-            "models/gpt2 looks at 64 tokens, and 65 are asked for. Create it anew with a context size of 64 or less",
-        ),
+        ({"hooks": ["blocks.7.hook_mlp_out"]}, "HOOK_NOT_FOUND", ["blocks.7.hook_mlp_out", "gpt2", 0, 2]),
+        ({"context_size": 65}, "MODEL_MISFIT", ["models/gpt2", 64, 65]),
     ],
 )
-def test_what_the_model_has_not_is_refused(place: Workplace, parameters, reason: str, message: str) -> None:
+def test_invalid_parameters(place: Workplace, parameters, reason: str, names: list[object]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         place.plan(place.order(**parameters))
     assert caught.value.reason == reason
-    assert message in caught.value.message
+    messages.check_names(caught.value.message, *names)
 
 
-def test_ids_beyond_the_embedding_are_refused_and_never_clamped(tmp_path: pathlib.Path) -> None:
+def test_ids_beyond_the_embedding_are_refused(tmp_path: pathlib.Path) -> None:
     place = orders.workplace(tmp_path, largest=120)
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(place.order())
-    assert caught.value.message == (
-        "datasets/docs/tokenizations/gpt2 has the token id 120, and models/gpt2 has 97 embedding rows (ids 0 to 96): "
-        "they do not belong together. Register the model with the weights that its tokenizer is for (`polytok model "
-        "add`), and tokenize for it."
-    )
+    assert caught.value.reason == "MODEL_MISFIT"
+    assert caught.value.metadata == {"largest_id": "120", "embedding_rows": "97"}
+    messages.check_names(caught.value.message, orders.NAME, 120, "models/gpt2", 97, "`polytok model add`")
 
 
-def test_a_flipped_bit_is_told_with_the_file(place: Workplace) -> None:
+def test_a_flipped_bit_names_the_file(place: Workplace) -> None:
     path = place.storage.local_path(place.files[1])
     assert path is not None
     _flip(path)
     with pytest.raises(errors.DataLoss) as caught:
         place.plan(place.order())
-    assert caught.value.message.startswith(
-        "shard-00001.arrow of datasets/docs/tokenizations/gpt2 does not hold what was written: "
-    )
-    assert caught.value.message.endswith(
-        "Mend it with `polytok tokenization repair docs gpt2`, which makes the bad files again, and then retry."
-    )
+    assert caught.value.reason == "CHECKSUM_MISMATCH"
+    messages.check_names(caught.value.metadata["file"], "shard-00001.arrow")
+    names = "shard-00001.arrow", orders.NAME, "`polytok tokenization repair docs gpt2`"
+    messages.check_names(caught.value.message, *names)
     # What lies elsewhere is read nevertheless.
     place.plan(place.order(max_sequences=ROWS // 2))
 
 
-def test_a_tokenization_that_is_gone_or_another_is_told(place: Workplace) -> None:
+def test_a_changed_or_deleted_tokenization(place: Workplace) -> None:
     order = place.order()
     order.manifest_digest = "0" * 64
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(order)
     assert caught.value.reason == "RESOURCE_CHANGED"
-    assert "was made anew since this was created" in caught.value.message
+    assert caught.value.metadata == {"resource": orders.NAME}
+    changed = caught.value.message
     place.storage.delete_tree(orders.KEY)
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(place.order())
-    assert caught.value.message == (
-        "datasets/docs/tokenizations/gpt2 was deleted since this was created. Make it with `polytok tokenize docs "
-        "--model gpt2` unless it is there, and then retry."
-    )
+    assert caught.value.reason == "RESOURCE_CHANGED"
+    assert caught.value.metadata == {"resource": orders.NAME}
+    for message in (changed, caught.value.message):
+        messages.check_names(message, orders.NAME, "`polytok tokenize docs --model gpt2`")
+    assert "deleted" in caught.value.message
+    assert "deleted" not in changed
 
 
-def test_a_folder_without_weights_is_told(place: Workplace) -> None:
+def test_a_folder_without_weights(place: Workplace) -> None:
     for path in place.model.glob("*.safetensors"):
         path.unlink()
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(place.order())
     assert caught.value.reason == "MODEL_INVALID"
-    assert str(place.model) in caught.value.message
-    assert "safetensors" in caught.value.message
+    messages.check_names(caught.value.message, place.model, "safetensors")
 
 
-def test_a_model_that_does_not_fit_is_told(place: Workplace) -> None:
+def test_a_model_that_does_not_fit(place: Workplace) -> None:
     (weights,) = place.model.glob("*.safetensors")
     numbers = 1 << 40
     # The header of safetensors, and behind it a hole: four tebibytes that no disk has to hold.
@@ -184,21 +179,17 @@ def test_a_model_that_does_not_fit_is_told(place: Workplace) -> None:
     with pytest.raises(errors.ResourceExhausted) as caught:
         place.plan(place.order())
     assert caught.value.reason == "MODEL_INVALID"
-    assert f"{place.model} does not fit: its 1,099,511,627,776 parameters take 4096.0 GiB as float32" in (
-        caught.value.message
-    )
-    assert "or a worker with more memory" in caught.value.message
+    messages.check_names(caught.value.message, place.model, "1,099,511,627,776", "4096.0 GiB", "float32", "memory")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planning_refuses_a_disk_without_room(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(errors.ResourceExhausted) as caught:
         place.plan(place.order())
-    assert "extractions/mine takes 46.2 KiB on the disk, and " in caught.value.message
-    assert "has 1000 bytes free. Make room, or take fewer hooks" in caught.value.message
     assert caught.value.reason == "DISK_FULL"
+    assert caught.value.metadata["free_bytes"] == "1000"
+    assert int(caught.value.metadata["needed_bytes"]) == pytest.approx(46.2 * 1024, rel=0.01)
+    messages.check_names(caught.value.message, "extractions/mine", "46.2 KiB", "1000 bytes", "max_tokens")
     assert place.storage.list("extractions") == []
 
 
@@ -211,27 +202,33 @@ def test_nan_fails_or_is_counted(place: Workplace) -> None:
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.extract(order, place.plan(order))
     assert caught.value.reason == "NOT_FINITE"
-    assert "the first at row 0, position 3" in caught.value.message
+    assert caught.value.metadata == {"hook": "blocks.0.hook_resid_pre", "row": "0", "position": "3"}
+    messages.check_names(caught.value.message, "row 0", "position 3")
     kept = place.order(hooks=["blocks.0.hook_resid_pre"], nonfinite=2)
     published = place.publish(kept, place.extract(kept, place.plan(kept)))
     assert published.statistics.hooks[0].num_nonfinite == ROWS
 
 
-def test_a_file_that_changed_before_publication_is_told(place: Workplace) -> None:
+def test_a_file_that_changed_before_publication(place: Workplace) -> None:
     order = place.order()
     ranges = place.extract(order, place.plan(order))
     path = place.storage.local_path(ranges[0].files[0].key)
     assert path is not None
     _flip(path)
-    with pytest.raises(errors.DataLoss, match=r"Retry the extraction\.$"):
+    with pytest.raises(errors.DataLoss) as caught:
         place.publish(order, ranges)
+    assert caught.value.reason == "CHECKSUM_MISMATCH"
+    assert caught.value.metadata == {"file": ranges[0].files[0].key}
+    messages.check_names(caught.value.message, ranges[0].files[0].key)
 
 
-def test_too_few_tokens_for_a_row_are_told(place: Workplace) -> None:
+def test_too_few_tokens_for_a_row(place: Workplace) -> None:
     order = place.order(context_size=16, max_sequences=1)
     order.excluded_token_ids.extend(range(0, 97, 2))
-    with pytest.raises(errors.FailedPrecondition, match="fewer tokens than fill a single row of 16"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         place.publish(order, place.extract(order, place.plan(order)))
+    assert caught.value.reason == "SOURCE_EMPTY"
+    messages.check_names(caught.value.message, 16)
 
 
 def test_tokens_and_places_are_left_out(place: Workplace) -> None:
@@ -244,7 +241,7 @@ def test_tokens_and_places_are_left_out(place: Workplace) -> None:
     assert (ids % 2 == 1).all()
 
 
-def test_a_disk_that_runs_full_is_told_and_nothing_stays(place: Workplace) -> None:
+def test_a_full_disk_leaves_no_files(place: Workplace) -> None:
     order = place.order(storage_format=1)
     plan = place.plan(order)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -256,7 +253,7 @@ def test_a_disk_that_runs_full_is_told_and_nothing_stays(place: Workplace) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.reason == "DISK_FULL"
-    assert " free). Make room; " in caught.value.message
+    messages.check_names(caught.value.message, pathlib.Path(place.storage.uri("extractions")).parent)
     assert place.storage.list("extractions") == []
 
 
@@ -274,23 +271,25 @@ def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:
     assert place.storage.list("estimates") == []
 
 
-def test_another_model_takes_the_place_of_the_one_before(place: Workplace, tmp_path: pathlib.Path) -> None:
+def test_another_model_replaces_the_loaded_one(place: Workplace, tmp_path: pathlib.Path) -> None:
     first = place.loaded.get(place.order())
     assert place.loaded.get(place.order()) is first
     assert place.loaded.get(place.order(compute_format=3)).dtype == torch.bfloat16
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiling_without_a_compiler_is_refused_before_anything_is_written(place: Workplace) -> None:
+def test_compiling_needs_a_compiler(place: Workplace) -> None:
     with (
         inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
-        pytest.raises(errors.FailedPrecondition, match=r"needs a C\+\+ compiler.*leave compile out"),
+        pytest.raises(errors.FailedPrecondition) as caught,
     ):
         place.plan(place.order(compile=True))
+    assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
+    messages.check_names(caught.value.message, "compile", "g++", "CXX")
     assert not place.storage.list("extractions")
 
 
-def test_weights_that_changed_since_the_plan_are_refused(place: Workplace) -> None:
+def test_weights_changed_since_the_plan(place: Workplace) -> None:
     order = place.order()
     plan = place.plan(order)
     order.weights_fingerprint = plan.weights_fingerprint
@@ -304,8 +303,10 @@ def test_weights_that_changed_since_the_plan_are_refused(place: Workplace) -> No
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     # Refused whether the worker has the old ones loaded or not.
     for _ in range(2):
-        with pytest.raises(errors.FailedPrecondition, match="changed since extractions/mine") as caught:
+        with pytest.raises(errors.FailedPrecondition) as caught:
             place.extract(order, plan)
         assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
+        assert caught.value.metadata["expected"] == plan.weights_fingerprint != caught.value.metadata["found"]
+        messages.check_names(caught.value.message, "extractions/mine", plan.weights_fingerprint[:12])
         place = dataclasses.replace(place)
     assert place.plan(place.order()).weights_fingerprint != plan.weights_fingerprint
