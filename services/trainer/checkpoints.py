@@ -73,6 +73,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int = 2) -> None:
         self._folder = folder
         self._keep = max(1, keep)
+        self._damaged: set[str] = set()
 
     def save(self, step: int, states: Mapping[str, State], values: Mapping[str, Any]) -> Checkpoint:
         """Write a checkpoint of named states, and removes old ones.
@@ -103,7 +104,10 @@ class Checkpoints:
         _sync(manifest)
         _sync(folder)
         final = self._folder / _name(step)
-        shutil.rmtree(final, ignore_errors=True)
+        # One that cannot be read takes no good one's place among those that are kept.
+        for name in {final.name, *self._damaged}:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._damaged.clear()
         folder.rename(final)
         _sync(self._folder)
         self._remove_old()
@@ -128,6 +132,7 @@ class Checkpoints:
             except errors.DataLoss as error:
                 _log.warning("checkpoint is damaged", checkpoint=checkpoint.name, error=error.message)
                 damaged.append(error.message)
+                self._damaged.add(checkpoint.name)
                 continue
             return Loaded(checkpoint.step, states, values, damaged)
         if damaged:
