@@ -15,6 +15,7 @@ from services.trainer.worker.settings import TrainerSettings
 from tests.activations import material
 from tests.extractor import orders
 from tests.extractor.orders import Workplace
+from tests.support import messages
 
 HOOK = "blocks.1.hook_resid_post"
 STEPS, EVERY = 8, 2
@@ -72,7 +73,7 @@ class Attempt:
             return running.run(task, place.storage, TrainerSettings(device="cpu", threads=1), self._context)
 
 
-def test_another_attempt_with_other_weights_is_refused(place: Workplace) -> None:
+def test_resuming_with_other_weights(place: Workplace) -> None:
     first = Attempt(stop=True)
     with pytest.raises(task_process_main.GivenBack):
         first.run(place, task(place))
@@ -82,9 +83,11 @@ def test_another_attempt_with_other_weights_is_refused(place: Workplace) -> None
     kept = {path.name: path.read_bytes() for path in place.model.iterdir()}
 
     change(place)
-    with pytest.raises(errors.FailedPrecondition, match=r"trainings/one.*--from-start") as caught:
+    with pytest.raises(errors.FailedPrecondition) as caught:
         Attempt(first.point).run(place, task(place))
     assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
+    assert caught.value.metadata["expected"] == expected != caught.value.metadata["found"]
+    messages.check_names(caught.value.message, "trainings/one", "--from-start")
     # From the start nothing is left that the old ones made.
     again = Attempt(stop=True)
     with pytest.raises(task_process_main.GivenBack):
@@ -98,7 +101,7 @@ def test_another_attempt_with_other_weights_is_refused(place: Workplace) -> None
     assert f'"weights_fingerprint": "{expected}"' in place.storage.read_bytes(f"{result.key}/polytok.json").decode()
 
 
-def test_an_extractions_model_with_other_weights_is_not_evaluated_in(place: Workplace) -> None:
+def test_evaluating_an_extraction_with_other_weights(place: Workplace) -> None:
     order = place.order()
     plan = place.plan(order)
     order.weights_fingerprint = plan.weights_fingerprint
@@ -117,6 +120,8 @@ def test_an_extractions_model_with_other_weights_is_not_evaluated_in(place: Work
 
     opened()
     change(place)
-    with pytest.raises(errors.FailedPrecondition, match=r"extractions/mine.*extract again") as caught:
+    with pytest.raises(errors.FailedPrecondition) as caught:
         opened()
     assert caught.value.reason == "MODEL_INVALID"
+    assert caught.value.metadata["expected"] == plan.weights_fingerprint != caught.value.metadata["found"]
+    messages.check_names(caught.value.message, "extractions/mine")

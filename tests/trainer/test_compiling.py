@@ -13,6 +13,7 @@ from polytok import errors
 from services.activations import compiling
 from services.trainer.data import live
 from services.trainer.steps import building
+from tests.support import messages
 from tests.trainer import models, test_resume
 
 # What PyTorch's compiler warns of are its own parts.
@@ -50,18 +51,18 @@ def test_a_compiled_model_is_read_as_the_plain_one_is(model_folder: pathlib.Path
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @needs_compiler
-def test_killed_compiled_trainings_end_bit_for_bit_like_others(
-    tmp_path: pathlib.Path, model_folder: pathlib.Path
-) -> None:
+def test_killed_compiled_trainings_are_reproducible(tmp_path: pathlib.Path, model_folder: pathlib.Path) -> None:
     whole = test_resume.planned(models.HOOK, ("topk", "batchtopk"), threads=1)
     whole = dataclasses.replace(whole, compile=True, evaluate_every=20)
     test_resume.check(tmp_path, functools.partial(opened, model_folder), whole, kills=2)
 
 
-def test_without_a_compiler_steps_are_refused() -> None:
+def test_compiling_needs_a_compiler() -> None:
     whole = dataclasses.replace(test_resume.planned(models.HOOK, ("topk",), threads=1), compile=True)
     with (
         config.patch({"cpp.cxx": ("no-such-compiler",)}),
-        pytest.raises(errors.FailedPrecondition, match=r"needs a C\+\+ compiler.*leave compile out"),
+        pytest.raises(errors.FailedPrecondition) as caught,
     ):
         building.build(whole.saes[0], whole)
+    assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
+    messages.check_names(caught.value.message, "compile", "g++", "CXX")

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 
 import pytest
 import safetensors.torch
@@ -9,6 +11,7 @@ from polytok import errors
 from services.activations.selection import TokenSelection
 from services.trainer import export, lens, normalization, plan
 from services.trainer.steps import building
+from tests.support import messages
 from tests.trainer import batches
 
 D_IN, D_SAE = 16, 64
@@ -92,7 +95,7 @@ def _write(step, scaling, folder):
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
 @pytest.mark.parametrize("kind", plan.NORMALIZATIONS)
 @pytest.mark.parametrize("from_input", [True, False])
-def test_saelens_opens_it_and_gives_our_numbers(architecture, kind, from_input, activations, tmp_path):
+def test_saelens_gives_our_numbers(architecture, kind, from_input, activations, tmp_path):
     scaling = _scaling(kind, activations)
     step = _trained(architecture, scaling, activations, apply_b_dec_to_input=from_input)
     before = {name: tensor.clone() for name, tensor in step.state().tensors.items()}
@@ -116,7 +119,7 @@ def test_saelens_opens_it_and_gives_our_numbers(architecture, kind, from_input, 
 
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
-def test_the_files_say_what_it_is_and_was_trained_on(architecture, activations, tmp_path):
+def test_files_hold_configuration_and_provenance(architecture, activations, tmp_path):
     scaling = _scaling("expected_average_only_in", activations)
     step = _trained(architecture, scaling, activations)
     folder = _write(step, scaling, tmp_path / "sae")
@@ -146,22 +149,25 @@ def test_the_files_say_what_it_is_and_was_trained_on(architecture, activations, 
     assert metadata["num_dead_features"] == int((counts == 0).sum())
 
 
-def test_weights_that_are_not_finite_are_not_written(activations, tmp_path):
+def test_not_finite_weights_are_not_exported(activations, tmp_path):
     scaling = _scaling("none", activations)
     step = _trained("standard", scaling, activations)
     with torch.no_grad():
         step.sae.W_dec[3, 2] = float("nan")
-    with pytest.raises(errors.FailedPrecondition, match="W_dec holds values that are not finite"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         _write(step, scaling, tmp_path / "sae")
+    messages.check_names(caught.value.message, "sae", "W_dec")
     assert not (tmp_path / "sae").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(activations, tmp_path):
+def test_unwritable_folder(activations, tmp_path):
     scaling = _scaling("none", activations)
     step = _trained("standard", scaling, activations)
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.ResourceExhausted, match="cannot be written"):
+    with pytest.raises(errors.ResourceExhausted) as caught:
         _write(step, scaling, tmp_path / "file" / "sae")
+    assert caught.value.reason == "STORAGE_FAILED"
+    messages.check_names(caught.value.message, tmp_path / "file" / "sae", os.strerror(errno.ENOTDIR))
 
 
 @pytest.mark.parametrize(
@@ -175,9 +181,7 @@ def test_a_folder_that_cannot_be_written_is_told(activations, tmp_path):
         (tuple(range(8)), None),
     ],
 )
-def test_places_that_were_left_out_are_a_slice_where_one_says_it(
-    excluded: tuple[int, ...], found: list[int | None] | None
-) -> None:
+def test_excluded_positions_as_a_slice(excluded: tuple[int, ...], found: list[int | None] | None) -> None:
     selection = TokenSelection(excluded_positions=excluded)
     metadata = dataclasses.replace(ORIGIN, context_size=8, selection=selection).metadata()
     assert metadata["seqpos_slice"] == found

@@ -9,7 +9,7 @@ from polytok import errors
 from services.runtime.storage import Storage
 from services.trainer import export, tensors
 from services.trainer.worker import workspace
-from tests.support import damage
+from tests.support import damage, messages
 
 
 @pytest.mark.parametrize("root", ["folder", "memory"])
@@ -26,8 +26,10 @@ def test_a_flipped_bit(tmp_path: pathlib.Path, root: str) -> None:
         for name in export.FILES:
             content = (folder / name).read_bytes()
             damage.flip(folder / name, 0.7)
-            with pytest.raises(errors.DataLoss, match=f"trainings/t/a-e1/saes/sae/{name}") as caught:
+            with pytest.raises(errors.DataLoss) as caught:
                 list(work.exported("sae", checksums))
+            assert caught.value.metadata["file"] == f"trainings/t/a-e1/saes/sae/{name}"
+            messages.check_names(caught.value.message, f"trainings/t/a-e1/saes/sae/{name}")
             # The next attempt writes it again.
             assert caught.value.retryable
             (folder / name).write_bytes(content)

@@ -13,6 +13,7 @@ from services.extractor import ranges
 from services.trainer import training
 from services.trainer.data import extraction, live
 from services.trainer.data.streams import Data
+from tests.support import messages
 from tests.trainer import gaussian
 from tests.trainer import models as small
 
@@ -45,19 +46,20 @@ def live_data(model: models.LoadedModel) -> Data:
 @pytest.mark.parametrize(
     ("dtype", "advice"),
     [
-        ("float16", "Run the model as float32 or bfloat16: it runs as float16, which holds no number beyond 65,504."),
-        ("bfloat16", "The model runs as bfloat16, and no other number format holds larger numbers: leave out"),
+        ("float16", ["float16", "65,504", "float32", "bfloat16"]),
+        ("bfloat16", ["bfloat16"]),
     ],
 )
 @pytest.mark.parametrize("normalize", ["none", "expected_average_only_in"])
-def test_live(spoiled: Spoil, tmp_path: pathlib.Path, dtype: str, advice: str, normalize: str) -> None:
+def test_live(spoiled: Spoil, tmp_path: pathlib.Path, dtype: str, advice: list[str], normalize: str) -> None:
     planned = gaussian.training(gaussian.sae(normalize_activations=normalize), hook=HOOK)
     with pytest.raises(errors.FailedPrecondition) as raised:
         training.train(planned, tmp_path / "out", open_data=lambda _: live_data(spoiled(dtype)))
     assert raised.value.reason == "NOT_FINITE"
     assert not raised.value.retryable
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
-    assert f"the first at row 1, position 2. {advice}" in raised.value.message
+    messages.check_names(raised.value.message, HOOK, "row 1", "position 2", *advice)
+    assert ("float32" in raised.value.message) == (dtype == "float16")
     assert "lr" not in raised.value.message
 
 
@@ -65,8 +67,10 @@ def test_held_out(spoiled: Spoil) -> None:
     model = spoiled("float16")
     seed = next(seed for seed in range(100) if 1 in live.split(len(ROWS), 4, seed)[1])
     data = live.Live(model, ROWS, streaming.Settings(hooks=(HOOK,)), seed=seed, held_out_rows=4)
-    with pytest.raises(errors.FailedPrecondition, match=r"row 1, position 2\. Run the model as float32 or bfloat16"):
+    with pytest.raises(errors.FailedPrecondition) as raised:
         list(data.held_out())
+    assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
+    messages.check_names(raised.value.message, "row 1", "position 2", "float32", "bfloat16")
 
 
 def test_extraction_that_kept_them(spoiled: Spoil, tmp_path: pathlib.Path) -> None:
@@ -77,7 +81,7 @@ def test_extraction_that_kept_them(spoiled: Spoil, tmp_path: pathlib.Path) -> No
     with pytest.raises(errors.FailedPrecondition) as raised:
         training.train(gaussian.training(hook=HOOK), tmp_path / "out", open_data=lambda _: data)
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
-    assert "Extract again: run the model as float32 or bfloat16" in raised.value.message
+    messages.check_names(raised.value.message.lower(), "extract again", "float32", "bfloat16")
 
 
 def test_large_numbers_are_finite(spoiled: Spoil) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from polytok import errors
 from services.trainer import plan
+from tests.support import messages
 
 
 def _sae(**changes):
@@ -17,13 +18,13 @@ def _plan(**changes):
 
 
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
-def test_a_plan_comes_back_from_json_as_it_was(architecture):
+def test_json_round_trip(architecture):
     sae = _sae(architecture=architecture, matryoshka_widths=(4, 16))
     made = _plan(saes=(plan.PlannedSae(name="a", hook="h", sae=sae, optimizer=plan.OptimizerConfig(lr=1e-5)),))
     assert plan.TrainingPlan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
 
 
-def test_the_last_matryoshka_width_is_the_whole():
+def test_the_last_matryoshka_width_is_d_sae():
     assert _sae(architecture="matryoshka_batchtopk", matryoshka_widths=(4, 16)).matryoshka_widths == (4, 16, 32)
     assert _sae(architecture="matryoshka_batchtopk", matryoshka_widths=(4, 32)).matryoshka_widths == (4, 32)
 
@@ -54,12 +55,12 @@ def test_steps_and_hooks():
         ({"learning_rate": 1}, "sae.learning_rate"),
     ],
 )
-def test_an_autoencoder_that_cannot_be_trained_is_refused_by_its_field(changes, field):
+def test_invalid_autoencoder_fields(changes, field):
     fields = _sae().to_dict() | changes
     with pytest.raises(errors.InvalidArgument) as caught:
         plan.SaeConfig.from_dict(fields)
-    assert caught.value.message.startswith(field + " ")
-    assert caught.value.violations[0].field == field
+    assert [each.field for each in caught.value.violations] == [field]
+    messages.check_names(caught.value.message, field)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +75,11 @@ def test_an_autoencoder_that_cannot_be_trained_is_refused_by_its_field(changes, 
         ({"momentum": 0.9}, "optimizer.momentum"),
     ],
 )
-def test_an_optimizer_that_cannot_be_used_is_refused_by_its_field(changes, field):
-    with pytest.raises(errors.InvalidArgument, match=rf"^{field} "):
+def test_invalid_optimizer_fields(changes, field):
+    with pytest.raises(errors.InvalidArgument) as caught:
         plan.OptimizerConfig.from_dict(plan.OptimizerConfig().to_dict() | changes)
+    assert [each.field for each in caught.value.violations] == [field]
+    messages.check_names(caught.value.message, field)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +92,18 @@ def test_an_optimizer_that_cannot_be_used_is_refused_by_its_field(changes, field
         ({"threads": -1}, "threads"),
     ],
 )
-def test_a_training_that_cannot_run_is_refused_by_its_field(changes, field):
-    with pytest.raises(errors.InvalidArgument, match=rf"^{field} "):
+def test_invalid_training_fields(changes, field):
+    with pytest.raises(errors.InvalidArgument) as caught:
         _plan(**changes)
+    assert [each.field for each in caught.value.violations] == [field]
+    messages.check_names(caught.value.message, field)
 
 
 def test_names_are_unique_and_a_hook_has_one_width():
     first = plan.PlannedSae(name="a", hook="x", sae=_sae())
-    with pytest.raises(errors.InvalidArgument, match="'a' is there twice"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         _plan(saes=(first, dataclasses.replace(first, hook="y")))
-    with pytest.raises(errors.InvalidArgument, match=r"sae.d_in differs between autoencoders of the hook x"):
+    messages.check_names(caught.value.message, "'a'")
+    with pytest.raises(errors.InvalidArgument) as caught:
         _plan(saes=(first, plan.PlannedSae(name="b", hook="x", sae=_sae(d_in=9))))
+    messages.check_names(caught.value.message, "sae.d_in", "x")

@@ -20,7 +20,7 @@ def _same(first, second):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_step_that_goes_on_from_a_state_ends_equal_bit_for_bit(name):
+def test_resumed_step_is_bit_identical(name):
     config = plan.SaeConfig.from_dict(CONFIGS[name].to_dict() | {"dtype": "float32"})
     data = batches.activations(18, "float32")
     whole = batches.step(building.choose(config), config)
@@ -42,7 +42,7 @@ def test_a_step_that_goes_on_from_a_state_ends_equal_bit_for_bit(name):
     assert whole.state().numbers == resumed.state().numbers == {"steps_done": 18, "firing_samples": 4 * batches.BATCH}
 
 
-def test_two_runs_from_one_seed_are_equal_and_from_two_are_not():
+def test_runs_are_reproducible_by_seed():
     config = batches.FAST["batchtopk"]
     other = plan.SaeConfig.from_dict(config.to_dict() | {"seed": 1})
     steps = [batches.step(building.choose(config), each) for each in (config, config, other)]
@@ -55,21 +55,22 @@ def test_two_runs_from_one_seed_are_equal_and_from_two_are_not():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "names"),
     [
-        ({"d_sae": 64}, r"\(48, 12\).*\(64, 12\)"),
-        ({"architecture": "topk"}, "topk_threshold"),
-        ({"dtype": "float32"}, "float64"),
+        ({"d_sae": 64}, ["(48, 12)", "(64, 12)"]),
+        ({"architecture": "topk"}, ["topk_threshold"]),
+        ({"dtype": "float32"}, ["float64"]),
     ],
 )
-def test_a_state_of_another_configuration_is_refused(changes, told):
+def test_state_of_another_configuration(changes, names):
     config = batches.FAST["batchtopk"]
     state = batches.step(building.choose(config), config).state()
     other = plan.SaeConfig.from_dict(config.to_dict() | {"k": 4} | changes)
     step = batches.step(building.choose(other), other)
-    with pytest.raises(errors.FailedPrecondition, match=told) as caught:
+    with pytest.raises(errors.FailedPrecondition) as caught:
         step.load(state)
-    assert "start a new training" in caught.value.message
+    for name in names:
+        assert name in caught.value.message
 
 
 def test_a_plan_gives_a_step_of_its_options():
