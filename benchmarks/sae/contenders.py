@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.sae.material import Scale
-from services.trainer import architectures, export, lens, normalization, plan
+from services.trainer import architectures, export, normalization, plan
 from services.trainer.steps import building
 
 LR = 3e-4
@@ -60,7 +60,7 @@ def their_trainer(
     config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
 ) -> Any:
     """Make SAELens's trainer, its weights laid out as it lays them out."""
-    lens.module()
+    architectures.import_sae_lens()
     from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: PLC0415
     from sae_lens.training.sae_trainer import SAETrainer  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor
     with tempfile.TemporaryDirectory() as folder:
         firing = export.Firing(counts, samples, "trained on")
         export.write(step.sae, normalization.Normalization(), origin, firing, pathlib.Path(folder))
-        return Trained(lens.module().SAE.load_from_disk(folder), seconds)
+        return Trained(architectures.import_sae_lens().SAE.load_from_disk(folder), seconds)
 
 
 def train_theirs(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
@@ -116,4 +116,4 @@ def train_theirs(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tens
         sae = trainer.fit()
         seconds = time.perf_counter() - started
         sae.save_inference_model(folder)
-        return Trained(lens.module().SAE.load_from_disk(folder), seconds)
+        return Trained(architectures.import_sae_lens().SAE.load_from_disk(folder), seconds)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from services.trainer import lens
+from services.trainer import architectures
 
 _CHUNK = 2048
 
@@ -55,7 +55,7 @@ class Material(NamedTuple):
 
 def make(scale: Scale, *, evaluated: int = 0) -> Material:
     """Make a model and its samples, always the same."""
-    lens.module()
+    architectures.import_sae_lens()
     from sae_lens.synthetic import (  # noqa: PLC0415
         FoldedNormalMagnitudeConfig,
         HierarchyConfig,

@@ -2,9 +2,11 @@
 
 import sys
 
-from services.extractor.settings import ExtractorPeers
+from pydantic import Field
+
 from services.jobs import worker_main
 from services.runtime.process import Stopping
+from services.runtime.settings import ADDRESS, TransportSettings
 
 POOL = worker_main.Pool(
     name="extractor-worker",
@@ -13,6 +15,13 @@ POOL = worker_main.Pool(
     child=(sys.executable, "-m", "services.extractor.child"),
     lazy=True,
 )
+
+
+class ExtractorPeers(TransportSettings):
+    """Where the extractor's server is."""
+
+    extractor_address: str = Field(default=..., pattern=ADDRESS)
+    """host:port of the extractor."""
 
 
 async def run(stopping: Stopping) -> None:

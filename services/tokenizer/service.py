@@ -7,7 +7,7 @@ import grpc
 
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2, tokenizer_pb2_grpc
-from services.tokenizer.answering import Answering
+from services.jobs.subprocess_client import Answering
 from services.tokenizer.catalog import Catalog
 from services.tokenizer.verifying import Verifying
 

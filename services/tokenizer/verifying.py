@@ -10,9 +10,8 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
-from services.jobs import failures
+from services.jobs import failures, subprocess_client
 from services.jobs.task_process import Child, ChildFailed
-from services.tokenizer import answering
 from services.tokenizer.catalog import Catalog
 
 _AT_ONCE = 2
@@ -74,7 +73,7 @@ class Verifying:
                 yield _response(event)
                 if event.HasField("result"):
                     return
-            raise answering.lost(child)
+            raise subprocess_client.lost(child)
         except ChildFailed as failure:
             raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
         finally:

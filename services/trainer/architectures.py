@@ -1,6 +1,7 @@
 """Autoencoders as sae-lens defines them: its training classes give parameters, initialisation and reference loss."""
 
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -8,10 +9,20 @@ from typing import Any
 
 import torch
 
-from services.trainer import lens, plan
+from services.trainer import plan
 
 _ENCODER = "W_enc"
 _RENAMED = {"architecture", "seed"}
+
+
+@functools.cache
+def import_sae_lens() -> Any:
+    """Import `sae_lens` when it is first used: that takes seconds, and warns of its dependencies' renamings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sae_lens  # noqa: PLC0415
+        import sae_lens.saes.sae  # noqa: PLC0415
+    return sae_lens
 
 
 def build(config: plan.SaeConfig, *, device: str = "cpu", metadata: Mapping[str, Any] | None = None) -> Any:
@@ -20,13 +31,13 @@ def build(config: plan.SaeConfig, *, device: str = "cpu", metadata: Mapping[str,
     `metadata` becomes the metadata of its configuration (model name, hook name …). The encoder's weights, of shape
     (d_in, d_sae), are kept in memory latent by latent, as those of the decoder: a latent's gradient is then one row.
     """
-    training_class, config_class = lens.module().registry.get_sae_training_class(config.architecture)
+    training_class, config_class = import_sae_lens().registry.get_sae_training_class(config.architecture)
     fields = dataclasses.asdict(config) | {"matryoshka_widths": list(config.matryoshka_widths)}
     taken = set(inspect.signature(config_class).parameters) - _RENAMED
     own = {name: value for name, value in fields.items() if name in taken}
     if config.architecture == "topk":
         own["k"] = int(config.k)
-    sae_config = config_class(**own, device="cpu", metadata=lens.module().saes.sae.SAEMetadata(**(metadata or {})))
+    sae_config = config_class(**own, device="cpu", metadata=import_sae_lens().saes.sae.SAEMetadata(**(metadata or {})))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # A single matryoshka level is a batchtopk, of which sae-lens warns.
         warnings.filterwarnings("ignore", message="WARNING: You have only set one matryoshka level")

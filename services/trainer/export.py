@@ -20,7 +20,7 @@ import torch
 from polytok import errors
 from services.activations import naming
 from services.activations.selection import EVERY_TOKEN, TokenSelection
-from services.trainer import lens, normalization, tensors
+from services.trainer import architectures, normalization, tensors
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -148,7 +148,9 @@ def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[st
 def inference(sae: Any, scaling: normalization.Normalization) -> Any:
     """Return the `sae_lens.SAE` that an export of this autoencoder opens as, without the way over a disk."""
     converted = convert(sae, scaling)
-    inference_class, config_class = lens.module().registry.get_sae_class(converted.config["architecture"])
+    inference_class, config_class = architectures.import_sae_lens().registry.get_sae_class(
+        converted.config["architecture"]
+    )
     config = config_class.from_dict(converted.config | {"device": "meta"})
     opened = inference_class(config)
     opened.cfg.device = "cpu"

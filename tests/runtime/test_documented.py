@@ -13,9 +13,10 @@ MODULES = (
     "services.runtime.source_allowlist",
     "services.catalog.server.settings",
     "services.tokenizer.settings",
-    "services.extractor.settings",
+    "services.extractor.worker",
     "services.extractor.server.settings",
     "services.trainer.server.settings",
+    "services.trainer.worker.process",
     "services.trainer.worker.settings",
 )
 

@@ -13,7 +13,7 @@ import pytest
 
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.tokenizer.answering import Answering
+from services.jobs.subprocess_client import Answering
 from services.tokenizer.models import loading
 from tests.support import processes
 from tests.support.messages import words
@@ -24,7 +24,7 @@ COMMAND = (sys.executable, "-m", "services.tokenizer.answers")
 
 @pytest.fixture
 async def answering() -> AsyncIterator[Answering]:
-    asked = Answering(COMMAND, service="test")
+    asked = Answering(COMMAND, service="test", about="The tokenizer")
     yield asked
     await asked.close()
 
@@ -123,7 +123,7 @@ async def test_a_process_that_dies_is_replaced(answering: Answering, folders: di
 
 
 async def test_it_ends_when_idle(folders: dict[str, pathlib.Path]) -> None:
-    answering = Answering(COMMAND, service="test", idle_seconds=0)
+    answering = Answering(COMMAND, service="test", about="The tokenizer", idle_seconds=0)
     try:
         expected = await ids(answering, question(folders["byte_level"]))
         await asyncio.to_thread(await_condition, lambda: answering.pid == 0, "the process has ended")
@@ -133,7 +133,7 @@ async def test_it_ends_when_idle(folders: dict[str, pathlib.Path]) -> None:
 
 
 async def test_closing_ends_it(folders: dict[str, pathlib.Path]) -> None:
-    answering = Answering(COMMAND, service="test")
+    answering = Answering(COMMAND, service="test", about="The tokenizer")
     await ids(answering, question(folders["byte_level"]))
     pid = answering.pid
     waiting = asyncio.create_task(ids(answering, question(folders["byte_level"], "long " * 100_000)))

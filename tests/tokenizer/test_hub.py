@@ -13,7 +13,8 @@ import pytest
 
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer.models import hub, inspection, loading
+from services.runtime import hub
+from services.tokenizer.models import inspection, loading
 from tests.support.messages import words
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

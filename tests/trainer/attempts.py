@@ -10,10 +10,10 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-from services.trainer import lens, plan, training
+from services.trainer import architectures, plan, training
 from services.trainer.data.streams import Data
 
-lens.module()
+architectures.import_sae_lens()
 
 Arguments = tuple[Callable[[str], Data], plan.TrainingPlan, pathlib.Path]
 

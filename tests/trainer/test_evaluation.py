@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from polytok.trainer.v1 import metrics_pb2
 from services.activations import hooks, models
 from services.activations.selection import TokenSelection
-from services.trainer import export, lens, normalization, reports
+from services.trainer import architectures, export, normalization, reports
 from services.trainer.data.live import sequences
 from services.trainer.data.streams import Sequences
 from services.trainer.evaluation import evaluating, reconstruction, splicing
@@ -355,7 +355,7 @@ def lens_model(model: models.LoadedModel) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 def test_splicing_equals_sae_lens(model: models.LoadedModel) -> None:
-    lens.module()
+    architectures.import_sae_lens()
     import sae_lens.evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
@@ -381,7 +381,7 @@ def test_splicing_equals_sae_lens(model: models.LoadedModel) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_explained_variance_equals_sae_lens() -> None:
-    lens.module()
+    architectures.import_sae_lens()
     import sae_lens.evals
 
     y, latents, z = drawn()

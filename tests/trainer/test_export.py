@@ -9,7 +9,7 @@ import torch
 
 from polytok import errors
 from services.activations.selection import TokenSelection
-from services.trainer import export, lens, normalization, plan
+from services.trainer import architectures, export, normalization, plan
 from services.trainer.steps import building
 from tests.support import messages
 from tests.trainer import batches
@@ -100,7 +100,7 @@ def test_saelens_gives_our_numbers(architecture, kind, from_input, activations, 
     step = _trained(architecture, scaling, activations, apply_b_dec_to_input=from_input)
     before = {name: tensor.clone() for name, tensor in step.state().tensors.items()}
     folder = _write(step, scaling, tmp_path / "sae")
-    opened = lens.module().SAE.load_from_disk(folder)
+    opened = architectures.import_sae_lens().SAE.load_from_disk(folder)
     with torch.no_grad():
         latents = opened.encode(activations)
         output = opened.decode(latents)

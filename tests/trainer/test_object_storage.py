@@ -17,7 +17,7 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
 from services.runtime import storage as storages
-from services.trainer import lens
+from services.trainer import architectures
 from services.trainer.worker import running
 from services.trainer.worker.settings import TrainerSettings
 from tests.support import messages, s3
@@ -143,7 +143,7 @@ def test_training_in_a_bucket(remote: storages.Storage, extracted: pathlib.Path,
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
     # SAELens opens the copy, which is made once.
-    opened = lens.module().SAE.load_from_disk(str(folder))
+    opened = architectures.import_sae_lens().SAE.load_from_disk(str(folder))
     assert opened.cfg.d_sae == 32
     remote.delete_tree("trainings/uid")
     assert trainings.sae_path(ready, "small") == str(folder)

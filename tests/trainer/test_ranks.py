@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from polytok import errors
-from services.trainer import export, launching, lens, plan, ranks, reports
+from services.trainer import architectures, export, launching, plan, ranks, reports
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import Data
 from services.trainer.inputs import Input
@@ -79,7 +79,7 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
     ]
     assert whole.evaluations == [row for row in rows if isinstance(row, reports.EvaluationRow)]
     assert told[-1].phase == "exporting"
-    assert lens.module().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
+    assert architectures.import_sae_lens().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
     stop = StopAt(10)
     stopped = launching.train(planned(), tmp_path / "stopped", read, stop=stop, on_rows=stop.on_rows, origins=origins)
     assert stopped.finished == (stopped.step == 20)

@@ -7,7 +7,7 @@ from polytok import errors
 from polytok.client import hub_export
 from polytok.trainer.v1 import trainings_pb2
 from services.activations.selection import TokenSelection
-from services.trainer import architectures, export, lens, normalization, plan
+from services.trainer import architectures, export, normalization, plan
 from tests.support import messages
 from tests.trainer import hub
 
@@ -50,7 +50,7 @@ def test_a_folder_for_each_hook(exports, tmp_path):
         "blocks.1.hook_mlp_out/cfg.json",
     ]
     for path in found:
-        opened = lens.module().SAE.load_from_disk((tmp_path / "repository" / path).parent)
+        opened = architectures.import_sae_lens().SAE.load_from_disk((tmp_path / "repository" / path).parent)
         assert opened.cfg.d_sae == 32
 
 
@@ -136,7 +136,7 @@ def test_push_makes_one_commit(exports, tmp_path, monkeypatch):
     for path, source in layout.files.items():
         assert (tmp_path / "hub" / path).read_bytes() == source.read_bytes()
     assert (tmp_path / "hub" / "README.md").read_text() == layout.card
-    opened = lens.module().SAE.load_from_disk(tmp_path / "hub" / "blocks.1.hook_mlp_out")
+    opened = architectures.import_sae_lens().SAE.load_from_disk(tmp_path / "hub" / "blocks.1.hook_mlp_out")
     assert opened.cfg.architecture() == "standard"
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from services.trainer import architectures, lens, plan, schedules
+from services.trainer import architectures, plan, schedules
 
 TOTAL = 40
 
@@ -10,7 +10,7 @@ TOTAL = 40
 @pytest.mark.parametrize(("warm_up", "decay"), [(0, 0), (1, 0), (5, 0), (0, 8), (5, 8)])
 @pytest.mark.parametrize("end", [None, 2e-4])
 def test_learning_rates_are_those_of_sae_lens(name, warm_up, decay, end):
-    lens.module()
+    architectures.import_sae_lens()
     from sae_lens.training import optim
 
     config = plan.OptimizerConfig(
@@ -42,7 +42,7 @@ def test_learning_rates_are_those_of_sae_lens(name, warm_up, decay, end):
 @pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
 @pytest.mark.parametrize("warm_up", [0, 1, 6])
 def test_coefficients_are_those_of_sae_lens(architecture, warm_up):
-    lens.module()
+    architectures.import_sae_lens()
     from sae_lens.training import optim
 
     config = plan.SaeConfig(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from services.trainer import architectures, lens, plan
-from services.trainer.steps import building, placement, rectified, reference, sparse
+from services.trainer import architectures, plan
+from services.trainer.steps import building, common, rectified, reference, sparse
 from tests.trainer import batches
 
 
@@ -14,7 +14,7 @@ def _relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def _saelens_trainer(sae):
-    lens.module()
+    architectures.import_sae_lens()
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
@@ -134,7 +134,7 @@ def test_the_way_without_reading_values_gives_the_same(name, monkeypatch):
     """A device takes ways of its own, so as not to be waited for. They compute on a processor, too."""
     config = batches.FAST[name]
     slow, fast = batches.step(reference.Reference, config), batches.step(sparse.Sparse, config)
-    monkeypatch.setattr(placement, "reads_values", lambda tensor: False)
+    monkeypatch.setattr(common, "reads_values", lambda tensor: False)
     for batch in batches.activations(12):
         assert float(fast(batch).loss) == pytest.approx(float(slow(batch).loss), rel=1e-10)
     for key, tensor in slow.state().tensors.items():
@@ -156,7 +156,7 @@ class _Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", batches.FAST | batches.RECTIFIED)
 def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
-    monkeypatch.setattr(placement, "reads_values", lambda tensor: False)
+    monkeypatch.setattr(common, "reads_values", lambda tensor: False)
     config = (batches.FAST | batches.RECTIFIED)[name]
     fast = batches.step(building.choose(config), config, batches.options(60))
     data = batches.activations(8)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from polytok import errors
-from services.trainer import course, lens, plan, reports, training
+from services.trainer import architectures, course, plan, reports, training
 from services.trainer.checkpoints import Checkpoints
 from services.trainer.data.streams import Block
 from tests.support import messages
@@ -80,7 +80,7 @@ def test_it_trains_evaluates_and_exports(tmp_path: pathlib.Path) -> None:
     assert {each.checkpoint_step for each in told} >= {0, 40}
     for name, folder in result.exports.items():
         assert folder == tmp_path / "saes" / name
-        opened = lens.module().SAE.load_from_disk(folder)
+        opened = architectures.import_sae_lens().SAE.load_from_disk(folder)
         assert opened.cfg.d_sae == 32
 
 
@@ -90,7 +90,7 @@ def test_exported_firing_frequencies(held_out: int, tmp_path: pathlib.Path) -> N
     planned = gaussian.training(gaussian.sae("batchtopk"), feature_sampling_window=39, evaluation_sequences=held_out)
     data = gaussian.Gaussian()
     folder = train(planned, tmp_path, data).exports["sae0"]
-    opened = lens.module().SAE.load_from_disk(folder)
+    opened = architectures.import_sae_lens().SAE.load_from_disk(folder)
     said = opened.cfg.metadata
     assert said.sparsity_source == ("held out" if held_out else "trained on")
     if held_out:

@@ -7,7 +7,7 @@ import grpc.aio
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.activations import structures
-from services.extractor.server import estimates, handler, keeping, tables
+from services.extractor.server import estimates, handler, holds, keeping, tables
 from services.extractor.server.changes import OWNER
 from services.extractor.server.creation import Creation
 from services.extractor.server.servicer import ExtractionServicer, Parts
@@ -51,7 +51,7 @@ class Extractor(Owner):
         self._channel = catalog
         self.structures = structures.Structures(service=OWNER, seconds=settings.hooks_seconds)
         records = hold_client.Catalog(catalog)
-        self.keeper = hold_client.Keeper(records, keeping.Ledger(self.database), renew_seconds=settings.renew_seconds)
+        self.keeper = hold_client.Keeper(records, holds.Ledger(self.database), renew_seconds=settings.renew_seconds)
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
         self.listen(lambda _: self.keeper.wake())
         folders = Folders(self.database, storage, keeping.is_used)

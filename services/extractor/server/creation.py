@@ -14,7 +14,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.structures import Structures
-from services.extractor.server import changes, extractions, handler, keeping, messages, names, parameters
+from services.extractor.server import changes, extractions, handler, holds, messages, names, parameters
 from services.extractor.server.records import LIFECYCLE, Extraction
 from services.jobs import failures
 from services.jobs.store import JobStore
@@ -75,8 +75,8 @@ class Creation:
         return _same(await extractions.get(conn, chosen), found)
 
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
-        """Hold the tokenization and start the job that makes an extraction, the first one or another."""
-        held = await self._catalog.hold(keeping.hold(record))
+        """Hold the tokenization and starts the job that makes an extraction, the first one or another."""
+        held = await self._catalog.hold(holds.hold(record))
         await self._folders.claim(conn, record.path)
         await extractions.replace_files(conn, record.id, [])
         record = await extractions.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
@@ -99,7 +99,7 @@ class Creation:
 
     async def release(self, record: Extraction) -> None:
         """Let go of the tokenization that an extraction holds."""
-        await self._catalog.release(keeping.hold(record))
+        await self._catalog.release(holds.hold(record))
 
     @contextlib.asynccontextmanager
     async def trial(self, found: Found) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:

@@ -1,19 +1,16 @@
-"""What the extractor's storage holds that no record refers to, and which tokenizations its records hold."""
+"""What the extractor's storage holds that no record refers to."""
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.extractor.server import estimates, extractions, names, tables
-from services.extractor.server.records import Extraction
 from services.extractor.server.settings import ExtractorSettings
 from services.records import idempotency, publication
 from services.records.garbage_collection import House
-from services.records.hold_client import Hold
-from services.runtime.database import Database
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
@@ -65,30 +62,3 @@ async def _published(conn: AsyncConnection, keys: list[str]) -> set[str]:
         chunk = sa.literal(keys[start : start + _CHUNK], pg.ARRAY(sa.Text))
         found.update((await conn.execute(sa.select(_files.c.key).where(_files.c.key == sa.any_(chunk)))).scalars())
     return found
-
-
-class Ledger:
-    """The tokenizations that extractions hold (`services.records.hold_client.Ledger`)."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def live(self) -> Sequence[Hold]:
-        """Those of extractions that are being made."""
-        async with self._database.connection() as conn:
-            return [hold(record) for record in await extractions.held(conn, live=True)]
-
-    async def ended(self) -> Sequence[Hold]:
-        """Those of extractions that ended."""
-        async with self._database.connection() as conn:
-            return [hold(record) for record in await extractions.held(conn, live=False)]
-
-    async def forget(self, holder: str) -> None:
-        """What an extraction held was released."""
-        async with self._database.transaction() as conn:
-            await extractions.let_go(conn, names.parse(holder))
-
-
-def hold(record: Extraction) -> Hold:
-    """Return the hold of an extraction."""
-    return Hold(record.tokenization, record.resource, record.tokenization_digest)

@@ -16,7 +16,6 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.rows import permutation, phases, ragged
 from services.tokenizer.rows.ragged import Offsets
-from services.tokenizer.stages import duplicates
 from services.tokenizer.text import cleaning, hashing, reading
 
 _ROWS = 1 << 12
@@ -208,4 +207,4 @@ class Originals:
             high, low = hashing.hashes(kept.texts)
             mine = high % np.uint64(shares) == share
             parts.append((high[mine], low[mine], kept.rows[mine]))
-        return duplicates.later(parts)
+        return hashing.later(parts)

@@ -15,8 +15,8 @@ from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Entry, Storage
 from services.tokenizer.checks import resampling
 from services.tokenizer.checks.resampling import Finding
+from services.tokenizer.files import writing
 from services.tokenizer.models import loading
-from services.tokenizer.stages import publishing
 
 MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
@@ -219,7 +219,7 @@ def check_small(
 ) -> None:
     """Compare the files that have no checksum with what the others say that they must hold."""
     state = _read(storage, folder, "state.json", result)
-    if state is not None and state != publishing.state((file["name"] for file in manifest["files"]), digest):
+    if state is not None and state != writing.state((file["name"] for file in manifest["files"]), digest):
         result.findings.append(inconsistent("state.json", f"it does not list the files as {MANIFEST} does"))
     info = _read(storage, folder, "dataset_info.json", result)
     if info is not None and whole:

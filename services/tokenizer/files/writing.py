@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -36,6 +37,19 @@ def _schema(*, document_starts: bool) -> pa.Schema:
         {name: pa.list_(kind) for name, kind in (_COLUMNS | _DOCUMENT_STARTS if document_starts else _COLUMNS).items()},
         metadata={"huggingface": json.dumps({"info": {"features": features(document_starts=document_starts)}})},
     )
+
+
+def state(names: Iterable[str], digest: str) -> dict[str, Any]:
+    """The content of `state.json` for files of these names, in the order of the rows, and a manifest of that digest."""
+    return {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
 
 
 class ShardWriter:

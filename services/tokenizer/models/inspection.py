@@ -2,7 +2,8 @@
 
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer.models import configuration, hub, loading
+from services.runtime import hub
+from services.tokenizer.models import configuration, loading
 
 
 def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loading.Tokenizers) -> tasks_pb2.InspectModelResult:

@@ -11,7 +11,8 @@ import transformers
 
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer.models import fingerprints, hub
+from services.runtime import hub
+from services.tokenizer.models import fingerprints
 from services.tokenizer.rows import sequences
 
 _MAIN_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

@@ -50,7 +50,7 @@ def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) 
         parts.append(_share(storage, each, first, last))
         context.report(number + 1, len(staged))
     key = staging.key(task.tokenized_key, "duplicates", task.ordinal, task.count, context.tag)
-    written = staging.write(storage, key, later(parts))
+    written = staging.write(storage, key, hashing.later(parts))
     return stages_pb2.FindDuplicatesResult(rows_key=written.key, rows_sha256=written.sha256)
 
 
@@ -79,17 +79,6 @@ def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> t
 def _is_outside(hashes: Hashes, first: int, last: int) -> bool:
     """Return whether hashes in order go beyond a share."""
     return bool(len(hashes)) and not first <= int(hashes[0]) <= int(hashes[-1]) < last
-
-
-def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
-    """Return in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
-    if not parts:
-        return np.empty(0, np.int64)
-    high, low, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    order = np.lexsort((rows, low, high))
-    high, low = high[order], low[order]
-    again = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1])) + 1
-    return np.sort(rows[order[again]])
 
 
 def marks(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:

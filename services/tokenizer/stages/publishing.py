@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import posixpath
-from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format
@@ -83,7 +82,7 @@ def beside(
     }
     return {
         "dataset_info.json": _json(info),
-        "state.json": _json(state((posixpath.basename(file.key) for file in files), digest)),
+        "state.json": _json(writing.state((posixpath.basename(file.key) for file in files), digest)),
     }
 
 
@@ -162,19 +161,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
     return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
-
-
-def state(names: Iterable[str], digest: str) -> dict[str, Any]:
-    """The content of `state.json` for files of these names, in the order of the rows, and a manifest of that digest."""
-    return {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": digest[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
-    }
 
 
 def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:

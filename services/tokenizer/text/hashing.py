@@ -3,6 +3,8 @@
 After the specification of xxHash (Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, XXH64).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -31,6 +33,17 @@ def hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
     for half, seed in ((first, SEEDS[0]), (second, SEEDS[1])):
         _hash_all(content, ends, np.uint64(seed), half)
     return first, second
+
+
+def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
+    """Return in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
+    if not parts:
+        return np.empty(0, np.int64)
+    high, low, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((rows, low, high))
+    high, low = high[order], low[order]
+    again = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1])) + 1
+    return np.sort(rows[order[again]])
 
 
 @inlined

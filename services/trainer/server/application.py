@@ -15,7 +15,7 @@ from services.records.unit_of_work import Mutations
 from services.runtime.process import Stopping
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
-from services.trainer.server import changes, following, handler, keeping, servicer, tables
+from services.trainer.server import changes, following, handler, holds, keeping, servicer, tables
 from services.trainer.server.extractions import Extractions
 from services.trainer.server.settings import TrainerServerSettings
 from services.trainer.server.sources import Sources
@@ -50,7 +50,7 @@ class Trainer(Owner):
         records = hold_client.Catalog(catalog)
         extractions = Extractions(extractor)
         owners = hold_client.Owners({"datasets": records, "extractions": extractions})
-        self.holds = hold_client.Keeper(owners, keeping.Ledger(self.database))
+        self.holds = hold_client.Keeper(owners, holds.Ledger(self.database))
         folders = Folders(self.database, storage, keeping.is_used)
         self.sweeper = Sweeper(self.database, storage, folders, keeping.house(settings), settings)
         self.listen(self._changed)

@@ -1,17 +1,15 @@
-"""What the trainer's storage holds that no record refers to, which folders records use, and which holds are theirs."""
+"""What the trainer's storage holds that no record refers to, and which folders records use."""
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.records import idempotency
 from services.records.garbage_collection import House
-from services.records.hold_client import Hold
-from services.runtime.database import Database
-from services.trainer.server import messages, sources, tables, trainings
-from services.trainer.server.domain import names, records
+from services.trainer.server import tables
+from services.trainer.server.domain import names
 from services.trainer.server.settings import TrainerServerSettings
 
 _trainings = tables.trainings
@@ -71,35 +69,3 @@ async def _used(conn: AsyncConnection) -> set[str]:
     at_work = at_work.where(tasks.c.state == "RUNNING")
     found.update(f"{names.key(uid)}/{names.tag(task, epoch)}" for uid, task, epoch in await conn.execute(at_work))
     return found
-
-
-class Ledger:
-    """The holds of trainings, for `services.records.hold_client.Keeper`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def live(self) -> Sequence[Hold]:
-        """Those of trainings that run, will run, or are paused."""
-        found = await self._holding(wanted=True)
-        # One that reads an extraction may have begun when its tokenization was gone: there is nothing to prolong.
-        with_all = [each for each in found if each.tokenization_key]
-        without = [each for each in found if not each.tokenization_key]
-        return [*_holds(with_all), *(hold for hold in _holds(without) if hold.resource.startswith("extractions/"))]
-
-    async def ended(self) -> Sequence[Hold]:
-        """Those of trainings that ended."""
-        return _holds(await self._holding(wanted=False))
-
-    async def forget(self, holder: str) -> None:
-        """What a training held was released."""
-        async with self._database.transaction() as conn:
-            await trainings.released(conn, holder.removeprefix("trainings/"))
-
-    async def _holding(self, *, wanted: bool) -> Sequence[records.Training]:
-        async with self._database.connection() as conn:
-            return await trainings.holding(conn, wanted=wanted)
-
-
-def _holds(found: Sequence[records.Training]) -> list[Hold]:
-    return [hold for each in found for hold in sources.holds_of(messages.lineage(each), each.resource)]

@@ -10,6 +10,14 @@ from services.trainer import architectures, plan, schedules
 from services.trainer.steps import adam, reduction, seam
 
 
+def reads_values(tensor: torch.Tensor) -> bool:
+    """Tell whether looking at a tensor's values costs nothing: on a processor.
+
+    A device would be waited for, and stand idle meanwhile; there, steps keep to shapes that are known beforehand.
+    """
+    return tensor.device.type == "cpu"
+
+
 class Options(NamedTuple):
     """How a step runs, beside what it trains."""
 

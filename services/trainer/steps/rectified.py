@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from services.trainer import plan
-from services.trainer.steps import common, pairs, placement
+from services.trainer.steps import common, pairs
 
 _FEW = 1 / 20
 """Share of latents up to which pairs are faster than dense products, measured on two cores."""
@@ -131,7 +131,7 @@ class Rectified(common.Step):
         self, hidden: torch.Tensor, thresholds: torch.Tensor | None
     ) -> tuple[_All | pairs.Pairs, torch.Tensor]:
         """Take the latents that a gradient passes through alone, where they are few."""
-        if not placement.reads_values(hidden):
+        if not common.reads_values(hidden):
             return _All(), hidden
         lowest = 0 if thresholds is None else thresholds - self.config.jumprelu_bandwidth / 2
         passing = hidden > lowest

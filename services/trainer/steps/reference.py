@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from services.trainer import architectures, lens, plan
+from services.trainer import architectures, plan
 from services.trainer.steps import common
 
 
@@ -24,7 +24,7 @@ class Reference(common.Step):
         before = getattr(self.sae, "topk_threshold", None)
         with self._autocast():
             output = self._forward(
-                step_input=lens.module().saes.sae.TrainStepInput(
+                step_input=architectures.import_sae_lens().saes.sae.TrainStepInput(
                     sae_in=batch,
                     coefficients=self.coefficients(),
                     dead_neuron_mask=self.dead(),

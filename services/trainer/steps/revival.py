@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from services.trainer.steps import placement
+from services.trainer.steps import common
 
 
 class Encoded(NamedTuple):
@@ -48,7 +48,7 @@ def add(
     columns are computed with. Elsewhere no value is read: all columns take part, and the living count for nothing.
     """
     first, last = span or (0, len(dead))
-    if placement.reads_values(dead):
+    if common.reads_values(dead):
         columns = dead[first:last].nonzero().view(-1) + first
         if not len(columns):
             return residual.new_zeros(())

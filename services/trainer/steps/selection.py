@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from services.trainer.steps import placement
+from services.trainer.steps import common
 
 
 def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -14,7 +14,7 @@ def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
     are the highest, so that on a processor only those are ranked.
     """
     rows, columns = scores.shape
-    size = _group(columns, k) if placement.reads_values(scores) else 1
+    size = _group(columns, k) if common.reads_values(scores) else 1
     if size == 1:
         return torch.topk(scores, k, dim=-1, sorted=False).indices
     grouped = scores.view(rows, size, columns // size)
@@ -31,7 +31,7 @@ def of_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
     the lowest index are taken. On a processor indices ascend; on a device they come in no order, and no value is read.
     """
     flat = scores.view(-1)
-    if not placement.reads_values(scores):
+    if not common.reads_values(scores):
         return torch.topk(flat, total, sorted=False).indices
     candidates = (flat > max(hint, 0.0)).nonzero().view(-1)
     if len(candidates) < total:

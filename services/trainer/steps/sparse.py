@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from services.trainer import plan
-from services.trainer.steps import common, pairs, placement, revival, selection
+from services.trainer.steps import common, pairs, revival, selection
 
 _CHECK_EVERY = 50
 
@@ -107,7 +107,7 @@ class Sparse(common.Step):
             rows = torch.arange(batch, device=scores.device).repeat_interleave(latents.shape[1])
             return pairs.Pairs(rows, latents.view(-1), batch, d_sae)
         flat = selection.of_batch(scores, int(self.config.k * batch), self._hint)
-        if not placement.reads_values(scores):
+        if not common.reads_values(scores):
             flat = flat.sort().values
         return pairs.Pairs(flat // d_sae, flat % d_sae, batch, d_sae, self._ends)
 
@@ -149,7 +149,7 @@ class Sparse(common.Step):
         A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss
         is computed for a while without asking, and is nothing if none is dead.
         """
-        if placement.reads_values(dead):
+        if common.reads_values(dead):
             return bool(dead.any())
         if self.steps_done >= self._revival_checked:
             left = self._options.dead_feature_window - int(self._since_fired.max())
@@ -162,7 +162,7 @@ class Sparse(common.Step):
             return None
         lowest = torch.where(positive, scores, torch.inf)
         lowest = lowest.min() if len(lowest) else scores.new_full((), torch.inf)
-        if placement.reads_values(scores):
+        if common.reads_values(scores):
             # A little below, so that the next batch, somewhat different, finds enough above it.
             self._hint = 0.9 * float(lowest) if bool(lowest.isfinite()) else 0.0
         return lowest

@@ -2,9 +2,12 @@
 
 import sys
 
+from pydantic import Field
+
 from services.jobs import worker_main
 from services.runtime.process import Stopping
-from services.trainer.worker.settings import OwnerSettings, TrainerSettings
+from services.runtime.settings import ADDRESS, TransportSettings
+from services.trainer.worker.settings import TrainerSettings
 
 POOL = worker_main.Pool(
     name="trainer",
@@ -17,9 +20,16 @@ POOL = worker_main.Pool(
 )
 
 
+class TrainerPeers(TransportSettings):
+    """Where the trainer's server is."""
+
+    trainer_address: str = Field(default=..., pattern=ADDRESS)
+    """host:port of the trainer."""
+
+
 async def main(stopping: Stopping) -> None:
     """Work until it is asked to stop."""
-    peers = OwnerSettings()
+    peers = TrainerPeers()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
     TrainerSettings()
     await worker_main.work(stopping, POOL, peers.trainer_address, peers)

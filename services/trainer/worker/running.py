@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
 from services.runtime.storage import Storage
-from services.trainer import export, launching, lens, plan, plans, reports, training
+from services.trainer import architectures, export, launching, plan, plans, reports, training
 from services.trainer.worker import provenance, rank, sources, telling, workspace
 from services.trainer.worker.settings import TrainerSettings
 from services.trainer.worker.sources import Source
@@ -26,7 +26,7 @@ _MANIFEST = "polytok.json"
 _ALL = 1 << 31
 _PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
 
-lens.module()  # what the first training would wait for
+architectures.import_sae_lens()  # what the first training would wait for
 
 
 def run(

@@ -7,14 +7,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from polytok import errors
-from services.runtime.settings import ADDRESS, Settings, TransportSettings
-
-
-class OwnerSettings(TransportSettings):
-    """Where the trainer's server is."""
-
-    trainer_address: str = Field(default=..., pattern=ADDRESS)
-    """host:port of the trainer."""
+from services.runtime.settings import Settings
 
 
 class TrainerSettings(Settings):

@@ -1,0 +1,35 @@
+"""Which tokenizations extractions hold."""
+
+from collections.abc import Sequence
+
+from services.extractor.server import extractions, names
+from services.extractor.server.records import Extraction
+from services.records.hold_client import Hold
+from services.runtime.database import Database
+
+
+class Ledger:
+    """The tokenizations that extractions hold (`services.records.hold_client.Ledger`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def live(self) -> Sequence[Hold]:
+        """Return those of extractions that are being made."""
+        async with self._database.connection() as conn:
+            return [hold(record) for record in await extractions.held(conn, live=True)]
+
+    async def ended(self) -> Sequence[Hold]:
+        """Return those of extractions that ended."""
+        async with self._database.connection() as conn:
+            return [hold(record) for record in await extractions.held(conn, live=False)]
+
+    async def forget(self, holder: str) -> None:
+        """Note that what an extraction held was released."""
+        async with self._database.transaction() as conn:
+            await extractions.let_go(conn, names.parse(holder))
+
+
+def hold(record: Extraction) -> Hold:
+    """Return the hold of an extraction."""
+    return Hold(record.tokenization, record.resource, record.tokenization_digest)
