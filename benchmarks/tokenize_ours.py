@@ -28,10 +28,10 @@ from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime import malloc_tuning
 from services.runtime.storage import Storage
-from services.tokenizer.engines import choosing, plan, sampling
-from services.tokenizer.models import loading
-from services.tokenizer.stages import arranging, assembling, preparing, publishing, shards
-from services.tokenizer.text import reading
+from services.tokenizer.engines import encoding_plan, selection, spot_check
+from services.tokenizer.models import loader
+from services.tokenizer.text import shard_reader
+from services.tokenizer.worker.tasks import arrange_task, assemble_task, encode_task, publish_task, shard_task
 
 _WARM = "some words to begin with, " * 2000
 _KEY = "tokenized"
@@ -180,9 +180,9 @@ class Child:
         self.work = pathlib.Path(work)
         self._context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
         self._storage = Storage(work)
-        self._tokenizers = loading.Tokenizers(1)
+        self._tokenizers = loader.Tokenizers(1)
         # Nothing is compared before `prove` asks for it.
-        self._chooser = choosing.Chooser(engine, patience=1 << 20)
+        self._chooser = selection.Chooser(engine, patience=1 << 20)
         self._engine = engine
         self._reference = tasks_pb2.TokenizerReference(repo_id=tokenizer)
         self._reference.fingerprint = self._tokenizers.get(self._reference).fingerprint
@@ -197,7 +197,7 @@ class Child:
     def tokenize(self, key: str, ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
         """Tokeniz a shard."""
         task = self._task(key, ordinal, shard, count, 0)
-        return shards.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
+        return shard_task.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
 
     def _task(
         self, key: str, ordinal: int, shard: dict[str, Any], count: int, first_row: int
@@ -217,7 +217,7 @@ class Child:
     ) -> stages_pb2.EncodeShardResult:
         """Stage the ids of a shard."""
         task = self._task(key, ordinal, shard, count, first_row)
-        return preparing.encode(task, self._storage, self._tokenizers, self._chooser, self._context)
+        return encode_task.encode(task, self._storage, self._tokenizers, self._chooser, self._context)
 
     def arrange(self, key: str, documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeResult:
         """Write down what was staged."""
@@ -227,7 +227,7 @@ class Child:
             documents=documents,
             dataset_rows=documents[-1].first_row + documents[-1].num_rows,
         )
-        return arranging.arrange(task, self._storage, self._context)
+        return arrange_task.arrange(task, self._storage, self._context)
 
     def assemble(self, key: str, ordinal: int, arranged: stages_pb2.ArrangeResult) -> tasks_pb2.TokenizeShardResult:
         """Make a file of what was staged."""
@@ -240,7 +240,7 @@ class Child:
             ordinal=ordinal,
             count=arranged.num_files,
         )
-        return assembling.assemble(task, self._storage, self._tokenizers, self._context)
+        return assemble_task.assemble(task, self._storage, self._tokenizers, self._context)
 
     def publish(
         self,
@@ -252,7 +252,7 @@ class Child:
         task = tasks_pb2.PublishTokenizationTask(
             tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters, counted=counted
         )
-        published = publishing.publish(task, self._storage, self._tokenizers, self._context)
+        published = publish_task.publish(task, self._storage, self._tokenizers, self._context)
         for staged in published.staged_files:
             self._storage.move(staged.staged_key, staged.final_key)
         paths = [self._storage.local_path(file.key) for result in results for file in result.files]
@@ -260,15 +260,15 @@ class Child:
 
     def prove(self, shard: dict[str, Any]) -> float:
         """Compare the engine with the reference, over all code points of a shard; returns seconds of the processor."""
-        self._chooser = choosing.Chooser(self._engine)
+        self._chooser = selection.Chooser(self._engine)
         message = catalog_tasks_pb2.RawShard(**shard)
         tokenizer = self._tokenizers.get(self._reference)
         seconds = 0.0
-        with reading.verified(self._storage, message) as file:
-            for piece in reading.slices(file, message, "text"):
+        with shard_reader.verified(self._storage, message) as file:
+            for piece in shard_reader.slices(file, message, "text"):
                 began = time.process_time()
                 engine = self._chooser.choose(tokenizer, "raw", piece.texts)
-                if isinstance(engine, plan.Plan):
+                if isinstance(engine, encoding_plan.Plan):
                     engine.apart(piece.texts)
                 seconds += time.process_time() - began
         return seconds
@@ -281,14 +281,14 @@ class Child:
         for shard in raw:
             message = catalog_tasks_pb2.RawShard(**shard)
             began = time.perf_counter()
-            with reading.verified(self._storage, message) as file:
-                pieces = [piece.texts for piece in reading.slices(file, message, "text")]
+            with shard_reader.verified(self._storage, message) as file:
+                pieces = [piece.texts for piece in shard_reader.slices(file, message, "text")]
             seconds["read"] += time.perf_counter() - began
             engine = self._chooser.choose(tokenizer, "raw", pieces[0])
-            sampled = sampling.Sampled(engine, exact, seed=1, shard_bytes=message.text_bytes)
+            sampled = spot_check.Sampled(engine, exact, seed=1, shard_bytes=message.text_bytes)
             for texts in pieces:
                 began = time.perf_counter()
-                if isinstance(engine, plan.Plan):
+                if isinstance(engine, encoding_plan.Plan):
                     engine.apart(texts)
                 # A part of encoding.
                 seconds["scan"] += time.perf_counter() - began

@@ -17,7 +17,7 @@ from transformer_lens.loading_from_pretrained import get_pretrained_model_config
 
 from benchmarks.extract.material import Case
 from services.activations import models
-from services.extractor import ranges
+from services.extractor.worker import extraction
 from services.runtime import malloc_tuning
 
 
@@ -46,14 +46,14 @@ def ours(
     # As the worker's child process does.
     malloc_tuning.keep_freed()
     model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
-    settings = ranges.RangeSettings(
+    settings = extraction.RangeSettings(
         hooks=case.hooks, context_size=case.context, batch_size=case.batch, storage_dtype=case.dtype
     )
 
     def run() -> float:
         shutil.rmtree(target, ignore_errors=True)
         began = time.perf_counter()
-        made = ranges.extract(model, dataset, 0, case.rows, settings, target, "bench", lambda *_: None)
+        made = extraction.extract(model, dataset, 0, case.rows, settings, target, "bench", lambda *_: None)
         seconds = time.perf_counter() - began
         if made.tokens != case.tokens:
             raise RuntimeError(f"{made.tokens} tokens were stored, and {case.tokens} run.")

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.sae import contenders, live, material, pace
-from services.trainer import plan
+from services.trainer.sae import configs
 
-ARCHITECTURES: tuple[plan.Architecture, ...] = ("topk", "batchtopk")
+ARCHITECTURES: tuple[configs.Architecture, ...] = ("topk", "batchtopk")
 SEEDS = 3
 AIM = 1.5
 """How many times SAELens's samples a second the project wants to train."""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.sae.material import Scale
-from services.trainer import architectures, export, normalization, plan
-from services.trainer.steps import building
+from services.trainer.sae import architectures, configs, export, normalization
+from services.trainer.sae.steps import factory
 
 LR = 3e-4
 """As in the published benchmark."""
@@ -30,9 +30,9 @@ class Trained(NamedTuple):
     """Of training alone: no data was made, nothing written."""
 
 
-def configuration(architecture: plan.Architecture, scale: Scale, seed: int) -> plan.SaeConfig:
+def configuration(architecture: configs.Architecture, scale: Scale, seed: int) -> configs.SaeConfig:
     """Return the autoencoder that both train."""
-    return plan.SaeConfig(
+    return configs.SaeConfig(
         architecture=architecture,
         d_in=scale.d_in,
         d_sae=scale.d_sae,
@@ -42,10 +42,10 @@ def configuration(architecture: plan.Architecture, scale: Scale, seed: int) -> p
     )
 
 
-def our_step(config: plan.SaeConfig, scale: Scale, device: str, *, autocast: bool = False) -> Any:
+def our_step(config: configs.SaeConfig, scale: Scale, device: str, *, autocast: bool = False) -> Any:
     """Make our training step."""
-    planned = plan.PlannedSae(name="sae", hook="synthetic", sae=config, optimizer=plan.OptimizerConfig(lr=LR))
-    training = plan.TrainingPlan(
+    planned = configs.PlannedSae(name="sae", hook="synthetic", sae=config, optimizer=configs.OptimizerConfig(lr=LR))
+    training = configs.TrainingPlan(
         saes=(planned,),
         total_samples=scale.steps * scale.batch,
         batch_size=scale.batch,
@@ -53,11 +53,11 @@ def our_step(config: plan.SaeConfig, scale: Scale, device: str, *, autocast: boo
         device=device,
         autocast=autocast,
     )
-    return building.build(planned, training)
+    return factory.build(planned, training)
 
 
 def their_trainer(
-    config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
+    config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
 ) -> Any:
     """Make SAELens's trainer, its weights laid out as it lays them out."""
     architectures.import_sae_lens()
@@ -90,7 +90,7 @@ def their_trainer(
     return SAETrainer(trainer_config, sae, data)
 
 
-def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
+def train_ours(config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
     """Train with our step, its metrics read every 50 steps as a training does."""
     step = our_step(config, scale, "cpu")
     started = time.perf_counter()
@@ -108,7 +108,7 @@ def train_ours(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor
         return Trained(architectures.import_sae_lens().SAE.load_from_disk(folder), seconds)
 
 
-def train_theirs(config: plan.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
+def train_theirs(config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
     """Train with SAELens's trainer, which nobody asks for metrics."""
     trainer = their_trainer(config, scale, data, "cpu")
     with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:

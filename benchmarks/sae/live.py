@@ -20,11 +20,11 @@ import torch
 import transformers
 
 from benchmarks import report
-from services.activations import models, streaming
+from services.activations import activation_stream, models
 from services.runtime import malloc_tuning
-from services.trainer import plan, reports, training
-from services.trainer.data import live
-from services.trainer.steps import building
+from services.trainer.sae import configs, reports, train
+from services.trainer.sae.data import live
+from services.trainer.sae.steps import factory
 
 AIM = 0.9
 """Which part of the bare loop's steps a second the project wants to keep."""
@@ -72,7 +72,7 @@ def measure(name: str, device: str) -> dict[str, list[float]]:
     """Step a second of both, a figure a round. To be called before the process has a second thread."""
     malloc_tuning.keep_freed()
     size = SIZES[name]
-    rates: dict[str, list[float]] = {"bare": [], "training": []}
+    rates: dict[str, list[float]] = {"bare": [], "train": []}
     with tempfile.TemporaryDirectory() as folder:
         model = _model(pathlib.Path(folder), size, device)
         rows = _rows(size)
@@ -105,10 +105,10 @@ def _rows(size: Size) -> Any:
     return datasets.Dataset.from_dict({"input_ids": drawn.tolist()})
 
 
-def _plan(size: Size, device: str) -> plan.TrainingPlan:
-    sae = plan.SaeConfig(architecture="topk", d_in=size.d_model, d_sae=size.d_sae, k=32)
-    return plan.TrainingPlan(
-        saes=(plan.PlannedSae(name="sae", hook=_HOOK, sae=sae),),
+def _plan(size: Size, device: str) -> configs.TrainingPlan:
+    sae = configs.SaeConfig(architecture="topk", d_in=size.d_model, d_sae=size.d_sae, k=32)
+    return configs.TrainingPlan(
+        saes=(configs.PlannedSae(name="sae", hook=_HOOK, sae=sae),),
         total_samples=size.steps * size.batch,
         batch_size=size.batch,
         buffer_samples=size.buffer,
@@ -120,17 +120,17 @@ def _plan(size: Size, device: str) -> plan.TrainingPlan:
     )
 
 
-def _settings(size: Size) -> streaming.Settings:
-    return streaming.Settings(hooks=(_HOOK,), batch_tokens=size.batch)
+def _settings(size: Size) -> activation_stream.Settings:
+    return activation_stream.Settings(hooks=(_HOOK,), batch_tokens=size.batch)
 
 
 def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> float:
     """Step a second of forward pass and step in turns."""
     planned = _plan(size, device)
-    step = building.build(planned.saes[0], planned)
+    step = factory.build(planned.saes[0], planned)
     began, taken = 0.0, 0
     while taken < size.steps:
-        for piece in streaming.Stream(model, rows, _settings(size)).pieces():
+        for piece in activation_stream.Stream(model, rows, _settings(size)).pieces():
             if taken == _SKIPPED:
                 _wait(device)
                 began = time.perf_counter()
@@ -150,7 +150,7 @@ def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, fold
         if isinstance(found[0], reports.MetricsRow):
             told.append((found[0].step, time.perf_counter()))
 
-    training.train(
+    train.train(
         _plan(size, device),
         folder,
         open_data=lambda _: live.Live(model, rows, _settings(size), seed=0, held_out_rows=1),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from services.trainer import architectures
+from services.trainer.sae import architectures
 
 _CHUNK = 2048
 

@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.sae import contenders, material
-from services.trainer import plan
+from services.trainer.sae import configs
 
 _WARM_UP = 3
 _TURN = 4
@@ -32,7 +32,7 @@ class Pace(NamedTuple):
 
 
 def measure(
-    architecture: plan.Architecture,
+    architecture: configs.Architecture,
     scale: material.Scale,
     pool: torch.Tensor,
     *,
@@ -54,7 +54,9 @@ def measure(
     return Pace(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
 
-def shares(architecture: plan.Architecture, scale: material.Scale, pool: torch.Tensor) -> dict[str, dict[str, float]]:
+def shares(
+    architecture: configs.Architecture, scale: material.Scale, pool: torch.Tensor
+) -> dict[str, dict[str, float]]:
     """Return what share of a step's time goes where, for SAELens and for us; one core, so that nothing waits."""
     config = contenders.configuration(architecture, scale, 0)
     data = material.batches(pool, scale, 0)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from polytok import errors
-from services.activations import naming
-from services.activations.families import Side
+from services.activations import hook_names
+from services.activations.architectures import Side
 from services.activations.models import Description
 
 
@@ -29,14 +29,14 @@ class Hook(NamedTuple):
 def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
     """Find the hooks of a model; needs no weights. Raises InvalidArgument with all names that mean nothing in it.
 
-    What names there are is told by `services.activations.naming`; `blocks.*.…` is none here.
+    What names there are is told by `services.activations.hook_names`; `blocks.*.…` is none here.
     """
     if not names:
         raise _refused(["Name at least one hook, as blocks.0.hook_resid_post."], names)
     found, wrong = [], []
     known = structure(description, with_modules=not all(_is_point(name) for name in names))
     for name in dict.fromkeys(names):
-        if told := naming.wrong(name, known, patterns=False):
+        if told := hook_names.wrong(name, known, patterns=False):
             wrong.append(told)
         else:
             found.append(_hook(name, description, known))
@@ -45,13 +45,13 @@ def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
     return tuple(found)
 
 
-def structure(description: Description, *, with_modules: bool = True) -> naming.Structure:
+def structure(description: Description, *, with_modules: bool = True) -> hook_names.Structure:
     """Return what names of hooks are checked against.
 
     The model is built without its weights, if its modules are wanted.
     """
     family = description.family
-    return naming.Structure(
+    return hook_names.Structure(
         kind=description.kind,
         n_layers=description.n_layers,
         blocks=_below_head(description, family.blocks),
@@ -62,21 +62,21 @@ def structure(description: Description, *, with_modules: bool = True) -> naming.
 
 
 def _is_point(name: str) -> bool:
-    return name == naming.EMBEDDING or naming.IN_BLOCK.fullmatch(name) is not None
+    return name == hook_names.EMBEDDING or hook_names.IN_BLOCK.fullmatch(name) is not None
 
 
-def _hook(name: str, description: Description, known: naming.Structure) -> Hook:
+def _hook(name: str, description: Description, known: hook_names.Structure) -> Hook:
     """Return the hook that a name means which is not wrong."""
-    if name == naming.EMBEDDING:
+    if name == hook_names.EMBEDDING:
         return Hook(name, _below_head(description, description.family.embedding), "output", None, description.d_model)
-    match = naming.IN_BLOCK.fullmatch(name)
+    match = hook_names.IN_BLOCK.fullmatch(name)
     if match is None:
         inside = re.match(re.escape(known.blocks) + r"\.(\d+)(\.|$)", name)
         return Hook(name, name, "output", int(inside[1]) if inside else None, 0)
     layer, rest = int(match[1]), match[2]
     point = description.family.points[rest]
     path = f"{known.blocks}.{layer}"
-    width = {"attn.hook_z": description.d_heads, naming.INNER: description.d_mlp}.get(rest, description.d_model)
+    width = {"attn.hook_z": description.d_heads, hook_names.INNER: description.d_mlp}.get(rest, description.d_model)
     return Hook(name, f"{path}.{point.path}" if point.path else path, point.side, layer, width)
 
 

@@ -12,7 +12,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 
 from polytok import errors
-from services.activations import compiling, families, memory, weights
+from services.activations import architectures, compilation, memory, weights
 from services.runtime import malloc_tuning
 
 Attention = Literal["sdpa", "eager"]
@@ -39,7 +39,7 @@ class Description:
     num_parameters: int
     weight_bytes: int
     """As stored."""
-    family: families.Family = field(repr=False)
+    family: architectures.Family = field(repr=False)
     configuration: Any = field(repr=False)
     """The transformers configuration."""
 
@@ -106,7 +106,7 @@ def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights)
         context_length=_context(text),
         num_parameters=found.num_parameters,
         weight_bytes=found.num_bytes,
-        family=families.of(configuration),
+        family=architectures.of(configuration),
         configuration=configuration,
     )
 
@@ -133,7 +133,7 @@ def load(
     kind, place = _dtype(dtype), _device(device)
     _check_fits(folder, description, kind, place, available)
     if compile:
-        compiling.check(place)
+        compilation.check(place)
     if check is not None:
         check()
         # As the files are that were checked.
@@ -185,9 +185,9 @@ def _configuration(folder: pathlib.Path) -> Any:
         kind = content.get("model_type") if isinstance(content, dict) else None
     except (OSError, ValueError) as error:
         raise weights.invalid(f"{path} cannot be read as JSON ({error}). Copy it there again.") from error
-    if kind not in families.NAMES:
+    if kind not in architectures.NAMES:
         raise weights.invalid(
-            f"{path}: models of type {kind!r} cannot be hooked. These can: {', '.join(families.NAMES)}."
+            f"{path}: models of type {kind!r} cannot be hooked. These can: {', '.join(architectures.NAMES)}."
         )
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

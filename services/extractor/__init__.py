@@ -1,4 +1,4 @@
 """The extractor: what models compute on the way, for every token of a tokenization, as files that SAE tools open.
 
-`server` owns the records (Postgres) and imports no torch; the other modules are its workers'.
+`server` owns the records (Postgres) and imports no torch, `worker` does the tasks.
 """

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _serve(_: Sequence[str]) -> None:
-    from services.extractor.server import serve  # noqa: PLC0415
+    from services.extractor.server import main  # noqa: PLC0415
 
-    process.run(serve.main)
+    process.run(main.main)
 
 
 def _migrate(arguments: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def _migrate(arguments: Sequence[str]) -> None:
 
 
 def _work(_: Sequence[str]) -> None:
-    from services.extractor import worker  # noqa: PLC0415
+    from services.extractor.worker import worker  # noqa: PLC0415
 
     process.run(worker.run)
 

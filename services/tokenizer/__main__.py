@@ -1,7 +1,7 @@
 """`python -m services.tokenizer`: the tokenizer's worker, which serves TokenizerService beside its tasks."""
 
 from services.runtime import process
-from services.tokenizer import worker
+from services.tokenizer.worker import worker
 
 if __name__ == "__main__":
     process.run(worker.main)

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _serve(_: Sequence[str]) -> None:
-    from services.trainer.server import serve  # noqa: PLC0415
+    from services.trainer.server import main  # noqa: PLC0415
 
-    process.run(serve.main)
+    process.run(main.main)
 
 
 def _migrate(arguments: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def _migrate(arguments: Sequence[str]) -> None:
 
 
 def _work(_: Sequence[str]) -> None:
-    from services.trainer.worker import process as worker  # noqa: PLC0415
+    from services.trainer.worker import worker  # noqa: PLC0415
 
     process.run(worker.main)
 

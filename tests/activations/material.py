@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 
-from services.activations import models, naming
+from services.activations import hook_names, models
 
 ROWS = 97
 """Embedding rows of every model here."""
@@ -160,7 +160,7 @@ def hidden_states(model: models.LoadedModel, ids: torch.Tensor) -> tuple[torch.T
 def points(model: models.LoadedModel, layer: int) -> list[str]:
     """The names of hooks in a block."""
     family = model.description.family
-    return [point for point in family.points if point != naming.INNER or layer not in family.sparse]
+    return [point for point in family.points if point != hook_names.INNER or layer not in family.sparse]
 
 
 def rows(count: int, longest: int, shortest: int = 1, seed: int = 0) -> list[list[int]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polytok import errors
-from services.activations import capturing, families, hooks, naming
+from services.activations import architectures, forward_capture, hook_names, hooks
 from services.activations.models import LoadedModel
 from tests.activations import material
 from tests.activations.conftest import Loader
@@ -97,13 +97,13 @@ def test_a_mixture_of_experts_has_no_inner_layer(kind: str, sparse: set[int], lo
         assert caught.value.reason == "HOOK_NOT_FOUND"
         named = {f"blocks.{layer}.mlp.hook_post", str(layer), "experts", f"blocks.{layer}.hook_mlp_out"}
         assert named <= words(caught.value.message)
-    message = naming.wrong("blocks.*.mlp.hook_post", hooks.structure(description))
+    message = hook_names.wrong("blocks.*.mlp.hook_post", hooks.structure(description))
     assert ("experts" in words(message)) is bool(sparse)
 
 
 def test_routers_are_modules(loaded: Loader) -> None:
     model = loaded("mixtral")
-    with capturing.Capture(model, hooks.parse(["model.layers.1.mlp.gate"], model.description)) as capture:
+    with forward_capture.Capture(model, hooks.parse(["model.layers.1.mlp.gate"], model.description)) as capture:
         # What the router makes of each of four tokens, for four experts.
         assert capture.run(torch.tensor([[5, 6, 7, 8]]))["model.layers.1.mlp.gate"].shape == (1, 4, 4)
 
@@ -116,11 +116,11 @@ def test_none_is_refused(gpt2: LoadedModel) -> None:
 
 @pytest.mark.parametrize("kind", material.CONFIGURATIONS)
 def test_every_model_has_the_common_hooks(kind: str) -> None:
-    assert set(families.of(material.CONFIGURATIONS[kind]()).points) > naming.COMMON
+    assert set(architectures.of(material.CONFIGURATIONS[kind]()).points) > hook_names.COMMON
 
 
 def test_common_hooks() -> None:
     right = ("hook_embed", "blocks.1.hook_resid_post", "blocks.*.attn.hook_z")
     wrong = ("blocks.2.hook_resid_post", "blocks.0.mlp.hook_post", "hook_resid_post", "transformer.h.0", "")
-    assert [naming.is_common(name, 2) for name in (*right, *wrong)] == [True] * 3 + [False] * 5
-    assert not naming.is_common("blocks.*.hook_mlp_out", 0)
+    assert [hook_names.is_common(name, 2) for name in (*right, *wrong)] == [True] * 3 + [False] * 5
+    assert not hook_names.is_common("blocks.*.hook_mlp_out", 0)

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from polytok import errors
-from services.activations import capturing, families, hooks, memory, models
+from services.activations import architectures, forward_capture, hooks, memory, models
 from services.activations.models import LoadedModel
 from tests.activations import material
 from tests.activations.conftest import Loader
@@ -29,13 +29,13 @@ def test_context_of_roberta(loaded: Loader) -> None:
     assert loaded("roberta").description.context_length == 64
 
 
-@pytest.mark.parametrize("kind", families.NAMES)
+@pytest.mark.parametrize("kind", architectures.NAMES)
 def test_default_attention(kind: str, tmp_path: pathlib.Path, loaded: Loader) -> None:
     """Fused kernels where the family has them, and the same values."""
     model, exact = models.load(material.save(kind, tmp_path)), loaded(kind)
     found = []
     for each in (model, exact):
-        with capturing.Capture(each, hooks.parse(["blocks.2.hook_resid_post"], each.description)) as capture:
+        with forward_capture.Capture(each, hooks.parse(["blocks.2.hook_resid_post"], each.description)) as capture:
             found.append(capture.run(torch.tensor(material.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
     taken = model.module.config._attn_implementation
@@ -106,7 +106,7 @@ def test_spoiled_configuration(folder: pathlib.Path, content: str) -> None:
 def test_unknown_architecture(folder: pathlib.Path) -> None:
     content = json.loads((folder / "config.json").read_text()) | {"model_type": "mamba"}
     (folder / "config.json").write_text(json.dumps(content))
-    assert {str(folder / "config.json"), "mamba", *families.NAMES} <= _refusal(folder)
+    assert {str(folder / "config.json"), "mamba", *architectures.NAMES} <= _refusal(folder)
 
 
 def test_no_code_of_the_model_is_run(folder: pathlib.Path) -> None:
@@ -114,7 +114,7 @@ def test_no_code_of_the_model_is_run(folder: pathlib.Path) -> None:
     content |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Configuration"}}
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
-    assert {str(folder / "config.json"), "own", *families.NAMES} <= _refusal(folder)
+    assert {str(folder / "config.json"), "own", *architectures.NAMES} <= _refusal(folder)
     assert not (folder / "ran").exists()
 
 

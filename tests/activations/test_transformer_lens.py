@@ -14,9 +14,9 @@ import tokenizers
 import torch
 import transformers
 
-from services.activations import capturing, hooks
+from services.activations import forward_capture, hooks
 from services.activations.models import LoadedModel
-from services.trainer.evaluation import splicing
+from services.trainer.sae.evaluation import splice
 from tests.activations import material
 
 pytestmark = [
@@ -41,7 +41,7 @@ def _names(model: LoadedModel) -> list[str]:
 
 
 def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
-    with capturing.Capture(model, hooks.parse(_names(model), model.description)) as capture:
+    with forward_capture.Capture(model, hooks.parse(_names(model), model.description)) as capture:
         return capture.run(IDS)
 
 
@@ -74,7 +74,7 @@ def _compare_replaced(
     for name in names:
         (hook,) = hooks.parse([name], model.description)
         theirs = _renamed(name, renamed) if name != "hook_embed" else name
-        with torch.no_grad(), splicing.replaced(model, hook, kept, _changed):
+        with torch.no_grad(), splice.replaced(model, hook, kept, _changed):
             ours = model.module(IDS).logits
         with torch.no_grad():
             expected = run_with_hooks(fwd_hooks=[(theirs, _whole if name.endswith("hook_z") else _changed)])

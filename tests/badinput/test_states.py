@@ -30,10 +30,10 @@ def held_ingest(stack: "Stack") -> Iterator[None]:
 @pytest.fixture
 def held_tokenizer(stack: "Stack") -> Iterator[None]:
     """The worker takes a task and gets nowhere with it: its child is stopped."""
-    (child,) = children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.child")
+    (child,) = children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.worker.child")
     os.kill(child, signal.SIGSTOP)
     yield
-    if child in children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.child"):
+    if child in children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.worker.child"):
         os.kill(child, signal.SIGCONT)
 
 

@@ -11,8 +11,8 @@ from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.catalog.ingest import tasks as ingest_tasks
 from services.catalog.server import tables
 from services.jobs.task_process_main import TaskContext
-from services.tokenizer import child
 from services.tokenizer.settings import TokenizerSettings
+from services.tokenizer.worker import child
 from tests.catalog import hands
 
 

@@ -14,7 +14,7 @@ from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.catalog.server import tables
 from services.jobs.task_process_main import TaskContext
 from services.tokenizer.checks import verification
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from tests.catalog import hands
 
 _records, _files = tables.dataset_tokenizations, tables.tokenization_files
@@ -26,7 +26,7 @@ def findings(catalog: hands.Running, record: tokenizations_pb2.Tokenization, raw
         tokenized_path=record.tokenized_path, manifest_digest=record.manifest_digest, raw_path=raw, every_document=True
     )
     context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
-    result = verification.verify(task, catalog.storage, loading.Tokenizers(1), context)
+    result = verification.verify(task, catalog.storage, loader.Tokenizers(1), context)
     kinds = tokenizer_pb2.VerifyFinding.Kind
     return [f"{kinds.Name(each.kind).removeprefix('KIND_')} {each.file}" for each in result.findings]
 

@@ -10,7 +10,7 @@ import pytest
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server.repository import distrusted_engines
-from services.tokenizer.engines import choosing, sampling, versions
+from services.tokenizer.engines import selection, spot_check, versions
 from services.tokenizer.engines.reference import Reference
 from tests.catalog import hands
 from tests.catalog.doing import Doer
@@ -38,9 +38,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Wrong]
         found.append(Wrong(Reference(tokenizer.backend), "zebra", other_ids))
         return found[-1]
 
-    monkeypatch.setattr(choosing, "candidates", lambda content: ("gigatoken",))
-    monkeypatch.setitem(choosing.MAKERS, "gigatoken", make)
-    monkeypatch.setattr(sampling, "SHARE", 1.0)
+    monkeypatch.setattr(selection, "candidates", lambda content: ("gigatoken",))
+    monkeypatch.setitem(selection.MAKERS, "gigatoken", make)
+    monkeypatch.setattr(spot_check, "SHARE", 1.0)
     # Engines are asked for little text too, and what is found about these stays here.
     monkeypatch.setenv("POLYTOK_TOKENIZER_PATIENCE_BYTES", "0")
     monkeypatch.setenv("POLYTOK_TOKENIZER_PROOFS", str(tmp_path / "proofs"))
@@ -139,8 +139,8 @@ async def _distrusted(catalog: hands.Running) -> list[str]:
 async def test_what_a_distrusted_engine_made_is_not_shared(
     zebras: hands.Running, doer: Doer, made: list[Wrong], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    monkeypatch.setattr(sampling, "SHARE", 0.0)
-    monkeypatch.setattr(sampling, "_LEAST", 0)
+    monkeypatch.setattr(spot_check, "SHARE", 0.0)
+    monkeypatch.setattr(spot_check, "_LEAST", 0)
     await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
     wrong = await zebras.tokenization(NAME)
     assert list(wrong.statistics.engine_versions) == [ENGINE]

@@ -18,8 +18,8 @@ from services.catalog.server.repository import tokenizations
 from services.jobs.task_process_main import TaskContext
 from services.records import storage_folders
 from services.tokenizer.checks import verification
-from services.tokenizer.models import loading
-from services.tokenizer.stages import publishing
+from services.tokenizer.models import loader
+from services.tokenizer.worker.tasks import publish_task
 from tests.catalog import hands, locks
 from tests.catalog.doing import Doer
 
@@ -58,7 +58,7 @@ def _damages(catalog: hands.Running, record: tokenizations_pb2.Tokenization) -> 
     context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
     return [
         finding.message
-        for finding in verification.verify(task, catalog.storage, loading.Tokenizers(1), context).findings
+        for finding in verification.verify(task, catalog.storage, loader.Tokenizers(1), context).findings
     ]
 
 
@@ -230,7 +230,7 @@ async def test_a_manifest_that_no_version_makes_again_is_replaced_for_all_who_sh
     before = await _files(docs)
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
     _flip(before[0])
-    monkeypatch.setattr(publishing, "FORMAT", 2)
+    monkeypatch.setattr(publish_task, "FORMAT", 2)
     await doer.run((await _repair(docs, "datasets/docs/tokenizations/other")).repair.job)
     found, other = await docs.tokenization(NAME), await docs.tokenization("datasets/docs/tokenizations/other")
     assert found.repair == other.repair
@@ -256,8 +256,8 @@ async def test_files_that_come_out_otherwise_are_replaced_and_told(
     rows = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
     _flip((await _files(docs))[1])
     # As if another version wrote batches of another size.
-    monkeypatch.setattr("services.tokenizer.files.writing._BATCH_ROWS", 3)
-    monkeypatch.setattr("services.tokenizer.text.reading.SLICE_BYTES", 64)
+    monkeypatch.setattr("services.tokenizer.files.shard_writer._BATCH_ROWS", 3)
+    monkeypatch.setattr("services.tokenizer.text.shard_reader.SLICE_BYTES", 64)
     await doer.run((await _repair(docs)).repair.job)
     found = await docs.tokenization(NAME)
     assert found.repair.state == Repair.STATE_DONE, found.repair
@@ -287,7 +287,7 @@ async def test_what_somebody_reads_is_mended_and_not_replaced(
     assert (await docs.tokenization(NAME)).repair.state == Repair.STATE_DONE
     assert _contents(record) == whole
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
-    monkeypatch.setattr(publishing, "FORMAT", 2)
+    monkeypatch.setattr(publish_task, "FORMAT", 2)
     await doer.run((await _repair(docs)).repair.job)
     found = await docs.tokenization(NAME)
     assert (found.repair.state, found.repair.error_reason) == (Repair.STATE_ERROR, "RESOURCE_HELD")
@@ -302,7 +302,7 @@ async def test_whoever_begins_to_share_while_files_are_replaced_gets_those_that_
 ) -> None:
     record = await _tokenized(docs, doer)
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
-    monkeypatch.setattr(publishing, "FORMAT", 2)
+    monkeypatch.setattr(publish_task, "FORMAT", 2)
     job = (await _repair(docs)).repair.job
     await doer.run_until(job, "tokenize.publish")
     async with docs.database.transaction() as conn:

@@ -12,7 +12,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog.server import tables
-from services.tokenizer.engines import sampling
+from services.tokenizer.engines import spot_check
 from tests.catalog import forging, hands
 from tests.catalog.doing import Doer
 from tests.catalog.test_mismatches import ENGINE, made, zebras  # noqa: F401  fixtures
@@ -150,8 +150,8 @@ async def test_an_engine_was_wrong_and_no_sample_noticed(
     checksums_only: bool,
 ) -> None:
     with monkeypatch.context() as missing:
-        missing.setattr(sampling, "SHARE", 0.0)
-        missing.setattr(sampling, "_LEAST", 0)
+        missing.setattr(spot_check, "SHARE", 0.0)
+        missing.setattr(spot_check, "_LEAST", 0)
         record = await tokenized(zebras, doer, max_length=16)
     (wrong,) = set(await found_in(zebras, record))
     assert wrong.startswith("WRONG_IDS")

@@ -97,7 +97,7 @@ def test_no_process_is_left(polytok_: Run, stack: "Stack", made: tuple[str, path
     name, _ = made
 
     def running() -> int:
-        return sum("services.tokenizer.answers" in line for line in processes.using(stack.home))
+        return sum("services.tokenizer.server.encode_process" in line for line in processes.using(stack.home))
 
     before = running()
     with polytok.Client() as client:

@@ -8,7 +8,7 @@ import pytest
 
 import polytok
 from polytok import errors
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 
 if TYPE_CHECKING:
     import pathlib
@@ -24,7 +24,7 @@ def home(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_encode_and_compare(client: polytok.Client, ready: tuple[str, str], model_folder: pathlib.Path) -> None:
     _, model = ready
-    expected = loading.load(model_folder).backend.encode("the sea").ids
+    expected = loader.load(model_folder).backend.encode("the sea").ids
     assert [token.id for token in client.encode("the sea", model).tokens] == expected
     (compared,) = client.compare("the sea", [client.models.get(model)])
     assert compared == client.encode("the sea", model, add_special_tokens=False)

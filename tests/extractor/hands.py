@@ -16,7 +16,7 @@ from polytok import errors, transport
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc, tasks_pb2
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.extractor.server import tables
-from services.extractor.server.application import Extractor
+from services.extractor.server.app import Extractor
 from services.extractor.server.settings import ExtractorSettings
 from services.jobs import failures
 from services.runtime import settings

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations import tokenizations
-from services.extractor import loading, planning, publishing, ranging
+from services.extractor.worker import model_cache
+from services.extractor.worker.tasks import plan_task, publish_task, range_task
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from tests.activations import material
@@ -32,7 +33,7 @@ class Workplace:
 
     def __post_init__(self) -> None:
         self.reader = tokenizations.Reader(self.storage)
-        self.loaded = loading.Models()
+        self.loaded = model_cache.Models()
 
     def order(self, **parameters: Any) -> tasks_pb2.ExtractionOrder:
         """An order of one hook, or of what is given."""
@@ -52,14 +53,14 @@ class Workplace:
     def plan(self, order: tasks_pb2.ExtractionOrder, range_bytes: int = 1 << 20) -> tasks_pb2.PlanExtractionResult:
         """Does the first task."""
         task = tasks_pb2.PlanExtractionTask(order=order, range_bytes=range_bytes)
-        return planning.plan(task, self.storage, self.reader, self.loaded)
+        return plan_task.plan(task, self.storage, self.reader, self.loaded)
 
     def extract(
         self, order: tasks_pb2.ExtractionOrder, plan: tasks_pb2.PlanExtractionResult
     ) -> list[tasks_pb2.ExtractRangeResult]:
         """Does a task for each range."""
         return [
-            ranging.extract(
+            range_task.extract(
                 tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(plan.ranges)),
                 self.storage,
                 self.reader,
@@ -74,7 +75,7 @@ class Workplace:
     ) -> tasks_pb2.PublishExtractionResult:
         """Does the last task, and gives the files their names."""
         task = tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)
-        found = publishing.publish(task, self.storage, context(99))
+        found = publish_task.publish(task, self.storage, context(99))
         for file in found.staged_files:
             self.storage.move(file.staged_key, file.final_key)
         return found

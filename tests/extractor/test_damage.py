@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from polytok import errors
-from services.extractor import writing
+from services.extractor.worker import file_writer
 from services.records import publication
-from services.trainer.data import extraction
-from services.trainer.data.files import Files
+from services.trainer.sae.data import extraction
+from services.trainer.sae.data.extraction_files import Files
 from tests.extractor import orders
 from tests.extractor.orders import Workplace
 from tests.support import damage, messages
@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.fixture
 def folder(place: Workplace, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A published extraction; its blocks are much smaller than its record batches."""
-    monkeypatch.setattr(writing, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(file_writer, "BLOCK_BYTES", 512)
     shutil.copytree(place.storage.uri("x")[:-2], tmp_path / "storage")
     whole = Workplace(damage.Damaging(str(tmp_path / "storage")), place.model, place.digest, place.files)
     return published(whole)

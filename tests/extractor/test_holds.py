@@ -11,7 +11,7 @@ from google.protobuf import duration_pb2
 from polytok import errors, transport
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
-from services.extractor.server import extractions, tables
+from services.extractor.server import repository, tables
 from services.extractor.server.migrations.schema import runner as extractor_runner
 from services.records.queries import Lock
 from services.trainer.server.migrations.schema import runner
@@ -219,7 +219,7 @@ async def test_a_deletion_and_a_training_that_come_at_once_have_one_winner(extra
     second = next(name for name in calls if name != first)
     async with extractor.extractor.database.transaction() as conn:
         # Both have looked at the extraction, and wait for its row.
-        await extractions.get(conn, "mine", Lock.CHANGE)
+        await repository.get(conn, "mine", Lock.CHANGE)
         asked = {first: asyncio.create_task(calls[first](MINE))}
         await locks.queued(extractor.catalog, 1)
         asked[second] = asyncio.create_task(calls[second](MINE))

@@ -49,7 +49,7 @@ def test_bad_configuration_is_one_line(command, variables, names):
 
 def test_neither_server_nor_worker_loads_torch():
     code = (
-        "import sys, services.extractor.server.serve, services.extractor.worker\n"
+        "import sys, services.extractor.server.main, services.extractor.worker.worker\n"
         "print([name for name in ('torch', 'transformers', 'pyarrow', 'datasets') if name in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)

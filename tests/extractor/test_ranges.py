@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from polytok import errors
-from services.activations import models, streaming
+from services.activations import activation_stream, models
 from services.activations.models import LoadedModel
-from services.activations.selection import TokenSelection
-from services.extractor import formats, ranges, writing
+from services.activations.token_selection import TokenSelection
+from services.extractor.worker import arrow_columns, extraction, file_writer
 from tests.activations import material
 from tests.support import messages
 
@@ -38,29 +38,31 @@ def _extract(
     count: int | None = None,
     stem: str = "part",
     **settings: Any,
-) -> ranges.Extracted:
-    chosen = ranges.RangeSettings(**({"hooks": HOOKS, "context_size": 16} | settings))
+) -> extraction.Extracted:
+    chosen = extraction.RangeSettings(**({"hooks": HOOKS, "context_size": 16} | settings))
     number = len(rows) - first if count is None else count
-    return ranges.extract(model, material.dataset(rows), first, number, chosen, folder, stem, lambda *_: None)
+    return extraction.extract(model, material.dataset(rows), first, number, chosen, folder, stem, lambda *_: None)
 
 
 def publish(folder: pathlib.Path, files: list[str], storage_dtype: str = "float32", context_size: int = 16) -> None:
     """Writes what makes a folder of files a dataset."""
-    features = formats.features(WIDTHS, context_size, storage_dtype)
+    features = arrow_columns.features(WIDTHS, context_size, storage_dtype)
     (folder / "dataset_info.json").write_text(json.dumps({"features": features.to_dict()}))
     state = dict.fromkeys(("_fingerprint", "_format_columns", "_format_type", "_split"))
     state |= {"_data_files": [{"filename": name} for name in files], "_format_kwargs": {}, "_output_all_columns": False}
     (folder / "state.json").write_text(json.dumps(state | {"_fingerprint": "0123"}))
 
 
-def _opened(folder: pathlib.Path, made: ranges.Extracted, storage_dtype: str = "float32") -> dict[str, Any]:
+def _opened(folder: pathlib.Path, made: extraction.Extracted, storage_dtype: str = "float32") -> dict[str, Any]:
     publish(folder, [file.key for file in made.files], storage_dtype)
     return datasets.load_from_disk(str(folder)).with_format("numpy")[:]
 
 
 def _expected(model: LoadedModel, rows: list[list[int]], **settings: Any) -> dict[str, np.ndarray[Any, Any]]:
     selection = TokenSelection(**({"context_size": 16} | settings))
-    stream = streaming.Stream(model, material.dataset(rows), streaming.Settings(HOOKS, selection=selection))
+    stream = activation_stream.Stream(
+        model, material.dataset(rows), activation_stream.Settings(HOOKS, selection=selection)
+    )
     pieces = list(stream.pieces())
     found = {name: torch.cat([piece.values[name] for piece in pieces]).numpy() for name in HOOKS}
     for name, field in (("token_ids", "token_ids"), ("row_index", "row"), ("position", "position")):
@@ -125,7 +127,7 @@ def test_statistics_are_of_what_was_stored(model: LoadedModel, tmp_path: pathlib
 def test_files_are_what_is_said_of_them(
     model: LoadedModel, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "FILE_BYTES", 100_000)
+    monkeypatch.setattr(file_writer, "FILE_BYTES", 100_000)
     made = _extract(model, PACKED, tmp_path, batch_size=4)
     assert [file.key for file in made.files] == [f"part-{number:05d}.arrow" for number in range(len(made.files))]
     assert len(made.files) > 2
@@ -141,7 +143,7 @@ def test_files_are_what_is_said_of_them(
 def test_large_pieces_are_written_in_parts(
     model: LoadedModel, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_BATCH_BYTES", 16 * formats.bytes_per_vector(WIDTHS, "float32") * 3)
+    monkeypatch.setattr(file_writer, "_BATCH_BYTES", 16 * arrow_columns.bytes_per_vector(WIDTHS, "float32") * 3)
     made = _extract(model, PACKED, tmp_path)
     assert _opened(tmp_path, made)["token_ids"].tolist() == PACKED
 
@@ -157,8 +159,10 @@ def test_a_limit_of_tokens(model: LoadedModel, tmp_path: pathlib.Path, limit: in
 
 def test_progress_is_told(model: LoadedModel, tmp_path: pathlib.Path) -> None:
     told: list[tuple[int, int]] = []
-    settings = ranges.RangeSettings(hooks=HOOKS, context_size=16, batch_size=4)
-    ranges.extract(model, material.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: told.append(now))
+    settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, batch_size=4)
+    extraction.extract(
+        model, material.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: told.append(now)
+    )
     assert told == [(done, 20) for done in (4, 8, 12, 16, 20)]
 
 
@@ -174,7 +178,7 @@ def test_bfloat16_keeps_its_bits_under_a_name_of_its_own(model: LoadedModel, tmp
     expected = _expected(model, PACKED)
     for name in HOOKS:
         assert name not in found
-        bits = found[formats.column(name, "bfloat16")].astype(np.uint16)
+        bits = found[arrow_columns.column(name, "bfloat16")].astype(np.uint16)
         stored = torch.from_numpy(bits).view(torch.bfloat16)
         assert torch.equal(stored.flatten(0, 1), torch.from_numpy(expected[name]).bfloat16())
 
@@ -182,12 +186,12 @@ def test_bfloat16_keeps_its_bits_under_a_name_of_its_own(model: LoadedModel, tmp
 def test_a_model_in_bfloat16(tmp_path: pathlib.Path) -> None:
     model = material.load("llama", tmp_path, dtype="bfloat16")
     hooks = ("blocks.2.hook_resid_post",)
-    settings = ranges.RangeSettings(hooks=hooks, context_size=16, storage_dtype="bfloat16")
-    made = ranges.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "a", lambda *_: None)
+    settings = extraction.RangeSettings(hooks=hooks, context_size=16, storage_dtype="bfloat16")
+    made = extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "a", lambda *_: None)
     column = datasets.Dataset.from_file(str(tmp_path / "out" / made.files[0].key)).with_format("numpy")[:][
         "blocks.2.hook_resid_post.bfloat16"
     ]
-    stream = streaming.Stream(model, material.dataset(PACKED), streaming.Settings(hooks=hooks))
+    stream = activation_stream.Stream(model, material.dataset(PACKED), activation_stream.Settings(hooks=hooks))
     expected = torch.cat([piece.values[hooks[0]] for piece in stream.pieces()])
     assert torch.equal(torch.from_numpy(column.astype(np.uint16)).view(torch.bfloat16).flatten(0, 1), expected)
 
@@ -250,9 +254,9 @@ def test_an_error_in_the_callers_report_ends_it(model: LoadedModel, tmp_path: pa
         if done >= 10:
             raise errors.Cancelled("The extraction was cancelled.")
 
-    settings = ranges.RangeSettings(hooks=HOOKS, context_size=16, batch_size=2)
+    settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, batch_size=2)
     with pytest.raises(errors.Cancelled):
-        ranges.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "part", refuse)
+        extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "part", refuse)
     assert not list((tmp_path / "out").rglob("*"))
     assert not [hook for block in model.module.transformer.h for hook in block._forward_hooks.values()]
 
@@ -269,15 +273,15 @@ def test_less_than_a_row(model: LoadedModel, tmp_path: pathlib.Path) -> None:
 
 
 def test_modules_by_their_path(model: LoadedModel, tmp_path: pathlib.Path) -> None:
-    settings = ranges.RangeSettings(hooks=("transformer.h.1.mlp.act",), context_size=16)
-    assert ranges.widths(settings, model.description) == {"transformer.h.1.mlp.act": 0}
-    made = ranges.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path, "part", lambda *_: None)
+    settings = extraction.RangeSettings(hooks=("transformer.h.1.mlp.act",), context_size=16)
+    assert extraction.widths(settings, model.description) == {"transformer.h.1.mlp.act": 0}
+    made = extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path, "part", lambda *_: None)
     opened = datasets.Dataset.from_file(str(tmp_path / made.files[0].key))
     assert opened.features["transformer.h.1.mlp.act"].shape == (16, 128)
 
 
 def test_size_is_known_beforehand(model: LoadedModel, tmp_path: pathlib.Path) -> None:
-    for storage_dtype in formats.STORED:
+    for storage_dtype in arrow_columns.STORED:
         made = _extract(model, PACKED * 10, tmp_path / storage_dtype, storage_dtype=storage_dtype)
-        expected = made.tokens * formats.bytes_per_vector(WIDTHS, storage_dtype)
+        expected = made.tokens * arrow_columns.bytes_per_vector(WIDTHS, storage_dtype)
         assert made.files[0].size_bytes == pytest.approx(expected, rel=0.02)

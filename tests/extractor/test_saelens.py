@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.activations.models import LoadedModel
-from services.extractor import ranges
+from services.extractor.worker import extraction
 from tests.activations import material
 from tests.extractor.test_ranges import HOOKS, publish
 
@@ -27,9 +27,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return material.load("gpt2", tmp_path_factory.mktemp("model"))
 
 
-def _published(model: LoadedModel, folder: pathlib.Path, storage_dtype: str) -> ranges.Extracted:
-    settings = ranges.RangeSettings(hooks=HOOKS, context_size=16, storage_dtype=storage_dtype)
-    made = ranges.extract(model, material.dataset(ROWS), 0, len(ROWS), settings, folder, "part", lambda *_: None)
+def _published(model: LoadedModel, folder: pathlib.Path, storage_dtype: str) -> extraction.Extracted:
+    settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, storage_dtype=storage_dtype)
+    made = extraction.extract(model, material.dataset(ROWS), 0, len(ROWS), settings, folder, "part", lambda *_: None)
     publish(folder, [file.key for file in made.files], storage_dtype)
     return made
 

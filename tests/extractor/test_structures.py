@@ -12,7 +12,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
-from services.activations.structures import Structures
+from services.activations.structure_cache import Structures
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import hands as catalog_hands
 from tests.extractor import trainings

@@ -17,7 +17,7 @@ from torch._inductor import config as inductor
 
 from polytok import errors
 from services.activations import models
-from services.extractor import estimating
+from services.extractor.worker.tasks import estimate_task
 from tests.extractor import orders
 from tests.extractor.orders import ROWS, Workplace
 from tests.support import messages
@@ -263,7 +263,7 @@ def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:
     order = place.order()
     order.extraction_key = "estimates/trial"
     task = tasks_pb2.EstimateExtractionTask(order=order)
-    found = estimating.estimate(task, place.storage, place.reader, place.loaded, orders.context()).estimate
+    found = estimate_task.estimate(task, place.storage, place.reader, place.loaded, orders.context()).estimate
     assert (found.num_sequences, found.num_tokens, found.device) == (ROWS, ROWS * 8, "cpu")
     assert found.size_bytes == place.plan(place.order()).size_bytes
     assert found.tokens_per_second > 0

@@ -10,8 +10,8 @@ import grpc.aio
 from polytok import transport
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
 from services.runtime import settings
-from services.trainer.server import trainings as rows
-from services.trainer.server.application import Trainer
+from services.trainer.server import repository as rows
+from services.trainer.server.app import Trainer
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import hands
 from tests.support import serving

@@ -242,7 +242,7 @@ def child_of(pid: int) -> int:
     if not pid:
         return 0
     for child in _words(f"/proc/{pid}/task/{pid}/children", " "):
-        if "services.tokenizer.child" in _words(f"/proc/{child}/cmdline", "\0"):
+        if "services.tokenizer.worker.child" in _words(f"/proc/{child}/cmdline", "\0"):
             return int(child)
     return 0
 

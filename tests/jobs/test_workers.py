@@ -3,9 +3,9 @@
 import pytest
 
 from services.catalog.ingest import worker as ingest
-from services.extractor import worker as extractor
+from services.extractor.worker import worker as extractor
 from services.jobs.worker_main import Pool
-from services.trainer.worker import process as trainer
+from services.trainer.worker import worker as trainer
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ MODULES = (
     "services.runtime.source_allowlist",
     "services.catalog.server.settings",
     "services.tokenizer.settings",
-    "services.extractor.worker",
+    "services.extractor.worker.worker",
     "services.extractor.server.settings",
     "services.trainer.server.settings",
-    "services.trainer.worker.process",
-    "services.trainer.worker.settings",
+    "services.trainer.worker.worker",
+    "services.trainer.worker.worker_settings",
 )
 
 

@@ -10,13 +10,13 @@ import pytest
 from nats.aio.client import Client
 
 from polytok import errors
-from services.extractor import worker as extractor_worker
-from services.extractor.server import serve as extractor
+from services.extractor.server import main as extractor
+from services.extractor.worker import worker as extractor_worker
 from services.records import app
 from services.runtime import messaging, process, settings
 from services.runtime.rpc import channel, server
 from services.tokenizer import __main__ as tokenizer
-from services.trainer.server import serve as trainer
+from services.trainer.server import main as trainer
 
 Main = Callable[[process.Stopping], Awaitable[None]]
 

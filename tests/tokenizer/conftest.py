@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from tests.tokenizer import material
 
 MAKERS = {"byte_level": material.byte_level, "sentencepiece": material.sentencepiece, "wordpiece": material.wordpiece}
@@ -30,6 +30,6 @@ def folder(request: pytest.FixtureRequest, folders: dict[str, pathlib.Path]) -> 
 
 
 @pytest.fixture
-def tokenizer(folder: pathlib.Path) -> loading.Tokenizer:
+def tokenizer(folder: pathlib.Path) -> loader.Tokenizer:
     """Each of the tokenizers in turn."""
-    return loading.load(folder)
+    return loader.load(folder)

@@ -14,9 +14,9 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
-from services.tokenizer.engines import choosing
-from services.tokenizer.models import loading
-from services.tokenizer.stages import publishing, shards
+from services.tokenizer.engines import selection
+from services.tokenizer.models import loader
+from services.tokenizer.worker.tasks import publish_task, shard_task
 
 Parameters = tokenizations_pb2.TokenizationParameters
 TOKENIZED = "datasets/d/raw_tokenized_m"
@@ -46,11 +46,11 @@ def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) ->
 class Runner:
     """Runs tasks on a storage with one tokenizer; keeps the events that a worker would have seen."""
 
-    def __init__(self, storage: Storage, folder: object, chooser: choosing.Chooser | None = None) -> None:
+    def __init__(self, storage: Storage, folder: object, chooser: selection.Chooser | None = None) -> None:
         self.storage = storage
         self.reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
-        self.tokenizers = loading.Tokenizers(2)
-        self.chooser = chooser or choosing.Chooser()
+        self.tokenizers = loader.Tokenizers(2)
+        self.chooser = chooser or selection.Chooser()
         self.reference.fingerprint = self.tokenizers.get(self.reference).fingerprint
         self.events: list[messages_pb2.ChildEvent] = []
 
@@ -78,7 +78,7 @@ class Runner:
             count=count,
             first_row=first_row,
         )
-        return shards.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
+        return shard_task.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
 
     def publish(
         self,
@@ -100,7 +100,7 @@ class Runner:
             dataset_fingerprint=hashlib.sha256("".join(shard.sha256 for shard in raw).encode()).hexdigest(),
             counted=counted,
         )
-        return publishing.publish(task, self.storage, self.tokenizers, self.context())
+        return publish_task.publish(task, self.storage, self.tokenizers, self.context())
 
 
 def opened(storage: Storage, result: tasks_pb2.PublishTokenizationResult) -> datasets.Dataset:

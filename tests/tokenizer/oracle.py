@@ -11,12 +11,12 @@ from typing import Any
 import transformers
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.rows.packing import Boundaries
+from services.tokenizer.sequences.packing import Boundaries
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.saelens import batched
-from tests.tokenizer.test_cleaning import junk
 from tests.tokenizer.test_packing import walked_starts
 from tests.tokenizer.test_permutation import shuffled
+from tests.tokenizer.test_preprocessing import junk
 
 Packing = tokenizations_pb2.Packing
 

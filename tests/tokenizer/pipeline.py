@@ -10,7 +10,7 @@ import pytest
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.tokenizer.stages import arranging, assembling, duplicates, preparing
+from services.tokenizer.worker.tasks import arrange_task, assemble_task, duplicates_task, encode_task
 from tests.tokenizer import jobs
 from tests.tokenizer.jobs import Parameters, Runner
 
@@ -46,7 +46,7 @@ class Pipeline:
             documents=[each.documents for each in encoded], dataset_rows=sum(shard.num_rows for shard in raw)
         )
         if self.parameters.filters.drop_duplicates:
-            shared = self._each(self.shares, lambda place: self._do(duplicates.find, found, place, self.shares))
+            shared = self._each(self.shares, lambda place: self._do(duplicates_task.find, found, place, self.shares))
             found = self.arranged(found, duplicates=shared)
         if self._concatenates and not found.is_aligned:
             found = self.arranged(found, measured=self.measured(found))
@@ -56,12 +56,12 @@ class Pipeline:
     def measured(self, found: stages_pb2.ArrangeResult) -> list[stages_pb2.MeasureResult]:
         """`tokenize.measure` of each file."""
         count = found.num_files
-        return self._each(count, lambda place: self._do_with(assembling.measure, found, place, count))
+        return self._each(count, lambda place: self._do_with(assemble_task.measure, found, place, count))
 
     def files(self, found: stages_pb2.ArrangeResult) -> list[tasks_pb2.TokenizeShardResult]:
         """`tokenize.assemble` of each file."""
         count = found.num_files
-        return self._each(count, lambda place: self._do_with(assembling.assemble, found, place, count))
+        return self._each(count, lambda place: self._do_with(assemble_task.assemble, found, place, count))
 
     def encoded(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[stages_pb2.EncodeShardResult]:
         """`tokenize.encode` of each raw shard that is needed."""
@@ -84,7 +84,7 @@ class Pipeline:
         ]
         return self._each(
             taken,
-            lambda place: preparing.encode(
+            lambda place: encode_task.encode(
                 tasks[place], self.runner.storage, self.runner.tokenizers, self.runner.chooser, self._context()
             ),
         )
@@ -97,7 +97,7 @@ class Pipeline:
                 "arrangement_sha256": before.arrangement_sha256,
             }
         task = stages_pb2.ArrangeTask(tokenized_key=jobs.TOKENIZED, parameters=self.parameters, **given)
-        found = arranging.arrange(task, self.runner.storage, self._context())
+        found = arrange_task.arrange(task, self.runner.storage, self._context())
         self.counted.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=found.num_duplicates))
         return found
 

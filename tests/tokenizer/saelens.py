@@ -9,7 +9,7 @@ import datasets
 import torch
 import transformers
 
-from services.tokenizer.rows.packing import Boundaries
+from services.tokenizer.sequences.packing import Boundaries
 
 
 @functools.cache

@@ -14,9 +14,9 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.checks import verification
-from services.tokenizer.models import loading
-from services.tokenizer.rows.packing import Boundaries
-from services.tokenizer.text import chats, conversations, reading
+from services.tokenizer.models import loader
+from services.tokenizer.sequences.packing import Boundaries
+from services.tokenizer.text import chat_templates, conversations, shard_reader
 from tests.support.messages import words
 from tests.tokenizer import jobs
 from tests.tokenizer.jobs import Parameters
@@ -169,7 +169,9 @@ def test_conversations_are_packed_and_padded(
 
 
 def rendered(folder: pathlib.Path, given: Any, template: str, date: str = "", model: str = "models/small") -> list[str]:
-    column = chats.Conversations("messages", Chat(template=template), loading.load(folder), model=model, date=date)
+    column = chat_templates.Conversations(
+        "messages", Chat(template=template), loader.load(folder), model=model, date=date
+    )
     array = given if isinstance(given, pa.Array) else pa.array(given)
     rows = pa.record_batch({"messages": array})
     column.check(rows.schema, "datasets/chats")
@@ -266,7 +268,7 @@ def test_a_column_of_text(storage: Storage, folders: dict[str, pathlib.Path]) ->
 def test_a_shard_of_conversations_is_read_in_pieces(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SLICE_BYTES", 64)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 64)
     runner = jobs.Runner(storage, folders["byte_level"])
     rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI * 3), plain(template=CHATML)))
     assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML) * 3

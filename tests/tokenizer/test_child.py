@@ -16,13 +16,13 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.jobs.task_process import Child
 from services.runtime.storage import Storage
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from services.tokenizer.settings import TokenizerSettings
 from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 
-COMMAND = [sys.executable, "-m", "services.tokenizer.child"]
+COMMAND = [sys.executable, "-m", "services.tokenizer.worker.child"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_from_model_to_published_folder(child: Child, storage: Storage, fo
     inspected = tasks_pb2.InspectModelResult()
     inspect = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(folder))
     unpacked(await done(child, "model.inspect", inspect), inspected)
-    assert inspected.tokenizer_fingerprint == loading.load(folder).fingerprint
+    assert inspected.tokenizer_fingerprint == loader.load(folder).fingerprint
     reference.fingerprint = inspected.tokenizer_fingerprint
     parameters = Parameters(text_column="text", max_length=inspected.context_length)
     tokenized = tasks_pb2.TokenizeShardResult()
@@ -84,7 +84,7 @@ async def test_from_model_to_published_folder(child: Child, storage: Storage, fo
     )
     unpacked(await done(child, "tokenize.publish", publish), published)
     found = jobs.opened(storage, published)
-    backend = loading.load(folder).backend
+    backend = loader.load(folder).backend
     assert found["input_ids"][:] == [backend.encode(text).ids[:512] for text in material.DOCUMENTS[:10]]
 
 
@@ -116,7 +116,7 @@ async def test_libraries_and_threads_of_the_child(child: Child) -> None:
 @pytest.mark.long
 async def test_memory_stays_bounded(child: Child, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     folder = folders["byte_level"]
-    reference = tasks_pb2.TokenizerReference(repo_id=str(folder), fingerprint=loading.load(folder).fingerprint)
+    reference = tasks_pb2.TokenizerReference(repo_id=str(folder), fingerprint=loader.load(folder).fingerprint)
     text = "\n".join(material.DOCUMENTS)
     # As large as an ingested row may be, and many rows besides.
     giant = (text * (1 + (32 << 20) // len(text)))[: (32 << 20) - 1024]

@@ -10,7 +10,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.records import publication
 from services.tokenizer.files import arrangement
-from services.tokenizer.text import reading
+from services.tokenizer.text import shard_reader
 from tests.support import damage
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
@@ -62,7 +62,7 @@ def tokenized(
     runner: jobs.Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> Callable[[damage.Damaging, Parameters], Published]:
     """Tokenizes from raw shards to what is published; pieces are much smaller than shards."""
-    monkeypatch.setattr(reading, "SLICE_BYTES", 4000)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 4000)
     monkeypatch.setattr(arrangement, "_ROWS", 7)
 
     def run(storage: damage.Damaging, parameters: Parameters) -> Published:

@@ -8,21 +8,21 @@ import pytest
 import transformers
 
 from services.tokenizer.engines import reference
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from tests.tokenizer import material
 from tests.tokenizer.test_packing import rows_of
 
 CORPUS_DOCUMENTS = 300
 
 
-def test_reference_equals_transformers(folder: pathlib.Path, tokenizer: loading.Tokenizer) -> None:
+def test_reference_equals_transformers(folder: pathlib.Path, tokenizer: loader.Tokenizer) -> None:
     texts = [*material.ADVERSARIAL, *material.DOCUMENTS]
     rows = reference.Reference(tokenizer.backend).encode(pa.array(texts, pa.large_string()))
     plain = transformers.AutoTokenizer.from_pretrained(folder)
     assert rows_of(rows) == plain(texts, add_special_tokens=False)["input_ids"]
 
 
-def test_no_texts_give_no_rows(tokenizer: loading.Tokenizer) -> None:
+def test_no_texts_give_no_rows(tokenizer: loader.Tokenizer) -> None:
     rows = reference.Reference(tokenizer.backend).encode(pa.array([], pa.large_string()))
     assert (rows.num_rows, len(rows.values)) == (0, 0)
 
@@ -33,7 +33,7 @@ def test_reference_equals_transformers_on_real_tokenizers(shared: pathlib.Path, 
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
     texts = [*material.ADVERSARIAL, *corpus[:: len(corpus) // CORPUS_DOCUMENTS]]
     plain = transformers.AutoTokenizer.from_pretrained(folder)
-    rows = reference.Reference(loading.load(folder).backend).encode(pa.array(texts, pa.large_string()))
+    rows = reference.Reference(loader.load(folder).backend).encode(pa.array(texts, pa.large_string()))
     assert rows_of(rows) == plain(texts, add_special_tokens=False)["input_ids"]
 
 
@@ -51,7 +51,7 @@ def test_reference_vectors(shared: pathlib.Path, name: str, vector: str) -> None
     ids = (folder / f"{vector}.{name}.ids.txt").read_text().split("\n")
     texts = [text] if vector == "utf8" else [unescaped(line) for line in text.removesuffix("\n").split("\n")]
     expected = [[int(token) for token in line.split(", ")] for line in ids[: len(texts)]]
-    rows = reference.Reference(loading.load(shared / "tokenizers" / name).backend).encode(
+    rows = reference.Reference(loader.load(shared / "tokenizers" / name).backend).encode(
         pa.array(texts, pa.large_string())
     )
     assert rows_of(rows) == expected

@@ -11,12 +11,12 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from services.runtime.storage import Storage
-from services.tokenizer.engines import Engine, Untrustworthy, choosing, probes, sampling
+from services.tokenizer.engines import Engine, Untrustworthy, probes, selection, spot_check
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
-from services.tokenizer.models import loading
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.models import loader
+from services.tokenizer.sequences.ragged import Ragged
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.test_packing import rows_of
@@ -68,18 +68,18 @@ def too_few(rows: Ragged) -> Ragged:
 ACTS = [other_ids, panic, failure, too_few]
 
 
-def chooser(word: str, act: Callable[[Ragged], Ragged], made: list[Wrong]) -> choosing.Chooser:
-    def make(tokenizer: loading.Tokenizer, content: str, parallel: bool) -> Wrong:
+def chooser(word: str, act: Callable[[Ragged], Ragged], made: list[Wrong]) -> selection.Chooser:
+    def make(tokenizer: loader.Tokenizer, content: str, parallel: bool) -> Wrong:
         made.append(Wrong(Reference(tokenizer.backend), word, act))
         return made[-1]
 
-    return choosing.Chooser(makers={"gigatoken": make})
+    return selection.Chooser(makers={"gigatoken": make})
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
 @pytest.mark.parametrize("parallel", [True, False])
 def test_engines_equal_the_reference(folders: dict[str, pathlib.Path], kind: str, parallel: bool) -> None:
-    tokenizer = loading.load(folders[kind])
+    tokenizer = loader.load(folders[kind])
     content = tokenizer.backend.to_str()
     # A slice of an array, as the reader gives it: its buffers begin before it.
     texts = strings(["before", *TEXTS, "after"])[1:-1]
@@ -93,10 +93,10 @@ def test_engines_equal_the_reference(folders: dict[str, pathlib.Path], kind: str
 
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4"])
 def test_auto_takes_a_fast_engine_for_real_tokenizers(shared: pathlib.Path, name: str) -> None:
-    tokenizer = loading.load(shared / "tokenizers" / name)
+    tokenizer = loader.load(shared / "tokenizers" / name)
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
     texts = strings([*TEXTS, *corpus[::20]])
-    engine = choosing.Chooser().choose(tokenizer, "mix32", texts)
+    engine = selection.Chooser().choose(tokenizer, "mix32", texts)
     assert engine.name != "reference"
     expected = Reference(tokenizer.backend).encode(texts)
     found = engine.encode(texts)
@@ -108,7 +108,7 @@ def test_auto_takes_a_fast_engine_for_real_tokenizers(shared: pathlib.Path, name
 def test_an_engine_that_fails_its_proof_is_not_used(
     folders: dict[str, pathlib.Path], act: Callable[[Ragged], Ragged]
 ) -> None:
-    tokenizer = loading.load(folders["byte_level"])
+    tokenizer = loader.load(folders["byte_level"])
     made: list[Wrong] = []
     engines = chooser("x=1;", act, made)
     for dataset in ("one", "two"):
@@ -125,7 +125,7 @@ def test_wrong_ids_are_encoded_again(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, act: Callable[[Ragged], Ragged]
 ) -> None:
     # Every document is of the sample.
-    monkeypatch.setattr(sampling, "SHARE", 1.0)
+    monkeypatch.setattr(spot_check, "SHARE", 1.0)
     made: list[Wrong] = []
     runner = jobs.Runner(storage, folders["byte_level"], chooser("zebra", act, made))
     texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]
@@ -149,9 +149,9 @@ def test_wrong_ids_are_encoded_again(
 def test_the_sample_covers_the_shard(
     folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch, most: int, share: float
 ) -> None:
-    monkeypatch.setattr(sampling, "BYTES", most)
-    monkeypatch.setattr(sampling, "SHARE", share)
-    backend = loading.load(folders["byte_level"]).backend
+    monkeypatch.setattr(spot_check, "BYTES", most)
+    monkeypatch.setattr(spot_check, "SHARE", share)
+    backend = loader.load(folders["byte_level"]).backend
     seen: list[str] = []
 
     class Recording(Reference):
@@ -162,7 +162,7 @@ def test_the_sample_covers_the_shard(
     documents = [f"document {place}: " + "words " * 100 for place in range(20_000)]
     size = sum(map(len, documents))
     most = min(most, round(size * share))
-    engine = sampling.Sampled(Reference(backend), Recording(backend), seed=5, shard_bytes=size)
+    engine = spot_check.Sampled(Reference(backend), Recording(backend), seed=5, shard_bytes=size)
     for start in range(0, 20_000, 5000):
         engine.encode(strings(documents[start : start + 5000]))
     assert 0.5 * most < sum(map(len, seen)) < 2 * most
@@ -171,9 +171,9 @@ def test_the_sample_covers_the_shard(
 
 
 def test_samples_of_unusual_shards(folders: dict[str, pathlib.Path]) -> None:
-    reference = Reference(loading.load(folders["byte_level"]).backend)
+    reference = Reference(loader.load(folders["byte_level"]).backend)
     for texts in (["", "zebra", ""], ["zebra " * 100_000]):
-        engine = sampling.Sampled(Wrong(reference, "zebra", other_ids), reference, seed=1, shard_bytes=600_000)
+        engine = spot_check.Sampled(Wrong(reference, "zebra", other_ids), reference, seed=1, shard_bytes=600_000)
         with pytest.raises(Untrustworthy) as caught:
             engine.encode(strings(texts))
         assert caught.value.engine == "gigatoken"
@@ -192,12 +192,12 @@ def test_unknown_tokenizers_have_no_candidates(backend: tokenizers.Tokenizer) ->
     import json
 
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert choosing.candidates(json.loads(backend.to_str())) == ()
+    assert selection.candidates(json.loads(backend.to_str())) == ()
 
 
 @pytest.mark.parametrize("wanted", ["reference", "gigatoken", "fastokens"])
 def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pathlib.Path], wanted: str) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"], choosing.Chooser(wanted))
+    runner = jobs.Runner(storage, folders["byte_level"], selection.Chooser(wanted))
     result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == wanted
     backend = runner.tokenizers.get(runner.reference).backend
@@ -205,6 +205,6 @@ def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pat
 
 
 def test_an_unsuitable_engine_gives_way(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["wordpiece"], choosing.Chooser("gigatoken"))
+    runner = jobs.Runner(storage, folders["wordpiece"], selection.Chooser("gigatoken"))
     result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == "reference"

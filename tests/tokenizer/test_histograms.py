@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.tokenizer.rows import histograms
+from services.tokenizer.sequences import histograms
 
 LENGTHS = st.lists(st.integers(0, 1023) | st.integers(0, 1 << 22), max_size=60)
 

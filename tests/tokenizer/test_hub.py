@@ -14,7 +14,8 @@ import pytest
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime import hub
-from services.tokenizer.models import inspection, loading
+from services.tokenizer.models import loader
+from services.tokenizer.worker.tasks import inspect_task
 from tests.support.messages import words
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -101,7 +102,7 @@ def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
 
 def test_a_repository_is_fetched_and_loads(served: Hub, folders: dict[str, pathlib.Path]) -> None:
     folder = hub.folder("team/model", "main", endpoint=served.url)
-    assert loading.load(folder).fingerprint == loading.load(folders["sentencepiece"]).fingerprint
+    assert loader.load(folder).fingerprint == loader.load(folders["sentencepiece"]).fingerprint
     # Neither weights nor code come with it.
     assert not list(folder.glob("*.safetensors"))
     assert not list(folder.glob("*.py"))
@@ -118,16 +119,16 @@ def test_a_branch_that_moves(served: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
     files = served.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-    tokenizers = loading.Tokenizers(1)
+    tokenizers = loader.Tokenizers(1)
     reference = tasks_pb2.TokenizerReference(repo_id="team/model")
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id="team/model")
-    found = inspection.inspect(task, tokenizers)
+    found = inspect_task.inspect(task, tokenizers)
     assert (found.commit, found.tokenizer_commit) == (COMMIT, COMMIT)
     moved = "f" * 40
     template = {"additional_chat_templates/rag.jinja": b"{{ documents }}", "chat_template.jinja": b"{{ messages }}"}
     served.commits[moved] = served.commits[COMMIT] | template
     served.head = moved
-    later = inspection.inspect(task, tokenizers)
+    later = inspect_task.inspect(task, tokenizers)
     assert (later.commit, later.tokenizer_fingerprint) == (moved, found.tokenizer_fingerprint)
     # What was registered before the branch moved is read as it was.
     reference.revision, reference.fingerprint = found.commit, found.tokenizer_fingerprint
@@ -139,7 +140,10 @@ def test_a_branch_that_moves(served: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     }
     apart = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id="team/tokenizer"))
     apart.repo_id, apart.revision = "team/model", COMMIT
-    assert (inspection.inspect(apart, tokenizers).commit, inspection.inspect(apart, tokenizers).tokenizer_commit) == (
+    assert (
+        inspect_task.inspect(apart, tokenizers).commit,
+        inspect_task.inspect(apart, tokenizers).tokenizer_commit,
+    ) == (
         COMMIT,
         moved,
     )

@@ -9,7 +9,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.tokenizer.models import configuration, inspection, loading
+from services.tokenizer.models import configuration, loader
+from services.tokenizer.worker.tasks import inspect_task
 from tests.support.messages import words
 
 
@@ -22,13 +23,13 @@ def model(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.P
 def inspected(folder: pathlib.Path, model: pathlib.Path | None = None) -> tasks_pb2.InspectModelResult:
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(model or folder))
-    return inspection.inspect(task, loading.Tokenizers(1))
+    return inspect_task.inspect(task, loader.Tokenizers(1))
 
 
 def test_tokenizer_and_configuration(model: pathlib.Path) -> None:
     content = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2}
     (model / "config.json").write_text(json.dumps({**content, "max_position_embeddings": 128}))
-    loaded = loading.load(model)
+    loaded = loader.load(model)
     assert inspected(model) == tasks_pb2.InspectModelResult(
         tokenizer_fingerprint=loaded.fingerprint,
         tokenizer_class="TokenizersBackend",
@@ -48,7 +49,7 @@ def test_tokenizer_and_configuration(model: pathlib.Path) -> None:
 def test_a_tokenizer_of_another_repository(model: pathlib.Path, folders: dict[str, pathlib.Path]) -> None:
     (model / "config.json").write_text(json.dumps({"n_embd": 32, "n_layer": 3, "n_positions": 99}))
     found = inspected(folders["byte_level"], model)
-    assert found.tokenizer_fingerprint == loading.load(folders["byte_level"]).fingerprint
+    assert found.tokenizer_fingerprint == loader.load(folders["byte_level"]).fingerprint
     assert (found.d_model, found.n_layers, found.context_length) == (32, 3, 99)
 
 
@@ -64,13 +65,13 @@ def test_an_unknown_context_length(folders: dict[str, pathlib.Path]) -> None:
 
 
 def test_the_tokenizer_is_read_again(model: pathlib.Path) -> None:
-    tokenizers = loading.Tokenizers(2)
+    tokenizers = loader.Tokenizers(2)
     task = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=str(model)), repo_id=str(model))
-    before = inspection.inspect(task, tokenizers).tokenizer_fingerprint
+    before = inspect_task.inspect(task, tokenizers).tokenizer_fingerprint
     content = json.loads((model / "tokenizer.json").read_text())
     content["model"]["merges"].pop()
     (model / "tokenizer.json").write_text(json.dumps(content))
-    assert inspection.inspect(task, tokenizers).tokenizer_fingerprint != before
+    assert inspect_task.inspect(task, tokenizers).tokenizer_fingerprint != before
 
 
 @pytest.mark.parametrize(

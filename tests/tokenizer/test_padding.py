@@ -8,8 +8,8 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.rows import padding
-from services.tokenizer.text import reading
+from services.tokenizer.sequences import padding
+from services.tokenizer.text import shard_reader
 from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
@@ -35,7 +35,7 @@ def test_padding_equals_transformers(
     storage: Storage, folder: pathlib.Path, side: str, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Several slices, and few sequences at once.
-    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     monkeypatch.setattr(padding, "_TOKENS", 300)
     plain, token = loaded(folder, side)
     expected = plain(TEXTS, truncation=True, max_length=90, padding=to)

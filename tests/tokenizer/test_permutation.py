@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.tokenizer.rows.permutation import Permutation
+from services.tokenizer.sequences.permutation import Permutation
 
 _MASK = (1 << 64) - 1
 

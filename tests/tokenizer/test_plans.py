@@ -15,10 +15,19 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
-from services.tokenizer.engines import Engine, boundaries, choosing, ledger, plan, probes, proof, structure
+from services.tokenizer.engines import (
+    Engine,
+    boundaries,
+    encoding_plan,
+    probes,
+    proof,
+    proof_store,
+    selection,
+    structure,
+)
 from services.tokenizer.engines.reference import Reference
-from services.tokenizer.models import loading
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.models import loader
+from services.tokenizer.sequences.ragged import Ragged
 from tests.tokenizer.test_packing import rows_of
 
 CL100K = (
@@ -56,11 +65,11 @@ def byte_level(kind: str = "gpt2") -> tokenizers.Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def loaded(folders: dict[str, pathlib.Path]) -> Callable[[tokenizers.Tokenizer], loading.Tokenizer]:
+def loaded(folders: dict[str, pathlib.Path]) -> Callable[[tokenizers.Tokenizer], loader.Tokenizer]:
     """Makes a loaded tokenizer of a backend."""
-    like = loading.load(folders["byte_level"])
+    like = loader.load(folders["byte_level"])
 
-    def load(backend: tokenizers.Tokenizer) -> loading.Tokenizer:
+    def load(backend: tokenizers.Tokenizer) -> loader.Tokenizer:
         fingerprint = hashlib.sha256(backend.to_str().encode()).hexdigest()
         return dataclasses.replace(like, backend=backend, fingerprint=fingerprint)
 
@@ -68,28 +77,28 @@ def loaded(folders: dict[str, pathlib.Path]) -> Callable[[tokenizers.Tokenizer],
 
 
 def made(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], backend: tokenizers.Tokenizer, engine: str = "auto"
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], backend: tokenizers.Tokenizer, engine: str = "auto"
 ) -> Engine:
-    return choosing.Chooser(engine).choose(loaded(backend), "docs", strings(["plain text"]))
+    return selection.Chooser(engine).choose(loaded(backend), "docs", strings(["plain text"]))
 
 
 @pytest.mark.parametrize("engine", ["gigatoken", "fastokens"])
 @pytest.mark.parametrize("kind", ["gpt2", "cl100k", "nfc"])
 def test_characters_of_recent_unicode(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], kind: str, engine: str
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], kind: str, engine: str
 ) -> None:
     backend = byte_level(kind)
     chosen = made(loaded, backend, engine)
     assert chosen.name == engine
     texts = strings(["plain", *(sentence.format(character) for sentence in SENTENCES for character in YOUNG)])
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, plan.Plan)
+    assert isinstance(chosen, encoding_plan.Plan)
     assert not set(chosen.refused) & set(range(0x250, 0x500)) - {0x37E}
 
 
 @pytest.mark.parametrize("engine", ["gigatoken", "fastokens"])
 def test_compositions_of_recent_unicode(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], engine: str
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], engine: str
 ) -> None:
     """Letters of Unicode 13 and 16, alone unlike no other letter."""
     backend = byte_level("nfc")
@@ -97,7 +106,7 @@ def test_compositions_of_recent_unicode(
     texts = strings([*pairs, "e\u0307", *(f"a{pair} b" for pair in pairs)])
     chosen = made(loaded, backend, engine)
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, plan.Plan)
+    assert isinstance(chosen, encoding_plan.Plan)
     assert chosen.apart(strings(["e\u0307", "\u1100\u1161\u11a8", "😀", "中"])).tolist() == [False] * 4
 
 
@@ -117,8 +126,8 @@ class Odd:
         return self._reference.encode(strings(other))
 
 
-def odd(character: str, found: list[Odd]) -> dict[str, choosing.Maker]:
-    def make(tokenizer: loading.Tokenizer, content: str, parallel: bool) -> Odd:
+def odd(character: str, found: list[Odd]) -> dict[str, selection.Maker]:
+    def make(tokenizer: loader.Tokenizer, content: str, parallel: bool) -> Odd:
         found.append(Odd(tokenizer.backend, character))
         return found[-1]
 
@@ -126,97 +135,97 @@ def odd(character: str, found: list[Odd]) -> dict[str, choosing.Maker]:
 
 
 def test_differing_characters(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer],
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     backend, found = byte_level(), list[Odd]()
-    chosen = choosing.Chooser(makers=odd("ж", found)).choose(loaded(backend), "docs", strings(["plain"]))
+    chosen = selection.Chooser(makers=odd("ж", found)).choose(loaded(backend), "docs", strings(["plain"]))
     texts = strings(["plain", "жук", "zebra", "ёжик", "été"])
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, plan.Plan)
+    assert isinstance(chosen, encoding_plan.Plan)
     assert chosen.refused == [ord("ж")]
     # The first engine made is the one that encodes; it saw no document with the character since it was compared.
     assert found[0].seen[-3:] == ["plain", "zebra", "été"]
 
 
 def test_characters_are_compared_on_demand(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer],
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     found = list[Odd]()
-    engines = choosing.Chooser(makers=odd("龥", found), patience=100_000)
+    engines = selection.Chooser(makers=odd("龥", found), patience=100_000)
     tokenizer = loaded(byte_level())
     assert engines.choose(tokenizer, "docs", strings(["little"])).name == "reference"
     chosen = engines.choose(tokenizer, "docs", strings(["much " * 30_000]))
-    assert isinstance(chosen, plan.Plan)
+    assert isinstance(chosen, encoding_plan.Plan)
     # A few documents are the reference's: comparing would take longer.
     assert chosen.apart(strings(["a", "ж"])).tolist() == [False, True]
-    assert chosen.apart(strings(["a", "ж" * plan.BLOCK_BYTES])).tolist() == [False, False]
+    assert chosen.apart(strings(["a", "ж" * encoding_plan.BLOCK_BYTES])).tolist() == [False, False]
     assert chosen.apart(strings(["ж"])).tolist() == [False]
 
 
 def test_an_unsuitable_engine_gives_way(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer],
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
-    makers = {**odd("ж", []), "fastokens": choosing.MAKERS["fastokens"]}
-    engines = choosing.Chooser(makers=makers)
+    makers = {**odd("ж", []), "fastokens": selection.MAKERS["fastokens"]}
+    engines = selection.Chooser(makers=makers)
     tokenizer = loaded(byte_level())
     assert engines.choose(tokenizer, "one", strings(["plain"] * 200 + ["ж"])).name == "gigatoken"
     assert engines.choose(tokenizer, "two", strings(["plain", "ж"])).name == "fastokens"
 
 
 def test_texts_too_long_for_an_engine(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer],
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     backend = byte_level("cl100k")
     texts = strings(["short", "a" * 5000, "x" * 4095, "y" * (1 << 20) + " end"])
     expected = rows_of(Reference(backend).encode(texts))
     for engine, apart in (("gigatoken", [False] * 4), ("fastokens", [False, True, False, True])):
         chosen = made(loaded, backend, engine)
-        assert isinstance(chosen, plan.Plan)
+        assert isinstance(chosen, encoding_plan.Plan)
         assert chosen.apart(texts).tolist() == apart
         assert rows_of(chosen.encode(texts)) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"true", b"null"), lambda _: b""])
 def test_damaged_files_are_ignored(tmp_path: pathlib.Path, damage: Callable[[bytes], bytes]) -> None:
-    kept = ledger.Ledger(tmp_path)
-    kept.put("a" * 64, ledger.Verdicts(True, {0, 3}, {0x301}))
+    kept = proof_store.Ledger(tmp_path)
+    kept.put("a" * 64, proof_store.Verdicts(True, {0, 3}, {0x301}))
     (file,) = tmp_path.iterdir()
-    assert ledger.Ledger(tmp_path).get("a" * 64) == ledger.Verdicts(True, {0, 3}, {0x301})
+    assert proof_store.Ledger(tmp_path).get("a" * 64) == proof_store.Verdicts(True, {0, 3}, {0x301})
     file.write_bytes(damage(file.read_bytes()))
-    assert ledger.Ledger(tmp_path).get("a" * 64) is None
+    assert proof_store.Ledger(tmp_path).get("a" * 64) is None
     # A file under another's name is none either.
-    kept.put("a" * 64, ledger.Verdicts(True))
+    kept.put("a" * 64, proof_store.Verdicts(True))
     file.rename(tmp_path / f"{'b' * 64}.json")
-    assert ledger.Ledger(tmp_path).get("b" * 64) is None
+    assert proof_store.Ledger(tmp_path).get("b" * 64) is None
 
 
 def test_proofs_are_shared_between_processes(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], tmp_path: pathlib.Path
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], tmp_path: pathlib.Path
 ) -> None:
     tokenizer, found = loaded(byte_level()), list[Odd]()
     texts = strings(["plain", "жук"])
-    choosing.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).encode(texts)
+    selection.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).encode(texts)
     assert len(found) > 1
     del found[:]
-    again = choosing.Chooser(makers=odd("ж", found), folder=tmp_path)
+    again = selection.Chooser(makers=odd("ж", found), folder=tmp_path)
     chosen = again.choose(tokenizer, "docs", texts)
-    assert isinstance(chosen, plan.Plan)
+    assert isinstance(chosen, encoding_plan.Plan)
     assert (chosen.refused, chosen.apart(texts).tolist()) == ([ord("ж")], [False, True])
     # Nothing is compared anew: one engine was made, and it saw nothing.
     assert [engine.seen for engine in found] == [[]]
     for file in tmp_path.iterdir():
         file.write_bytes(b"damaged")
     assert (
-        choosing.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).name == "gigatoken"
+        selection.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).name == "gigatoken"
     )
     assert len(found) > 2
 
 
 def test_the_folder_need_not_be_writable(
-    loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer], tmp_path: pathlib.Path
+    loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    chosen = choosing.Chooser(folder=tmp_path / "file").choose(loaded(byte_level()), "docs", strings(["a"]))
+    chosen = selection.Chooser(folder=tmp_path / "file").choose(loaded(byte_level()), "docs", strings(["a"]))
     assert chosen.name == "gigatoken"
 
 
@@ -263,7 +272,7 @@ def test_ambiguous_added_tokens() -> None:
     assert needles(backend) == {"word", "ab", "<end>", "<|x|>", "<|x|>y"}
 
 
-def test_documents_with_added_tokens(loaded: Callable[[tokenizers.Tokenizer], loading.Tokenizer]) -> None:
+def test_documents_with_added_tokens(loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer]) -> None:
     backend = byte_level("cl100k")
     backend.add_special_tokens([AddedToken("<end>"), AddedToken("<|x|>", lstrip=True, rstrip=True)])
     backend.add_tokens([AddedToken("word", single_word=True), AddedToken("<end>s", rstrip=True)])
@@ -326,11 +335,11 @@ def is_assigned(block: int) -> bool:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4", "deepseek_v3"])
 def test_all_code_points_of_real_tokenizers(shared: pathlib.Path, name: str) -> None:
-    tokenizer = loading.load(shared / "tokenizers" / name)
+    tokenizer = loader.load(shared / "tokenizers" / name)
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()[::50]
-    chosen = choosing.Chooser().choose(tokenizer, "mix32", strings(corpus))
-    assert isinstance(chosen, plan.Plan)
-    engine = choosing.MAKERS[chosen.name](tokenizer, tokenizer.backend.to_str(), True)
+    chosen = selection.Chooser().choose(tokenizer, "mix32", strings(corpus))
+    assert isinstance(chosen, encoding_plan.Plan)
+    engine = selection.MAKERS[chosen.name](tokenizer, tokenizer.backend.to_str(), True)
     assert engine is not None
     everything = range(probes.CODES // probes.BLOCK)
     texts = {block: strings([f"a {c}b{c} '{c}" for c in probes.characters(block)]) for block in everything}

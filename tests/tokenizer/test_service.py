@@ -13,7 +13,7 @@ import polytok
 from polytok import errors, transport
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from tests.client import material as corpus
 from tests.support.messages import words
 
@@ -58,7 +58,7 @@ def test_inspect(
     service: tokenizer_pb2_grpc.TokenizerServiceStub, models: dict[str, str], folders: dict[str, pathlib.Path]
 ) -> None:
     found = service.Inspect(pb.InspectRequest(model=models["wordpiece"]))
-    loaded = loading.load(folders["wordpiece"])
+    loaded = loader.load(folders["wordpiece"])
     assert (found.model, found.type, found.fingerprint) == (models["wordpiece"], "WordPiece", loaded.fingerprint)
     assert '"BertNormalizer"' in found.normalizer
 
@@ -66,7 +66,7 @@ def test_inspect(
 def test_encode(
     service: tokenizer_pb2_grpc.TokenizerServiceStub, models: dict[str, str], folders: dict[str, pathlib.Path]
 ) -> None:
-    backend = loading.load(folders["wordpiece"]).backend
+    backend = loader.load(folders["wordpiece"]).backend
     framed = service.Encode(pb.EncodeRequest(model=models["wordpiece"], text=TEXT)).encoding
     assert [token.id for token in framed.tokens] == backend.encode(TEXT).ids
     request = pb.EncodeRequest(model=models["wordpiece"], text=TEXT, add_special_tokens=False)
@@ -81,7 +81,7 @@ def test_compare(
     encodings = service.Compare(pb.CompareRequest(models=list(models.values()), text=TEXT)).encodings
     assert [each.model for each in encodings] == list(models.values())
     for kind, encoding in zip(models, encodings, strict=True):
-        assert [token.id for token in encoding.tokens] == loading.load(folders[kind]).backend.encode(TEXT).ids
+        assert [token.id for token in encoding.tokens] == loader.load(folders[kind]).backend.encode(TEXT).ids
 
 
 @pytest.mark.long

@@ -10,8 +10,8 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.rows.packing import Boundaries
-from services.tokenizer.text import reading
+from services.tokenizer.sequences.packing import Boundaries
+from services.tokenizer.text import shard_reader
 from tests.support.messages import words
 from tests.tokenizer import jobs, material, saelens
 from tests.tokenizer.jobs import Parameters
@@ -36,7 +36,7 @@ def small(storage: Storage, folders: dict[str, pathlib.Path]) -> jobs.Runner:
 
 def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     # Slices much smaller than the texts: documents larger than one, and several of them in a batch.
-    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     parameters = Parameters(text_column="text", max_length=64)
     result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
@@ -66,7 +66,7 @@ def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypat
 
 
 def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
     none = Packing.BOUNDARY_NONE
     parameters = Parameters(text_column="text", max_length=32, packing=Packing(begin_of_batch=none, separator=none))
@@ -84,7 +84,7 @@ def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monke
 def test_document_starts_are_stored(
     storage: Storage, folders: dict[str, pathlib.Path], separator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     runner = jobs.Runner(storage, folders["sentencepiece"])
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
     parameters = Parameters(

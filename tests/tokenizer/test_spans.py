@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from services.tokenizer.engines import reference, spans
-from services.tokenizer.engines.spans import engine as engines
-from services.tokenizer.engines.spans import table as tables
-from services.tokenizer.models import loading
+from services.tokenizer.engines.spans import span_engine as engines
+from services.tokenizer.engines.spans import span_table as tables
+from services.tokenizer.models import loader
 from tests.tokenizer import material
 
 TRAPS = [
@@ -70,7 +70,7 @@ def encoded(engine: engines.Spans, texts: Sequence[str]) -> list[list[int]]:
 
 @pytest.fixture(params=["sentencepiece", "wordpiece"])
 def backend(request: pytest.FixtureRequest, folders: dict[str, pathlib.Path]) -> tokenizers.Tokenizer:
-    return loading.load(folders[request.param]).backend
+    return loader.load(folders[request.param]).backend
 
 
 @pytest.fixture
@@ -123,14 +123,14 @@ def test_any_text(backend: tokenizers.Tokenizer, engine: engines.Spans, texts: l
 
 @pytest.mark.parametrize(("scheme", "split"), list(itertools.product(["first", "always", "never"], [True, False])))
 def test_metaspace(folders: dict[str, pathlib.Path], scheme: str, split: bool) -> None:
-    backend = loading.load(folders["sentencepiece"]).backend
+    backend = loader.load(folders["sentencepiece"]).backend
     backend.normalizer = None
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
     assert encoded(made(backend), TEXTS_OF_ALL_KINDS) == ids(backend, TEXTS_OF_ALL_KINDS)
 
 
 def test_marks_alone(folders: dict[str, pathlib.Path]) -> None:
-    backend = loading.load(folders["sentencepiece"]).backend
+    backend = loader.load(folders["sentencepiece"]).backend
     backend.normalizer = normalizers.Replace(" ", "▁")
     for splitter in (None, pre_tokenizers.Split(" ", "merged_with_previous")):
         if splitter:
@@ -140,14 +140,14 @@ def test_marks_alone(folders: dict[str, pathlib.Path]) -> None:
 
 @pytest.mark.parametrize("flags", list(itertools.product(*[[True, False]] * 3, [True, False, None])))
 def test_every_kind_of_bert(folders: dict[str, pathlib.Path], flags: tuple[bool | None, ...]) -> None:
-    backend = loading.load(folders["wordpiece"]).backend
+    backend = loader.load(folders["wordpiece"]).backend
     names = ("clean_text", "handle_chinese_chars", "lowercase", "strip_accents")
     backend.normalizer = normalizers.BertNormalizer(**dict(zip(names, flags, strict=True)))
     assert encoded(made(backend), TEXTS_OF_ALL_KINDS) == ids(backend, TEXTS_OF_ALL_KINDS)
 
 
 def test_bert_without_a_normalizer(folders: dict[str, pathlib.Path]) -> None:
-    backend = loading.load(folders["wordpiece"]).backend
+    backend = loader.load(folders["wordpiece"]).backend
     backend.normalizer = None
     assert encoded(made(backend), TEXTS_OF_ALL_KINDS) == ids(backend, TEXTS_OF_ALL_KINDS)
 
@@ -194,7 +194,7 @@ def test_any_merges(backend: tokenizers.Tokenizer, texts: list[str]) -> None:
     ],
 )
 def test_added_tokens(folders: dict[str, pathlib.Path], token: AddedToken) -> None:
-    backend = loading.load(folders["sentencepiece"]).backend
+    backend = loader.load(folders["sentencepiece"]).backend
     backend.add_tokens([token])
     texts = [
         "hello hello",
@@ -213,24 +213,24 @@ def test_added_tokens(folders: dict[str, pathlib.Path], token: AddedToken) -> No
 
 
 def refused(folders: dict[str, pathlib.Path]) -> Iterator[tuple[str, tokenizers.Tokenizer]]:
-    yield "byte-level", loading.load(folders["byte_level"]).backend
+    yield "byte-level", loader.load(folders["byte_level"]).backend
     yield "unigram", tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0)], 0))
-    normalized = loading.load(folders["wordpiece"]).backend
+    normalized = loader.load(folders["wordpiece"]).backend
     normalized.add_tokens(["mask"])
     yield "WordPiece with a token that is looked for in the normalised text", normalized
-    spaced = loading.load(folders["wordpiece"]).backend
+    spaced = loader.load(folders["wordpiece"]).backend
     spaced.pre_tokenizer = pre_tokenizers.Whitespace()
     yield "WordPiece with another pre-tokenizer", spaced
-    folded = loading.load(folders["wordpiece"]).backend
+    folded = loader.load(folders["wordpiece"]).backend
     folded.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])
     yield "WordPiece with another normalizer", folded
-    composed = loading.load(folders["sentencepiece"]).backend
+    composed = loader.load(folders["sentencepiece"]).backend
     composed.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" ", "▁")])
     yield "BPE with another normalizer", composed
-    split = loading.load(folders["sentencepiece"]).backend
+    split = loader.load(folders["sentencepiece"]).backend
     split.pre_tokenizer = pre_tokenizers.Digits()
     yield "BPE with another pre-tokenizer", split
-    bare = loading.load(folders["sentencepiece"]).backend
+    bare = loader.load(folders["sentencepiece"]).backend
     bare.add_tokens([AddedToken(" ", normalized=True)])
     yield "a token of spaces that is looked for in the normalised text", bare
 

@@ -9,13 +9,13 @@ import pytest
 import tokenizers
 
 from services.tokenizer.engines import reference
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 from tests.tokenizer.test_spans import TEXTS_OF_ALL_KINDS, encoded, ids, made
 
 
 @pytest.fixture(scope="module")
 def llama(shared: pathlib.Path) -> tokenizers.Tokenizer:
-    return loading.load(shared / "tokenizers" / "llama2").backend
+    return loader.load(shared / "tokenizers" / "llama2").backend
 
 
 def test_texts_of_all_kinds(llama: tokenizers.Tokenizer) -> None:
@@ -33,7 +33,7 @@ def test_reference_vectors(shared: pathlib.Path, llama: tokenizers.Tokenizer) ->
 
 @pytest.mark.parametrize("name", ["llama2", "wordpiece"])
 def test_a_real_corpus(shared: pathlib.Path, folders: dict[str, pathlib.Path], name: str) -> None:
-    backend = loading.load(folders.get(name, shared / "tokenizers" / name)).backend
+    backend = loader.load(folders.get(name, shared / "tokenizers" / name)).backend
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"]
     texts = corpus.combine_chunks().take(pa.array(range(0, len(corpus), 15))).cast(pa.large_string())
     expected = reference.Reference(backend).encode(texts)

@@ -11,8 +11,8 @@ import transformers
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.models import loading
-from services.tokenizer.text import chats
+from services.tokenizer.models import loader
+from services.tokenizer.text import chat_templates
 from tests.support.messages import words
 from tests.tokenizer import jobs
 from tests.tokenizer.test_chats import plain, with_template
@@ -136,7 +136,7 @@ def test_unused_tools_are_counted(storage: Storage, folders: dict[str, pathlib.P
 )
 def test_malformed_tools(folders: dict[str, pathlib.Path], tools: str, named: set[str]) -> None:
     chat = tokenizations_pb2.Chat(template=TOOLS, tools_column="functions")
-    column = chats.Conversations("messages", chat, loading.load(folders["byte_level"]))
+    column = chat_templates.Conversations("messages", chat, loader.load(folders["byte_level"]))
     rows = pa.record_batch({"messages": json_column(CONVERSATIONS[:1]), "functions": json_column([tools])})
     column.check(rows.schema, "datasets/chats")
     with pytest.raises(errors.InvalidArgument) as malformed:

@@ -16,7 +16,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.catalog.server.jobs import tokenization_stages
 from services.runtime.storage import Storage
-from services.tokenizer.checks import originals, verification
+from services.tokenizer.checks import source_documents, verification
 from tests.support.messages import words
 from tests.tokenizer import jobs, material, oracle
 from tests.tokenizer.pipeline import Pipeline, some
@@ -240,8 +240,8 @@ CHOSEN: dict[str, dict[str, Any]] = {
 def test_documents_are_found_again(
     storage: Storage, folders: dict[str, pathlib.Path], chosen: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(originals, "_ROWS", 11)
-    monkeypatch.setattr(originals, "_HASHES", 30)
+    monkeypatch.setattr(source_documents, "_ROWS", 11)
+    monkeypatch.setattr(source_documents, "_HASHES", 30)
     monkeypatch.setattr(sys.modules[__name__], "TEXTS", [*TEXTS[:50], *TEXTS[3:20], *TEXTS[50:]])
     parameters = Parameters(**FORMS[form], **CHOSEN[chosen])
     made = Made(storage, folders["byte_level"], parameters)

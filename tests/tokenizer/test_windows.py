@@ -8,7 +8,7 @@ import transformers
 
 from polytok import errors
 from services.runtime.storage import Storage
-from services.tokenizer.rows import sequences, windows
+from services.tokenizer.sequences import base, windows
 from tests.support.messages import words
 from tests.tokenizer import jobs, material
 from tests.tokenizer.jobs import Parameters
@@ -55,7 +55,7 @@ def test_without_special_tokens(storage: Storage, folder: pathlib.Path) -> None:
 
 
 def test_too_large_a_stride() -> None:
-    around = sequences.Frame(np.array([1], np.int32), np.array([2], np.int32))
+    around = base.Frame(np.array([1], np.int32), np.array([2], np.int32))
     assert rows_of(windows.Windows(around, 4, 1).add(flat([[5, 6, 7]]))) == [[1, 5, 6, 2], [1, 6, 7, 2]]
     for stride in (2, 3):
         with pytest.raises(errors.InvalidArgument) as caught:

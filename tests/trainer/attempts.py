@@ -10,17 +10,17 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
-from services.trainer import architectures, plan, training
-from services.trainer.data.streams import Data
+from services.trainer.sae import architectures, configs, train
+from services.trainer.sae.data.dataset import Data
 
 architectures.import_sae_lens()
 
-Arguments = tuple[Callable[[str], Data], plan.TrainingPlan, pathlib.Path]
+Arguments = tuple[Callable[[str], Data], configs.TrainingPlan, pathlib.Path]
 
 
 def _attempt(arguments: Arguments, told: multiprocessing.connection.Connection) -> None:
     open_data, planned, folder = arguments
-    result = training.train(planned, folder, open_data=open_data, on_rows=lambda rows: told.send(rows[0].step))
+    result = train.train(planned, folder, open_data=open_data, on_rows=lambda rows: told.send(rows[0].step))
     told.send("finished" if result.finished else "stopped")
 
 
@@ -77,7 +77,7 @@ def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
     }
     os.environ.update({name: str(value) for name, value in told.items()})
     open_data, planned, folder = arguments
-    assert training.train(planned, folder, open_data=open_data).finished
+    assert train.train(planned, folder, open_data=open_data).finished
 
 
 def run_together(arguments: Arguments, size: int) -> list[bool]:

@@ -2,15 +2,15 @@
 
 import torch
 
-from services.trainer import architectures, plan
-from services.trainer.steps import common
+from services.trainer.sae import architectures, configs
+from services.trainer.sae.steps import base
 
 D_IN, D_SAE, BATCH = 12, 48, 24
-OPTIMIZER = plan.OptimizerConfig(lr=1e-2, lr_warm_up_steps=3, lr_decay_steps=4)
+OPTIMIZER = configs.OptimizerConfig(lr=1e-2, lr_warm_up_steps=3, lr_decay_steps=4)
 
 FAST = {
-    "topk": plan.SaeConfig(architecture="topk", d_in=D_IN, d_sae=D_SAE, k=4, dtype="float64"),
-    "topk, plain": plan.SaeConfig(
+    "topk": configs.SaeConfig(architecture="topk", d_in=D_IN, d_sae=D_SAE, k=4, dtype="float64"),
+    "topk, plain": configs.SaeConfig(
         architecture="topk",
         d_in=D_IN,
         d_sae=D_SAE,
@@ -20,9 +20,9 @@ FAST = {
         apply_b_dec_to_input=False,
         aux_loss_coefficient=0.3,
     ),
-    "topk, wide": plan.SaeConfig(architecture="topk", d_in=D_IN, d_sae=512, k=3, dtype="float64"),
-    "batchtopk": plan.SaeConfig(architecture="batchtopk", d_in=D_IN, d_sae=D_SAE, k=2.5, dtype="float64"),
-    "matryoshka": plan.SaeConfig(
+    "topk, wide": configs.SaeConfig(architecture="topk", d_in=D_IN, d_sae=512, k=3, dtype="float64"),
+    "batchtopk": configs.SaeConfig(architecture="batchtopk", d_in=D_IN, d_sae=D_SAE, k=2.5, dtype="float64"),
+    "matryoshka": configs.SaeConfig(
         architecture="matryoshka_batchtopk",
         d_in=D_IN,
         d_sae=D_SAE,
@@ -31,7 +31,7 @@ FAST = {
         matryoshka_widths=(8, 24),
         use_matryoshka_aux_loss=False,
     ),
-    "matryoshka, its aux loss": plan.SaeConfig(
+    "matryoshka, its aux loss": configs.SaeConfig(
         architecture="matryoshka_batchtopk",
         d_in=D_IN,
         d_sae=D_SAE,
@@ -44,13 +44,13 @@ FAST = {
 
 
 RECTIFIED = {
-    "standard": plan.SaeConfig(
+    "standard": configs.SaeConfig(
         architecture="standard", d_in=D_IN, d_sae=D_SAE, dtype="float64", l1_coefficient=0.5, l1_warm_up_steps=4
     ),
-    "standard, plain": plan.SaeConfig(
+    "standard, plain": configs.SaeConfig(
         architecture="standard", d_in=D_IN, d_sae=D_SAE, dtype="float64", apply_b_dec_to_input=False
     ),
-    "jumprelu": plan.SaeConfig(
+    "jumprelu": configs.SaeConfig(
         architecture="jumprelu",
         d_in=D_IN,
         d_sae=D_SAE,
@@ -59,7 +59,7 @@ RECTIFIED = {
         l0_coefficient=0.2,
         l0_warm_up_steps=4,
     ),
-    "jumprelu, quadratic": plan.SaeConfig(
+    "jumprelu, quadratic": configs.SaeConfig(
         architecture="jumprelu",
         d_in=D_IN,
         d_sae=D_SAE,
@@ -71,9 +71,9 @@ RECTIFIED = {
 }
 
 
-def options(total: int = 20, **changes: object) -> common.Options:
+def options(total: int = 20, **changes: object) -> base.Options:
     """Options under which latents die and windows end within a test."""
-    return common.Options(OPTIMIZER, total, dead_feature_window=2, feature_sampling_window=7)._replace(**changes)
+    return base.Options(OPTIMIZER, total, dead_feature_window=2, feature_sampling_window=7)._replace(**changes)
 
 
 def activations(count: int, dtype: str = "float64", seed: int = 1) -> list[torch.Tensor]:
@@ -83,6 +83,6 @@ def activations(count: int, dtype: str = "float64", seed: int = 1) -> list[torch
     return [batch.to(getattr(torch, dtype)) for batch in made]
 
 
-def step(kind: type[common.Step], config: plan.SaeConfig, opts: common.Options | None = None) -> common.Step:
+def step(kind: type[base.Step], config: configs.SaeConfig, opts: base.Options | None = None) -> base.Step:
     """A step with the configuration's initial weights."""
     return kind(config, architectures.build(config), opts or options())

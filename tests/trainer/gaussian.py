@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from polytok import errors
-from services.trainer import plan
-from services.trainer.data.streams import Block, Position, Spliced
+from services.trainer.sae import configs
+from services.trainer.sae.data.dataset import Block, Position, Spliced
 
 HOOK = "blocks.0.hook_resid_post"
 D_IN = 16
@@ -43,7 +43,7 @@ class GaussianSource:
 
 
 class Gaussian:
-    """What `training.train` reads."""
+    """What `train.train` reads."""
 
     def __init__(self, hooks: tuple[str, ...] = (HOOK,), poison_at: int | None = None) -> None:
         self.widths = dict.fromkeys(hooks, D_IN)
@@ -64,14 +64,14 @@ class Gaussian:
         return None
 
 
-def sae(architecture: plan.Architecture = "topk", **fields: object) -> plan.SaeConfig:
+def sae(architecture: configs.Architecture = "topk", **fields: object) -> configs.SaeConfig:
     known: dict[str, object] = {"d_in": D_IN, "d_sae": 32, "k": 4, "l1_coefficient": 0.1, "seed": 3}
-    return plan.SaeConfig.from_dict({"architecture": architecture} | known | fields)
+    return configs.SaeConfig.from_dict({"architecture": architecture} | known | fields)
 
 
-def training(*saes: plan.SaeConfig, hook: str = HOOK, **fields: object) -> plan.TrainingPlan:
+def training(*saes: configs.SaeConfig, hook: str = HOOK, **fields: object) -> configs.TrainingPlan:
     planned = tuple(
-        plan.PlannedSae(name=f"sae{index}", hook=hook, sae=each, optimizer=plan.OptimizerConfig(lr=1e-3))
+        configs.PlannedSae(name=f"sae{index}", hook=hook, sae=each, optimizer=configs.OptimizerConfig(lr=1e-3))
         for index, each in enumerate(saes or (sae(),))
     )
     known: dict[str, object] = {
@@ -84,4 +84,4 @@ def training(*saes: plan.SaeConfig, hook: str = HOOK, **fields: object) -> plan.
         "normalization_batches": 4,
         "dead_feature_window": 5,
     }
-    return plan.TrainingPlan(saes=planned, **known | fields)  # type: ignore[arg-type]
+    return configs.TrainingPlan(saes=planned, **known | fields)  # type: ignore[arg-type]

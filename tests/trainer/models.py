@@ -7,10 +7,10 @@ import numpy as np
 import torch
 import transformers
 
-from services.activations import models, streaming
-from services.activations.selection import TokenSelection
-from services.extractor import ranges
-from services.trainer.data import live
+from services.activations import activation_stream, models
+from services.activations.token_selection import TokenSelection
+from services.extractor.worker import extraction
+from services.trainer.sae.data import live
 
 HOOK = "blocks.1.hook_resid_post"
 D_IN = 16
@@ -60,7 +60,7 @@ def data(
     compile: bool = False,  # noqa: A002  as torch calls it
 ) -> live.Live:
     """Gives the model of a folder and those sequences, as a training reads them."""
-    settings = streaming.Settings(hooks=hooks, batch_tokens=128, selection=SELECTION)
+    settings = activation_stream.Settings(hooks=hooks, batch_tokens=128, selection=SELECTION)
     return live.Live(models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
 
 
@@ -68,9 +68,11 @@ def extract(
     model_folder: pathlib.Path, folder: pathlib.Path, hooks: tuple[str, ...] = (HOOK,), dtype: str = "float32"
 ) -> pathlib.Path:
     """Makes an extraction of those sequences and its folder, as `load_from_disk` opens it."""
-    settings = ranges.RangeSettings(hooks=hooks, context_size=8, storage_dtype=dtype, excluded_token_ids=(EXCLUDED,))
+    settings = extraction.RangeSettings(
+        hooks=hooks, context_size=8, storage_dtype=dtype, excluded_token_ids=(EXCLUDED,)
+    )
     loaded = models.load(model_folder)
-    found = ranges.extract(loaded, tokens(60), 0, 60, settings, folder / "parts", "part", lambda *_: None)
+    found = extraction.extract(loaded, tokens(60), 0, 60, settings, folder / "parts", "part", lambda *_: None)
     files = [datasets.Dataset.from_file(str(folder / "parts" / file.key)) for file in found.files]
     datasets.concatenate_datasets(files).save_to_disk(folder / "extraction")
     return folder / "extraction"

@@ -2,7 +2,7 @@
 
 import torch
 
-from services.trainer.data.streams import Block, Position
+from services.trainer.sae.data.dataset import Block, Position
 
 WIDTHS = {"a": 3, "b": 2}
 

@@ -10,8 +10,8 @@ from polytok import errors
 from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
-from services.trainer.worker import running, sources
-from services.trainer.worker.settings import TrainerSettings
+from services.trainer.worker import activation_sources, train_task
+from services.trainer.worker.worker_settings import TrainerSettings
 from tests.activations import material
 from tests.extractor import orders
 from tests.extractor.orders import Workplace
@@ -70,7 +70,7 @@ class Attempt:
 
     def run(self, place: Workplace, task: tasks_pb2.RunTrainingTask) -> tasks_pb2.RunTrainingResult:
         with torch.random.fork_rng(devices=[]):
-            return running.run(task, place.storage, TrainerSettings(device="cpu", threads=1), self._context)
+            return train_task.run(task, place.storage, TrainerSettings(device="cpu", threads=1), self._context)
 
 
 def test_resuming_with_other_weights(place: Workplace) -> None:
@@ -115,7 +115,7 @@ def test_evaluating_an_extraction_with_other_weights(place: Workplace) -> None:
     wanted.source_key = order.extraction_key
 
     def opened() -> object:
-        source = sources.of(wanted, place.storage, "cpu", pathlib.Path("unused"))
+        source = activation_sources.of(wanted, place.storage, "cpu", pathlib.Path("unused"))
         return source.open((HOOK,), seed=0, held_out=4)
 
     opened()

@@ -15,9 +15,9 @@ import torch
 
 from polytok import errors
 from services.runtime.storage import flush_ahead
-from services.trainer import tensors
-from services.trainer.checkpoints import Checkpoints
-from services.trainer.data.streams import State
+from services.trainer.sae import tensor_file
+from services.trainer.sae.checkpoints import Checkpoints
+from services.trainer.sae.data.dataset import State
 from tests.support import damage, messages
 
 
@@ -129,11 +129,11 @@ def test_files_are_safetensors(tmp_path: pathlib.Path) -> None:
         "turned": torch.arange(6, dtype=torch.int32).reshape(2, 3).T,
         "flags": torch.tensor([True, False, True]),
     }
-    tensors.write(tmp_path / "ours", written)
+    tensor_file.write(tmp_path / "ours", written)
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in written.items()}, tmp_path / "theirs")
     data = (tmp_path / "theirs").read_bytes()
-    theirs = tensors.Written(len(data), hashlib.sha256(data).hexdigest())
-    for found in (safetensors.torch.load_file(tmp_path / "ours"), tensors.read(tmp_path / "theirs", theirs)):
+    theirs = tensor_file.Written(len(data), hashlib.sha256(data).hexdigest())
+    for found in (safetensors.torch.load_file(tmp_path / "ours"), tensor_file.read(tmp_path / "theirs", theirs)):
         assert found.keys() == written.keys()
         for name, tensor in written.items():
             assert found[name].dtype == tensor.dtype
@@ -193,8 +193,8 @@ def test_killed_while_writing(tmp_path: pathlib.Path) -> None:
     """A process killed at any moment leaves only whole checkpoints."""
     script = textwrap.dedent("""
         import itertools, pathlib, sys, torch
-        from services.trainer.checkpoints import Checkpoints
-        from services.trainer.data.streams import State
+        from services.trainer.sae.checkpoints import Checkpoints
+        from services.trainer.sae.data.dataset import State
         checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), keep=2)
         for step in itertools.count(1):
             checkpoints.save(step, {"data": State({"held": torch.full((1 << 18,), float(step))}, {})}, {"step": step})

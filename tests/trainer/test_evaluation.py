@@ -15,13 +15,13 @@ from google.protobuf import json_format
 
 from polytok.trainer.v1 import metrics_pb2
 from services.activations import hooks, models
-from services.activations.selection import TokenSelection
-from services.trainer import architectures, export, normalization, reports
-from services.trainer.data.live import sequences
-from services.trainer.data.streams import Sequences
-from services.trainer.evaluation import evaluating, reconstruction, splicing
-from services.trainer.steps import building
-from services.trainer.worker import telling
+from services.activations.token_selection import TokenSelection
+from services.trainer.sae import architectures, export, normalization, reports
+from services.trainer.sae.data.dataset import Sequences
+from services.trainer.sae.data.live import sequences
+from services.trainer.sae.evaluation import evaluator, reconstruction, splice
+from services.trainer.sae.steps import factory
+from services.trainer.worker import report_sender
 from tests.trainer import gaussian
 from tests.trainer import models as small
 
@@ -169,7 +169,7 @@ def expected_losses(
 def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple[int, ...]) -> None:
     mean, texts = torch.linspace(-1, 1, small.D_IN), known(model)
     (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splicing.Splicing(model, hook, {"half": lambda x: x / 2, "same": lambda x: x}, mean)
+    sums = splice.Splicing(model, hook, {"half": lambda x: x / 2, "same": lambda x: x}, mean)
     for each in rows(model, excluded, texts):
         sums.add(each)
     expected = expected_losses(
@@ -208,10 +208,10 @@ def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple
     assert whole["kl_divergence"] == pytest.approx(0, abs=1e-6)
 
 
-def spliced(model: models.LoadedModel, texts: datasets.Dataset, **reconstructs: splicing.Replace) -> dict[str, Any]:
+def spliced(model: models.LoadedModel, texts: datasets.Dataset, **reconstructs: splice.Replace) -> dict[str, Any]:
     """The figures of the first of some autoencoders."""
     (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splicing.Splicing(model, hook, reconstructs, torch.zeros(small.D_IN))
+    sums = splice.Splicing(model, hook, reconstructs, torch.zeros(small.D_IN))
     for each in rows(model, (), texts):
         sums.add(each)
     return sums.figures(next(iter(reconstructs)))
@@ -224,7 +224,7 @@ def test_recovered_is_undefined_by_chance(tmp_path: pathlib.Path) -> None:
         torch.manual_seed(0)
         transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
     found = spliced(models.load(tmp_path), small.tokens(60), half=lambda x: x / 2)
-    assert found["cross_entropy_clean"] == pytest.approx(math.log(48), rel=splicing.CHANCE)
+    assert found["cross_entropy_clean"] == pytest.approx(math.log(48), rel=splice.CHANCE)
     for name in ("cross_entropy_recovered", "cross_entropy_recovered_mean_ablation"):
         assert found[name] is None
         assert found["undefined"][name].startswith("the model predicts by chance: its cross-entropy is 3.8")
@@ -261,7 +261,7 @@ def test_nothing_to_score_is_said(model: models.LoadedModel) -> None:
         model, datasets.Dataset.from_dict({"input_ids": [[3], [4]], "attention_mask": [[1], [1]]}), same=abs
     )
     assert found["cross_entropy_clean"] is None
-    assert found["undefined"].keys() == set(splicing.NAMES)
+    assert found["undefined"].keys() == set(splice.NAMES)
     empty = reconstruction.Reconstruction(4).figures()
     assert empty["samples"] == 0
     assert empty["undefined"]["l0"] == "nothing is held out that is trained on"
@@ -295,7 +295,7 @@ def test_variance_that_is_rounding_explains_nothing(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", ["blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z"])
 def test_other_hooks_are_replaced_where_they_are(model: models.LoadedModel, name: str) -> None:
     (hook,) = hooks.parse([name], model.description)
-    sums = splicing.Splicing(model, hook, {"same": lambda x: x, "zero": torch.zeros_like}, torch.zeros(small.D_IN))
+    sums = splice.Splicing(model, hook, {"same": lambda x: x, "zero": torch.zeros_like}, torch.zeros(small.D_IN))
     for each in rows(model, (), small.tokens(9)):
         sums.add(each)
     assert sums.figures("same")["kl_divergence"] == pytest.approx(0, abs=1e-6)
@@ -306,7 +306,7 @@ def test_the_model_is_as_before(model: models.LoadedModel) -> None:
     (hook,) = hooks.parse([small.HOOK], model.description)
     ids = torch.arange(8)[None]
     before = model.module(input_ids=ids).logits
-    with splicing.replaced(model, hook, torch.ones(1, 8, dtype=torch.bool), torch.zeros_like):
+    with splice.replaced(model, hook, torch.ones(1, 8, dtype=torch.bool), torch.zeros_like):
         assert not torch.equal(model.module(input_ids=ids).logits, before)
     assert torch.equal(model.module(input_ids=ids).logits, before)
 
@@ -314,11 +314,11 @@ def test_the_model_is_as_before(model: models.LoadedModel) -> None:
 def test_an_evaluation_of_a_training_says_what_it_is(model: models.LoadedModel, tmp_path: pathlib.Path) -> None:
     data = small.data(small.save(tmp_path))
     planned = gaussian.training(gaussian.sae("batchtopk"), hook=small.HOOK)
-    sae = export.inference(building.build(planned.saes[0], planned).sae, normalization.Normalization())
-    one = evaluating.Autoencoder(small.HOOK, 32, sae.encode, sae.decode)
-    found = evaluating.evaluate(data, {"one": one, "two": one})
+    sae = export.inference(factory.build(planned.saes[0], planned).sae, normalization.Normalization())
+    one = evaluator.Autoencoder(small.HOOK, 32, sae.encode, sae.decode)
+    found = evaluator.evaluate(data, {"one": one, "two": one})
     assert found["one"] == found["two"]
-    assert found["one"].keys() >= {*reconstruction.FORMULAS, *splicing.FORMULAS, "formulas", "held_out"}
+    assert found["one"].keys() >= {*reconstruction.FORMULAS, *splice.FORMULAS, "formulas", "held_out"}
     assert found["one"]["formulas"]["explained_variance"].startswith("1 - E|y - z|^2 / E|y - E y|^2, float64")
     assert "last 4 rows" in found["one"]["held_out"]["held_out"]
     kept = sum(int(each.kept.sum()) for each in data.spliced(small.HOOK).sequences())  # type: ignore[union-attr]
@@ -327,9 +327,9 @@ def test_an_evaluation_of_a_training_says_what_it_is(model: models.LoadedModel, 
 
 
 def test_an_undefined_figure_is_nan_with_a_reason_in_the_record() -> None:
-    found = reconstruction.Reconstruction(4).figures() | splicing.not_evaluated("no model")
+    found = reconstruction.Reconstruction(4).figures() | splice.not_evaluated("no model")
     row = reports.EvaluationRow(sae="s", step=1, samples=1, figures=found)
-    message = telling.evaluation(row)
+    message = report_sender.evaluation(row)
     assert message.undefined["kl_recovered"] == "no model"
     assert math.isnan(message.figures["kl_recovered"])
     # As the owner keeps it.
@@ -360,14 +360,14 @@ def test_splicing_equals_sae_lens(model: models.LoadedModel) -> None:
     from sae_lens.training.activation_scaler import ActivationScaler
 
     planned = gaussian.training(gaussian.sae("topk", k=8), hook=small.HOOK)
-    sae = export.inference(building.build(planned.saes[0], planned).sae, normalization.Normalization())
+    sae = export.inference(factory.build(planned.saes[0], planned).sae, normalization.Normalization())
     drawn_ids = torch.from_numpy(np.random.default_rng(1).integers(0, 48, (5, 20)))
     theirs = sae_lens.evals.get_recons_loss(
         sae, lens_model(model), ActivationScaler(), drawn_ids, compute_kl=True, compute_ce_loss=True,
         hook_name=small.HOOK,
     )  # fmt: skip
     (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splicing.Splicing(model, hook, {"sae": lambda x: sae.decode(sae.encode(x))}, torch.zeros(16))
+    sums = splice.Splicing(model, hook, {"sae": lambda x: sae.decode(sae.encode(x))}, torch.zeros(16))
     ones = torch.ones_like(drawn_ids)
     sums.add(Sequences(drawn_ids, ones, ones.bool()))
     ours = sums.figures("sae")

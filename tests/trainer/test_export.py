@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 
 from polytok import errors
-from services.activations.selection import TokenSelection
-from services.trainer import architectures, export, normalization, plan
-from services.trainer.steps import building
+from services.activations.token_selection import TokenSelection
+from services.trainer.sae import architectures, configs, export, normalization
+from services.trainer.sae.steps import factory
 from tests.support import messages
 from tests.trainer import batches
 
@@ -46,7 +46,7 @@ def _scaling(kind, activations):
 
 
 def _trained(architecture, scaling, activations, **changes):
-    config = plan.SaeConfig(
+    config = configs.SaeConfig(
         **{
             "architecture": architecture,
             "d_in": D_IN,
@@ -60,8 +60,8 @@ def _trained(architecture, scaling, activations, **changes):
         }
         | changes
     )
-    options = batches.options(60)._replace(optimizer=plan.OptimizerConfig(lr=1e-2))
-    step = batches.step(building.choose(config), config, options)
+    options = batches.options(60)._replace(optimizer=configs.OptimizerConfig(lr=1e-2))
+    step = batches.step(factory.choose(config), config, options)
     for part in scaling.apply(activations).chunk(6) * 10:
         step(part)
     return step
@@ -83,7 +83,7 @@ def _ours(step, scaling, activations):
     if scaling.whitening is not None:
         return latents, (output.double() @ scaling.whitening.inverse + scaling.whitening.mean).float()
     # A latent of the topk family is measured along a decoder row of length 1: in the units of what comes in.
-    return latents / (scaling.scale if config.architecture in plan.TOPK_FAMILY else 1), output / scaling.scale
+    return latents / (scaling.scale if config.architecture in configs.TOPK_FAMILY else 1), output / scaling.scale
 
 
 def _write(step, scaling, folder):
@@ -92,8 +92,8 @@ def _write(step, scaling, folder):
     return folder
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
-@pytest.mark.parametrize("kind", plan.NORMALIZATIONS)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
+@pytest.mark.parametrize("kind", configs.NORMALIZATIONS)
 @pytest.mark.parametrize("from_input", [True, False])
 def test_saelens_gives_our_numbers(architecture, kind, from_input, activations, tmp_path):
     scaling = _scaling(kind, activations)
@@ -118,7 +118,7 @@ def test_saelens_gives_our_numbers(architecture, kind, from_input, activations, 
     assert all(torch.equal(tensor, before[name]) for name, tensor in step.state().tensors.items())
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
 def test_files_hold_configuration_and_provenance(architecture, activations, tmp_path):
     scaling = _scaling("expected_average_only_in", activations)
     step = _trained(architecture, scaling, activations)

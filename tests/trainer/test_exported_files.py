@@ -7,7 +7,7 @@ import torch
 
 from polytok import errors
 from services.runtime.storage import Storage
-from services.trainer import export, tensors
+from services.trainer.sae import export, tensor_file
 from services.trainer.worker import workspace
 from tests.support import damage, messages
 
@@ -19,7 +19,7 @@ def test_a_flipped_bit(tmp_path: pathlib.Path, root: str) -> None:
         folder = work.folder / workspace.EXPORTS / "sae"
         folder.mkdir(parents=True)
         checksums = {
-            name: tensors.write(folder / name, {"values": torch.arange(1000.0)}).sha256 for name in export.FILES
+            name: tensor_file.write(folder / name, {"values": torch.arange(1000.0)}).sha256 for name in export.FILES
         }
         files = list(work.exported("sae", checksums))
         assert {file.name: file.sha256 for file in files} == {f"sae/{name}": each for name, each in checksums.items()}

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from polytok import errors
-from services.activations import finite, models, streaming
-from services.extractor import ranges
-from services.trainer import training
-from services.trainer.data import extraction, live
-from services.trainer.data.streams import Data
+from services.activations import activation_stream, finiteness, models
+from services.extractor.worker import extraction as row_extraction
+from services.trainer.sae import train
+from services.trainer.sae.data import extraction, live
+from services.trainer.sae.data.dataset import Data
 from tests.support import messages
 from tests.trainer import gaussian
 from tests.trainer import models as small
@@ -40,7 +40,7 @@ def spoiled(tmp_path: pathlib.Path) -> Spoil:
 
 
 def live_data(model: models.LoadedModel) -> Data:
-    return live.Live(model, ROWS, streaming.Settings(hooks=(HOOK,)), seed=0, held_out_rows=4)
+    return live.Live(model, ROWS, activation_stream.Settings(hooks=(HOOK,)), seed=0, held_out_rows=4)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def live_data(model: models.LoadedModel) -> Data:
 def test_live(spoiled: Spoil, tmp_path: pathlib.Path, dtype: str, advice: list[str], normalize: str) -> None:
     planned = gaussian.training(gaussian.sae(normalize_activations=normalize), hook=HOOK)
     with pytest.raises(errors.FailedPrecondition) as raised:
-        training.train(planned, tmp_path / "out", open_data=lambda _: live_data(spoiled(dtype)))
+        train.train(planned, tmp_path / "out", open_data=lambda _: live_data(spoiled(dtype)))
     assert raised.value.reason == "NOT_FINITE"
     assert not raised.value.retryable
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
@@ -66,7 +66,7 @@ def test_live(spoiled: Spoil, tmp_path: pathlib.Path, dtype: str, advice: list[s
 def test_held_out(spoiled: Spoil) -> None:
     model = spoiled("float16")
     seed = next(seed for seed in range(100) if 1 in live.split(len(ROWS), 4, seed)[1])
-    data = live.Live(model, ROWS, streaming.Settings(hooks=(HOOK,)), seed=seed, held_out_rows=4)
+    data = live.Live(model, ROWS, activation_stream.Settings(hooks=(HOOK,)), seed=seed, held_out_rows=4)
     with pytest.raises(errors.FailedPrecondition) as raised:
         list(data.held_out())
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
@@ -74,18 +74,20 @@ def test_held_out(spoiled: Spoil) -> None:
 
 
 def test_extraction_that_kept_them(spoiled: Spoil, tmp_path: pathlib.Path) -> None:
-    settings = ranges.RangeSettings(hooks=(HOOK,), context_size=8, nonfinite="keep")
-    made = ranges.extract(spoiled("float32"), ROWS, 0, len(ROWS), settings, tmp_path / "parts", "p", lambda *_: None)
+    settings = row_extraction.RangeSettings(hooks=(HOOK,), context_size=8, nonfinite="keep")
+    made = row_extraction.extract(
+        spoiled("float32"), ROWS, 0, len(ROWS), settings, tmp_path / "parts", "p", lambda *_: None
+    )
     rows = datasets.Dataset.from_file(str(tmp_path / "parts" / made.files[0].key))
     data = extraction.Extraction(rows, (HOOK,), seed=0, held_out_rows=4)
     with pytest.raises(errors.FailedPrecondition) as raised:
-        training.train(gaussian.training(hook=HOOK), tmp_path / "out", open_data=lambda _: data)
+        train.train(gaussian.training(hook=HOOK), tmp_path / "out", open_data=lambda _: data)
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
     messages.check_names(raised.value.message.lower(), "extract again", "float32", "bfloat16")
 
 
 def test_large_numbers_are_finite(spoiled: Spoil) -> None:
     """A sum beyond a number format's range is no reason."""
-    assert finite.find(torch.full((300, 4), 6e4, dtype=torch.float16)) is None
-    assert finite.find(torch.full((4, 4), 3e38)) is None
-    assert finite.find(torch.tensor([[1.0, 1.0], [torch.inf, -torch.inf]])) == (2, 1)
+    assert finiteness.find(torch.full((300, 4), 6e4, dtype=torch.float16)) is None
+    assert finiteness.find(torch.full((4, 4), 3e38)) is None
+    assert finiteness.find(torch.tensor([[1.0, 1.0], [torch.inf, -torch.inf]])) == (2, 1)

@@ -17,9 +17,9 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
 from services.runtime import storage as storages
-from services.trainer import architectures
-from services.trainer.worker import running
-from services.trainer.worker.settings import TrainerSettings
+from services.trainer.sae import architectures
+from services.trainer.worker import train_task
+from services.trainer.worker.worker_settings import TrainerSettings
 from tests.support import messages, s3
 from tests.trainer import models as small
 
@@ -106,7 +106,7 @@ def run(task: tasks_pb2.RunTrainingTask, storage: storages.Storage, attempt: Att
     payload = any_pb2.Any()
     payload.Pack(task)
     with torch.random.fork_rng(devices=[]):
-        return running.run(task, storage, SETTINGS, attempt.context)
+        return train_task.run(task, storage, SETTINGS, attempt.context)
 
 
 def test_training_in_a_bucket(remote: storages.Storage, extracted: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -6,14 +6,14 @@ import torch
 from polytok import errors
 from polytok.client import hub_export
 from polytok.trainer.v1 import trainings_pb2
-from services.activations.selection import TokenSelection
-from services.trainer import architectures, export, normalization, plan
+from services.activations.token_selection import TokenSelection
+from services.trainer.sae import architectures, configs, export, normalization
 from tests.support import messages
 from tests.trainer import hub
 
 
 def _exported(folder, name, hook, architecture="topk"):
-    sae = architectures.build(plan.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
+    sae = architectures.build(configs.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
     selection = TokenSelection(excluded_token_ids=tuple(range(10)), excluded_positions=(0,))
     further = {"tokenization": "a|<b>", "available_samples": 2310, "passes": 30.25}
     origin = export.Origin(

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from services.trainer import plan, training
-from services.trainer.checkpoints import Checkpoints
-from services.trainer.data import extraction
-from services.trainer.data.mixing import MixingBuffer
-from services.trainer.data.prefetching import Prefetcher
-from services.trainer.data.streams import Data, State
+from services.trainer.sae import configs, train
+from services.trainer.sae.checkpoints import Checkpoints
+from services.trainer.sae.data import extraction
+from services.trainer.sae.data.activation_buffer import MixingBuffer
+from services.trainer.sae.data.dataset import Data, State
+from services.trainer.sae.data.prefetch import Prefetcher
 from tests.trainer import attempts, gaussian, models
 
 
@@ -31,8 +31,8 @@ def open_extraction(folder: pathlib.Path, _: str) -> Data:
     return extraction.Extraction(extraction.opened(folder), (models.HOOK,), seed=0, held_out_rows=4)
 
 
-def planned(hook: str, architectures: tuple[plan.Architecture, ...], threads: int) -> plan.TrainingPlan:
-    scales: tuple[plan.Normalization, ...] = ("expected_average_only_in", "covariance_whitening", "none")
+def planned(hook: str, architectures: tuple[configs.Architecture, ...], threads: int) -> configs.TrainingPlan:
+    scales: tuple[configs.Normalization, ...] = ("expected_average_only_in", "covariance_whitening", "none")
     saes = [
         gaussian.sae(architecture, normalize_activations=scales[index % 3], matryoshka_widths=(8,))
         for index, architecture in enumerate(architectures)
@@ -41,13 +41,13 @@ def planned(hook: str, architectures: tuple[plan.Architecture, ...], threads: in
 
 
 def last_state(folder: pathlib.Path) -> dict[str, State]:
-    loaded = Checkpoints(folder / training.CHECKPOINTS).latest()
+    loaded = Checkpoints(folder / train.CHECKPOINTS).latest()
     assert loaded is not None
     assert loaded.damaged == []
     return loaded.states
 
 
-def next_batches(open_data: Callable[[str], Data], whole: plan.TrainingPlan, state: State) -> list[str]:
+def next_batches(open_data: Callable[[str], Data], whole: configs.TrainingPlan, state: State) -> list[str]:
     """What a training would take next: how many batches are ready is a matter of timing, which they are is not."""
     buffer = MixingBuffer(
         open_data("cpu").source(0, 1), samples=whole.buffer_samples, batch=whole.batch_size, seed=whole.seed
@@ -59,7 +59,7 @@ def next_batches(open_data: Callable[[str], Data], whole: plan.TrainingPlan, sta
 
 
 def assert_same(
-    one: pathlib.Path, other: pathlib.Path, open_data: Callable[[str], Data], whole: plan.TrainingPlan
+    one: pathlib.Path, other: pathlib.Path, open_data: Callable[[str], Data], whole: configs.TrainingPlan
 ) -> None:
     first, second = last_state(one), last_state(other)
     assert first.keys() == second.keys()
@@ -70,13 +70,13 @@ def assert_same(
         assert state.tensors.keys() == second[name].tensors.keys()
         for key, tensor in state.tensors.items():
             assert torch.equal(tensor, second[name].tensors[key]), f"{name} {key}"
-    exported = list((one / training.EXPORTS).glob("*/*"))
+    exported = list((one / train.EXPORTS).glob("*/*"))
     assert len(exported) == 3 * len(whole.saes)
     for path in exported:
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
 
 
-def check(folder: pathlib.Path, open_data: Callable[[str], Data], whole: plan.TrainingPlan, kills: int) -> None:
+def check(folder: pathlib.Path, open_data: Callable[[str], Data], whole: configs.TrainingPlan, kills: int) -> None:
     """Trains without and with kills, and compares all that is left."""
     assert attempts.run((open_data, whole, folder / "whole"), None, random.Random(0))
     seed = random.randrange(1 << 30)
@@ -99,4 +99,4 @@ def test_killed_trainings_end_bit_for_bit_like_others(
 @pytest.mark.timeout(900)
 def test_every_architecture_with_several_threads(tmp_path: pathlib.Path, model_folder: pathlib.Path) -> None:
     open_data = functools.partial(open_live, model_folder)
-    check(tmp_path, open_data, planned(models.HOOK, plan.ARCHITECTURES, threads=2), kills=8)
+    check(tmp_path, open_data, planned(models.HOOK, configs.ARCHITECTURES, threads=2), kills=8)

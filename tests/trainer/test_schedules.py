@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from services.trainer import architectures, plan, schedules
+from services.trainer.sae import architectures, configs, schedules
 
 TOTAL = 40
 
 
-@pytest.mark.parametrize("name", plan.SCHEDULES)
+@pytest.mark.parametrize("name", configs.SCHEDULES)
 @pytest.mark.parametrize(("warm_up", "decay"), [(0, 0), (1, 0), (5, 0), (0, 8), (5, 8)])
 @pytest.mark.parametrize("end", [None, 2e-4])
 def test_learning_rates_are_those_of_sae_lens(name, warm_up, decay, end):
     architectures.import_sae_lens()
     from sae_lens.training import optim
 
-    config = plan.OptimizerConfig(
+    config = configs.OptimizerConfig(
         lr=1e-3,
         lr_scheduler_name=name,
         lr_warm_up_steps=warm_up,
@@ -39,13 +39,13 @@ def test_learning_rates_are_those_of_sae_lens(name, warm_up, decay, end):
         scheduler.step()
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
 @pytest.mark.parametrize("warm_up", [0, 1, 6])
 def test_coefficients_are_those_of_sae_lens(architecture, warm_up):
     architectures.import_sae_lens()
     from sae_lens.training import optim
 
-    config = plan.SaeConfig(
+    config = configs.SaeConfig(
         architecture=architecture,
         d_in=4,
         d_sae=8,

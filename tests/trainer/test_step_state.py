@@ -3,12 +3,12 @@ import safetensors.torch
 import torch
 
 from polytok import errors
-from services.trainer import plan
-from services.trainer.steps import building, seam
+from services.trainer.sae import configs
+from services.trainer.sae.steps import factory, protocol
 from tests.trainer import batches
 
 CONFIGS = batches.FAST | {
-    architecture: plan.SaeConfig(
+    architecture: configs.SaeConfig(
         architecture=architecture, d_in=batches.D_IN, d_sae=batches.D_SAE, l1_warm_up_steps=6, l0_warm_up_steps=6
     )
     for architecture in ("standard", "gated", "jumprelu")
@@ -21,17 +21,17 @@ def _same(first, second):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_resumed_step_is_bit_identical(name):
-    config = plan.SaeConfig.from_dict(CONFIGS[name].to_dict() | {"dtype": "float32"})
+    config = configs.SaeConfig.from_dict(CONFIGS[name].to_dict() | {"dtype": "float32"})
     data = batches.activations(18, "float32")
-    whole = batches.step(building.choose(config), config)
+    whole = batches.step(factory.choose(config), config)
     for batch in data[:9]:
         whole(batch)
     state = whole.state()
     # As a checkpoint holds it: tensors that safetensors accepts, and numbers that JSON does.
     kept = safetensors.torch.save(state.tensors), dict(state.numbers)
     expected = [whole(batch, measure=True) for batch in data[9:]]
-    resumed = batches.step(building.choose(config), plan.SaeConfig.from_dict(config.to_dict() | {"seed": 9}))
-    resumed.load(seam.State(safetensors.torch.load(kept[0]), kept[1]))
+    resumed = batches.step(factory.choose(config), configs.SaeConfig.from_dict(config.to_dict() | {"seed": 9}))
+    resumed.load(protocol.State(safetensors.torch.load(kept[0]), kept[1]))
     for batch, outcome in zip(data[9:], expected, strict=True):
         again = resumed(batch, measure=True)
         assert torch.equal(again.loss, outcome.loss)
@@ -44,8 +44,8 @@ def test_resumed_step_is_bit_identical(name):
 
 def test_runs_are_reproducible_by_seed():
     config = batches.FAST["batchtopk"]
-    other = plan.SaeConfig.from_dict(config.to_dict() | {"seed": 1})
-    steps = [batches.step(building.choose(config), each) for each in (config, config, other)]
+    other = configs.SaeConfig.from_dict(config.to_dict() | {"seed": 1})
+    steps = [batches.step(factory.choose(config), each) for each in (config, config, other)]
     for batch in batches.activations(6):
         for step in steps:
             step(batch)
@@ -64,9 +64,9 @@ def test_runs_are_reproducible_by_seed():
 )
 def test_state_of_another_configuration(changes, names):
     config = batches.FAST["batchtopk"]
-    state = batches.step(building.choose(config), config).state()
-    other = plan.SaeConfig.from_dict(config.to_dict() | {"k": 4} | changes)
-    step = batches.step(building.choose(other), other)
+    state = batches.step(factory.choose(config), config).state()
+    other = configs.SaeConfig.from_dict(config.to_dict() | {"k": 4} | changes)
+    step = batches.step(factory.choose(other), other)
     with pytest.raises(errors.FailedPrecondition) as caught:
         step.load(state)
     for name in names:
@@ -74,9 +74,9 @@ def test_state_of_another_configuration(changes, names):
 
 
 def test_a_plan_gives_a_step_of_its_options():
-    planned = plan.PlannedSae(name="a", hook="h", sae=batches.FAST["topk"], optimizer=batches.OPTIMIZER)
-    training = plan.TrainingPlan(saes=(planned,), total_samples=20 * batches.BATCH, batch_size=batches.BATCH)
-    step = building.build(planned, training)
+    planned = configs.PlannedSae(name="a", hook="h", sae=batches.FAST["topk"], optimizer=batches.OPTIMIZER)
+    training = configs.TrainingPlan(saes=(planned,), total_samples=20 * batches.BATCH, batch_size=batches.BATCH)
+    step = factory.build(planned, training)
     assert step.learning_rate() == pytest.approx(1e-2 / 3)
     for batch in batches.activations(18):
         step(batch)
@@ -92,8 +92,8 @@ def test_a_plan_gives_a_step_of_its_options():
     [("topk", False), ("matryoshka_batchtopk", False), ("topk", True), ("standard", True), ("jumprelu", True)],
 )
 def test_compiled_steps_give_the_same(architecture, reference):
-    config = plan.SaeConfig.from_dict(batches.FAST["matryoshka"].to_dict() | {"architecture": architecture})
-    kind = building.choose(config, reference)
+    config = configs.SaeConfig.from_dict(batches.FAST["matryoshka"].to_dict() | {"architecture": architecture})
+    kind = factory.choose(config, reference)
     plain, compiled = batches.step(kind, config), batches.step(kind, config, batches.options(compile=True))
     for batch in batches.activations(6):
         assert float(compiled(batch).loss) == pytest.approx(float(plain(batch).loss), rel=1e-9)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from services.trainer import architectures, plan
-from services.trainer.steps import building, common, rectified, reference, sparse
+from services.trainer.sae import architectures, configs
+from services.trainer.sae.steps import base, factory, reference, relu, sparse
 from tests.trainer import batches
 
 
@@ -43,10 +43,10 @@ def _saelens_trainer(sae):
     return SAETrainer(config, sae, iter(()))
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
 @pytest.mark.parametrize("reference_only", [True, False])
 def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_only):
-    config = plan.SaeConfig(
+    config = configs.SaeConfig(
         architecture=architecture,
         d_in=batches.D_IN,
         d_sae=batches.D_SAE,
@@ -58,7 +58,7 @@ def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_o
         matryoshka_widths=(8, 24),
     )
     theirs = _saelens_trainer(architectures.build(config))
-    ours = batches.step(building.choose(config, reference_only), config)
+    ours = batches.step(factory.choose(config, reference_only), config)
     # jumprelu keeps its thresholds in float32, whose last digit differs between kernels of Adam.
     tolerance = 1e-8 if architecture == "jumprelu" else 1e-11
     for batch in batches.activations(20):
@@ -82,7 +82,7 @@ def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_o
 @pytest.mark.parametrize("name", batches.FAST)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_fast_steps_give_the_reference_loss_and_gradients(name, dtype, tolerance):
-    config = plan.SaeConfig.from_dict(batches.FAST[name].to_dict() | {"dtype": dtype})
+    config = configs.SaeConfig.from_dict(batches.FAST[name].to_dict() | {"dtype": dtype})
     slow, fast = batches.step(reference.Reference, config), batches.step(sparse.Sparse, config)
     most_dead = 0
     for batch in batches.activations(20, dtype):
@@ -108,12 +108,12 @@ def test_fast_steps_give_the_reference_loss_and_gradients(name, dtype, tolerance
 @pytest.mark.parametrize("few", [0.0, 2.0], ids=["dense", "pairs"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_few_latents_and_many_give_the_reference_loss_and_gradients(name, few, dtype, monkeypatch):
-    monkeypatch.setattr(rectified, "_FEW", few)
-    config = plan.SaeConfig.from_dict(batches.RECTIFIED[name].to_dict() | {"dtype": dtype})
+    monkeypatch.setattr(relu, "_FEW", few)
+    config = configs.SaeConfig.from_dict(batches.RECTIFIED[name].to_dict() | {"dtype": dtype})
     # jumprelu keeps its thresholds, and their gradients, in float32.
     exact = dtype == "float64" and config.architecture == "standard"
     tolerance = 1e-10 if exact else 1e-5
-    slow, fast = batches.step(reference.Reference, config), batches.step(rectified.Rectified, config)
+    slow, fast = batches.step(reference.Reference, config), batches.step(relu.Rectified, config)
     for batch in batches.activations(20, dtype):
         theirs, ours = slow._compute(batch), fast._compute(batch)
         assert set(ours.gradients) == set(theirs.gradients)
@@ -134,7 +134,7 @@ def test_the_way_without_reading_values_gives_the_same(name, monkeypatch):
     """A device takes ways of its own, so as not to be waited for. They compute on a processor, too."""
     config = batches.FAST[name]
     slow, fast = batches.step(reference.Reference, config), batches.step(sparse.Sparse, config)
-    monkeypatch.setattr(common, "reads_values", lambda tensor: False)
+    monkeypatch.setattr(base, "reads_values", lambda tensor: False)
     for batch in batches.activations(12):
         assert float(fast(batch).loss) == pytest.approx(float(slow(batch).loss), rel=1e-10)
     for key, tensor in slow.state().tensors.items():
@@ -156,9 +156,9 @@ class _Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", batches.FAST | batches.RECTIFIED)
 def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
-    monkeypatch.setattr(common, "reads_values", lambda tensor: False)
+    monkeypatch.setattr(base, "reads_values", lambda tensor: False)
     config = (batches.FAST | batches.RECTIFIED)[name]
-    fast = batches.step(building.choose(config), config, batches.options(60))
+    fast = batches.step(factory.choose(config), config, batches.options(60))
     data = batches.activations(8)
     for batch in data[:5]:
         fast(batch)
@@ -182,8 +182,8 @@ def test_latents_that_never_fire_need_no_batch_of_positive_scores():
 
 def test_a_clip_of_the_gradients_is_optional():
     config = batches.FAST["topk"]
-    free = batches.options(optimizer=plan.OptimizerConfig(lr=1e-2, gradient_clip=None))
-    clipped = batches.step(sparse.Sparse, config, free._replace(optimizer=plan.OptimizerConfig(lr=1e-2)))
+    free = batches.options(optimizer=configs.OptimizerConfig(lr=1e-2, gradient_clip=None))
+    clipped = batches.step(sparse.Sparse, config, free._replace(optimizer=configs.OptimizerConfig(lr=1e-2)))
     unclipped = batches.step(sparse.Sparse, config, free)
     first, second = batches.activations(2)
     norms = [float(step(first, measure=True).metrics["gradient_norm"]) for step in (clipped, unclipped)]
@@ -197,11 +197,11 @@ def test_a_clip_of_the_gradients_is_optional():
 
 def test_small_steps_on_bfloat16_weights_add_up():
     # Most are less than half of what bfloat16 tells apart at the weights' size.
-    options = batches.options(60)._replace(optimizer=plan.OptimizerConfig(lr=1e-4))
+    options = batches.options(60)._replace(optimizer=configs.OptimizerConfig(lr=1e-4))
     moved = {}
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(batches.FAST["topk"], dtype=dtype)
-        step = batches.step(building.choose(config), config, options)
+        step = batches.step(factory.choose(config), config, options)
         before = step.sae.W_dec.detach().float().clone()
         for batch in batches.activations(60, "float32"):
             step(batch)
@@ -210,38 +210,38 @@ def test_small_steps_on_bfloat16_weights_add_up():
     assert moved["bfloat16"] == pytest.approx(moved["float32"], rel=0.1)
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
 @pytest.mark.parametrize(("dtype", "autocast"), [("bfloat16", False), ("float32", True)])
 def test_bfloat16_weights_and_autocast_come_near_to_float32(architecture, dtype, autocast):
     fields = batches.FAST["matryoshka"].to_dict() | {"architecture": architecture}
-    exact = plan.SaeConfig.from_dict(fields | {"dtype": "float32"})
-    coarse = plan.SaeConfig.from_dict(fields | {"dtype": dtype})
-    expected = batches.step(building.choose(exact), exact)
-    step = batches.step(building.choose(coarse), coarse, batches.options(autocast=autocast))
+    exact = configs.SaeConfig.from_dict(fields | {"dtype": "float32"})
+    coarse = configs.SaeConfig.from_dict(fields | {"dtype": dtype})
+    expected = batches.step(factory.choose(exact), exact)
+    step = batches.step(factory.choose(coarse), coarse, batches.options(autocast=autocast))
     for batch in batches.activations(5, "float32"):
         loss = float(step(batch, measure=True).loss)
         assert loss == pytest.approx(float(expected(batch).loss), rel=0.1)
     assert step.sae.W_dec.dtype == getattr(torch, dtype)
 
 
-@pytest.mark.parametrize("architecture", plan.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", configs.ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_activations_in_half_precision_train_as_their_values(architecture, dtype):
     fields = batches.FAST["matryoshka"].to_dict() | {"architecture": architecture, "dtype": "float32"}
-    config = plan.SaeConfig.from_dict(fields)
-    steps = [batches.step(building.choose(config), config) for _ in range(2)]
+    config = configs.SaeConfig.from_dict(fields)
+    steps = [batches.step(factory.choose(config), config) for _ in range(2)]
     for batch in batches.activations(3, dtype):
         assert torch.equal(steps[0](batch, measure=True).loss, steps[1](batch.float(), measure=True).loss)
 
 
 def test_the_fastest_step_is_chosen_where_it_is_exact():
     for name, config in batches.FAST.items():
-        assert building.choose(config) is sparse.Sparse, name
-        assert building.choose(config, reference_only=True) is reference.Reference
-        bfloat = plan.SaeConfig.from_dict(config.to_dict() | {"dtype": "bfloat16"})
-        assert building.choose(bfloat) is reference.Reference
+        assert factory.choose(config) is sparse.Sparse, name
+        assert factory.choose(config, reference_only=True) is reference.Reference
+        bfloat = configs.SaeConfig.from_dict(config.to_dict() | {"dtype": "bfloat16"})
+        assert factory.choose(bfloat) is reference.Reference
     for name, config in batches.RECTIFIED.items():
-        assert building.choose(config) is rectified.Rectified, name
+        assert factory.choose(config) is relu.Rectified, name
     for fields in (
         {"architecture": "gated"},
         {"architecture": "standard", "lp_norm": 0.5},
@@ -249,4 +249,4 @@ def test_the_fastest_step_is_chosen_where_it_is_exact():
         {"architecture": "jumprelu", "pre_act_loss_coefficient": 1e-6},
         {"architecture": "jumprelu", "jumprelu_ste_to_input": True},
     ):
-        assert building.choose(plan.SaeConfig(d_in=4, d_sae=8, **fields)) is reference.Reference, fields
+        assert factory.choose(configs.SaeConfig(d_in=4, d_sae=8, **fields)) is reference.Reference, fields

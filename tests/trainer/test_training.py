@@ -16,14 +16,15 @@ import torch
 from safetensors.torch import load_file
 
 from polytok import errors
-from services.trainer import architectures, course, plan, reports, training
-from services.trainer.checkpoints import Checkpoints
-from services.trainer.data.streams import Block
+from services.trainer.sae import architectures, configs, progress_reporter, reports
+from services.trainer.sae import train as training
+from services.trainer.sae.checkpoints import Checkpoints
+from services.trainer.sae.data.dataset import Block
 from tests.support import messages
 from tests.trainer import gaussian
 
 
-def train(planned: plan.TrainingPlan, folder: pathlib.Path, data: Any = None, **options: Any) -> reports.Result:
+def train(planned: configs.TrainingPlan, folder: pathlib.Path, data: Any = None, **options: Any) -> reports.Result:
     opened = data or gaussian.Gaussian(hooks=planned.hooks)
     return training.train(planned, folder, open_data=lambda _: opened, **options)
 
@@ -109,7 +110,7 @@ def test_exported_firing_frequencies(held_out: int, tmp_path: pathlib.Path) -> N
 def test_hooks_train_independently(tmp_path: pathlib.Path) -> None:
     other = "blocks.1.hook_mlp_out"
     first = gaussian.training()
-    both = plan.TrainingPlan.from_dict(
+    both = configs.TrainingPlan.from_dict(
         first.to_dict()
         | {"saes": [first.saes[0].to_dict(), first.saes[0].to_dict() | {"name": "second", "hook": other}]}
     )
@@ -163,7 +164,7 @@ def test_without_resuming(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_filling_reports_progress(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
-    monkeypatch.setattr(course, "_SECONDS", 0.0)
+    monkeypatch.setattr(progress_reporter, "_SECONDS", 0.0)
     told: list[reports.Progress] = []
     normalized = gaussian.sae(normalize_activations="expected_average_only_in")
     train(gaussian.training(normalized), tmp_path, report=told.append, ahead=ahead)
@@ -255,7 +256,7 @@ def test_nan_loss(tmp_path: pathlib.Path, poisoned: int) -> None:
 
 def test_divergence_keeps_finite_checkpoints_only(tmp_path: pathlib.Path) -> None:
     planned = gaussian.training(gaussian.sae("standard"), checkpoint_every=1)
-    wild = dataclasses.replace(planned.saes[0], optimizer=plan.OptimizerConfig(lr=1e38, gradient_clip=None))
+    wild = dataclasses.replace(planned.saes[0], optimizer=configs.OptimizerConfig(lr=1e38, gradient_clip=None))
     with pytest.raises(errors.FailedPrecondition) as raised:
         train(dataclasses.replace(planned, saes=(wild,)), tmp_path)
     assert raised.value.reason == "NOT_FINITE"

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 STEPS = 3000
 LONG = {"total_samples": 64 * STEPS, "checkpoint_every": 100, "log_every": 20, "processes": 2}
-RANK = b"services.trainer.worker.rank"
-LAUNCHER = b"services.trainer.launcher"
+RANK = b"services.trainer.worker.training_rank"
+LAUNCHER = b"services.trainer.sae.distributed.torchrun_main"
 
 
 @pytest.fixture

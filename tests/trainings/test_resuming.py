@@ -3,7 +3,7 @@
 from polytok.trainer.v1 import tasks_pb2
 from services.jobs.model import Resuming
 from services.runtime.storage import Storage
-from services.trainer.server.handler import Training
+from services.trainer.server.jobs import Training
 
 
 def test_a_checkpoint_of_a_later_step_is_further(storage: Storage) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.errors import codec
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.extractor.server import changes, names, tables
+from services.extractor.server import events, resource_names, tables
 from services.jobs import payloads
 from services.jobs.failures import Failure
 from services.jobs.model import Job, JobState, NewTask, TaskResult
@@ -38,11 +38,11 @@ class Estimating:
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """The answer is there."""
-        await changes.tell(conn, job.id)
+        await events.tell(conn, job.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """The trial failed."""
-        await changes.tell(conn, job.id)
+        await events.tell(conn, job.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Nobody waits any more."""
@@ -67,7 +67,7 @@ class Estimates:
         """
         uid = uuid.uuid4()
         # Among extractions, where the sweeper finds what a killed worker leaves.
-        order.extraction_key = names.key(uid)
+        order.extraction_key = resource_names.key(uid)
         payload = payloads.pack(tasks_pb2.EstimateExtractionTask(order=order))
         task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
         async with self._database.transaction() as conn:

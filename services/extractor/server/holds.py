@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from services.extractor.server import extractions, names
-from services.extractor.server.records import Extraction
+from services.extractor.server import repository, resource_names
+from services.extractor.server.models import Extraction
 from services.records.hold_client import Hold
 from services.runtime.database import Database
 
@@ -17,17 +17,17 @@ class Ledger:
     async def live(self) -> Sequence[Hold]:
         """Return those of extractions that are being made."""
         async with self._database.connection() as conn:
-            return [hold(record) for record in await extractions.held(conn, live=True)]
+            return [hold(record) for record in await repository.held(conn, live=True)]
 
     async def ended(self) -> Sequence[Hold]:
         """Return those of extractions that ended."""
         async with self._database.connection() as conn:
-            return [hold(record) for record in await extractions.held(conn, live=False)]
+            return [hold(record) for record in await repository.held(conn, live=False)]
 
     async def forget(self, holder: str) -> None:
         """Note that what an extraction held was released."""
         async with self._database.transaction() as conn:
-            await extractions.let_go(conn, names.parse(holder))
+            await repository.let_go(conn, resource_names.parse(holder))
 
 
 def hold(record: Extraction) -> Hold:

@@ -5,7 +5,7 @@ from datetime import datetime
 from google.protobuf import json_format, timestamp_pb2
 
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.extractor.server.records import Extraction
+from services.extractor.server.models import Extraction
 from services.jobs import failures
 from services.runtime.storage import Storage
 

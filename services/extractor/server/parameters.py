@@ -8,7 +8,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.extractor.v1.extractions_pb2 import ExtractionParameters as Parameters
-from services.activations import naming
+from services.activations import hook_names
 
 _LAYER = re.compile(r"blocks\.(\d{1,6})\.\S+")
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_*-]+)*")
@@ -19,7 +19,7 @@ def complete(
     asked: Parameters,
     model: models_pb2.Model,
     tokenization: tokenizations_pb2.Tokenization,
-    structure: naming.Structure | None,
+    structure: hook_names.Structure | None,
 ) -> extractions_pb2.ExtractionParameters:
     """Fill every default in; raises InvalidArgument and FailedPrecondition for what does not fit.
 
@@ -80,14 +80,14 @@ def _check_fits(model: models_pb2.Model, tokenization: tokenizations_pb2.Tokeniz
         )
 
 
-def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: naming.Structure | None) -> Sequence[str]:
+def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: hook_names.Structure | None) -> Sequence[str]:
     layers = model.n_layers or (structure.n_layers if structure else 0)
     found: list[str] = []
     wrong: dict[int, str] = {}
     for place, name in enumerate(asked):
         layer = _LAYER.fullmatch(name)
-        if name.startswith(naming.EVERY_LAYER) and layers:
-            rest = name.removeprefix(naming.EVERY_LAYER)
+        if name.startswith(hook_names.EVERY_LAYER) and layers:
+            rest = name.removeprefix(hook_names.EVERY_LAYER)
             found += [f"blocks.{number}.{rest}" for number in range(layers)]
         elif not _NAME.fullmatch(name):
             wrong[place] = f"{name!r} is no hook: name one as blocks.0.hook_resid_post, or a module by its path."
@@ -96,7 +96,7 @@ def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: naming.Stru
         else:
             found.append(name)
     if structure is not None:
-        wrong = dict(naming.all_wrong(asked, structure)) | wrong
+        wrong = dict(hook_names.all_wrong(asked, structure)) | wrong
     unique = list(dict.fromkeys(found))
     if len(unique) > _MOST_HOOKS:
         wrong[len(asked) - 1] = f"{len(unique)} hooks are more than the {_MOST_HOOKS} of one extraction; make several."

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from polytok.tokenizer.v1 import tokenizer_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.rows.ragged import Ids
-from services.tokenizer.rows.sequences import Rows
+from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.ragged import Ids
 
 Finding = tokenizer_pb2.VerifyFinding
 

@@ -13,10 +13,10 @@ from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Entry, Storage
-from services.tokenizer.checks import resampling
-from services.tokenizer.checks.resampling import Finding
-from services.tokenizer.files import writing
-from services.tokenizer.models import loading
+from services.tokenizer.checks import document_check
+from services.tokenizer.checks.document_check import Finding
+from services.tokenizer.files import shard_writer
+from services.tokenizer.models import loader
 
 MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
@@ -38,7 +38,7 @@ _REQUIRED = {
 
 
 def verify(
-    task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loading.Tokenizers, context: TaskContext
+    task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
 ) -> tokenizer_pb2.VerifyResult:
     """Read every file, and encode a sample again where one is asked for."""
     folder = _key(storage, task.tokenized_path)
@@ -55,7 +55,7 @@ def verify(
     whole = [file for file in manifest["files"] if files.check(file, total)]
     check_small(storage, folder, manifest, task.manifest_digest, whole, result)
     if whole and (task.sample or task.every_document):
-        sampled = resampling.Documents(manifest, storage, folder, _key(storage, task.raw_path), tokenizers)
+        sampled = document_check.Documents(manifest, storage, folder, _key(storage, task.raw_path), tokenizers)
         size = None if task.every_document else task.sample
         findings, count = sampled.check(whole, size, _reporting(context, total))
         result.sampled_documents = min(count, _LARGEST)
@@ -64,7 +64,7 @@ def verify(
     return result
 
 
-def _reporting(context: TaskContext, total_bytes: int) -> resampling.Report:
+def _reporting(context: TaskContext, total_bytes: int) -> document_check.Report:
     """Return how many documents were encoded, some times a second."""
     told_at = 0.0
 
@@ -219,7 +219,7 @@ def check_small(
 ) -> None:
     """Compare the files that have no checksum with what the others say that they must hold."""
     state = _read(storage, folder, "state.json", result)
-    if state is not None and state != writing.state((file["name"] for file in manifest["files"]), digest):
+    if state is not None and state != shard_writer.state((file["name"] for file in manifest["files"]), digest):
         result.findings.append(inconsistent("state.json", f"it does not list the files as {MANIFEST} does"))
     info = _read(storage, folder, "dataset_info.json", result)
     if info is not None and whole:

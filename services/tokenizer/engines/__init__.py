@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 
 class Engine(Protocol):

@@ -17,8 +17,8 @@ import tokenizers
 from tokenizers import pre_tokenizers
 
 from services.tokenizer.engines.structure import Structure
-from services.tokenizer.rows import ragged
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences import ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 
 def reveal(structure: Structure, texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, Ragged]:

@@ -6,7 +6,7 @@ import fastokens
 import numpy as np
 import pyarrow as pa
 
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 
 class Fastokens:

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from gigatoken import gigatoken_rs
 
-from services.tokenizer.rows import ragged, slicing
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences import bounded_runs, ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 _WHOLE_BYTES = 1 << 20
 """Longer texts would be parted between threads, at places that it takes to be safe."""
@@ -27,7 +27,7 @@ class Gigatoken:
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Return the ids of each text."""
-        long = np.diff(slicing.ends_of(texts)) > _WHOLE_BYTES
+        long = np.diff(bounded_runs.ends_of(texts)) > _WHOLE_BYTES
         if not self._parallel or not long.any():
             return self._encode(texts, parallel=self._parallel)
         short, whole = texts.filter(pa.array(~long)), texts.filter(pa.array(long))

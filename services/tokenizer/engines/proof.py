@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from services.runtime.telemetry import logging
 from services.tokenizer.engines import Engine, Untrustworthy, attempt, boundaries, probes, structure
-from services.tokenizer.engines.ledger import Verdicts
+from services.tokenizer.engines.proof_store import Verdicts
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 VERSION = 2
 """Counts up when other texts are compared: what an older version found is not taken for this one's."""

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import tokenizers
 
-from services.tokenizer.engines import cutting
-from services.tokenizer.rows import ragged, slicing
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.engines import chunking
+from services.tokenizer.sequences import bounded_runs, ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 VERSION = tokenizers.__version__
 """The version that ids are exact against."""
@@ -25,15 +25,15 @@ class Reference:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
-        self._cutter: cutting.Cutter | None = None
+        self._cutter: chunking.Cutter | None = None
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Return the ids of each text."""
-        runs = slicing.runs(slicing.ends_of(texts), _RUN_BYTES, _RUN_ROWS)
+        runs = bounded_runs.runs(bounded_runs.ends_of(texts), _RUN_BYTES, _RUN_ROWS)
         return ragged.concatenate([self._encode(texts[start:stop].to_pylist()) for start, stop in runs])
 
     def _encode(self, documents: list[str]) -> Ragged:
-        if len(documents) == 1 and len(documents[0]) > cutting.PART_CHARACTERS:
+        if len(documents) == 1 and len(documents[0]) > chunking.PART_CHARACTERS:
             return self._encode_long(documents[0])
         return self._encode_whole(documents)
 
@@ -46,6 +46,6 @@ class Reference:
 
     def _encode_long(self, document: str) -> Ragged:
         # Made when it is needed: it reads the whole vocabulary, and few datasets have such documents.
-        self._cutter = self._cutter or cutting.Cutter(self._backend)
+        self._cutter = self._cutter or chunking.Cutter(self._backend)
         values = np.concatenate([self._encode_whole([part]).values for part in self._cutter.parts(document)])
         return Ragged(values, np.array([0, len(values)], np.int64))

@@ -10,8 +10,8 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.files import staging
-from services.tokenizer.rows import permutation, ragged, slicing
-from services.tokenizer.rows.ragged import Offsets, Ragged
+from services.tokenizer.sequences import bounded_runs, permutation, ragged
+from services.tokenizer.sequences.ragged import Offsets, Ragged
 
 _ROWS = 1 << 13
 _IDS = 1 << 20
@@ -59,7 +59,7 @@ class Documents:
         if self._shuffled is not None:
             rows = self._shuffled.rows(rows)
         shards, begins, lengths = self._found(rows)
-        for first, last in slicing.runs(ragged.offsets_of(lengths), _IDS, len(lengths)):
+        for first, last in bounded_runs.runs(ragged.offsets_of(lengths), _IDS, len(lengths)):
             run = slice(first, last)
             yield self._gathered(shards[run], begins[run], lengths[run])
 

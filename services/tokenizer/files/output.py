@@ -5,11 +5,11 @@ from typing import Protocol
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.files import counting, forms, statistics
-from services.tokenizer.models import loading
-from services.tokenizer.rows import histograms, packing
-from services.tokenizer.rows.ragged import Ragged
-from services.tokenizer.rows.sequences import Rows
+from services.tokenizer.files import sequence_factory, statistics, token_counts
+from services.tokenizer.models import loader
+from services.tokenizer.sequences import histograms, packing
+from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.ragged import Ragged
 
 
 class Writer(Protocol):
@@ -25,17 +25,17 @@ class Output:
     def __init__(
         self,
         parameters: tokenizations_pb2.TokenizationParameters,
-        tokenizer: loading.Tokenizer,
+        tokenizer: loader.Tokenizer,
         writer: Writer,
     ) -> None:
-        self._sequencer = forms.sequencer(parameters, tokenizer)
-        self._padder = forms.padder(parameters, tokenizer)
+        self._sequencer = sequence_factory.sequencer(parameters, tokenizer)
+        self._padder = sequence_factory.padder(parameters, tokenizer)
         self._writer = writer
         self._unknown = tokenizer.unknown
         self._total = statistics.merge([])
         self.lengths = histograms.Histogram()
         """How long the sequences are."""
-        self.counts = counting.Counts(tokenizer.vocab_size)
+        self.counts = token_counts.Counts(tokenizer.vocab_size)
         """How often each token occurs in them."""
 
     def skip(self, phase: int) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from polytok import errors
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.storage import Storage, blocks
-from services.tokenizer.rows import ragged
-from services.tokenizer.rows.copying import copy_rows
-from services.tokenizer.rows.ragged import Ids, Offsets, Ragged
+from services.tokenizer.sequences import ragged
+from services.tokenizer.sequences.ragged import Ids, Offsets, Ragged
+from services.tokenizer.sequences.row_copy import copy_rows
 
 PREFIX = "staged-"
 """What the names of these files begin with."""

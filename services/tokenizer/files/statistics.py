@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 
 def count(rows: Ragged, unknown: int | None) -> tokenizations_pb2.TokenizationStatistics:

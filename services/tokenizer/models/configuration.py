@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from services.tokenizer.models import loading
+from services.tokenizer.models import loader
 
 # One thing, many names: what the architectures call it in their config.json.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "model_dim", "embed_dim")
@@ -30,11 +30,11 @@ def read(folder: pathlib.Path) -> Configuration:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise loading.invalid(
+        raise loader.invalid(
             f"{path} cannot be read as JSON ({error}). Save the model's configuration there again, or remove the file."
         ) from error
     if not isinstance(content, dict):
-        raise loading.invalid(f"{path} holds no JSON object. Save the model's configuration there again.")
+        raise loader.invalid(f"{path} holds no JSON object. Save the model's configuration there again.")
     # Models of more than text keep what the language model is in a part of its own.
     text = content.get("text_config")
     parts = [content, *([text] if isinstance(text, dict) else [])]

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from services.records.hold_client import Hold
 from services.runtime.database import Database
-from services.trainer.server import messages, sources, trainings
-from services.trainer.server.domain import records
+from services.trainer.server import inputs, messages, models, repository
 
 
 class Ledger:
@@ -29,12 +28,12 @@ class Ledger:
     async def forget(self, holder: str) -> None:
         """Note that what a training held was released."""
         async with self._database.transaction() as conn:
-            await trainings.released(conn, holder.removeprefix("trainings/"))
+            await repository.released(conn, holder.removeprefix("trainings/"))
 
-    async def _holding(self, *, wanted: bool) -> Sequence[records.Training]:
+    async def _holding(self, *, wanted: bool) -> Sequence[models.Training]:
         async with self._database.connection() as conn:
-            return await trainings.holding(conn, wanted=wanted)
+            return await repository.holding(conn, wanted=wanted)
 
 
-def _holds(found: Sequence[records.Training]) -> list[Hold]:
-    return [hold for each in found for hold in sources.holds_of(messages.lineage(each), each.resource)]
+def _holds(found: Sequence[models.Training]) -> list[Hold]:
+    return [hold for each in found for hold in inputs.holds_of(messages.lineage(each), each.resource)]

@@ -8,10 +8,10 @@ from google.protobuf import json_format, timestamp_pb2
 from polytok.trainer.v1 import metrics_pb2, saes_pb2, tasks_pb2, trainings_pb2
 from services.jobs import failures
 from services.runtime.storage import Storage
-from services.trainer.server.domain import records
+from services.trainer.server import models
 
 
-def training(record: records.Training, storage: Storage) -> trainings_pb2.Training:
+def training(record: models.Training, storage: Storage) -> trainings_pb2.Training:
     """Return the message of a training."""
     read, planned = lineage(record), parameters(record)
     samples = record.total_steps * planned.batch_size
@@ -51,29 +51,29 @@ def phase(report: tasks_pb2.TrainingReport) -> str:
     return trainings_pb2.Training.Phase.Name(report.phase).removeprefix("PHASE_")
 
 
-def source(record: records.Training) -> trainings_pb2.TrainingSource:
+def source(record: models.Training) -> trainings_pb2.TrainingSource:
     """Return where a training's activations come from."""
     return json_format.ParseDict(dict(record.source), trainings_pb2.TrainingSource(), ignore_unknown_fields=True)
 
 
-def saes(record: records.Training) -> list[saes_pb2.Sae]:
+def saes(record: models.Training) -> list[saes_pb2.Sae]:
     """Return the autoencoders of a training."""
     return [json_format.ParseDict(dict(sae), saes_pb2.Sae(), ignore_unknown_fields=True) for sae in record.saes]
 
 
-def parameters(record: records.Training) -> trainings_pb2.TrainingParameters:
+def parameters(record: models.Training) -> trainings_pb2.TrainingParameters:
     """Return the parameters of a training."""
     return json_format.ParseDict(
         dict(record.parameters), trainings_pb2.TrainingParameters(), ignore_unknown_fields=True
     )
 
 
-def lineage(record: records.Training) -> trainings_pb2.TrainingLineage:
+def lineage(record: models.Training) -> trainings_pb2.TrainingLineage:
     """Return what a training read."""
     return json_format.ParseDict(dict(record.lineage), trainings_pb2.TrainingLineage(), ignore_unknown_fields=True)
 
 
-def checkpoint(record: records.Checkpoint, storage: Storage) -> trainings_pb2.Checkpoint:
+def checkpoint(record: models.Checkpoint, storage: Storage) -> trainings_pb2.Checkpoint:
     """Return the message of a checkpoint."""
     return trainings_pb2.Checkpoint(
         step=record.step,
@@ -83,7 +83,7 @@ def checkpoint(record: records.Checkpoint, storage: Storage) -> trainings_pb2.Ch
     )
 
 
-def metrics(record: records.Measurement) -> metrics_pb2.Metrics:
+def metrics(record: models.Measurement) -> metrics_pb2.Metrics:
     """Return the message of a row of metrics."""
     message = metrics_pb2.Metrics(sae=record.sae, step=record.step, samples=record.samples)
     figures = getattr(message, record.kind)
@@ -92,7 +92,7 @@ def metrics(record: records.Measurement) -> metrics_pb2.Metrics:
     return message
 
 
-def _results(record: records.Training, storage: Storage) -> list[trainings_pb2.TrainedSae]:
+def _results(record: models.Training, storage: Storage) -> list[trainings_pb2.TrainedSae]:
     found = []
     for result in record.results:
         message = json_format.ParseDict(dict(result), trainings_pb2.TrainedSae(), ignore_unknown_fields=True)

@@ -10,7 +10,7 @@ from services.jobs import task_process_main
 from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
 from services.runtime.storage import factory
-from services.trainer.worker.settings import TrainerSettings
+from services.trainer.worker.worker_settings import TrainerSettings
 
 
 def main() -> None:
@@ -25,12 +25,12 @@ def main() -> None:
     storage = factory.opened(StorageSettings())
 
     def warm() -> None:
-        from services.trainer.worker import running  # noqa: F401, PLC0415  imports torch
+        from services.trainer.worker import train_task  # noqa: F401, PLC0415  imports torch
 
     def run(payload: any_pb2.Any, context: task_process_main.TaskContext) -> tasks_pb2.RunTrainingResult:
-        from services.trainer.worker import running  # noqa: PLC0415
+        from services.trainer.worker import train_task  # noqa: PLC0415
 
-        return running.run(_unpacked(payload), storage, settings, context)
+        return train_task.run(_unpacked(payload), storage, settings, context)
 
     task_process_main.serve({"train.run": run}, warm=warm)
 

@@ -7,15 +7,15 @@ from typing import Any
 from polytok.trainer.v1 import tasks_pb2
 from services.activations import tokenizations
 from services.activations.rows import Rows
-from services.trainer import export, plan
-from services.trainer.worker.sources import Source
+from services.trainer.sae import configs, export
+from services.trainer.worker.activation_sources import Source
 
 _BOUNDARY = "BOUNDARY_"
 
 
 def origins(
-    task: tasks_pb2.RunTrainingTask, source: Source, complete: plan.TrainingPlan
-) -> Callable[[plan.PlannedSae], export.Origin]:
+    task: tasks_pb2.RunTrainingTask, source: Source, complete: configs.TrainingPlan
+) -> Callable[[configs.PlannedSae], export.Origin]:
     """Return what the export of each autoencoder says; the rows are looked at once."""
     lineage, selection = task.lineage, source.selection
     tokens, manifest = source.tokens, source.manifest
@@ -34,7 +34,7 @@ def origins(
     if lineage.extraction:
         further |= {"extraction": lineage.extraction, "extraction_digest": lineage.extraction_digest}
 
-    def origin(planned: plan.PlannedSae) -> export.Origin:
+    def origin(planned: configs.PlannedSae) -> export.Origin:
         return export.Origin(
             model_name=lineage.model_repo_id,
             model_revision=lineage.model_revision,

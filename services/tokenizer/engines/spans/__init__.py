@@ -21,6 +21,6 @@ def make(backend: tokenizers.Tokenizer) -> Engine | None:
     if cuts is None or backend.encode("", add_special_tokens=False).ids:
         return None
     # Loads the compiler, which tokenizers of other kinds do without.
-    from services.tokenizer.engines.spans import engine  # noqa: PLC0415
+    from services.tokenizer.engines.spans import span_engine  # noqa: PLC0415
 
-    return engine.Spans(backend, cuts)
+    return span_engine.Spans(backend, cuts)

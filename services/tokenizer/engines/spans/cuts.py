@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.tokenizer.rows.ragged import Ragged
+from services.tokenizer.sequences.ragged import Ragged
 
 CODES = 1 << 21
 """As many as four bytes of UTF-8 can say, so that no bytes whatever lead out of the tables."""

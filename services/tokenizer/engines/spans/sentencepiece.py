@@ -22,7 +22,7 @@ from typing import Any
 
 import tokenizers
 
-from services.tokenizer.engines.spans import batches, cuts, merging
+from services.tokenizer.engines.spans import bpe_merge, cuts, reference_batches
 
 _MARK = "\u2581"
 _ALIKE = _MARK + " "
@@ -48,10 +48,10 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     seams = {character for pair in joined for character in pair}
     plain = tokenizers.Tokenizer(backend.model)
     plain.normalizer = tokenizers.normalizers.Replace(" ", _MARK)
-    encode = batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
-    merges = merging.Merges.of(vocab, content["model"]["merges"], _ALIKE)
+    encode = reference_batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
+    merges = bpe_merge.Merges.of(vocab, content["model"]["merges"], _ALIKE)
     merge = merges.encode if merges else None
-    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode, merge, merging.MOST_BYTES)
+    return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode, merge, bpe_merge.MOST_BYTES)
 
 
 def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:

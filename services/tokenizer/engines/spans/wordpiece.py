@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from services.tokenizer.engines.spans import batches, cuts
+from services.tokenizer.engines.spans import cuts, reference_batches
 
 _SPACE = " \t\n\r"
 _MARKS = (
@@ -49,7 +49,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
         plain.normalizer = backend.normalizer
     plain.pre_tokenizer = backend.pre_tokenizer
     needles = [token["content"].encode() for token in content["added_tokens"]]
-    encode = batches.Batches(plain, _SEPARATORS).encode
+    encode = reference_batches.Batches(plain, _SEPARATORS).encode
     return cuts.Cuts(_classes(plain), cuts.PREFIX_NEVER, needles, cuts.blank(_SPACE), encode)
 
 

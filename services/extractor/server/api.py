@@ -1,0 +1,208 @@
+"""ExtractionService (polytok/extractor/v1/extractions.proto)."""
+
+import functools
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.extractor.server import events, messages, repository, resource_names, service
+from services.extractor.server.estimates import Estimates
+from services.extractor.server.models import LIFECYCLE, Extraction
+from services.extractor.server.service import Creation
+from services.jobs.store import JobStore
+from services.records import cancellation, etags, pagination
+from services.records.hold_client import Keeper
+from services.records.holds import made_anew, refused
+from services.records.queries import Lock
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations, Unit
+from services.records.watch import Watch
+from services.runtime.database import Database
+from services.runtime.storage import Storage
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The resources of one extractor process."""
+
+    database: Database
+    storage: Storage
+    store: JobStore
+    folders: Folders
+    watch: Watch
+    mutations: Mutations
+    creation: Creation
+    estimates: Estimates
+    keeper: Keeper
+
+
+class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
+    """Serves extractions."""
+
+    def __init__(self, shared: Parts) -> None:
+        self._shared = shared
+        self._database = shared.database
+        self._mutations = shared.mutations
+
+    def _message(self, record: Extraction) -> extractions_pb2.Extraction:
+        return messages.extraction(record, self._shared.storage)
+
+    async def CreateExtraction(  # noqa: N802
+        self, request: extractions_pb2.CreateExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Start an extraction."""
+        answered = await self._mutations.answered("CreateExtraction", request, extractions_pb2.Extraction)
+        if answered is not None:
+            return answered
+        # Before the transaction, which keeps a connection to the database for as long as the catalog takes.
+        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            return self._message(await self._shared.creation.create(unit.conn, request.extraction_id, found))
+
+        return await self._mutations.run("CreateExtraction", request, extractions_pb2.Extraction, act)
+
+    async def GetExtraction(  # noqa: N802
+        self, request: extractions_pb2.GetExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Read an extraction."""
+        async with self._database.connection() as conn:
+            return self._message(await repository.get(conn, resource_names.parse(request.name)))
+
+    async def ListExtractions(  # noqa: N802
+        self, request: extractions_pb2.ListExtractionsRequest, context: Context
+    ) -> extractions_pb2.ListExtractionsResponse:
+        """Read a page of extractions."""
+        statuses = [extractions_pb2.Extraction.State.Name(state).removeprefix("STATE_") for state in request.states]
+        after = pagination.after(request, pagination.read_uuid)
+        async with self._database.connection() as conn:
+            found = await repository.page(
+                conn, statuses, after, pagination.size(request) + 1, dataset=request.dataset, model=request.model
+            )
+        page, token = pagination.cut(request, found)
+        return extractions_pb2.ListExtractionsResponse(
+            extractions=[self._message(record) for record in page], next_page_token=token
+        )
+
+    async def DeleteExtraction(  # noqa: N802
+        self, request: extractions_pb2.DeleteExtractionRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """Delete an extraction with its files."""
+
+        async def act(unit: Unit) -> empty_pb2.Empty:
+            record = await self._stopped(unit.conn, request.name)
+            etags.check(record, request.etag)
+            if holders := await repository.holds.holders(unit.conn, record.id):
+                raise refused(record.resource, holders)
+            await cancellation.drop_jobs(unit.conn, self._shared.store, record.resource)
+            await repository.delete(unit.conn, record.id)
+            await events.tell(unit.conn, record.id)
+            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            if record.held:
+                # The row that remembers the hold is gone: now, or when the hold runs out.
+                unit.after_commit.append(functools.partial(self._shared.creation.release, record))
+            return empty_pb2.Empty()
+
+        return await self._mutations.run("DeleteExtraction", request, empty_pb2.Empty, act)
+
+    async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
+        identifier = resource_names.parse(name)
+        record = await cancellation.stopped(
+            conn, self._shared.store, functools.partial(repository.find, conn, identifier)
+        )
+        if record is None:
+            raise await repository.not_found(conn, identifier)
+        return record
+
+    async def CancelExtraction(  # noqa: N802
+        self, request: extractions_pb2.CancelExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Stop an extraction."""
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            record = await self._stopped(unit.conn, request.name)
+            if record.status != "CANCELLED":
+                LIFECYCLE.require_cancellable(record.resource, record.status)
+            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            return self._message(record)
+
+        return await self._mutations.run("CancelExtraction", request, extractions_pb2.Extraction, act)
+
+    async def RetryExtraction(  # noqa: N802
+        self, request: extractions_pb2.RetryExtractionRequest, context: Context
+    ) -> extractions_pb2.Extraction:
+        """Extract again."""
+        identifier = resource_names.parse(request.name)
+        answered = await self._mutations.answered("RetryExtraction", request, extractions_pb2.Extraction)
+        if answered is not None:
+            return answered
+        async with self._database.connection() as conn:
+            before = await repository.get(conn, identifier)
+        LIFECYCLE.require_retryable(before.resource, before.status)
+        asked = messages.parameters(before)
+        found = await self._shared.creation.find(before.dataset, before.model, before.variant, asked)
+
+        async def act(unit: Unit) -> extractions_pb2.Extraction:
+            record = await repository.get(unit.conn, identifier, Lock.CHANGE)
+            LIFECYCLE.require_retryable(record.resource, record.status)
+            record = await repository.update(unit.conn, record.id, **service.values(found))
+            # Again behind the commit: the hold of the try that failed may be let go of just now.
+            unit.after_commit.append(functools.partial(self._shared.keeper.renew, {record.resource}))
+            return self._message(await self._shared.creation.begin(unit.conn, record))
+
+        return await self._mutations.run("RetryExtraction", request, extractions_pb2.Extraction, act)
+
+    async def WatchExtraction(  # noqa: N802
+        self, request: extractions_pb2.WatchExtractionRequest, context: Context
+    ) -> AsyncGenerator[extractions_pb2.WatchExtractionResponse]:
+        """Stream an extraction until it is at rest."""
+        async with self._database.connection() as conn:
+            first = await repository.get(conn, resource_names.parse(request.name))
+
+        async def read(conn: AsyncConnection) -> Extraction | None:
+            return await repository.find(conn, str(first.id))
+
+        async for record, percent in self._shared.watch.follow(first.id, LIFECYCLE, read):
+            message = self._message(record)
+            message.progress = percent
+            yield extractions_pb2.WatchExtractionResponse(extraction=message)
+
+    async def EstimateExtraction(  # noqa: N802
+        self, request: extractions_pb2.EstimateExtractionRequest, context: Context
+    ) -> extractions_pb2.EstimateExtractionResponse:
+        """Return what an extraction would take."""
+        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
+        async with self._shared.creation.trial(found) as order:
+            return await self._shared.estimates.estimate(order)
+
+    async def HoldExtraction(  # noqa: N802
+        self, request: extractions_pb2.HoldExtractionRequest, context: Context
+    ) -> extractions_pb2.HoldExtractionResponse:
+        """Keep an extraction from being deleted."""
+        async with self._database.transaction() as conn:
+            # Shared with other holders; a deletion, which locks for a change, comes before or after.
+            record = await repository.get(conn, resource_names.parse(request.name), Lock.REFERENCE)
+            LIFECYCLE.require_ready(record.resource, record.name, record.status, record.error_message)
+            if request.manifest_digest not in {"", record.manifest_digest}:
+                raise made_anew(record.resource, request.holder)
+            expires_at = await repository.holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
+        held = extractions_pb2.HoldExtractionResponse(extraction=self._message(record))
+        held.expire_time.FromDatetime(expires_at)
+        return held
+
+    async def ReleaseExtraction(  # noqa: N802
+        self, request: extractions_pb2.ReleaseExtractionRequest, context: Context
+    ) -> empty_pb2.Empty:
+        """End a hold."""
+        async with self._database.transaction() as conn:
+            record = await repository.find(conn, resource_names.parse(request.name))
+            if record is not None:
+                await repository.holds.release(conn, record.id, request.holder)
+        return empty_pb2.Empty()

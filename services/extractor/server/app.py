@@ -1,0 +1,86 @@
+"""The extractor as a whole: what it is made of, and the one place where that is put together."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import grpc.aio
+
+from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
+from services.activations import structure_cache
+from services.extractor.server import estimates, garbage_collection, holds, tables
+from services.extractor.server import jobs as job_handlers
+from services.extractor.server.api import ExtractionServicer, Parts
+from services.extractor.server.events import OWNER
+from services.extractor.server.service import Creation
+from services.extractor.server.settings import ExtractorSettings
+from services.records import hold_client
+from services.records.app import Owner
+from services.records.garbage_collection import Sweeper
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations
+from services.runtime.process import Stopping
+from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
+from services.runtime.storage import Storage
+
+
+class Extractor(Owner):
+    """One extractor process; any number of them may share one database, one NATS and one storage."""
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseSettings,
+        messages: MessagingSettings,
+        storage: Storage,
+        server: ServerSettings,
+        jobs: JobSettings,
+        settings: ExtractorSettings,
+        catalog: grpc.aio.Channel,
+    ) -> None:
+        super().__init__(
+            OWNER,
+            database=database,
+            messages=messages,
+            server=server,
+            jobs=jobs,
+            tables=tables.jobs,
+            handlers={
+                job_handlers.KIND: job_handlers.Extracting(storage),
+                estimates.KIND: estimates.Estimating(),
+            },
+        )
+        self._channel = catalog
+        self.structures = structure_cache.Structures(service=OWNER, seconds=settings.hooks_seconds)
+        records = hold_client.Catalog(catalog)
+        self.keeper = hold_client.Keeper(records, holds.Ledger(self.database), renew_seconds=settings.renew_seconds)
+        # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
+        self.listen(lambda _: self.keeper.wake())
+        folders = Folders(self.database, storage, garbage_collection.is_used)
+        self.sweeper = Sweeper(self.database, storage, folders, garbage_collection.house(settings), settings)
+        shared = Parts(
+            database=self.database,
+            storage=storage,
+            store=self.store,
+            folders=folders,
+            watch=self.watch,
+            mutations=Mutations(self.database, tables.answers),
+            creation=Creation(self.store, folders, records, self.structures, settings.range_bytes),
+            estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
+            keeper=self.keeper,
+        )
+        self.serve(
+            extractions_pb2_grpc.add_ExtractionServiceServicer_to_server,
+            ExtractionServicer(shared),
+            extractions_pb2.DESCRIPTOR,
+            "ExtractionService",
+        )
+
+    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """Return the side tasks, for `process.supervise`."""
+        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.keeper.run()}
+
+    async def stop(self) -> None:
+        """Let the calls that run end, and close what was opened."""
+        await super().stop()
+        await self.structures.close()
+        await self._channel.close()

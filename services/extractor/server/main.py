@@ -1,0 +1,38 @@
+"""`python -m services.extractor serve`: configuration, logging, resources, then serving until a signal comes."""
+
+import contextlib
+
+from services.extractor.server.app import Extractor
+from services.extractor.server.events import OWNER
+from services.extractor.server.settings import ExtractorSettings
+from services.records import app
+from services.runtime import settings
+from services.runtime.process import Stopping
+from services.runtime.rpc import channel
+from services.runtime.storage import Storage
+
+
+async def main(stop: Stopping) -> None:
+    """Serve the extractor."""
+
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Extractor:
+        peers = settings.PeerSettings()
+        catalog = channel.open_channel(
+            peers.catalog_address,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=OWNER,
+        )
+        opened.push_async_callback(catalog.close)
+        return Extractor(
+            database=settings.DatabaseSettings(),
+            messages=settings.MessagingSettings(),
+            storage=Storage(settings.StorageSettings().root),
+            server=server,
+            jobs=settings.JobSettings(),
+            settings=ExtractorSettings(),
+            catalog=catalog,
+        )
+
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

@@ -1,0 +1,204 @@
+"""Extracts a range of a tokenization's rows: from the model to files on the disk, in one pass."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from polytok import errors
+from services.activations import activation_stream, device_transfer, finiteness, hooks
+from services.activations.models import Description, LoadedModel
+from services.activations.statistics import Statistics
+from services.activations.token_selection import TokenSelection
+from services.extractor.worker import arrow_columns, file_writer
+from services.runtime.prefetch import Ahead
+from services.runtime.storage import Storage
+
+_ADVICE = (
+    "Run the model as float32 or bfloat16 if it runs as float16, leave the tokens out where it happens, or keep such "
+    "numbers and have them counted (policy keep)."
+)
+
+Report = Callable[[int, int], None]
+"""Is told how many rows are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class RangeSettings:
+    """What is extracted, and how it is stored."""
+
+    hooks: tuple[str, ...]
+    context_size: int
+    """Tokens of a row that the model sees at most, and vectors in a row of the files."""
+    max_tokens: int = 0
+    """Vectors per hook after which the range ends; 0 sets no limit."""
+    batch_size: int = 0
+    """Sequences of context_size tokens in a forward pass; 0 chooses by model and device."""
+    storage_dtype: str = "float32"
+    excluded_token_ids: tuple[int, ...] = ()
+    excluded_positions: tuple[int, ...] = ()
+    nonfinite: Literal["fail", "keep"] = "fail"
+    """Whether NaN or infinity ends the extraction, or is stored and counted."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What came of a range."""
+
+    files: tuple[file_writer.File, ...]
+    statistics: dict[str, Statistics]
+    """Hook → of all vectors that were computed, those left over among them."""
+    tokens: int
+    """Vectors per hook in the files."""
+    left_over: int
+    """Vectors per hook at the range's end that fill no row and are in no file."""
+    sequences: int
+    """Rows of the tokenization that were read."""
+    batch_tokens: int
+    """Tokens in a forward pass at the end: fewer than at the start if memory did not suffice."""
+
+
+def extract(
+    model: LoadedModel,
+    dataset: Any,
+    first_row: int,
+    num_rows: int,
+    settings: RangeSettings,
+    folder: pathlib.Path,
+    stem: str,
+    report: Report,
+) -> Extracted:
+    """Write the activations of some rows to `{folder}/{stem}-00000.arrow` and so on, synced, with their checksums.
+
+    `dataset` is a `datasets.Dataset` or `pyarrow.Table`. Nothing of a range that fails stays behind but files that were
+    whole before. Raises FailedPrecondition for NaN and infinity, and what Stream.pieces raises.
+    """
+    return extract_to(model, dataset, first_row, num_rows, settings, Storage(str(folder)), stem, report)
+
+
+def extract_to(
+    model: LoadedModel,
+    dataset: Any,
+    first_row: int,
+    num_rows: int,
+    settings: RangeSettings,
+    storage: Storage,
+    prefix: str,
+    report: Report,
+) -> Extracted:
+    """As `extract`, to keys of any storage."""
+    stream = activation_stream.Stream(model, dataset, _stream_settings(settings))
+    arrivals = device_transfer.Arrivals(model.device, arrow_columns.STORED[settings.storage_dtype])
+    gathering = _Gathering(settings, {hook.name: hook.width for hook in stream.hooks})
+    done = 0
+    with (
+        contextlib.ExitStack() as stack,
+        contextlib.closing(stream.pieces(first_row, num_rows)) as pieces,
+        Ahead(_until(pieces, settings.max_tokens), "model") as made,
+    ):
+        writer: file_writer.Writer | None = None
+        for piece in made:
+            values = gathering.take(piece, arrivals)
+            if writer is None:
+                writer = stack.enter_context(
+                    file_writer.Writer(storage, prefix, gathering.widths, settings.context_size, settings.storage_dtype)
+                )
+            writer.write(piece.token_ids, piece.row, piece.position, values)
+            done += piece.num_rows
+            report(done, num_rows)
+    files = tuple(writer.files) if writer else ()
+    return Extracted(
+        files=files,
+        statistics=gathering.statistics,
+        tokens=sum(file.num_rows for file in files) * settings.context_size,
+        left_over=writer.left_over if writer else 0,
+        sequences=done,
+        batch_tokens=stream.batch_tokens,
+    )
+
+
+def widths(settings: RangeSettings, description: Description) -> dict[str, int]:
+    """Numbers per vector of each hook; 0 for a module that is named by its path, as only running it tells."""
+    return {hook.name: hook.width for hook in hooks.parse(settings.hooks, description)}
+
+
+def _stream_settings(settings: RangeSettings) -> activation_stream.Settings:
+    return activation_stream.Settings(
+        hooks=settings.hooks,
+        batch_tokens=settings.batch_size * settings.context_size,
+        selection=TokenSelection(
+            context_size=settings.context_size,
+            excluded_token_ids=settings.excluded_token_ids,
+            excluded_positions=settings.excluded_positions,
+        ),
+    )
+
+
+def _until(pieces: Iterator[activation_stream.Piece], max_tokens: int) -> Iterator[activation_stream.Piece]:
+    """End a stream after so many vectors."""
+    left = max_tokens
+    for piece in pieces:
+        count = len(piece.token_ids)
+        if max_tokens and count >= left:
+            yield _cut(piece, left)
+            return
+        left -= count
+        yield piece
+
+
+def _cut(piece: activation_stream.Piece, count: int) -> activation_stream.Piece:
+    rows = int(piece.row[count - 1]) - piece.first_row + 1
+    return activation_stream.Piece(
+        first_row=piece.first_row,
+        num_rows=rows,
+        token_ids=piece.token_ids[:count],
+        row=piece.row[:count],
+        position=piece.position[:count],
+        values={name: value[:count] for name, value in piece.values.items()},
+        made=piece.made,
+    )
+
+
+class _Gathering:
+    """Counts what passes, and refuses what is not to be stored."""
+
+    def __init__(self, settings: RangeSettings, parsed: Mapping[str, int]) -> None:
+        self._settings = settings
+        self.widths = dict(parsed)
+        self.statistics: dict[str, Statistics] = {}
+
+    def take(self, piece: activation_stream.Piece, arrivals: device_transfer.Arrivals) -> dict[str, Tensor]:
+        """Bring a piece's vectors to the CPU in the number format of the files."""
+
+        def look(name: str, value: Tensor) -> None:
+            statistics = self.statistics.setdefault(name, Statistics(value.shape[1]))
+            self.widths[name] = value.shape[1]
+            before = statistics.nan + statistics.infinite
+            statistics.add(value)
+            found = statistics.nan + statistics.infinite - before
+            if found and self._settings.nonfinite == "fail":
+                finiteness.check(name, value, piece.row, piece.position, _ADVICE)
+            if self._settings.storage_dtype == "float16":
+                self._check_range(name, value, piece, statistics)
+
+        return arrivals.take(piece, look)
+
+    def _check_range(self, name: str, value: Tensor, piece: activation_stream.Piece, statistics: Statistics) -> None:
+        limit = torch.finfo(torch.float16).max
+        if statistics.count and max(-statistics.low.min(), statistics.high.max()) > limit:
+            row, position = _place(value.abs() > limit, piece)
+            raise errors.FailedPrecondition(
+                f"{name}: a number at row {row}, position {position} is beyond what float16 holds ({limit:g}). "
+                "Take float32 or bfloat16 as storage dtype.",
+                reason="NOT_FINITE",
+            )
+
+
+def _place(wrong: Tensor, piece: activation_stream.Piece) -> tuple[int, int]:
+    """Row and position of the first vector that has something wrong."""
+    first = int(wrong.any(1).nonzero()[0])
+    return int(piece.row[first]), int(piece.position[first])

@@ -1,0 +1,1 @@
+"""The tasks that an extraction is made by."""

@@ -1,0 +1,154 @@
+"""The task `extract.plan`: what is wrong is found before anything is written, and the rows are cut into ranges."""
+
+import shutil
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from polytok import disk_space, errors
+from polytok.extractor.v1 import tasks_pb2
+from services.activations import memory, models, rows, tokenizations
+from services.extractor.worker import arrow_columns, extraction, model_cache
+from services.runtime.storage import Storage
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+class Input(NamedTuple):
+    """What an extraction reads, checked to fit the model."""
+
+    manifest: tokenizations.Manifest
+    table: pa.Table
+    """All rows, of which those that are read may be."""
+    lengths: NDArray[np.int64]
+    """Tokens of each row that is read, padding and what is behind the context left out."""
+    widths: Mapping[str, int]
+    """Numbers per activation of each hook; the model's width where only running it would tell."""
+
+
+def plan(
+    task: tasks_pb2.PlanExtractionTask, storage: Storage, reader: tokenizations.Reader, loaded: model_cache.Models
+) -> tasks_pb2.PlanExtractionResult:
+    """Check that all of it fits, load the model, and cuts the rows."""
+    order = task.order
+    description = models.describe(loaded.folder(order))
+    found = read(order, description, storage, reader)
+    each = bytes_per_token(order, found)
+    size = int(found.lengths.sum()) * each
+    check_room(order.name, size, storage)
+    # Weights that are damaged or do not fit are told now, and the model is there for the ranges.
+    loaded.get(order)
+    return tasks_pb2.PlanExtractionResult(
+        ranges=_cut(found.lengths, max(1, task.range_bytes // each)),
+        size_bytes=size,
+        weights_fingerprint=loaded.fingerprint,
+    )
+
+
+def read(
+    order: tasks_pb2.ExtractionOrder,
+    description: models.Description,
+    storage: Storage,
+    reader: tokenizations.Reader,
+) -> Input:
+    """Open the tokenization; refuses hooks that the model has not, and ids and lengths that it does not take."""
+    settings = model_cache.settings(order)
+    found = extraction.widths(settings, description)
+    widths = {name: width or description.d_model for name, width in found.items()}
+    _check_context(order, description)
+    manifest = tokenizations.read(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
+    parameters = order.parameters
+    count = manifest.num_rows
+    if parameters.HasField("max_sequences"):
+        count = min(count, parameters.max_sequences)
+    table = reader.open(manifest, 0, count)
+    _check_vocabulary(order, description, manifest, table.slice(0, count))
+    lengths = _lengths(table, count, parameters.context_size)
+    if parameters.HasField("max_tokens"):
+        fitting = int(np.searchsorted(np.cumsum(lengths), parameters.max_tokens, side="right"))
+        lengths = lengths[: max(1, fitting)]
+    return Input(manifest, table, lengths, widths)
+
+
+def bytes_per_token(order: tasks_pb2.ExtractionOrder, found: Input) -> int:
+    """Return what a token takes on the disk, all hooks together."""
+    return arrow_columns.bytes_per_vector(found.widths, model_cache.number_format(order.parameters.storage_format))
+
+
+def free_bytes(storage: Storage) -> int:
+    """Bytes free where files are written; 0 if the storage does not tell."""
+    root = storage.local_path("extractions")
+    return shutil.disk_usage(root.parent).free if root is not None else 0
+
+
+def check_room(name: str, size: int, storage: Storage) -> None:
+    """Refuse to begin what the disk has no room for."""
+    root = storage.local_path("extractions")
+    if root is None:
+        return
+    free = shutil.disk_usage(root.parent).free
+    if size > free:
+        raise errors.ResourceExhausted(
+            f"{name} takes {memory.readable(size)} on the disk, and {root.parent} has {memory.readable(free)} free. "
+            "Make room, or take fewer hooks, fewer tokens (max_tokens), or bfloat16 to store; then retry.",
+            reason=disk_space.REASON,
+            metadata={"needed_bytes": str(size), "free_bytes": str(free)},
+        )
+
+
+def _check_context(order: tasks_pb2.ExtractionOrder, description: models.Description) -> None:
+    limit, asked = description.context_length, order.parameters.context_size
+    if limit and asked > limit:
+        raise errors.InvalidArgument(
+            f"{order.model} looks at {limit} tokens, and {asked} are asked for. Create it anew with a context size of "
+            f"{limit} or less: the tokens behind it are left out.",
+            reason="MODEL_MISFIT",
+        )
+
+
+def _check_vocabulary(
+    order: tasks_pb2.ExtractionOrder,
+    description: models.Description,
+    manifest: tokenizations.Manifest,
+    table: pa.Table,
+) -> None:
+    # A tokenizer with fewer ids than the model has rows cannot give one too many: nothing need be read.
+    if manifest.tokenizer["vocab_size"] <= description.embedding_rows:
+        return
+    largest = max((pc.max(chunk.flatten()).as_py() or 0 for chunk in table[rows.IDS].chunks), default=0)
+    if largest >= description.embedding_rows:
+        raise errors.FailedPrecondition(
+            f"{order.tokenization} has the token id {largest}, and {order.model} has {description.embedding_rows} "
+            f"embedding rows (ids 0 to {description.embedding_rows - 1}): they do not belong together. "
+            "Register the model with the weights that its tokenizer is for (`polytok model add`), and tokenize for it.",
+            reason="MODEL_MISFIT",
+            metadata={"largest_id": str(largest), "embedding_rows": str(description.embedding_rows)},
+        )
+
+
+def _lengths(table: pa.Table, count: int, context_size: int) -> NDArray[np.int64]:
+    if rows.MASK not in table.column_names:
+        lengths: NDArray[np.int64] = pc.list_value_length(table[rows.IDS].slice(0, count)).to_numpy()
+        return np.minimum(lengths.astype(np.int64), context_size)
+    source = rows.Rows(table, context_size)
+    starts = range(0, count, _ROWS_AT_ONCE)
+    return np.concatenate([source.read(start, min(_ROWS_AT_ONCE, count - start)).lengths for start in starts])
+
+
+def _cut(lengths: NDArray[np.int64], tokens: int) -> list[tasks_pb2.RowRange]:
+    """Ranges of about so many tokens, no less than a row each."""
+    ends = np.cumsum(lengths)
+    total, first = int(ends[-1]) if len(ends) else 0, 0
+    number = max(1, round(total / tokens))
+    found = []
+    for part in range(1, number + 1):
+        end = len(lengths) if part == number else int(np.searchsorted(ends, total * part // number)) + 1
+        if end > first:
+            count = int(lengths[first:end].sum())
+            found.append(tasks_pb2.RowRange(first_row=first, num_rows=end - first, num_tokens=count))
+            first = end
+    return found

@@ -1,0 +1,198 @@
+"""The task `extract.publish`: check the files, merge the statistics, stage the folder's small files.
+
+They are staged under names of this attempt; the owner gives them their final names in the transaction that makes the
+extraction READY, and until then `datasets.load_from_disk` finds nothing to open.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from safetensors.numpy import save
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.extractor.v1 import extractions_pb2, tasks_pb2
+from services.activations.statistics import Statistics
+from services.extractor.worker import arrow_columns, file_writer, model_cache
+from services.jobs.task_process_main import TaskContext
+from services.runtime.storage import Storage, verification
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+_VECTORS = "statistics.safetensors"
+_BLOCKS = "blocks.safetensors"
+_ADVICE = "Retry the extraction."
+
+
+def publish(
+    task: tasks_pb2.PublishExtractionTask, storage: Storage, context: TaskContext
+) -> tasks_pb2.PublishExtractionResult:
+    """Check and merges what the ranges gave."""
+    order = task.order
+    files = [file for each in task.ranges for file in each.files]
+    _check_not_empty(order, files)
+    verification.verify(storage, files, _ADVICE, context.report)
+    gathered = _merged(order, task.ranges, storage)
+    merged = _statistics(task.ranges, files, gathered)
+    vectors = save(
+        {
+            f"{hook}.{name}": array
+            for hook, each in gathered.items()
+            for name, array in (("mean", each.mean), ("variance", each.variance), ("min", each.low), ("max", each.high))
+        }
+    )
+    digests = save({posixpath.basename(file.key): np.frombuffer(file.block_digests, "<u8") for file in files})
+    manifest = _json(_manifest(order, files, merged, gathered, {_VECTORS: vectors, _BLOCKS: digests}))
+    digest = hashlib.sha256(manifest).hexdigest()
+    widths = {hook: each.width for hook, each in gathered.items()}
+    features = arrow_columns.features(
+        widths, order.parameters.context_size, model_cache.number_format(order.parameters.storage_format)
+    )
+    information = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
+    contents = {
+        _VECTORS: vectors,
+        _BLOCKS: digests,
+        "polytok.json": manifest,
+        "dataset_info.json": _json(information),
+        "state.json": _json(_state(files, digest)),
+    }
+    staged = [_stage(name, data, order.extraction_key, storage, context) for name, data in contents.items()]
+    return tasks_pb2.PublishExtractionResult(statistics=merged, manifest_digest=digest, staged_files=staged)
+
+
+def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2.ActivationFile]) -> None:
+    if files:
+        return
+    raise errors.FailedPrecondition(
+        f"{order.tokenization} gives fewer tokens than fill a single row of {order.parameters.context_size}. Take a "
+        "smaller context size, or leave fewer tokens out.",
+        reason="SOURCE_EMPTY",
+    )
+
+
+def _merged(
+    order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.ExtractRangeResult], storage: Storage
+) -> dict[str, Statistics]:
+    """Hook → of all ranges, in the order of the parameters."""
+    found: dict[str, Statistics] = {}
+    for each in ranges:
+        data = storage.read_checked(each.statistics.key, each.statistics.sha256, _ADVICE)
+        packed = tasks_pb2.RangeStatistics.FromString(data)
+        for hook in packed.hooks:
+            statistics = Statistics.from_bytes(hook.state)
+            if hook.hook in found:
+                found[hook.hook].merge(statistics)
+            else:
+                found[hook.hook] = statistics
+    return {hook: found[hook] for hook in order.parameters.hooks if hook in found}
+
+
+def _statistics(
+    ranges: Sequence[tasks_pb2.ExtractRangeResult],
+    files: Sequence[tasks_pb2.ActivationFile],
+    gathered: Mapping[str, Statistics],
+) -> extractions_pb2.ExtractionStatistics:
+    return extractions_pb2.ExtractionStatistics(
+        num_tokens=sum(each.num_tokens for each in ranges),
+        num_sequences=sum(each.num_sequences for each in ranges),
+        num_left_over=sum(each.num_left_over for each in ranges),
+        num_rows=sum(file.num_rows for file in files),
+        num_files=len(files),
+        size_bytes=sum(file.size_bytes for file in files),
+        hooks=[_of_hook(hook, each) for hook, each in gathered.items()],
+    )
+
+
+def _of_hook(hook: str, each: Statistics) -> extractions_pb2.HookStatistics:
+    summary = each.summary()
+    return extractions_pb2.HookStatistics(
+        hook=hook,
+        width=each.width,
+        num_tokens=each.count,
+        mean=float(each.mean.mean()),
+        variance=summary["variance_mean"],
+        kurtosis=math.nan if summary["kurtosis_mean"] is None else summary["kurtosis_mean"],
+        min=summary["min"],
+        max=summary["max"],
+        mean_norm=summary["norm_mean"],
+        num_dead_dimensions=len(summary["dead_dimensions"]),
+        num_outlier_dimensions=len(summary["outlier_dimensions"]),
+        num_nonfinite=each.nan + each.infinite,
+    )
+
+
+def _manifest(
+    order: tasks_pb2.ExtractionOrder,
+    files: Sequence[tasks_pb2.ActivationFile],
+    merged: extractions_pb2.ExtractionStatistics,
+    gathered: Mapping[str, Statistics],
+    beside: Mapping[str, bytes],
+) -> dict[str, Any]:
+    left_out = {"mean_vector", "variance_vector"}
+    counted = (field for field in merged.DESCRIPTOR.fields if field.name not in {"hooks", "seconds"})
+    return {
+        "format": FORMAT,
+        "name": order.name,
+        "tokenization": {"name": order.tokenization, "manifest_digest": order.manifest_digest},
+        "model": {
+            "name": order.model,
+            "repo_id": order.model_repo_id,
+            "revision": order.model_revision,
+            "weights_fingerprint": order.weights_fingerprint,
+        },
+        "parameters": json_format.MessageToDict(order.parameters, preserving_proto_field_name=True),
+        "excluded_token_ids": list(order.excluded_token_ids),
+        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        "statistics": {field.name: getattr(merged, field.name) for field in counted},
+        "hooks": {
+            hook: {name: value for name, value in each.summary().items() if name not in left_out}
+            for hook, each in gathered.items()
+        },
+        "vectors": _named(_VECTORS, beside),
+        "blocks": _named(_BLOCKS, beside) | {"block_bytes": file_writer.BLOCK_BYTES, "digest": "xxh3_64"},
+        "files": [
+            {
+                "name": posixpath.basename(file.key),
+                "num_rows": file.num_rows,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+            }
+            for file in files
+        ],
+        "versions": {name: importlib.metadata.version(name) for name in ("polytok", "torch", "transformers")},
+    }
+
+
+def _named(name: str, beside: Mapping[str, bytes]) -> dict[str, Any]:
+    return {"name": name, "sha256": hashlib.sha256(beside[name]).hexdigest()}
+
+
+def _state(files: Sequence[tasks_pb2.ActivationFile], digest: str) -> dict[str, Any]:
+    return {
+        "_data_files": [{"filename": posixpath.basename(file.key)} for file in files],
+        "_fingerprint": digest[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+
+
+def _stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+    stem, extension = posixpath.splitext(name)
+    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
+    return catalog_tasks_pb2.StagedFile(
+        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
+    )
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

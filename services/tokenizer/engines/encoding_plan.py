@@ -1,0 +1,140 @@
+"""The encoding plan of a tokenizer: an engine, what it may not see, and the proof that its ids are the reference's.
+
+An engine sees a text only if all its code points were compared before and did not differ, and if it holds none of the
+added tokens that it may find in other places than the reference. All other texts are the reference's. Code points are
+compared in blocks, when a text first holds one of a block; what was found is kept in the ledger.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from services.runtime.telemetry import logging
+from services.tokenizer.engines import Engine, attempt, code_point_filter, longest, proof
+from services.tokenizer.engines.proof_store import Ledger, Verdicts
+from services.tokenizer.sequences import bounded_runs, ragged
+from services.tokenizer.sequences.ragged import Ragged
+
+BLOCK_BYTES = 256 << 10
+"""As long as comparing a block takes, the reference encodes so many bytes: fewer are not worth it."""
+
+_log = logging.get(__name__)
+
+
+class Plan:
+    """An engine that gives the reference's ids for every text, because it sees only texts for which it does."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reference: Engine,
+        parts: Sequence[proof.Part],
+        ledger: Ledger,
+        needles: Sequence[str],
+        refused: Iterable[int],
+        *,
+        patience: int = 0,
+    ) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._parts = parts
+        self._ledger = ledger
+        self._admission = code_point_filter.Admission(needles, longest(engine))
+        self._always = frozenset(refused)
+        self._patience = patience
+        self._owed = 0
+        self._admit()
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._engine.name
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What was compared: one sha256 for each part of the proof."""
+        return tuple(part.identity for part in self._parts)
+
+    @property
+    def refused(self) -> list[int]:
+        """The code points that were compared and that the engine may not see."""
+        return sorted(self._always.union(*(verdicts.refused for verdicts in self._verdicts())))
+
+    def encode(self, texts: pa.Array) -> Ragged:
+        """Return the ids of each text."""
+        apart = self.apart(texts)
+        if not apart.any():
+            return attempt(self._engine, texts)
+        if apart.all():
+            return self._reference.encode(texts)
+        fast = attempt(self._engine, texts.filter(pa.array(~apart)))
+        return ragged.interleave(fast, self._reference.encode(texts.filter(pa.array(apart))), apart)
+
+    def apart(self, texts: pa.Array) -> NDArray[np.bool_]:
+        """Return which texts are the reference's; compare the code points that they hold, if that is worth it."""
+        found, blocks = self._admission.look(texts)
+        if blocks:
+            self._owed += int(np.diff(bounded_runs.ends_of(texts))[found == code_point_filter.UNKNOWN].sum())
+            if not self._patience or self._owed >= BLOCK_BYTES * len(blocks):
+                self._owed = 0
+                self.compare(blocks)
+                found, _ = self._admission.look(texts)
+        apart: NDArray[np.bool_] = found != code_point_filter.FREE
+        return apart
+
+    def refuses(self, texts: pa.Array) -> NDArray[np.bool_]:
+        """Return which texts the engine may not see for what was found, not for what was not compared."""
+        self.apart(texts)
+        found, _ = self._admission.look(texts)
+        refused: NDArray[np.bool_] = found == code_point_filter.REFUSED
+        return refused
+
+    def compare(self, blocks: Iterable[int]) -> None:
+        """Compare the code points of some blocks."""
+        blocks = list(blocks)
+        for part, verdicts in zip(self._parts, self._verdicts(), strict=True):
+            if not verdicts.compared.issuperset(blocks):
+                proof.extend(part, verdicts, blocks)
+                self._ledger.put(part.identity, verdicts)
+        self._admit()
+
+    def _admit(self) -> None:
+        compared = set.intersection(*(verdicts.compared for verdicts in self._verdicts()))
+        self._admission.admit(compared, self.refused)
+
+    def _verdicts(self) -> list[Verdicts]:
+        found = [self._ledger.get(part.identity) for part in self._parts]
+        return [verdicts for verdicts in found if verdicts is not None]
+
+
+def make(subject: proof.Subject, reference: Engine, ledger: Ledger, *, patience: int = 0) -> Plan | None:
+    """Return the plan for an engine, or None if the engine is of no use for the tokenizer.
+
+    The engine is compared with the reference unless that was done before.
+    """
+    form = subject.structure
+    engine = proof.make(subject.name, lambda: subject.make(subject.backend))
+    if engine is None:
+        return None
+    parts: list[proof.Part] = [proof.Ids(subject, engine, reference)]
+    if form is not None:
+        parts.insert(0, proof.Boundaries(subject, form))
+    for part in parts:
+        verdicts = ledger.get(part.identity)
+        if verdicts is None:
+            verdicts = proof.begin(part)
+            ledger.put(part.identity, verdicts)
+        if not verdicts.agrees:
+            _log.info("engine_not_exact", engine=subject.name, part=type(part).__name__.lower())
+            return None
+    return Plan(
+        engine,
+        reference,
+        parts,
+        ledger,
+        form.needles if form else (),
+        form.refused if form else (),
+        patience=patience,
+    )

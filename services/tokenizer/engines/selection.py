@@ -1,0 +1,208 @@
+"""Makes encoding plans, and remembers them: of the fastest engine that needs the reference for little."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+import pyarrow as pa
+
+from services.runtime.telemetry import logging
+from services.tokenizer.engines import Engine, encoding_plan, proof, spans, structure, versions
+from services.tokenizer.engines.fastokens import Fastokens
+from services.tokenizer.engines.gigatoken import Gigatoken
+from services.tokenizer.engines.proof_store import Ledger
+from services.tokenizer.engines.reference import Reference
+from services.tokenizer.models import loader
+from services.tokenizer.sequences import bounded_runs
+
+Maker = Callable[[loader.Tokenizer, str, bool], Engine | None]
+"""Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
+
+MAKERS: Mapping[str, Maker] = {
+    "spans": lambda tokenizer, *_: spans.make(tokenizer.backend),
+    "gigatoken": lambda _, content, parallel: Gigatoken(content, parallel=parallel),
+    "fastokens": lambda tokenizer, content, _: Fastokens(
+        content, split_special_tokens=bool(tokenizer.backend.encode_special_tokens)
+    ),
+}
+"""Every fast engine."""
+
+FEW = 0.01
+"""The share of bytes that may go to the reference before another engine is asked for."""
+_REMEMBERED = 64
+
+_log = logging.get(__name__)
+
+
+def candidates(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names the engines that may know a tokenizer, the fastest first."""
+    model = content["model"]
+    # With dropout the same text has other ids every time.
+    if model["type"] == "BPE" and not model.get("dropout"):
+        # SentencePiece's kind falls back to a token for each byte.
+        return ("spans",) if model["byte_fallback"] else ("gigatoken", "fastokens")
+    return ("spans",) if model["type"] == "WordPiece" else ()
+
+
+class Known:
+    """A tokenizer's reference, and its plans as far as they were asked for."""
+
+    def __init__(
+        self,
+        tokenizer: loader.Tokenizer,
+        makers: Mapping[str, Maker],
+        ledger: Ledger,
+        *,
+        parallel: bool,
+        patience: int,
+    ) -> None:
+        self.reference = Reference(tokenizer.backend)
+        self._tokenizer = tokenizer
+        self._makers = makers
+        self._ledger = ledger
+        self._parallel = parallel
+        self._patience = patience
+        self._plans: dict[str, encoding_plan.Plan | None] = {}
+        self.encoded = 0
+        """Bytes that the reference encoded because no engine was compared with it yet."""
+
+    @functools.cached_property
+    def candidates(self) -> tuple[str, ...]:
+        """The engines that may know the tokenizer."""
+        return tuple(name for name in candidates(self._content) if name in self._makers)
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        """The tokenizer's `tokenizer.json`; let go of once a plan is made, for it takes much memory."""
+        content: dict[str, Any] = json.loads(self._tokenizer.backend.to_str())
+        return content
+
+    def get(self, name: str) -> encoding_plan.Plan | None:
+        """Return the plan for an engine; None if it is of no use."""
+        if name not in self._plans:
+            self._plans[name] = self._made(name)
+            self.__dict__.pop("_content", None)
+        return self._plans[name]
+
+    def has_plan(self) -> bool:
+        """Return whether a plan was made."""
+        return any(self._plans.values())
+
+    def _made(self, name: str) -> encoding_plan.Plan | None:
+        try:
+            are_split = bool(self._tokenizer.backend.encode_special_tokens)
+            form = None if name == "spans" else structure.read(self._content, splits_special_tokens=are_split)
+        except structure.UnsupportedTokenizer as error:
+            _log.info("engine_not_tried", engine=name, detail=str(error))
+            return None
+        subject = proof.Subject(
+            name,
+            _version(name),
+            lambda backend: self._makers[name](
+                dataclasses.replace(self._tokenizer, backend=backend), backend.to_str(), self._parallel
+            ),
+            self._tokenizer.backend,
+            self._tokenizer.fingerprint,
+            form,
+        )
+        return encoding_plan.make(subject, self.reference, self._ledger, patience=self._patience)
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Return what an engine's results depend on beside the tokenizer: its code, ours, and the processor's kind."""
+    digest = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode())
+    for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{versions.versioned(name)} {digest.hexdigest()}"
+
+
+class Chooser:
+    """Makes plans, and remembers them."""
+
+    def __init__(
+        self,
+        wanted: str = "auto",
+        *,
+        parallel: bool = True,
+        kept: int = 2,
+        makers: Mapping[str, Maker] = MAKERS,
+        folder: pathlib.Path | None = None,
+        patience: int = 0,
+    ) -> None:
+        """Choose the engine that is wanted, or with `auto` any.
+
+        What comparing engines found is kept in `folder`. Up to `patience` bytes of text are encoded by the reference
+        before an engine is compared with it, which for less text would take longer than encoding it.
+        """
+        self._wanted = wanted
+        self._parallel = parallel
+        self._kept = kept
+        self._makers = makers
+        self._ledger = Ledger(folder)
+        self._patience = patience if wanted == "auto" else 0
+        self._known: collections.OrderedDict[str, Known] = collections.OrderedDict()
+        # Engines that gave wrong ids for a tokenizer and a dataset in spite of their proof.
+        self._distrusted: collections.OrderedDict[tuple[str, str, str], None] = collections.OrderedDict()
+
+    def reference(self, tokenizer: loader.Tokenizer) -> Reference:
+        """Return the reference of a tokenizer."""
+        return self._of(tokenizer).reference
+
+    def choose(
+        self, tokenizer: loader.Tokenizer, dataset: str, texts: pa.Array, distrusted: Collection[str] = ()
+    ) -> Engine:
+        """Return the engine for a dataset, of which these are the texts at hand.
+
+        Those that are `distrusted`, each by name and version as `versions.versioned` gives them, are left out.
+        """
+        known = self._of(tokenizer)
+        size = int(bounded_runs.ends_of(texts)[-1])
+        if known.encoded + size < self._patience and not known.has_plan():
+            known.encoded += size
+            return known.reference
+        best: tuple[float, Engine] = (1.0, known.reference)
+        for name in known.candidates if self._wanted == "auto" else (self._wanted,):
+            if name not in known.candidates or versions.versioned(name) in distrusted:
+                continue
+            if (tokenizer.fingerprint, dataset, name) in self._distrusted:
+                continue
+            made = known.get(name)
+            if made is not None:
+                share = _share(made, texts)
+                if share <= FEW:
+                    return made
+                best = min(best, (share, made), key=lambda each: each[0])
+        if best[1] is known.reference and self._wanted not in {"auto", "reference"}:
+            _log.warning("engine_not_exact", engine=self._wanted, dataset=dataset, instead="reference")
+        return best[1]
+
+    def distrust(self, tokenizer: loader.Tokenizer, dataset: str, name: str) -> None:
+        """Keep an engine from the dataset's other shards."""
+        self._distrusted[tokenizer.fingerprint, dataset, name] = None
+        while len(self._distrusted) > _REMEMBERED:
+            self._distrusted.popitem(last=False)
+
+    def _of(self, tokenizer: loader.Tokenizer) -> Known:
+        known = self._known.get(tokenizer.fingerprint)
+        if known is None:
+            known = self._known[tokenizer.fingerprint] = Known(
+                tokenizer, self._makers, self._ledger, parallel=self._parallel, patience=self._patience
+            )
+        self._known.move_to_end(tokenizer.fingerprint)
+        while len(self._known) > self._kept:
+            self._known.popitem(last=False)
+        return known
+
+
+def _share(made: encoding_plan.Plan, texts: pa.Array) -> float:
+    """Return the share of bytes that the engine may not see."""
+    sizes = np.diff(bounded_runs.ends_of(texts))
+    return float(sizes[made.refuses(texts)].sum() / max(1, sizes.sum()))

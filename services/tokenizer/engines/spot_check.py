@@ -1,0 +1,68 @@
+"""Encodes a random sample of every shard a second time, with the reference: a last line of defence.
+
+That ids are exact does not rest on it, but on what an engine may see (`encoding_plan`): a sample finds an error
+that is in many documents, and would miss one that is in few.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from services.tokenizer.engines import Engine, Untrustworthy, attempt
+from services.tokenizer.sequences import bounded_runs
+from services.tokenizer.sequences.ragged import Ragged
+
+SHARE = 0.01
+"""How many of the documents are encoded twice."""
+BYTES = 64 << 10
+"""How many bytes of a shard are encoded twice, about: the reference takes for them what its engine takes for 4 MB."""
+_LEAST = 4
+_DOCUMENT_BYTES = 128 << 10
+_BEGINNING_CHARACTERS = 16 << 10
+
+
+class Sampled:
+    """An engine whose ids for a shard are compared with the reference's, document by document of a sample."""
+
+    def __init__(self, engine: Engine, reference: Engine, *, seed: int, shard_bytes: int) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._random = np.random.default_rng(seed)
+        self._share = min(SHARE, BYTES / max(shard_bytes, 1))
+        self._due = _LEAST
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._engine.name
+
+    def encode(self, texts: pa.Array) -> Ragged:
+        """Return the ids of each text; raises Untrustworthy if one of the sample is wrong."""
+        rows = attempt(self._engine, texts)
+        sizes = np.diff(bounded_runs.ends_of(texts))
+        chosen = self._chosen(sizes)
+        long = sizes[chosen] > _DOCUMENT_BYTES
+        self._compare(texts.take(pa.array(chosen[~long])), chosen[~long], rows)
+        if long.any():
+            # Of long documents the beginning, once more and by both.
+            beginnings = pc.utf8_slice_codeunits(texts.take(pa.array(chosen[long])), 0, _BEGINNING_CHARACTERS)
+            again = attempt(self._engine, beginnings)
+            self._compare(beginnings, np.arange(len(beginnings)), again)
+        return rows
+
+    def _chosen(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        chosen = self._random.random(len(sizes)) < self._share
+        filled = np.flatnonzero(sizes)
+        if self._due and len(filled):
+            some = self._random.choice(filled, min(self._due, len(filled)), replace=False)
+            chosen[some] = True
+            self._due -= len(some)
+        return np.flatnonzero(chosen)
+
+    def _compare(self, texts: pa.Array, places: NDArray[np.int64], rows: Ragged) -> None:
+        expected = self._reference.encode(texts)
+        for row, place in enumerate(places):
+            found = rows.values[rows.offsets[place] : rows.offsets[place + 1]]
+            if not np.array_equal(found, expected.values[expected.offsets[row] : expected.offsets[row + 1]]):
+                raise Untrustworthy(self.name, "gave other ids than the reference for a document of the sample")

@@ -1,0 +1,153 @@
+"""How often each token occurs in a tokenization: counted as files are written, added up where all are published."""
+
+import threading
+
+import numba
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.runtime.storage import Storage, verification
+from services.runtime.storage.checksums import CheckedFile
+from services.tokenizer.files import staging
+from services.tokenizer.models import loader
+from services.tokenizer.sequences.ragged import Ids
+
+MOST_FREQUENT = 20
+"""So many tokens are listed."""
+
+_LARGEST_ID = 1 << 24
+"""No vocabulary is nearly as large; what a damaged file holds must not ask for memory without bound."""
+
+_LEAST_IDS = 1 << 16
+"""Room for so many at least: whoever published before vocabularies were told has not to grow it."""
+
+_STORED = np.dtype("<u4")
+
+
+def _count(values: Ids, counts: NDArray[np.uint32]) -> int:
+    beyond = 0
+    for place in range(len(values)):
+        token = np.uint32(values[place])
+        # A negative number is a great one here.
+        if token < np.uint32(len(counts)):
+            counts[token] += np.uint32(1)
+        else:
+            beyond += 1
+    return beyond
+
+
+# Compiled when imported, as in `row_copy`. A third of what numpy.bincount takes, which converts
+# first; the counts of a batch have 32 bits, so that those of a vocabulary stay in the processor's cache.
+_count_ids = numba.njit(
+    numba.int64(numba.types.Array(numba.int32, 1, "C", readonly=True), numba.uint32[::1]), nogil=True
+)(_count)
+
+
+class Counts:
+    """Counts the tokens of files; several threads may."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._counts = np.zeros(max(vocab_size, _LEAST_IDS), np.int64)
+        self._lock = threading.Lock()
+
+    def add(self, ids: Ids) -> None:
+        """Count these tokens; from one thread."""
+        self._counts = counted(ids, self._counts)
+
+    def write(self, storage: Storage, key: str) -> staging.Staged:
+        """Write what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
+        ids = np.flatnonzero(self._counts)
+        return staging.write(storage, key, ids.astype(_STORED), self._counts[ids].astype(_STORED))
+
+    def read(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> bool:
+        """Add what `write` wrote of a file; false where that is gone or damaged, and then add nothing."""
+        if not file.counts_key:
+            return False
+        try:
+            data = staging.read(storage, staging.Staged(file.counts_key, file.counts_sha256), _STORED)
+        except (errors.NotFound, errors.DataLoss):
+            return False
+        ids, counts = data.reshape(2, -1)
+        found = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
+        found[ids] = counts
+        self._merge(found)
+        return True
+
+    def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
+        """Count the tokens of a file; return its size in bytes and its sha256.
+
+        Those tell whether it is what was written; of one that is not, nothing that was counted is of use. What was
+        counted as it was written is taken where it is still there, and spares going through the file's rows.
+        """
+        if self.read(storage, file):
+            return verification.measured(storage, file.key)
+        # Counted and hashed in one go: these are the very bytes that were counted.
+        with storage.open(file.key) as opened:
+            checked = CheckedFile(opened)
+            try:
+                self._add(pa.ipc.open_stream(checked))
+            # Damaged bytes are told as any of these; what they really are, their checksum says.
+            except (pa.ArrowException, OSError, KeyError, errors.DataLoss):
+                found = checked.drain()
+                if found == (file.size_bytes, file.sha256):
+                    raise
+                return found
+            return checked.drain()
+
+    def _add(self, stream: pa.RecordBatchReader) -> None:
+        found = np.zeros(len(self._counts), np.int64)
+        with stream:
+            for batch in stream:
+                found = counted(_tokens(batch), found)
+        self._merge(found)
+
+    def _merge(self, found: NDArray[np.int64]) -> None:
+        with self._lock:
+            self._counts = _sum(self._counts, found)
+
+    def fill_in(self, statistics: tokenizations_pb2.TokenizationStatistics) -> None:
+        """Return how many different tokens there are and which are the most frequent."""
+        statistics.num_unique_tokens = int(np.count_nonzero(self._counts))
+        total = max(1, int(self._counts.sum()))
+        # Of equally frequent ones the lowest ids.
+        for token in np.lexsort((np.arange(len(self._counts)), -self._counts))[:MOST_FREQUENT].tolist():
+            if count := int(self._counts[token]):
+                statistics.most_frequent_tokens.add(id=token, count=count, share=count / total)
+
+
+def counted(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Add tokens to what was counted; the result may be longer. Raises DataLoss for what cannot be an id."""
+    table = np.zeros(len(counts), np.uint32)
+    beyond_any = _count_ids(ids, table)
+    counts = counts + table
+    if not beyond_any:
+        return counts
+    # Of a tokenizer whose ids have gaps, some are higher than the vocabulary is large.
+    beyond = ids[(ids < 0) | (ids >= len(counts))]
+    if beyond.min() < 0 or beyond.max() >= _LARGEST_ID:
+        raise errors.DataLoss(f"{int(beyond.max())} is no token id. Retry the tokenization.")
+    return _sum(counts, np.bincount(beyond))
+
+
+def name_tokens(statistics: tokenizations_pb2.TokenizationStatistics, tokenizer: loader.Tokenizer) -> None:
+    """Fill in the vocabulary's entries for the most frequent tokens."""
+    for each in statistics.most_frequent_tokens:
+        each.piece = tokenizer.backend.id_to_token(each.id) or ""
+
+
+def _tokens(batch: pa.RecordBatch) -> Ids:
+    ids: Ids = batch.column("input_ids").values.to_numpy()
+    mask: NDArray[np.int8] = batch.column("attention_mask").values.to_numpy()
+    if len(ids) != len(mask):
+        raise errors.DataLoss("A sequence and its mask are of different lengths. Retry the tokenization.")
+    return ids if mask.all() else ids[mask == 1]
+
+
+def _sum(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    longer[: len(shorter)] += shorter
+    return longer

@@ -1,0 +1,67 @@
+"""How a part of a stream of documents moves the places at which packed rows start.
+
+The phase of a part is how many of its tokens belong to a row that began before it: the first row in it starts that many
+tokens after its beginning. Where a row starts decides, with the tokens there, where the next one does, so the phase of
+a part decides that of the part after it. There are only as many phases as a row has tokens; for all of them at once
+what they become is found in one pass over the part, piece by piece. The phases of all parts then follow
+one from the other, without a look at any token.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer.sequences.jit import compiled
+from services.tokenizer.sequences.ragged import Ids
+
+
+def are_needed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
+    """Return whether rows may go on from one part to the next."""
+    return parameters.HasField("packing") and not parameters.packing.disable_concatenation
+
+
+def unmoved(length: int) -> Ids:
+    """Return what becomes of each phase in a part without tokens, with rows of that length: it stays."""
+    return np.arange(length, dtype=np.int32)
+
+
+def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
+    """Return what becomes of each phase in some tokens and these, given what becomes of it in those before these.
+
+    `droppable` marks the separators, which a row that starts there leaves out; a row that does not start with
+    `begin_of_batch` has it put in front, and takes one token less.
+    """
+    begin = -1 if begin_of_batch is None else begin_of_batch
+    found: Ids = _walk(tokens, droppable, begin, begin_of_batch is not None, len(phases))[phases]
+    return found
+
+
+def after_plain(count: int, phases: Ids) -> Ids:
+    """Return the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
+    return (phases - np.int32(count % len(phases))) % np.int32(len(phases))
+
+
+def follow(moves: Iterable[Ids]) -> list[int]:
+    """Return the phase of each part of a stream, given what becomes of each phase in each part."""
+    phases = [0]
+    for moved in moves:
+        phases.append(int(moved[phases[-1]]))
+    return phases[:-1]
+
+
+@compiled
+def _walk(tokens: Ids, droppable: NDArray[np.bool_], begin: int, begins: bool, length: int) -> Ids:
+    count = len(tokens)
+    # A row that starts there: how many tokens after the end the first row starts that does not start before it.
+    found = np.empty(max(count, length), np.int32)
+    for place in range(count, length):
+        found[place] = place - count
+    for place in range(count - 1, -1, -1):
+        start = place + 1 if droppable[place] else place
+        next_start = start + length
+        if begins and tokens[start] != begin:
+            next_start -= 1
+        found[place] = found[next_start] if next_start < count else next_start - count
+    return found[:length].copy()

@@ -1,0 +1,131 @@
+"""Sequences to longer ones, filled with a padding token; the attention mask tells what is padding."""
+
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from services.tokenizer.sequences import ragged
+from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.ragged import Offsets, Ragged
+from services.tokenizer.sequences.row_copy import copy_rows
+
+_TOKENS = 1 << 20
+"""Tokens that are made at once: short sequences become a multiple of themselves."""
+
+
+class Filling(NamedTuple):
+    """What is put where."""
+
+    token: int
+    """The id of the padding token."""
+    left: bool
+    """Whether it goes before the sequence, and not after it."""
+
+
+class Padder(Protocol):
+    """Pads sequences; may keep them back until it knows how long they have to be."""
+
+    num_padded: int
+    """Padding tokens added."""
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Take further sequences and yield those that are ready."""
+
+    def finish(self) -> Iterator[Rows]:
+        """Yield the others."""
+
+    def close(self) -> None:
+        """Let go of what was kept back."""
+
+
+def pad(ids: Ragged, length: int, filling: Filling) -> Rows:
+    """Return sequences of at least that length."""
+    lengths = ids.lengths
+    missing = np.maximum(length - lengths, 0)
+    offsets = ragged.offsets_of(lengths + missing)
+    values = np.full(int(offsets[-1]), filling.token, np.int32)
+    copy_rows(ids.values, ids.offsets[:-1], lengths, values, offsets[:-1] + (missing if filling.left else 0))
+    runs = [(0, missing), (1, lengths)] if filling.left else [(1, lengths), (0, missing)]
+    marks = np.tile(np.array([mark for mark, _ in runs], np.int8), len(lengths))
+    mask = np.repeat(marks, np.stack([run for _, run in runs], axis=1).ravel())
+    return Rows(Ragged(values, offsets), mask)
+
+
+class Nothing:
+    """Leaves sequences as long as they are."""
+
+    num_padded = 0
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Yield the same."""
+        yield rows
+
+    def finish(self) -> Iterator[Rows]:
+        """Kept nothing back."""
+        return iter(())
+
+    def close(self) -> None:
+        """Kept nothing back."""
+
+
+class ToLength:
+    """Pads to a length that is known beforehand; longer sequences stay as they are."""
+
+    def __init__(self, length: int, filling: Filling) -> None:
+        self.num_padded = 0
+        self._length = length
+        self._filling = filling
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Yield the sequences padded, so many at a time that they are no great multiple of what came in."""
+        ids = rows.ids
+        at_once = max(1, _TOKENS // self._length)
+        for first in range(0, ids.num_rows, at_once):
+            offsets = ids.offsets[first : first + at_once + 1]
+            padded = pad(
+                Ragged(ids.values[offsets[0] : offsets[-1]], offsets - offsets[0]), self._length, self._filling
+            )
+            self.num_padded += len(padded.ids.values) - int(offsets[-1] - offsets[0])
+            yield padded
+
+    def finish(self) -> Iterator[Rows]:
+        """Kept nothing back."""
+        return iter(())
+
+    def close(self) -> None:
+        """Kept nothing back."""
+
+
+class ToLongest:
+    """Pads to the longest sequence of all; until it is known they are kept in a temporary file."""
+
+    def __init__(self, filling: Filling) -> None:
+        self.num_padded = 0
+        self._filling = filling
+        # A shard's ids may be many times its text, with windows that overlap.
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
+        self._lengths: list[Offsets] = []
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Keep them."""
+        self._lengths.append(rows.ids.lengths)
+        self._spool.write(np.ascontiguousarray(rows.ids.values).data)
+        return iter(())
+
+    def finish(self) -> Iterator[Rows]:
+        """Yield all of them."""
+        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
+        longest = ToLength(max(1, int(lengths.max(initial=0))), self._filling)
+        at_once = max(1, _TOKENS // max(1, int(lengths.max(initial=0))))
+        self._spool.seek(0)
+        for first in range(0, len(lengths), at_once):
+            offsets = ragged.offsets_of(lengths[first : first + at_once])
+            values = np.frombuffer(self._spool.read(4 * int(offsets[-1])), np.int32)
+            yield from longest.add(Rows(Ragged(values, offsets)))
+        self.num_padded = longest.num_padded
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._spool.close()

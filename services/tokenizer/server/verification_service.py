@@ -1,0 +1,95 @@
+"""The worker's side of a verification: a process of its own for each, for as long as somebody listens."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+from google.protobuf import any_pb2
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.jobs.v1 import messages_pb2
+from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
+from services.jobs import failures, subprocess_client
+from services.jobs.task_process import Child, ChildFailed
+from services.tokenizer.server.catalog_client import Catalog
+
+_AT_ONCE = 2
+
+Response = tokenizer_pb2.VerifyResponse
+
+
+class Verifying:
+    """Verifies tokenizations, two at a time. It is no job: it makes nothing, and who asked waits for what it finds."""
+
+    def __init__(self, catalog: Catalog, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
+        self._catalog = catalog
+        self._command = command
+        self._service = service
+        self._memory_bytes = memory_bytes
+        self._free = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self, name: str, sample: int, *, every_document: bool = False) -> AsyncGenerator[Response]:
+        """Yield progress, then the result."""
+        before = await self._catalog.tokenization(name)
+        if not before.manifest_digest:
+            raise errors.FailedPrecondition(
+                f"{before.name} was taken over from an earlier version, without checksums; there is nothing to verify "
+                "it against. Delete it and tokenize again to have them.",
+                reason="WRONG_STATE",
+            )
+        dataset = await self._catalog.dataset(before.dataset)
+        task = answers_pb2.VerifyTask(
+            tokenized_path=before.tokenized_path,
+            manifest_digest=before.manifest_digest,
+            raw_path=dataset.raw_path,
+            sample=sample,
+            every_document=every_document,
+        )
+        async with self._free, contextlib.aclosing(self._work(task)) as responses:
+            async for response in responses:
+                if response.HasField("result"):
+                    await self._check_unchanged(before, response.result)
+                    response.result.name = before.name
+                yield response
+
+    async def _check_unchanged(
+        self, before: tokenizations_pb2.Tokenization, result: tokenizer_pb2.VerifyResult
+    ) -> None:
+        # Files that are missing because somebody deleted the tokenization meanwhile are no damage.
+        if result.findings and (await self._catalog.tokenization(before.name)).etag != before.etag:
+            raise errors.Aborted(
+                f"{before.name} changed while it was read; verify it again.", reason="ETAG_MISMATCH", retryable=True
+            )
+
+    async def _work(self, task: answers_pb2.VerifyTask) -> AsyncGenerator[Response]:
+        payload = any_pb2.Any()
+        payload.Pack(task)
+        child = Child(self._command, service=self._service, memory_bytes=self._memory_bytes)
+        try:
+            await child.start()
+            await child.send(messages_pb2.ChildTask(kind="verify", payload=payload.SerializeToString()))
+            while (event := await child.receive()) is not None:
+                yield _response(event)
+                if event.HasField("result"):
+                    return
+            raise subprocess_client.lost(child)
+        except ChildFailed as failure:
+            raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
+        finally:
+            await child.kill()
+
+
+def _response(event: messages_pb2.ChildEvent) -> Response:
+    if event.HasField("error"):
+        raise failures.error_of(event.error)
+    if event.HasField("report"):
+        encoded = tokenizer_pb2.VerifyProgress()
+        event.report.Unpack(encoded)
+        return Response(progress=encoded)
+    if event.HasField("progress"):
+        progress = tokenizer_pb2.VerifyProgress(done_bytes=event.progress.done, total_bytes=event.progress.total)
+        return Response(progress=progress)
+    result = tokenizer_pb2.VerifyResult()
+    any_pb2.Any.FromString(event.result).Unpack(result)
+    return Response(result=result)

@@ -1,0 +1,178 @@
+"""Conversations to text, through a chat template, exactly as `apply_chat_template` of transformers renders them.
+
+A template is a program of its author's. It runs in the sandbox of transformers, in the worker's child process, whose
+memory has a limit and whose death costs one task.
+"""
+
+import datetime
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import pyarrow as pa
+from transformers.utils import chat_template_utils
+
+from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
+from services.tokenizer.models import loader
+from services.tokenizer.text import columns, conversations, nested_values, tools
+
+_FORMS = (("role", "content"), ("role", "tool_calls"), ("from", "value"))
+_MOST_CHARACTERS = 64 << 20
+"""As many of one conversation, rendered, are encoded at once."""
+
+_MEND = "Take another template; or mend or remove the conversation"
+
+
+class Conversations:
+    """The column of a raw shard that holds conversations, as `columns.Texts` has one of text."""
+
+    def __init__(
+        self,
+        name: str,
+        chat: tokenizations_pb2.Chat,
+        tokenizer: loader.Tokenizer,
+        *,
+        model: str = "",
+        date: str = "",
+        counted: tokenizations_pb2.TokenizationStatistics | None = None,
+    ) -> None:
+        """Take the model's name for messages, and the day (as 2025-12-31) for templates that ask for one.
+
+        How many conversations were given tools is added to `counted`.
+        """
+        self.name = name
+        self._tools_column = chat.tools_column
+        self._pretrained = tokenizer.pretrained
+        self._prompts = chat.add_generation_prompt
+        # A tokenizer may have a template of its own for conversations with tools.
+        self._plain = _Template(_template(tokenizer, chat.template, model, with_tools=False), date)
+        self._with_tools = _Template(_template(tokenizer, chat.template, model, with_tools=True), date)
+        self._counted = counted if counted is not None else tokenizations_pb2.TokenizationStatistics()
+
+    @property
+    def names(self) -> list[str]:
+        """The column, and the one of tools if there is one."""
+        return list(dict.fromkeys(filter(None, (self.name, self._tools_column))))
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Refuse a column that is not there or holds something else."""
+        kind = columns.existing(schema, self.name, where).type
+        if self._tools_column:
+            columns.existing(schema, self._tools_column, where)
+        if not _may_be_conversations(kind):
+            raise columns.wrong(
+                f"Column {self.name!r} of {where} holds {kind}, not conversations: lists of objects with `role` and "
+                "`content`, or `from` and `value`. Name another as text_column."
+            )
+
+    def texts(self, rows: pa.RecordBatch, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
+        """Return the conversations rendered, as large strings."""
+        read = {name: _Values(rows.column(name)) for name in self.names}
+        rendered = []
+        for place in range(rows.num_rows):
+            name = self._tools_column
+            try:
+                given = tools.read(read[name].at(place)) if name else None
+                name = self.name
+                rendered.append(self._rendered(conversations.read(read[name].at(place)), given))
+            except conversations.Malformed as error:
+                at = columns.place(name, where, first_row, place, origin)
+                raise columns.wrong(f"{at}: {error}. {error.mend}, and add the dataset again.") from error
+        return pa.array(rendered, pa.large_string())
+
+    def _rendered(self, turns: list[dict[str, Any]], given: list[dict[str, Any]] | None) -> str:
+        template = self._plain if given is None else self._with_tools
+        if given:
+            self._counted.num_with_tools += 1
+            self._counted.num_tools_unused += not template.has_tools
+        try:
+            text: str = self._pretrained.apply_chat_template(
+                turns,
+                tools=given,
+                chat_template=template.text,
+                tokenize=False,
+                add_generation_prompt=self._prompts,
+            )
+        # Templates raise errors of their own, and do with values whatever Python refuses.
+        except Exception as error:
+            said = str(error).strip().rstrip(".")[:300] or type(error).__name__
+            raise conversations.Malformed(f"the chat template does not take it ({said})", _MEND) from error
+        if len(text) > _MOST_CHARACTERS:
+            most = _MOST_CHARACTERS >> 20
+            raise conversations.Malformed(f"the chat template makes more than {most} Mi characters of it", _MEND)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = text[error.start].encode("ascii", "backslashreplace").decode()
+            raise conversations.Malformed(f"it has half of a surrogate pair, {half}, which is no character") from error
+        return text
+
+
+class _Values:
+    """The values of a column."""
+
+    def __init__(self, column: pa.Array) -> None:
+        self._values = column.to_pylist()
+        self._decode = nested_values.decoder(column.type)
+
+    def at(self, place: int) -> Any:
+        """Return the value of a row. Raises Malformed."""
+        value = self._values[place]
+        try:
+            return None if value is None else self._decode(value)
+        except (ValueError, RecursionError) as error:
+            raise conversations.Malformed(f"it is no JSON that can be read ({error})", "Correct the row") from error
+
+
+class _Template:
+    """A chat template that was compiled."""
+
+    def __init__(self, text: str, date: str) -> None:
+        self.text = text
+        compiled = _compiled(text, date)
+        self.has_tools = "tools" in jinja2.meta.find_undeclared_variables(compiled.environment.parse(text))
+        """Whether it makes use of tools."""
+
+
+def _template(tokenizer: loader.Tokenizer, own: str, model: str, *, with_tools: bool) -> str:
+    if own:
+        return own
+    whose = f"The tokenizer of {model}" if model else "The tokenizer"
+    try:
+        found: str = tokenizer.pretrained.get_chat_template(tools=[] if with_tools else None)
+    except ValueError as error:
+        known = tokenizer.pretrained.chat_template
+        has = (
+            f"chat templates for {', '.join(sorted(known))}, none of them the default" if known else "no chat template"
+        )
+        raise loader.invalid(
+            f"{whose} has {has}. Give one of your own (`--chat-template FILE` on the command line, `chat.template` in "
+            "a request), or register a model whose tokenizer has one, such as its version for chats."
+        ) from error
+    return found
+
+
+def _compiled(template: str, date: str) -> jinja2.Template:
+    try:
+        compiled: jinja2.Template = chat_template_utils._compile_jinja_template(template)  # noqa: SLF001  the one place that has the date
+    except jinja2.TemplateSyntaxError as error:
+        raise errors.InvalidArgument(
+            f"The chat template is not one that Jinja understands: {error.message} (line {error.lineno}). Mend it, and "
+            "tokenize again.",
+            violations=[errors.FieldViolation("parameters.chat.template", f"line {error.lineno}: {error.message}")],
+        ) from error
+    if date:
+        # The day of the worker would make another text of the same rows, attempt by attempt.
+        day = datetime.datetime.combine(datetime.date.fromisoformat(date), datetime.time())
+        compiled.globals["strftime_now"] = day.strftime
+    return compiled
+
+
+def _may_be_conversations(kind: pa.DataType) -> bool:
+    """Return whether values of a type may be conversations: of JSON, each row tells for itself."""
+    item = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
+    if nested_values.is_json(kind) or (item is not None and nested_values.is_json(item)):
+        return True
+    fields = {field.name for field in item} if item is not None and pa.types.is_struct(item) else set()
+    return any(fields.issuperset(form) for form in _FORMS)

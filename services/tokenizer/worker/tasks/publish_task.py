@@ -1,0 +1,176 @@
+"""The task `tokenize.publish`: check the files, merge the statistics, stage the folder's small files.
+
+They are staged under names of this attempt; the catalog gives them their final names in the transaction that makes
+the tokenization READY, and until then `datasets.load_from_disk` finds nothing to open.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import posixpath
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from polytok import errors
+from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok.catalog.v1 import tokenizations_pb2
+from polytok.tokenizer.v1 import tasks_pb2
+from services.jobs.task_process_main import TaskContext
+from services.runtime.storage import Storage, verification
+from services.runtime.telemetry import logging
+from services.tokenizer.files import shard_writer, staging, statistics, token_counts
+from services.tokenizer.models import loader
+from services.tokenizer.sequences import histograms
+
+_log = logging.get(__name__)
+
+_VERSIONS = ("polytok", "tokenizers", "transformers", "jinja2")
+"""The packages whose version decides what is written; jinja2 renders chat templates."""
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+
+def publish(
+    task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
+) -> tasks_pb2.PublishTokenizationResult:
+    """Check and merges what the shards gave."""
+    merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
+    lengths = histograms.merge(shard.lengths for shard in task.shards)
+    merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
+    merged.length_histogram.extend(lengths.by_powers())
+    _check_not_empty(task, merged)
+    files = [file for shard in task.shards for file in shard.files]
+    counts = token_counts.Counts(task.vocab_size)
+    advice = "Retry the tokenization."
+    verification.verify(storage, files, advice, context.report, lambda file: counts.measure(storage, file))
+    counts.fill_in(merged)
+    _name_tokens(merged, task.tokenizer, tokenizers)
+    statistics.add_shares(merged)
+    manifest = manifest_of(task, files, merged)
+    digest = hashlib.sha256(manifest).hexdigest()
+    contents = {"polytok.json": manifest, **beside(task, files, digest)}
+    # Every file is there; another attempt at this task does without what the earlier stages left.
+    staging.remove(storage, task.tokenized_key)
+    return tasks_pb2.PublishTokenizationResult(
+        statistics=merged,
+        manifest_digest=digest,
+        staged_files=[stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+    )
+
+
+def manifest_of(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> bytes:
+    """Return the content of `polytok.json`."""
+    return _json(_manifest(task, files, merged))
+
+
+def beside(
+    task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
+) -> dict[str, bytes]:
+    """Return the contents of the small files beside a manifest of that digest, by name."""
+    info = {
+        "citation": "",
+        "description": "",
+        "features": shard_writer.features(document_starts=task.parameters.packing.document_starts),
+        "homepage": "",
+        "license": "",
+    }
+    return {
+        "dataset_info.json": _json(info),
+        "state.json": _json(shard_writer.state((posixpath.basename(file.key) for file in files), digest)),
+    }
+
+
+def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
+    if merged.num_tokens and merged.text_bytes:
+        return
+    if merged.num_documents and merged.num_documents == statistics.dropped(merged):
+        message = (
+            f"The filters drop all of the dataset's {merged.num_documents} documents. "
+            "Loosen some of them, or leave them out."
+        )
+    elif merged.text_bytes and task.parameters.HasField("packing"):
+        message = (
+            f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
+            f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."
+        )
+    else:
+        message = (
+            f"The dataset's {merged.num_documents} documents hold no text in the column "
+            f"{task.parameters.text_column!r}. Name the column that does as text_column."
+        )
+    raise errors.FailedPrecondition(message, reason="SOURCE_EMPTY")
+
+
+def _name_tokens(
+    merged: tokenizations_pb2.TokenizationStatistics,
+    reference: tasks_pb2.TokenizerReference,
+    tokenizers: loader.Tokenizers,
+) -> None:
+    try:
+        token_counts.name_tokens(merged, tokenizers.get(reference))
+    except errors.PolytokError as error:
+        # All the ids are there and right: not for the want of their names should the work be lost.
+        _log.warning("tokens_without_names", error=error.message)
+
+
+def _manifest(
+    task: tasks_pb2.PublishTokenizationTask,
+    files: list[tasks_pb2.TokenizedFile],
+    merged: tokenizations_pb2.TokenizationStatistics,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": task.name,
+        "dataset_fingerprint": task.dataset_fingerprint,
+        "tokenizer": {
+            "repo_id": task.tokenizer.repo_id,
+            "revision": task.tokenizer.revision,
+            "fingerprint": task.tokenizer.fingerprint,
+            **(
+                {"chat_template_fingerprint": task.tokenizer.chat_template_fingerprint}
+                if task.tokenizer.chat_template_fingerprint
+                else {}
+            ),
+            "vocab_size": task.vocab_size,
+        },
+        "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
+        **({"date": task.date} if task.date else {}),
+        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
+        "files": [
+            {
+                "name": posixpath.relpath(file.key, task.tokenized_key),
+                "num_rows": file.num_rows,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                **({"phase": file.phase} if file.HasField("phase") else {}),
+            }
+            for file in files
+        ],
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
+
+
+def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+    """Write a small file of a folder under a name of this attempt."""
+    stem, extension = posixpath.splitext(name)
+    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
+    return catalog_tasks_pb2.StagedFile(
+        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
+    )
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,107 @@
+"""The tasks `repair.check` and `repair.mend`: find what is not what was written, and put it back.
+
+What is put back is, byte for byte, what was written, so it does no harm however often and by whomever it is done.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from polytok import errors
+from polytok.tokenizer.v1 import repairs_pb2, tokenizer_pb2
+from services.jobs.task_process_main import TaskContext
+from services.records import publication
+from services.runtime.storage import Storage
+from services.tokenizer.checks import verification
+from services.tokenizer.worker.tasks import publish_task
+
+
+def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskContext) -> repairs_pb2.CheckFilesResult:
+    """Read the files; return which are missing or have other bytes."""
+    result = repairs_pb2.CheckFilesResult()
+    total = sum(file.size_bytes for file in task.files)
+    done = 0
+    replaced = verification.replaced_folder(storage, task.tokenized_key)
+    if replaced is not None:
+        result.bad_keys.extend(file.key for file in task.files)
+        result.messages.append(replaced.message)
+        return result
+    for file in task.files:
+        before = done
+        try:
+            finding, _ = verification.damage(
+                storage,
+                file.key,
+                file.size_bytes,
+                file.sha256,
+                lambda size, before=before: context.report(min(before + size, total), total),  # type: ignore[misc]
+            )
+        except errors.NotFound:
+            finding = verification.missing(posixpath.basename(file.key))
+        if finding is not None:
+            result.bad_keys.append(file.key)
+            result.messages.append(finding.message)
+        done += file.size_bytes
+        context.report(done, total)
+    return result
+
+
+def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> repairs_pb2.MendResult:
+    """Move the files that were made again to where the bad ones are, and stages small files that are not right."""
+    result, found = repairs_pb2.MendResult(), tokenizer_pb2.VerifyResult()
+    folder, (made,) = task.publication.tokenized_key, task.publication.shards
+    files = list(made.files)
+    again = publish_task.manifest_of(task.publication, files, made.statistics)
+    content: dict[str, bytes] = {}
+    _clear_folder(storage, folder)
+    manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
+    if manifest is None:
+        result.manifest_lost = hashlib.sha256(again).hexdigest() != task.manifest_digest
+        if not result.manifest_lost:
+            content[verification.MANIFEST] = again
+            manifest = json.loads(again)
+    elif task.made_all:
+        found.findings.extend(_contradictions(manifest, json.loads(again)))
+        result.manifest_lost = bool(found.findings)
+    if not (task.made_all and result.manifest_lost):
+        _put_back(task, storage, context)
+    if manifest is not None and not result.manifest_lost:
+        verification.check_small(storage, folder, manifest, task.manifest_digest, manifest["files"], found)
+        wrong = {finding.file for finding in found.findings}
+        beside = publish_task.beside(task.publication, files, task.manifest_digest)
+        content.update({name: data for name, data in beside.items() if name in wrong})
+        for name in content:
+            storage.clear(f"{folder}/{name}")
+        result.staged_files.extend(
+            publish_task.stage(name, data, folder, storage, context) for name, data in content.items()
+        )
+    # That nothing else can be verified without the manifest is true of a verification, and not of this.
+    result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
+    return result
+
+
+def _put_back(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> None:
+    for done, file in enumerate(task.files):
+        storage.clear(file.final_key)
+        publication.move(storage, [file])
+        context.report(done + 1, len(task.files))
+
+
+def _clear_folder(storage: Storage, folder: str) -> None:
+    """Remove a link, or a file, that is in the place of the folder; what a link leads to stays as it is."""
+    if verification.replaced_folder(storage, folder) is not None:
+        storage.delete(folder)
+
+
+def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator[tokenizer_pb2.VerifyFinding]:
+    """Yield what a manifest says of how the files were made, although its checksum is right, that is not so."""
+    for name in ("dataset_fingerprint", "parameters", "date", "files"):
+        if _comparable(manifest.get(name)) != _comparable(again.get(name)):
+            yield verification.inconsistent(verification.MANIFEST, f"its {name} are not those of the files")
+
+
+def _comparable(said: Any) -> Any:
+    # Why a column was chosen changes no file, and those who share one may have chosen it for different reasons.
+    return {**said, "column_choice": None} if isinstance(said, dict) else said

@@ -1,0 +1,98 @@
+"""The tokenizer's worker, `python -m services.tokenizer`: does tasks, and serves TokenizerService beside them."""
+
+import contextlib
+import os
+import sys
+
+from polytok.jobs.v1 import leases_pb2_grpc
+from polytok.tokenizer.v1 import tokenizer_pb2_grpc
+from services.jobs.subprocess_client import Answering
+from services.jobs.worker import Worker
+from services.runtime import malloc_tuning, messaging, process
+from services.runtime.process import Stopping
+from services.runtime.rpc import channel
+from services.runtime.rpc.server import Server
+from services.runtime.settings import (
+    JobSettings,
+    MessagingSettings,
+    PeerSettings,
+    ServerSettings,
+    StorageSettings,
+    TelemetrySettings,
+    WorkerSettings,
+)
+from services.runtime.telemetry import endpoint, logging, tracing
+from services.tokenizer.server import api
+from services.tokenizer.server.catalog_client import Catalog
+from services.tokenizer.server.verification_service import Verifying
+from services.tokenizer.settings import TokenizerSettings
+
+_POOL = "tokenizer"
+_KINDS = (
+    "model.inspect",
+    "tokenize.shard",
+    "tokenize.encode",
+    "tokenize.arrange",
+    "tokenize.duplicates",
+    "tokenize.measure",
+    "tokenize.assemble",
+    "tokenize.publish",
+    "repair.check",
+    "repair.mend",
+)
+_OWNER = "catalog"
+_CHILD = (sys.executable, "-m", "services.tokenizer.worker.child")
+_ANSWERS = (sys.executable, "-m", "services.tokenizer.server.encode_process")
+
+
+async def main(stopping: Stopping) -> None:
+    """Work until it is asked to stop."""
+    # For the child, which gets this process's environment.
+    os.environ.update(malloc_tuning.huge_pages())
+    telemetry = TelemetrySettings()
+    logging.configure(telemetry, _POOL)
+    tracing.configure(telemetry, _POOL)
+    settings = WorkerSettings()
+    messages = MessagingSettings()
+    peers = PeerSettings()
+    listening = ServerSettings()
+    # The child's, read here too: what is wrong with them stops the service, not one child after another.
+    StorageSettings()
+    TokenizerSettings()
+    async with contextlib.AsyncExitStack() as opened:
+        client = await messaging.connect(messages, settings.name)
+        opened.push_async_callback(messaging.close, client)
+        catalog = channel.open_channel(
+            peers.catalog_address,
+            tls_ca=peers.tls_ca,
+            tls_certificate=peers.tls_certificate,
+            tls_key=peers.tls_key,
+            service=_POOL,
+        )
+        opened.push_async_callback(catalog.close)
+        worker = Worker(
+            settings,
+            JobSettings(),
+            client,
+            messaging.Subjects(messages.namespace),
+            _POOL,
+            _KINDS,
+            {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
+            _CHILD,
+        )
+        metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
+        opened.push_async_callback(metrics.close)
+        answering = Answering(
+            _ANSWERS, service=f"{_POOL}-answers", about="The tokenizer", memory_bytes=settings.memory_bytes
+        )
+        opened.push_async_callback(answering.close)
+        records = Catalog(catalog)
+        verifying = Verifying(records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes)
+        servicer = api.TokenizerServicer(records, answering, verifying)
+        server = Server(listening, service=_POOL)
+        opened.push_async_callback(server.drain)
+        server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, api.NAME)
+        port = await server.start()
+        await metrics.start()
+        process.announce(address=f"{listening.host}:{port}", metrics=metrics.port)
+        await worker.run(stopping)

@@ -1,0 +1,202 @@
+"""Trains with several processes on this machine, each with a device of its own, started by torchrun.
+
+The processes get a job as JSON and tell what happens as lines of JSON on a named pipe, which torchrun would not hand
+on otherwise; to stop them a file is made. torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html) ends all of
+them when one fails, and they end with this process, however that ends.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from polytok import errors
+from services.runtime.telemetry import logging
+from services.trainer.sae import configs, export, reports
+from services.trainer.sae.data_config import Input
+from services.trainer.sae.distributed import rank_main, torchrun_main
+
+_STOP_SECONDS = 0.2
+_MODULE = "services.trainer.sae.distributed.rank_main"
+
+_log = logging.get(__name__)
+
+
+def _silent(_: object) -> None:
+    pass
+
+
+def train(
+    training: configs.TrainingPlan,
+    folder: pathlib.Path,
+    read: Input | Mapping[str, Any],
+    *,
+    module: str = _MODULE,
+    report: reports.OnProgress = _silent,
+    on_rows: reports.OnRows = _silent,
+    stop: reports.Stop | None = None,
+    origins: Mapping[str, export.Origin] | None = None,
+    resume: bool = True,
+    keep: int = 2,
+) -> reports.Result:
+    """Train as `train.train` does, in as many processes as the plan has, each its share.
+
+    They run `module`, whose main program calls `rank_main.main` with what opens `read`. `origins` are what exports
+    say of themselves, by autoencoder. A training goes on with the number of processes that it began with. Raises what
+    `train.train` raises in any of them, and `errors.Internal` where one died.
+    """
+    with tempfile.TemporaryDirectory(prefix="polytok-train-") as temporary:
+        job = rank_main.Job(
+            plan=training.to_dict(),
+            folder=str(folder.absolute()),
+            read=read.to_dict() if isinstance(read, Input) else dict(read),
+            origins={name: dataclasses.asdict(origin) for name, origin in (origins or {}).items()},
+            resume=resume,
+            keep=keep,
+            stop=str(pathlib.Path(temporary, "stop")),
+            events=str(pathlib.Path(temporary, "events")),
+        )
+        path = pathlib.Path(temporary, "job.json")
+        path.write_text(json.dumps(dataclasses.asdict(job)))
+        os.mkfifo(job.events)
+        following = _Following(report, on_rows)
+        code = _run([module, str(path)], job, _environment(training), following, stop or threading.Event())
+        return following.result or _raise(path.parent, training.processes, code)
+
+
+def _environment(training: configs.TrainingPlan) -> dict[str, str]:
+    given = dict(os.environ)
+    if training.threads:
+        given["OMP_NUM_THREADS"] = str(training.threads)
+    # Without a number each would start a thread a core. They meet on this machine, whatever its name resolves to.
+    known = {"OMP_NUM_THREADS": "1"} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
+    return known | given | {torchrun_main.PARENT: str(os.getpid()), torchrun_main.PROCESSES: str(training.processes)}
+
+
+def _run(
+    arguments: list[str],
+    job: rank_main.Job,
+    environment: dict[str, str],
+    following: "_Following",
+    stop: reports.Stop,
+) -> int:
+    """Run the processes until they have ended; gives torchrun's exit code."""
+    ended = threading.Event()
+    # Open for writing too, so that the end of the processes is told by who waits for them.
+    with open(os.open(job.events, os.O_RDWR), "r+b", buffering=0) as events:  # noqa: PTH123  of a descriptor
+        process = subprocess.Popen(
+            [sys.executable, "-m", torchrun_main.__name__, *arguments], env=environment, stdin=subprocess.DEVNULL
+        )
+        threads = [
+            threading.Thread(target=_hand_on, args=(stop, pathlib.Path(job.stop), ended), daemon=True),
+            threading.Thread(target=_tell_end, args=(process, events), daemon=True),
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            following.read(events)
+        finally:
+            ended.set()
+            # Ends its own processes too.
+            process.terminate()
+            for thread in threads:
+                thread.join()
+    return process.returncode
+
+
+def _tell_end(process: subprocess.Popen[bytes], events: BinaryIO) -> None:
+    process.wait()
+    # A process that was killed may have left half a line.
+    events.write(b"\n" + rank_main.END + b"\n")
+
+
+def _hand_on(stop: reports.Stop, file: pathlib.Path, ended: threading.Event) -> None:
+    while not ended.wait(_STOP_SECONDS):
+        if stop.is_set():
+            file.touch()
+            return
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines as they come: a file object of a pipe would wait for more."""
+    rest = b""
+    while chunk := stream.read(1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+class _Following:
+    """Hands on what the first process tells, and keeps its result."""
+
+    def __init__(self, report: reports.OnProgress, on_rows: reports.OnRows) -> None:
+        self._report = report
+        self._on_rows = on_rows
+        self.result: reports.Result | None = None
+
+    def read(self, events: BinaryIO) -> None:
+        """Read until the processes have ended."""
+        for line in _lines(events):
+            if line == rank_main.END:
+                return
+            try:
+                event: dict[str, Any] = json.loads(line) if line else {"kind": ""}
+            except ValueError:
+                _log.warning("a process of the training died in the middle of a line")
+                continue
+            self._take(event["kind"], event.get("content"))
+
+    def _take(self, kind: str, content: Any) -> None:
+        if kind == "progress":
+            self._report(reports.Progress(**content))
+        elif kind == "rows":
+            self._on_rows([rank_main.row(each) for each in content])
+        elif kind == "result":
+            self.result = rank_main.result(content)
+
+
+def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
+    """Raise what ended the processes: the first error that one of them told, else how one of them died."""
+    told = sorted(
+        (json.loads(path.read_bytes()) for path in folder.glob(rank_main.ERRORS)), key=lambda each: each["time"]
+    )
+    for each in told:
+        if each["kind"] != rank_main.UNEXPECTED:
+            raise rank_main.error(each)
+    died = _died(folder)
+    # What others failed by, once one of them was killed, is that it was gone.
+    if told and died.get("code", 0) >= 0:
+        rank, failure = told[0]["rank"], told[0]["message"]
+        raise errors.Internal(
+            f"Process {rank + 1} of the {processes} of the training failed unexpectedly ({failure}); the worker's log "
+            "has the details. It goes on from its newest checkpoint.",
+            metadata={"rank": str(rank)},
+        )
+    who = f"Process {died['rank'] + 1} of the {processes} of the training" if died else "torchrun"
+    how = _ended(int(died.get("code", code)))
+    raise errors.Internal(
+        f"{who} {how}; the worker's log may have the reason. It goes on from its newest checkpoint.",
+        reason="WORKER_LOST",
+        metadata={"rank": str(died.get("rank", ""))},
+    )
+
+
+def _died(folder: pathlib.Path) -> dict[str, int]:
+    try:
+        found: dict[str, int] = json.loads((folder / torchrun_main.DIED).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    by = f"was killed by {signal.Signals(-code).name}"
+    return f"{by} (out of memory?)" if -code == signal.SIGKILL else by

@@ -1,0 +1,143 @@
+"""What each process of a training does: its part of every batch, or some of the autoencoders on whole batches.
+
+Spread over autoencoders, every process runs the model itself. Nothing passes between them in a step, and each
+autoencoder sees the very activations that it would see in one process. On GPUs the passes take the time of one; where
+processes share the cores of a machine they compete for them, which pays off with an extraction alone.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from services.trainer.sae import configs
+from services.trainer.sae.data.dataset import Block, Data, Position, Source, Spliced
+
+_Value = TypeVar("_Value")
+
+
+class Share(NamedTuple):
+    """The work of one process."""
+
+    saes: tuple[int, ...]
+    """Places in the plan of the autoencoders that it trains."""
+    part: int = 0
+    parts: int = 1
+    """It reads this of so many parts of the sequences, and takes as large a part of every batch."""
+    keeper: int = 0
+    """The process that writes its data to a checkpoint: where several read the same, the first of them."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it trains on whole batches, its autoencoders alone."""
+        return self.parts == 1
+
+
+def of(training: configs.TrainingPlan, rank: int) -> Share:
+    """Return the share of a process of a plan."""
+    if training.spread == "data" or training.processes == 1:
+        return Share(tuple(range(len(training.saes))), rank, training.processes, rank)
+    dealt = deal(training)
+    read = [hooks(training, saes) for saes in dealt]
+    return Share(dealt[rank], keeper=read.index(read[rank]))
+
+
+def hooks(training: configs.TrainingPlan, saes: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the hooks of some autoencoders, in the order of the plan."""
+    own = {training.saes[place].hook for place in saes}
+    return tuple(hook for hook in training.hooks if hook in own)
+
+
+def deal(training: configs.TrainingPlan) -> list[tuple[int, ...]]:
+    """Deal the autoencoders to the processes of a plan: the largest share of weights is as small as can be.
+
+    Those of a hook stay together, so that few processes hold activations of the same hook.
+    """
+    order = sorted(
+        range(len(training.saes)), key=lambda place: (training.hooks.index(training.saes[place].hook), place)
+    )
+    ends = _cut([training.saes[place] for place in order], training.processes)
+    return [tuple(sorted(order[start:end])) for start, end in itertools.pairwise((0, *ends))]
+
+
+def _cut(saes: list[configs.PlannedSae], pieces: int) -> tuple[int, ...]:
+    """Return where to cut autoencoders into so many pieces, none empty: the end of each.
+
+    The largest sum of weights is the smallest there is; of such cuts, one that parts few hooks.
+    """
+    sums = tuple(itertools.accumulate((each.sae.d_in * each.sae.d_sae for each in saes), initial=0))
+
+    @functools.cache
+    def best(end: int, pieces: int) -> tuple[int, int, tuple[int, ...]]:
+        if pieces == 1:
+            return sums[end], 0, (end,)
+        found = []
+        for start in range(pieces - 1, end):
+            largest, parted, ends = best(start, pieces - 1)
+            parted += saes[start - 1].hook == saes[start].hook
+            found.append((max(largest, sums[end] - sums[start]), parted, (*ends, end)))
+        return min(found)
+
+    return best(len(saes), pieces)[2]
+
+
+def data(opened: Data, wanted: tuple[str, ...]) -> Data:
+    """Return the data of some of its hooks, from the same batches as among all of them."""
+    return opened if set(opened.widths) == set(wanted) else _Selected(opened, wanted)
+
+
+class _Selected:
+    """Which tokens go through the model together depends on all hooks: all are read, and the others dropped."""
+
+    def __init__(self, opened: Data, wanted: tuple[str, ...]) -> None:
+        self._data = opened
+        self._wanted = wanted
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        return _selected(self._data.widths, self._wanted)
+
+    @property
+    def ahead(self) -> int:
+        return self._data.ahead
+
+    @property
+    def available_samples(self) -> int:
+        return self._data.available_samples
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return self._data.description
+
+    def source(self, rank: int, size: int) -> Source:
+        return _SelectedSource(self._data.source(rank, size), self._wanted)
+
+    def held_out(self) -> Iterator[Block]:
+        for block in self._data.held_out():
+            yield _selected(block, self._wanted)
+
+    def spliced(self, hook: str) -> Spliced | None:
+        return self._data.spliced(hook)
+
+
+class _SelectedSource:
+    def __init__(self, source: Source, wanted: tuple[str, ...]) -> None:
+        self._source = source
+        self._wanted = wanted
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        return _selected(self._source.widths, self._wanted)
+
+    def read(self) -> Block:
+        return _selected(self._source.read(), self._wanted)
+
+    def position(self) -> Position:
+        return self._source.position()
+
+    def seek(self, position: Position) -> None:
+        self._source.seek(position)
+
+
+def _selected(values: Mapping[str, _Value], wanted: tuple[str, ...]) -> dict[str, _Value]:
+    return {hook: values[hook] for hook in wanted}

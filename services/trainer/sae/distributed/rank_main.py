@@ -1,0 +1,145 @@
+"""One of the processes that torchrun starts for a training: `-m services.trainer.sae.distributed.rank_main JOB.json`.
+
+The first process writes what happens to the job's named pipe, a line of JSON an event; a process that fails leaves the
+error in the job's folder. See `launch`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from polytok import errors
+from polytok.errors import codec
+from services.jobs import task_process_main
+from services.runtime.settings import TelemetrySettings
+from services.runtime.telemetry import logging
+from services.trainer.sae import configs, export, reports
+from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data_config import Input
+from services.trainer.sae.distributed import torchrun_main
+
+END = b"end"
+"""Stands behind the last event, on a line of its own."""
+UNEXPECTED = "UNEXPECTED"
+"""The kind of an error that is not one of ours."""
+ERRORS = "error-*.json"
+
+_log = logging.get(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all processes of a training are given."""
+
+    plan: dict[str, Any]
+    folder: str
+    read: dict[str, Any]
+    """What is read, as whoever opens it understands it."""
+    origins: dict[str, dict[str, Any]]
+    resume: bool
+    keep: int
+    stop: str
+    """A file whose appearance stops the training."""
+    events: str
+    """A named pipe."""
+
+
+Opener = Callable[[Job], Callable[[str], Data]]
+"""Gives, for a job, what opens its data for a device."""
+
+
+class _FileStop:
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def is_set(self) -> bool:
+        return self._path.exists()
+
+
+class _Events:
+    """Tells what happens; only the first process does."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def send(self, kind: str, content: Any) -> None:
+        if self._stream is not None:
+            self._stream.write(json.dumps({"kind": kind, "content": content}) + "\n")
+            self._stream.flush()
+
+
+def row(content: dict[str, Any]) -> reports.Row:
+    """Read a row as it was told."""
+    return reports.EvaluationRow(**content) if "figures" in content else reports.MetricsRow(**content)
+
+
+def result(content: dict[str, Any]) -> reports.Result:
+    """Read a result as it was told."""
+    exports = {name: pathlib.Path(folder) for name, folder in content["exports"].items()}
+    evaluations = [reports.EvaluationRow(**each) for each in content["evaluations"]]
+    return reports.Result(**content | {"exports": exports, "evaluations": evaluations})
+
+
+def error(content: dict[str, Any]) -> errors.PolytokError:
+    """Read an error as it was told."""
+    return codec.from_message(codec.from_json(content["error"]))
+
+
+def _told(failure: Exception) -> dict[str, Any]:
+    if not isinstance(failure, errors.PolytokError):
+        return {"kind": UNEXPECTED, "message": type(failure).__name__}
+    return {"kind": "", "message": failure.message, "error": codec.to_json(failure)}
+
+
+def main(opener: Opener) -> int:
+    """Train this process's share; 1 where it failed, which it leaves word of."""
+    # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
+    task_process_main.die_with(int(os.environ[torchrun_main.LAUNCHER]))
+    rank = int(os.environ["RANK"])
+    logging.configure(TelemetrySettings(), f"{os.environ.get(task_process_main.SERVICE, 'trainer')}-rank-{rank}")
+    path = pathlib.Path(sys.argv[1])
+    job = Job(**json.loads(path.read_text()))
+    try:
+        with pathlib.Path(job.events).open("w", encoding="utf-8") as stream:
+            _train(job, opener(job), _Events(stream if rank == 0 else None))
+    except Exception as failure:
+        if not isinstance(failure, errors.PolytokError):
+            _log.exception("a process of a training failed unexpectedly", rank=rank)
+        _leave(path.parent, rank, failure)
+        return 1
+    return 0
+
+
+def _leave(folder: pathlib.Path, rank: int, failure: Exception) -> None:
+    """Whole or not at all: torchrun may end this process at any moment, as another has failed too."""
+    part = folder / f"{rank}.part"
+    part.write_text(json.dumps(_told(failure) | {"rank": rank, "time": time.time()}))
+    part.rename(folder / ERRORS.replace("*", str(rank)))
+
+
+def _train(job: Job, open_data: Callable[[str], Data], events: _Events) -> None:
+    from services.trainer.sae import train  # noqa: PLC0415  after the environment is read
+
+    origins = {name: export.Origin.from_dict(fields) for name, fields in job.origins.items()}
+    done = train.train(
+        configs.TrainingPlan.from_dict(job.plan),
+        pathlib.Path(job.folder),
+        open_data=open_data,
+        report=lambda progress: events.send("progress", dataclasses.asdict(progress)),
+        on_rows=lambda rows: events.send("rows", [each.to_dict() for each in rows]),
+        stop=_FileStop(pathlib.Path(job.stop)),
+        origin=(lambda each: origins[each.name]) if origins else None,
+        resume=job.resume,
+        keep=job.keep,
+    )
+    content = dataclasses.asdict(done)
+    events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
+
+
+if __name__ == "__main__":
+    sys.exit(main(lambda job: Input.from_dict(job.read).open))

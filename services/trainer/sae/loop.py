@@ -1,0 +1,347 @@
+"""The training loop: several autoencoders from one stream of activations, that goes on exactly where it was stopped."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+
+from polytok import errors
+from services.runtime.telemetry import logging
+from services.trainer.sae import configs, export, normalization, progress_reporter, reports
+from services.trainer.sae.checkpoints import Checkpoints, Loaded
+from services.trainer.sae.data.activation_buffer import MixingBuffer
+from services.trainer.sae.data.dataset import Block, Data, State
+from services.trainer.sae.data.prefetch import Prefetcher
+from services.trainer.sae.distributed import partition, process_group
+from services.trainer.sae.evaluation import evaluator, reconstruction
+from services.trainer.sae.sae_trainer import Trainee, diverged
+from services.trainer.sae.steps import factory
+
+_log = logging.get(__name__)
+_STOP_SECONDS = 1.0
+"""How often several processes agree on whether to stop."""
+_FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device", "threads", "processes"})
+"""Fields of a plan that do not change what is trained, but for rounding; of processes, those that run count."""
+_AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
+_RANDOM = "random"
+_MOST_MEASURED = 1 << 16
+_Row = TypeVar("_Row", reports.MetricsRow, reports.EvaluationRow)
+
+
+class _Stopped(Exception):
+    """It is to stop, and did not begin yet."""
+
+
+@dataclasses.dataclass
+class Listeners:
+    """Who is told what."""
+
+    report: reports.OnProgress
+    on_rows: reports.OnRows
+    stop: reports.Stop
+
+
+class Run:
+    """A process's share of one training, from its start or a checkpoint to its last step or a stop."""
+
+    def __init__(
+        self,
+        training: configs.TrainingPlan,
+        data: Data,
+        checkpoints: Checkpoints,
+        group: process_group.Group,
+        listeners: Listeners,
+        *,
+        ahead: int = 2,
+    ) -> None:
+        """`data` has the hooks of the share; `ahead` is the number of batches made ready while a step computes."""
+        self._plan = training
+        self._share = partition.of(training, group.rank)
+        self._data = data
+        self._checkpoints = checkpoints
+        self._group = group
+        self._listeners = listeners
+        self._source = data.source(self._share.part, self._share.parts)
+        self._batch = training.batch_size // self._share.parts
+        self._buffer_samples = training.buffer_samples // self._share.parts
+        buffer = MixingBuffer(
+            self._source,
+            samples=self._buffer_samples,
+            batch=self._batch,
+            seed=training.seed,
+            device=training.device,
+            on_filled=self._filling,
+        )
+        self._buffer = buffer
+        self._stream = Prefetcher(buffer, ahead)
+        self.trainees: list[Trainee] = []
+        self._measured: dict[str, reconstruction.Reconstruction] = {}
+        self.step = 0
+        self._kept_step = 0
+        self._seconds_before = 0.0
+        self._began = time.monotonic()
+        self._course = progress_reporter.Course(training, listeners.report)
+        self._estimated = 0
+        self._went_on_from = self._next_look = 0
+
+    @property
+    def seconds(self) -> float:
+        """Time since the training began, earlier runs up to their checkpoint included."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def prepare(self, loaded: Loaded | None) -> None:
+        """Make the autoencoders and go to where a checkpoint was; at the start, estimates the normalisation.
+
+        Raises `errors.FailedPrecondition` for a checkpoint of another plan.
+        """
+        torch.manual_seed(self._plan.seed)
+        self.tell("preparing")
+        wanted = normalization.keys(self._plan.saes[place] for place in self._share.saes)
+        samples = self._plan.normalization_batches * self._batch
+        self._course.to_fill = normalization.samples_of(wanted, samples) + self._buffer_samples
+        found = self._normalization(wanted, samples) if loaded is None else {}
+        for place in self._share.saes:
+            planned = self._plan.saes[place]
+            key = (planned.hook, planned.sae.normalize_activations)
+            step = factory.build(planned, self._plan)
+            self.trainees.append(Trainee(planned, step, found.get(key, normalization.Normalization())))
+        if loaded is not None:
+            self._load(loaded)
+
+    def _normalization(
+        self, wanted: tuple[normalization.Key, ...], samples: int
+    ) -> dict[normalization.Key, normalization.Normalization]:
+        """Return what it reads, the mixing buffer reads anew."""
+        over = (lambda tensor: tensor) if self._share.whole else self._group.sum
+        return normalization.estimate(self._source, wanted, samples, over, self._estimating)
+
+    def _estimating(self, samples: int) -> None:
+        self._estimated = self._course.filled = samples
+        self.tell("filling")
+
+    def go(self) -> bool:
+        """Train to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
+        self._began = time.monotonic()
+        try:
+            with self._stream:
+                while self.step < self._plan.total_steps:
+                    if self._is_stopped():
+                        self._save()
+                        return False
+                    self._advance(self._stream.take())
+        except _Stopped:
+            # Before the first step there is nothing to keep.
+            return False
+        self._save()
+        return True
+
+    def _is_stopped(self) -> bool:
+        if self._group.size == 1:
+            return self._listeners.stop.is_set()
+        # All processes stop after the same step; to agree at every step would cost more than the step.
+        if self.step < self._next_look:
+            return False
+        found = self._group.gather({"stop": self._listeners.stop.is_set(), "seconds": time.monotonic() - self._began})
+        done = self.step - self._went_on_from
+        each = max(told["seconds"] for told in found) / done if done else _STOP_SECONDS
+        self._next_look = self.step + max(1, int(_STOP_SECONDS / each))
+        return any(told["stop"] for told in found)
+
+    def _advance(self, batch: Block) -> None:
+        self.step += 1
+        last = self.step == self._plan.total_steps
+        measure = self.step % self._plan.log_every == 0 or last
+        normalized: dict[normalization.Key, torch.Tensor] = {}
+        for trainee in self.trainees:
+            key = (trainee.planned.hook, trainee.normalization.kind)
+            if key not in normalized:
+                normalized[key] = trainee.normalization.apply(batch[key[0]])
+            trainee.train(normalized[key], self.step, measure=measure)
+        if measure:
+            self._log()
+        if self.step % self._plan.checkpoint_every == 0:
+            self._save()
+        if self._plan.evaluate_every and self.step % self._plan.evaluate_every == 0 and not last:
+            self.evaluate()
+        self.tell("training")
+
+    def _log(self) -> None:
+        self._check()
+        own = [trainee.row(self.step, self._samples, self.seconds).to_dict() for trainee in self.trainees]
+        rows = self._together(own, reports.MetricsRow)
+        if self._group.first:
+            self._listeners.on_rows(list(rows))
+
+    def _together(self, own: list[dict[str, Any]], kind: type[_Row]) -> list[_Row]:
+        """Return the rows of all autoencoders, in the plan's order, from those that each process has."""
+        everywhere = self._group.gather(own)
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in (row for rows in everywhere for row in rows):
+            found.setdefault(row["sae"], []).append(row)
+        return [kind(**_averaged(found[planned.name])) for planned in self._plan.saes if planned.name in found]
+
+    def _check(self) -> None:
+        """Raise where a loss was not finite, in every process alike."""
+        for told in self._group.gather({trainee.name: trainee.first_bad_step() for trainee in self.trainees}):
+            for planned in self._plan.saes:
+                if step := told.get(planned.name):
+                    samples = step * self._plan.batch_size
+                    what = f"The loss became NaN or infinite at step {step:,} ({samples:,} samples)"
+                    raise diverged(planned, what, self._kept_step)
+
+    def _check_weights(self) -> None:
+        for trainee in self.trainees:
+            if not trainee.has_finite_weights():
+                what = f"Weights became NaN or infinite by step {self.step:,}"
+                raise diverged(trainee.planned, what, self._kept_step)
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the newest is of this step."""
+        if self.step == self._kept_step:
+            return
+        self._check()
+        self._check_weights()
+        with self._checkpoints.writing(self.step) as writing, self._stream.paused() as stream:
+            files = {name: writing.add(name, state) for name, state in self._states(stream)}
+            parts = self._group.gather(files)
+            if self._group.first:
+                merged = {name: entry for part in parts for name, entry in part.items()}
+                self._checkpoints.publish(self.step, merged, self._values())
+        # No process goes on to the next before this one has its name.
+        self._group.gather(None)
+        self._kept_step = self.step
+
+    def _states(self, stream: State) -> Iterator[tuple[str, State]]:
+        """Yield what this process writes to a checkpoint, by name."""
+        if self._share.keeper == self._group.rank:
+            yield self._data_name, stream
+        if self._share.whole or self._group.first:
+            for place, trainee in zip(self._share.saes, self.trainees, strict=True):
+                yield _sae_name(place), trainee.state()
+        if self._group.first:
+            yield _RANDOM, _random()
+
+    def wants(self, name: str) -> bool:
+        """Return whether a state of a checkpoint is of this process's share."""
+        return name in {self._data_name, _RANDOM, *map(_sae_name, self._share.saes)}
+
+    @property
+    def _data_name(self) -> str:
+        return f"data-{self._share.keeper:05d}"
+
+    def _values(self) -> dict[str, Any]:
+        return {"configs": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
+
+    def _load(self, loaded: Loaded) -> None:
+        self._check_same(loaded.values)
+        for place, trainee in zip(self._share.saes, self.trainees, strict=True):
+            trainee.load(loaded.states[_sae_name(place)], self._plan.device)
+        self._stream.load(loaded.states[self._data_name])
+        _set_random(loaded.states[_RANDOM])
+        self.step = self._kept_step = self._went_on_from = self._next_look = loaded.step
+        self._seconds_before = float(loaded.values["seconds"])
+        self._course.filled = self._course.to_fill
+        damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
+        message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
+        _log.info("training resumes", step=loaded.step, damaged=loaded.damaged)
+        self.tell("preparing", message)
+
+    def _check_same(self, values: dict[str, Any]) -> None:
+        # A field that came later had its default.
+        old, new = configs.TrainingPlan.from_dict(values["plan"]).to_dict(), self._plan.to_dict()
+        free = _FREE_TO_CHANGE if self._plan.processes > 1 else _FREE_TO_CHANGE | {"spread"}
+        changed = sorted(name for name in new if name not in free and old[name] != new[name])
+        if values["processes"] != self._group.size:
+            changed.append(f"number of processes ({values['processes']}, now {self._group.size})")
+        if changed:
+            raise errors.FailedPrecondition(
+                f"The checkpoint of this training was made with another {', '.join(changed)}. A training goes on with "
+                "the plan it began with; start a new one for another plan."
+            )
+
+    def evaluate(self) -> list[reports.EvaluationRow]:
+        """Evaluate all autoencoders as they are now: each process its own, or the first all that they share.
+
+        A plan without evaluation sequences has no rows.
+        """
+        own: list[dict[str, Any]] = []
+        if self._plan.evaluation_sequences:
+            self.tell("evaluating")
+            own = self._evaluated() if self._share.whole or self._group.first else []
+        rows = self._together(own, reports.EvaluationRow)
+        if self._group.first and rows:
+            self._listeners.on_rows(list(rows))
+        return rows
+
+    def _evaluated(self) -> list[dict[str, Any]]:
+        # The model is the stream's too: it must not read ahead meanwhile.
+        self._measured = {}
+        with self._stream.paused():
+            autoencoders = {each.name: each.inference() for each in self.trainees}
+            found = evaluator.evaluate(self._data, autoencoders, self._measured)
+        for trainee in self.trainees:
+            found[trainee.name]["dead_latents_training"] = int(trainee.step.dead().sum())
+        return [
+            reports.EvaluationRow(sae=name, step=self.step, samples=self._samples, figures=figures).to_dict()
+            for name, figures in found.items()
+        ]
+
+    def firing(self, trainee: Trainee) -> export.Firing:
+        """Return how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
+
+        Where nothing is held out, on the activations that wait in the mixing buffer.
+        """
+        sums = self._measured.get(trainee.name)
+        if sums is not None:
+            return export.Firing(*sums.firing(), "held out")
+        autoencoder = trainee.inference()
+        vectors = self._buffer.contents()[autoencoder.hook][:_MOST_MEASURED]
+        sums = reconstruction.Reconstruction(autoencoder.d_sae, vectors.device)
+        chunk = evaluator.chunk(autoencoder)
+        reconstruction.measure(autoencoder.encode, autoencoder.decode, vectors, sums, chunk=chunk)
+        return export.Firing(*sums.firing(), "trained on")
+
+    def tell(self, phase: reports.Phase, message: str = "") -> None:
+        """Report how far it is; of several processes the first does."""
+        if self._group.first:
+            self._course.tell(phase, self.step, self._kept_step, message)
+
+    def _filling(self, samples: int) -> None:
+        """Return how much of the mixing buffer is there, and heeds a stop meanwhile."""
+        self._course.filled = self._estimated + samples
+        self.tell("filling")
+        if self._group.size == 1 and self._listeners.stop.is_set():
+            raise _Stopped
+
+    @property
+    def _samples(self) -> int:
+        return self.step * self._plan.batch_size
+
+
+def _averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of an autoencoder, averaged over the processes where each measured its part of the batch."""
+    if len(rows) == 1:
+        return rows[0]
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in _AVERAGED}
+    losses = {name: sum(row["losses"][name] for row in rows) / len(rows) for name in rows[0]["losses"]}
+    return rows[0] | means | {"losses": losses}
+
+
+def _sae_name(place: int) -> str:
+    return f"sae-{place:05d}"
+
+
+def _random() -> State:
+    """PyTorch's own generators, from which whatever an architecture draws comes."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return State(tensors)
+
+
+def _set_random(state: State) -> None:
+    torch.set_rng_state(state.tensors["cpu"])
+    if "cuda" in state.tensors:
+        torch.cuda.set_rng_state(state.tensors["cuda"])

@@ -1,0 +1,48 @@
+"""Chooses the training step for a configuration."""
+
+import torch
+
+from services.activations import compilation
+from services.trainer.sae import architectures, configs
+from services.trainer.sae.steps import base, protocol, reference, relu, sparse
+
+
+def build(planned: configs.PlannedSae, training: configs.TrainingPlan) -> protocol.TrainingStep:
+    """Make the autoencoder with its initial weights, and the fastest step that trains it.
+
+    In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
+    `reduction`. Raises FailedPrecondition where steps shall be compiled and there is no compiler.
+    """
+    if training.compile:
+        compilation.check(torch.device(training.device))
+    options = base.Options(
+        planned.optimizer,
+        training.total_steps,
+        dead_feature_window=training.dead_feature_window,
+        feature_sampling_window=training.feature_sampling_window,
+        autocast=training.autocast,
+        compile=training.compile,
+        shared=training.spread == "data",
+    )
+    sae = architectures.build(planned.sae, device=training.device)
+    # What torch.compile does well is what the step of standard and jumprelu spares.
+    reference_only = training.reference or (training.compile and planned.sae.architecture not in configs.TOPK_FAMILY)
+    return choose(planned.sae, reference_only)(planned.sae, sae, options)
+
+
+def choose(config: configs.SaeConfig, reference_only: bool = False) -> type[base.Step]:
+    """Return which step trains a configuration: the fastest, but for bfloat16 weights.
+
+    Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
+    """
+    if reference_only or config.dtype == "bfloat16":
+        return reference.Reference
+    if config.architecture in configs.TOPK_FAMILY:
+        return sparse.Sparse
+    return relu.Rectified if relu.trains(config) else reference.Reference
+
+
+def set_threads(threads: int) -> None:
+    """Fix the number of processor threads that PyTorch computes with; 0 leaves it."""
+    if threads:
+        torch.set_num_threads(threads)

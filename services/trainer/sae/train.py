@@ -1,0 +1,175 @@
+"""Trains a plan: from data to exported autoencoders, going on from the newest checkpoint.
+
+    result = train(plan, folder, open_data=lambda device: live.Live(…), report=print, on_rows=print, stop=event)
+
+`folder` holds `checkpoints/` and, at the end, `saes/{name}/`. Whatever kills the process, a call with the same plan
+goes on from the newest checkpoint, and ends with the weights of a run that was not killed: bit for bit on a processor
+of the same kind with the same number of threads. Under torchrun every process calls it with the same arguments; the
+first one reports.
+"""
+
+import dataclasses
+import pathlib
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from polytok import errors
+from services.trainer.sae import configs, export, loop, memory_errors, reports
+from services.trainer.sae.checkpoints import Checkpoints
+from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.distributed import partition, process_group
+from services.trainer.sae.steps import factory
+
+CHECKPOINTS = "checkpoints"
+EXPORTS = "saes"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+def _silent(_: object) -> None:
+    pass
+
+
+class _Exported(NamedTuple):
+    """An autoencoder that was exported, as JSON: its folder, and the sha256 of each file by its name."""
+
+    folder: str
+    checksums: dict[str, str]
+
+
+def train(
+    training: configs.TrainingPlan,
+    folder: pathlib.Path,
+    *,
+    open_data: Callable[[str], Data],
+    report: reports.OnProgress = _silent,
+    on_rows: reports.OnRows = _silent,
+    stop: reports.Stop | None = None,
+    origin: Callable[[configs.PlannedSae], export.Origin] | None = None,
+    resume: bool = True,
+    keep: int = 2,
+    ahead: int | None = None,
+) -> reports.Result:
+    """Train to the end, or until `stop` is set, after which the same call goes on.
+
+    `open_data` gets the device that this process computes on; `origin` tells what an export says of itself. `resume`
+    false begins anew and removes checkpoints that are there; the last `keep` are kept; `ahead` batches are made ready
+    while a step computes, by default as many as suit the data.
+
+    Raises `errors.InvalidArgument` for a plan that does not fit the data, `errors.FailedPrecondition` for a loss that
+    is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
+    `errors.DataLoss` where no checkpoint can be read.
+    """
+    with process_group.joined(training.device, gradients=training.spread == "data") as group:
+        own = dataclasses.replace(training, device=group.device)
+        with memory_errors.explained(own):
+            factory.set_threads(own.threads)
+            _check_names(own)
+            _check_group(own, group)
+            share = partition.of(own, group.rank)
+            data = open_data(group.device)
+            _check_widths(own, data)
+            data = partition.data(data, partition.hooks(own, share.saes))
+            checkpoints = Checkpoints(folder / CHECKPOINTS, keep=keep)
+            if not resume and group.first:
+                checkpoints.clear()
+            group.gather(None)
+            listeners = loop.Listeners(report, on_rows, stop or threading.Event())
+            run = loop.Run(own, data, checkpoints, group, listeners, ahead=data.ahead if ahead is None else ahead)
+            run.prepare(checkpoints.latest(wanted=run.wants))
+            finished = run.go()
+            evaluations = run.evaluate() if finished else []
+            exports: dict[str, _Exported] = {}
+            if finished and (share.whole or group.first):
+                exports = _export(run, folder / EXPORTS, origin or _unknown, _reuse(own, data))
+            return _result(run, own, group, data, evaluations, exports)
+
+
+def _result(
+    run: loop.Run,
+    training: configs.TrainingPlan,
+    group: process_group.Group,
+    data: Data,
+    evaluations: list[reports.EvaluationRow],
+    exports: dict[str, _Exported],
+) -> reports.Result:
+    """Return what all processes did together."""
+    finished = run.step == training.total_steps
+    scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
+    told = group.gather({"exports": exports, "normalization": scales})
+    exported = {name: _Exported(*fields) for each in told for name, fields in each["exports"].items()}
+    estimated = {name: figures for each in told for name, figures in each["normalization"].items()}
+    names = [planned.name for planned in training.saes]
+    return reports.Result(
+        finished=finished,
+        step=run.step,
+        samples=run.step * training.batch_size,
+        seconds=run.seconds,
+        available_samples=data.available_samples if finished else 0,
+        exports={name: pathlib.Path(exported[name].folder) for name in names if name in exported},
+        checksums={name: exported[name].checksums for name in names if name in exported},
+        evaluations=evaluations,
+        normalization={name: estimated[name] for name in names},
+    )
+
+
+def _export(
+    run: loop.Run,
+    folder: pathlib.Path,
+    origin: Callable[[configs.PlannedSae], export.Origin],
+    reuse: Mapping[str, Any],
+) -> dict[str, _Exported]:
+    run.tell("exporting")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for trainee in run.trainees:
+        of_this = origin(trainee.planned)
+        of_this = dataclasses.replace(of_this, further={**of_this.further, **reuse})
+        checksums = trainee.export(of_this, run.firing(trainee), folder / trainee.name)
+        found[trainee.name] = _Exported(str(folder / trainee.name), checksums)
+    return found
+
+
+def _reuse(training: configs.TrainingPlan, data: Data) -> dict[str, Any]:
+    """Return how often activations were trained on, as an export says it."""
+    samples, available = training.total_steps * training.batch_size, data.available_samples
+    return {"training_samples": samples, "available_samples": available, "passes": samples / available}
+
+
+def _unknown(planned: configs.PlannedSae) -> export.Origin:
+    return export.Origin(model_name="", hook_name=planned.hook, context_size=0, prepend_bos=None)
+
+
+def _check_group(training: configs.TrainingPlan, group: process_group.Group) -> None:
+    if group.size != training.processes:
+        raise errors.FailedPrecondition(
+            f"processes is {training.processes}, and {group.size} of them run. `launch.train` starts as many as the "
+            "plan has."
+        )
+
+
+def _check_names(training: configs.TrainingPlan) -> None:
+    for planned in training.saes:
+        if not _NAME.fullmatch(planned.name):
+            description = f"{planned.name!r} cannot be a folder; use letters, digits, dots, dashes, underscores"
+            raise errors.InvalidArgument(
+                f"saes.name: {description}.", violations=[errors.FieldViolation("saes.name", f"{description}.")]
+            )
+
+
+def _check_widths(training: configs.TrainingPlan, data: Data) -> None:
+    for planned in training.saes:
+        width = data.widths.get(planned.hook)
+        if width is None:
+            description = f"{planned.hook} is not in the data; it has {', '.join(data.widths)}"
+            raise errors.InvalidArgument(
+                f"saes.hook: {description}.",
+                reason="HOOK_NOT_FOUND",
+                violations=[errors.FieldViolation("saes.hook", f"{description}.")],
+            )
+        if width and width != planned.sae.d_in:
+            description = f"is {planned.sae.d_in}; {planned.hook} has {width} numbers a token"
+            raise errors.InvalidArgument(
+                f"sae.d_in {description}.", violations=[errors.FieldViolation("sae.d_in", f"{description}.")]
+            )

@@ -1,0 +1,88 @@
+"""The trainer's server as a whole: what it is made of, and the one place where that is put together."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import grpc.aio
+
+from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
+from services.activations import structure_cache
+from services.records import hold_client
+from services.records.app import Owner
+from services.records.garbage_collection import Sweeper
+from services.records.storage_folders import Folders
+from services.records.unit_of_work import Mutations
+from services.runtime.process import Stopping
+from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
+from services.runtime.storage import Storage
+from services.trainer.server import api, events, garbage_collection, holds, metrics_stream, tables
+from services.trainer.server import jobs as job_handlers
+from services.trainer.server.extractor_client import Extractions
+from services.trainer.server.inputs import Sources
+from services.trainer.server.settings import TrainerServerSettings
+
+
+class Trainer(Owner):
+    """One trainer process; any number of them may share one database, one NATS and one storage."""
+
+    def __init__(
+        self,
+        *,
+        database: DatabaseSettings,
+        messages: MessagingSettings,
+        storage: Storage,
+        server: ServerSettings,
+        jobs: JobSettings,
+        catalog: grpc.aio.Channel,
+        extractor: grpc.aio.Channel | None = None,
+        settings: TrainerServerSettings,
+    ) -> None:
+        super().__init__(
+            events.OWNER,
+            database=database,
+            messages=messages,
+            server=server,
+            jobs=jobs,
+            tables=tables.jobs,
+            handlers={job_handlers.KIND: job_handlers.Training(storage)},
+        )
+        self._channels = [catalog, *([extractor] if extractor is not None else [])]
+        self.structures = structure_cache.Structures(service=events.OWNER, seconds=settings.hooks_seconds)
+        records = hold_client.Catalog(catalog)
+        extractions = Extractions(extractor)
+        owners = hold_client.Owners({"datasets": records, "extractions": extractions})
+        self.holds = hold_client.Keeper(owners, holds.Ledger(self.database))
+        folders = Folders(self.database, storage, garbage_collection.is_used)
+        self.sweeper = Sweeper(self.database, storage, folders, garbage_collection.house(settings), settings)
+        self.listen(self._changed)
+        parts = api.Parts(
+            database=self.database,
+            storage=storage,
+            store=self.store,
+            folders=folders,
+            mutations=Mutations(self.database, tables.answers),
+            sources=Sources(records, extractions, self.structures, storage),
+            holds=self.holds,
+            following=metrics_stream.Following(self.database, storage, self.watch),
+        )
+        self.serve(
+            trainings_pb2_grpc.add_TrainingServiceServicer_to_server,
+            api.TrainingServicer(parts),
+            trainings_pb2.DESCRIPTOR,
+            "TrainingService",
+        )
+
+    def _changed(self, _: str) -> None:
+        # It may have ended: then its hold does too.
+        self.holds.wake()
+
+    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """Return the side tasks, for `process.supervise`."""
+        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.holds.run()}
+
+    async def stop(self) -> None:
+        """Let the calls that run end, and close what was opened."""
+        await super().stop()
+        await self.structures.close()
+        for each in self._channels:
+            await each.close()

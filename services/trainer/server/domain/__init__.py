@@ -1,1 +1,0 @@
-"""Trainings as plain data, free of any framework."""

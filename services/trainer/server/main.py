@@ -1,0 +1,45 @@
+"""`python -m services.trainer serve`: configuration, logging, resources, then serving until a signal comes."""
+
+import contextlib
+
+import grpc.aio
+
+from services.records import app
+from services.runtime import settings
+from services.runtime.process import Stopping
+from services.runtime.rpc import channel
+from services.runtime.storage import Storage
+from services.trainer.server.app import Trainer
+from services.trainer.server.events import OWNER
+from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
+
+
+async def main(stop: Stopping) -> None:
+    """Serve trainings."""
+
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Trainer:
+        peers = TrainerPeers()
+
+        def connect(address: str) -> grpc.aio.Channel:
+            connected = channel.open_channel(
+                address,
+                tls_ca=peers.tls_ca,
+                tls_certificate=peers.tls_certificate,
+                tls_key=peers.tls_key,
+                service=OWNER,
+            )
+            opened.push_async_callback(connected.close)
+            return connected
+
+        return Trainer(
+            database=settings.DatabaseSettings(),
+            messages=settings.MessagingSettings(),
+            storage=Storage(settings.StorageSettings().root),
+            server=server,
+            jobs=settings.JobSettings(),
+            catalog=connect(peers.catalog_address),
+            extractor=connect(peers.extractor_address) if peers.extractor_address else None,
+            settings=TrainerServerSettings(),
+        )
+
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)

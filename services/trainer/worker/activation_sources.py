@@ -1,0 +1,275 @@
+"""Where a training's activations come from: a model that runs over a tokenization, or an extraction."""
+
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import datasets
+import datasets.table
+
+from polytok import errors
+from polytok.trainer.v1 import tasks_pb2, trainings_pb2
+from services.activations import activation_stream, compatibility, fingerprints, hooks, models, tokenizations
+from services.activations.models import LoadedModel
+from services.activations.token_selection import TokenSelection
+from services.runtime import hub
+from services.runtime.storage import Storage
+from services.runtime.telemetry import logging
+from services.trainer.sae.data import extraction, live
+from services.trainer.sae.data.dataset import Data
+
+_MANIFEST = "polytok.json"
+_CHUNK_BYTES = 8 << 20
+
+_log = logging.get(__name__)
+
+_DTYPES = {
+    trainings_pb2.LiveSource.DTYPE_UNSPECIFIED: "float32",
+    trainings_pb2.LiveSource.DTYPE_FLOAT32: "float32",
+    trainings_pb2.LiveSource.DTYPE_BFLOAT16: "bfloat16",
+    trainings_pb2.LiveSource.DTYPE_FLOAT16: "float16",
+}
+
+
+class Source(Protocol):
+    """What a training reads."""
+
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return the width of each hook. Raises InvalidArgument for those that there are not."""
+
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+        """Return the activations, some sequences held out."""
+
+    @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are trained on."""
+
+    @property
+    def dtype(self) -> str:
+        """Number type that the model runs in."""
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Which weights the model has."""
+
+    @property
+    def manifest(self) -> tokenizations.Manifest | None:
+        """The manifest of the tokenization, if it is still there."""
+
+    @property
+    def tokens(self) -> Any:
+        """The tokenization as a `datasets.Dataset`, None where it is gone."""
+
+
+def of(
+    task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path, *, fetched: bool = False
+) -> Source:
+    """Return the source of a training.
+
+    `scratch` is a folder for what a remote storage has, or has it already: `fetched`.
+    """
+    if task.lineage.extraction:
+        return Extracted(task, storage, device, scratch, fetched=fetched)
+    return Live(task, storage, device)
+
+
+class Live:
+    """A model and the tokenization that it reads; both are opened once.
+
+    Raises FailedPrecondition (MODEL_INVALID) if the model is not the one of the lineage's fingerprint.
+    """
+
+    def __init__(self, task: tasks_pb2.RunTrainingTask, storage: Storage, device: str) -> None:
+        lineage = task.lineage
+        self._task = task
+        self._device = device
+        self.manifest = tokenizations.read(
+            storage, lineage.tokenization, task.tokenization_key, lineage.tokenization_digest
+        )
+        table = tokenizations.Reader(storage).open(self.manifest)
+        self.tokens = datasets.Dataset(datasets.table.InMemoryTable(table))
+        self._folder = model_folder(lineage)
+        self.weights_fingerprint = _check_weights(task, self._folder, lineage.weights_fingerprint)
+        self._description = models.describe(self._folder)
+        self._check()
+        self._model: LoadedModel | None = None
+
+    def _check(self) -> None:
+        task = self._task
+        tokenization = compatibility.Tokenization(
+            task.lineage.tokenization,
+            tokenizer_fingerprint=task.tokenizer_fingerprint,
+            largest_id=compatibility.largest_id(self.tokens),
+            longest_row=int(self.manifest.statistics.get("max_seq_length", 0)),
+        )
+        compatibility.check(self._description, tokenization, context_size=self.selection.context_size)
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model, loaded when it is first needed."""
+        if self._model is None:
+            self._model = models.load(
+                self._folder,
+                dtype=self.dtype,
+                device=self._device,
+                compile=self._task.parameters.compile,
+                check=lambda: _check_weights(self._task, self._folder, self.weights_fingerprint),
+            )
+        return self._model
+
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return the width of each hook. Raises InvalidArgument for those that the model does not have."""
+        found = {hook.name: hook.width for hook in hooks.parse(names, self._description)}
+        unknown = tuple(name for name, width in found.items() if not width)
+        if unknown:
+            # A module that was named by its path: only running it tells.
+            stream = activation_stream.Stream(self.model, self.tokens, self._settings(unknown))
+            piece = next(iter(stream.pieces(0, 1)))
+            found |= {name: int(piece.values[name].shape[1]) for name in unknown}
+        return found
+
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+        """Return the activations, some sequences held out."""
+        return live.Live(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
+
+    def _settings(self, names: tuple[str, ...]) -> activation_stream.Settings:
+        return activation_stream.Settings(
+            hooks=names,
+            batch_tokens=self._task.live.batch_tokens,
+            selection=self.selection,
+        )
+
+    @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are trained on."""
+        return TokenSelection.from_message(self._task.lineage.selection)
+
+    @property
+    def dtype(self) -> str:
+        """Number type that the model runs in."""
+        return _DTYPES[self._task.live.dtype]
+
+
+class Extracted:
+    """An extraction, and the model that it was made with, for evaluation alone."""
+
+    def __init__(
+        self,
+        task: tasks_pb2.RunTrainingTask,
+        storage: Storage,
+        device: str,
+        scratch: pathlib.Path,
+        *,
+        fetched: bool = False,
+    ) -> None:
+        self._task = task
+        self._storage = storage
+        self._device = device
+        manifest = self._extraction()
+        asked = manifest["parameters"].get("compute_format", "NUMBER_FORMAT_FLOAT32")
+        self.dtype = str(asked).removeprefix("NUMBER_FORMAT_").lower()
+        self._rows = extraction.opened(self._folder(scratch, fetched), task.lineage.extraction, manifest)
+
+    def _extraction(self) -> Any:
+        lineage = self._task.lineage
+        try:
+            data = self._storage.read_bytes(f"{self._task.source_key}/{_MANIFEST}")
+        except errors.NotFound:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != lineage.extraction_digest:
+            what = "was made anew" if data else "was deleted"
+            raise errors.FailedPrecondition(
+                f"{lineage.extraction} {what} since this training was created. Extract again, and create another "
+                "training on it.",
+                reason="RESOURCE_CHANGED",
+                metadata={"resource": lineage.extraction},
+            )
+        return json.loads(data)
+
+    def _folder(self, scratch: pathlib.Path, fetched: bool) -> pathlib.Path:
+        key = self._task.source_key
+        local = self._storage.local_path(key)
+        if local is not None or fetched:
+            return local or scratch
+        for each in self._storage.list(key):
+            with self._storage.open(each) as stream, (scratch / each.rpartition("/")[2]).open("wb") as file:
+                shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+        return scratch
+
+    def widths(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return the width of each hook. Raises InvalidArgument for those that were not extracted."""
+        return extraction.Table(self._rows, tuple(names), self._task.lineage.extraction).widths
+
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+        """Return the activations, some rows held out."""
+        return extraction.Extraction(
+            self._rows,
+            names,
+            name=self._task.lineage.extraction,
+            seed=seed,
+            held_out_rows=held_out,
+            origin=self._origin(),
+        )
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """Which weights the extraction was made with; empty if a version made it that did not say."""
+        return self._task.lineage.weights_fingerprint
+
+    @functools.cached_property
+    def manifest(self) -> tokenizations.Manifest | None:
+        """The manifest of the tokenization, if it is still there."""
+        lineage = self._task.lineage
+        if not self._task.tokenization_key:
+            return None
+        try:
+            return tokenizations.read(
+                self._storage, lineage.tokenization, self._task.tokenization_key, lineage.tokenization_digest
+            )
+        except errors.FailedPrecondition as error:
+            # What was extracted is all that training needs; the autoencoders are not evaluated in the model then.
+            _log.warning("no evaluation in the model", error=error.message)
+            return None
+
+    @functools.cached_property
+    def tokens(self) -> Any:
+        """The tokenization as a `datasets.Dataset`, None where it is gone."""
+        manifest = self.manifest
+        if manifest is None:
+            return None
+        return datasets.Dataset(datasets.table.InMemoryTable(tokenizations.Reader(self._storage).open(manifest)))
+
+    def _origin(self) -> extraction.Origin | None:
+        if self.tokens is None:
+            return None
+        # The model that the activations are of: in another number format they would be others.
+        folder = model_folder(self._task.lineage)
+        model = models.load(
+            folder,
+            dtype=self.dtype,
+            device=self._device,
+            check=lambda: _check_weights(self._task, folder, self.weights_fingerprint),
+        )
+        return extraction.Origin(model, self.tokens, self.selection)
+
+    @property
+    def selection(self) -> TokenSelection:
+        """Which tokens' activations are in the extraction."""
+        return TokenSelection.from_message(self._task.lineage.selection)
+
+
+def _check_weights(task: tasks_pb2.RunTrainingTask, folder: pathlib.Path, expected: str) -> str:
+    reader, otherwise = task.training, "begin again with `polytok training retry … --from-start`"
+    if task.lineage.extraction:
+        reader, otherwise = task.lineage.extraction, "extract again, and create another training on that"
+    advice = f"Bring the old files back and retry the training, or {otherwise}."
+    return fingerprints.check(task.lineage.model_repo_id, folder, expected, reader, advice)
+
+
+def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:
+    """Return the folder of a model, downloaded if it is on the hub."""
+    return hub.folder(lineage.model_repo_id, lineage.model_revision, files=hub.MODEL, reason="MODEL_INVALID")

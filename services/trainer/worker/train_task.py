@@ -1,0 +1,177 @@
+"""The task `train.run`: activations, the training loop, and the export that its owner publishes."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import torch
+from google.protobuf import json_format
+
+from polytok.trainer.v1 import tasks_pb2, trainings_pb2
+from services.jobs import task_process_main
+from services.runtime.storage import Storage
+from services.trainer import config_proto
+from services.trainer.sae import architectures, configs, export, reports, train
+from services.trainer.sae.distributed import launch
+from services.trainer.worker import activation_sources, provenance, report_sender, training_rank, workspace
+from services.trainer.worker.activation_sources import Source
+from services.trainer.worker.worker_settings import TrainerSettings
+from services.trainer.worker.workspace import Workspace
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+_MANIFEST = "polytok.json"
+_ALL = 1 << 31
+_PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
+
+architectures.import_sae_lens()  # what the first training would wait for
+
+
+def run(
+    task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: task_process_main.TaskContext
+) -> tasks_pb2.RunTrainingResult:
+    """Train, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
+    point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
+    device = _device(settings)
+    settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
+    several = task.parameters.processes > 1
+    if not task.lineage.extraction:
+        # Without a checkpoint nothing is kept that other weights made.
+        task.lineage.weights_fingerprint = point.weights_fingerprint if point else ""
+    with contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
+        # Where several processes train, each on a GPU, this one leaves them to those.
+        source = activation_sources.of(task, storage, "cpu" if several else device, scratch)
+        # For the manifest, and for processes that load the model anew.
+        task.lineage.weights_fingerprint = source.weights_fingerprint
+        widths = source.widths([sae.hook for sae in task.saes])
+        complete = config_proto.training(config_proto.planned(task.saes, widths), task.parameters, 0)
+        complete = dataclasses.replace(complete, device=device, threads=settings.threads_of(complete.processes))
+        work = stack.enter_context(workspace.opened(storage, f"{task.key}/{context.tag}"))
+        if point is not None:
+            work.restore(point)
+        teller = report_sender.Teller(
+            context, work, point.step if point else 0, settings.kept_checkpoints, source.weights_fingerprint
+        )
+        result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
+        if not result.finished:
+            teller.stopped(result.step, complete.total_steps)
+            raise task_process_main.GivenBack
+        return _published(task, complete, result, work)
+
+
+def _alone(
+    task: tasks_pb2.RunTrainingTask,
+    complete: configs.TrainingPlan,
+    work: Workspace,
+    source: Source,
+    _: pathlib.Path,
+    teller: report_sender.Teller,
+    context: task_process_main.TaskContext,
+) -> reports.Result:
+    """Train in this process."""
+    return train.train(
+        complete,
+        work.folder,
+        open_data=lambda _: source.open(complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences),
+        report=teller.progress,
+        on_rows=teller.rows,
+        stop=context.wanted_back,
+        origin=provenance.origins(task, source, complete),
+        # The teller removes old ones, once the owner knows of later ones.
+        keep=_ALL,
+    )
+
+
+def _together(
+    task: tasks_pb2.RunTrainingTask,
+    complete: configs.TrainingPlan,
+    work: Workspace,
+    source: Source,
+    scratch: pathlib.Path,
+    teller: report_sender.Teller,
+    context: task_process_main.TaskContext,
+) -> reports.Result:
+    """Train in several processes, which open the source anew."""
+    origin = provenance.origins(task, source, complete)
+    return launch.train(
+        complete,
+        work.folder,
+        training_rank.read(task, scratch),
+        module=training_rank.__name__,
+        report=teller.progress,
+        on_rows=teller.rows,
+        stop=context.wanted_back,
+        origins={planned.name: origin(planned) for planned in complete.saes},
+        keep=_ALL,
+    )
+
+
+def _device(settings: TrainerSettings) -> str:
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _published(
+    task: tasks_pb2.RunTrainingTask, complete: configs.TrainingPlan, result: reports.Result, work: Workspace
+) -> tasks_pb2.RunTrainingResult:
+    """Have the storage keep the export, its manifest last."""
+    evaluations = {row.sae: row for row in result.evaluations}
+    answer = tasks_pb2.RunTrainingResult(
+        key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)
+    )
+    answer.available_samples = result.available_samples
+    for planned in complete.saes:
+        files = list(work.exported(planned.name, result.checksums[planned.name]))
+        answer.files.extend(files)
+        config = json.loads((result.exports[planned.name] / export.CONFIG).read_bytes())
+        answer.results.append(
+            trainings_pb2.TrainedSae(
+                name=planned.name,
+                hook=planned.hook,
+                architecture=config["architecture"],
+                d_in=planned.sae.d_in,
+                d_sae=planned.sae.d_sae,
+                evaluation=report_sender.evaluation(evaluations[planned.name]),
+                size_bytes=sum(file.size_bytes for file in files),
+            )
+        )
+    manifest = json.dumps(_manifest(task, complete, result, answer), indent=2, ensure_ascii=False) + "\n"
+    answer.manifest_digest = work.write(_MANIFEST, manifest.encode())
+    return answer
+
+
+def _manifest(
+    task: tasks_pb2.RunTrainingTask,
+    complete: configs.TrainingPlan,
+    result: reports.Result,
+    answer: tasks_pb2.RunTrainingResult,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": task.training,
+        "lineage": json_format.MessageToDict(task.lineage, preserving_proto_field_name=True),
+        "configs": complete.to_dict(),
+        "steps": result.step,
+        "samples": result.samples,
+        "available_samples": result.available_samples,
+        "seconds": result.seconds,
+        "normalization": result.normalization,
+        "evaluations": {row.sae: row.figures for row in result.evaluations},
+        "files": [{"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in answer.files],
+        "versions": dict(answer.versions),
+        "device": answer.device,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"

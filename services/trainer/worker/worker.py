@@ -1,0 +1,35 @@
+"""The worker process, `python -m services.trainer work`."""
+
+import sys
+
+from pydantic import Field
+
+from services.jobs import worker_main
+from services.runtime.process import Stopping
+from services.runtime.settings import ADDRESS, TransportSettings
+from services.trainer.worker.worker_settings import TrainerSettings
+
+POOL = worker_main.Pool(
+    name="trainer",
+    kinds=("train.run",),
+    owner="trainer",
+    child=(sys.executable, "-m", "services.trainer.worker.child"),
+    # Its libraries take seconds and hundreds of megabytes, and many stacks never train.
+    lazy=True,
+    gives_back=True,
+)
+
+
+class TrainerPeers(TransportSettings):
+    """Where the trainer's server is."""
+
+    trainer_address: str = Field(default=..., pattern=ADDRESS)
+    """host:port of the trainer."""
+
+
+async def main(stopping: Stopping) -> None:
+    """Work until it is asked to stop."""
+    peers = TrainerPeers()
+    # The child's, read here too: what is wrong with it stops the service, not one child after another.
+    TrainerSettings()
+    await worker_main.work(stopping, POOL, peers.trainer_address, peers)
