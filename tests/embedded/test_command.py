@@ -1,8 +1,10 @@
 """`python -m services.embedded`, where it does not get as far as running."""
 
+import errno
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -30,7 +32,8 @@ def test_a_home_that_cannot_be_made_is_said(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     done = up("--home", str(tmp_path / "file" / "home"))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Cannot make the data folder {tmp_path}/file/home: Not a directory.")
+    assert f"{tmp_path}/file/home" in done.stderr
+    assert os.strerror(errno.ENOTDIR) in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -38,19 +41,19 @@ def test_lost_passwords_are_said(tmp_path: pathlib.Path) -> None:
     (tmp_path / "postgres" / "data").mkdir(parents=True)
     done = up(POLYTOK_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert f"{tmp_path}/secrets.json is gone" in done.stderr
-    assert "Put secrets.json back from a copy" in done.stderr
+    assert re.search(rf"{tmp_path}/secrets\.json\b.*\bgone\b", done.stderr)
+    assert "from a copy" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "is empty"),
-        (b'{"postgres": "a', "is damaged"),
-        (b"\xff\x00garbage", "is damaged"),
-        (b"[]", "is damaged"),
-        (b'{"postgres": "a", "nats": 1}', "is damaged"),
+        (b"", "empty"),
+        (b'{"postgres": "a', "damaged"),
+        (b"\xff\x00garbage", "damaged"),
+        (b"[]", "damaged"),
+        (b'{"postgres": "a", "nats": 1}', "damaged"),
     ],
 )
 def test_damaged_passwords_are_one_line(content: bytes, what: str, tmp_path: pathlib.Path) -> None:
@@ -58,7 +61,7 @@ def test_damaged_passwords_are_one_line(content: bytes, what: str, tmp_path: pat
     (tmp_path / "secrets.json").write_bytes(content)
     done = up(POLYTOK_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert f"{tmp_path}/secrets.json {what}" in done.stderr
+    assert re.search(rf"{tmp_path}/secrets\.json\b.*\b{what}\b", done.stderr)
     assert done.stderr.count("\n") == 1
     assert (tmp_path / "secrets.json").read_bytes() == content
     # Without a database nothing needs them.
@@ -79,7 +82,8 @@ def test_a_full_disk_is_one_line(tmp_path: pathlib.Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "Make room; " in done.stderr
+    assert os.strerror(errno.EFBIG) in done.stderr
+    assert f"{tmp_path}/home" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,7 +1,9 @@
 """Private folders and files of the servers."""
 
+import errno
 import os
 import pathlib
+import re
 import resource
 import signal
 import stat
@@ -37,7 +39,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: pathlib.Path) -
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
             folders.write_private(tmp_path / "secret", "new" * 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -55,4 +57,4 @@ def test_a_folder_of_another_user_is_refused(tmp_path: pathlib.Path) -> None:
         [*processes.as_user(12321), sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert f"{folder} belongs to user {exec_wrapper.NOBODY}, not to you (user 12321)" in done.stderr
+    assert re.search(rf"{folder} .*\b{exec_wrapper.NOBODY}\b.*\b12321\b", done.stderr)

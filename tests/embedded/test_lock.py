@@ -36,7 +36,7 @@ def hold(path: pathlib.Path) -> tuple[subprocess.Popen[str], int]:
 def test_a_second_one_is_told_who_holds_it(tmp_path: pathlib.Path) -> None:
     holder, child = hold(tmp_path / "lock")
     try:
-        with pytest.raises(lock.AlreadyRunning, match=rf"already runs on {tmp_path} \(process {holder.pid}\)"):
+        with pytest.raises(lock.AlreadyRunning, match=rf"{tmp_path} .*\b{holder.pid}\b"):
             lock.acquire(tmp_path / "lock", waiting=never)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_process_id_that_was_given_again_does_not_count(tmp_path: pathlib.Path
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock, "_WAIT_SECONDS", 0.2)
-        with pytest.raises(lock.AlreadyRunning, match="was killed still run"):
+        with pytest.raises(lock.AlreadyRunning, match="killed"):
             lock.acquire(tmp_path / "lock", waiting=lambda: told.append("waiting"))
     assert told == ["waiting"]
     os.kill(child, signal.SIGKILL)

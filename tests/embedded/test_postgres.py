@@ -161,7 +161,7 @@ def test_an_interrupted_creation_starts_over(tmp_path: pathlib.Path) -> None:
 
 def test_a_cluster_of_another_version_is_refused(folder: pathlib.Path) -> None:
     (folder / "data" / "PG_VERSION").write_text("9.6\n")
-    with pytest.raises(errors.FailedPrecondition, match=r"was made by Postgres 9\.6; this installation has 16\."):
+    with pytest.raises(errors.FailedPrecondition, match=r"\b9\.6\b.*\b16\."):
         server_in(folder)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import signal
 import subprocess
 import sys
@@ -60,8 +61,8 @@ def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
     assert facts["storage_root"] == str(stack.home / "data")
     assert (stack.home / "stack.json").stat().st_mode & 0o777 == 0o600
     told = stack.output.read_text()
-    assert "postgres is ready" in told
-    assert "ready in" in told
+    assert re.search(r"\bpostgres\b.*\bready\b", told)
+    assert re.search(rf"\bready\b.* \d+\.\d s\b.*{re.escape(facts['catalog_address'])}", told)
 
 
 def test_passwords_are_on_no_command_line(stack: stacks.Stack) -> None:
@@ -76,7 +77,7 @@ def test_a_second_stack_on_the_same_home_says_so_and_stops(stack: stacks.Stack) 
     command = [sys.executable, "-m", "services.embedded", "up", "--home", str(stack.home)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3
-    assert done.stderr.startswith(f"A Polytok stack already runs on {stack.home} (process {stack.process.pid}).")
+    assert re.search(rf"{stack.home}\b.*\b{stack.process.pid}\b", done.stderr)
     assert stack.facts == before
     assert serves(stack.catalog_address)
 
@@ -104,7 +105,7 @@ def test_a_home_survives_every_way_of_ending() -> None:
             assert first.process.wait(stacks.STOP_SECONDS) == 0
             ended(home)
             assert not (home / "stack.json").exists()
-            assert first.output.read_text().endswith("polytok: stopped\n")
+            assert "stopped" in first.output.read_text().splitlines()[-1]
         assert "database system is shut down" in (home / "logs" / "postgres.log").read_text()
 
         with stacks.started(home) as second:
@@ -129,10 +130,10 @@ def test_a_service_that_does_not_come_up_is_one_line_and_stops_nothing() -> None
 
         def told() -> list[str]:
             lines = stack.output.read_text().splitlines()
-            return [line for line in lines if line.startswith("polytok: extractor ended at its start")]
+            return [line for line in lines if line.startswith("polytok: extractor ")]
 
         await_condition(lambda: len(told()) > 1, "it is tried again")
-        assert "POLYTOK_EXTRACTOR_RANGE_BYTES is wrong" in told()[0]
+        assert "POLYTOK_EXTRACTOR_RANGE_BYTES" in told()[0]
         await_condition(lambda: bool(stack.facts["pids"].get("trainer")), "the trainer, which comes after it, runs")
         assert serves(stack.catalog_address)
         # What tells how to reach the stack may get lost, and comes back.
@@ -182,5 +183,5 @@ def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
             command = [*processes.as_user(12321), sys.executable, "-m", "services.embedded", "up", "--home", str(home)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
             assert done.returncode == 1
-            assert done.stderr.startswith(f"{home} belongs to user 0, not to you (user 12321).")
+            assert re.search(rf"{home} .*\b0\b.*\b12321\b", done.stderr)
         assert home.parent.stat().st_mode & 0o777 == 0o700

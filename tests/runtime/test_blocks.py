@@ -46,7 +46,7 @@ def test_only_what_is_used_is_checked() -> None:
     assert checked.read(B + 900, B + 900).size == 0
     checked.check(np.array([1, 2 * B + 1, B + 900]), np.array([B, 3 * B + 100, B + 900]))
     for begin, end in ((B - 1, B + 1), (B, B + 1), (2 * B - 1, 2 * B), (0, len(DATA))):
-        with pytest.raises(errors.DataLoss, match=f"a/file .*: its bytes {B} to {2 * B - 1} were changed"):
+        with pytest.raises(errors.DataLoss, match=rf"a/file .*\b{B}\b.*\b{2 * B - 1}\b"):
             checked.read(begin, end)
         with pytest.raises(errors.DataLoss):
             checked.check(np.array([0, begin]), np.array([10, end]))
@@ -85,5 +85,5 @@ def test_other_digests_are_refused(change: str) -> None:
 def test_content_of_another_size_is_refused() -> None:
     data, sha256 = file()
     _, digests = blocks.opened(data, sha256, damaged)
-    with pytest.raises(errors.DataLoss, match=f"{B} bytes"):
+    with pytest.raises(errors.DataLoss, match=rf"\b{B}\b"):
         blocks.Blocks(data[:B], digests, damaged)

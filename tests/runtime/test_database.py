@@ -87,7 +87,7 @@ async def test_a_server_that_is_not_there() -> None:
         settings.DatabaseSettings(url=f"postgresql://polytok:hunter2@127.0.0.1:{ports.free_port()}/polytok")
     )
     assert not await database.check()
-    with pytest.raises(errors.Unavailable, match="does not answer") as caught:
+    with pytest.raises(errors.Unavailable, match="answer") as caught:
         async with database.transaction():
             pass
     assert caught.value.retryable
@@ -107,7 +107,7 @@ async def test_a_wrong_password_is_no_reason_to_wait(database_settings: settings
 async def test_no_free_connection(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(empty.engine.sync_engine.pool, "_timeout", 0.05)
     async with empty.transaction(), empty.transaction():
-        with pytest.raises(errors.Unavailable, match="in use"):
+        with pytest.raises(errors.Unavailable, match="connection"):
             async with empty.connection():
                 pass
     assert await count(empty) == 0
@@ -123,7 +123,7 @@ async def test_a_lost_connection_is_replaced(empty: Database, database_settings:
                 await killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
             await conn.execute(COUNT)
 
-    with pytest.raises(errors.Unavailable, match="does not answer"):
+    with pytest.raises(errors.Unavailable, match="answer"):
         await lose()
     assert await count(empty) == 0
     await other.close()
@@ -139,26 +139,26 @@ async def test_losing_a_race_may_be_tried_again(empty: Database) -> None:
             await second.execute(sa.text("SET LOCAL lock_timeout = '10ms'"))
             await second.execute(sa.text("SELECT * FROM things FOR UPDATE"))
 
-    with pytest.raises(errors.Unavailable, match="busy") as caught:
+    with pytest.raises(errors.Unavailable, match="55P03") as caught:
         await race()
     assert caught.value.retryable
 
 
 @pytest.mark.parametrize(
-    ("state", "kind", "reason", "words"),
+    ("state", "kind", "reason", "word"),
     [
-        ("53100", errors.ResourceExhausted, "DISK_FULL", "The disk is full while the database was writing."),
-        ("53200", errors.Unavailable, "UNAVAILABLE", "is out of memory"),
-        ("53300", errors.Unavailable, "UNAVAILABLE", "has as many connections as it allows"),
+        ("53100", errors.ResourceExhausted, "DISK_FULL", "disk"),
+        ("53200", errors.Unavailable, "UNAVAILABLE", "memory"),
+        ("53300", errors.Unavailable, "UNAVAILABLE", "connections"),
     ],
 )
 async def test_what_the_server_is_short_of_is_told(
-    empty: Database, state: str, kind: type[errors.PolytokError], reason: str, words: str
+    empty: Database, state: str, kind: type[errors.PolytokError], reason: str, word: str
 ) -> None:
     async def run_short() -> None:
         async with empty.transaction() as conn:
             await conn.execute(sa.text(f"DO $$ BEGIN RAISE EXCEPTION 'short' USING ERRCODE = '{state}'; END $$"))
 
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind, match=word) as caught:
         await run_short()
     assert (caught.value.reason, caught.value.retryable) == (reason, True)

@@ -62,7 +62,7 @@ async def test_every_message_is_validated(upload: Any) -> None:
         found = await failure(upload(iter([FINE, FINE, bad, FINE])))
         assert isinstance(found, errors.InvalidArgument)
         assert found.reason == "INVALID_FIELD"
-        assert field in found.message
+        assert [each.field for each in found.violations] == [field]
 
 
 async def test_an_error_is_the_services_own(upload: Any) -> None:

@@ -72,7 +72,7 @@ async def test_a_caller_without_a_deadline_gets_one(leases: Leases, monkeypatch:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{await running.start()}") as bare:
         error = await failure(leases_pb2_grpc.LeaseServiceStub(bare))
     assert isinstance(error, errors.DeadlineExceeded)
-    assert "0.05 s" in error.message
+    assert "0.05" in error.message
     await running.drain()
 
 

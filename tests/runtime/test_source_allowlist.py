@@ -23,9 +23,10 @@ from services.runtime.source_allowlist import Roots, SourceSettings
 )
 def test_the_kernels_folders_are_never_read(uri: str) -> None:
     for settings in (SourceSettings(), SourceSettings(roots="/")):
-        with pytest.raises(errors.PermissionDenied, match="a folder of the system's own") as caught:
+        with pytest.raises(errors.PermissionDenied) as caught:
             Roots(settings).check(uri)
         assert caught.value.reason == "SOURCE_REFUSED"
+        assert "POLYTOK_SOURCE_ROOTS" not in caught.value.message, "no root allows it"
         assert not caught.value.retryable
 
 
@@ -61,7 +62,7 @@ def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
         "s3://other",
         "http://169.254.169.254/latest/meta-data",
     ):
-        with pytest.raises(errors.PermissionDenied, match="outside of what may be read here") as caught:
+        with pytest.raises(errors.PermissionDenied) as caught:
             roots.check(uri)
         assert caught.value.reason == "SOURCE_REFUSED"
         assert "POLYTOK_SOURCE_ROOTS" in caught.value.message
@@ -73,20 +74,21 @@ def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
 def test_a_password_is_in_no_message() -> None:
     with pytest.raises(errors.PermissionDenied) as caught:
         Roots(SourceSettings(roots="/corpora")).check("https://me:secret@example.org/a.csv?signature=secret")
-    assert caught.value.message == (
-        "https://example.org/a.csv is outside of what may be read here: /corpora. Copy it to one of them, or have its "
-        "folder added to POLYTOK_SOURCE_ROOTS of the workers."
-    )
+    for value in ("https://example.org/a.csv", "/corpora", "POLYTOK_SOURCE_ROOTS"):
+        assert value in caught.value.message
+    assert "secret" not in caught.value.message
 
 
 def test_a_model_outside_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.setenv("POLYTOK_SOURCE_ROOTS", str(tmp_path / "models"))
     for repository in (str(tmp_path / "model"), "openai-community/gpt2"):
-        with pytest.raises(errors.PermissionDenied, match="outside of what may be read here"):
+        with pytest.raises(errors.PermissionDenied) as caught:
             hub.folder(repository)
+        assert caught.value.reason == "SOURCE_REFUSED"
+        assert repository in caught.value.message
 
 
 def test_a_relative_root_is_told() -> None:
-    with pytest.raises(ConfigurationError, match=r"POLYTOK_SOURCE_ROOTS is wrong: 'corpora' is neither an absolute"):
+    with pytest.raises(ConfigurationError, match=r"POLYTOK_SOURCE_ROOTS .*'corpora'"):
         SourceSettings(roots="/data,corpora")

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -151,8 +152,10 @@ def test_a_key_cannot_leave_the_root(any_storage: Storage, key: str) -> None:
 @pytest.mark.parametrize("key", ["a/*", "a?", "[ab]"])
 def test_a_pattern_is_no_key(any_storage: Storage, key: str) -> None:
     any_storage.write_bytes("a/b", b"x")
-    with pytest.raises(errors.InvalidArgument, match="pattern"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         any_storage.delete_tree(key)
+    assert caught.value.reason == "INVALID_FIELD"
+    assert repr(key) in caught.value.message
     assert any_storage.exists("a/b")
 
 
@@ -173,13 +176,11 @@ def test_a_link_out_of_the_root_is_not_followed(storage: Storage, tmp_path: path
         lambda: storage.move("folder/secret", "x"),
     ]
     for call in calls:
-        with pytest.raises(
-            errors.DataLoss, match=r"leaves the storage root: '(folder|file)' is a symbolic link"
-        ) as caught:
+        with pytest.raises(errors.DataLoss, match=r"'(folder|file)'") as caught:
             call()
         assert caught.value.reason == "PATH_OUTSIDE_ROOT"
     with (
-        pytest.raises(errors.DataLoss, match=r"a symbolic link that leaves the storage root.* Begin again\.") as caught,
+        pytest.raises(errors.DataLoss, match=r"symbolic link.* Begin again\.") as caught,
         storage.verified("file", hashlib.sha256(b"secret").hexdigest(), 6, "Begin again."),
     ):
         pass
@@ -257,7 +258,7 @@ def test_uri_and_local_path(tmp_path: pathlib.Path) -> None:
 
 def test_a_name_of_255_bytes_and_one_too_long(storage: Storage) -> None:
     storage.write_bytes("x" * 255, b"x")
-    with pytest.raises(errors.InvalidArgument, match="too long"):
+    with pytest.raises(errors.InvalidArgument, match="x" * 200):
         storage.write_bytes("x" * 256, b"x")
 
 
@@ -291,8 +292,8 @@ def test_a_full_disk_leaves_nothing(storage: Storage) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     assert caught.value.reason == "DISK_FULL"
-    assert f"({storage.uri('a').removesuffix('/a')}: " in caught.value.message
-    assert " free). Make room; " in caught.value.message
+    # The folder, and how much of its disk is free.
+    assert re.search(rf"{re.escape(storage.uri('a').removesuffix('/a'))}\W+\d", caught.value.message)
     assert storage.list("a") == []
 
 
@@ -324,7 +325,7 @@ def test_writers_of_one_key_do_not_mix(storage: Storage) -> None:
 def test_a_write_after_the_end_is_refused(storage: Storage) -> None:
     with storage.create("a") as staged:
         staged.write(b"x")
-    with pytest.raises(ValueError, match="after its `with` block"):
+    with pytest.raises(ValueError, match="with"):
         staged.write(b"y")
     assert storage.read_bytes("a") == b"x"
 
@@ -340,7 +341,7 @@ def test_a_file_that_is_read_once_is_checked_as_it_is_read(any_storage: Storage)
             file.read(4)
             raise ValueError("because of what was read")
 
-    with pytest.raises(errors.DataLoss, match=r"^a does not hold what was written: .* Do it again\.$") as caught:
+    with pytest.raises(errors.DataLoss, match=r"^a .* Do it again\.$") as caught:
         fail()
     assert (caught.value.reason, caught.value.retryable) == ("CHECKSUM_MISMATCH", False)
     assert any_storage.read_checked("a", hashlib.sha256(b"what was Written").hexdigest(), "") == b"what was Written"

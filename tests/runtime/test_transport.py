@@ -1,7 +1,9 @@
 """Channels: retries, deadlines, TLS, and gRPC's own failures in words."""
 
 import asyncio
+import errno
 import json
+import os
 import pathlib
 import subprocess
 
@@ -71,7 +73,7 @@ async def test_nobody_there() -> None:
     error = transport.from_rpc_error(caught.value)
     assert isinstance(error, errors.Unavailable)
     assert error.retryable
-    assert error.message.startswith("The service does not answer; check its address")
+    assert "address" in error.message
 
 
 async def test_a_deadline_that_passes(served: server.Server, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +200,8 @@ async def test_tls_with_client_certificates(leases: Leases, certificates: pathli
 
 async def test_a_missing_certificate_file_is_named(tmp_path: pathlib.Path) -> None:
     missing = str(tmp_path / "none.pem")
-    with pytest.raises(errors.InvalidArgument, match=r"none\.pem cannot be read: No such file"):
+    with pytest.raises(errors.InvalidArgument, match=rf"none\.pem .*{os.strerror(errno.ENOENT)}"):
         transport.open_async_channel("127.0.0.1:1", missing)
     running = server.Server(settings.ServerSettings(tls_certificate=missing, tls_key=missing), service="test")
-    with pytest.raises(errors.InvalidArgument, match=r"none\.pem cannot be read"):
+    with pytest.raises(errors.InvalidArgument, match=rf"none\.pem .*{os.strerror(errno.ENOENT)}"):
         await running.start()

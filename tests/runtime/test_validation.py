@@ -32,6 +32,11 @@ def violations(message: Message) -> dict[str, str]:
     return dict(caught.value.violations)
 
 
+def values(text: str) -> list[str]:
+    """The numbers and what is in quotation marks."""
+    return re.findall(r"'[^']*'|\d+", text)
+
+
 def test_what_is_right_passes() -> None:
     message = messages_pb2.StopEvent(job_id="6f1d4c4e-3f4e-4a39-9f9d-1f6f4ed15b7a")
     validation.check(message)
@@ -41,23 +46,18 @@ def test_what_is_right_passes() -> None:
 def test_a_name_that_goes_up() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         validation.check(datasets_pb2.CreateDatasetRequest(dataset_id="../etc"))
-    assert set(caught.value.violations) == {
-        errors.FieldViolation(
-            "dataset_id",
-            "must be 1 to 63 characters, each a lowercase letter, a digit, '.', '_' or '-', "
-            "the first and the last a lowercase letter or a digit, not '../etc'",
-        ),
-        errors.FieldViolation("dataset_id", "must not contain '..'"),
-        errors.FieldViolation("dataset", "is required"),
-    }
+    found = sorted(caught.value.violations)
+    assert [(each.field, values(each.description)) for each in found] == [
+        ("dataset", []),
+        ("dataset_id", ["1", "63", "'.'", "'_'", "'-'", "'../etc'"]),
+        ("dataset_id", ["'..'"]),
+    ]
 
 
 def test_a_resource_name() -> None:
     found = violations(datasets_pb2.GetDatasetRequest(name="docs"))
-    assert found == {
-        "name": "must look like 'datasets/{id}', where {id} is 1 to 63 characters, each a lowercase letter, a digit, "
-        "'.', '_' or '-', the first a lowercase letter or a digit, not 'docs'"
-    }
+    assert found.keys() == {"name"}
+    assert values(found["name"]) == ["'datasets/{id}'", "1", "63", "'.'", "'_'", "'-'", "'docs'"]
 
 
 def test_numbers_and_nested_fields() -> None:
@@ -68,9 +68,8 @@ def test_numbers_and_nested_fields() -> None:
             parameters=tokenizations_pb2.TokenizationParameters(max_length=0),
         )
     )
-    assert found == {
-        "parameters.max_length": "must be greater than or equal to 1 and less than or equal to 524288, not 0"
-    }
+    assert found.keys() == {"parameters.max_length"}
+    assert values(found["parameters.max_length"]) == ["1", "524288", "0"]
 
 
 def test_long_values_are_cut() -> None:
@@ -99,30 +98,22 @@ def test_every_pattern_of_the_contracts_is_told_in_words() -> None:
     found = _patterns()
     assert len(found) >= 6
     for pattern in found:
-        assert "the pattern" not in regex_descriptions.describe(pattern)
+        assert pattern not in regex_descriptions.describe(pattern)
         assert "[a-z" not in regex_descriptions.describe(pattern)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"),
+    ("pattern", "words", "found"),
     [
-        ("^[a-z]{1,32}$", "be 1 to 32 characters, each a lowercase letter"),
-        (
-            "^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$",
-            "be empty or be 1 to 32 characters, each a lowercase letter, a digit or '-', "
-            "the first and the last a lowercase letter or a digit",
-        ),
-        (
-            "^datasets/(-|[a-z]{1,3})$",
-            "look like 'datasets/(- or {id})', where {id} is 1 to 3 characters, each a lowercase letter",
-        ),
-        (
-            "^a/[a-z]{1,2}(~[0-9]{1,3})?$",
-            "look like 'a/{id}[~{id}]', where {id} is 1 to 2 characters, each a lowercase letter; "
-            "the last one 1 to 3 characters, each a digit",
-        ),
-        (r"^(?i)\d+$", r"match the pattern ^(?i)\d+$"),
+        ("^[a-z]{1,32}$", ["lowercase"], ["1", "32"]),
+        ("^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?)?$", ["empty", "lowercase", "digit"], ["1", "32", "'-'"]),
+        ("^datasets/(-|[a-z]{1,3})$", ["lowercase"], ["'datasets/(- or {id})'", "1", "3"]),
+        ("^a/[a-z]{1,2}(~[0-9]{1,3})?$", ["lowercase", "digit"], ["'a/{id}[~{id}]'", "1", "2", "1", "3"]),
+        (r"^(?i)\d+$", [r"^(?i)\d+$"], []),
     ],
 )
-def test_words(pattern: str, words: str) -> None:
-    assert regex_descriptions.describe(pattern) == words
+def test_describe_names_lengths_and_characters(pattern: str, words: list[str], found: list[str]) -> None:
+    described = regex_descriptions.describe(pattern)
+    assert values(described) == found
+    for word in words:
+        assert word in described
