@@ -126,7 +126,7 @@ _together: threading.Barrier
 def _begin(together: threading.Barrier, *arguments: Any) -> None:
     global _child, _together
     # As the worker's child does.
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     _child, _together = Child(*arguments), together
     warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
     key = f"warm-{os.getpid()}/{_KEY}"

@@ -144,7 +144,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def breaking(work: pathlib.Path, against: str | None) -> None:
-    """buf breaking against a commit: the one named, else main's last, else the one before it."""
+    """Run buf breaking against a commit: the one named, else main's last, else the one before it.
+
+    A commit that breaks contracts on purpose says so in a trailer, `Breaks-contracts: <why>`.
+    """
     head = _git("rev-parse", "HEAD")
     dirty = _git("status", "--porcelain", "protos")
     candidates = [against] if against else ["origin/main", "main", "HEAD^"]
@@ -154,6 +157,10 @@ def breaking(work: pathlib.Path, against: str | None) -> None:
             break
     else:
         print("No earlier commit to compare the contracts with.")
+        return
+    declared = _git("log", "--format=%(trailers:key=Breaks-contracts,valueonly)", f"{commit}..HEAD")
+    if declared and not dirty:
+        print(f"The contracts were changed on purpose since {candidate} ({commit[:10]}): {declared}")
         return
     before = work / "before"
     before.mkdir()

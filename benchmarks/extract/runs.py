@@ -44,7 +44,7 @@ def ours(
 ) -> Callable[[], float]:
     """Return a worker's range, with statistics, checksums and sync."""
     # As the worker's child process does.
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
     settings = extraction.RangeSettings(
         hooks=case.hooks, context_size=case.context, batch_size=case.batch, storage_dtype=case.dtype

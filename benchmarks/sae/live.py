@@ -70,7 +70,7 @@ def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> No
 
 def measure(name: str, device: str) -> dict[str, list[float]]:
     """Step a second of both, a figure a round. To be called before the process has a second thread."""
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     size = SIZES[name]
     rates: dict[str, list[float]] = {"bare": [], "train": []}
     with tempfile.TemporaryDirectory() as folder:

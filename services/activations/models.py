@@ -240,7 +240,7 @@ def _check_fits(
 ) -> None:
     needed = description.num_parameters * dtype.itemsize
     # What a model was in that is no longer used may still be this process's.
-    malloc_tuning.give_back()
+    malloc_tuning.trim()
     left = memory.available(device) if available is None else available
     if needed <= left:
         return

@@ -17,7 +17,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.extractor.v1 import structures_pb2
 from services.activations import hook_names
-from services.jobs.subprocess_client import Answering
+from services.jobs.subprocess_client import SubprocessClient
 from services.runtime.telemetry import logging
 
 _COMMAND = (sys.executable, "-m", "services.activations.structure_process")
@@ -46,7 +46,7 @@ class Structures:
 
     def __init__(self, *, service: str, seconds: float) -> None:
         """Answer within `seconds`, with whatever is known then; 0 never asks."""
-        self._answering = Answering(
+        self._answering = SubprocessClient(
             _COMMAND,
             service=f"{service}-structures",
             about="The model",

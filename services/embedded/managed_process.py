@@ -32,7 +32,7 @@ class StartFailed(errors.FailedPrecondition):
         self.line = line
 
 
-class Keeper:
+class ManagedProcess:
     """Keeps one program running. All of it runs on the event loop's thread: the kernel ties children to a thread."""
 
     def __init__(

@@ -57,7 +57,7 @@ class Service:
         self.name = name
         self._module = module
         self._announcement = announcements / f"{name}.json"
-        self.environment = {**environment, "POLYTOK_ANNOUNCE": str(self._announcement)}
+        self.environment = {**environment, "POLYTOK_READY_FILE": str(self._announcement)}
 
     def prepare(self) -> None:
         """Forget what an earlier process of it announced."""

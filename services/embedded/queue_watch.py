@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from polytok import disk_space
 from services.embedded import services
 from services.embedded.home import Home
-from services.embedded.managed_process import Keeper
+from services.embedded.managed_process import ManagedProcess
 from services.embedded.program import Service
 
 LOOK_SECONDS = 5.0
@@ -23,11 +23,11 @@ _LAST_PATIENCE_SECONDS = 600.0
 class QueueWatch:
     """Looks at what the owners of tasks say of the work queue."""
 
-    def __init__(self, home: Home, keepers: Sequence[Keeper], report: Callable[[str], None]) -> None:
+    def __init__(self, home: Home, keepers: Sequence[ManagedProcess], report: Callable[[str], None]) -> None:
         self._home = home
         self._keepers = keepers
         self._report = report
-        self._owners = {owner.name for owner in services.OWNERS}
+        self._owners = {owner.name for owner in services.SERVERS}
 
     async def run(self) -> None:
         """Look until it is cancelled."""

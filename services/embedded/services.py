@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 
-class Owner(NamedTuple):
+class Server(NamedTuple):
     """A service that owns records."""
 
     name: str
@@ -27,7 +27,7 @@ class Owner(NamedTuple):
         return f"POLYTOK_{self.name.upper()}_ADDRESS"
 
 
-class Workers(NamedTuple):
+class WorkerGroup(NamedTuple):
     """Processes that take tasks."""
 
     name: str
@@ -40,18 +40,18 @@ class Workers(NamedTuple):
     """Whether they start once the stack is ready: their work waits for them anyway."""
 
 
-OWNERS = (
-    Owner("catalog", ("services.catalog", "serve"), "services.catalog.server.migrations.schema"),
-    Owner("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
-    Owner("trainer", ("services.trainer", "serve"), "services.trainer.server.migrations.schema", late=True),
+SERVERS = (
+    Server("catalog", ("services.catalog", "serve"), "services.catalog.server.migrations.schema"),
+    Server("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
+    Server("trainer", ("services.trainer", "serve"), "services.trainer.server.migrations.schema", late=True),
 )
 """In the order in which they may depend on one another."""
 
 WORKERS = (
-    Workers("ingest", ("services.catalog", "ingest"), "one"),
-    Workers("tokenizer", ("services.tokenizer",), "as asked", listens=True),
-    Workers("extractor", ("services.extractor", "work"), "a GPU", late=True),
-    Workers("trainer", ("services.trainer", "work"), "a GPU", late=True),
+    WorkerGroup("ingest", ("services.catalog", "ingest"), "one"),
+    WorkerGroup("tokenizer", ("services.tokenizer",), "as asked", listens=True),
+    WorkerGroup("extractor", ("services.extractor", "work"), "a GPU", late=True),
+    WorkerGroup("trainer", ("services.trainer", "work"), "a GPU", late=True),
 )
 
 

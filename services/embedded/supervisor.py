@@ -65,7 +65,7 @@ class Supervisor:
         self._report = report
         self._stop = asyncio.Event()
         self._forced = False
-        self._keepers: list[managed_process.Keeper] = []
+        self._keepers: list[managed_process.ManagedProcess] = []
         self._held = held
         self._began = time.monotonic()
         self._facts: dict[str, Any] = {}
@@ -107,7 +107,7 @@ class Supervisor:
         passwords = await asyncio.to_thread(passwords_of, self._home, self._report)
         database = postgres.Postgres(self._home.postgres, port=ports.free_port(), password=passwords["postgres"])
         queue = nats.Nats(self._home.nats, port=ports.free_port(), password=passwords["nats"])
-        self._addresses = {owner.name: f"{_HOST}:{ports.free_port()}" for owner in services.OWNERS}
+        self._addresses = {owner.name: f"{_HOST}:{ports.free_port()}" for owner in services.SERVERS}
         processes = list(services.processes(self._workers))
         listening = {process.name: f"{_HOST}:{ports.free_port() if process.listens else 0}" for process in processes}
         prompt = [process for process in processes if not process.late]
@@ -117,7 +117,7 @@ class Supervisor:
             for process in prompt:
                 group.create_task(self._start(self._make_worker(process, queue, listening[process.name])))
             await migrated
-            for owner in services.OWNERS:
+            for owner in services.SERVERS:
                 if not owner.late:
                     group.create_task(self._start(self._make_owner(owner, database, queue)))
         self._facts = {
@@ -138,7 +138,7 @@ class Supervisor:
             for each in self._keepers:
                 group.create_task(each.keep())
             group.create_task(self._tidy())
-            late = [self._make_owner(owner, database, queue) for owner in services.OWNERS if owner.late]
+            late = [self._make_owner(owner, database, queue) for owner in services.SERVERS if owner.late]
             late += [self._make_worker(each, queue, listening[each.name]) for each in processes if each.late]
             group.create_task(QueueWatch(self._home, self._keepers, self._report).run())
             for service in late:
@@ -167,7 +167,7 @@ class Supervisor:
             self._report(f"{server.name}: {did}")
             await self._start(server)
 
-    async def _start(self, program: Program) -> managed_process.Keeper:
+    async def _start(self, program: Program) -> managed_process.ManagedProcess:
         kept = self._keep(program)
         try:
             await kept.start()
@@ -177,7 +177,7 @@ class Supervisor:
         self._report(f"{program.name} is ready {program.describe()}".rstrip())
         return kept
 
-    async def _start_late(self, program: Program) -> managed_process.Keeper:
+    async def _start_late(self, program: Program) -> managed_process.ManagedProcess:
         """Start a program that the rest can do without: if that fails, its keeper has to try again."""
         kept = self._keep(program)
         try:
@@ -189,13 +189,15 @@ class Supervisor:
             self._publish()
         return kept
 
-    def _keep(self, program: Program) -> managed_process.Keeper:
+    def _keep(self, program: Program) -> managed_process.ManagedProcess:
         log = Log(self._home.logs / f"{program.name}.log")
-        kept = managed_process.Keeper(program, log, inherited=self._held, report=self._report, changed=self._publish)
+        kept = managed_process.ManagedProcess(
+            program, log, inherited=self._held, report=self._report, changed=self._publish
+        )
         self._keepers.append(kept)
         return kept
 
-    def _make_owner(self, owner: services.Owner, database: postgres.Postgres, queue: nats.Nats) -> Service:
+    def _make_owner(self, owner: services.Server, database: postgres.Postgres, queue: nats.Nats) -> Service:
         address = self._addresses[owner.name]
         environment = {**self._environment(queue), **self._stores(database), **_listening(address)}
         return Service(owner.name, owner.module, environment, announcements=self._home.run)
@@ -215,14 +217,14 @@ class Supervisor:
             "POLYTOK_METRICS_HOST": _HOST,
             "POLYTOK_METRICS_PORT": "0",
             "POLYTOK_STORAGE_ROOT": str(self._home.data),
-            **{owner.variable: self._addresses[owner.name] for owner in services.OWNERS},
+            **{owner.variable: self._addresses[owner.name] for owner in services.SERVERS},
         }
 
     async def _migrate(self, environment: Mapping[str, str]) -> None:
         """Bring the schemas up to date, in one process."""
         log = Log(self._home.logs / "migrate.log")
         log.rotate()
-        argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.OWNERS)]
+        argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.SERVERS)]
         with log.open() as stream:
             process = await asyncio.create_subprocess_exec(
                 *exec_wrapper.command(argv, on_parent_death=signal.SIGKILL),
@@ -285,7 +287,7 @@ class Supervisor:
         """Stop everything, the last started first; workers together."""
         with contextlib.suppress(OSError):
             self._home.withdraw()
-        owners = [owner.name for owner in services.OWNERS]
+        owners = [owner.name for owner in services.SERVERS]
         workers = {each.program.name for each in self._keepers} - {*owners, "nats", "postgres"}
         for stage in (workers, *({name} for name in reversed(owners)), {"nats"}, {"postgres"}):
             stops: list[Awaitable[None]] = [each.stop() for each in self._keepers if each.program.name in stage]

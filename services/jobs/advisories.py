@@ -11,7 +11,7 @@ from services.runtime import messaging
 from services.runtime.telemetry import logging
 
 _PREFIX = "$JS.EVENT.ADVISORY."
-# What goes on all the time, or is our own doing, loses no doorbell.
+# What goes on all the time, or is our own doing, loses no message.
 _HARMLESS = frozenset({"STREAM.CREATE", "STREAM.UPDATE", "CONSUMER.CREATE", "CONSUMER.UPDATE", "CONSUMER.MSG_NAKED"})
 
 _log = logging.get(__name__)

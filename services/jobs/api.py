@@ -61,7 +61,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
                 request.resume_point,
                 [report.SerializeToString() for report in request.reports],
             )
-        return leases_pb2.ExtendLeaseResponse(ttl=_duration(extension.ttl), give_back=extension.give_back)
+        return leases_pb2.ExtendLeaseResponse(ttl=_duration(extension.ttl), pause_requested=extension.pause_requested)
 
     async def CompleteTask(  # noqa: N802
         self, request: leases_pb2.CompleteTaskRequest, context: Context
@@ -94,7 +94,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     ) -> leases_pb2.ListOverdueTasksResponse:
         """Names tasks that have waited too long."""
         async with self._database.connection() as conn:
-            overdue = await self._store.overdue(conn, request.kinds, queue_is_away=request.queue_is_away)
+            overdue = await self._store.overdue(conn, request.kinds, queue_unavailable=request.queue_unavailable)
         return leases_pb2.ListOverdueTasksResponse(task_ids=[str(task_id) for task_id in overdue])
 
 

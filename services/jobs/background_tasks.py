@@ -6,7 +6,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from services.jobs.advisories import Advisories
-from services.jobs.dispatcher import Relay
+from services.jobs.dispatcher import Dispatcher
 from services.jobs.reconciler import Reconciler
 from services.jobs.store import JobStore
 from services.runtime import messaging
@@ -15,8 +15,8 @@ from services.runtime.notifications import Listener
 from services.runtime.settings import JobSettings
 
 
-class JobEngine:
-    """Relay, reconciler and advisories of one store. Any number of replicas may run one each."""
+class JobBackgroundTasks:
+    """Dispatcher, reconciler and advisories of one store. Any number of replicas may run one each."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class JobEngine:
         listener: Listener,
     ) -> None:
         self.reconciler = Reconciler(database, store, client, subjects, settings)
-        self.relay = Relay(database, store, client, subjects, listener, alarm=self.reconciler.wake)
+        self.dispatcher = Dispatcher(database, store, client, subjects, listener, alarm=self.reconciler.wake)
         self.advisories = Advisories(client, subjects, self.reconciler)
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
@@ -37,7 +37,7 @@ class JobEngine:
         The listener is the caller's to run, for it has other users.
         """
         return {
-            "relay": self.relay.run(),
+            "dispatcher": self.dispatcher.run(),
             "reconciler": self.reconciler.run(),
             "advisories": self.advisories.run(),
         }

@@ -57,13 +57,13 @@ class Canary:
             # No Nats-Msg-Id: each counts. The stream keeps one message a subject, so canaries do not pile up.
             await self._client.jetstream().publish(self._subject, token, timeout=_PUBLISH_SECONDS)
         except (nats.errors.Error, OSError) as error:
-            return f"it does not accept messages ({explain(error)})"
+            return f"it does not accept messages ({describe(error)})"
         try:
             async with asyncio.timeout(_DELIVER_SECONDS):
                 while await self._pull() != token:
                     pass
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            return f"it does not deliver messages ({explain(error)})"
+            return f"it does not deliver messages ({describe(error)})"
         return ""
 
     async def _ensure_consumer(self) -> None:
@@ -86,7 +86,7 @@ class Canary:
         return message.data
 
 
-def explain(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return what NATS said, in a few words."""
     if isinstance(error, TimeoutError):
         return "NATS gives no answer"

@@ -1,4 +1,4 @@
-"""The relay: rings the doorbell for every row of the outbox, and tells workers at once when a job was ended."""
+"""The dispatcher: publishes a message for every due row of the outbox, and notifies workers at once when a job ends."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,8 @@ _BATCH = 200
 _log = logging.get(__name__)
 
 
-class Relay:
-    """Publishes what the outbox holds. Any number of relays may run over one outbox."""
+class Dispatcher:
+    """Publishes what the outbox holds. Any number of dispatchers may run over one outbox."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Relay:
         self._troubled = False
 
     async def run(self) -> None:
-        """Relay until it is cancelled."""
+        """Dispatch until it is cancelled."""
         unsubscribe = self._listener.subscribe(CHANNEL, self._hear)
         try:
             while True:
@@ -74,26 +74,26 @@ class Relay:
     async def _round(self) -> float:
         """Do what there is to do, and return for how long there is nothing."""
         try:
-            await self._tell_stopped()
-            pause = await self._ring_due()
+            await self._publish_stops()
+            pause = await self._dispatch_due()
         except (errors.PolytokError, nats.errors.Error, OSError) as error:
             if not self._troubled:
-                _log.warning("relay waits", error=f"{type(error).__name__}: {error}")
+                _log.warning("dispatcher waits", error=f"{type(error).__name__}: {error}")
             self._troubled = True
             return _POLL_SECONDS
         if self._troubled:
-            _log.info("relay goes on")
+            _log.info("dispatcher continues")
         self._troubled = False
         return pause
 
-    async def _tell_stopped(self) -> None:
+    async def _publish_stops(self) -> None:
         stopped, self._stopped = self._stopped, set()
         if self._client.is_connected:
             for job_id in stopped:
                 event = messages_pb2.StopEvent(job_id=job_id)
                 await self._client.publish(self._subjects.stop(job_id), event.SerializeToString())
 
-    async def _ring_due(self) -> float:
+    async def _dispatch_due(self) -> float:
         while True:
             async with self._database.connection() as conn:
                 pause = await self._store.outbox.next_due(conn)
@@ -101,26 +101,26 @@ class Relay:
                 return _POLL_SECONDS if pause is None else min(_POLL_SECONDS, pause)
             if not self._client.is_connected:
                 raise errors.Unavailable("NATS is away; tasks wait in the outbox.")
-            if not await self._ring_batch():
-                # Another relay has them.
+            if not await self._dispatch_batch():
+                # Another dispatcher has them.
                 return _POLL_SECONDS
 
-    async def _ring_batch(self) -> int:
+    async def _dispatch_batch(self) -> int:
         async with self._database.transaction() as conn:
             due = await self._store.outbox.lock_due(conn, _BATCH)
-            answers = await asyncio.gather(*(self._ring(row) for row in due), return_exceptions=True)
+            answers = await asyncio.gather(*(self._dispatch(row) for row in due), return_exceptions=True)
             failures = [answer for answer in answers if isinstance(answer, BaseException)]
             await self._store.outbox.drop(
                 conn, [row for row, answer in zip(due, answers, strict=True) if not isinstance(answer, BaseException)]
             )
         if failures:
-            await self._mend(failures[0])
+            await self._recover(failures[0])
             raise failures[0]
         return len(due)
 
-    async def _ring(self, row: sa.Row[Any]) -> None:
+    async def _dispatch(self, row: sa.Row[Any]) -> None:
         if not row.live:
-            # The task is gone, or went on without this ring.
+            # The task is gone, or continued without this dispatch.
             return
         message = messages_pb2.TaskMessage(
             task_id=str(row.task_id), owner=self._store.owner, kind=row.kind, dispatch=row.dispatch
@@ -131,9 +131,9 @@ class Relay:
             timeout=_PUBLISH_SECONDS,
             headers={**row.trace, api.Header.MSG_ID.value: message_id(row.task_id, row.dispatch)},
         )
-        metrics.rung.inc()
+        metrics.dispatched.inc()
 
-    async def _mend(self, failure: BaseException) -> None:
+    async def _recover(self, failure: BaseException) -> None:
         if isinstance(failure, NoStreamResponseError):
             _log.warning("the work queue is gone; making it again", stream=self._subjects.stream)
             await messaging.ensure_stream(self._client, self._subjects)
@@ -143,5 +143,5 @@ class Relay:
 
 
 def message_id(task_id: uuid.UUID, dispatch: int) -> str:
-    """The Nats-Msg-Id: a ring that is published twice counts once, while a later ring is never mistaken for it."""
+    """The Nats-Msg-Id: a dispatch published twice counts once, and a later one is never mistaken for it."""
     return f"{task_id}:{dispatch}"

@@ -44,11 +44,11 @@ class Failure:
         return {"error_reason": self.reason, "error_message": self.message, "error": dict(self.details)}
 
 
-NONE: Mapping[str, Any] = {"error_reason": "", "error_message": "", "error": {}}
+NO_ERROR: Mapping[str, Any] = {"error_reason": "", "error_message": "", "error": {}}
 """What a record keeps that did not fail, or is tried again."""
 
 
-def task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
+def to_task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
     """Return what a worker tells of an error."""
     # Empty or boundless messages are refused by the contract.
     return leases_pb2.TaskError(
@@ -59,13 +59,13 @@ def task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
     )
 
 
-def error_of(told: leases_pb2.TaskError) -> errors.PolytokError:
+def from_task_error(told: leases_pb2.TaskError) -> errors.PolytokError:
     """Return the error that a process or a worker told."""
     if told.HasField("error"):
         return codec.from_message(told.error)
     return errors.Internal(told.message, reason=told.reason, retryable=told.retryable)
 
 
-def shown(document: Mapping[str, Any]) -> errors_pb2.Error | None:
+def to_proto(document: Mapping[str, Any]) -> errors_pb2.Error | None:
     """Return what a record shows of what it keeps; nothing where it keeps nothing."""
     return codec.from_json(document) if document else None

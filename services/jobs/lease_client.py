@@ -16,7 +16,7 @@ _LAST_PAUSE_SECONDS = 2.0
 Response = TypeVar("Response")
 
 
-async def call(
+async def call_with_retry(
     method: "grpc.aio.UnaryUnaryMultiCallable[Any, Response]",
     request: Any,
     *,
@@ -36,13 +36,13 @@ async def call(
         except grpc.aio.AioRpcError as failure:
             error = transport.from_rpc_error(failure)
         left = until() - loop.time()
-        if not is_passing(error) or left <= 0:
+        if not is_transient(error) or left <= 0:
             raise error
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 2, _LAST_PAUSE_SECONDS)
 
 
-def is_passing(error: errors.PolytokError) -> bool:
+def is_transient(error: errors.PolytokError) -> bool:
     """Return whether the owner may answer later: it is away, or its database has no room now."""
     full = isinstance(error, errors.ResourceExhausted) and error.reason == disk_space.REASON
     return full or isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

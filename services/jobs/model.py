@@ -17,7 +17,7 @@ from services.jobs.failures import Failure
 
 MAX_BACKOFF = timedelta(seconds=60)
 _FULL_DISK_PATIENCE = 10
-WHOLE = 10**9
+TOTAL_WEIGHT = 10**9
 """The work of a whole job, in the parts that the shares of its tasks are kept in."""
 
 
@@ -127,14 +127,14 @@ class Lease:
 
 
 class Extension(NamedTuple):
-    """A lease that goes on for `ttl` from now; `give_back`: the task is wanted back."""
+    """A lease that goes on for `ttl` from now; `pause_requested`: the task is to pause."""
 
     ttl: timedelta
-    give_back: bool
+    pause_requested: bool
 
 
 @dataclass(frozen=True)
-class Share:
+class TaskProgress:
     """How far one running task is; `weight` is its part of WHOLE."""
 
     task_id: uuid.UUID
@@ -145,7 +145,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobProgress:
     """How far a job is: its tasks counted and weighed in parts of WHOLE, those that succeeded, and those that run."""
 
     state: JobState
@@ -153,14 +153,14 @@ class Standing:
     weight: int
     succeeded_count: int
     succeeded_weight: int
-    running: Sequence[Share]
+    running: Sequence[TaskProgress]
 
     def percent(self) -> float:
         """From 0 to 100. Tasks without weight count only where none of the job's tasks has one."""
         if self.state is JobState.SUCCEEDED:
             return 100.0
         weighed = self.weight > 0
-        whole = max(WHOLE, self.weight) if weighed else self.count
+        whole = max(TOTAL_WEIGHT, self.weight) if weighed else self.count
         done = float(self.succeeded_weight if weighed else self.succeeded_count)
         for share in self.running:
             if share.total > 0:
@@ -212,7 +212,7 @@ class JobHandler(Protocol):
 
 
 @runtime_checkable
-class Recording(Protocol):
+class ReportingJobHandler(Protocol):
     """A handler that keeps what tasks report on the way."""
 
     async def record(self, conn: Any, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
@@ -223,7 +223,7 @@ class Recording(Protocol):
 
 
 @runtime_checkable
-class Resuming(Protocol):
+class ResumableJobHandler(Protocol):
     """A handler that can tell resume points apart; for any other, one that differs is further."""
 
     def is_further(self, before: bytes, after: bytes) -> bool:
@@ -231,11 +231,11 @@ class Resuming(Protocol):
 
 
 @runtime_checkable
-class Pausing(Protocol):
+class PausableJobHandler(Protocol):
     """A handler whose jobs can stop for a while: the job ends, and another goes on from its resume point."""
 
-    async def is_wanted_back(self, conn: Any, job: Job) -> bool:
+    async def is_pause_requested(self, conn: Any, job: Job) -> bool:
         """Return whether the job is to stop."""
 
-    async def given_back(self, conn: Any, job: Job, resume_point: bytes) -> None:
-        """The job ended, CANCELLED, because it is wanted back; `resume_point` is its task's last, empty if none."""
+    async def paused(self, conn: Any, job: Job, resume_point: bytes) -> None:
+        """The job ended, CANCELLED, because a pause was requested; `resume_point` is its task's last, empty if none."""

@@ -1,4 +1,4 @@
-"""The SQL of the outbox: doorbells that are still to be rung, and tasks whose doorbell got lost."""
+"""The SQL of the outbox: dispatches that are still to be published, and tasks whose message was lost."""
 
 import uuid
 from collections.abc import Sequence
@@ -27,18 +27,20 @@ class Outbox:
         self._jobs, self._tasks, self._outbox = tables.jobs, tables.tasks, tables.outbox
 
     async def clear(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drop the doorbells of a job, but for those that a relay is ringing: it drops them itself."""
+        """Drop the dispatches of a job, except those that a dispatcher has locked: it drops them itself."""
         tasks, outbox = self._tasks, self._outbox
         free = sa.select(outbox.c.task_id, outbox.c.dispatch).join(tasks, tasks.c.id == outbox.c.task_id)
         free = free.where(tasks.c.job_id == job_id).with_for_update(of=outbox, skip_locked=True)
         await conn.execute(outbox.delete().where(sa.tuple_(outbox.c.task_id, outbox.c.dispatch).in_(free)))
 
-    async def silent(self, conn: AsyncConnection) -> Sequence[sa.Row[uuid.UUID, str, int]]:
-        """Tasks that are due and have no doorbell in the outbox: id, kind and the number of the last dispatch."""
+    async def find_undispatched(self, conn: AsyncConnection) -> Sequence[sa.Row[uuid.UUID, str, int]]:
+        """Tasks that are due and have no row in the outbox: id, kind and the number of the last dispatch."""
         table = self._tasks
-        rung = sa.exists().where(self._outbox.c.task_id == table.c.id, self._outbox.c.dispatch == table.c.dispatch)
+        dispatched = sa.exists().where(
+            self._outbox.c.task_id == table.c.id, self._outbox.c.dispatch == table.c.dispatch
+        )
         query = sa.select(table.c.id, table.c.kind, table.c.dispatch)
-        query = query.where(table.c.state == TaskState.READY.value, table.c.not_before <= _CLOCK, ~rung)
+        query = query.where(table.c.state == TaskState.READY.value, table.c.not_before <= _CLOCK, ~dispatched)
         return (await conn.execute(query)).all()
 
     async def overdue(
@@ -52,7 +54,7 @@ class Outbox:
             query = query.where(table.c.kind == sa.any_(sa.literal(list(kinds), sa.ARRAY(sa.Text))))
         return (await conn.execute(query.order_by(table.c.not_before, table.c.ordinal).limit(limit))).all()
 
-    async def ring_again(self, conn: AsyncConnection, dispatches: dict[uuid.UUID, int]) -> int:
+    async def redispatch(self, conn: AsyncConnection, dispatches: dict[uuid.UUID, int]) -> int:
         """Put tasks into the outbox again that have not gone on since the dispatch given for each; return how many.
 
         Tasks that somebody else has locked are going on: skipping them also keeps two writers of many rows apart.
@@ -64,8 +66,8 @@ class Outbox:
         if locked:
             again = table.update().where(table.c.id == any_of([row.id for row in locked]))
             await conn.execute(again.values(dispatch=table.c.dispatch + 1))
-            rings = [{"task_id": row.id, "dispatch": row.dispatch + 1} for row in locked]
-            await conn.execute(self._outbox.insert(), rings)
+            entries = [{"task_id": row.id, "dispatch": row.dispatch + 1} for row in locked]
+            await conn.execute(self._outbox.insert(), entries)
         return len(locked)
 
     async def next_due(self, conn: AsyncConnection) -> float | None:
@@ -74,7 +76,7 @@ class Outbox:
         return None if first is None else float(first.total_seconds())
 
     async def lock_due(self, conn: AsyncConnection, limit: int) -> Sequence[sa.Row[Any]]:
-        """Lock rows of the outbox that are due, but for those another relay has; `live` if they are to be rung."""
+        """Lock rows of the outbox that are due, except those locked by another; `live` if they are to be published."""
         outbox, tasks, jobs = self._outbox, self._tasks, self._jobs
         ready = sa.and_(tasks.c.state == TaskState.READY.value, tasks.c.dispatch == outbox.c.dispatch)
         query = (
@@ -88,10 +90,10 @@ class Outbox:
         )
         return (await conn.execute(query)).all()
 
-    async def drop(self, conn: AsyncConnection, rung: Sequence[sa.Row[Any]]) -> None:
+    async def drop(self, conn: AsyncConnection, dispatched: Sequence[sa.Row[Any]]) -> None:
         """Drop rows of the outbox."""
-        if rung:
-            keys = [(row.task_id, row.dispatch) for row in rung]
+        if dispatched:
+            keys = [(row.task_id, row.dispatch) for row in dispatched]
             await conn.execute(
                 self._outbox.delete().where(sa.tuple_(self._outbox.c.task_id, self._outbox.c.dispatch).in_(keys))
             )

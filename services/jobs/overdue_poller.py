@@ -23,7 +23,7 @@ _CALL_SECONDS = 5.0
 _log = logging.get(__name__)
 
 
-class Overdue:
+class OverduePoller:
     """Asks every owner for overdue tasks of some kinds; `seconds` is how long a task may wait."""
 
     def __init__(
@@ -36,15 +36,15 @@ class Overdue:
         self._pause = 0.0
         self._rest(self._asked_at)
 
-    def seconds(self, *, queue_is_away: bool) -> float:
+    def seconds(self, *, queue_unavailable: bool) -> float:
         """Until the owners are to be asked, which is soon while the queue is away; 0 or less: now."""
-        pause = min(self._pause, _AWAY_SECONDS) if queue_is_away else self._pause
+        pause = min(self._pause, _AWAY_SECONDS) if queue_unavailable else self._pause
         return self._asked_at + pause - time.monotonic()
 
-    async def ask(self, *, queue_is_away: bool) -> list[messages_pb2.TaskMessage]:
+    async def ask(self, *, queue_unavailable: bool) -> list[messages_pb2.TaskMessage]:
         """Names overdue tasks, or all that wait; none where an owner is away or of a version that does not tell."""
         self._rest(time.monotonic())
-        request = leases_pb2.ListOverdueTasksRequest(kinds=self._kinds, queue_is_away=queue_is_away)
+        request = leases_pb2.ListOverdueTasksRequest(kinds=self._kinds, queue_unavailable=queue_unavailable)
         found = []
         for owner, stub in self._owners.items():
             try:

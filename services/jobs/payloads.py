@@ -12,14 +12,14 @@ from services.jobs.model import TaskResult
 Result = TypeVar("Result", bound=Message)
 
 
-def pack(message: Message) -> bytes:
+def to_any(message: Message) -> bytes:
     """Return the payload of a task."""
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed.SerializeToString()
 
 
-def unpack(results: Sequence[TaskResult], expected: type[Result]) -> list[Result]:
+def from_any(results: Sequence[TaskResult], expected: type[Result]) -> list[Result]:
     """Return the results of a stage, in the tasks' order."""
     return [_unpacked(result, expected) for result in sorted(results, key=lambda each: each.ordinal)]
 

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.jobs.v1 import messages_pb2
-from services.jobs.model import Share
+from services.jobs.model import TaskProgress
 from services.jobs.store import JobStore
 from services.runtime import messaging
 
@@ -66,13 +66,13 @@ class ProgressHub:
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
         """Return how far a job is, from 0 to 100: `JobStore.percent`, seconds fresher."""
-        standing = await self._store.rows.standing(conn, job_id)
+        standing = await self._store.rows.job_progress(conn, job_id)
         if standing is None:
             return 0.0
         running = [self._overlaid(share) for share in standing.running]
         return dataclasses.replace(standing, running=running).percent()
 
-    def _overlaid(self, share: Share) -> Share:
+    def _overlaid(self, share: TaskProgress) -> TaskProgress:
         live = self._live.get(share.task_id)
         if live is None or live.epoch != share.epoch or live.done < share.done:
             return share

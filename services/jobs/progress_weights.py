@@ -8,10 +8,10 @@ a stage that turned out not to be needed leaves its part to the next.
 import itertools
 from collections.abc import Sequence
 
-from services.jobs.model import WHOLE, NewTask
+from services.jobs.model import TOTAL_WEIGHT, NewTask
 
 
-def of_stage(tasks: Sequence[NewTask], given: int) -> list[int]:
+def stage_weights(tasks: Sequence[NewTask], given: int) -> list[int]:
     """Return the tasks' shares in parts of WHOLE, where stages before were given `given`.
 
     All 0 for tasks without weight.
@@ -20,7 +20,7 @@ def of_stage(tasks: Sequence[NewTask], given: int) -> list[int]:
     if not own:
         return [0] * len(tasks)
     ahead = sum(task.ahead for task in tasks)
-    stage = max(0, WHOLE - given) * own // (own + ahead)
+    stage = max(0, TOTAL_WEIGHT - given) * own // (own + ahead)
     # Where each ends, rounded, less where the one before ends: together they are the stage, to the last part.
     ends = [stage * done // own for done in itertools.accumulate((task.weight for task in tasks), initial=0)]
     return [end - start for start, end in itertools.pairwise(ends)]

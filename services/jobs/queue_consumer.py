@@ -30,7 +30,7 @@ _EXPIRED = ("404", "408")
 _log = logging.get(__name__)
 
 
-class Pull:
+class QueueConsumer:
     """The messages of one pool's consumer."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Pull:
         self._refusals = 0
 
     @property
-    def sure(self) -> bool:
+    def confirmed(self) -> bool:
         """Whether the queue was there when it was last heard of."""
         return self._sure
 
@@ -70,7 +70,7 @@ class Pull:
             messaging.check_cancelled()
             try:
                 if not self._sure:
-                    await self._make_sure()
+                    await self._confirm()
                 message = await self._pull()
             except (nats.errors.Error, OSError) as error:
                 if not self._troubled:
@@ -98,7 +98,7 @@ class Pull:
             if message is not None and _status(message) is None:
                 await message.nak()
 
-    async def _make_sure(self) -> None:
+    async def _confirm(self) -> None:
         if not self._client.is_connected:
             raise nats.errors.ConnectionClosedError
         await messaging.ensure_stream(self._client, self._subjects)

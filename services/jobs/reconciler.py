@@ -63,7 +63,7 @@ class Reconciler:
             self._woken.clear()
             with self._trouble("database"):
                 await self.reconcile()
-                await self._tell()
+                await self._publish_metrics()
             messaging.check_cancelled()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
@@ -80,7 +80,7 @@ class Reconciler:
                 await self._queue.check()
                 await self._dispatch_again()
 
-    async def _tell(self) -> None:
+    async def _publish_metrics(self) -> None:
         async with self._database.connection() as conn:
             backlog = await self._store.rows.backlog(conn)
         # No scrape comes between: what is not there any more is not told as it was.
@@ -115,7 +115,7 @@ class Reconciler:
     async def _dispatch_lost(self) -> None:
         # The rows are read before the queue: what was put on the queue in between then is no loss.
         async with self._database.connection() as conn:
-            silent = await self._store.outbox.silent(conn)
+            silent = await self._store.outbox.find_undispatched(conn)
         if not silent:
             return
         pending = await self._queue.pending()
@@ -127,10 +127,10 @@ class Reconciler:
         }
         if lost:
             async with self._database.transaction() as conn:
-                rung = await self._store.outbox.ring_again(conn, lost)
-                await self._store.wake_relay(conn)
-            metrics.rung_again.inc(rung)
-            _log.warning("tasks are not on the queue; dispatching them again", tasks=rung)
+                dispatched = await self._store.outbox.redispatch(conn, lost)
+                await self._store.wake_dispatcher(conn)
+            metrics.redispatched.inc(dispatched)
+            _log.warning("tasks are not on the queue; dispatching them again", tasks=dispatched)
 
     async def _hidden(self) -> set[str]:
         """The kinds whose tasks have waited too long while their consumer has nothing, whatever the stream lists."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.jobs import progress_weights
 from services.jobs.failures import Failure
-from services.jobs.model import Job, JobState, NewTask, Outcome, Share, Standing, TaskResult, TaskState
+from services.jobs.model import Job, JobProgress, JobState, NewTask, Outcome, TaskProgress, TaskResult, TaskState
 from services.jobs.outbox import any_of
 from services.jobs.tables import JobTables
 
@@ -22,7 +22,7 @@ _LIVE = (TaskState.READY.value, TaskState.RUNNING.value)
 
 
 @dataclass(frozen=True)
-class Held:
+class LockedTask:
     """A task whose job's row and own row are locked, and the database's clock after that."""
 
     job: sa.Row[Any]
@@ -35,7 +35,7 @@ class Held:
         return bool(self.task.state == TaskState.RUNNING and self.task.lease_expires_at > self.now)
 
 
-def job_of(row: sa.Row[Any]) -> Job:
+def to_job(row: sa.Row[Any]) -> Job:
     """Return the job of a row."""
     return Job(
         id=row.id,
@@ -50,7 +50,7 @@ def job_of(row: sa.Row[Any]) -> Job:
     )
 
 
-class Rows:
+class JobRepository:
     """Statements on jobs, tasks and attempts."""
 
     def __init__(self, tables: JobTables) -> None:
@@ -61,7 +61,7 @@ class Rows:
         """Lock a job; None if there is none."""
         return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id).with_for_update())).first()
 
-    async def lock(self, conn: AsyncConnection, task_id: uuid.UUID) -> Held | None:
+    async def lock(self, conn: AsyncConnection, task_id: uuid.UUID) -> LockedTask | None:
         """Lock a task's job and then the task; None if there is no such task."""
         owner = sa.select(self._tasks.c.job_id).where(self._tasks.c.id == task_id).scalar_subquery()
         job = (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == owner).with_for_update())).first()
@@ -69,7 +69,7 @@ class Rows:
         if job is None or task is None:
             return None
         # Asked last: the clock must not be read before the locks were waited for.
-        return Held(job, task, (await conn.execute(sa.select(_CLOCK))).scalar_one())
+        return LockedTask(job, task, (await conn.execute(sa.select(_CLOCK))).scalar_one())
 
     async def lock_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> sa.Row[Any] | None:
         """Lock a task alone, for writes that touch nothing else of its job."""
@@ -101,7 +101,7 @@ class Rows:
     ) -> None:
         """Make the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
         ids = [uuid.uuid4() for _ in tasks]
-        weights = progress_weights.of_stage(tasks, await self._weight(conn, job_id) if stage else 0)
+        weights = progress_weights.stage_weights(tasks, await self._weight(conn, job_id) if stage else 0)
         values = [
             {
                 "id": task_id,
@@ -174,10 +174,10 @@ class Rows:
         query = self._tasks.update().where(self._tasks.c.id == task_id, self._tasks.c.lease_expires_at > _CLOCK)
         return (await conn.execute(query.values(lease_expires_at=None))).rowcount == 1
 
-    async def put_back(
+    async def requeue(
         self, conn: AsyncConnection, task: sa.Row[Any], delay: timedelta, changes: dict[str, Any] | None = None
     ) -> None:
-        """Make a task READY again, to be rung after `delay`."""
+        """Make a task READY again, to be dispatched after `delay`."""
         due = (await conn.execute(sa.select(_CLOCK + delay))).scalar_one()
         await self._change(
             conn,
@@ -213,7 +213,7 @@ class Rows:
             .values(
                 outcome=outcome.value,
                 will_retry=will_retry,
-                **_told(failure),
+                **_error_columns(failure),
                 ended_at=_CLOCK,
             )
         )
@@ -225,7 +225,7 @@ class Rows:
         values = {
             "state": state.value,
             "finished_at": _CLOCK,
-        } | _told(failure)
+        } | _error_columns(failure)
         query = self._jobs.update().where(self._jobs.c.id == job_id).values(values).returning(self._jobs)
         row: sa.Row[Any] = (await conn.execute(query)).one()
         return row
@@ -275,7 +275,7 @@ class Rows:
         query = query.where(table.c.job_id == job_id, table.c.stage == stage).order_by(table.c.kind, table.c.ordinal)
         return [TaskResult(row.ordinal, row.kind, row.result) for row in await conn.execute(query)]
 
-    async def standing(self, conn: AsyncConnection, job_id: uuid.UUID) -> Standing | None:
+    async def job_progress(self, conn: AsyncConnection, job_id: uuid.UUID) -> JobProgress | None:
         """Count and weighs the tasks of a job; None if there is none."""
         table = self._tasks
         job = await self.job(conn, job_id)
@@ -292,9 +292,9 @@ class Rows:
         counted = (await conn.execute(sums)).one()
         shares = sa.select(table.c.id, table.c.epoch, table.c.weight, table.c.progress_done, table.c.progress_total)
         shares = shares.where(table.c.job_id == job_id, table.c.state == TaskState.RUNNING.value)
-        running = [Share(*row) for row in await conn.execute(shares)]
+        running = [TaskProgress(*row) for row in await conn.execute(shares)]
         count, weight_sum, good, good_weight = (int(number) for number in counted)
-        return Standing(JobState(job.state), count, weight_sum, good, good_weight, running)
+        return JobProgress(JobState(job.state), count, weight_sum, good, good_weight, running)
 
     async def _weight(self, conn: AsyncConnection, job_id: uuid.UUID) -> int:
         """Return the shares of all tasks of a job together."""
@@ -330,5 +330,5 @@ class Rows:
         return (await conn.execute(query.values(values))).rowcount == 1
 
 
-def _told(failure: Failure | None) -> dict[str, Any]:
+def _error_columns(failure: Failure | None) -> dict[str, Any]:
     return failure.columns() if failure else {"error_reason": None, "error_message": None, "error": {}}

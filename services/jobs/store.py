@@ -20,20 +20,20 @@ from services.jobs.canary import QueueHealth
 from services.jobs.failures import Failure
 from services.jobs.model import JobState, Outcome, TaskState
 from services.jobs.outbox import Outbox
-from services.jobs.repository import Held, Rows, job_of
+from services.jobs.repository import JobRepository, LockedTask, to_job
 from services.jobs.tables import JobTables
 from services.runtime import notifications
 from services.runtime.settings import JobSettings
 from services.runtime.telemetry import tracing
 
 CHANNEL = "jobs"
-"""The Postgres channel that wakes relays: payload `dispatch`, or `stop:` and a job's id."""
+"""The Postgres channel that wakes dispatchers: payload `dispatch`, or `stop:` and a job's id."""
 DISPATCH = "dispatch"
 STOP = "stop:"
 
 _OVERDUE_AT_ONCE = 16
 
-_LOST = Failure.of(
+_WORKER_LOST = Failure.of(
     errors.Unavailable("The worker stopped answering while it held the task.", reason="WORKER_LOST", retryable=True)
 )
 
@@ -46,7 +46,7 @@ class JobStore:
     ) -> None:
         self.tables = tables
         self.owner = owner
-        self.rows = Rows(tables)
+        self.rows = JobRepository(tables)
         self.outbox = Outbox(tables)
         self.queue_health = QueueHealth()
         self._handlers = handlers
@@ -83,8 +83,8 @@ class JobStore:
         if job.state == JobState.ACTIVE:
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
 
-    async def take_back(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
-        """End a job that is wanted back, if no worker has a task of it; return whether it did.
+    async def request_pause(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
+        """End a job that is to pause, if no worker has a task of it; return whether it did.
 
         Otherwise the workers are told, and the job ends once they have given their tasks back.
         """
@@ -95,13 +95,13 @@ class JobStore:
         if any(each.leased for each in held if each):
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
             return False
-        await self._end_given_back(conn, job, next((each.task.resume_point for each in held if each), b""))
+        await self._end_paused(conn, job, next((each.task.resume_point for each in held if each), b""))
         return True
 
     async def get(self, conn: AsyncConnection, job_id: uuid.UUID) -> model.Job | None:
         """Read a job."""
         row = await self.rows.job(conn, job_id)
-        return job_of(row) if row else None
+        return to_job(row) if row else None
 
     async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> list[model.Attempt]:
         """Read every attempt at the job's tasks, oldest first."""
@@ -123,7 +123,7 @@ class JobStore:
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
         """Return how far a job is by its rows, from 0 to 100."""
-        standing = await self.rows.standing(conn, job_id)
+        standing = await self.rows.job_progress(conn, job_id)
         return standing.percent() if standing else 0.0
 
     async def acquire(
@@ -137,14 +137,14 @@ class JobStore:
             again = held.task.worker == worker and held.task.request_id == request_id
             return _lease(held.job, held.task, held.task.lease_expires_at - held.now) if again else None
         if held.task.state == TaskState.RUNNING:
-            if not await self._fail(conn, held, _LOST, Outcome.LOST):
+            if not await self._fail(conn, held, _WORKER_LOST, Outcome.LOST):
                 return None
         elif held.task.state != TaskState.READY or held.task.not_before > held.now:
             return None
         task = await self.rows.lease(conn, held.task, worker, request_id, self._ttl)
         if held.job.started_at is None:
             await self.rows.start_job(conn, held.job.id)
-            await self._handler(held.job).started(conn, job_of(held.job))
+            await self._handler(held.job).started(conn, to_job(held.job))
         return _lease(held.job, task, self._ttl)
 
     async def extend(
@@ -164,14 +164,14 @@ class JobStore:
             changes = {"progress_done": max(task.progress_done, progress[0]), "progress_total": progress[1]}
         row = await self.rows.job(conn, task.job_id) if task is not None else None
         if resume_point and row is not None:
-            changes |= self._moved(row, task, resume_point)
+            changes |= self._resume_point_changes(row, task, resume_point)
         if task is None or not await self.rows.extend(conn, task_id, epoch, self._ttl, changes):
-            raise lost(task_id, epoch)
+            raise lease_lost_error(task_id, epoch)
         assert row is not None
         if reports:
             await self._record(conn, row, epoch, reports)
         await self._progressed(conn, task.job_id)
-        return model.Extension(self._ttl, await self._is_wanted_back(conn, row))
+        return model.Extension(self._ttl, await self._is_pause_requested(conn, row))
 
     async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
         """End a task well, and with the last one of the stage, the stage or the job."""
@@ -179,13 +179,13 @@ class JobStore:
         if held and held.task.state == TaskState.SUCCEEDED and held.task.epoch == epoch:
             return
         if held is None or not held.leased or held.task.epoch != epoch:
-            raise lost(task_id, epoch)
+            raise lease_lost_error(task_id, epoch)
         await self.rows.succeed(conn, task_id, result, self._ttl)
         await self.rows.end_attempt(conn, held.task, Outcome.SUCCEEDED)
         await self._advance(conn, held)
         # The handler may have taken its time: what it did counts only if the lease is valid to the end.
         if not await self.rows.close(conn, task_id):
-            raise lost(task_id, epoch)
+            raise lease_lost_error(task_id, epoch)
 
     async def fail(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, failure: Failure) -> bool:
         """End an attempt badly; return whether another will be made."""
@@ -194,7 +194,7 @@ class JobStore:
             return await self._fail(conn, held, failure, Outcome.FAILED)
         before = await self.rows.attempt(conn, task_id, epoch)
         if before is None or before.outcome != Outcome.FAILED:
-            raise lost(task_id, epoch)
+            raise lease_lost_error(task_id, epoch)
         return bool(before.will_retry)
 
     async def release(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
@@ -203,47 +203,47 @@ class JobStore:
         if held is None or not held.leased or held.task.epoch != epoch:
             before = await self.rows.attempt(conn, task_id, epoch)
             if before is None or before.outcome != Outcome.RELEASED:
-                raise lost(task_id, epoch)
+                raise lease_lost_error(task_id, epoch)
             return
         changes: dict[str, Any] = {"attempts": max(0, held.task.attempts - 1)}
         if resume_point:
-            changes |= self._moved(held.job, held.task, resume_point)
-        wanted_back = await self._is_wanted_back(conn, held.job)
-        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=not wanted_back)
-        if wanted_back:
-            await self._end_given_back(conn, held.job, resume_point or held.task.resume_point)
+            changes |= self._resume_point_changes(held.job, held.task, resume_point)
+        pause_requested = await self._is_pause_requested(conn, held.job)
+        await self.rows.end_attempt(conn, held.task, Outcome.RELEASED, will_retry=not pause_requested)
+        if pause_requested:
+            await self._end_paused(conn, held.job, resume_point or held.task.resume_point)
             return
-        await self.rows.put_back(conn, held.task, timedelta(0), changes)
-        await self.wake_relay(conn)
+        await self.rows.requeue(conn, held.task, timedelta(0), changes)
+        await self.wake_dispatcher(conn)
 
     async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
         """Take a task back if its lease ran out; return whether it did."""
         held = await self.rows.lock(conn, task_id)
         if held is None or held.leased or held.task.state != TaskState.RUNNING:
             return False
-        await self._fail(conn, held, _LOST, Outcome.LOST)
+        await self._fail(conn, held, _WORKER_LOST, Outcome.LOST)
         return True
 
     async def overdue(
-        self, conn: AsyncConnection, kinds: Sequence[str], *, queue_is_away: bool = False
+        self, conn: AsyncConnection, kinds: Sequence[str], *, queue_unavailable: bool = False
     ) -> Sequence[uuid.UUID]:
         """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first.
 
         All that wait, if the queue is away for the worker that asks, or is known not to work.
         """
-        away = queue_is_away or bool(self.queue_health.trouble)
+        away = queue_unavailable or bool(self.queue_health.trouble)
         waited = timedelta(0) if away else timedelta(seconds=self._settings.redispatch_seconds)
         return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
 
-    async def wake_relay(self, conn: AsyncConnection) -> None:
+    async def wake_dispatcher(self, conn: AsyncConnection) -> None:
         """Have the outbox looked into as soon as the transaction commits."""
         await notifications.notify(conn, CHANNEL, DISPATCH)
 
-    def _moved(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
+    def _resume_point_changes(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
         """Return what changes with a resume point: an attempt that moved it on starts the count of attempts again."""
         handler = self._handler(job)
         moved = resume_point != task.resume_point
-        if moved and isinstance(handler, model.Resuming):
+        if moved and isinstance(handler, model.ResumableJobHandler):
             moved = handler.is_further(task.resume_point, resume_point)
         return {"resume_point": resume_point, **({"attempts": 0} if moved else {})}
 
@@ -254,62 +254,62 @@ class JobStore:
         self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[model.NewTask]
     ) -> None:
         await self.rows.insert_tasks(conn, job_id, stage, tasks, self._settings.max_attempts)
-        await self.wake_relay(conn)
+        await self.wake_dispatcher(conn)
 
     async def _progressed(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
         row = await self.rows.job(conn, job_id)
-        standing = await self.rows.standing(conn, job_id)
+        standing = await self.rows.job_progress(conn, job_id)
         assert row is not None
         assert standing is not None
-        await self._handler(row).progressed(conn, job_of(row), standing.percent())
+        await self._handler(row).progressed(conn, to_job(row), standing.percent())
 
     async def _record(self, conn: AsyncConnection, row: sa.Row[Any], epoch: int, reports: Sequence[bytes]) -> None:
         handler = self._handler(row)
-        if not isinstance(handler, model.Recording):
+        if not isinstance(handler, model.ReportingJobHandler):
             raise errors.InvalidArgument(
                 f"Jobs of kind {row.kind!r} keep no reports; worker and {self.owner} are of different versions, "
                 "upgrade the older one.",
                 reason="MESSAGE_INVALID",
             )
-        await handler.record(conn, job_of(row), epoch, reports)
+        await handler.record(conn, to_job(row), epoch, reports)
 
-    async def _is_wanted_back(self, conn: AsyncConnection, row: sa.Row[Any]) -> bool:
+    async def _is_pause_requested(self, conn: AsyncConnection, row: sa.Row[Any]) -> bool:
         handler = self._handler(row)
-        return isinstance(handler, model.Pausing) and await handler.is_wanted_back(conn, job_of(row))
+        return isinstance(handler, model.PausableJobHandler) and await handler.is_pause_requested(conn, to_job(row))
 
-    async def _end_given_back(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
-        """End a job that is wanted back, with all its tasks."""
+    async def _end_paused(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
+        """End a job that is to pause, with all its tasks."""
         handler = self._handler(row)
-        assert isinstance(handler, model.Pausing)
+        assert isinstance(handler, model.PausableJobHandler)
         ended = await self._close(conn, row.id, JobState.CANCELLED)
-        await handler.given_back(conn, job_of(ended), resume_point)
+        await handler.paused(conn, to_job(ended), resume_point)
 
-    async def _advance(self, conn: AsyncConnection, held: Held) -> None:
+    async def _advance(self, conn: AsyncConnection, held: LockedTask) -> None:
         job, stage = held.job, held.task.stage
         if await self.rows.unfinished(conn, job.id, stage):
             await self._progressed(conn, job.id)
             return
         results = await self.rows.results(conn, job.id, stage)
-        tasks = await self._handler(job).next_stage(conn, job_of(job), stage, results)
+        tasks = await self._handler(job).next_stage(conn, to_job(job), stage, results)
         if tasks:
             await self._add_stage(conn, job.id, stage + 1, tasks)
             await self._progressed(conn, job.id)
             return
         ended = await self.rows.end_job(conn, job.id, JobState.SUCCEEDED)
-        await self._handler(job).succeeded(conn, job_of(ended), results)
+        await self._handler(job).succeeded(conn, to_job(ended), results)
 
-    async def _fail(self, conn: AsyncConnection, held: Held, failure: Failure, outcome: Outcome) -> bool:
+    async def _fail(self, conn: AsyncConnection, held: LockedTask, failure: Failure, outcome: Outcome) -> bool:
         task = held.task
         retry = failure.retryable and task.attempts < task.max_attempts
-        if retry and await self._is_wanted_back(conn, held.job):
+        if retry and await self._is_pause_requested(conn, held.job):
             await self.rows.end_attempt(conn, task, outcome, failure, will_retry=False)
-            await self._end_given_back(conn, held.job, task.resume_point)
+            await self._end_paused(conn, held.job, task.resume_point)
             return False
         await self.rows.end_attempt(conn, task, outcome, failure, will_retry=retry)
         if retry:
             wait = model.backoff(self._settings.backoff_seconds, task.attempts, failure.reason)
-            await self.rows.put_back(conn, task, wait)
-            await self.wake_relay(conn)
+            await self.rows.requeue(conn, task, wait)
+            await self.wake_dispatcher(conn)
             return True
         if failure.retryable and task.max_attempts > 1:
             further = " without getting further" if task.resume_point else ""
@@ -324,9 +324,9 @@ class JobStore:
     ) -> None:
         job = await self._close(conn, job_id, state, failure)
         if failure is None:
-            await self._handler(job).cancelled(conn, job_of(job))
+            await self._handler(job).cancelled(conn, to_job(job))
         else:
-            await self._handler(job).failed(conn, job_of(job), failure)
+            await self._handler(job).failed(conn, to_job(job), failure)
 
     async def _close(
         self, conn: AsyncConnection, job_id: uuid.UUID, state: JobState, failure: Failure | None = None
@@ -351,7 +351,7 @@ def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:
     )
 
 
-def lost(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
+def lease_lost_error(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
     """Return what a worker is told whose lease is no more."""
     return errors.Aborted(
         f"Epoch {epoch} of task {task_id} no longer holds a lease; stop working on it.",

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from polytok import errors
 from polytok.jobs.v1 import messages_pb2
 from services.jobs import failures
-from services.jobs.task_process import Child, ChildFailed
+from services.jobs.task_process import TaskProcess, TaskProcessFailed
 from services.runtime.telemetry import logging
 
 IDLE_SECONDS = 300.0
@@ -29,7 +29,7 @@ _log = logging.get(__name__)
 Answer = TypeVar("Answer", bound=Message)
 
 
-class Answering:
+class SubprocessClient:
     """One process that answers one question after another."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Answering:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         """`about` is what is asked about, for messages: "The tokenizer"."""
-        self._child = Child(command, service=service, memory_bytes=memory_bytes)
+        self._child = TaskProcess(command, service=service, memory_bytes=memory_bytes)
         self._about = about
         self._idle_seconds = idle_seconds
         self._answer_seconds = answer_seconds
@@ -91,7 +91,7 @@ class Answering:
                 self._idle.cancel()
             try:
                 async with asyncio.timeout(self._answer_seconds):
-                    event = await self._answer(messages_pb2.ChildTask(kind=kind, payload=payload))
+                    event = await self._answer(messages_pb2.TaskCommand(kind=kind, payload=payload))
             except TimeoutError:
                 await self._child.kill()
                 raise errors.DeadlineExceeded(
@@ -103,21 +103,21 @@ class Answering:
                 raise
             self._idle = asyncio.create_task(self._end_idle(), name="answers-idle")
         if event.HasField("error"):
-            raise failures.error_of(event.error)
+            raise failures.from_task_error(event.error)
         return event.result
 
-    async def _answer(self, task: messages_pb2.ChildTask) -> messages_pb2.ChildEvent:
+    async def _answer(self, task: messages_pb2.TaskCommand) -> messages_pb2.TaskEvent:
         if not self._child.alive:
             try:
                 await self._child.start()
-            except ChildFailed as failure:
+            except TaskProcessFailed as failure:
                 raise errors.Unavailable(f"{failure} The log has the details.") from failure
             _log.info("answers ready", pid=self._child.pid)
         await self._child.send(task)
         while (event := await self._child.receive()) is not None:
             if event.HasField("result") or event.HasField("error"):
                 return event
-        raise lost(self._child)
+        raise process_lost_error(self._child)
 
     async def _end_idle(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -126,7 +126,7 @@ class Answering:
                 await self._child.stop()
 
 
-def lost(child: Child) -> errors.Unavailable:
+def process_lost_error(child: TaskProcess) -> errors.Unavailable:
     """Return the error for a process that died over a question."""
     return errors.Unavailable(
         f"The process that was asked {child.end()}; try again, or give it more memory.", reason="WORKER_LOST"

@@ -97,7 +97,7 @@ class JobTables:
             sa.CheckConstraint(_states("outcome", Outcome), name="job_attempts_outcome_check"),
             schema=schema,
         )
-        # No foreign key: a row that the relay has locked must never make a cancel or a delete wait. The relay drops
+        # No foreign key: a row that the dispatcher has locked must never make a cancel or a delete wait. It drops
         # rows whose task is gone or went on.
         self.outbox = sa.Table(
             "job_outbox",

@@ -12,12 +12,12 @@ from nats.aio.client import Client
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
 from services.jobs import failures, lease_client
-from services.jobs.task_process import Child
+from services.jobs.task_process import TaskProcess
 from services.runtime import messaging
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.telemetry import logging
 
-_TELL_SECONDS = 0.2
+_PROGRESS_SECONDS = 0.2
 _REPORT_SECONDS = 0.4
 """From one word to the owner to the next, while the task reports."""
 _RELEASE_SECONDS = 5.0
@@ -30,31 +30,31 @@ FENCED = "fenced"
 UNREACHABLE = "unreachable"
 """The owner could not be asked before the lease ran out."""
 
-_GIVEN_BACK = messages_pb2.ChildEvent(given_back=True)
+_PAUSED = messages_pb2.TaskEvent(paused=True)
 
 _log = logging.get(__name__)
 
 
 @dataclass
-class Run:
+class LeasedTask:
     """Does one task under one lease. `sent_at`: when the request for the lease left, on the event loop's clock."""
 
     stub: "leases_pb2_grpc.LeaseServiceAsyncStub"
     lease: leases_pb2.AcquireLeaseResponse
     task_id: str
     sent_at: float
-    child: Child
+    child: TaskProcess
     client: Client
     subjects: messaging.Subjects
-    give_back_seconds: float = 0.0
-    """How long the task may take to stop by itself once it is wanted back; 0: it cannot, and is ended."""
+    pause_seconds: float = 0.0
+    """How long the task may take to stop by itself once a pause is requested; 0: it cannot, and is ended."""
     _progress: leases_pb2.TaskProgress | None = None
     _resume_point: bytes = b""
-    _kept_point: bytes = b""
+    _saved_resume_point: bytes = b""
     _reports: list[any_pb2.Any] = field(default_factory=list)
-    _told_at: float = 0.0
-    _asked_back: bool = False
-    _in_doubt: bool = False
+    _progress_at: float = 0.0
+    _pause_sent: bool = False
+    _recheck: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -62,16 +62,16 @@ class Run:
         self._deadline = self._ends(self.sent_at)
         self._extended_at = self.sent_at
 
-    async def run(self, stop: Stopping) -> str:
+    async def run(self, stop: StopSignal) -> str:
         """Work until the task is done, the lease is lost or the worker stops; return how it ended."""
         work = asyncio.create_task(self._work(), name="work")
-        beat = asyncio.create_task(self._beat(), name="beat")
+        beat = asyncio.create_task(self._heartbeat(), name="beat")
         asked = asyncio.create_task(stop.event.wait(), name="stop")
         try:
             await asyncio.wait({work, beat, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and not beat.done() and self.give_back_seconds:
-                await self._ask_back()
-                await asyncio.wait({work, beat}, timeout=self.give_back_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not beat.done() and self.pause_seconds:
+                await self._request_pause()
+                await asyncio.wait({work, beat}, timeout=self.pause_seconds, return_when=asyncio.FIRST_COMPLETED)
             done = work.done()
             if not done:
                 await _cancel(work)
@@ -80,22 +80,22 @@ class Run:
                 return beat.result()
             # The last word to the owner must not race with an extension.
             await _cancel(beat)
-            return await self._report(work.result() if done else _GIVEN_BACK)
+            return await self._report(work.result() if done else _PAUSED)
         finally:
             await _cancel(work, beat, asked)
 
-    def doubt(self) -> None:
-        """Somebody said that the job is no more, or is wanted back: asks the owner at once."""
-        self._in_doubt = True
+    def recheck_lease(self) -> None:
+        """Somebody said that the job is gone, or is to pause: asks the owner at once."""
+        self._recheck = True
         self._woken.set()
 
     def _ends(self, sent_at: float) -> float:
         """When the child must be gone: a little before the lease runs out."""
         return sent_at + self._ttl * 0.85
 
-    async def _work(self) -> messages_pb2.ChildEvent:
+    async def _work(self) -> messages_pb2.TaskEvent:
         """Have the child do the task, and return its last event."""
-        task = messages_pb2.ChildTask(
+        task = messages_pb2.TaskCommand(
             task_id=self.task_id,
             epoch=self.lease.epoch,
             kind=self.lease.kind,
@@ -106,37 +106,37 @@ class Run:
         while True:
             event = await self.child.receive()
             if event is None:
-                return messages_pb2.ChildEvent(error=self._death())
+                return messages_pb2.TaskEvent(error=self._process_lost())
             match event.WhichOneof("event"):
                 case "progress":
                     self._progress = event.progress
                     self._resume_point = event.resume_point or self._resume_point
-                    await self._tell()
+                    await self._publish_progress()
                 case "report":
                     self._reports.append(event.report)
                     self._woken.set()
-                case "result" | "error" | "given_back":
+                case "result" | "error" | "paused":
                     return event
 
-    def _death(self) -> leases_pb2.TaskError:
+    def _process_lost(self) -> leases_pb2.TaskError:
         hint = " Most often that means that memory ran out." if "SIGKILL" in self.child.end() else ""
         message = f"The process that did the task {self.child.end()}.{hint}"
         _log.error("child died", task=self.task_id, end=self.child.end())
-        return failures.task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
+        return failures.to_task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
 
-    async def _tell(self) -> None:
+    async def _publish_progress(self) -> None:
         """Tell people how far the task is, a few times a second, if anybody can hear it."""
         now = time.monotonic()
-        if now - self._told_at < _TELL_SECONDS or not self.client.is_connected:
+        if now - self._progress_at < _PROGRESS_SECONDS or not self.client.is_connected:
             return
-        self._told_at = now
+        self._progress_at = now
         event = messages_pb2.ProgressEvent(
             task_id=self.task_id, job_id=self.lease.job_id, epoch=self.lease.epoch, progress=self._progress
         )
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
 
-    async def _beat(self) -> str:
+    async def _heartbeat(self) -> str:
         """Prolong the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
         while True:
             await self._until_due()
@@ -147,7 +147,7 @@ class Run:
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
         resting_until = loop.time() + self._ttl / 3
-        while not self._in_doubt:
+        while not self._recheck:
             due = min(resting_until, self._extended_at + _REPORT_SECONDS) if self._reports else resting_until
             if due <= loop.time():
                 return
@@ -158,7 +158,7 @@ class Run:
 
     async def _extend(self) -> str:
         """Prolong the lease, and hands over what the task told since; tells why not, or nothing."""
-        self._in_doubt = False
+        self._recheck = False
         # One snapshot: a resume point never reaches the owner without the reports that came before it.
         reports = self._reports[:]
         request = leases_pb2.ExtendLeaseRequest(
@@ -170,7 +170,7 @@ class Run:
         )
         try:
             async with asyncio.timeout_at(self._deadline):
-                extended, sent_at = await lease_client.call(
+                extended, sent_at = await lease_client.call_with_retry(
                     self.stub.ExtendLease, request, until=lambda: self._deadline, try_seconds=self._ttl / 3
                 )
         except (TimeoutError, errors.PolytokError) as error:
@@ -180,25 +180,28 @@ class Run:
         self._ttl = extended.ttl.ToTimedelta().total_seconds()
         self._deadline = self._ends(sent_at)
         self._extended_at = asyncio.get_running_loop().time()
-        if request.resume_point != self._kept_point:
-            self._kept_point = request.resume_point
+        if request.resume_point != self._saved_resume_point:
+            self._saved_resume_point = request.resume_point
             await self.child.send(
-                messages_pb2.ChildTask(
-                    task_id=self.task_id, epoch=self.lease.epoch, resume_point=self._kept_point, kept=True
+                messages_pb2.TaskCommand(
+                    task_id=self.task_id,
+                    epoch=self.lease.epoch,
+                    resume_point=self._saved_resume_point,
+                    resume_point_saved=True,
                 )
             )
-        if extended.give_back:
-            await self._ask_back()
+        if extended.pause_requested:
+            await self._request_pause()
         return ""
 
-    async def _ask_back(self) -> None:
+    async def _request_pause(self) -> None:
         """Ask the child, once, to stop where another attempt can go on."""
-        if not self._asked_back:
-            self._asked_back = True
-            task = messages_pb2.ChildTask(task_id=self.task_id, epoch=self.lease.epoch, give_back=True)
+        if not self._pause_sent:
+            self._pause_sent = True
+            task = messages_pb2.TaskCommand(task_id=self.task_id, epoch=self.lease.epoch, pause_requested=True)
             await self.child.send(task)
 
-    async def _report(self, event: messages_pb2.ChildEvent) -> str:
+    async def _report(self, event: messages_pb2.TaskEvent) -> str:
         """Tell the owner how the task ended."""
         lost = await self._extend() if self._reports else ""
         if lost:
@@ -206,26 +209,28 @@ class Run:
         match event.WhichOneof("event"):
             case "error":
                 return await self._fail(event.error)
-            case "given_back":
+            case "paused":
                 return await self._release()
         return await self._complete(event)
 
-    async def _complete(self, event: messages_pb2.ChildEvent) -> str:
+    async def _complete(self, event: messages_pb2.TaskEvent) -> str:
         request = leases_pb2.CompleteTaskRequest(
             task_id=self.task_id, epoch=self.lease.epoch, result=any_pb2.Any.FromString(event.result)
         )
         # Publishing may take as long as a lease; the owner sees to it that it does not take longer.
         seconds = max(self._deadline - asyncio.get_running_loop().time(), 0) + 2 * self._ttl
         try:
-            await lease_client.call(self.stub.CompleteTask, request, until=lambda: self._deadline, try_seconds=seconds)
+            await lease_client.call_with_retry(
+                self.stub.CompleteTask, request, until=lambda: self._deadline, try_seconds=seconds
+            )
         except errors.PolytokError as error:
-            if lease_client.is_passing(error):
+            if lease_client.is_transient(error):
                 _log.warning("owner away; the result is lost", task=self.task_id, error=str(error))
                 return UNREACHABLE
             if _fenced(error):
                 _log.warning("result came too late", task=self.task_id, epoch=self.lease.epoch)
                 return FENCED
-            return await self._fail(failures.task_error(error))
+            return await self._fail(failures.to_task_error(error))
         return SUCCEEDED
 
     async def _fail(self, error: leases_pb2.TaskError) -> str:
@@ -234,7 +239,7 @@ class Run:
             await self.child.kill()
         request = leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
         try:
-            answer, _ = await lease_client.call(self.stub.FailTask, request, until=lambda: self._deadline)
+            answer, _ = await lease_client.call_with_retry(self.stub.FailTask, request, until=lambda: self._deadline)
         except errors.PolytokError as refusal:
             return FENCED if _fenced(refusal) else UNREACHABLE
         _log.warning(
@@ -248,7 +253,9 @@ class Run:
         )
         until = min(self._deadline, asyncio.get_running_loop().time() + _RELEASE_SECONDS)
         try:
-            await lease_client.call(self.stub.ReleaseLease, request, until=lambda: until, try_seconds=_RELEASE_SECONDS)
+            await lease_client.call_with_retry(
+                self.stub.ReleaseLease, request, until=lambda: until, try_seconds=_RELEASE_SECONDS
+            )
         except errors.PolytokError as error:
             return FENCED if _fenced(error) else UNREACHABLE
         return RELEASED

@@ -16,11 +16,11 @@ _LEAVE_SECONDS = 5.0
 _log = logging.get(__name__)
 
 
-class ChildFailed(Exception):
+class TaskProcessFailed(Exception):
     """The child process did not come up."""
 
 
-class Child:
+class TaskProcess:
     """A child process that does one task after another."""
 
     def __init__(self, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
@@ -67,11 +67,11 @@ class Child:
             )
         except OSError as error:
             os.close(reading)
-            raise ChildFailed(f"{self._command[0]} cannot be started: {error.strerror}.") from error
+            raise TaskProcessFailed(f"{self._command[0]} cannot be started: {error.strerror}.") from error
         finally:
             os.close(writing)
-        self._gone = asyncio.create_task(self._bury(self._process), name="child")
-        metrics.children.inc()
+        self._gone = asyncio.create_task(self._reap(self._process), name="child")
+        metrics.task_processes.inc()
         events = self._events = asyncio.StreamReader()
         self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(events), os.fdopen(reading, "rb", buffering=0)
@@ -84,16 +84,16 @@ class Child:
                 event = await self.receive()
         except TimeoutError:
             await self.kill()
-            raise ChildFailed(f"The child process was not ready within {_READY_SECONDS:.0f} seconds.") from None
+            raise TaskProcessFailed(f"The child process was not ready within {_READY_SECONDS:.0f} seconds.") from None
         except asyncio.CancelledError:
             await self.kill()
             raise
         if event is None or not event.ready:
             await self.kill()
-            raise ChildFailed(f"The child process did not come up: it {self.end()}.")
+            raise TaskProcessFailed(f"The child process did not come up: it {self.end()}.")
         self._warmed = True
 
-    async def send(self, task: messages_pb2.ChildTask) -> None:
+    async def send(self, task: messages_pb2.TaskCommand) -> None:
         """Have the child start a task."""
         assert self._process is not None
         assert self._process.stdin is not None
@@ -102,12 +102,12 @@ class Child:
             self._process.stdin.write(frames.encode(task))
             await self._process.stdin.drain()
 
-    async def receive(self) -> messages_pb2.ChildEvent | None:
+    async def receive(self) -> messages_pb2.TaskEvent | None:
         """Wait for the child's next event; None once it ended."""
         assert self._events is not None
         assert self._process is not None
         try:
-            event = await frames.receive(self._events, messages_pb2.ChildEvent)
+            event = await frames.receive(self._events, messages_pb2.TaskEvent)
         except frames.BrokenFrame as error:
             _log.error("child speaks nonsense; ending it", error=str(error))
             event = None
@@ -151,7 +151,7 @@ class Child:
         assert self._gone is not None
         await asyncio.wait([self._gone], timeout=seconds)
 
-    async def _bury(self, process: asyncio.subprocess.Process) -> None:
+    async def _reap(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
         # Whatever the task started goes too. Now: later the number could be another group's.
         with contextlib.suppress(ProcessLookupError):

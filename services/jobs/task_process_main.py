@@ -41,7 +41,7 @@ _REPORT_SECONDS = 0.1
 _log = logging.get(__name__)
 
 
-class GivenBack(Exception):
+class TaskPaused(Exception):
     """Raised by a task function that stopped because it was asked to, after it told its resume point."""
 
 
@@ -52,15 +52,15 @@ class TaskContext:
     task_id: str
     epoch: int
     resume_point: bytes
-    send: Callable[[messages_pb2.ChildEvent], None]
-    wanted_back: threading.Event = field(default_factory=threading.Event)
-    """Set once the task is to stop where another attempt can go on: it then raises `GivenBack`."""
-    kept_point: bytes = b""
+    send: Callable[[messages_pb2.TaskEvent], None]
+    pause_requested: threading.Event = field(default_factory=threading.Event)
+    """Set once the task is to stop where another attempt can go on: it then raises `TaskPaused`."""
+    saved_resume_point: bytes = b""
     """The resume point that the owner has: where another attempt would go on, if this one ended now."""
     _reported_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        self.kept_point = self.resume_point
+        self.saved_resume_point = self.resume_point
 
     @property
     def tag(self) -> str:
@@ -74,11 +74,11 @@ class TaskContext:
             return
         self._reported_at = now
         progress = leases_pb2.TaskProgress(done=done, total=total)
-        self.send(messages_pb2.ChildEvent(progress=progress, resume_point=resume_point))
+        self.send(messages_pb2.TaskEvent(progress=progress, resume_point=resume_point))
 
     def record(self, found: Message) -> None:
         """Have the owner keep a report: not later than the next resume point, and only while the lease is valid."""
-        event = messages_pb2.ChildEvent()
+        event = messages_pb2.TaskEvent()
         event.report.Pack(found)
         self.send(event)
 
@@ -93,7 +93,7 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
     `handlers` has a function for each task kind; `warm` imports and loads what the first task would wait for.
     """
     logging.configure(TelemetrySettings(), os.environ.get(SERVICE, "child"))
-    die_with(int(os.environ[PARENT]))
+    exit_with_parent(int(os.environ[PARENT]))
     _limit_memory(int(os.environ.get(MEMORY_BYTES) or 0))
     # Ctrl-C reaches the whole terminal; the parent decides what becomes of the task.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -103,20 +103,20 @@ def serve(handlers: Mapping[str, TaskFunction], warm: Callable[[], None]) -> Non
     events = os.fdopen(descriptor, "wb")
     writing = threading.Lock()
 
-    def send(event: messages_pb2.ChildEvent) -> None:
+    def send(event: messages_pb2.TaskEvent) -> None:
         with writing:
             events.write(frames.encode(event))
             events.flush()
 
-    tasks: queue.SimpleQueue[tuple[messages_pb2.ChildTask, TaskContext]] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[tuple[messages_pb2.TaskCommand, TaskContext]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, tasks, send), name="tasks", daemon=True).start()
     warm()
-    send(messages_pb2.ChildEvent(ready=True))
+    send(messages_pb2.TaskEvent(ready=True))
     while True:
         send(_run(handlers, *tasks.get()))
 
 
-def die_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Have the kernel end this process with its parent, however that ends (Linux; elsewhere it does nothing)."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -136,22 +136,22 @@ def _limit_memory(limit: int) -> None:
 
 def _receive(
     stream: BinaryIO,
-    tasks: "queue.SimpleQueue[tuple[messages_pb2.ChildTask, TaskContext]]",
-    send: Callable[[messages_pb2.ChildEvent], None],
+    tasks: "queue.SimpleQueue[tuple[messages_pb2.TaskCommand, TaskContext]]",
+    send: Callable[[messages_pb2.TaskEvent], None],
 ) -> None:
     # In a thread of its own, so that the end of the parent, and its wish, are seen while a task runs.
     context = None
     try:
-        while (task := frames.read(stream, messages_pb2.ChildTask)) is not None:
-            if not task.give_back and not task.kept:
+        while (task := frames.read(stream, messages_pb2.TaskCommand)) is not None:
+            if not task.pause_requested and not task.resume_point_saved:
                 context = TaskContext(task.task_id, task.epoch, task.resume_point, send)
                 tasks.put((task, context))
             elif context is None or (task.task_id, task.epoch) != (context.task_id, context.epoch):
                 continue  # about a task that has ended
-            elif task.give_back:
-                context.wanted_back.set()
+            elif task.pause_requested:
+                context.pause_requested.set()
             else:
-                context.kept_point = task.resume_point
+                context.saved_resume_point = task.resume_point
     except (frames.BrokenFrame, OSError) as error:
         _log.error("child stops: its parent's messages cannot be read", error=str(error))
     os._exit(0)
@@ -159,20 +159,20 @@ def _receive(
 
 def _run(
     handlers: Mapping[str, TaskFunction],
-    task: messages_pb2.ChildTask,
+    task: messages_pb2.TaskCommand,
     context: TaskContext,
-) -> messages_pb2.ChildEvent:
+) -> messages_pb2.TaskEvent:
     try:
         handler = handlers.get(task.kind)
         if handler is None:
             raise errors.Internal(f"This worker cannot do tasks of kind {task.kind!r}.", retryable=False)
         result = any_pb2.Any()
         result.Pack(handler(any_pb2.Any.FromString(task.payload), context))
-        return messages_pb2.ChildEvent(result=result.SerializeToString())
-    except GivenBack:
-        return messages_pb2.ChildEvent(given_back=True)
+        return messages_pb2.TaskEvent(result=result.SerializeToString())
+    except TaskPaused:
+        return messages_pb2.TaskEvent(paused=True)
     except Exception as error:
-        return messages_pb2.ChildEvent(error=explain(error, task))
+        return messages_pb2.TaskEvent(error=describe_error(error, task))
 
 
 def _place(error: BaseException) -> str | None:
@@ -181,14 +181,14 @@ def _place(error: BaseException) -> str | None:
     return str(named) if str(named).startswith("/") else None
 
 
-def explain(error: Exception, task: messages_pb2.ChildTask) -> leases_pb2.TaskError:
+def describe_error(error: Exception, task: messages_pb2.TaskCommand) -> leases_pb2.TaskError:
     """Return what a user reads about an exception out of a task."""
     if not isinstance(error, errors.PolytokError):
-        error = _told(error, task)
-    return failures.task_error(error)
+        error = _as_polytok_error(error, task)
+    return failures.to_task_error(error)
 
 
-def _told(error: Exception, task: messages_pb2.ChildTask) -> errors.PolytokError:
+def _as_polytok_error(error: Exception, task: messages_pb2.TaskCommand) -> errors.PolytokError:
     """Return an exception that is not one of ours, as one."""
     if isinstance(error, MemoryError):
         return errors.ResourceExhausted(

@@ -11,7 +11,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from services.jobs import metrics
-from services.jobs.canary import Canary, QueueHealth, explain
+from services.jobs.canary import Canary, QueueHealth, describe
 from services.runtime import messaging
 from services.runtime.telemetry import logging
 
@@ -91,7 +91,7 @@ class WorkQueue:
         try:
             await messaging.recreate_stream(self._client, self._subjects)
         except (nats.errors.Error, OSError) as error:
-            return f"{trouble}; it cannot be made again ({explain(error)})"
+            return f"{trouble}; it cannot be made again ({describe(error)})"
         return await self._canary.trouble()
 
     async def pending(self) -> set[str]:

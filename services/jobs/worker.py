@@ -15,12 +15,12 @@ from nats.aio.msg import Msg
 from polytok import errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc, messages_pb2
 from services.jobs import lease_client, metrics
-from services.jobs.overdue_poller import Overdue
-from services.jobs.queue_consumer import Pull
-from services.jobs.task_execution import Run
-from services.jobs.task_process import Child, ChildFailed
+from services.jobs.overdue_poller import OverduePoller
+from services.jobs.queue_consumer import QueueConsumer
+from services.jobs.task_execution import LeasedTask
+from services.jobs.task_process import TaskProcess, TaskProcessFailed
 from services.runtime import messaging
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.settings import JobSettings, WorkerSettings
 from services.runtime.telemetry import logging, tracing
 
@@ -40,8 +40,7 @@ class Worker:
     """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get.
 
     `lazy` starts the child with the first task, and ends it when it is idle, for children that cost much and may not be
-    needed. `gives_back` tells
-    that tasks stop by themselves where they can go on when they are wanted back, and heed `TaskContext.wanted_back`.
+    needed. `pausable`: tasks stop by themselves at a resume point once `TaskContext.pause_requested` is set.
     """
 
     def __init__(
@@ -56,25 +55,25 @@ class Worker:
         child_command: Sequence[str],
         *,
         lazy: bool = False,
-        gives_back: bool = False,
+        pausable: bool = False,
     ) -> None:
         self._settings = settings
         self._lazy = lazy
-        self._give_back_seconds = settings.give_back_seconds if gives_back else 0.0
+        self._pause_seconds = settings.pause_seconds if pausable else 0.0
         self._client = client
         self._subjects = subjects
         self._kinds = kinds
         self._owners = owners
         # Then the task is given to another worker, which may reach the owner.
         self._patience = min(job_settings.lease_ttl_seconds, _PATIENCE_SECONDS)
-        self._sign_seconds = job_settings.doorbell_seconds / _SIGNS
-        self._pull = Pull(client, subjects, pool, kinds, job_settings.doorbell_seconds)
-        self._child = Child(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
+        self._sign_seconds = job_settings.dispatch_ack_seconds / _SIGNS
+        self._consumer = QueueConsumer(client, subjects, pool, kinds, job_settings.dispatch_ack_seconds)
+        self._child = TaskProcess(child_command, service=f"{pool}-child", memory_bytes=settings.memory_bytes)
         self._bound = job_settings.redispatch_seconds
-        self._overdue = Overdue(owners, kinds, self._bound)
+        self._overdue = OverduePoller(owners, kinds, self._bound)
         self._coming: asyncio.Task[Msg | None] | None = None
         self._failed_starts = 0
-        self._run: Run | None = None
+        self._run: LeasedTask | None = None
 
     @property
     def child_pid(self) -> int:
@@ -83,7 +82,7 @@ class Worker:
 
     async def ready(self) -> bool:
         """Return whether a task would be taken now."""
-        return self._client.is_connected and (self._lazy or self._child.warm) and self._pull.sure
+        return self._client.is_connected and (self._lazy or self._child.warm) and self._consumer.confirmed
 
     async def can_work(self) -> bool:
         """Whether a task would be done now, whoever tells of it: the queue, or its owner once it has waited long."""
@@ -93,14 +92,14 @@ class Worker:
         """Return what is wrong with the work queue, or nothing."""
         if not self._client.is_connected:
             return "NATS cannot be reached. This worker asks the owners of tasks for what has waited long."
-        if not self._pull.sure:
+        if not self._consumer.confirmed:
             return "The work queue is not found, or gives no answer. This worker asks owners for what has waited long."
         return ""
 
-    async def run(self, stop: Stopping) -> None:
+    async def run(self, stop: StopSignal) -> None:
         """Work until it is asked to stop; then return its task back and end its child."""
         stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
-        await self._pull.open()
+        await self._consumer.open()
         ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
         try:
             while not stop.is_set():
@@ -118,24 +117,24 @@ class Worker:
         finally:
             ending.cancel()
             await self._child.stop()
-            # Without a queue there is nothing to give back to.
+            # Without a queue there is nothing to release.
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._give_up_coming()
-                await self._pull.close()
+                await self._consumer.close()
                 await stops.unsubscribe()
 
-    async def _next(self, stop: Stopping) -> Msg | None:
+    async def _next(self, stop: StopSignal) -> Msg | None:
         """Wait for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
         began = asyncio.get_running_loop().time()
         while not stop.is_set():
-            due_in = self._overdue.seconds(queue_is_away=bool(self.queue_trouble()))
+            due_in = self._overdue.seconds(queue_unavailable=bool(self.queue_trouble()))
             if due_in <= 0:
                 idle_for = asyncio.get_running_loop().time() - began
                 if await self._do_overdue(stop, idle_for):
                     began = asyncio.get_running_loop().time()
                 continue
             # Kept from one call to the next: a pull that is given up may have been given a message already.
-            self._coming = self._coming or asyncio.create_task(self._pull.next(), name="next")
+            self._coming = self._coming or asyncio.create_task(self._consumer.next(), name="next")
             ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
             idles = self._lazy and self._child.alive
             # The queue may be lost meanwhile, and then owners are asked sooner.
@@ -149,13 +148,13 @@ class Worker:
                 await self._child.stop()
         return None
 
-    async def _do_overdue(self, stop: Stopping, idle_for: float) -> bool:
+    async def _do_overdue(self, stop: StopSignal, idle_for: float) -> bool:
         """Do a task that has waited too long, if there is one; return whether it did."""
         away = bool(self.queue_trouble())
-        found = await self._overdue.ask(queue_is_away=away)
+        found = await self._overdue.ask(queue_unavailable=away)
         if found and idle_for > self._bound and not away:
             # The queue works, a worker waits, and so does a task: the consumer does not deliver.
-            await self._pull.renew()
+            await self._consumer.renew()
         if not found or not await self._have_child(stop):
             return False
         for task in found:
@@ -173,15 +172,15 @@ class Worker:
             if message is not None:
                 await message.nak()
 
-    async def _end_pull(self, stop: Stopping) -> None:
+    async def _end_pull(self, stop: StopSignal) -> None:
         await stop.wait()
-        self._pull.end()
+        self._consumer.end()
 
     async def _hear_stop(self, message: Msg) -> None:
         run = self._run
         if run is not None and message.subject == self._subjects.stop(run.lease.job_id):
             # The event decides nothing; the owner is asked.
-            run.doubt()
+            run.recheck_lease()
 
     @contextlib.asynccontextmanager
     async def _holding(self, message: Msg) -> AsyncGenerator[None]:
@@ -203,7 +202,7 @@ class Worker:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await message.in_progress()
 
-    async def _have_child(self, stop: Stopping) -> bool:
+    async def _have_child(self, stop: StopSignal) -> bool:
         """Make sure of a warm child; after a failure, once the pause is over."""
         if self._child.alive:
             return True
@@ -217,7 +216,7 @@ class Worker:
             if not starting.done():
                 return False
             starting.result()
-        except ChildFailed as error:
+        except TaskProcessFailed as error:
             self._failed_starts += 1
             _log.error("child does not start", error=str(error), failures=self._failed_starts)
             return False
@@ -229,11 +228,11 @@ class Worker:
         _log.info("child ready", pid=self._child.pid)
         return True
 
-    async def _take(self, message: Msg, stop: Stopping) -> None:
+    async def _take(self, message: Msg, stop: StopSignal) -> None:
         try:
             task = self._read(message)
             if task is None:
-                # Nobody could do anything with it. The owner's reconciler rings again for a task it may have hidden.
+                # Nobody could do anything with it. The owner's reconciler redispatches a task that it may have hidden.
                 metrics.garbage.inc()
                 await message.term()
             elif task.owner not in self._owners:
@@ -259,17 +258,17 @@ class Worker:
             return None
         return task
 
-    async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: Stopping) -> bool:
+    async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: StopSignal) -> bool:
         """Do a task; `message` told of it, if any did. False if it was not to be had."""
         stub = self._owners[task.owner]
         give_up = asyncio.get_running_loop().time() + self._patience
         request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())
         try:
-            lease, sent_at = await lease_client.call(
+            lease, sent_at = await lease_client.call_with_retry(
                 stub.AcquireLease, request, until=lambda: 0.0 if stop.is_set() else give_up
             )
         except (errors.NotFound, errors.FailedPrecondition) as error:
-            # Done, gone, or somebody else's: no reason to ring for it any more.
+            # Done, gone, or somebody else's: nothing is left to dispatch.
             _log.info("task not taken", task=task.task_id, reason=error.reason)
             if message is not None:
                 await message.ack()
@@ -280,7 +279,7 @@ class Worker:
                 await message.nak(delay=_OWNER_AWAY_SECONDS)
             return False
         await self._work(
-            Run(
+            LeasedTask(
                 stub,
                 lease,
                 task.task_id,
@@ -288,7 +287,7 @@ class Worker:
                 self._child,
                 self._client,
                 self._subjects,
-                self._give_back_seconds,
+                self._pause_seconds,
             ),
             stop,
         )
@@ -297,7 +296,7 @@ class Worker:
             await message.ack()
         return True
 
-    async def _work(self, run: Run, stop: Stopping) -> None:
+    async def _work(self, run: LeasedTask, stop: StopSignal) -> None:
         started = time.monotonic()
         _log.info(
             "task taken", task=run.task_id, kind=run.lease.kind, epoch=run.lease.epoch, resource=run.lease.resource

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from polytok.jobs.v1 import leases_pb2_grpc
 from services.jobs.worker import Worker
 from services.runtime import messaging, process, settings
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.telemetry import endpoint, logging, tracing
 
 
-class Pool(NamedTuple):
+class WorkerPool(NamedTuple):
     """Workers that take the same tasks."""
 
     name: str
@@ -23,8 +23,8 @@ class Pool(NamedTuple):
     """The command line of the process that does them."""
     lazy: bool = False
     """Whether that process starts with the first task: it costs much, and may not be needed."""
-    gives_back: bool = False
-    """Whether tasks stop by themselves where they can go on, when they are wanted back."""
+    pausable: bool = False
+    """Whether tasks stop by themselves at a resume point when a pause is requested."""
 
     @property
     def service(self) -> str:
@@ -32,7 +32,7 @@ class Pool(NamedTuple):
         return f"{self.name}-worker" if self.name == self.owner else self.name
 
 
-async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.TransportSettings) -> None:
+async def run_worker(stopping: StopSignal, pool: WorkerPool, address: str, peers: settings.TransportSettings) -> None:
     """Take tasks of a pool, whose owner is at `address`, until it is asked to stop."""
     telemetry = settings.TelemetrySettings()
     logging.configure(telemetry, pool.service)
@@ -62,10 +62,10 @@ async def work(stopping: Stopping, pool: Pool, address: str, peers: settings.Tra
             {pool.owner: leases_pb2_grpc.LeaseServiceStub(owner)},
             pool.child,
             lazy=pool.lazy,
-            gives_back=pool.gives_back,
+            pausable=pool.pausable,
         )
         metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
         opened.push_async_callback(metrics.close)
         await metrics.start()
-        process.announce(metrics=metrics.port)
+        process.write_ready_file(metrics=metrics.port)
         await worker.run(stopping)

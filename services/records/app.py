@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FileDescriptor
 
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.jobs.api import LeaseServicer
-from services.jobs.background_tasks import JobEngine
+from services.jobs.background_tasks import JobBackgroundTasks
 from services.jobs.model import JobHandler
 from services.jobs.progress import ProgressHub
 from services.jobs.store import JobStore
@@ -21,14 +21,14 @@ from services.records.watch import Watch
 from services.runtime import messaging, process, settings
 from services.runtime.database import open_database
 from services.runtime.notifications import Listener
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc.server import Server
 from services.runtime.telemetry import endpoint, logging, tracing
 
 _CONNECT_SECONDS = 10.0
 
 
-class Owner:
+class RecordApp:
     """What such a service is made of.
 
     `name` is the one under which workers know its LeaseService, and the Postgres channel on which it tells the uids of
@@ -74,11 +74,11 @@ class Owner:
         """Serve; return the port. It serves whether or not NATS is there: what is created runs once it is."""
         return await self._server.start()
 
-    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {"listener": self._listener.run(), "doorbell": self._doorbell(stop)}
+        return {"listener": self._listener.run(), "queue": self._run_queue_tasks(stop)}
 
-    async def _doorbell(self, stop: Stopping) -> None:
+    async def _run_queue_tasks(self, stop: StopSignal) -> None:
         """Connect to NATS, for as long as that takes, and run all that needs it."""
         connecting = asyncio.create_task(messaging.connect(self._messages, self.name), name="connect")
         try:
@@ -93,7 +93,7 @@ class Owner:
             subjects = messaging.Subjects(self._messages.namespace)
             hub = ProgressHub(client, subjects, self.store)
             self.watch.hear(hub)
-            engine = JobEngine(self.database, self.store, client, subjects, self._jobs, self._listener)
+            engine = JobBackgroundTasks(self.database, self.store, client, subjects, self._jobs, self._listener)
             await process.supervise(stop=stop, tasks={**engine.tasks(), "progress": hub.run()})
         finally:
             await messaging.close(client)
@@ -112,8 +112,8 @@ class Owner:
 
 
 async def serve(
-    stop: Stopping,
-    make: Callable[[settings.ServerSettings, contextlib.AsyncExitStack], Owner],
+    stop: StopSignal,
+    make: Callable[[settings.ServerSettings, contextlib.AsyncExitStack], RecordApp],
     *,
     telemetry: settings.TelemetrySettings,
     name: str,
@@ -133,5 +133,5 @@ async def serve(
         opened.push_async_callback(owner.stop)
         port = await owner.start()
         await probes.start()
-        process.announce(address=f"{server.host}:{port}", metrics=probes.port)
+        process.write_ready_file(address=f"{server.host}:{port}", metrics=probes.port)
         await process.supervise(stop=stop, tasks=owner.tasks(stop))

@@ -19,7 +19,7 @@ class _Made(Protocol):
 Record = TypeVar("Record", bound=_Made)
 
 
-async def stopped(
+async def cancel_job_and_lock(
     conn: AsyncConnection, store: JobStore, read: Callable[[Lock], Awaitable[Record | None]]
 ) -> Record | None:
     """Cancel the job that makes a record, if one is at it, and return the record, locked; None if it is gone.
@@ -38,7 +38,7 @@ async def stopped(
     return record
 
 
-async def drop_jobs(conn: AsyncConnection, store: JobStore, resource: str) -> None:
+async def delete_jobs(conn: AsyncConnection, store: JobStore, resource: str) -> None:
     """Delete the jobs that made a resource, those before a retry included."""
     jobs = store.tables.jobs
     for job_id in (await conn.execute(sa.select(jobs.c.id).where(jobs.c.resource == resource))).scalars().all():

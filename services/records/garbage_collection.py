@@ -14,7 +14,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.records.storage_folders import Folders
+from services.records.storage_folders import StorageFolders
 from services.runtime.database import Database
 from services.runtime.settings import Settings
 from services.runtime.storage import Storage
@@ -29,19 +29,19 @@ Expire = Callable[[AsyncConnection], Awaitable[None]]
 """Drops the rows whose time is over."""
 
 
-class SweepSettings(Settings):
+class GarbageCollectionSettings(Settings):
     """How a service keeps its house; its own settings extend this, with its prefix."""
 
-    sweep_seconds: float = Field(default=300, gt=0)
+    garbage_collection_seconds: float = Field(default=300, gt=0)
     """How often files that no record refers to are looked for."""
-    sweep_grace_seconds: float = Field(default=600, ge=0)
+    garbage_grace_seconds: float = Field(default=600, ge=0)
     """How long such a file must have been seen before it is deleted."""
     request_hours: float = Field(default=24, gt=0)
     """How long the answer to a request id is kept."""
 
 
 @dataclass(frozen=True)
-class House:
+class GarbageCollectionPolicy:
     """What a service keeps in order."""
 
     root_key: str
@@ -50,38 +50,43 @@ class House:
     expire: Expire
 
 
-class Sweeper:
+class GarbageCollector:
     """Looks through the storage now and then. Several replicas may do so at once."""
 
     def __init__(
-        self, database: Database, storage: Storage, folders: Folders, house: House, settings: SweepSettings
+        self,
+        database: Database,
+        storage: Storage,
+        folders: StorageFolders,
+        policy: GarbageCollectionPolicy,
+        settings: GarbageCollectionSettings,
     ) -> None:
         self._database = database
         self._storage = storage
         self._folders = folders
-        self._house = house
+        self._policy = policy
         self._settings = settings
         self._seen: dict[str, tuple[int, float]] = {}
         """What lay below each orphan, and since when it has been so."""
 
     async def run(self) -> None:
-        """Sweep until it is cancelled."""
+        """Collect garbage until it is cancelled."""
         while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
+            await asyncio.sleep(self._settings.garbage_collection_seconds)
             try:
-                await self.sweep()
+                await self.collect()
             except errors.PolytokError as error:
-                _log.warning("sweep put off", error=error.message)
+                _log.warning("garbage collection postponed", error=error.message)
 
-    async def sweep(self) -> list[str]:
+    async def collect(self) -> list[str]:
         """Delete what has been an orphan for long enough, and return which keys: of folders, and of single files."""
-        listed = await asyncio.to_thread(self._storage.list, self._house.root_key)
+        listed = await asyncio.to_thread(self._storage.list, self._policy.root_key)
         async with self._database.transaction() as conn:
-            await self._house.expire(conn)
+            await self._policy.expire(conn)
         async with self._database.connection() as conn:
-            folders, files = await self._house.orphans(conn, listed)
+            folders, files = await self._policy.orphans(conn, listed)
         due = self._due({*folders, *files}, listed)
-        swept = [key for key in sorted(folders) if key in due and await self._folders.reclaim(key)]
+        swept = [key for key in sorted(folders) if key in due and await self._folders.delete_if_unused(key)]
         for key in sorted(files & due):
             await asyncio.to_thread(self._storage.delete, key)
             swept.append(key)
@@ -98,4 +103,4 @@ class Sweeper:
             before = self._seen.get(key)
             seen[key] = before if before and before[0] == below else (below, now)
         self._seen = seen
-        return {key for key, (_, since) in seen.items() if now - since >= self._settings.sweep_grace_seconds}
+        return {key for key, (_, since) in seen.items() if now - since >= self._settings.garbage_grace_seconds}

@@ -35,7 +35,7 @@ class Hold(NamedTuple):
     """Which files are read: another's that were made anew under the name are none of the holder's business."""
 
 
-class Holdable(Protocol):
+class HoldApi(Protocol):
     """Whoever owns what is read; its calls raise our errors."""
 
     async def hold(self, hold: Hold) -> object:
@@ -45,7 +45,7 @@ class Holdable(Protocol):
         """End a hold, if there is one."""
 
 
-class Catalog:
+class CatalogClient:
     """The catalog's calls; they raise our errors."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -55,7 +55,7 @@ class Catalog:
 
     async def model(self, name: str) -> models_pb2.Model:
         """Read a model, `models/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
-        model: models_pb2.Model = await reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
+        model: models_pb2.Model = await await_reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
         state = models_pb2.Model.State.Name(model.state).removeprefix("STATE_")
         if state != "READY":
             short = model.name.removeprefix("models/")
@@ -75,7 +75,7 @@ class Catalog:
         Raises NotFound (the message names the command that makes it) and FailedPrecondition (NOT_READY).
         """
         request = tokenizations_pb2.ResolveTokenizationRequest(dataset=dataset, model=model, variant=variant)
-        response: tokenizations_pb2.ResolveTokenizationResponse = await reply(
+        response: tokenizations_pb2.ResolveTokenizationResponse = await await_reply(
             self._tokenizations.ResolveTokenization(request)
         )
         return response.tokenization
@@ -83,9 +83,9 @@ class Catalog:
     async def hold(self, hold: Hold, ttl: timedelta = TTL) -> tokenizations_pb2.HoldTokenizationResponse:
         """Hold a tokenization, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
         request = tokenizations_pb2.HoldTokenizationRequest(
-            name=hold.resource, holder=hold.holder, ttl=duration(ttl), manifest_digest=hold.manifest_digest
+            name=hold.resource, holder=hold.holder, ttl=to_duration(ttl), manifest_digest=hold.manifest_digest
         )
-        response: tokenizations_pb2.HoldTokenizationResponse = await reply(
+        response: tokenizations_pb2.HoldTokenizationResponse = await await_reply(
             self._tokenizations.HoldTokenization(request)
         )
         return response
@@ -93,17 +93,17 @@ class Catalog:
     async def release(self, hold: Hold) -> None:
         """End a hold, if there is one."""
         request = tokenizations_pb2.ReleaseTokenizationRequest(name=hold.resource, holder=hold.holder)
-        await reply(self._tokenizations.ReleaseTokenization(request))
+        await await_reply(self._tokenizations.ReleaseTokenization(request))
 
 
-def duration(span: timedelta) -> duration_pb2.Duration:
+def to_duration(span: timedelta) -> duration_pb2.Duration:
     """Return a span of time as a message."""
     message = duration_pb2.Duration()
     message.FromTimedelta(span)
     return message
 
 
-async def reply(call: Awaitable[Reply], who: str = "The catalog, which knows models and tokenizations,") -> Reply:
+async def await_reply(call: Awaitable[Reply], who: str = "The catalog, which knows models and tokenizations,") -> Reply:
     """Wait for the answer to a call of another service; raises our errors, which tell who does not answer."""
     try:
         return await call
@@ -115,10 +115,10 @@ async def reply(call: Awaitable[Reply], who: str = "The catalog, which knows mod
         raise found from error
 
 
-class Owners:
+class HoldRouter:
     """Holds at whoever owns a thing, by the collection that its name begins with: `datasets`, `extractions`."""
 
-    def __init__(self, owners: Mapping[str, Holdable]) -> None:
+    def __init__(self, owners: Mapping[str, HoldApi]) -> None:
         self._owners = owners
 
     async def hold(self, hold: Hold) -> object:
@@ -134,7 +134,7 @@ def _collection(hold: Hold) -> str:
     return hold.resource.partition("/")[0]
 
 
-class Ledger(Protocol):
+class AcquiredHolds(Protocol):
     """What a service knows of its holds; it outlives the service's processes."""
 
     async def live(self) -> Sequence[Hold]:
@@ -147,10 +147,10 @@ class Ledger(Protocol):
         """All that a record held was released."""
 
 
-class Keeper:
+class HoldRenewer:
     """Prolongs the holds of what is at work and ends those of what ended; any number of replicas may do so."""
 
-    def __init__(self, owners: Holdable, ledger: Ledger, *, renew_seconds: float = _RENEW_SECONDS) -> None:
+    def __init__(self, owners: HoldApi, ledger: AcquiredHolds, *, renew_seconds: float = _RENEW_SECONDS) -> None:
         self._owners = owners
         self._ledger = ledger
         self._renew_seconds = renew_seconds

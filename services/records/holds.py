@@ -28,7 +28,7 @@ def table(metadata: sa.MetaData, name: str, of: sa.Column[Any]) -> sa.Table:
     )
 
 
-class Holds:
+class HoldStore:
     """The holds of one kind of record, in a `table`."""
 
     def __init__(self, rows: sa.Table) -> None:
@@ -64,7 +64,7 @@ class Holds:
         await conn.execute(self._rows.delete().where(self._rows.c.expires_at <= sa.func.clock_timestamp()))
 
 
-def refused(resource: str, holders: Sequence[str]) -> errors.FailedPrecondition:
+def resource_held_error(resource: str, holders: Sequence[str]) -> errors.FailedPrecondition:
     """Tell who holds what was to be deleted."""
     named = ", ".join(holders)
     return errors.FailedPrecondition(
@@ -74,7 +74,7 @@ def refused(resource: str, holders: Sequence[str]) -> errors.FailedPrecondition:
     )
 
 
-def made_anew(resource: str, holder: str) -> errors.FailedPrecondition:
+def resource_replaced_error(resource: str, holder: str) -> errors.FailedPrecondition:
     """Tell that what is there is not what the holder began with."""
     return errors.FailedPrecondition(
         f"{resource} was deleted and made anew since {holder} began: its files are not the same any more. "

@@ -32,7 +32,7 @@ def table(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-async def once(
+async def run_once(
     conn: AsyncConnection,
     answers: sa.Table,
     method: str,
@@ -62,7 +62,7 @@ async def once(
     return answer
 
 
-async def answered(
+async def find_response(
     conn: AsyncConnection, answers: sa.Table, method: str, request: Message, answer_type: type[Answer]
 ) -> Answer | None:
     """Return the answer that was given to this request id before; None if there was none."""
@@ -91,6 +91,6 @@ async def _replay(
     return answer_type.FromString(row.response)
 
 
-async def forget(conn: AsyncConnection, answers: sa.Table, age: timedelta) -> None:
+async def delete_expired(conn: AsyncConnection, answers: sa.Table, age: timedelta) -> None:
     """Drop answers older than `age`."""
     await conn.execute(answers.delete().where(answers.c.created_at < sa.func.clock_timestamp() - age))

@@ -11,7 +11,7 @@ from services.jobs.failures import Failure
 from services.jobs.model import Job
 
 
-class Recording(abc.ABC):
+class RecordJobHandler(abc.ABC):
     """A handler whose record has `status`, `error_reason`, `error_message`, `error` and `completed_at`."""
 
     on_ending: ClassVar[Mapping[str, Any]] = {}

@@ -42,14 +42,14 @@ def size(request: _Request) -> int:
     return min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
 
 
-def after(request: _Request, read_id: Callable[[str], Any]) -> queries.Place | None:
+def after(request: _Request, read_id: Callable[[str], Any]) -> queries.Cursor | None:
     """Return the place that the page begins after; None begins at the newest."""
     parts = read(request, str, str)
     if parts is None:
         return None
     created_at, identifier = parts
     try:
-        return queries.Place(datetime.fromisoformat(created_at), read_id(identifier))
+        return queries.Cursor(datetime.fromisoformat(created_at), read_id(identifier))
     except (ValueError, TypeError, AttributeError):
         raise _wrong(_NONE) from None
 

@@ -21,14 +21,14 @@ class Lock(enum.Enum):
     """Changing it, deleting it, and referring to it anew."""
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """A row's place in a list, newest first."""
 
     created_at: datetime
     id: Any
 
 
-def locked(statement: sa.Select[Any], lock: Lock, table: sa.Table) -> sa.Select[Any]:
+def with_lock(statement: sa.Select[Any], lock: Lock, table: sa.Table) -> sa.Select[Any]:
     """Add the lock on the rows of one table."""
     if lock is Lock.NONE:
         return statement
@@ -37,8 +37,8 @@ def locked(statement: sa.Select[Any], lock: Lock, table: sa.Table) -> sa.Select[
     return statement.with_for_update(of=table)
 
 
-def page(
-    statement: sa.Select[Any], table: sa.Table, statuses: Collection[str], after: Place | None, limit: int
+def paginate(
+    statement: sa.Select[Any], table: sa.Table, statuses: Collection[str], after: Cursor | None, limit: int
 ) -> sa.Select[Any]:
     """Narrow a list to a page."""
     if statuses:
@@ -51,6 +51,6 @@ def page(
     return statement.order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
 
 
-def changed(table: sa.Table, **values: Any) -> sa.Update:
+def touch(table: sa.Table, **values: Any) -> sa.Update:
     """Return an update that stamps the row as changed."""
     return table.update().values(updated_at=sa.func.clock_timestamp(), **values)

@@ -24,7 +24,7 @@ async def lock(conn: AsyncConnection, key: str) -> None:
     await conn.execute(_LOCK, {"key": key})
 
 
-class Folders:
+class StorageFolders:
     """The folders of one service's records."""
 
     def __init__(self, database: Database, storage: Storage, is_used: IsUsed) -> None:
@@ -32,12 +32,12 @@ class Folders:
         self._storage = storage
         self._is_used = is_used
 
-    async def claim(self, conn: AsyncConnection, key: str) -> None:
+    async def reserve(self, conn: AsyncConnection, key: str) -> None:
         """Take a folder for a job that begins, and empties it of what an earlier one left."""
         await lock(conn, key)
         await asyncio.to_thread(self._storage.delete_tree, key)
 
-    async def reclaim(self, key: str) -> bool:
+    async def delete_if_unused(self, key: str) -> bool:
         """Remove a folder unless a record uses it; return whether it did."""
         async with self._database.transaction() as conn:
             await lock(conn, key)

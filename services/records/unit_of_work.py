@@ -23,14 +23,14 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 @dataclass
-class Unit:
+class UnitOfWork:
     """One transaction, and what to do once it has committed."""
 
     conn: AsyncConnection
     after_commit: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
 
 
-class Mutations:
+class IdempotentTransactions:
     """Runs the changes of one service; `answers` is its table of request ids."""
 
     def __init__(self, database: Database, answers: sa.Table) -> None:
@@ -42,7 +42,7 @@ class Mutations:
         method: str,
         request: Message,
         answer_type: type[Answer],
-        act: Callable[[Unit], Awaitable[Answer]],
+        act: Callable[[UnitOfWork], Awaitable[Answer]],
     ) -> Answer:
         """Run a change, again if it lost a race, and then what it asked for after the commit."""
         for left in reversed(range(_TRIES)):
@@ -56,21 +56,21 @@ class Mutations:
                 return answer
         raise AssertionError("unreachable")
 
-    async def answered(self, method: str, request: Message, answer_type: type[Answer]) -> Answer | None:
+    async def find_response(self, method: str, request: Message, answer_type: type[Answer]) -> Answer | None:
         """The answer that was given to this request id before, if it was: for calls that do much before they `run`."""
         async with self._database.connection() as conn:
-            return await idempotency.answered(conn, self._answers, method, request, answer_type)
+            return await idempotency.find_response(conn, self._answers, method, request, answer_type)
 
     async def _attempt(
         self,
         method: str,
         request: Message,
         answer_type: type[Answer],
-        act: Callable[[Unit], Awaitable[Answer]],
-    ) -> tuple[Unit, Answer]:
+        act: Callable[[UnitOfWork], Awaitable[Answer]],
+    ) -> tuple[UnitOfWork, Answer]:
         async with self._database.transaction() as conn:
-            unit = Unit(conn)
-            answer = await idempotency.once(conn, self._answers, method, request, answer_type, lambda: act(unit))
+            unit = UnitOfWork(conn)
+            answer = await idempotency.run_once(conn, self._answers, method, request, answer_type, lambda: act(unit))
         return unit, answer
 
 
@@ -79,10 +79,10 @@ def _lost_race(error: errors.Unavailable) -> bool:
     return isinstance(cause, sa.exc.DBAPIError) and getattr(cause.orig, "sqlstate", None) in _LOST_RACES
 
 
-async def _follow_up(unit: Unit) -> None:
+async def _follow_up(unit: UnitOfWork) -> None:
     for each in unit.after_commit:
         try:
             await each()
         except errors.PolytokError as error:
-            # The change is committed and the caller is told so; the sweeper does what is left.
+            # The change is committed and the caller is told so; the garbage collector does what is left.
             _log.warning("clean-up put off", error=error.message)

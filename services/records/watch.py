@@ -37,7 +37,7 @@ class _Watched(Protocol):
 Record = TypeVar("Record", bound=_Watched)
 
 
-class Live(Protocol):
+class ProgressSource(Protocol):
     """Where live progress is heard (`services.jobs.progress.ProgressHub`)."""
 
     def subscribe(self, job_id: uuid.UUID, callback: Callable[[], None]) -> Callable[[], None]:
@@ -55,11 +55,11 @@ class Watch:
 
     def __init__(self, database: Database, listener: Listener, channel: str) -> None:
         self._database = database
-        self._live: Live | None = None
+        self._live: ProgressSource | None = None
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         listener.subscribe(channel, self._changed)
 
-    def hear(self, live: Live) -> None:
+    def hear(self, live: ProgressSource) -> None:
         """Show live progress from now on; until then, what the records say."""
         self._live = live
 
@@ -140,7 +140,7 @@ class _Reports:
     def __enter__(self) -> "_Reports":
         return self
 
-    def hear(self, live: Live | None, record: _Watched) -> None:
+    def hear(self, live: ProgressSource | None, record: _Watched) -> None:
         """Turn to the record's job."""
         if live is None or record.job_id is None or record.job_id == self._job_id:
             return

@@ -12,7 +12,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from polytok import errors
-from services.runtime.source_allowlist import Roots
+from services.runtime.source_allowlist import SourceAllowlist
 
 TOKENIZER = (
     "config.json",
@@ -46,9 +46,9 @@ def folder(
 ) -> pathlib.Path:
     """Return a folder with the files of a local or a hub repository; `reason` is that of an error about a folder.
 
-    Raises PermissionDenied (SOURCE_REFUSED) where `POLYTOK_SOURCE_ROOTS` does not allow it.
+    Raises PermissionDenied (SOURCE_REFUSED) where `POLYTOK_SOURCE_ALLOWLIST` does not allow it.
     """
-    Roots().check_repository(repo_id)
+    SourceAllowlist().check_repository(repo_id)
     if repo_id.startswith(("/", ".", "~")):
         return _local(pathlib.Path(repo_id), reason)
     if not _REPOSITORY.fullmatch(repo_id):

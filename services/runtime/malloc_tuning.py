@@ -30,7 +30,7 @@ def huge_pages() -> dict[str, str]:
     return {_TUNABLES: ":".join([*filter(None, [chosen]), f"{_HUGE_PAGES}=1"])}
 
 
-def keep_freed(heaps: int = 1) -> bool:
+def tune_malloc(heaps: int = 1) -> bool:
     """Let the process keep what it frees, for its next blocks; return whether that could be arranged.
 
     To be called before the first thread starts: threads that have a heap of their own by then keep it, and such heaps
@@ -44,7 +44,7 @@ def keep_freed(heaps: int = 1) -> bool:
     return all(done)
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return what is free back to the system now, so that it counts as such."""
     trim = _function("malloc_trim")
     if trim is not None:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Generator
 
 
-class Exceeded(Exception):
+class MemoryLimitExceeded(Exception):
     """More memory was asked for than the bound leaves."""
 
 
-class Bound:
+class MemoryLimit:
     """Private memory up to `size` bytes beyond what the process has when this is made.
 
     It binds all threads of the process while `held`: for processes that do one thing at a time. Elsewhere than on Linux
@@ -34,7 +34,7 @@ class Bound:
         try:
             yield
         except MemoryError as error:
-            raise Exceeded from error
+            raise MemoryLimitExceeded from error
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 

@@ -1,6 +1,6 @@
 """NATS: the connection, the names of subjects, the work queue and its consumers.
 
-NATS is only the doorbell (DESIGN §2): whatever is lost here is rung again by the reconciler.
+NATS only notifies (DESIGN §2): whatever is lost here is dispatched again by the reconciler.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Subjects:
         self.tasks = [f"{namespace}.tasks.>"]
 
     def task(self, kind: str, task_id: object) -> str:
-        """Return where the doorbell of one task rings."""
+        """Return the subject on which one task is dispatched."""
         return f"{self.namespace}.tasks.{kind}.{task_id}"
 
     def kind(self, kind: str) -> str:
@@ -113,7 +113,7 @@ async def ensure_stream(client: Client, subjects: Subjects) -> None:
         retention=api.RetentionPolicy.WORK_QUEUE,
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.OLD,
-        # A task rings once at a time: a further ring replaces the one before.
+        # A task has one message at a time: a further dispatch replaces the one before.
         max_msgs_per_subject=1,
         duplicate_window=_DUPLICATE_WINDOW_SECONDS,
     )

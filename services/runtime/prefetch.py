@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
-class Ahead(Generic[_Item]):
+class PrefetchIterator(Generic[_Item]):
     """Iterates over a source in a thread while the block runs; at its end the thread has ended too."""
 
     def __init__(self, source: Iterable[_Item], name: str, depth: int = 2) -> None:
@@ -21,7 +21,7 @@ class Ahead(Generic[_Item]):
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def __enter__(self) -> "Ahead[_Item]":
+    def __enter__(self) -> "PrefetchIterator[_Item]":
         self._thread.start()
         return self
 

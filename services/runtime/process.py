@@ -18,7 +18,7 @@ _CANCEL_AGAIN_SECONDS = 0.5
 _log = logging.get(__name__)
 
 
-class Stopping:
+class StopSignal:
     """Tells every part of a process that it is asked to stop."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Stopping:
         return self.event.is_set()
 
 
-def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
+def run(main: Callable[[StopSignal], Awaitable[None]]) -> None:
     """Run a service until it ends; the first SIGTERM or SIGINT asks it to stop, the second ends it at once.
 
     An error of ours (a variable that is wrong, a database that is away) ends the process with one line and status 1;
@@ -62,8 +62,8 @@ def run(main: Callable[[Stopping], Awaitable[None]]) -> None:
         sys.exit(1)
 
 
-async def _until_done(main: Callable[[Stopping], Awaitable[None]]) -> None:
-    stop = Stopping()
+async def _until_done(main: Callable[[StopSignal], Awaitable[None]]) -> None:
+    stop = StopSignal()
     loop = asyncio.get_running_loop()
 
     def asked(number: int) -> None:
@@ -78,7 +78,7 @@ async def _until_done(main: Callable[[Stopping], Awaitable[None]]) -> None:
 
 
 async def supervise(
-    *, stop: Stopping, tasks: Mapping[str, Coroutine[Any, Any, None]], drain_seconds: float = 0
+    *, stop: StopSignal, tasks: Mapping[str, Coroutine[Any, Any, None]], drain_seconds: float = 0
 ) -> None:
     """Run named side tasks until the stop is asked for, or all have ended.
 
@@ -126,9 +126,9 @@ def _raise_failure(done: set[asyncio.Task[None]]) -> None:
             raise error
 
 
-def announce(**facts: Any) -> None:
-    """Write the facts as JSON to the path in POLYTOK_ANNOUNCE, at once whole, for whoever started the process."""
-    target = os.environ.get("POLYTOK_ANNOUNCE")
+def write_ready_file(**facts: Any) -> None:
+    """Write the facts as JSON to the path in POLYTOK_READY_FILE, at once whole, for whoever started the process."""
+    target = os.environ.get("POLYTOK_READY_FILE")
     if not target:
         return
     path = pathlib.Path(target)

@@ -186,7 +186,7 @@ class JobSettings(Settings):
 
     lease_ttl_seconds: float = Field(default=30, gt=0, le=3600)
     """How long a lease lasts without an extension."""
-    doorbell_seconds: float = Field(default=10, ge=0.5, le=3600)
+    dispatch_ack_seconds: float = Field(default=10, ge=0.5, le=3600)
     """How long the queue waits for a sign of life of a worker that took a message, before it gives it to another."""
     reconcile_seconds: float = Field(default=5, gt=0, le=3600)
     """How often lost tasks are looked for."""
@@ -215,5 +215,5 @@ class WorkerSettings(Settings):
     """Private memory (RLIMIT_DATA) that the child may use; 0 sets no limit."""
     idle_seconds: float = Field(default=600, gt=0)
     """How long a child that was started for a task stays without another: a model that is loaded takes its memory."""
-    give_back_seconds: float = Field(default=20, ge=0, le=3600)
+    pause_seconds: float = Field(default=20, ge=0, le=3600)
     """How long a task that can go on later may take to stop by itself once the worker stops."""

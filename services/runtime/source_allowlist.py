@@ -1,7 +1,7 @@
 """Which places a user may name as a source: folders of this machine, buckets, repositories of the hub.
 
 Whoever may call the catalog may have any file that a worker's user reads made into a dataset, and read it there. Where
-that is more than they should see, `POLYTOK_SOURCE_ROOTS` names the places that may be read, and nothing else is.
+that is more than they should see, `POLYTOK_SOURCE_ALLOWLIST` names the places that may be read, and nothing else is.
 """
 
 import os
@@ -30,10 +30,10 @@ class SourceSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_SOURCE_")
 
-    roots: str = ""
+    allowlist: str = ""
     """Folders and the beginnings of URIs, separated by commas; empty allows all but the kernel's own folders."""
 
-    @field_validator("roots")
+    @field_validator("allowlist")
     @classmethod
     def _whole(cls, value: str) -> str:
         for root in _split(value):
@@ -44,11 +44,11 @@ class SourceSettings(Settings):
         return value
 
 
-class Roots:
+class SourceAllowlist:
     """Answers whether a source may be read, by the settings given or those of the environment."""
 
     def __init__(self, settings: SourceSettings | None = None) -> None:
-        named = _split((settings or SourceSettings()).roots)
+        named = _split((settings or SourceSettings()).allowlist)
         self._named = named
         self._folders = [os.path.realpath(root) for root in named if "://" not in root]
         self._beginnings = [root for root in named if "://" in root]
@@ -84,7 +84,7 @@ class Roots:
     def _refused(self, uri: str, mend: str) -> errors.PermissionDenied:
         return errors.PermissionDenied(
             f"{_shown(uri)} is outside of what may be read here: {', '.join(self._named)}. {mend}, or have its folder "
-            "added to POLYTOK_SOURCE_ROOTS of the workers.",
+            "added to POLYTOK_SOURCE_ALLOWLIST of the workers.",
             reason="SOURCE_REFUSED",
         )
 

@@ -43,7 +43,7 @@ class Doer(hands.Worker):
 
     async def result(self, held: hands.Held) -> Message:
         """Does a task that is held, and no more than to report what is to be kept on the way."""
-        events: list[messages_pb2.ChildEvent] = []
+        events: list[messages_pb2.TaskEvent] = []
         context = TaskContext(held.task_id, held.lease.epoch, b"", events.append)
         payload = any_pb2.Any()
         payload.CopyFrom(held.lease.payload)

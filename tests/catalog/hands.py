@@ -26,7 +26,7 @@ from polytok.catalog.v1 import (
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from polytok.tokenizer.v1 import tasks_pb2 as tokenizer_tasks_pb2
 from services.catalog.server import tables
-from services.catalog.server.app import Catalog
+from services.catalog.server.app import CatalogApp
 from services.catalog.server.settings import CatalogSettings
 from services.jobs import failures
 from services.runtime import settings
@@ -45,7 +45,7 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 class Running:
     """A catalog that serves."""
 
-    catalog: Catalog
+    catalog: CatalogApp
     database: Database
     storage: Storage
     channel: grpc.aio.Channel
@@ -109,14 +109,14 @@ async def running(
     storage: Storage,
 ) -> AsyncIterator[Running]:
     """Runs a catalog."""
-    catalog = Catalog(
+    catalog = CatalogApp(
         database=database_settings,
         messages=messaging_settings,
         storage=storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
         # Nobody extends a lease in these tests.
         jobs=settings.JobSettings(lease_ttl_seconds=900, backoff_seconds=0, max_attempts=2),
-        settings=CatalogSettings(sweep_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
+        settings=CatalogSettings(garbage_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
     )
     async with serving.serving(catalog) as (channel, address):
         yield Running(catalog, database, storage, channel, address)
@@ -311,7 +311,9 @@ class Held:
     async def fail_as(self, error: errors.PolytokError) -> bool:
         """Ends the attempt with an error, as a worker tells it."""
         answer = await self.catalog.leases.FailTask(
-            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=failures.task_error(error))
+            leases_pb2.FailTaskRequest(
+                task_id=self.task_id, epoch=self.lease.epoch, error=failures.to_task_error(error)
+            )
         )
         return answer.will_retry
 

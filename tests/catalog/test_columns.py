@@ -70,7 +70,7 @@ def test_the_choice_and_its_reason(of: dict[str, str], column: str, why: str) ->
     # Naming it makes the same tokenization, and says so.
     named = domain.completed(Parameters(text_column=column), of=domain.dataset(**of))
     assert named.column_choice == "it was asked for"
-    assert sources.differences(parameters.shown(found), parameters.shown(named)) == []
+    assert sources.differences(parameters.as_fields(found), parameters.as_fields(named)) == []
     assert domain.completed(found, of=domain.dataset(**of)) == found
 
 
@@ -125,12 +125,12 @@ def test_special_tokens_are_not_written_twice() -> None:
 
 def test_other_renderings_are_other_tokenizations() -> None:
     of = domain.dataset(messages=OPENAI)
-    plain = parameters.shown(domain.completed(of=of))
+    plain = parameters.as_fields(domain.completed(of=of))
     for chat, told in (
         (Chat(add_generation_prompt=True), ["chat.add_generation_prompt False, not True"]),
         (Chat(template="x" * 9000), ["chat.template unset, not 'of 9000 bytes (sha256 "]),
     ):
-        differing = sources.differences(plain, parameters.shown(domain.completed(Parameters(chat=chat), of=of)))
+        differing = sources.differences(plain, parameters.as_fields(domain.completed(Parameters(chat=chat), of=of)))
         assert [found[: len(start)] for found, start in zip(differing, told, strict=True)] == told
 
 
@@ -186,6 +186,6 @@ def test_a_column_that_holds_no_tools_is_refused(asked: str, reason: str) -> Non
 def test_other_tools_are_another_tokenization() -> None:
     dataset = of_json("messages", messages=JSON, tools=JSON)
     with_tools, without = (
-        parameters.shown(domain.completed(Parameters(chat=chat), of=dataset)) for chat in ({}, {"tools_column": ""})
+        parameters.as_fields(domain.completed(Parameters(chat=chat), of=dataset)) for chat in ({}, {"tools_column": ""})
     )
     assert len(sources.differences(with_tools, without)) == 1

@@ -74,7 +74,7 @@ def model(context_length=2048, roles=("bos_token", "eos_token")):
 
 
 def completed(asked=None, of=None, for_model=None):
-    return parameters.complete(asked or Parameters(), of or dataset(text="string"), for_model or model())
+    return parameters.apply_defaults(asked or Parameters(), of or dataset(text="string"), for_model or model())
 
 
 def test_names_are_read_as_they_are_made():
@@ -301,11 +301,11 @@ def test_padding_takes_the_padding_token_or_else_the_end():
 )
 def test_every_option_makes_another_tokenization(other):
     assert completed(completed(other)) == completed(other)
-    one, two = parameters.shown(completed()), parameters.shown(completed(other))
+    one, two = parameters.as_fields(completed()), parameters.as_fields(completed(other))
     assert sources.differences(one, two)
     # A record keeps its parameters as JSON.
     stored = json_format.ParseDict(json_format.MessageToDict(completed(other)), Parameters())
-    assert sources.differences(parameters.shown(stored), two) == []
+    assert sources.differences(parameters.as_fields(stored), two) == []
 
 
 def test_a_model_without_a_context_length_takes_any():
@@ -313,8 +313,8 @@ def test_a_model_without_a_context_length_takes_any():
 
 
 def test_what_differs_is_named_field_by_field():
-    one = parameters.shown(completed(Parameters(max_length=512)))
-    other = parameters.shown(completed(Parameters(max_length=1024, packing=Packing())))
+    one = parameters.as_fields(completed(Parameters(max_length=512)))
+    other = parameters.as_fields(completed(Parameters(max_length=1024, packing=Packing())))
     assert sources.differences(one, one) == []
     assert sources.differences(one, other)[:3] == [
         "max_length 512, not 1024",
@@ -324,8 +324,8 @@ def test_what_differs_is_named_field_by_field():
 
 
 def test_long_lists_are_cut_short():
-    one = sources.flat({"files": {"uris": [f"/{number}" for number in range(10)]}})
-    other = sources.flat({"files": {"uris": ["/x"]}})
+    one = sources.as_fields({"files": {"uris": [f"/{number}" for number in range(10)]}})
+    other = sources.as_fields({"files": {"uris": ["/x"]}})
     assert sources.differences(one, other) == ["uris '/0', '/1', '/2' and 7 more, not '/x'"]
 
 

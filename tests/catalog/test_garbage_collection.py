@@ -1,10 +1,10 @@
-"""The sweeper: what no record refers to goes, and nothing else does."""
+"""Garbage collection: what no record refers to is deleted, and nothing else."""
 
 import uuid
 
 import pytest
 
-from services.records.garbage_collection import Sweeper
+from services.records.garbage_collection import GarbageCollector
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def ready(catalog, worker):
 async def test_published_files_are_left_alone(ready):
     before = ready.storage.list("datasets")
     assert len(before) == 6  # a raw shard and its state, an Arrow file and three manifests
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.list("datasets") == before
 
 
@@ -36,7 +36,7 @@ async def test_orphans_go(ready):
     ]
     for key in orphans:
         ready.storage.write_bytes(key, b"x")
-    swept = await ready.catalog.sweeper.sweep()
+    swept = await ready.catalog.garbage_collector.collect()
     assert len(swept) == 4
     assert ready.storage.list("datasets") == before
 
@@ -45,7 +45,7 @@ async def test_what_a_job_writes_is_left_alone(ready, worker):
     created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
     held = await worker.take(created.job)
     key = held.shard_result().files[0].key
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.exists(key)
 
 
@@ -54,22 +54,22 @@ async def test_what_a_failed_job_wrote_goes(ready, worker):
     held = await worker.take(created.job)
     key = held.shard_result().files[0].key
     await held.fail("INTERNAL", "A defect.")
-    assert await ready.catalog.sweeper.sweep() == [key.rpartition("/")[0]]
+    assert await ready.catalog.garbage_collector.collect() == [key.rpartition("/")[0]]
     assert not ready.storage.exists(key)
 
 
 async def test_an_orphan_has_its_grace(ready):
-    settings = ready.catalog.sweeper._settings.model_copy(update={"sweep_grace_seconds": 3600})
-    before = ready.catalog.sweeper
-    sweeper = Sweeper(ready.database, ready.storage, before._folders, before._house, settings)
+    settings = ready.catalog.garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 3600})
+    before = ready.catalog.garbage_collector
+    garbage_collector = GarbageCollector(ready.database, ready.storage, before._folders, before._policy, settings)
     key = f"datasets/{uuid.uuid4()}/raw/part.arrow"
     ready.storage.write_bytes(key, b"x")
-    assert await sweeper.sweep() == []
+    assert await garbage_collector.collect() == []
     assert ready.storage.exists(key)
 
 
 async def test_what_is_not_ours_is_left_alone(ready):
     for key in ("datasets/readme.txt", "datasets/notes/a/b", "elsewhere/file"):
         ready.storage.write_bytes(key, b"x")
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.exists("datasets/notes/a/b")

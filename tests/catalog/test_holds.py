@@ -70,7 +70,7 @@ async def test_a_hold_that_ended_holds_nothing_and_is_swept(catalog, made):
     await _hold(catalog)
     async with catalog.database.transaction() as conn:
         await conn.execute(tables.tokenization_holds.update().values(expires_at=sa.func.now()))
-    await catalog.catalog.sweeper.sweep()
+    await catalog.catalog.garbage_collector.collect()
     assert await catalog.count(tables.tokenization_holds) == 0
     await _delete(catalog)
 

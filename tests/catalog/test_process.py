@@ -57,7 +57,7 @@ async def test_it_announces_itself_serves_and_drains(migrated_database_settings,
             POLYTOK_NATS_URL=messaging_settings.url,
             POLYTOK_NATS_NAMESPACE=messaging_settings.namespace,
             POLYTOK_STORAGE_ROOT=str(tmp_path / "storage"),
-            POLYTOK_ANNOUNCE=str(announcement),
+            POLYTOK_READY_FILE=str(announcement),
         ),
         stderr=asyncio.subprocess.PIPE,
     )

@@ -115,7 +115,7 @@ async def test_bad_files_become_what_they_were(
     # Only a comparison of the ids takes all files.
     made = sum(kind in {"tokenize.shard", "tokenize.assemble"} for kind in doer.done)
     assert made == (3 if checksums_only else (await docs.dataset("docs")).num_shards)
-    await docs.catalog.sweeper.sweep()
+    await docs.catalog.garbage_collector.collect()
     left = {path.name for path in files[0].parent.parent.iterdir()}
     assert left == {"raw", files[0].parent.name}
 
@@ -243,7 +243,7 @@ async def test_a_manifest_that_no_version_makes_again_is_replaced_for_all_who_sh
     assert [path.name for path in await _files(docs)] != [path.name for path in before]
     # Whoever reads the old one reads on until it is swept.
     assert all(path.exists() for path in before)
-    await docs.catalog.sweeper.sweep()
+    await docs.catalog.garbage_collector.collect()
     assert not before[0].parent.exists()
     assert _damages(docs, found) == []
 
@@ -389,7 +389,7 @@ async def test_it_can_be_cancelled_and_ends_with_its_tokenization(docs: hands.Ru
     await doer.step(again.repair.job)
     await docs.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=NAME))
     assert await doer.due(again.repair.job) == []
-    await docs.catalog.sweeper.sweep()
+    await docs.catalog.garbage_collector.collect()
     assert [key for key in docs.storage.list("datasets") if "_tokenized_" in key] == []
 
 
@@ -401,7 +401,7 @@ async def test_files_in_the_making_are_not_swept(docs: hands.Running, doer: Doer
     started = await _repair(docs)
     for _ in range(2):
         await doer.step(started.repair.job)
-    assert await docs.catalog.sweeper.sweep() == []
+    assert await docs.catalog.garbage_collector.collect() == []
     await doer.run(started.repair.job)
     assert _damages(docs, await docs.tokenization(NAME)) == []
 

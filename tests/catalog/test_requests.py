@@ -103,5 +103,5 @@ async def test_an_id_that_is_none_is_refused(catalog):
 async def test_answers_are_forgotten_in_time(catalog, age, left):
     await catalog.datasets.CreateDataset(_create(request_id=str(uuid.uuid4())))
     async with catalog.database.transaction() as conn:
-        await idempotency.forget(conn, tables.answers, age)
+        await idempotency.delete_expired(conn, tables.answers, age)
     assert await catalog.count(tables.answers) == left

@@ -136,7 +136,7 @@ async def test_deleting_one_leaves_the_other_whole_and_the_last_takes_the_files(
     left = await ready.tokenization(_name("gpt2-medium"))
     assert (left.state, left.shared_from) == (READY, _name("gpt2"))
     assert await _keys(ready, "gpt2-medium") == files
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
     assert all(ready.storage.exists(key) for key in files)
     await _delete(ready, "gpt2-medium")
     assert not any(ready.storage.exists(key) for key in files)
@@ -152,7 +152,7 @@ async def test_one_that_is_made_again_does_not_take_the_folder_of_those_who_shar
     assert len({*await _keys(ready, "gpt2"), *await _keys(ready, "gpt2-medium")}) == 2
     assert all(ready.storage.exists(key) for key in await _keys(ready, "gpt2-medium"))
     await _delete(ready, "gpt2-medium")
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
     assert (await ready.tokenization(_name("gpt2"))).state == READY
     assert all(ready.storage.exists(key) for key in await _keys(ready, "gpt2"))
 
@@ -214,7 +214,7 @@ async def test_waiting_can_be_ended(models, worker) -> None:
     assert (await _cancel(models, "gpt2-medium")).etag == cancelled.etag
     await _delete(models, "gpt2-xl")
     await worker.finish(first)
-    await models.catalog.waiting.settle()
+    await models.catalog.waiting.resolve_pending()
     assert (await models.tokenization(_name("gpt2-medium"))).etag == cancelled.etag
     async with hands.refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await models.tokenization(_name("gpt2-xl"))
@@ -272,7 +272,7 @@ async def test_a_storm_of_creations_and_deletions_leaves_whole_tokenizations_onl
                 await _delete(ready, model)
 
     await asyncio.gather(*(come_and_go(model) for model in (*MODELS, *MODELS)))
-    await ready.catalog.sweeper.sweep()
+    await ready.catalog.garbage_collector.collect()
     for model in MODELS:
         with contextlib.suppress(grpc.aio.AioRpcError):
             assert all(ready.storage.exists(key) for key in await _keys(ready, model))

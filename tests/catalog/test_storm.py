@@ -32,7 +32,7 @@ async def test_a_storm(catalog, worker, seed):
     await asyncio.gather(*working, return_exceptions=True)
     assert [task for task in working if not task.cancelled()] == []
     await _calm(catalog)
-    await catalog.catalog.sweeper.sweep()
+    await catalog.catalog.garbage_collector.collect()
     await _check(catalog)
     for name in ("a", "b"):
         await _make(catalog, worker, name)

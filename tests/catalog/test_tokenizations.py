@@ -355,7 +355,7 @@ async def test_what_is_made_anew_shares_nothing_with_what_was_deleted(ready, wor
     await worker.finish(again)
     assert (await ready.tokenization(NAME)).state == State.STATE_READY
     # Files of the record that is READY now are safe from a deletion of the one before that comes to its end late.
-    assert await ready.catalog.sweeper.sweep() == []
+    assert await ready.catalog.garbage_collector.collect() == []
 
 
 async def test_delete_after_ready_leaves_others_alone(ready, worker):
@@ -456,7 +456,7 @@ async def test_a_delete_and_a_completion_at_once_leave_no_trace_or_a_whole(ready
         result = held.publication()
         completed, _ = await asyncio.gather(held.complete(result), _delete(ready), return_exceptions=True)
         assert completed is None or "LEASE_LOST" in str(hands.as_error(completed).reason)
-        await ready.catalog.sweeper.sweep()
+        await ready.catalog.garbage_collector.collect()
         assert {key.split("/")[2] for key in ready.storage.list("datasets")} == {"raw"}
         assert await ready.count(tables.tokenization_files) == 0
 

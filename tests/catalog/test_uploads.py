@@ -219,15 +219,15 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 async def test_what_a_killed_catalog_left_is_swept_unless_it_grows(catalog: hands.Running) -> None:
     folder = f"datasets/{uuid.uuid4()}/upload"
-    sweeper = catalog.catalog.sweeper
-    sweeper._settings = sweeper._settings.model_copy(update={"sweep_grace_seconds": 3600.0})
+    garbage_collector = catalog.catalog.garbage_collector
+    garbage_collector._settings = garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 3600.0})
     catalog.storage.write_bytes(f"{folder}/00000.arrow", b"rows")
-    assert await sweeper.sweep() == []
-    sweeper._settings = sweeper._settings.model_copy(update={"sweep_grace_seconds": 1e-9})
+    assert await garbage_collector.collect() == []
+    garbage_collector._settings = garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 1e-9})
     catalog.storage.write_bytes(f"{folder}/00001.arrow", b"rows")
     # It was an orphan before, and has grown since.
-    assert await sweeper.sweep() == []
-    assert await sweeper.sweep() == [folder.rpartition("/")[0]]
+    assert await garbage_collector.collect() == []
+    assert await garbage_collector.collect() == [folder.rpartition("/")[0]]
     assert stored(catalog) == []
 
 
@@ -235,13 +235,13 @@ async def test_rows_stay_until_they_are_read_in(catalog: hands.Running, worker: 
     made = await catalog.datasets.UploadDataset(iter(whole("rows")))
     kept = stored(catalog)
     await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/rows"))
-    assert await catalog.catalog.sweeper.sweep() == []
+    assert await catalog.catalog.garbage_collector.collect() == []
     again = await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/rows"))
-    assert await catalog.catalog.sweeper.sweep() == []
+    assert await catalog.catalog.garbage_collector.collect() == []
     assert stored(catalog) == kept
     await worker.ingest("rows")
     assert again.uid == made.uid
-    assert await catalog.catalog.sweeper.sweep() == [f"datasets/{made.uid}/upload"]
+    assert await catalog.catalog.garbage_collector.collect() == [f"datasets/{made.uid}/upload"]
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/rows"))
     assert stored(catalog) == []
 

@@ -65,7 +65,7 @@ async def test_wrong_ids_are_made_again(docs: hands.Running, doer: Doer, plan: s
     assert await found_in(docs, found) == []
     again = await repaired(docs, doer)
     assert (list(again.repair.damages), again.tokenized_path) == ([], found.tokenized_path)
-    await docs.catalog.sweeper.sweep()
+    await docs.catalog.garbage_collector.collect()
     assert await found_in(docs, again) == []
     assert not any(key.startswith(f"{folder}/") for key in docs.storage.list(folder.rpartition("/")[0]))
 
@@ -123,7 +123,7 @@ async def test_files_in_each_others_place_and_files_of_nobody(docs: hands.Runnin
     assert {each.split()[1] for each in await found_in(docs, record)} == set(swapped)
     found = await repaired(docs, doer)
     assert (found.repair.num_remade, list(found.repair.changes)) == (2, [])
-    await docs.catalog.sweeper.sweep()
+    await docs.catalog.garbage_collector.collect()
     assert _contents(folder) == before
 
 

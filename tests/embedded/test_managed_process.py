@@ -32,7 +32,7 @@ class Probe(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
 server = http.server.HTTPServer(("127.0.0.1", 0), Probe)
-announcement = pathlib.Path(os.environ["POLYTOK_ANNOUNCE"])
+announcement = pathlib.Path(os.environ["POLYTOK_READY_FILE"])
 announcement.with_suffix(".new").write_text(json.dumps({"address": "127.0.0.1:1", "metrics": server.server_port}))
 if mode != "silent":
     announcement.with_suffix(".new").replace(announcement)
@@ -52,7 +52,7 @@ class Kept:
         environment = {**os.environ, "PYTHONPATH": str(folder), "MODE": str(self.mode)}
         self.service = Service("probe", ("probe",), environment, announcements=folder)
         self.inherited = os.open(folder / "lock", os.O_CREAT)
-        self.keeper = managed_process.Keeper(
+        self.keeper = managed_process.ManagedProcess(
             self.service,
             Log(folder / "probe.log"),
             inherited=self.inherited,
@@ -146,7 +146,7 @@ async def test_a_log_that_cannot_be_written_stops_nothing(kept: Kept) -> None:
 
 async def test_a_program_whose_announcement_is_garbage_is_not_ready(kept: Kept) -> None:
     await kept.keeper.start()
-    announcement = pathlib.Path(kept.service.environment["POLYTOK_ANNOUNCE"])
+    announcement = pathlib.Path(kept.service.environment["POLYTOK_READY_FILE"])
     for content in (b"", b"{", b"[1]", b"\xff", b'{"metrics": "x"}'):
         announcement.write_bytes(content)  # noqa: ASYNC240
         assert not kept.service.is_ready()

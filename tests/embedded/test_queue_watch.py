@@ -12,7 +12,7 @@ import pytest
 
 from services.embedded import home, nats, ports, queue_watch
 from services.embedded.logs import Log
-from services.embedded.managed_process import Keeper
+from services.embedded.managed_process import ManagedProcess
 from services.embedded.program import Program, Service
 from services.embedded.queue_watch import QueueWatch
 from tests.support import servers
@@ -26,7 +26,7 @@ class Probe(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"not ready: queue: It hides messages." if broken else b"ready")
 server = http.server.HTTPServer(("127.0.0.1", 0), Probe)
-announcement = pathlib.Path(os.environ["POLYTOK_ANNOUNCE"])
+announcement = pathlib.Path(os.environ["POLYTOK_READY_FILE"])
 announcement.with_suffix(".new").write_text(json.dumps({"metrics": server.server_port}))
 announcement.with_suffix(".new").replace(announcement)
 server.serve_forever()
@@ -57,7 +57,7 @@ async def test_nats_is_restarted_on_an_empty_store(folder: pathlib.Path, monkeyp
         keepers = []
         for program in programs:
             log = Log(folder / f"{program.name}.log")
-            kept = Keeper(program, log, inherited=inherited, report=reports.append, changed=lambda: None)
+            kept = ManagedProcess(program, log, inherited=inherited, report=reports.append, changed=lambda: None)
             await kept.start()
             stack.push_async_callback(kept.stop)
             keepers.append(kept)

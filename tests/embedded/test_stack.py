@@ -47,13 +47,13 @@ def user_of(pid: int) -> int:
 
 
 def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
-    prompt = {"postgres", "nats", "ingest", "tokenizer-1", *(owner.name for owner in services.OWNERS)}
+    prompt = {"postgres", "nats", "ingest", "tokenizer-1", *(owner.name for owner in services.SERVERS)}
     late = {process.name for process in services.processes(1) if process.late}
     facts = whole(stack)
     assert facts["pids"].keys() == prompt | late
     assert facts["pid"] == stack.process.pid
     assert all(processes.is_alive(pid) for pid in facts["pids"].values())
-    for name in ("tokenizer", *(owner.name for owner in services.OWNERS)):
+    for name in ("tokenizer", *(owner.name for owner in services.SERVERS)):
         assert serves(facts[f"{name}_address"])
     for name in facts["metrics_ports"]:
         with urllib.request.urlopen(f"http://127.0.0.1:{facts['metrics_ports'][name]}/readyz", timeout=60) as answer:

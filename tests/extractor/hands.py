@@ -182,7 +182,9 @@ class Held:
     async def fail_as(self, error: errors.PolytokError) -> None:
         """Ends the attempt with an error, as a worker tells it."""
         await self._running.leases.FailTask(
-            leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=failures.task_error(error))
+            leases_pb2.FailTaskRequest(
+                task_id=self.task_id, epoch=self.lease.epoch, error=failures.to_task_error(error)
+            )
         )
 
 
@@ -200,7 +202,7 @@ async def running(
         storage=storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
-        settings=ExtractorSettings(sweep_grace_seconds=0, estimate_seconds=120, hooks_seconds=50),
+        settings=ExtractorSettings(garbage_grace_seconds=0, estimate_seconds=120, hooks_seconds=50),
         catalog=transport.open_async_channel(catalog.address),
     )
     async with serving.serving(extractor) as (channel, address):

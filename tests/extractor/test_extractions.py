@@ -338,7 +338,7 @@ async def test_unreferenced_files_are_swept(extractor, tokenized):
     orphans = [f"extractions/{uuid.uuid4()}/a.arrow", f"extractions/{ready.uid}/late.arrow"]
     for key in orphans:
         extractor.storage.write_bytes(key, b"x")
-    swept = await extractor.extractor.sweeper.sweep()
+    swept = await extractor.extractor.garbage_collector.collect()
     # The ranges' statistics are merged by now, and nobody's.
     assert set(orphans) - set(swept) == {orphans[0]}
     left = extractor.storage.list("extractions")

@@ -106,7 +106,7 @@ async def test_only_what_is_ready_and_the_same_is_held(extractor, ready):
 async def test_a_hold_whose_time_is_over_holds_nothing_and_is_swept(extractor, ready):
     await _hold(extractor)
     await _expire(extractor)
-    await extractor.extractor.sweeper.sweep()
+    await extractor.extractor.garbage_collector.collect()
     assert await extractor.readers() == []
     await _hold(extractor)
     await _expire(extractor)

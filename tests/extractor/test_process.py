@@ -68,7 +68,7 @@ async def test_it_serves_without_catalog_and_queue_and_drains(database_settings,
             POLYTOK_NATS_URL=f"nats://127.0.0.1:{ports.free_port()}",
             POLYTOK_CATALOG_ADDRESS=f"127.0.0.1:{ports.free_port()}",
             POLYTOK_STORAGE_ROOT=str(tmp_path / "storage"),
-            POLYTOK_ANNOUNCE=str(announcement),
+            POLYTOK_READY_FILE=str(announcement),
         ),
         stderr=asyncio.subprocess.PIPE,
     )

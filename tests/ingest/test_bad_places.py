@@ -47,15 +47,15 @@ def test_files_outside_of_the_roots(ingest: Ingest, tmp_path: pathlib.Path, monk
     allowed.mkdir()
     secret.write_text("root:x")
     (allowed / "docs.txt").symlink_to(secret)
-    monkeypatch.setenv("POLYTOK_SOURCE_ROOTS", f"{allowed},s3://corpora")
+    monkeypatch.setenv("POLYTOK_SOURCE_ALLOWLIST", f"{allowed},s3://corpora")
     for uri in (secret, allowed / "docs.txt", allowed):
         error = refused(ingest, uri, reason="SOURCE_REFUSED")
-        check_names(error.message, "POLYTOK_SOURCE_ROOTS", allowed, "s3://corpora")
+        check_names(error.message, "POLYTOK_SOURCE_ALLOWLIST", allowed, "s3://corpora")
     part = tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri=str(allowed / "docs.txt"), format=FileSource.FORMAT_TEXT))
     with pytest.raises(errors.PermissionDenied) as caught:
         ingest.read(part)
     assert caught.value.reason == "SOURCE_REFUSED"
-    check_names(caught.value.message, "POLYTOK_SOURCE_ROOTS", allowed, "s3://corpora")
+    check_names(caught.value.message, "POLYTOK_SOURCE_ALLOWLIST", allowed, "s3://corpora")
     assert ingest.stored() == []
 
 

@@ -215,9 +215,9 @@ def test_text_sizes(ingest: Ingest, source: pathlib.Path) -> None:
         }
     )
     expected = [python_bytes(row) for row in batch.to_pylist()]
-    assert text_size.sizes(batch).tolist() == expected
-    assert text_size.sizes(batch.slice(2, 3)).tolist() == expected[2:5]
-    assert text_size.sizes(batch.slice(0, 0)).tolist() == []
+    assert text_size.text_bytes_per_row(batch).tolist() == expected
+    assert text_size.text_bytes_per_row(batch.slice(2, 3)).tolist() == expected[2:5]
+    assert text_size.text_bytes_per_row(batch.slice(0, 0)).tolist() == []
     result = ingest.files(write(source / "a.jsonl", CHATS * 50), shard_bytes=500)
     assert len(result.shards) > 5
     # Of JSON, all of it counts.

@@ -60,7 +60,7 @@ def test_a_flipped_bit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, 
 def test_a_flipped_bit_in_an_upload(tmp_path: pathlib.Path) -> None:
     batch = pa.record_batch({"text": ["a", "b"] * 100})
     storage = damage.Damaging(str(tmp_path / "storage"))
-    sent = upload_files.Upload(storage, "datasets/d/upload", batch.schema.serialize().to_pybytes(), 1 << 20)
+    sent = upload_files.UploadWriter(storage, "datasets/d/upload", batch.schema.serialize().to_pybytes(), 1 << 20)
     sent.add(batch.serialize().to_pybytes())
     source = sent.finish(datasets_pb2.UploadEnd(num_rows=200, num_batches=1))
     (part,) = uploads.parts(source, "datasets/d/upload")

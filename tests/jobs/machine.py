@@ -305,20 +305,20 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.nothing_is_left_behind(tasks, outbox)
 
     def nothing_is_left_behind(self, tasks: list[Any], outbox: list[Any]) -> None:
-        """Every task that waits has a doorbell; leases and doorbells of what ended are gone."""
-        rings = {(row.task_id, row.dispatch) for row in outbox}
+        """Every task that waits is dispatched; leases and dispatches of what ended are gone."""
+        dispatches = {(row.task_id, row.dispatch) for row in outbox}
         ended = {task.id for job in self.jobs if job.state in FINAL for task in job.tasks}
         for row in tasks:
             if row.state == "READY":
-                assert (row.id, row.dispatch) in rings or self.rings_elsewhere(row.id)
+                assert (row.id, row.dispatch) in dispatches or self.dispatched_elsewhere(row.id)
             assert (row.lease_expires_at is not None) == (row.state == "RUNNING")
         failed_or_cancelled = {t.id for job in self.jobs if job.state in ("FAILED", "CANCELLED") for t in job.tasks}
-        assert not failed_or_cancelled & {task_id for task_id, _ in rings}
-        assert {task_id for task_id, _ in rings} <= {row.id for row in tasks}
+        assert not failed_or_cancelled & {task_id for task_id, _ in dispatches}
+        assert {task_id for task_id, _ in dispatches} <= {row.id for row in tasks}
         assert ended | {t.id for job in self.jobs for t in job.tasks} == {row.id for row in tasks}
 
-    def rings_elsewhere(self, task_id: uuid.UUID) -> bool:
-        """Whether a task's doorbell has left the outbox: here there is nothing else."""
+    def dispatched_elsewhere(self, task_id: uuid.UUID) -> bool:
+        """Whether a task's dispatch has left the outbox: here there is nothing else."""
         return False
 
     async def read(self) -> list[list[Any]]:

@@ -128,7 +128,7 @@ async def test_every_message_delivered_twice_changes_nothing(house: House) -> No
         job_id = await house.shop.create(*(task("work", ordinal=n, seconds=0.1) for n in range(6)))
         for row in await house.shop.tasks(job_id):
             for dispatch in (901, 902):
-                await ring(house, row.id, dispatch)
+                await publish_task(house, row.id, dispatch)
                 await asyncio.sleep(0.01)
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
         await until(lambda: queue_is_empty(house))
@@ -162,7 +162,7 @@ async def test_garbage_on_the_queue_harms_nobody(house: House) -> None:
 async def test_garbage_that_hides_a_task_is_found_out_by_the_advisory(house: House) -> None:
     job_id = await house.shop.create()
     task_id = await house.shop.task_id(job_id)
-    await until(lambda: rung(house))
+    await until(lambda: is_dispatched(house))
     # The queue keeps one message for each subject: this one pushes the task's own out.
     await house.client.jetstream().publish(house.subjects.task(toys.TASK, task_id), b"garbage")
     async with house.worker():
@@ -170,14 +170,14 @@ async def test_garbage_that_hides_a_task_is_found_out_by_the_advisory(house: Hou
 
 
 async def test_a_message_for_a_task_that_is_gone_is_dropped(house: House) -> None:
-    await ring(house, uuid.uuid4(), 1)
+    await publish_task(house, uuid.uuid4(), 1)
     async with house.worker():
         await until(lambda: queue_is_empty(house))
 
 
 async def test_a_lost_doorbell_is_rung_again(house: House) -> None:
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(3)))
-    await until(lambda: rung(house))
+    await until(lambda: is_dispatched(house))
     await house.client.jsm().purge_stream(house.subjects.stream)
     async with house.worker():
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
@@ -189,7 +189,7 @@ QUIET = pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 3600}], i
 @QUIET
 async def test_doorbells_that_wait_are_not_rung_again(house: House) -> None:
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(30)))
-    await until(lambda: rung(house))
+    await until(lambda: is_dispatched(house))
     for _ in range(3):
         await reconcile(house)
     assert {row.dispatch for row in await house.shop.tasks(job_id)} == {1}
@@ -278,7 +278,7 @@ async def test_what_is_created_while_nats_is_down_runs_when_it_is_back(own_house
 
 async def test_tasks_of_a_wiped_nats_run(own_house: House, own_nats: OwnNats) -> None:
     job_id = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
-    await until(lambda: rung(own_house))
+    await until(lambda: is_dispatched(own_house))
     async with own_house.worker():
         await own_nats.stop()
         waiting = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
@@ -303,9 +303,9 @@ async def test_a_running_task_does_not_need_nats(own_house: House, own_nats: Own
 @pytest.mark.long
 @QUIET
 async def test_twenty_thousand_waiting_doorbells_are_all_seen(house: House) -> None:
-    """The list of what waits comes in pages; none may be missed, or each round would ring it again."""
+    """The list of what waits comes in pages; none may be missed, or each round would dispatch it again."""
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(20_000)))
-    await until(lambda: rung(house), 120)
+    await until(lambda: is_dispatched(house), 120)
     started = time.monotonic()
     await reconcile(house)
     print(f"a round over 20,000 waiting tasks: {time.monotonic() - started:.3f} s")
@@ -324,13 +324,13 @@ async def reconcile(house: House) -> None:
     await Reconciler(shop.database, shop.store, house.client, house.subjects, shop.settings).reconcile()
 
 
-async def ring(house: House, task_id: uuid.UUID, dispatch: int) -> None:
+async def publish_task(house: House, task_id: uuid.UUID, dispatch: int) -> None:
     message = messages_pb2.TaskMessage(task_id=str(task_id), owner="toyshop", kind=toys.TASK, dispatch=dispatch)
     subject = house.subjects.task(toys.TASK, task_id)
     await house.client.jetstream().publish(subject, message.SerializeToString())
 
 
-async def rung(house: House) -> bool:
+async def is_dispatched(house: House) -> bool:
     return await house.shop.rows(sa.select(TABLES.outbox).limit(1)) == []
 
 

@@ -28,8 +28,8 @@ class Queue(Jobs):
         self.wiped = False
 
     @stateful.rule()
-    def relay(self) -> None:
-        """Doorbells go from the outbox to the queue, which has one for each task."""
+    def dispatch(self) -> None:
+        """Dispatches go from the outbox to the queue, which has one for each task."""
         self.queue |= self.run(self.ring_due())
 
     @stateful.rule(data=st.data(), worker=WORKERS, dies=st.booleans())
@@ -65,9 +65,9 @@ class Queue(Jobs):
         self.held.clear()
 
     @stateful.rule()
-    def ring_again(self) -> None:
-        """The reconciler rings for tasks that are due and ring nowhere, and for no others."""
-        dispatches = {row.id: row.dispatch for row in self.run(self.silent())}
+    def redispatch(self) -> None:
+        """The reconciler dispatches tasks that are due and dispatched nowhere, and no others."""
+        dispatches = {row.id: row.dispatch for row in self.run(self.find_undispatched())}
         lost = {task_id: each for task_id, each in dispatches.items() if task_id not in self.queue | self.held}
         assert not lost or self.wiped
         assert self.run(self.rung_again(lost)) == len(lost)
@@ -79,15 +79,15 @@ class Queue(Jobs):
             await self.shop.store.outbox.drop(conn, due)
         return {row.task_id for row in due if row.live}
 
-    async def silent(self) -> Sequence[Any]:
+    async def find_undispatched(self) -> Sequence[Any]:
         async with self.shop.database.connection() as conn:
-            return await self.shop.store.outbox.silent(conn)
+            return await self.shop.store.outbox.find_undispatched(conn)
 
     async def rung_again(self, lost: dict[uuid.UUID, int]) -> int:
         async with self.shop.database.transaction() as conn:
-            return await self.shop.store.outbox.ring_again(conn, lost)
+            return await self.shop.store.outbox.redispatch(conn, lost)
 
-    def rings_elsewhere(self, task_id: uuid.UUID) -> bool:
+    def dispatched_elsewhere(self, task_id: uuid.UUID) -> bool:
         """Whether a task has a message, or had one when all were lost."""
         return self.wiped or task_id in self.queue | self.held
 

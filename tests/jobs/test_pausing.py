@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class Logbook(toys.Handler):
-    """Keeps the steps that tasks record, by step, and ends jobs that are wanted back."""
+    """Keeps the steps that tasks record, by step, and ends jobs that are to pause."""
 
     def __init__(self) -> None:
         super().__init__()
         self.steps: dict[int, int] = {}
-        self.wanted_back = False
+        self.pause_requested = False
         self.left_at: list[bytes] = []
 
     async def record(self, conn: Any, job: model.Job, epoch: int, reports: Sequence[bytes]) -> None:
@@ -39,10 +39,10 @@ class Logbook(toys.Handler):
             assert any_pb2.Any.FromString(report).Unpack(found)
             self.steps[int(dict(found)["step"])] = epoch
 
-    async def is_wanted_back(self, conn: Any, job: model.Job) -> bool:
-        return self.wanted_back
+    async def is_pause_requested(self, conn: Any, job: model.Job) -> bool:
+        return self.pause_requested
 
-    async def given_back(self, conn: Any, job: model.Job, resume_point: bytes) -> None:
+    async def paused(self, conn: Any, job: model.Job, resume_point: bytes) -> None:
         self.left_at.append(resume_point)
         await self._write(conn, job, state="PAUSED")
 
@@ -65,15 +65,15 @@ async def house(
             yield house
 
 
-async def take_back(shop: Shop, job_id: uuid.UUID) -> bool:
+async def request_pause(shop: Shop, job_id: uuid.UUID) -> bool:
     async with shop.database.transaction() as conn:
-        return await shop.store.take_back(conn, job_id)
+        return await shop.store.request_pause(conn, job_id)
 
 
 async def test_every_step_is_recorded_once_though_the_child_is_killed(
     house: House, logbook: Logbook, tmp_path: pathlib.Path
 ) -> None:
-    async with house.worker(gives_back=True):
+    async with house.worker(pausable=True):
         job_id = await house.shop.create(task("climb", steps=40, kill_at=25, once=str(tmp_path / "once")))
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
     assert sorted(logbook.steps) == list(range(1, 41))
@@ -89,18 +89,18 @@ async def test_a_job_that_is_wanted_back_stops_at_a_resume_point_and_another_goe
     house: House, logbook: Logbook
 ) -> None:
     shop = house.shop
-    async with house.worker(gives_back=True):
+    async with house.worker(pausable=True):
         job_id = await shop.create(task("climb", steps=100_000))
         await until(lambda: _reached(logbook, 30))
-        logbook.wanted_back = True
-        assert not await take_back(shop, job_id)
+        logbook.pause_requested = True
+        assert not await request_pause(shop, job_id)
         assert (await shop.ended(job_id)).state == JobState.CANCELLED
         assert (await shop.toy(job_id)).state == "PAUSED"
         (left_at,) = logbook.left_at
         step = int(left_at)
         assert sorted(logbook.steps) == list(range(1, step + 1))
         assert [each.outcome for each in await shop.attempts(job_id)] == [Outcome.RELEASED]
-        logbook.wanted_back = False
+        logbook.pause_requested = False
         again = await shop.create(_from(task("climb", steps=step + 15), left_at))
         assert (await shop.ended(again)).state == JobState.SUCCEEDED
     assert sorted(logbook.steps) == list(range(1, step + 16))
@@ -116,7 +116,7 @@ def _from(new: model.NewTask, resume_point: bytes) -> model.NewTask:
 
 async def test_a_draining_worker_has_its_task_stop_by_itself(house: House, logbook: Logbook) -> None:
     shop = house.shop
-    async with house.worker(gives_back=True) as (_, stop):
+    async with house.worker(pausable=True) as (_, stop):
         job_id = await shop.create(task("climb", steps=100_000))
         await until(lambda: _reached(logbook, 5))
         stop.set()
@@ -133,11 +133,11 @@ async def _outcome(shop: Shop, job_id: uuid.UUID, outcome: Outcome) -> bool:
 async def test_a_job_nobody_works_on_is_taken_back_at_once(house: House, logbook: Logbook) -> None:
     shop = house.shop
     job_id = await shop.create(_from(task("climb", steps=10), b"7"))
-    logbook.wanted_back = True
-    assert await take_back(shop, job_id)
+    logbook.pause_requested = True
+    assert await request_pause(shop, job_id)
     assert (await shop.job(job_id)).state == JobState.CANCELLED
     assert logbook.left_at == [b"7"]
-    assert not await take_back(shop, job_id)  # it has ended
+    assert not await request_pause(shop, job_id)  # it has ended
 
 
 async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook: Logbook) -> None:
@@ -147,7 +147,7 @@ async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook
     lease = await shop.acquire(task_id)
     assert lease is not None
     await shop.extend(task_id, lease.epoch, (4, 10), b"4")
-    logbook.wanted_back = True
+    logbook.pause_requested = True
     await shop.outdate(task_id)
     assert await shop.expire(task_id)
     assert (await shop.job(job_id)).state == JobState.CANCELLED

@@ -1,4 +1,4 @@
-"""Workers, users and the reconciler at once, over the real relay: whatever order the database takes them in."""
+"""Workers, users and the reconciler at once, over the real dispatcher: whatever order the database takes them in."""
 
 import asyncio
 import collections

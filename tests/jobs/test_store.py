@@ -110,8 +110,8 @@ async def test_stages_follow_each_other_and_the_last_one_ends_the_job(shop: Shop
     await shop.complete(await shop.task_id(job_id), 1)
     tasks = await shop.tasks(job_id)
     assert [(t.stage, t.state) for t in tasks] == [(0, "SUCCEEDED"), (1, "READY"), (1, "READY")]
-    rung = {row.task_id for row in await shop.rows(sa.select(TABLES.outbox))}
-    assert {t.id for t in tasks if t.stage == 1} <= rung
+    dispatched = {row.task_id for row in await shop.rows(sa.select(TABLES.outbox))}
+    assert {t.id for t in tasks if t.stage == 1} <= dispatched
     for each in tasks[1:]:
         await lease(shop, each.id)
         await shop.complete(each.id, 1)
@@ -165,8 +165,8 @@ async def test_a_retryable_failure_waits_its_backoff_and_keeps_its_error(shop: S
     assert (row.state, row.attempts, row.worker) == (TaskState.READY, 1, None)
     (attempt,) = await shop.attempts(job_id)
     assert (attempt.outcome, attempt.error_message) == (Outcome.FAILED, "The hub is away.")
-    doorbells = await shop.rows(sa.select(TABLES.outbox).order_by(TABLES.outbox.c.dispatch))
-    assert [(d.dispatch, d.due_at >= row.not_before) for d in doorbells] == [(1, False), (2, True)]
+    dispatches = await shop.rows(sa.select(TABLES.outbox).order_by(TABLES.outbox.c.dispatch))
+    assert [(d.dispatch, d.due_at >= row.not_before) for d in dispatches] == [(1, False), (2, True)]
 
 
 @pytest.mark.parametrize("job_settings", [{"backoff_seconds": 60}], indirect=True)

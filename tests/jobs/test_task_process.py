@@ -17,23 +17,23 @@ from polytok import errors
 from polytok.errors import codec
 from polytok.jobs.v1 import messages_pb2
 from services.jobs import failures
-from services.jobs.task_process import Child, ChildFailed
+from services.jobs.task_process import TaskProcess, TaskProcessFailed
 from tests.jobs.packing import CHILD, pack, unpack
 from tests.support.processes import is_alive
 
 
 @pytest.fixture
-async def child() -> AsyncIterator[Child]:
-    child = Child([sys.executable, str(CHILD)], service="toy-child")
+async def child() -> AsyncIterator[TaskProcess]:
+    child = TaskProcess([sys.executable, str(CHILD)], service="toy-child")
     await child.start()
     yield child
     await child.kill()
 
 
-async def do(child: Child, do: str, *, epoch: int = 1, resume_point: bytes = b"", **facts: object):
+async def do(child: TaskProcess, do: str, *, epoch: int = 1, resume_point: bytes = b"", **facts: object):
     """Has the child do a task; gives its events."""
     await child.send(
-        messages_pb2.ChildTask(
+        messages_pb2.TaskCommand(
             task_id=str(uuid.uuid4()),
             epoch=epoch,
             kind="toy.make",
@@ -55,20 +55,20 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_one_process_does_one_task_after_another(child: Child) -> None:
+async def test_one_process_does_one_task_after_another(child: TaskProcess) -> None:
     results = [unpack((await do(child, "echo", say=word))[-1].result) for word in ("one", "two")]
     assert [result["said"] for result in results] == ["one", "two"]
     assert {result["pid"] for result in results} == {child.pid}
 
 
-async def test_the_task_knows_its_tag_and_where_it_left_off(child: Child) -> None:
+async def test_the_task_knows_its_tag_and_where_it_left_off(child: TaskProcess) -> None:
     result = unpack((await do(child, "echo", epoch=7, resume_point=b"row 12"))[-1].result)
     assert result["resumed"] == "row 12"
     assert result["tag"].endswith("-e7")
     assert len(result["tag"].partition("-")[0]) == 12
 
 
-async def test_reports_come_a_few_times_a_second_and_in_order(child: Child) -> None:
+async def test_reports_come_a_few_times_a_second_and_in_order(child: TaskProcess) -> None:
     started = time.monotonic()
     events = await do(child, "work", seconds=1)
     seconds = time.monotonic() - started
@@ -86,17 +86,17 @@ async def test_reports_come_a_few_times_a_second_and_in_order(child: Child) -> N
         ("full", "DISK_FULL", "disk", True),
     ],
 )
-async def test_errors_are_typed(child: Child, doing: str, reason: str, message: str, retryable: bool) -> None:
+async def test_errors_are_typed(child: TaskProcess, doing: str, reason: str, message: str, retryable: bool) -> None:
     error = (await do(child, doing))[-1].error
     assert (error.reason, error.retryable) == (reason, retryable)
     assert message in error.message
     assert (await do(child, "echo"))[-1].result, "the process goes on"
 
 
-async def test_an_error_comes_whole(child: Child) -> None:
+async def test_an_error_comes_whole(child: TaskProcess) -> None:
     for kind in codec.CODES:
         event = (await do(child, "fail_as", kind=kind.__name__))[-1]
-        found = failures.error_of(event.error)
+        found = failures.from_task_error(event.error)
         assert type(found) is kind
         assert vars(found) == {
             "message": "It is so.",
@@ -107,25 +107,25 @@ async def test_an_error_comes_whole(child: Child) -> None:
         }
 
 
-async def test_a_kind_that_nobody_knows_is_an_error(child: Child) -> None:
-    await child.send(messages_pb2.ChildTask(task_id=str(uuid.uuid4()), kind="toy.other", payload=pack(do="echo")))
+async def test_a_kind_that_nobody_knows_is_an_error(child: TaskProcess) -> None:
+    await child.send(messages_pb2.TaskCommand(task_id=str(uuid.uuid4()), kind="toy.other", payload=pack(do="echo")))
     event = await child.receive()
     assert event is not None
     assert not event.error.retryable
 
 
-async def test_what_a_task_prints_does_not_disturb(child: Child) -> None:
+async def test_what_a_task_prints_does_not_disturb(child: TaskProcess) -> None:
     # More than any pipe holds, on both: had nobody taken it, the task would hang.
     assert (await do(child, "shout"))[-1].result
 
 
-async def test_large_results_come_whole(child: Child) -> None:
+async def test_large_results_come_whole(child: TaskProcess) -> None:
     said = "word " * 4_000_000
     assert unpack((await do(child, "echo", say=said))[-1].result)["said"] == said
 
 
 async def test_a_memory_limit_fails_the_task_and_not_the_machine() -> None:
-    child = Child([sys.executable, str(CHILD)], service="toy-child", memory_bytes=300 << 20)
+    child = TaskProcess([sys.executable, str(CHILD)], service="toy-child", memory_bytes=300 << 20)
     await child.start()
     try:
         assert unpack((await do(child, "eat", size=50 << 20))[-1].result)["size"] == 50 << 20
@@ -140,7 +140,7 @@ async def test_a_memory_limit_fails_the_task_and_not_the_machine() -> None:
     ("doing", "end"),
     [({"do": "kill"}, "SIGKILL"), ({"do": "leave", "code": 3}, "3")],
 )
-async def test_the_end_of_a_child_is_seen_and_told(child: Child, doing: dict, end: str) -> None:
+async def test_the_end_of_a_child_is_seen_and_told(child: TaskProcess, doing: dict, end: str) -> None:
     assert await do(child, **doing) == [None]
     assert child.end().split()[-1] == end
     assert not child.alive
@@ -148,7 +148,7 @@ async def test_the_end_of_a_child_is_seen_and_told(child: Child, doing: dict, en
     assert (await do(child, "echo"))[-1].result
 
 
-async def test_kill_takes_along_what_the_task_started(child: Child, tmp_path: pathlib.Path) -> None:
+async def test_kill_takes_along_what_the_task_started(child: TaskProcess, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pid"
     working = asyncio.create_task(do(child, "spawn", path=str(path)))
     async with asyncio.timeout(60):
@@ -161,7 +161,7 @@ async def test_kill_takes_along_what_the_task_started(child: Child, tmp_path: pa
         await gone(pid)
 
 
-async def test_an_idle_child_leaves_when_it_is_told(child: Child) -> None:
+async def test_an_idle_child_leaves_when_it_is_told(child: TaskProcess) -> None:
     pid = child.pid
     await child.stop()
     assert child.end().split()[-1] == "0"
@@ -177,8 +177,8 @@ async def test_an_idle_child_leaves_when_it_is_told(child: Child) -> None:
     ],
 )
 async def test_a_child_that_does_not_come_up_is_an_error(command: list[str], words: str) -> None:
-    child = Child(command, service="toy-child")
-    with pytest.raises(ChildFailed, match=words):
+    child = TaskProcess(command, service="toy-child")
+    with pytest.raises(TaskProcessFailed, match=words):
         await child.start()
     assert not child.alive
 
@@ -188,13 +188,13 @@ async def test_a_child_dies_with_its_worker(tmp_path: pathlib.Path) -> None:
     program = f"""
 import asyncio, os, pathlib, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parents[2])!r})
-from services.jobs.task_process import Child
+from services.jobs.task_process import TaskProcess
 from polytok.jobs.v1 import messages_pb2
 from tests.jobs.packing import pack
 async def main():
-    child = Child([sys.executable, {str(CHILD)!r}], service="toy-child")
+    child = TaskProcess([sys.executable, {str(CHILD)!r}], service="toy-child")
     await child.start()
-    await child.send(messages_pb2.ChildTask(task_id="x", kind="toy.make", payload=pack(do="work", seconds=60)))
+    await child.send(messages_pb2.TaskCommand(task_id="x", kind="toy.make", payload=pack(do="work", seconds=60)))
     await child.receive()
     pathlib.Path({str(path)!r}).write_text(str(child.pid))
     await asyncio.sleep(600)

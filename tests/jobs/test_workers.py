@@ -4,7 +4,7 @@ import pytest
 
 from services.catalog.ingest import worker as ingest
 from services.extractor.worker import worker as extractor
-from services.jobs.worker_main import Pool
+from services.jobs.worker_main import WorkerPool
 from services.trainer.worker import worker as trainer
 
 
@@ -12,6 +12,6 @@ from services.trainer.worker import worker as trainer
     ("pool", "service"),
     [(ingest.POOL, "ingest"), (extractor.POOL, "extractor-worker"), (trainer.POOL, "trainer-worker")],
 )
-def test_logs_tell_workers_from_the_service_that_owns_their_tasks(pool: Pool, service: str) -> None:
+def test_logs_tell_workers_from_the_service_that_owns_their_tasks(pool: WorkerPool, service: str) -> None:
     assert pool.service == service
     assert pool.service != pool.owner

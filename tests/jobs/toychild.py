@@ -47,21 +47,21 @@ def meet(facts, context):
 
 
 def climb(facts, context):
-    """Goes up step by step from where it was left, records each step, and stops when it is wanted back."""
+    """Goes up step by step from where it was left, records each step, and stops when a pause is requested."""
     first = int(context.resume_point or b"0")
     last = int(facts["steps"])
     for step in range(first + 1, last + 1):
-        if context.wanted_back.is_set():
-            raise task_process_main.GivenBack
+        if context.pause_requested.is_set():
+            raise task_process_main.TaskPaused
         if step == facts.get("kill_at") and first_time(facts["once"]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
         found = struct_pb2.Struct()
         found.update({"step": step})
         context.record(found)
-        if step % 10 == 0 or context.wanted_back.is_set():
+        if step % 10 == 0 or context.pause_requested.is_set():
             context.report(step, last, str(step).encode())
-    return {"climbed": last - first, "kept": context.kept_point.decode()}
+    return {"climbed": last - first, "kept": context.saved_resume_point.decode()}
 
 
 def fall(facts, context):
@@ -72,7 +72,7 @@ def fall(facts, context):
         found.update({"step": step})
         context.record(found)
         context.report(step, int(facts["steps"]), str(step).encode())
-        while context.kept_point != str(step).encode():
+        while context.saved_resume_point != str(step).encode():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -19,7 +19,7 @@ from polytok import transport
 from polytok.jobs.v1 import leases_pb2_grpc
 from services.jobs import model
 from services.jobs.api import LeaseServicer
-from services.jobs.background_tasks import JobEngine
+from services.jobs.background_tasks import JobBackgroundTasks
 from services.jobs.failures import Failure
 from services.jobs.store import JobStore
 from services.jobs.tables import JobTables
@@ -27,7 +27,7 @@ from services.jobs.worker import Worker
 from services.runtime import messaging
 from services.runtime.database import Database, open_database
 from services.runtime.notifications import Listener
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc.server import Server
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings, WorkerSettings
 from tests.jobs.packing import CHILD, pack
@@ -230,7 +230,7 @@ class House:
         self.subjects = messaging.Subjects(messaging_settings.namespace)
         self._database_settings = database_settings
         self.client: Client
-        self.engine: JobEngine
+        self.engine: JobBackgroundTasks
         self.stub: Any
         self.server: Server
         self.port = 0
@@ -243,7 +243,9 @@ class House:
             await messaging.ensure_stream(self.client, self.subjects)
             listener = Listener(self._database_settings)
             shop = self.shop
-            self.engine = JobEngine(shop.database, shop.store, self.client, self.subjects, shop.settings, listener)
+            self.engine = JobBackgroundTasks(
+                shop.database, shop.store, self.client, self.subjects, shop.settings, listener
+            )
             running = [asyncio.create_task(each) for each in (listener.run(), *self.engine.tasks().values())]
             stack.push_async_callback(tasks.end, *running)
             await self.serve()
@@ -265,10 +267,10 @@ class House:
         self.port = await self.server.start()
 
     @contextlib.asynccontextmanager
-    async def worker(self, stub: Any = None, **options: bool) -> AsyncIterator[tuple[Worker, Stopping]]:
+    async def worker(self, stub: Any = None, **options: bool) -> AsyncIterator[tuple[Worker, StopSignal]]:
         """A worker in this process, with a warm child, until the block ends."""
         client = await messaging.connect(self.messaging_settings, "worker")
-        stop = Stopping()
+        stop = StopSignal()
         worker = Worker(
             WorkerSettings(),
             self.shop.settings,
@@ -301,7 +303,7 @@ class House:
                 "POLYTOK_NATS_URL": self.messaging_settings.url,
                 "POLYTOK_NATS_NAMESPACE": self.messaging_settings.namespace,
                 "POLYTOK_JOBS_LEASE_TTL_SECONDS": str(self.shop.settings.lease_ttl_seconds),
-                "POLYTOK_JOBS_DOORBELL_SECONDS": str(self.shop.settings.doorbell_seconds),
+                "POLYTOK_JOBS_DISPATCH_ACK_SECONDS": str(self.shop.settings.dispatch_ack_seconds),
             },
         )
         try:

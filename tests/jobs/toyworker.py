@@ -10,7 +10,7 @@ from services.runtime import messaging, process
 from services.runtime.settings import JobSettings, MessagingSettings, WorkerSettings
 
 
-async def main(stop: process.Stopping) -> None:
+async def main(stop: process.StopSignal) -> None:
     settings = MessagingSettings()
     client = await messaging.connect(settings, "worker")
     async with transport.open_async_channel(sys.argv[1]) as channel:

@@ -48,7 +48,7 @@ async def test_old_records_are_served(
         )
         assert resolved.tokenization.tokenized_path == f"{root}/{folder}/tokenized"
         assert resolved.tokenization.statistics.num_tokens == 1234
-        assert await serving.catalog.sweeper.sweep() == []
+        assert await serving.catalog.garbage_collector.collect() == []
         assert [storage.read_bytes(key) for key in files] == [b"old bytes"] * 2
         await serving.create_dataset("new-one")
         # Old code's tables are as they were.

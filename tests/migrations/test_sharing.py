@@ -129,7 +129,7 @@ async def test_code_that_knows_no_sharing_hurts_nobody_who_shares(database_setti
     first, second, third = [await _tokenization(connection, dataset, number, "path", "a", "b") for number in range(3)]
     await asyncio.to_thread(runner.downgrade, database_settings, "0004")
     assert [len(await _keys(connection, uid)) for uid in (first, second, third)] == [2, 0, 0]
-    # Its sweeper leaves what is listed: the list passes on to one who still shares the files.
+    # Its garbage collector leaves what is listed: the list passes on to one who still shares the files.
     await connection.execute("DELETE FROM dataset_tokenizations WHERE id = $1", first)
     assert [await _keys(connection, uid) for uid in (second, third)] == [["a", "b"], []]
     # It empties the folder of what it makes.

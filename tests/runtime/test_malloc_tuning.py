@@ -11,7 +11,7 @@ _PROGRAM = """
 import ctypes, resource, sys, threading
 from services.runtime import malloc_tuning
 
-kept = malloc_tuning.keep_freed() if sys.argv[1] == "keep" else None
+kept = malloc_tuning.tune_malloc() if sys.argv[1] == "keep" else None
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -29,7 +29,7 @@ thread = threading.Thread(target=lambda: found.append(faults()))
 thread.start()
 thread.join()
 before = resident()
-malloc_tuning.give_back()
+malloc_tuning.trim()
 print(kept, max(found), before - resident())
 """
 

@@ -17,7 +17,7 @@ import pytest
 from polytok import errors
 from services.embedded import ports
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage, opened
+from services.runtime.storage import Storage, open_storage
 from services.runtime.storage.cache import Cache
 from tests.support import s3
 
@@ -248,11 +248,11 @@ def test_a_cache_that_cannot_be_written_does_no_harm(root: str, tmp_path: pathli
 
 
 def test_settings_name_storage_and_cache(root: str, tmp_path: pathlib.Path) -> None:
-    storage = opened(StorageSettings(root=root, cache=str(tmp_path / "cache")))
+    storage = open_storage(StorageSettings(root=root, cache=str(tmp_path / "cache")))
     digest = storage.write_bytes("a", b"data")
     storage.open_checked("a", digest).close()
     assert (tmp_path / "cache" / digest[:2] / digest).read_bytes() == b"data"
-    bare = opened(StorageSettings(root=root, cache=str(tmp_path / "none"), cache_bytes=0))
+    bare = open_storage(StorageSettings(root=root, cache=str(tmp_path / "none"), cache_bytes=0))
     bare.open_checked("a", digest).close()
     assert not (tmp_path / "none").exists()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.runtime.prefetch import Ahead
+from services.runtime.prefetch import PrefetchIterator
 
 
 def test_items_come_in_order_and_errors_after_them() -> None:
@@ -14,7 +14,7 @@ def test_items_come_in_order_and_errors_after_them() -> None:
         raise KeyError("gone")
 
     found: list[int] = []
-    with pytest.raises(KeyError, match="gone"), Ahead(items(), "items") as ahead:
+    with pytest.raises(KeyError, match="gone"), PrefetchIterator(items(), "items") as ahead:
         found.extend(ahead)
     assert found == list(range(100))
 
@@ -30,7 +30,7 @@ def test_it_runs_so_far_ahead_and_no_further_and_ends_with_the_block() -> None:
                 enough.set()
             yield number
 
-    with Ahead(items(), "items", depth=2) as ahead:
+    with PrefetchIterator(items(), "items", depth=2) as ahead:
         assert next(iter(ahead)) == 0
         assert enough.wait(60)
     # Two that wait, one in hand: the block ended before it took more.
@@ -39,6 +39,9 @@ def test_it_runs_so_far_ahead_and_no_further_and_ends_with_the_block() -> None:
 
 
 def test_a_chain_ends_when_its_last_step_does() -> None:
-    with Ahead(range(1000), "first") as first, Ahead((number + 1 for number in first), "second") as second:
+    with (
+        PrefetchIterator(range(1000), "first") as first,
+        PrefetchIterator((number + 1 for number in first), "second") as second,
+    ):
         assert next(iter(second)) == 1
     assert not {"first", "second"} & {thread.name for thread in threading.enumerate()}

@@ -94,9 +94,9 @@ def test_a_defect_leaves_its_traceback_in_the_log() -> None:
 
 
 def test_announce(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POLYTOK_ANNOUNCE", str(tmp_path / "facts.json"))
-    process.announce(address="127.0.0.1:1", metrics=2)
-    process.announce(address="127.0.0.1:3", metrics=4)
+    monkeypatch.setenv("POLYTOK_READY_FILE", str(tmp_path / "facts.json"))
+    process.write_ready_file(address="127.0.0.1:1", metrics=2)
+    process.write_ready_file(address="127.0.0.1:3", metrics=4)
     assert json.loads((tmp_path / "facts.json").read_text()) == {"address": "127.0.0.1:3", "metrics": 4}
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -109,7 +109,7 @@ async def forever(ended: list[str], name: str) -> None:
 
 
 async def test_a_stop_cancels_the_side_tasks() -> None:
-    stop, ended = process.Stopping(), list[str]()
+    stop, ended = process.StopSignal(), list[str]()
     running = asyncio.create_task(
         process.supervise(stop=stop, tasks={name: forever(ended, name) for name in ("a", "b")})
     )
@@ -121,7 +121,7 @@ async def test_a_stop_cancels_the_side_tasks() -> None:
 
 
 async def test_one_that_fails_ends_all() -> None:
-    stop, ended = process.Stopping(), list[str]()
+    stop, ended = process.StopSignal(), list[str]()
 
     async def fail() -> None:
         await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_one_that_fails_ends_all() -> None:
 
 
 async def test_one_that_ends_leaves_the_others() -> None:
-    stop, ended = process.Stopping(), list[str]()
+    stop, ended = process.StopSignal(), list[str]()
 
     async def end() -> None:
         ended.append("short")
@@ -146,7 +146,7 @@ async def test_one_that_ends_leaves_the_others() -> None:
 
 
 async def test_side_tasks_may_drain() -> None:
-    stop, ended = process.Stopping(), list[str]()
+    stop, ended = process.StopSignal(), list[str]()
 
     async def drain() -> None:
         await stop.wait()
@@ -160,7 +160,7 @@ async def test_side_tasks_may_drain() -> None:
 
 
 async def test_draining_has_an_end() -> None:
-    stop, ended = process.Stopping(), list[str]()
+    stop, ended = process.StopSignal(), list[str]()
     stop.set()
     async with asyncio.timeout(60):
         await process.supervise(stop=stop, tasks={"a": forever(ended, "a")}, drain_seconds=0.01)
@@ -168,14 +168,14 @@ async def test_draining_has_an_end() -> None:
 
 
 async def test_waiting_for_a_while() -> None:
-    stop = process.Stopping()
+    stop = process.StopSignal()
     assert not await stop.wait(0.01)
     stop.set()
     assert await stop.wait()
 
 
 async def test_a_side_task_that_loses_its_cancellation_is_cancelled_again() -> None:
-    stop = process.Stopping()
+    stop = process.StopSignal()
     losses = 0
 
     async def lose() -> None:

@@ -7,7 +7,7 @@ import pytest
 from polytok import errors
 from services.runtime import hub
 from services.runtime.settings import ConfigurationError
-from services.runtime.source_allowlist import Roots, SourceSettings
+from services.runtime.source_allowlist import SourceAllowlist, SourceSettings
 
 
 @pytest.mark.parametrize(
@@ -22,18 +22,18 @@ from services.runtime.source_allowlist import Roots, SourceSettings
     ],
 )
 def test_the_kernels_folders_are_never_read(uri: str) -> None:
-    for settings in (SourceSettings(), SourceSettings(roots="/")):
+    for settings in (SourceSettings(), SourceSettings(allowlist="/")):
         with pytest.raises(errors.PermissionDenied) as caught:
-            Roots(settings).check(uri)
+            SourceAllowlist(settings).check(uri)
         assert caught.value.reason == "SOURCE_REFUSED"
-        assert "POLYTOK_SOURCE_ROOTS" not in caught.value.message, "no root allows it"
+        assert "POLYTOK_SOURCE_ALLOWLIST" not in caught.value.message, "no root allows it"
         assert not caught.value.retryable
 
 
 def test_without_roots_everything_else_is_read(tmp_path: pathlib.Path) -> None:
     for uri in (str(tmp_path), "/dev/shm/docs.txt", "s3://bucket/key", "https://example.org/a.csv", "/process/a.txt"):
-        Roots().check(uri)
-    Roots().check_repository("openai-community/gpt2")
+        SourceAllowlist().check(uri)
+    SourceAllowlist().check_repository("openai-community/gpt2")
 
 
 def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
@@ -43,7 +43,7 @@ def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
         (folder / "a.txt").write_text("hello")
     (inside / "link.txt").symlink_to(outside / "a.txt")
     (outside / "link.txt").symlink_to(inside / "a.txt")
-    roots = Roots(SourceSettings(roots=f"{inside}, s3://bucket/public,hf://org"))
+    roots = SourceAllowlist(SourceSettings(allowlist=f"{inside}, s3://bucket/public,hf://org"))
     for uri in (f"{inside}/a.txt", f"file://{inside}/a.txt", f"{inside}/*.txt", f"{inside}", f"{outside}/link.txt"):
         roots.check(uri)
     for uri in ("s3://bucket/public", "s3://bucket/public/a.txt", f"{outside}/../corpora/a.txt"):
@@ -65,7 +65,7 @@ def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
         with pytest.raises(errors.PermissionDenied) as caught:
             roots.check(uri)
         assert caught.value.reason == "SOURCE_REFUSED"
-        assert "POLYTOK_SOURCE_ROOTS" in caught.value.message
+        assert "POLYTOK_SOURCE_ALLOWLIST" in caught.value.message
     for repository in ("orgs/model", "other/model", str(outside), "../corpora-2"):
         with pytest.raises(errors.PermissionDenied):
             roots.check_repository(repository)
@@ -73,15 +73,17 @@ def test_with_roots_nothing_else_is_read(tmp_path: pathlib.Path) -> None:
 
 def test_a_password_is_in_no_message() -> None:
     with pytest.raises(errors.PermissionDenied) as caught:
-        Roots(SourceSettings(roots="/corpora")).check("https://me:secret@example.org/a.csv?signature=secret")
-    for value in ("https://example.org/a.csv", "/corpora", "POLYTOK_SOURCE_ROOTS"):
+        SourceAllowlist(SourceSettings(allowlist="/corpora")).check(
+            "https://me:secret@example.org/a.csv?signature=secret"
+        )
+    for value in ("https://example.org/a.csv", "/corpora", "POLYTOK_SOURCE_ALLOWLIST"):
         assert value in caught.value.message
     assert "secret" not in caught.value.message
 
 
 def test_a_model_outside_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
-    monkeypatch.setenv("POLYTOK_SOURCE_ROOTS", str(tmp_path / "models"))
+    monkeypatch.setenv("POLYTOK_SOURCE_ALLOWLIST", str(tmp_path / "models"))
     for repository in (str(tmp_path / "model"), "openai-community/gpt2"):
         with pytest.raises(errors.PermissionDenied) as caught:
             hub.folder(repository)
@@ -90,5 +92,5 @@ def test_a_model_outside_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.
 
 
 def test_a_relative_root_is_told() -> None:
-    with pytest.raises(ConfigurationError, match=r"POLYTOK_SOURCE_ROOTS .*'corpora'"):
-        SourceSettings(roots="/data,corpora")
+    with pytest.raises(ConfigurationError, match=r"POLYTOK_SOURCE_ALLOWLIST .*'corpora'"):
+        SourceSettings(allowlist="/data,corpora")

@@ -18,7 +18,7 @@ from services.runtime.rpc import channel, server
 from services.tokenizer import __main__ as tokenizer
 from services.trainer.server import main as trainer
 
-Main = Callable[[process.Stopping], Awaitable[None]]
+Main = Callable[[process.StopSignal], Awaitable[None]]
 
 
 class Opened:
@@ -94,19 +94,19 @@ async def test_an_owner_whose_port_is_taken(
     monkeypatch.setenv("POLYTOK_METRICS_HOST", "127.0.0.1")
     monkeypatch.setenv(variable, str(taken))
     with pytest.raises(errors.PolytokError, match=variable):
-        await main(process.Stopping())
+        await main(process.StopSignal())
     assert (len(opened.channels), len(opened.servers)) == (channels, 1)
     assert opened.is_closed()
 
 
 async def test_an_owner_that_cannot_be_made(opened: Opened) -> None:
-    def make(_: settings.ServerSettings, stack: contextlib.AsyncExitStack) -> app.Owner:
+    def make(_: settings.ServerSettings, stack: contextlib.AsyncExitStack) -> app.RecordApp:
         connected = channel.open_channel("127.0.0.1:1", service="test")
         stack.push_async_callback(connected.close)
         raise errors.InvalidArgument("POLYTOK_DATABASE_URL is wrong.")
 
     with pytest.raises(errors.InvalidArgument, match="is wrong"):
-        await app.serve(process.Stopping(), make, telemetry=settings.TelemetrySettings(), name="test")
+        await app.serve(process.StopSignal(), make, telemetry=settings.TelemetrySettings(), name="test")
     assert len(opened.channels) == 1
     assert opened.is_closed()
 
@@ -125,6 +125,6 @@ async def test_a_worker_whose_port_is_taken(
     monkeypatch.setenv("POLYTOK_METRICS_HOST", "127.0.0.1")
     monkeypatch.setenv("POLYTOK_METRICS_PORT", str(taken))
     with pytest.raises(errors.PolytokError, match="POLYTOK_METRICS_PORT"):
-        await main(process.Stopping())
+        await main(process.StopSignal())
     assert (len(opened.channels), len(opened.servers), len(opened.clients)) == (1, servers, 1)
     assert opened.is_closed()

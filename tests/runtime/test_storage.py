@@ -309,7 +309,7 @@ def test_a_killed_writer_publishes_nothing(storage: Storage, tmp_path: pathlib.P
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "storage")], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not storage.exists("a/file")
-    # The sweeper finds what is left.
+    # The garbage collector finds what is left.
     [left] = storage.list("a")
     assert left.endswith(".part")
 

@@ -9,7 +9,7 @@ import grpc.aio
 
 from polytok import transport
 from services.runtime import process
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 
 
 class Application(Protocol):
@@ -18,7 +18,7 @@ class Application(Protocol):
     async def start(self) -> int:
         """Listen, and return the port."""
 
-    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what runs beside the server, by name."""
 
     async def stop(self) -> None:
@@ -34,7 +34,7 @@ async def serving(application: Application) -> AsyncIterator[tuple[grpc.aio.Chan
     async with contextlib.AsyncExitStack() as stack:
         port = await application.start()
         stack.push_async_callback(application.stop)
-        stop = Stopping()
+        stop = StopSignal()
         tasks = asyncio.create_task(process.supervise(stop=stop, tasks=application.tasks(stop)))
         stack.push_async_callback(lambda: tasks)
         stack.callback(stop.set)

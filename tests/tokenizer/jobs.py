@@ -52,7 +52,7 @@ class Runner:
         self.tokenizers = loader.Tokenizers(2)
         self.chooser = chooser or selection.Chooser()
         self.reference.fingerprint = self.tokenizers.get(self.reference).fingerprint
-        self.events: list[messages_pb2.ChildEvent] = []
+        self.events: list[messages_pb2.TaskEvent] = []
 
     def context(self, epoch: int = 1) -> TaskContext:
         """A context of an attempt."""

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.jobs.task_process import Child
+from services.jobs.task_process import TaskProcess
 from services.runtime.storage import Storage
 from services.tokenizer.models import loader
 from services.tokenizer.settings import TokenizerSettings
@@ -26,20 +26,20 @@ COMMAND = [sys.executable, "-m", "services.tokenizer.worker.child"]
 
 
 @pytest.fixture
-async def child(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Child]:
+async def child(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TaskProcess]:
     """A child that works on the test's storage with one thread."""
     monkeypatch.setenv("POLYTOK_STORAGE_ROOT", storage.uri("root").removesuffix("/root"))
     monkeypatch.setenv("POLYTOK_TOKENIZER_THREADS", "1")
-    found = Child(COMMAND, service="tokenizer-child")
+    found = TaskProcess(COMMAND, service="tokenizer-child")
     await found.start()
     yield found
     await found.stop()
 
 
-async def done(child: Child, kind: str, payload: Message, epoch: int = 1) -> messages_pb2.ChildEvent:
+async def done(child: TaskProcess, kind: str, payload: Message, epoch: int = 1) -> messages_pb2.TaskEvent:
     packed = any_pb2.Any()
     packed.Pack(payload)
-    task = messages_pb2.ChildTask(
+    task = messages_pb2.TaskCommand(
         task_id=str(uuid.UUID(int=7 << 96)), epoch=epoch, kind=kind, payload=packed.SerializeToString()
     )
     await child.send(task)
@@ -50,12 +50,14 @@ async def done(child: Child, kind: str, payload: Message, epoch: int = 1) -> mes
             return event
 
 
-def unpacked(event: messages_pb2.ChildEvent, result: Message) -> None:
+def unpacked(event: messages_pb2.TaskEvent, result: Message) -> None:
     assert event.WhichOneof("event") == "result", event
     assert any_pb2.Any.FromString(event.result).Unpack(result)
 
 
-async def test_from_model_to_published_folder(child: Child, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+async def test_from_model_to_published_folder(
+    child: TaskProcess, storage: Storage, folders: dict[str, pathlib.Path]
+) -> None:
     folder = folders["byte_level"]
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
     inspected = tasks_pb2.InspectModelResult()
@@ -89,7 +91,7 @@ async def test_from_model_to_published_folder(child: Child, storage: Storage, fo
 
 
 async def test_failed_tasks_do_not_end_the_child(
-    child: Child, storage: Storage, folders: dict[str, pathlib.Path]
+    child: TaskProcess, storage: Storage, folders: dict[str, pathlib.Path]
 ) -> None:
     bad = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id="/no/model"), repo_id="/no/model")
     failed = (await done(child, "model.inspect", bad)).error
@@ -103,7 +105,7 @@ async def test_failed_tasks_do_not_end_the_child(
     assert (await done(child, "model.inspect", good)).WhichOneof("event") == "result"
 
 
-async def test_libraries_and_threads_of_the_child(child: Child) -> None:
+async def test_libraries_and_threads_of_the_child(child: TaskProcess) -> None:
     maps = await asyncio.to_thread(pathlib.Path(f"/proc/{child.pid}/maps").read_text)
     assert "tokenizers" in maps
     assert "libtorch" not in maps
@@ -114,7 +116,7 @@ async def test_libraries_and_threads_of_the_child(child: Child) -> None:
 
 
 @pytest.mark.long
-async def test_memory_stays_bounded(child: Child, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
+async def test_memory_stays_bounded(child: TaskProcess, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     folder = folders["byte_level"]
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder), fingerprint=loader.load(folder).fingerprint)
     text = "\n".join(material.DOCUMENTS)

@@ -13,7 +13,7 @@ import pytest
 
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
-from services.jobs.subprocess_client import Answering
+from services.jobs.subprocess_client import SubprocessClient
 from services.tokenizer.models import loader
 from tests.support import processes
 from tests.support.messages import words
@@ -23,8 +23,8 @@ COMMAND = (sys.executable, "-m", "services.tokenizer.server.encode_process")
 
 
 @pytest.fixture
-async def answering() -> AsyncIterator[Answering]:
-    asked = Answering(COMMAND, service="test", about="The tokenizer")
+async def answering() -> AsyncIterator[SubprocessClient]:
+    asked = SubprocessClient(COMMAND, service="test", about="The tokenizer")
     yield asked
     await asked.close()
 
@@ -33,12 +33,12 @@ def question(folder: pathlib.Path, text: str = "The quick brown fox") -> answers
     return answers_pb2.EncodeTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=str(folder)), text=text)
 
 
-async def ids(answering: Answering, asked: answers_pb2.EncodeTask) -> list[int]:
+async def ids(answering: SubprocessClient, asked: answers_pb2.EncodeTask) -> list[int]:
     answer = await answering.ask("encode", asked, tokenizer_pb2.Encoding)
     return [token.id for token in answer.tokens]
 
 
-async def test_it_starts_when_it_is_asked(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_it_starts_when_it_is_asked(answering: SubprocessClient, folders: dict[str, pathlib.Path]) -> None:
     assert answering.pid == 0
     backend = loader.load(folders["byte_level"]).backend
     texts = [f"{number} ships" for number in range(20)]
@@ -46,7 +46,9 @@ async def test_it_starts_when_it_is_asked(answering: Answering, folders: dict[st
     assert found == [backend.encode(text).ids for text in texts]
 
 
-async def test_inspection(answering: Answering, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+async def test_inspection(
+    answering: SubprocessClient, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
     folder = shutil.copytree(folders["sentencepiece"], tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     loaded = loader.load(folder)
@@ -67,7 +69,7 @@ async def test_inspection(answering: Answering, folders: dict[str, pathlib.Path]
     [("{{ a }}", "{{ a }}"), ([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}], "d")],
 )
 async def test_a_template_in_the_configuration(
-    answering: Answering,
+    answering: SubprocessClient,
     folders: dict[str, pathlib.Path],
     tmp_path: pathlib.Path,
     template: object,
@@ -80,14 +82,14 @@ async def test_a_template_in_the_configuration(
     assert (await answering.ask("inspect", reference, tokenizer_pb2.InspectResponse)).chat_template == expected
 
 
-async def test_a_tokenizer_that_cannot_be_loaded(answering: Answering, tmp_path: pathlib.Path) -> None:
+async def test_a_tokenizer_that_cannot_be_loaded(answering: SubprocessClient, tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         await ids(answering, question(tmp_path))
     assert caught.value.reason == "TOKENIZER_INVALID"
     assert {str(tmp_path), "tokenizer.json"} <= words(caught.value.message)
 
 
-async def test_a_tokenizer_that_changed(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_a_tokenizer_that_changed(answering: SubprocessClient, folders: dict[str, pathlib.Path]) -> None:
     asked = question(folders["byte_level"])
     asked.tokenizer.fingerprint = "0" * 64
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -97,7 +99,7 @@ async def test_a_tokenizer_that_changed(answering: Answering, folders: dict[str,
     assert {asked.tokenizer.repo_id, found[:12], "0" * 12} <= words(caught.value.message)
 
 
-async def test_a_caller_that_hangs_up(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_a_caller_that_hangs_up(answering: SubprocessClient, folders: dict[str, pathlib.Path]) -> None:
     expected = loader.load(folders["byte_level"]).backend.encode("short").ids
     long = asyncio.create_task(ids(answering, question(folders["byte_level"], "long " * 100_000)))
     await asyncio.to_thread(await_condition, lambda: answering.pid != 0, "the process runs")
@@ -106,7 +108,7 @@ async def test_a_caller_that_hangs_up(answering: Answering, folders: dict[str, p
     assert long.cancelled()
 
 
-async def test_a_process_that_dies_is_replaced(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_a_process_that_dies_is_replaced(answering: SubprocessClient, folders: dict[str, pathlib.Path]) -> None:
     asked = question(folders["byte_level"])
     expected = await ids(answering, asked)
     first = answering.pid
@@ -123,7 +125,7 @@ async def test_a_process_that_dies_is_replaced(answering: Answering, folders: di
 
 
 async def test_it_ends_when_idle(folders: dict[str, pathlib.Path]) -> None:
-    answering = Answering(COMMAND, service="test", about="The tokenizer", idle_seconds=0)
+    answering = SubprocessClient(COMMAND, service="test", about="The tokenizer", idle_seconds=0)
     try:
         expected = await ids(answering, question(folders["byte_level"]))
         await asyncio.to_thread(await_condition, lambda: answering.pid == 0, "the process has ended")
@@ -133,7 +135,7 @@ async def test_it_ends_when_idle(folders: dict[str, pathlib.Path]) -> None:
 
 
 async def test_closing_ends_it(folders: dict[str, pathlib.Path]) -> None:
-    answering = Answering(COMMAND, service="test", about="The tokenizer")
+    answering = SubprocessClient(COMMAND, service="test", about="The tokenizer")
     await ids(answering, question(folders["byte_level"]))
     pid = answering.pid
     waiting = asyncio.create_task(ids(answering, question(folders["byte_level"], "long " * 100_000)))
@@ -144,7 +146,7 @@ async def test_closing_ends_it(folders: dict[str, pathlib.Path]) -> None:
         await waiting
 
 
-async def test_too_many_requests(answering: Answering, folders: dict[str, pathlib.Path]) -> None:
+async def test_too_many_requests(answering: SubprocessClient, folders: dict[str, pathlib.Path]) -> None:
     asked = [asyncio.create_task(ids(answering, question(folders["byte_level"]))) for _ in range(200)]
     done = await asyncio.gather(*asked, return_exceptions=True)
     refused = [each for each in done if isinstance(each, errors.Unavailable)]

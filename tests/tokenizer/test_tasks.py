@@ -15,7 +15,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage, opened
+from services.runtime.storage import Storage, open_storage
 from services.tokenizer.engines import spot_check
 from services.tokenizer.files import arrangement, staging
 from services.tokenizer.sequences.ragged import Ragged
@@ -157,7 +157,7 @@ def test_on_a_remote_storage(runner: jobs.Runner, tmp_path: pathlib.Path, cache_
         root=f"memory://{tmp_path.name}-{cache_bytes}", cache=str(tmp_path / "cache"), cache_bytes=cache_bytes
     )
     there = copy.copy(runner)
-    there.storage = opened(settings)
+    there.storage = open_storage(settings)
     parameters = Parameters(max_length=40, packing={}, shuffle_seed=2, filters={"drop_duplicates": True})
     raw = [jobs.text_shard(there.storage, part, key=pipeline_key(number)) for number, part in enumerate(PARTS)]
     made = Pipeline(there, parameters).assembled(raw)

@@ -41,7 +41,7 @@ class Made:
         ]
         storage.write_bytes(f"{RAW}/state.json", json.dumps({"_data_files": [{"filename": n} for n in names]}).encode())
         pipeline = Pipeline(self.runner, parameters)
-        if tokenization_stages.are_needed(parameters, len(shards)):
+        if tokenization_stages.needs_multi_shard_plan(parameters, len(shards)):
             results = pipeline.assembled(shards)
         else:
             results = [

@@ -71,7 +71,7 @@ async def test_it_gets_ready_and_leaves_on_sigterm(
             POLYTOK_NATS_URL=messaging_settings.url,
             POLYTOK_NATS_NAMESPACE=messaging_settings.namespace,
             POLYTOK_STORAGE_ROOT=str(tmp_path / "data"),
-            POLYTOK_ANNOUNCE=str(announced),
+            POLYTOK_READY_FILE=str(announced),
         ),
     )
     try:

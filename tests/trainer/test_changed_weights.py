@@ -59,14 +59,14 @@ class Attempt:
         self._stop = stop
         self._context = task_process_main.TaskContext(str(uuid.UUID(int=7 << 96)), 2 if point else 1, point, self._told)
 
-    def _told(self, event: messages_pb2.ChildEvent) -> None:
+    def _told(self, event: messages_pb2.TaskEvent) -> None:
         if event.HasField("report"):
             self.reports.append(tasks_pb2.TrainingReport())
             event.report.Unpack(self.reports[-1])
         if event.resume_point:
-            self.point = self._context.kept_point = event.resume_point
+            self.point = self._context.saved_resume_point = event.resume_point
             if self._stop:
-                self._context.wanted_back.set()
+                self._context.pause_requested.set()
 
     def run(self, place: Workplace, task: tasks_pb2.RunTrainingTask) -> tasks_pb2.RunTrainingResult:
         with torch.random.fork_rng(devices=[]):
@@ -75,7 +75,7 @@ class Attempt:
 
 def test_resuming_with_other_weights(place: Workplace) -> None:
     first = Attempt(stop=True)
-    with pytest.raises(task_process_main.GivenBack):
+    with pytest.raises(task_process_main.TaskPaused):
         first.run(place, task(place))
     expected = first.reports[0].weights_fingerprint
     assert expected
@@ -90,7 +90,7 @@ def test_resuming_with_other_weights(place: Workplace) -> None:
     messages.check_names(caught.value.message, "trainings/one", "--from-start")
     # From the start nothing is left that the old ones made.
     again = Attempt(stop=True)
-    with pytest.raises(task_process_main.GivenBack):
+    with pytest.raises(task_process_main.TaskPaused):
         again.run(place, task(place, weights_fingerprint=expected))
     assert again.reports[0].weights_fingerprint not in {"", expected}
 

@@ -108,12 +108,12 @@ def test_a_flipped_bit_in_any_place(
 
 
 def test_checksums_are_of_memory(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = flush_ahead.Early.write
+    write = flush_ahead.BackgroundFlushFile.write
 
-    def damaging(self: flush_ahead.Early, data: memoryview) -> int:
+    def damaging(self: flush_ahead.BackgroundFlushFile, data: memoryview) -> int:
         return write(self, bytes(data[:-1]) + bytes([data[-1] ^ 1]))
 
-    monkeypatch.setattr(flush_ahead.Early, "write", damaging)
+    monkeypatch.setattr(flush_ahead.BackgroundFlushFile, "write", damaging)
     checkpoints.save(1, states(1), {})
     with pytest.raises(errors.DataLoss) as caught:
         checkpoints.latest()

@@ -50,7 +50,7 @@ class Attempt:
         self._stop_at = stop_at
         self.context = task_process_main.TaskContext(str(uuid.UUID(int=7 << 96)), epoch, point, self._told)
 
-    def _told(self, event: messages_pb2.ChildEvent) -> None:
+    def _told(self, event: messages_pb2.TaskEvent) -> None:
         if event.HasField("report"):
             report = tasks_pb2.TrainingReport()
             event.report.Unpack(report)
@@ -58,9 +58,9 @@ class Attempt:
         if event.resume_point:
             self.points.append(tasks_pb2.ResumePoint.FromString(event.resume_point))
             # Its owner has it now.
-            self.context.kept_point = event.resume_point
+            self.context.saved_resume_point = event.resume_point
             if self._stop_at and self.points[-1].step >= self._stop_at:
-                self.context.wanted_back.set()
+                self.context.pause_requested.set()
 
 
 def task(storage: storages.Storage, extracted: pathlib.Path) -> tasks_pb2.RunTrainingTask:
@@ -112,7 +112,7 @@ def run(task: tasks_pb2.RunTrainingTask, storage: storages.Storage, attempt: Att
 def test_training_in_a_bucket(remote: storages.Storage, extracted: pathlib.Path, tmp_path: pathlib.Path) -> None:
     wanted = task(remote, extracted)
     first = Attempt(1, stop_at=2 * EVERY)
-    with pytest.raises(task_process_main.GivenBack):
+    with pytest.raises(task_process_main.TaskPaused):
         run(wanted, remote, first)
     point = first.points[-1]
     assert 2 * EVERY <= point.step < STEPS

@@ -25,8 +25,8 @@ SETTINGS = {
     "POLYTOK_JOBS_BACKOFF_SECONDS": "0.1",
     "POLYTOK_TRAINER_THREADS": "1",
     "POLYTOK_TRAINER_PROCESSES": "2",
-    "POLYTOK_TRAINER_SWEEP_SECONDS": "0.5",
-    "POLYTOK_TRAINER_SWEEP_GRACE_SECONDS": "1",
+    "POLYTOK_TRAINER_GARBAGE_COLLECTION_SECONDS": "0.5",
+    "POLYTOK_TRAINER_GARBAGE_GRACE_SECONDS": "1",
     "OMP_NUM_THREADS": "1",
 }
 """Short times, so that there is little to wait for; one thread, so that runs are equal bit for bit; two processes,

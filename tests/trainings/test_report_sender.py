@@ -19,7 +19,7 @@ def test_an_attempt_goes_on_from_its_own_copy(storage: Storage) -> None:
     name = f"checkpoints/step-{STEP:012d}"
     storage.write_bytes(f"{FIRST}/{name}/state", b"x")
     point = tasks_pb2.ResumePoint(step=STEP, key=f"{FIRST}/{name}", size_bytes=1)
-    sent: list[messages_pb2.ChildEvent] = []
+    sent: list[messages_pb2.TaskEvent] = []
     context = TaskContext("task", 2, point.SerializeToString(), sent.append)
     with workspace.opened(storage, SECOND) as work:
         work.restore(point)

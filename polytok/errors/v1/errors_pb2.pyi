@@ -151,7 +151,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
     """
     ERROR_REASON_SOURCE_REFUSED: _ErrorReason.ValueType  # 31
-    """A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
+    """A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ALLOWLIST).
     Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
     """
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 32
@@ -291,7 +291,7 @@ ERROR_REASON_NOT_FINITE: ErrorReason.ValueType  # 30
 Example: "blocks.3.hook_resid_post: 17 activations are NaN or infinite, the first at row 12, position 4."
 """
 ERROR_REASON_SOURCE_REFUSED: ErrorReason.ValueType  # 31
-"""A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ROOTS).
+"""A source or model lies where this installation does not let users read (POLYTOK_SOURCE_ALLOWLIST).
 Example: PERMISSION_DENIED "/etc/shadow is outside of what may be read here: /corpora. Copy it to one of them …"
 """
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 32

@@ -28,7 +28,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from polytok.errors.v1 import errors_pb2 as polytok_dot_errors_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpolytok/jobs/v1/leases.proto\x12\x0fpolytok.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1epolytok/errors/v1/errors.proto\"=\n\x0cTaskProgress\x12\x15\n\x04\x64one\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x16\n\x05total\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\x7f\n\tTaskError\x12\x19\n\x06reason\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x07message\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.polytok.errors.v1.Error\"j\n\x13\x41\x63quireLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x06worker\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xcb\x01\n\x14\x41\x63quireLeaseResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x07payload\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x14\n\x0cresume_point\x18\x06 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0e\n\x06job_id\x18\x08 \x01(\t\"\xc0\x01\n\x12\x45xtendLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgress\x12\x1f\n\x0cresume_point\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\x12%\n\x07reports\x18\x05 \x03(\x0b\x32\x14.google.protobuf.Any\"P\n\x13\x45xtendLeaseResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tgive_back\x18\x02 \x01(\x08\"v\n\x13\x43ompleteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12,\n\x06result\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01\"\x16\n\x14\x43ompleteTaskResponse\"w\n\x0f\x46\x61ilTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x31\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.polytok.jobs.v1.TaskErrorB\x06\xbaH\x03\xc8\x01\x01\"&\n\x10\x46\x61ilTaskResponse\x12\x12\n\nwill_retry\x18\x01 \x01(\x08\"i\n\x13ReleaseLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1f\n\x0cresume_point\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\"\x16\n\x14ReleaseLeaseResponse\"S\n\x17ListOverdueTasksRequest\x12!\n\x05kinds\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\x64\"\x06r\x04\x10\x01\x18\x64\x12\x15\n\rqueue_is_away\x18\x02 \x01(\x08\",\n\x18ListOverdueTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\t2\xb9\x04\n\x0cLeaseService\x12[\n\x0c\x41\x63quireLease\x12$.polytok.jobs.v1.AcquireLeaseRequest\x1a%.polytok.jobs.v1.AcquireLeaseResponse\x12X\n\x0b\x45xtendLease\x12#.polytok.jobs.v1.ExtendLeaseRequest\x1a$.polytok.jobs.v1.ExtendLeaseResponse\x12[\n\x0c\x43ompleteTask\x12$.polytok.jobs.v1.CompleteTaskRequest\x1a%.polytok.jobs.v1.CompleteTaskResponse\x12O\n\x08\x46\x61ilTask\x12 .polytok.jobs.v1.FailTaskRequest\x1a!.polytok.jobs.v1.FailTaskResponse\x12[\n\x0cReleaseLease\x12$.polytok.jobs.v1.ReleaseLeaseRequest\x1a%.polytok.jobs.v1.ReleaseLeaseResponse\x12g\n\x10ListOverdueTasks\x12(.polytok.jobs.v1.ListOverdueTasksRequest\x1a).polytok.jobs.v1.ListOverdueTasksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpolytok/jobs/v1/leases.proto\x12\x0fpolytok.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1epolytok/errors/v1/errors.proto\"=\n\x0cTaskProgress\x12\x15\n\x04\x64one\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x16\n\x05total\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\x7f\n\tTaskError\x12\x19\n\x06reason\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\x07message\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\'\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.polytok.errors.v1.Error\"j\n\x13\x41\x63quireLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\x06worker\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xcb\x01\n\x14\x41\x63quireLeaseResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12&\n\x03ttl\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x07payload\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x14\n\x0cresume_point\x18\x06 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x0e\n\x06job_id\x18\x08 \x01(\t\"\xc0\x01\n\x12\x45xtendLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12/\n\x08progress\x18\x03 \x01(\x0b\x32\x1d.polytok.jobs.v1.TaskProgress\x12\x1f\n\x0cresume_point\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\x12%\n\x07reports\x18\x05 \x03(\x0b\x32\x14.google.protobuf.Any\"V\n\x13\x45xtendLeaseResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fpause_requested\x18\x02 \x01(\x08\"v\n\x13\x43ompleteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12,\n\x06result\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01\"\x16\n\x14\x43ompleteTaskResponse\"w\n\x0f\x46\x61ilTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x31\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.polytok.jobs.v1.TaskErrorB\x06\xbaH\x03\xc8\x01\x01\"&\n\x10\x46\x61ilTaskResponse\x12\x12\n\nwill_retry\x18\x01 \x01(\x08\"i\n\x13ReleaseLeaseRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x05\x65poch\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1f\n\x0cresume_point\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04\"\x16\n\x14ReleaseLeaseResponse\"W\n\x17ListOverdueTasksRequest\x12!\n\x05kinds\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\x64\"\x06r\x04\x10\x01\x18\x64\x12\x19\n\x11queue_unavailable\x18\x02 \x01(\x08\",\n\x18ListOverdueTasksResponse\x12\x10\n\x08task_ids\x18\x01 \x03(\t2\xb9\x04\n\x0cLeaseService\x12[\n\x0c\x41\x63quireLease\x12$.polytok.jobs.v1.AcquireLeaseRequest\x1a%.polytok.jobs.v1.AcquireLeaseResponse\x12X\n\x0b\x45xtendLease\x12#.polytok.jobs.v1.ExtendLeaseRequest\x1a$.polytok.jobs.v1.ExtendLeaseResponse\x12[\n\x0c\x43ompleteTask\x12$.polytok.jobs.v1.CompleteTaskRequest\x1a%.polytok.jobs.v1.CompleteTaskResponse\x12O\n\x08\x46\x61ilTask\x12 .polytok.jobs.v1.FailTaskRequest\x1a!.polytok.jobs.v1.FailTaskResponse\x12[\n\x0cReleaseLease\x12$.polytok.jobs.v1.ReleaseLeaseRequest\x1a%.polytok.jobs.v1.ReleaseLeaseResponse\x12g\n\x10ListOverdueTasks\x12(.polytok.jobs.v1.ListOverdueTasksRequest\x1a).polytok.jobs.v1.ListOverdueTasksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -86,23 +86,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTENDLEASEREQUEST']._serialized_start=676
   _globals['_EXTENDLEASEREQUEST']._serialized_end=868
   _globals['_EXTENDLEASERESPONSE']._serialized_start=870
-  _globals['_EXTENDLEASERESPONSE']._serialized_end=950
-  _globals['_COMPLETETASKREQUEST']._serialized_start=952
-  _globals['_COMPLETETASKREQUEST']._serialized_end=1070
-  _globals['_COMPLETETASKRESPONSE']._serialized_start=1072
-  _globals['_COMPLETETASKRESPONSE']._serialized_end=1094
-  _globals['_FAILTASKREQUEST']._serialized_start=1096
-  _globals['_FAILTASKREQUEST']._serialized_end=1215
-  _globals['_FAILTASKRESPONSE']._serialized_start=1217
-  _globals['_FAILTASKRESPONSE']._serialized_end=1255
-  _globals['_RELEASELEASEREQUEST']._serialized_start=1257
-  _globals['_RELEASELEASEREQUEST']._serialized_end=1362
-  _globals['_RELEASELEASERESPONSE']._serialized_start=1364
-  _globals['_RELEASELEASERESPONSE']._serialized_end=1386
-  _globals['_LISTOVERDUETASKSREQUEST']._serialized_start=1388
-  _globals['_LISTOVERDUETASKSREQUEST']._serialized_end=1471
-  _globals['_LISTOVERDUETASKSRESPONSE']._serialized_start=1473
-  _globals['_LISTOVERDUETASKSRESPONSE']._serialized_end=1517
-  _globals['_LEASESERVICE']._serialized_start=1520
-  _globals['_LEASESERVICE']._serialized_end=2089
+  _globals['_EXTENDLEASERESPONSE']._serialized_end=956
+  _globals['_COMPLETETASKREQUEST']._serialized_start=958
+  _globals['_COMPLETETASKREQUEST']._serialized_end=1076
+  _globals['_COMPLETETASKRESPONSE']._serialized_start=1078
+  _globals['_COMPLETETASKRESPONSE']._serialized_end=1100
+  _globals['_FAILTASKREQUEST']._serialized_start=1102
+  _globals['_FAILTASKREQUEST']._serialized_end=1221
+  _globals['_FAILTASKRESPONSE']._serialized_start=1223
+  _globals['_FAILTASKRESPONSE']._serialized_end=1261
+  _globals['_RELEASELEASEREQUEST']._serialized_start=1263
+  _globals['_RELEASELEASEREQUEST']._serialized_end=1368
+  _globals['_RELEASELEASERESPONSE']._serialized_start=1370
+  _globals['_RELEASELEASERESPONSE']._serialized_end=1392
+  _globals['_LISTOVERDUETASKSREQUEST']._serialized_start=1394
+  _globals['_LISTOVERDUETASKSREQUEST']._serialized_end=1481
+  _globals['_LISTOVERDUETASKSRESPONSE']._serialized_start=1483
+  _globals['_LISTOVERDUETASKSRESPONSE']._serialized_end=1527
+  _globals['_LEASESERVICE']._serialized_start=1530
+  _globals['_LEASESERVICE']._serialized_end=2099
 # @@protoc_insertion_point(module_scope)

@@ -84,7 +84,7 @@ class LeaseServiceServicer:
 
     def ExtendLease(self, request, context):
         """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
-        whether the task is wanted back.
+        whether a pause was requested.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,7 +110,7 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Gives the task back unfinished, as a draining worker does, or one whose task is wanted back. Costs no attempt.
+        """Releases the task unfinished, as a draining worker does, or one whose task is to pause. Costs no attempt.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

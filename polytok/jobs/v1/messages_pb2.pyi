@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class TaskMessage(_message.Message):
-    """The doorbell: a message on the work queue, subject `{namespace}.tasks.{kind}.{task id}`. It decides nothing;
+    """A dispatch: a message on the work queue, subject `{namespace}.tasks.{kind}.{task id}`. It decides nothing;
     the worker asks the owner for a lease. Trace context travels in the message's headers (W3C).
     """
 
@@ -94,7 +94,7 @@ Global___ProgressEvent: _TypeAlias = ProgressEvent  # noqa: Y015
 
 @_typing.final
 class StopEvent(_message.Message):
-    """Tells workers that a job's tasks are to stop, or are wanted back, on core NATS, subject `{namespace}.stop.{job id}`:
+    """Tells workers that a job's tasks are to stop or to pause, on core NATS, subject `{namespace}.stop.{job id}`:
     a courtesy that saves seconds. It decides nothing: a worker that hears it asks with ExtendLease, and one that misses
     it learns the same from its next.
     """
@@ -118,7 +118,7 @@ class StopEvent(_message.Message):
 Global___StopEvent: _TypeAlias = StopEvent  # noqa: Y015
 
 @_typing.final
-class ChildTask(_message.Message):
+class TaskCommand(_message.Message):
     """What a worker's parent writes to its child process: run this, or stop running it."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -128,8 +128,8 @@ class ChildTask(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
-    GIVE_BACK_FIELD_NUMBER: _builtins.int
-    KEPT_FIELD_NUMBER: _builtins.int
+    PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
+    RESUME_POINT_SAVED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task, a UUID."""
     epoch: _builtins.int
@@ -140,9 +140,9 @@ class ChildTask(_message.Message):
     """The serialized google.protobuf.Any with the payload."""
     resume_point: _builtins.bytes
     """Where an earlier attempt left off; empty at first."""
-    give_back: _builtins.bool
+    pause_requested: _builtins.bool
     """Starts nothing: asks the task of this id and epoch, which runs, to stop where another attempt can go on."""
-    kept: _builtins.bool
+    resume_point_saved: _builtins.bool
     """Starts nothing: tells that task that the owner has the resume point; nothing before it is needed to go on."""
     def __init__(
         self,
@@ -152,19 +152,19 @@ class ChildTask(_message.Message):
         kind: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         resume_point: _builtins.bytes = ...,
-        give_back: _builtins.bool = ...,
-        kept: _builtins.bool = ...,
+        pause_requested: _builtins.bool = ...,
+        resume_point_saved: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "give_back", b"give_back", "kept", b"kept", "kind", b"kind", "payload", b"payload", "resume_point", b"resume_point", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "pause_requested", b"pause_requested", "payload", b"payload", "resume_point", b"resume_point", "resume_point_saved", b"resume_point_saved", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ChildTask: _TypeAlias = ChildTask  # noqa: Y015
+Global___TaskCommand: _TypeAlias = TaskCommand  # noqa: Y015
 
 @_typing.final
-class ChildEvent(_message.Message):
+class TaskEvent(_message.Message):
     """What the child process writes back: progress and reports any number of times, then one result, one error, or word
     that the task stopped as it was asked to.
     """
@@ -176,13 +176,13 @@ class ChildEvent(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
-    GIVEN_BACK_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     """The child is up and waits for a task."""
     result: _builtins.bytes
     """The task is done: the serialized google.protobuf.Any with the result."""
-    given_back: _builtins.bool
+    paused: _builtins.bool
     """The task stopped because it was asked to; its last resume point tells where it can go on."""
     resume_point: _builtins.bytes
     """Where another attempt may go on, with progress; empty leaves the last one."""
@@ -206,15 +206,15 @@ class ChildEvent(_message.Message):
         result: _builtins.bytes = ...,
         error: _leases_pb2.TaskError | None = ...,
         report: _any_pb2.Any | None = ...,
-        given_back: _builtins.bool = ...,
+        paused: _builtins.bool = ...,
         resume_point: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "given_back", b"given_back", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "paused", b"paused", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "given_back", b"given_back", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result", "resume_point", b"resume_point"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "paused", b"paused", "progress", b"progress", "ready", b"ready", "report", b"report", "result", b"result", "resume_point", b"resume_point"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ready", "progress", "result", "error", "report", "given_back"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["ready", "progress", "result", "error", "report", "paused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
-Global___ChildEvent: _TypeAlias = ChildEvent  # noqa: Y015
+Global___TaskEvent: _TypeAlias = TaskEvent  # noqa: Y015

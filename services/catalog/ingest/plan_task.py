@@ -53,7 +53,7 @@ def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
 
 def empty_message(uris: list[str]) -> str:
     """That files have no rows."""
-    first = source_errors.shown(uris[0])
+    first = source_errors.redact_uri(uris[0])
     if len(uris) == 1:
         return f"{first} is empty. Give a file with at least one row."
     return f"All {len(uris)} files are empty, {first} the first of them. Give files with at least one row."
@@ -63,7 +63,7 @@ def _format(uri: str, chosen: formats.Format) -> formats.Format:
     by_name = chosen or formats.of_name(uri).format
     if not by_name:
         raise source_errors.invalid(
-            f"{source_errors.shown(uri)} has an ending that tells no format. Name the format, or use one of"
+            f"{source_errors.redact_uri(uri)} has an ending that tells no format. Name the format, or use one of"
             f" {formats.known()}, each also compressed as {', '.join(formats.COMPRESSIONS)}."
         )
     return by_name
@@ -78,6 +78,7 @@ def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
     if len(by_kind) > 1:
         one, other, *_ = by_kind.values()
         raise source_errors.invalid(
-            f"The source mixes formats: {source_errors.shown(one.uri)} is {formats.word(one.format)},"
-            f" {source_errors.shown(other.uri)} is {formats.word(other.format)}. Register them as separate datasets."
+            f"The source mixes formats: {source_errors.redact_uri(one.uri)} is {formats.word(one.format)},"
+            f" {source_errors.redact_uri(other.uri)} is {formats.word(other.format)}. "
+            "Register them as separate datasets."
         )

@@ -19,7 +19,7 @@ def publish(
     """Check the shards and stages the manifest.
 
     Shards of a narrower type than the others are written anew. Their first files stay, as another attempt may still be
-    reading them; the catalog sweeps what no manifest names.
+    reading them; the catalog's garbage collection deletes what no manifest names.
     """
     parts = [part for part in task.parts if part.columns]
     if not any(part.shards for part in parts):
@@ -96,7 +96,7 @@ def _shards(
             kept = shard
             if not fits:
                 name = (f"{task.raw_key}/part-{number:05d}-{len(result):05d}", tag)
-                kept = _widened(storage, shard, schema, shards.Origin(_origin(part), first_row), name)
+                kept = _widened(storage, shard, schema, shards.RowOrigin(_origin(part), first_row), name)
                 written.append(kept.key)
             result.append(kept)
             first_row += shard.num_rows
@@ -105,12 +105,12 @@ def _shards(
 
 
 def _widened(
-    storage: Storage, shard: tasks_pb2.RawShard, schema: pa.Schema, origin: shards.Origin, name: tuple[str, str]
+    storage: Storage, shard: tasks_pb2.RawShard, schema: pa.Schema, origin: shards.RowOrigin, name: tuple[str, str]
 ) -> tasks_pb2.RawShard:
     try:
         kept = origin._replace(name=read_task.origin(origin.name).name)
         with (
-            shards.Writer(storage, *name, shard_bytes=shard.size_bytes * 8 + 1, origin=kept) as writer,
+            shards.ShardWriter(storage, *name, shard_bytes=shard.size_bytes * 8 + 1, origin=kept) as writer,
             shards.opened(storage, shard) as batches,
         ):
             for batch in batches:

@@ -33,7 +33,7 @@ def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Repor
     """Write the shards of one part; after an error there are none."""
     part = _Part(storage, task, tag, report)
     try:
-        written, schema = _written(part)
+        written, schema = _write_part(part)
     except schemas.Differs as differs:
         raise source_errors.invalid(
             f"{part.source.name}: column {differs.column!r} holds {differs.first} and {differs.second}."
@@ -77,37 +77,37 @@ class _Part:
         self._reported = max(self._reported, done)
         self._report(self._reported, total)
 
-    def writer(self, suffix: str = "") -> shards.Writer:
+    def writer(self, suffix: str = "") -> shards.ShardWriter:
         """Write shards under this part's names."""
-        return shards.Writer(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
+        return shards.ShardWriter(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
 
 
-def origin(name: str) -> shards.Origin:
+def origin(name: str) -> shards.RowOrigin:
     """A source as its rows' shards name it: without folders, so that the same file makes the same shards anywhere."""
-    return shards.Origin(posixpath.basename(name))
+    return shards.RowOrigin(posixpath.basename(name))
 
 
 def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
     match part.WhichOneof("part"):
         case "hub":
-            return hub.Shard(part.hub)
+            return hub.HubShard(part.hub)
         case "documents":
             return text_documents.Documents(part.documents)
         case "upload":
-            return uploads.Rows(storage, part.upload)
+            return uploads.UploadRows(storage, part.upload)
         case _:
-            return files.File(part.file)
+            return files.SourceFile(part.file)
 
 
-def _written(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
+def _write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
     while True:
         try:
-            return _written_once(part)
+            return _try_write_part(part)
         except delimited.StartAgain:
             continue
 
 
-def _written_once(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
+def _try_write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
     schema = pa.schema([])
     changed = False
     with part.writer() as writer:
@@ -123,12 +123,12 @@ def _written_once(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
     if not changed:
         return writer.shards, schema
     try:
-        return _rewritten(part, writer, schema), schema
+        return _rewrite_with_schema(part, writer, schema), schema
     finally:
         writer.discard()
 
 
-def _rewritten(part: _Part, narrow: shards.Writer, schema: pa.Schema) -> list[tasks_pb2.RawShard]:
+def _rewrite_with_schema(part: _Part, narrow: shards.ShardWriter, schema: pa.Schema) -> list[tasks_pb2.RawShard]:
     """Write the rows once more, all with the columns that were known at the end."""
     with part.writer("w") as writer:
         for shard in narrow.shards:

@@ -23,7 +23,7 @@ _SIZE_FACTOR = 4
 """A shard with little text in it ends at this many times its share of text."""
 
 
-class Origin(NamedTuple):
+class RowOrigin(NamedTuple):
     """What rows were read from, as messages about them name it."""
 
     name: str
@@ -31,14 +31,14 @@ class Origin(NamedTuple):
     """The place in it of the first row that is written, from 0."""
 
 
-class Writer:
+class ShardWriter:
     """Writes rows as shards, the files of one task.
 
     A shard ends after the row with which its text reaches `shard_bytes`, wherever the batches end that bring the rows,
     so that the same rows make the same shards. If the block ends with an error, all files written are removed.
     """
 
-    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origin: Origin) -> None:
+    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origin: RowOrigin) -> None:
         self.shards: list[tasks_pb2.RawShard] = []
         """The shards that are finished."""
         self.rows = 0
@@ -72,7 +72,7 @@ class Writer:
         """Add rows. A schema that differs from the rows' before begins a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
-        sizes = text_size.sizes(batch)
+        sizes = text_size.text_bytes_per_row(batch)
         start = 0
         while start < batch.num_rows:
             rows = self._rows_that_fit(sizes[start : start + limits.BATCH_ROWS])

@@ -11,7 +11,7 @@ from polytok import errors, object_store_errors
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
-def shown(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """Return a URI as messages show it: without password and without query, which may be a signature."""
     if "://" not in uri:
         return uri
@@ -31,17 +31,17 @@ def empty(message: str) -> errors.InvalidArgument:
 def not_found(uri: str) -> errors.NotFound:
     """There is nothing at this path or URI."""
     return errors.NotFound(
-        f"{shown(uri)} does not exist, or not on the machine of the worker. Check the path.",
+        f"{redact_uri(uri)} does not exist, or not on the machine of the worker. Check the path.",
         reason="SOURCE_NOT_FOUND",
     )
 
 
-def reading(uri: str, error: Exception) -> errors.PolytokError:
+def from_io_error(uri: str, error: Exception) -> errors.PolytokError:
     """Why a file system could not open, list or read something."""
     found = error if isinstance(error, errors.PolytokError) else _of_store(uri, error)
     if found:
         return found
-    name = shown(uri)
+    name = redact_uri(uri)
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return not_found(str(getattr(error, "filename", None) or uri))

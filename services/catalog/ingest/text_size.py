@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Sizes = NDArray[np.int64]
 
 
-def sizes(batch: pa.RecordBatch) -> Sizes:
+def text_bytes_per_row(batch: pa.RecordBatch) -> Sizes:
     """Bytes of UTF-8 in each row."""
     total = np.zeros(batch.num_rows, np.int64)
     for column in batch.columns:

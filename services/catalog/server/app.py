@@ -15,19 +15,19 @@ from services.catalog.server import garbage_collection, tables
 from services.catalog.server.api.datasets import DatasetServicer
 from services.catalog.server.api.models import ModelServicer
 from services.catalog.server.api.tokenizations import TokenizationServicer
-from services.catalog.server.dependencies import Parts
+from services.catalog.server.dependencies import Dependencies
 from services.catalog.server.jobs import datasets as dataset_jobs
 from services.catalog.server.jobs import models as model_jobs
 from services.catalog.server.jobs import repairs as repair_jobs
 from services.catalog.server.jobs import tokenizations as tokenization_jobs
-from services.catalog.server.service.sharing import Waiting
-from services.catalog.server.service.tokenizations import Creation
+from services.catalog.server.service.sharing import SharedTokenizationResolver
+from services.catalog.server.service.tokenizations import TokenizationService
 from services.catalog.server.settings import CatalogSettings
-from services.records.app import Owner
-from services.records.garbage_collection import Sweeper
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations
-from services.runtime.process import Stopping
+from services.records.app import RecordApp
+from services.records.garbage_collection import GarbageCollector
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions
+from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 
@@ -35,7 +35,7 @@ OWNER = "catalog"
 """The name under which workers know the LeaseService of this service."""
 
 
-class Catalog(Owner):
+class CatalogApp(RecordApp):
     """One catalog process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -56,17 +56,21 @@ class Catalog(Owner):
             jobs=jobs,
             tables=tables.jobs,
             handlers={
-                dataset_jobs.KIND: dataset_jobs.DatasetIngestion(storage, settings.shard_bytes),
-                model_jobs.KIND: model_jobs.ModelInspection(),
-                tokenization_jobs.KIND: tokenization_jobs.Tokenizing(storage),
-                repair_jobs.KIND: repair_jobs.Repairing(storage),
+                dataset_jobs.KIND: dataset_jobs.DatasetJobHandler(storage, settings.shard_bytes),
+                model_jobs.KIND: model_jobs.ModelJobHandler(),
+                tokenization_jobs.KIND: tokenization_jobs.TokenizationJobHandler(storage),
+                repair_jobs.KIND: repair_jobs.RepairJobHandler(storage),
             },
         )
-        folders = Folders(self.database, storage, garbage_collection.is_used)
-        self.sweeper = Sweeper(self.database, storage, folders, garbage_collection.house(settings), settings)
-        mutations = Mutations(self.database, tables.answers)
-        self.waiting = Waiting(self.database, self._listener, Creation(self.store, folders))
-        shared = Parts(self.database, storage, self.store, folders, self.watch, mutations)
+        folders = StorageFolders(self.database, storage, garbage_collection.is_used)
+        self.garbage_collector = GarbageCollector(
+            self.database, storage, folders, garbage_collection.house(settings), settings
+        )
+        transactions = IdempotentTransactions(self.database, tables.answers)
+        self.waiting = SharedTokenizationResolver(
+            self.database, self._listener, TokenizationService(self.store, folders)
+        )
+        shared = Dependencies(self.database, storage, self.store, folders, self.watch, transactions)
         self.serve(
             datasets_pb2_grpc.add_DatasetServiceServicer_to_server,
             DatasetServicer(shared, settings.upload_bytes),
@@ -86,6 +90,6 @@ class Catalog(Owner):
             "TokenizationService",
         )
 
-    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "waiting": self.waiting.run()}
+        return {**super().tasks(stop), "garbage collector": self.garbage_collector.run(), "waiting": self.waiting.run()}

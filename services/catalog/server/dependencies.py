@@ -8,8 +8,8 @@ from google.protobuf import field_mask_pb2
 
 from polytok import errors
 from services.jobs.store import JobStore
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions
 from services.records.watch import Watch
 from services.runtime.database import Database
 from services.runtime.storage import Storage
@@ -18,15 +18,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Dependencies:
     """The resources of one catalog process."""
 
     database: Database
     storage: Storage
     store: JobStore
-    folders: Folders
+    folders: StorageFolders
     watch: Watch
-    mutations: Mutations
+    transactions: IdempotentTransactions
 
 
 def check_mask(mask: field_mask_pb2.FieldMask) -> None:

@@ -8,6 +8,6 @@ CHANNEL = "catalog"
 """The Postgres channel; the payload is the uid of the record."""
 
 
-async def tell(conn: AsyncConnection, uid: object) -> None:
+async def notify_changed(conn: AsyncConnection, uid: object) -> None:
     """Wake whoever watches the record, once the transaction commits."""
     await notifications.notify(conn, CHANNEL, str(uid))

@@ -13,7 +13,7 @@ from services.catalog.server.domain import names
 from services.catalog.server.repository import holds, repairs
 from services.catalog.server.settings import CatalogSettings
 from services.records import idempotency, publication
-from services.records.garbage_collection import House
+from services.records.garbage_collection import GarbageCollectionPolicy
 
 _CHUNK = 5000
 _ENDED = frozenset({"ERROR", "CANCELLED"})
@@ -23,14 +23,14 @@ _datasets = tables.datasets
 _repairs = tables.tokenization_repairs
 
 
-def house(settings: CatalogSettings) -> House:
-    """Return what the sweeper keeps in order."""
+def house(settings: CatalogSettings) -> GarbageCollectionPolicy:
+    """Return what the garbage collector keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
-        await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await holds.forget(conn)
 
-    return House(names.DATASETS_KEY, orphans, expire)
+    return GarbageCollectionPolicy(names.DATASETS_KEY, orphans, expire)
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:

@@ -2,19 +2,19 @@
 
 import contextlib
 
-from services.catalog.server.app import OWNER, Catalog
+from services.catalog.server.app import OWNER, CatalogApp
 from services.catalog.server.settings import CatalogSettings
 from services.records import app
 from services.runtime import settings
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.storage import Storage
 
 
-async def main(stop: Stopping) -> None:
+async def main(stop: StopSignal) -> None:
     """Serve the catalog."""
 
-    def make(server: settings.ServerSettings, _: contextlib.AsyncExitStack) -> Catalog:
-        return Catalog(
+    def make(server: settings.ServerSettings, _: contextlib.AsyncExitStack) -> CatalogApp:
+        return CatalogApp(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
             storage=Storage(settings.StorageSettings().root),

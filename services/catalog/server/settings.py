@@ -3,10 +3,10 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.records.garbage_collection import SweepSettings
+from services.records.garbage_collection import GarbageCollectionSettings
 
 
-class CatalogSettings(SweepSettings):
+class CatalogSettings(GarbageCollectionSettings):
     """How the catalog cuts datasets and keeps its house."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_CATALOG_")

@@ -16,11 +16,11 @@ from services.extractor.server.models import LIFECYCLE, Extraction
 from services.extractor.server.service import Creation
 from services.jobs.store import JobStore
 from services.records import cancellation, etags, pagination
-from services.records.hold_client import Keeper
-from services.records.holds import made_anew, refused
+from services.records.hold_client import HoldRenewer
+from services.records.holds import resource_held_error, resource_replaced_error
 from services.records.queries import Lock
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations, Unit
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions, UnitOfWork
 from services.records.watch import Watch
 from services.runtime.database import Database
 from services.runtime.storage import Storage
@@ -35,12 +35,12 @@ class Parts:
     database: Database
     storage: Storage
     store: JobStore
-    folders: Folders
+    folders: StorageFolders
     watch: Watch
-    mutations: Mutations
+    transactions: IdempotentTransactions
     creation: Creation
     estimates: Estimates
-    keeper: Keeper
+    keeper: HoldRenewer
 
 
 class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
@@ -49,7 +49,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     def __init__(self, shared: Parts) -> None:
         self._shared = shared
         self._database = shared.database
-        self._mutations = shared.mutations
+        self._transactions = shared.transactions
 
     def _message(self, record: Extraction) -> extractions_pb2.Extraction:
         return messages.extraction(record, self._shared.storage)
@@ -58,16 +58,16 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         self, request: extractions_pb2.CreateExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
         """Start an extraction."""
-        answered = await self._mutations.answered("CreateExtraction", request, extractions_pb2.Extraction)
+        answered = await self._transactions.find_response("CreateExtraction", request, extractions_pb2.Extraction)
         if answered is not None:
             return answered
         # Before the transaction, which keeps a connection to the database for as long as the catalog takes.
         found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
 
-        async def act(unit: Unit) -> extractions_pb2.Extraction:
+        async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
             return self._message(await self._shared.creation.create(unit.conn, request.extraction_id, found))
 
-        return await self._mutations.run("CreateExtraction", request, extractions_pb2.Extraction, act)
+        return await self._transactions.run("CreateExtraction", request, extractions_pb2.Extraction, act)
 
     async def GetExtraction(  # noqa: N802
         self, request: extractions_pb2.GetExtractionRequest, context: Context
@@ -96,25 +96,25 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> empty_pb2.Empty:
         """Delete an extraction with its files."""
 
-        async def act(unit: Unit) -> empty_pb2.Empty:
+        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
             if holders := await repository.holds.holders(unit.conn, record.id):
-                raise refused(record.resource, holders)
-            await cancellation.drop_jobs(unit.conn, self._shared.store, record.resource)
+                raise resource_held_error(record.resource, holders)
+            await cancellation.delete_jobs(unit.conn, self._shared.store, record.resource)
             await repository.delete(unit.conn, record.id)
             await events.tell(unit.conn, record.id)
-            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            unit.after_commit.append(functools.partial(self._shared.folders.delete_if_unused, record.path))
             if record.held:
                 # The row that remembers the hold is gone: now, or when the hold runs out.
                 unit.after_commit.append(functools.partial(self._shared.creation.release, record))
             return empty_pb2.Empty()
 
-        return await self._mutations.run("DeleteExtraction", request, empty_pb2.Empty, act)
+        return await self._transactions.run("DeleteExtraction", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
         identifier = resource_names.parse(name)
-        record = await cancellation.stopped(
+        record = await cancellation.cancel_job_and_lock(
             conn, self._shared.store, functools.partial(repository.find, conn, identifier)
         )
         if record is None:
@@ -126,21 +126,21 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> extractions_pb2.Extraction:
         """Stop an extraction."""
 
-        async def act(unit: Unit) -> extractions_pb2.Extraction:
+        async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 LIFECYCLE.require_cancellable(record.resource, record.status)
-            unit.after_commit.append(functools.partial(self._shared.folders.reclaim, record.path))
+            unit.after_commit.append(functools.partial(self._shared.folders.delete_if_unused, record.path))
             return self._message(record)
 
-        return await self._mutations.run("CancelExtraction", request, extractions_pb2.Extraction, act)
+        return await self._transactions.run("CancelExtraction", request, extractions_pb2.Extraction, act)
 
     async def RetryExtraction(  # noqa: N802
         self, request: extractions_pb2.RetryExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
         """Extract again."""
         identifier = resource_names.parse(request.name)
-        answered = await self._mutations.answered("RetryExtraction", request, extractions_pb2.Extraction)
+        answered = await self._transactions.find_response("RetryExtraction", request, extractions_pb2.Extraction)
         if answered is not None:
             return answered
         async with self._database.connection() as conn:
@@ -149,7 +149,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         asked = messages.parameters(before)
         found = await self._shared.creation.find(before.dataset, before.model, before.variant, asked)
 
-        async def act(unit: Unit) -> extractions_pb2.Extraction:
+        async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
             record = await repository.get(unit.conn, identifier, Lock.CHANGE)
             LIFECYCLE.require_retryable(record.resource, record.status)
             record = await repository.update(unit.conn, record.id, **service.values(found))
@@ -157,7 +157,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             unit.after_commit.append(functools.partial(self._shared.keeper.renew, {record.resource}))
             return self._message(await self._shared.creation.begin(unit.conn, record))
 
-        return await self._mutations.run("RetryExtraction", request, extractions_pb2.Extraction, act)
+        return await self._transactions.run("RetryExtraction", request, extractions_pb2.Extraction, act)
 
     async def WatchExtraction(  # noqa: N802
         self, request: extractions_pb2.WatchExtractionRequest, context: Context
@@ -191,7 +191,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             record = await repository.get(conn, resource_names.parse(request.name), Lock.REFERENCE)
             LIFECYCLE.require_ready(record.resource, record.name, record.status, record.error_message)
             if request.manifest_digest not in {"", record.manifest_digest}:
-                raise made_anew(record.resource, request.holder)
+                raise resource_replaced_error(record.resource, request.holder)
             expires_at = await repository.holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
         held = extractions_pb2.HoldExtractionResponse(extraction=self._message(record))
         held.expire_time.FromDatetime(expires_at)

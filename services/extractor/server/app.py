@@ -14,16 +14,16 @@ from services.extractor.server.events import OWNER
 from services.extractor.server.service import Creation
 from services.extractor.server.settings import ExtractorSettings
 from services.records import hold_client
-from services.records.app import Owner
-from services.records.garbage_collection import Sweeper
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations
-from services.runtime.process import Stopping
+from services.records.app import RecordApp
+from services.records.garbage_collection import GarbageCollector
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions
+from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 
 
-class Extractor(Owner):
+class Extractor(RecordApp):
     """One extractor process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -51,19 +51,23 @@ class Extractor(Owner):
         )
         self._channel = catalog
         self.structures = structure_cache.Structures(service=OWNER, seconds=settings.hooks_seconds)
-        records = hold_client.Catalog(catalog)
-        self.keeper = hold_client.Keeper(records, holds.Ledger(self.database), renew_seconds=settings.renew_seconds)
+        records = hold_client.CatalogClient(catalog)
+        self.keeper = hold_client.HoldRenewer(
+            records, holds.Ledger(self.database), renew_seconds=settings.renew_seconds
+        )
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
         self.listen(lambda _: self.keeper.wake())
-        folders = Folders(self.database, storage, garbage_collection.is_used)
-        self.sweeper = Sweeper(self.database, storage, folders, garbage_collection.house(settings), settings)
+        folders = StorageFolders(self.database, storage, garbage_collection.is_used)
+        self.garbage_collector = GarbageCollector(
+            self.database, storage, folders, garbage_collection.house(settings), settings
+        )
         shared = Parts(
             database=self.database,
             storage=storage,
             store=self.store,
             folders=folders,
             watch=self.watch,
-            mutations=Mutations(self.database, tables.answers),
+            transactions=IdempotentTransactions(self.database, tables.answers),
             creation=Creation(self.store, folders, records, self.structures, settings.range_bytes),
             estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
             keeper=self.keeper,
@@ -75,9 +79,9 @@ class Extractor(Owner):
             "ExtractionService",
         )
 
-    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.keeper.run()}
+        return {**super().tasks(stop), "garbage collector": self.garbage_collector.run(), "holds": self.keeper.run()}
 
     async def stop(self) -> None:
         """Let the calls that run end, and close what was opened."""

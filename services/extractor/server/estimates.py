@@ -66,9 +66,9 @@ class Estimates:
         Raises what would stop it, and DeadlineExceeded if no worker is free.
         """
         uid = uuid.uuid4()
-        # Among extractions, where the sweeper finds what a killed worker leaves.
+        # Among extractions, where the garbage collector finds what a killed worker leaves.
         order.extraction_key = resource_names.key(uid)
-        payload = payloads.pack(tasks_pb2.EstimateExtractionTask(order=order))
+        payload = payloads.to_any(tasks_pb2.EstimateExtractionTask(order=order))
         task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
         async with self._database.transaction() as conn:
             job_id = await self._store.create(conn, KIND, f"estimates/{uid}", [task])
@@ -92,7 +92,7 @@ class Estimates:
             raise codec.from_record(job.error_reason or "", message, codec.from_json(job.error))
         async with self._database.connection() as conn:
             results = await self._store.rows.results(conn, job_id, 0)
-        (found,) = payloads.unpack(results, tasks_pb2.EstimateExtractionResult)
+        (found,) = payloads.from_any(results, tasks_pb2.EstimateExtractionResult)
         return found.estimate
 
     async def _ended(self, job_id: uuid.UUID) -> Job:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.extractor.server import estimates, repository, resource_names, tables
 from services.extractor.server.settings import ExtractorSettings
 from services.records import idempotency, publication
-from services.records.garbage_collection import House
+from services.records.garbage_collection import GarbageCollectionPolicy
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
@@ -20,15 +20,15 @@ _table = tables.extractions
 _files = tables.extraction_files
 
 
-def house(settings: ExtractorSettings) -> House:
-    """Return what the sweeper keeps in order."""
+def house(settings: ExtractorSettings) -> GarbageCollectionPolicy:
+    """Return what the garbage collector keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
-        await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await repository.holds.forget(conn)
         await estimates.forget(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
-    return House(resource_names.EXTRACTIONS_KEY, orphans, expire)
+    return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, orphans, expire)
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:

@@ -9,7 +9,7 @@ from services.runtime.database import Database
 
 
 class Ledger:
-    """The tokenizations that extractions hold (`services.records.hold_client.Ledger`)."""
+    """The tokenizations that extractions hold (`services.records.hold_client.AcquiredHolds`)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

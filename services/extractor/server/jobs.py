@@ -13,7 +13,7 @@ from services.extractor.server.models import Extraction
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
-from services.records.job_handler import Recording
+from services.records.job_handler import RecordJobHandler
 from services.records.lifecycle import shown_progress
 from services.runtime.storage import Storage
 
@@ -28,10 +28,10 @@ _NAMES = publication.MANIFESTS | resource_names.BESIDE
 def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
     """Return the task that a job begins with."""
     task = tasks_pb2.PlanExtractionTask(order=messages.order(extraction), range_bytes=range_bytes)
-    return [NewTask(kind=_PLAN, payload=payloads.pack(task))]
+    return [NewTask(kind=_PLAN, payload=payloads.to_any(task))]
 
 
-class Extracting(Recording):
+class Extracting(RecordJobHandler):
     """Brings an extraction from QUEUED through PROCESSING to READY, ERROR or CANCELLED."""
 
     def __init__(self, storage: Storage) -> None:
@@ -50,12 +50,12 @@ class Extracting(Recording):
             return []
         order = messages.order(extraction)
         if results[0].kind == _PLAN:
-            (plan,) = payloads.unpack(results, tasks_pb2.PlanExtractionResult)
+            (plan,) = payloads.from_any(results, tasks_pb2.PlanExtractionResult)
             expected = sum(each.num_tokens for each in plan.ranges)
             await self.change(conn, job, expected_tokens=expected, weights_fingerprint=plan.weights_fingerprint)
             order.weights_fingerprint = plan.weights_fingerprint
             return _ranges(order, plan.ranges)
-        ranges = payloads.unpack(results, tasks_pb2.ExtractRangeResult)
+        ranges = payloads.from_any(results, tasks_pb2.ExtractRangeResult)
         files = [file for each in ranges for file in each.files]
         publication.check_inside(
             extraction.path, [*(file.key for file in files), *(each.statistics.key for each in ranges)]
@@ -64,7 +64,7 @@ class Extracting(Recording):
         return [
             NewTask(
                 kind=_PUBLISH,
-                payload=payloads.pack(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)),
+                payload=payloads.to_any(tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)),
                 weight=_PUBLISHING,
             )
         ]
@@ -74,7 +74,7 @@ class Extracting(Recording):
         extraction = await repository.of_job(conn, job.id)
         if extraction is None:
             return
-        (found,) = payloads.unpack(results, tasks_pb2.PublishExtractionResult)
+        (found,) = payloads.from_any(results, tasks_pb2.PublishExtractionResult)
         await publication.publish(self._storage, extraction.path, found.staged_files, names=_NAMES)
         now = (await conn.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         started = extraction.started_at or now
@@ -105,7 +105,7 @@ def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRang
     return [
         NewTask(
             kind="extract.range",
-            payload=payloads.pack(
+            payload=payloads.to_any(
                 tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(ranges))
             ),
             ordinal=ordinal,

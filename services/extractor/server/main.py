@@ -7,12 +7,12 @@ from services.extractor.server.events import OWNER
 from services.extractor.server.settings import ExtractorSettings
 from services.records import app
 from services.runtime import settings
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 
 
-async def main(stop: Stopping) -> None:
+async def main(stop: StopSignal) -> None:
     """Serve the extractor."""
 
     def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Extractor:

@@ -35,7 +35,7 @@ def extraction(record: Extraction, storage: Storage) -> extractions_pb2.Extracti
         job=str(record.job_id or ""),
         error_reason=record.error_reason,
         error_message=record.error_message,
-        error=failures.shown(record.error),
+        error=failures.to_proto(record.error),
         create_time=_timestamp(record.created_at),
         update_time=_timestamp(record.updated_at),
         start_time=_timestamp(record.started_at),

@@ -12,13 +12,13 @@ from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import resource_names, tables
 from services.extractor.server.models import Extraction
 from services.records import queries
-from services.records.holds import Holds
+from services.records.holds import HoldStore
 from services.records.queries import Lock
 
 _table = tables.extractions
 _files = tables.extraction_files
 
-holds = Holds(tables.extraction_holds)
+holds = HoldStore(tables.extraction_holds)
 """Who reads extractions right now."""
 
 
@@ -30,7 +30,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
     """Read an extraction by id or uid."""
     uid = resource_names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
-    row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
+    row = (await conn.execute(queries.with_lock(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
 
 
@@ -50,7 +50,7 @@ async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
     """Read and lock the extraction that a job makes; None if it has another job by now, or is gone."""
-    statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
+    statement = queries.with_lock(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
@@ -58,7 +58,7 @@ async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
 async def page(
     conn: AsyncConnection,
     statuses: Collection[str],
-    after: queries.Place | None,
+    after: queries.Cursor | None,
     limit: int,
     *,
     dataset: str,
@@ -70,7 +70,7 @@ async def page(
         statement = statement.where(_table.c.dataset == dataset)
     if model:
         statement = statement.where(_table.c.model == model)
-    return [_record(row) for row in await conn.execute(queries.page(statement, _table, statuses, after, limit))]
+    return [_record(row) for row in await conn.execute(queries.paginate(statement, _table, statuses, after, limit))]
 
 
 async def held(conn: AsyncConnection, *, live: bool) -> list[Extraction]:
@@ -89,7 +89,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> Extraction | None:
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> Extraction:
     """Change an extraction that the caller has locked."""
-    statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
+    statement = queries.touch(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 

@@ -18,8 +18,8 @@ from services.extractor.server import events, holds, jobs, messages, parameters,
 from services.extractor.server.models import LIFECYCLE, Extraction
 from services.jobs import failures
 from services.jobs.store import JobStore
-from services.records.hold_client import Catalog, Hold
-from services.records.storage_folders import Folders
+from services.records.hold_client import CatalogClient, Hold
+from services.records.storage_folders import StorageFolders
 
 
 class Found(NamedTuple):
@@ -35,7 +35,7 @@ class Creation:
     """Makes extractions, and makes them anew."""
 
     def __init__(
-        self, store: JobStore, folders: Folders, catalog: Catalog, structures: Structures, range_bytes: int
+        self, store: JobStore, folders: StorageFolders, catalog: CatalogClient, structures: Structures, range_bytes: int
     ) -> None:
         self._store = store
         self._folders = folders
@@ -77,7 +77,7 @@ class Creation:
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
         """Hold the tokenization and starts the job that makes an extraction, the first one or another."""
         held = await self._catalog.hold(holds.hold(record))
-        await self._folders.claim(conn, record.path)
+        await self._folders.reserve(conn, record.path)
         await repository.replace_files(conn, record.id, [])
         record = await repository.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
         tasks = jobs.first_tasks(record, self._range_bytes)
@@ -90,7 +90,7 @@ class Creation:
             status=LIFECYCLE.first,
             progress=0.0,
             expected_tokens=0,
-            **failures.NONE,
+            **failures.NO_ERROR,
             started_at=None,
             completed_at=None,
         )

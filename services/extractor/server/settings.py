@@ -3,10 +3,10 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.records.garbage_collection import SweepSettings
+from services.records.garbage_collection import GarbageCollectionSettings
 
 
-class ExtractorSettings(SweepSettings):
+class ExtractorSettings(GarbageCollectionSettings):
     """How extractions are cut, and how the extractor keeps its house."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_EXTRACTOR_")

@@ -30,7 +30,7 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
 
 def main() -> None:
     """Run tasks until the parent ends."""
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Imported after the environment is set, which the libraries read once.
@@ -38,7 +38,7 @@ def main() -> None:
     from services.extractor.worker import model_cache  # noqa: PLC0415
     from services.extractor.worker.tasks import estimate_task, plan_task, publish_task, range_task  # noqa: PLC0415
 
-    storage = factory.opened(StorageSettings())
+    storage = factory.open_storage(StorageSettings())
     reader = tokenizations.Reader(storage)
     loaded = model_cache.Models()
     task_process_main.serve(

@@ -15,7 +15,7 @@ from services.activations.models import Description, LoadedModel
 from services.activations.statistics import Statistics
 from services.activations.token_selection import TokenSelection
 from services.extractor.worker import arrow_columns, file_writer
-from services.runtime.prefetch import Ahead
+from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 
 _ADVICE = (
@@ -98,7 +98,7 @@ def extract_to(
     with (
         contextlib.ExitStack() as stack,
         contextlib.closing(stream.pieces(first_row, num_rows)) as pieces,
-        Ahead(_until(pieces, settings.max_tokens), "model") as made,
+        PrefetchIterator(_until(pieces, settings.max_tokens), "model") as made,
     ):
         writer: file_writer.Writer | None = None
         for piece in made:

@@ -5,10 +5,10 @@ import sys
 from pydantic import Field
 
 from services.jobs import worker_main
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.settings import ADDRESS, TransportSettings
 
-POOL = worker_main.Pool(
+POOL = worker_main.WorkerPool(
     name="extractor-worker",
     kinds=("extract.plan", "extract.range", "extract.publish", "extract.estimate"),
     owner="extractor",
@@ -24,7 +24,7 @@ class ExtractorPeers(TransportSettings):
     """host:port of the extractor."""
 
 
-async def run(stopping: Stopping) -> None:
+async def run(stopping: StopSignal) -> None:
     """Work until it is asked to stop."""
     peers = ExtractorPeers()
-    await worker_main.work(stopping, POOL, peers.extractor_address, peers)
+    await worker_main.run_worker(stopping, POOL, peers.extractor_address, peers)

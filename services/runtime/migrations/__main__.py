@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from services.runtime import process
 from services.runtime.migrations.runner import Runner
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, TelemetrySettings
 from services.runtime.telemetry import logging
 
@@ -19,7 +19,7 @@ from services.runtime.telemetry import logging
 def main(modules: Sequence[str]) -> None:
     """Apply what is missing of each, one after the other, on the database of POLYTOK_DATABASE_URL."""
 
-    async def migrate(_: Stopping) -> None:
+    async def migrate(_: StopSignal) -> None:
         logging.configure(TelemetrySettings(), "migrate")
         settings = DatabaseSettings()
         for module in modules:

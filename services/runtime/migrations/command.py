@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from services.runtime import process
 from services.runtime.migrations.runner import Runner
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, TelemetrySettings
 from services.runtime.telemetry import logging
 
@@ -16,7 +16,7 @@ def main(runner: Runner, arguments: Sequence[str]) -> None:
     """Run one command on the database of POLYTOK_DATABASE_URL."""
     chosen = _parser(runner.program).parse_args(arguments)
 
-    async def migrate(_: Stopping) -> None:
+    async def migrate(_: StopSignal) -> None:
         logging.configure(TelemetrySettings(), f"{runner.program.rpartition('.')[2]}-migrate")
         await asyncio.to_thread(_run, runner, chosen)
 

@@ -4,9 +4,9 @@ Files are named by keys: relative paths with `/`, as `datasets/…/raw/part-0000
 A file appears under its key whole or not at all. Every call blocks; event loops use asyncio.to_thread.
 """
 
-from services.runtime.storage.factory import opened
+from services.runtime.storage.factory import open_storage
 from services.runtime.storage.local import Entry
 from services.runtime.storage.root import Storage
 from services.runtime.storage.staging import StagedFile
 
-__all__ = ["Entry", "StagedFile", "Storage", "opened"]
+__all__ = ["Entry", "StagedFile", "Storage", "open_storage"]

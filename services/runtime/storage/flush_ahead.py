@@ -12,7 +12,7 @@ _START = 2
 """SYNC_FILE_RANGE_WRITE."""
 
 
-class Early:
+class BackgroundFlushFile:
     """Writes to a file that nobody else writes to, from its beginning."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -80,7 +80,7 @@ class LocalRoot:
         with keys.translated("creating", key, place=self._folder):
             sink = temporary.open("xb")
         try:
-            staged = StagedFile(flush_ahead.Early(sink), key, place=self._folder)
+            staged = StagedFile(flush_ahead.BackgroundFlushFile(sink), key, place=self._folder)
             yield staged
 
             def publish() -> None:

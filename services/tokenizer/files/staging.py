@@ -1,6 +1,6 @@
 """Files between the stages of a tokenization: arrays of numbers beside the files to come, under names of their own.
 
-They belong to nothing that is published: `tokenize.publish` removes them, and the catalog's sweeper what a late attempt
+They belong to nothing that is published: `tokenize.publish` removes them, and garbage collection what a late attempt
 leaves behind. The result of the task that wrote a file has its checksum, and whoever reads it checks that.
 """
 

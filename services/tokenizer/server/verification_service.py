@@ -11,7 +11,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs import failures, subprocess_client
-from services.jobs.task_process import Child, ChildFailed
+from services.jobs.task_process import TaskProcess, TaskProcessFailed
 from services.tokenizer.server.catalog_client import Catalog
 
 _AT_ONCE = 2
@@ -65,24 +65,24 @@ class Verifying:
     async def _work(self, task: answers_pb2.VerifyTask) -> AsyncGenerator[Response]:
         payload = any_pb2.Any()
         payload.Pack(task)
-        child = Child(self._command, service=self._service, memory_bytes=self._memory_bytes)
+        child = TaskProcess(self._command, service=self._service, memory_bytes=self._memory_bytes)
         try:
             await child.start()
-            await child.send(messages_pb2.ChildTask(kind="verify", payload=payload.SerializeToString()))
+            await child.send(messages_pb2.TaskCommand(kind="verify", payload=payload.SerializeToString()))
             while (event := await child.receive()) is not None:
                 yield _response(event)
                 if event.HasField("result"):
                     return
-            raise subprocess_client.lost(child)
-        except ChildFailed as failure:
+            raise subprocess_client.process_lost_error(child)
+        except TaskProcessFailed as failure:
             raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
         finally:
             await child.kill()
 
 
-def _response(event: messages_pb2.ChildEvent) -> Response:
+def _response(event: messages_pb2.TaskEvent) -> Response:
     if event.HasField("error"):
-        raise failures.error_of(event.error)
+        raise failures.from_task_error(event.error)
     if event.HasField("report"):
         encoded = tokenizer_pb2.VerifyProgress()
         event.report.Unpack(encoded)

@@ -13,7 +13,7 @@ from polytok.tokenizer.v1 import repairs_pb2, stages_pb2, tasks_pb2
 from services.jobs import task_process_main
 from services.runtime import malloc_tuning
 from services.runtime.settings import StorageSettings
-from services.runtime.storage import Storage, opened
+from services.runtime.storage import Storage, open_storage
 from services.tokenizer.settings import TokenizerSettings
 
 _THREADS_A_HEAP = 4
@@ -94,14 +94,14 @@ def main() -> None:
     """Run tasks until the parent ends."""
     settings = TokenizerSettings()
     # A piece's texts, ids and rows are of the size of the last one's.
-    malloc_tuning.keep_freed(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
+    malloc_tuning.tune_malloc(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from services.tokenizer.models import loader  # noqa: PLC0415  as in `functions`
 
-    task_process_main.serve(functions(opened(StorageSettings()), settings), warm=loader.warm)
+    task_process_main.serve(functions(open_storage(StorageSettings()), settings), warm=loader.warm)
 
 
 if __name__ == "__main__":

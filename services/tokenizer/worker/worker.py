@@ -6,10 +6,10 @@ import sys
 
 from polytok.jobs.v1 import leases_pb2_grpc
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
-from services.jobs.subprocess_client import Answering
+from services.jobs.subprocess_client import SubprocessClient
 from services.jobs.worker import Worker
 from services.runtime import malloc_tuning, messaging, process
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.rpc.server import Server
 from services.runtime.settings import (
@@ -45,7 +45,7 @@ _CHILD = (sys.executable, "-m", "services.tokenizer.worker.child")
 _ANSWERS = (sys.executable, "-m", "services.tokenizer.server.encode_process")
 
 
-async def main(stopping: Stopping) -> None:
+async def main(stopping: StopSignal) -> None:
     """Work until it is asked to stop."""
     # For the child, which gets this process's environment.
     os.environ.update(malloc_tuning.huge_pages())
@@ -82,7 +82,7 @@ async def main(stopping: Stopping) -> None:
         )
         metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
         opened.push_async_callback(metrics.close)
-        answering = Answering(
+        answering = SubprocessClient(
             _ANSWERS, service=f"{_POOL}-answers", about="The tokenizer", memory_bytes=settings.memory_bytes
         )
         opened.push_async_callback(answering.close)
@@ -94,5 +94,5 @@ async def main(stopping: Stopping) -> None:
         server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, api.NAME)
         port = await server.start()
         await metrics.start()
-        process.announce(address=f"{listening.host}:{port}", metrics=metrics.port)
+        process.write_ready_file(address=f"{listening.host}:{port}", metrics=metrics.port)
         await worker.run(stopping)

@@ -92,7 +92,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
     encoded += b" " * (-len(encoded) % _ALIGNMENT)
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        sink = flush_ahead.Early(file)
+        sink = flush_ahead.BackgroundFlushFile(file)
 
         def put(data: memoryview | bytes) -> None:
             nonlocal size

@@ -15,10 +15,10 @@ from polytok import errors
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
 from services.jobs.store import JobStore
 from services.records import cancellation, etags, pagination
-from services.records.hold_client import Keeper
+from services.records.hold_client import HoldRenewer
 from services.records.queries import Lock
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations, Unit
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions, UnitOfWork
 from services.runtime.database import Database
 from services.runtime.storage import Storage
 from services.trainer.server import (
@@ -46,10 +46,10 @@ class Parts:
     database: Database
     storage: Storage
     store: JobStore
-    folders: Folders
-    mutations: Mutations
+    folders: StorageFolders
+    transactions: IdempotentTransactions
     sources: Sources
-    holds: Keeper
+    holds: HoldRenewer
     following: metrics_stream.Following
 
 
@@ -64,12 +64,12 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         return messages.training(record, self._parts.storage)
 
     async def _mutate(
-        self, method: str, request: Any, act: Callable[[Unit], Awaitable[models.Training]]
+        self, method: str, request: Any, act: Callable[[UnitOfWork], Awaitable[models.Training]]
     ) -> trainings_pb2.Training:
-        async def answer(unit: Unit) -> _Message:
+        async def answer(unit: UnitOfWork) -> _Message:
             return self._message(await act(unit))
 
-        return await self._parts.mutations.run(method, request, _Message, answer)
+        return await self._parts.transactions.run(method, request, _Message, answer)
 
     async def CreateTraining(  # noqa: N802
         self, request: trainings_pb2.CreateTrainingRequest, context: Context
@@ -124,24 +124,24 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> empty_pb2.Empty:
         """Delete a training with its files."""
 
-        async def act(unit: Unit) -> empty_pb2.Empty:
+        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
-            await cancellation.drop_jobs(unit.conn, self._parts.store, record.resource)
+            await cancellation.delete_jobs(unit.conn, self._parts.store, record.resource)
             await repository.delete(unit.conn, record.id)
             await events.tell(unit.conn, record.id)
             if record.held:
                 lineage = messages.lineage(record)
                 unit.after_commit.append(functools.partial(self._parts.sources.release, lineage, record.resource))
-            unit.after_commit.append(functools.partial(self._parts.folders.reclaim, record.key))
+            unit.after_commit.append(functools.partial(self._parts.folders.delete_if_unused, record.key))
             return empty_pb2.Empty()
 
-        return await self._parts.mutations.run("DeleteTraining", request, empty_pb2.Empty, act)
+        return await self._parts.transactions.run("DeleteTraining", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> models.Training:
         """Return the training, locked, without a job at it."""
         identifier = resource_names.parse(name)
-        record = await cancellation.stopped(
+        record = await cancellation.cancel_job_and_lock(
             conn, self._parts.store, functools.partial(repository.find, conn, identifier)
         )
         if record is None:
@@ -153,13 +153,13 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.Training:
         """Have a training stop at a checkpoint."""
 
-        async def act(unit: Unit) -> models.Training:
+        async def act(unit: UnitOfWork) -> models.Training:
             identifier = resource_names.parse(request.name)
             record = await repository.get(unit.conn, identifier)
             while record.job_id is not None and states.TRAINING.is_live(record.status):
                 # Before the record is locked: the job library's order is job, task, record.
                 job_id = record.job_id
-                await self._parts.store.take_back(unit.conn, job_id)
+                await self._parts.store.request_pause(unit.conn, job_id)
                 record = await repository.get(unit.conn, identifier, Lock.CHANGE)
                 if record.job_id == job_id:
                     break
@@ -180,7 +180,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         if known.status == "PAUSED":
             await self._parts.sources.hold(messages.lineage(known), known.resource)
 
-        async def act(unit: Unit) -> models.Training:
+        async def act(unit: UnitOfWork) -> models.Training:
             record = await repository.get(unit.conn, known.name, Lock.CHANGE)
             if record.pause_requested and states.TRAINING.is_live(record.status):
                 # The pause has not happened yet, and need not any more.
@@ -197,7 +197,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.Training:
         """Stop a training for good."""
 
-        async def act(unit: Unit) -> models.Training:
+        async def act(unit: UnitOfWork) -> models.Training:
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.require_cancellable(record.resource, record.status)
@@ -206,7 +206,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
                 )
                 await events.tell(unit.conn, record.id)
             await metrics_repository.clear(unit.conn, record.id)
-            unit.after_commit.append(functools.partial(self._parts.folders.reclaim, record.key))
+            unit.after_commit.append(functools.partial(self._parts.folders.delete_if_unused, record.key))
             return record
 
         return await self._mutate("CancelTraining", request, act)
@@ -219,7 +219,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         if known.status in states.TRAINING.terminal - {"READY"}:
             await self._parts.sources.hold(messages.lineage(known), known.resource)
 
-        async def act(unit: Unit) -> models.Training:
+        async def act(unit: UnitOfWork) -> models.Training:
             record = await repository.get(unit.conn, known.name, Lock.CHANGE)
             states.require_retryable(record.resource, record.name, record.status)
             from_start = request.from_start or record.status == "CANCELLED"

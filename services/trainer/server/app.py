@@ -8,11 +8,11 @@ import grpc.aio
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
 from services.activations import structure_cache
 from services.records import hold_client
-from services.records.app import Owner
-from services.records.garbage_collection import Sweeper
-from services.records.storage_folders import Folders
-from services.records.unit_of_work import Mutations
-from services.runtime.process import Stopping
+from services.records.app import RecordApp
+from services.records.garbage_collection import GarbageCollector
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions
+from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 from services.trainer.server import api, events, garbage_collection, holds, metrics_stream, tables
@@ -22,7 +22,7 @@ from services.trainer.server.inputs import Sources
 from services.trainer.server.settings import TrainerServerSettings
 
 
-class Trainer(Owner):
+class Trainer(RecordApp):
     """One trainer process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -48,19 +48,21 @@ class Trainer(Owner):
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
         self.structures = structure_cache.Structures(service=events.OWNER, seconds=settings.hooks_seconds)
-        records = hold_client.Catalog(catalog)
+        records = hold_client.CatalogClient(catalog)
         extractions = Extractions(extractor)
-        owners = hold_client.Owners({"datasets": records, "extractions": extractions})
-        self.holds = hold_client.Keeper(owners, holds.Ledger(self.database))
-        folders = Folders(self.database, storage, garbage_collection.is_used)
-        self.sweeper = Sweeper(self.database, storage, folders, garbage_collection.house(settings), settings)
+        owners = hold_client.HoldRouter({"datasets": records, "extractions": extractions})
+        self.holds = hold_client.HoldRenewer(owners, holds.Ledger(self.database))
+        folders = StorageFolders(self.database, storage, garbage_collection.is_used)
+        self.garbage_collector = GarbageCollector(
+            self.database, storage, folders, garbage_collection.house(settings), settings
+        )
         self.listen(self._changed)
         parts = api.Parts(
             database=self.database,
             storage=storage,
             store=self.store,
             folders=folders,
-            mutations=Mutations(self.database, tables.answers),
+            transactions=IdempotentTransactions(self.database, tables.answers),
             sources=Sources(records, extractions, self.structures, storage),
             holds=self.holds,
             following=metrics_stream.Following(self.database, storage, self.watch),
@@ -76,9 +78,9 @@ class Trainer(Owner):
         # It may have ended: then its hold does too.
         self.holds.wake()
 
-    def tasks(self, stop: Stopping) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "sweeper": self.sweeper.run(), "holds": self.holds.run()}
+        return {**super().tasks(stop), "garbage collector": self.garbage_collector.run(), "holds": self.holds.run()}
 
     async def stop(self) -> None:
         """Let the calls that run end, and close what was opened."""

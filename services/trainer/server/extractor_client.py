@@ -23,7 +23,7 @@ class Extractions:
     async def ready(self, name: str) -> extractions_pb2.Extraction:
         """Read an extraction, `extractions/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
         request = extractions_pb2.GetExtractionRequest(name=name)
-        found: extractions_pb2.Extraction = await hold_client.reply(self._known().GetExtraction(request), _WHO)
+        found: extractions_pb2.Extraction = await hold_client.await_reply(self._known().GetExtraction(request), _WHO)
         state = extractions_pb2.Extraction.State.Name(found.state).removeprefix("STATE_")
         if state != "READY":
             short = found.name.removeprefix("extractions/")
@@ -41,9 +41,12 @@ class Extractions:
     async def hold(self, hold: Hold, ttl: timedelta = hold_client.TTL) -> object:
         """Hold an extraction, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
         request = extractions_pb2.HoldExtractionRequest(
-            name=hold.resource, holder=hold.holder, ttl=hold_client.duration(ttl), manifest_digest=hold.manifest_digest
+            name=hold.resource,
+            holder=hold.holder,
+            ttl=hold_client.to_duration(ttl),
+            manifest_digest=hold.manifest_digest,
         )
-        held: extractions_pb2.HoldExtractionResponse = await hold_client.reply(
+        held: extractions_pb2.HoldExtractionResponse = await hold_client.await_reply(
             self._known().HoldExtraction(request), _WHO
         )
         return held
@@ -54,7 +57,7 @@ class Extractions:
             # Nobody to tell: it ends when its time is over.
             return
         request = extractions_pb2.ReleaseExtractionRequest(name=hold.resource, holder=hold.holder)
-        await hold_client.reply(self._stub.ReleaseExtraction(request), _WHO)
+        await hold_client.await_reply(self._stub.ReleaseExtraction(request), _WHO)
 
     def _known(self) -> Any:
         if self._stub is None:

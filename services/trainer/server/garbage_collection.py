@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.records import idempotency
-from services.records.garbage_collection import House
+from services.records.garbage_collection import GarbageCollectionPolicy
 from services.trainer.server import resource_names, tables
 from services.trainer.server.settings import TrainerServerSettings
 
@@ -15,13 +15,13 @@ _trainings = tables.trainings
 _checkpoints = tables.checkpoints
 
 
-def house(settings: TrainerServerSettings) -> House:
-    """Return what the sweeper keeps in order."""
+def house(settings: TrainerServerSettings) -> GarbageCollectionPolicy:
+    """Return what the garbage collector keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
-        await idempotency.forget(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
+        await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
 
-    return House(resource_names.ROOT_KEY, orphans, expire)
+    return GarbageCollectionPolicy(resource_names.ROOT_KEY, orphans, expire)
 
 
 async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:

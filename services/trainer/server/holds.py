@@ -8,7 +8,7 @@ from services.trainer.server import inputs, messages, models, repository
 
 
 class Ledger:
-    """The holds of trainings, for `services.records.hold_client.Keeper`."""
+    """The holds of trainings, for `services.records.hold_client.HoldRenewer`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -52,7 +52,7 @@ class Sources:
     """Finds and holds sources."""
 
     def __init__(
-        self, catalog: hold_client.Catalog, extractions: Extractions, structures: Structures, storage: Storage
+        self, catalog: hold_client.CatalogClient, extractions: Extractions, structures: Structures, storage: Storage
     ) -> None:
         self._catalog = catalog
         self._extractions = extractions

@@ -14,7 +14,7 @@ from polytok.trainer.v1 import tasks_pb2
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import lifecycle
-from services.records.job_handler import Recording
+from services.records.job_handler import RecordJobHandler
 from services.records.queries import Lock
 from services.runtime.storage import Storage
 from services.trainer.server import events, messages, metrics_repository, models, repository
@@ -46,10 +46,10 @@ def first_task(record: models.Training, checkpoint: models.Checkpoint | None) ->
             size_bytes=checkpoint.size_bytes,
             weights_fingerprint=payload.lineage.weights_fingerprint,
         ).SerializeToString()
-    return NewTask(kind=TASK, payload=payloads.pack(payload), weight=max(1, record.total_steps), resume_point=point)
+    return NewTask(kind=TASK, payload=payloads.to_any(payload), weight=max(1, record.total_steps), resume_point=point)
 
 
-class Training(Recording):
+class Training(RecordJobHandler):
     """Brings a training from QUEUED through PROCESSING, and perhaps PAUSED, to READY, ERROR or CANCELLED."""
 
     on_ending: ClassVar[Mapping[str, Any]] = {"pause_requested": False}
@@ -73,7 +73,7 @@ class Training(Recording):
         record = await repository.of_job(conn, job.id)
         if record is None:
             return
-        (result,) = payloads.unpack(results, tasks_pb2.RunTrainingResult)
+        (result,) = payloads.from_any(results, tasks_pb2.RunTrainingResult)
         await self._check(record, result)
         lineage = messages.lineage(record)
         lineage.versions.update(result.versions)
@@ -159,12 +159,12 @@ class Training(Recording):
             return True
         return tasks_pb2.ResumePoint.FromString(after).step > tasks_pb2.ResumePoint.FromString(before).step
 
-    async def is_wanted_back(self, conn: AsyncConnection, job: Job) -> bool:
+    async def is_pause_requested(self, conn: AsyncConnection, job: Job) -> bool:
         """Return whether a pause was asked for."""
         record = await repository.of_job(conn, job.id, Lock.NONE)
         return record is not None and record.pause_requested
 
-    async def given_back(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
+    async def paused(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
         """The training is paused; its checkpoint is among its rows."""
         await self.change(conn, job, status="PAUSED", pause_requested=False)
 

@@ -6,7 +6,7 @@ import grpc.aio
 
 from services.records import app
 from services.runtime import settings
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 from services.trainer.server.app import Trainer
@@ -14,7 +14,7 @@ from services.trainer.server.events import OWNER
 from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
 
 
-async def main(stop: Stopping) -> None:
+async def main(stop: StopSignal) -> None:
     """Serve trainings."""
 
     def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Trainer:

@@ -23,7 +23,7 @@ async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -
     """Read a training by id or uid."""
     uid = resource_names.uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
-    row = (await conn.execute(queries.locked(sa.select(_table).where(condition), lock, _table))).one_or_none()
+    row = (await conn.execute(queries.with_lock(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
 
 
@@ -49,16 +49,16 @@ async def by_uid(conn: AsyncConnection, uid: uuid.UUID) -> models.Training | Non
 
 async def of_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHANGE) -> models.Training | None:
     """Read the training that a job makes; None if it has another job by now, or is gone."""
-    statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
+    statement = queries.with_lock(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def page(
-    conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
+    conn: AsyncConnection, statuses: Collection[str], after: queries.Cursor | None, limit: int
 ) -> list[models.Training]:
     """Read a page of trainings, newest first."""
-    statement = queries.page(sa.select(_table), _table, statuses, after, limit)
+    statement = queries.paginate(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
@@ -71,7 +71,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> models.Training | None
 
 async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> models.Training:
     """Change a training that the caller has locked."""
-    statement = queries.changed(_table, **values).where(_table.c.id == uid).returning(_table)
+    statement = queries.touch(_table, **values).where(_table.c.id == uid).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 

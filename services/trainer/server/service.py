@@ -97,7 +97,7 @@ class Creation:
             job_id=job_id,
             status=states.TRAINING.first,
             pause_requested=False,
-            **failures.NONE,
+            **failures.NO_ERROR,
             completed_at=None,
             held=True,
             **restarted,

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.records.garbage_collection import SweepSettings
+from services.records.garbage_collection import GarbageCollectionSettings
 from services.runtime.settings import ADDRESS, PeerSettings
 
 
@@ -14,7 +14,7 @@ class TrainerPeers(PeerSettings):
     """host:port of the extractor; without one, trainings run on models alone."""
 
 
-class TrainerServerSettings(SweepSettings):
+class TrainerServerSettings(GarbageCollectionSettings):
     """How the trainer's server keeps its house."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_TRAINER_")

@@ -16,13 +16,13 @@ from services.trainer.worker.worker_settings import TrainerSettings
 def main() -> None:
     """Run tasks until the parent ends."""
     # A step's and a model's largest tensors are taken and freed anew each time: a sixth of the processor time.
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     settings = TrainerSettings()
     # Read once by the libraries, when they are imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.usable_threads))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    storage = factory.opened(StorageSettings())
+    storage = factory.open_storage(StorageSettings())
 
     def warm() -> None:
         from services.trainer.worker import train_task  # noqa: F401, PLC0415  imports torch

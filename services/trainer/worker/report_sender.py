@@ -105,7 +105,7 @@ class Teller:
         self._context.record(report)
 
     def _prune(self) -> list[int]:
-        point = tasks_pb2.ResumePoint.FromString(self._context.kept_point)
+        point = tasks_pb2.ResumePoint.FromString(self._context.saved_resume_point)
         return self._workspace.prune(point.step, self._keep)
 
     def _point(self, step: int) -> tasks_pb2.ResumePoint:

@@ -34,7 +34,7 @@ architectures.import_sae_lens()  # what the first training would wait for
 def run(
     task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: task_process_main.TaskContext
 ) -> tasks_pb2.RunTrainingResult:
-    """Train, from the resume point on if there is one. Raises GivenBack once it stopped because it was asked to."""
+    """Train, from the resume point on if there is one. Raises TaskPaused once it stopped because it was asked to."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
     device = _device(settings)
     settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
@@ -60,7 +60,7 @@ def run(
         result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
         if not result.finished:
             teller.stopped(result.step, complete.total_steps)
-            raise task_process_main.GivenBack
+            raise task_process_main.TaskPaused
         return _published(task, complete, result, work)
 
 
@@ -80,7 +80,7 @@ def _alone(
         open_data=lambda _: source.open(complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences),
         report=teller.progress,
         on_rows=teller.rows,
-        stop=context.wanted_back,
+        stop=context.pause_requested,
         origin=provenance.origins(task, source, complete),
         # The teller removes old ones, once the owner knows of later ones.
         keep=_ALL,
@@ -105,7 +105,7 @@ def _together(
         module=training_rank.__name__,
         report=teller.progress,
         on_rows=teller.rows,
-        stop=context.wanted_back,
+        stop=context.pause_requested,
         origins={planned.name: origin(planned) for planned in complete.saes},
         keep=_ALL,
     )

@@ -28,7 +28,7 @@ def opener(job: rank_main.Job) -> Callable[[str], Data]:
     whole = configs.TrainingPlan.from_dict(job.plan)
 
     def open_data(device: str) -> Data:
-        storage = factory.opened(StorageSettings())
+        storage = factory.open_storage(StorageSettings())
         source = activation_sources.of(task, storage, device, pathlib.Path(job.read["scratch"]), fetched=True)
         # All hooks, whichever this process trains on: which tokens go through the model together depends on them.
         return source.open(whole.hooks, seed=whole.seed, held_out=whole.evaluation_sequences)
@@ -37,5 +37,5 @@ def opener(job: rank_main.Job) -> Callable[[str], Data]:
 
 
 if __name__ == "__main__":
-    malloc_tuning.keep_freed()
+    malloc_tuning.tune_malloc()
     sys.exit(rank_main.main(opener))

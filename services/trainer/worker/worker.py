@@ -5,18 +5,18 @@ import sys
 from pydantic import Field
 
 from services.jobs import worker_main
-from services.runtime.process import Stopping
+from services.runtime.process import StopSignal
 from services.runtime.settings import ADDRESS, TransportSettings
 from services.trainer.worker.worker_settings import TrainerSettings
 
-POOL = worker_main.Pool(
+POOL = worker_main.WorkerPool(
     name="trainer",
     kinds=("train.run",),
     owner="trainer",
     child=(sys.executable, "-m", "services.trainer.worker.child"),
     # Its libraries take seconds and hundreds of megabytes, and many stacks never train.
     lazy=True,
-    gives_back=True,
+    pausable=True,
 )
 
 
@@ -27,9 +27,9 @@ class TrainerPeers(TransportSettings):
     """host:port of the trainer."""
 
 
-async def main(stopping: Stopping) -> None:
+async def main(stopping: StopSignal) -> None:
     """Work until it is asked to stop."""
     peers = TrainerPeers()
     # The child's, read here too: what is wrong with it stops the service, not one child after another.
     TrainerSettings()
-    await worker_main.work(stopping, POOL, peers.trainer_address, peers)
+    await worker_main.run_worker(stopping, POOL, peers.trainer_address, peers)

@@ -16,11 +16,11 @@ from services.catalog.ingest.sources.utf8 import Utf8
 _HEAD_BYTES = 16
 
 
-class File:
+class SourceFile:
     """A file, opened anew for each reading of it."""
 
     def __init__(self, part: tasks_pb2.FilePart) -> None:
-        self.name = source_errors.shown(part.uri)
+        self.name = source_errors.redact_uri(part.uri)
         """For messages."""
         self._uri = part.uri
         self._format = part.format

@@ -74,7 +74,7 @@ class Name(NamedTuple):
 
 def of_name(uri: str) -> Name:
     """Read the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
-    path = pathlib.PurePosixPath(source_errors.shown(uri).lower())
+    path = pathlib.PurePosixPath(source_errors.redact_uri(uri).lower())
     compression = COMPRESSIONS.get(path.suffix, "")
     ending = pathlib.PurePosixPath(path.stem).suffix if compression else path.suffix
     return Name(_ENDINGS.get(ending, FileSource.FORMAT_UNSPECIFIED), compression, ending == ".tsv")

@@ -17,7 +17,7 @@ import pyarrow as pa
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import limits
 from services.catalog.ingest.sources import content_validation, hub_errors
-from services.runtime.source_allowlist import Roots
+from services.runtime.source_allowlist import SourceAllowlist
 
 _READ_ROWS = 256
 _TIMEOUT_SECONDS = 30
@@ -38,7 +38,7 @@ def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
     return [tasks_pb2.HubPart(source=pinned, index=index, count=count) for index in range(count)]
 
 
-class Shard:
+class HubShard:
     """One shard of a split."""
 
     def __init__(self, part: tasks_pb2.HubPart) -> None:
@@ -68,7 +68,7 @@ def _is_folder(source: datasets_pb2.HubSource) -> bool:
 
 @contextlib.contextmanager
 def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
-    roots = Roots()
+    roots = SourceAllowlist()
     roots.check_repository(source.repo_id)
     if _is_folder(source) and not pathlib.Path(source.repo_id).is_dir():
         raise hub_errors.no_folder(source)

@@ -93,7 +93,7 @@ def _refused(source: datasets_pb2.HubSource, error: Exception) -> errors.Polytok
     if "Config name is missing" in said:
         return source_errors.invalid(f"{name} has several configurations. Name one of them. ({said})")
     if isinstance(error, OSError) and error.errno is not None:
-        return source_errors.reading(name, error)
+        return source_errors.from_io_error(name, error)
     if isinstance(error, pa.ArrowException | ValueError | OSError | TypeError):
         return source_errors.invalid(
             f"{name} cannot be read by `datasets` ({said}). Mend the repository, or name its files."

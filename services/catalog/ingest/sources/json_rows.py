@@ -74,9 +74,9 @@ def _tried(block: Block, known: pa.Schema) -> pa.Table | None:
 
 def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split:
     try:
-        with memory_limit.Bound(_OBJECT_BYTES).held():
+        with memory_limit.MemoryLimit(_OBJECT_BYTES).held():
             return json_objects.split((text for _, text in block.rows()), kept)
-    except memory_limit.Exceeded as error:
+    except memory_limit.MemoryLimitExceeded as error:
         raise source_errors.invalid(
             f"{name}, lines {block.first_line} to {block.last_line}: the objects take more than {_OBJECT_BYTES >> 20} "
             "MiB of memory. Split the rows, or leave out what is not needed."

@@ -8,7 +8,7 @@ import fsspec
 from polytok import errors
 from services.catalog.ingest import limits, source_errors
 from services.catalog.ingest.sources import formats
-from services.runtime.source_allowlist import Roots
+from services.runtime.source_allowlist import SourceAllowlist
 
 _SCHEMES = frozenset({"file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
 _MAGIC = frozenset("*?[")
@@ -28,17 +28,17 @@ def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Fou
     names, or whose folders' names, begin with `.` or `_` are left out.
     """
     _check(uri)
-    roots = Roots()
+    roots = SourceAllowlist()
     roots.check(uri)
     try:
         # Others add and replace files while this process lives.
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         files = _listed(filesystem, path, uri, wanted)
     except Exception as error:
-        raise source_errors.reading(uri, error) from error
+        raise source_errors.from_io_error(uri, error) from error
     if len(files) > most:
         raise source_errors.invalid(
-            f"{source_errors.shown(uri)} stands for {len(files):,} files; {most:,} is the most. "
+            f"{source_errors.redact_uri(uri)} stands for {len(files):,} files; {most:,} is the most. "
             "Join them into larger ones."
         )
     found = [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
@@ -61,7 +61,7 @@ def _check(uri: str) -> None:
         problem = "is a relative path, and the workers run elsewhere. Give an absolute path or a URI."
     else:
         return
-    shown = source_errors.shown(uri).replace("\0", "\\0")
+    shown = source_errors.redact_uri(uri).replace("\0", "\\0")
     violation = errors.FieldViolation("source.files.uris", problem)
     raise errors.InvalidArgument(f"{shown} {problem}", violations=[violation])
 
@@ -76,7 +76,9 @@ def _listed(filesystem: Any, path: str, uri: str, wanted: formats.Format) -> dic
     if info["type"] == "directory":
         return _below(filesystem, path, uri, wanted)
     if info["type"] != "file":
-        raise source_errors.invalid(f"{source_errors.shown(uri)} is neither a file nor a folder. Name a regular file.")
+        raise source_errors.invalid(
+            f"{source_errors.redact_uri(uri)} is neither a file nor a folder. Name a regular file."
+        )
     return {path: _size(info)}
 
 
@@ -84,7 +86,7 @@ def _matching(filesystem: Any, pattern: str, uri: str) -> dict[str, int]:
     files = _regular(filesystem, filesystem.glob(pattern, detail=True))
     if not files:
         raise errors.NotFound(
-            f"{source_errors.shown(uri)} matches no file on the machine of the worker. Check the pattern.",
+            f"{source_errors.redact_uri(uri)} matches no file on the machine of the worker. Check the pattern.",
             reason="SOURCE_NOT_FOUND",
         )
     return files
@@ -96,8 +98,8 @@ def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> di
     if not files:
         endings = f"ending for {formats.word(wanted)}" if wanted else f"ending of {formats.known()}"
         raise errors.NotFound(
-            f"The folder {source_errors.shown(uri)} holds no file with an {endings}."
-            f" Name the files, as by {source_errors.shown(uri).rstrip('/')}/*.",
+            f"The folder {source_errors.redact_uri(uri)} holds no file with an {endings}."
+            f" Name the files, as by {source_errors.redact_uri(uri).rstrip('/')}/*.",
             reason="SOURCE_NOT_FOUND",
         )
     return files

@@ -22,14 +22,14 @@ _MEMORY_BYTES = 512 << 20
 
 def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
     """Record batches, row group after row group; an empty one first, for the columns."""
-    bound = memory_limit.Bound(_MEMORY_BYTES)
+    bound = memory_limit.MemoryLimit(_MEMORY_BYTES)
     with content_validation.explained(raw.name, "Parquet"):
         checked = parquet_pages.Checked(raw, _PAGE_BYTES)
         try:
             with bound.held():
                 # With a buffer, a column of a row group is read page by page and not at once.
                 file = pq.ParquetFile(pa.PythonFile(checked, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        except memory_limit.Exceeded as error:
+        except memory_limit.MemoryLimitExceeded as error:
             raise _too_large(raw, "footer") from error
         yield schemas.empty(file.schema_arrow)
         for group in range(file.num_row_groups):
@@ -37,11 +37,13 @@ def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
             checked.watch(about, group)
             try:
                 yield from _of_group(file, about, group, bound, raw.name)
-            except memory_limit.Exceeded as error:
+            except memory_limit.MemoryLimitExceeded as error:
                 raise _too_large(raw, f"row group {group}") from error
 
 
-def _of_group(file: Any, about: Any, group: int, bound: memory_limit.Bound, name: str) -> Iterator[pa.RecordBatch]:
+def _of_group(
+    file: Any, about: Any, group: int, bound: memory_limit.MemoryLimit, name: str
+) -> Iterator[pa.RecordBatch]:
     row_bytes = about.total_byte_size // max(about.num_rows, 1) + 1
     rows = max(1, min(_READ_ROWS, _READ_BYTES // max(row_bytes, 1)))
     coming = file.iter_batches(rows, row_groups=[group], use_threads=False)

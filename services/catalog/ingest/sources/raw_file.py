@@ -6,7 +6,7 @@ from typing import Any
 import fsspec
 
 from services.catalog.ingest import source_errors
-from services.runtime.source_allowlist import Roots
+from services.runtime.source_allowlist import SourceAllowlist
 
 
 class RawFile(io.RawIOBase):
@@ -17,18 +17,18 @@ class RawFile(io.RawIOBase):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.name = source_errors.shown(uri)
+        self.name = source_errors.redact_uri(uri)
         """For messages."""
         self.bytes_read = 0
         """How much was read, for progress."""
         self._file: Any = None
-        Roots().check(uri)
+        SourceAllowlist().check(uri)
         try:
             # Others add and replace files while this process lives.
             filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
             self._file = filesystem.open(path, "rb")
         except Exception as error:
-            raise source_errors.reading(uri, error) from error
+            raise source_errors.from_io_error(uri, error) from error
 
     def readable(self) -> bool:
         """It can be read."""
@@ -43,7 +43,7 @@ class RawFile(io.RawIOBase):
         try:
             chunk: bytes = self._file.read(-1 if size is None else size)
         except Exception as error:
-            raise source_errors.reading(self.uri, error) from error
+            raise source_errors.from_io_error(self.uri, error) from error
         self.bytes_read += len(chunk)
         return chunk
 
@@ -58,7 +58,7 @@ class RawFile(io.RawIOBase):
         try:
             return int(self._file.seek(offset, whence))
         except Exception as error:
-            raise source_errors.reading(self.uri, error) from error
+            raise source_errors.from_io_error(self.uri, error) from error
 
     def tell(self) -> int:
         """Return where it is."""

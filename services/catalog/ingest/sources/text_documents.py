@@ -14,7 +14,7 @@ class Documents:
     """The files of one part, read one after another."""
 
     def __init__(self, part: tasks_pb2.DocumentsPart) -> None:
-        first = source_errors.shown(part.documents[0].uri)
+        first = source_errors.redact_uri(part.documents[0].uri)
         others = len(part.documents) - 1
         self.name = f"{first} and {others} files after it" if others else first
         """For messages."""
@@ -35,7 +35,7 @@ class Documents:
                 size_bytes=document.size_bytes,
                 text_rows=FileSource.TEXT_ROWS_FILE,
             )
-            yield from files.File(part).batches()
+            yield from files.SourceFile(part).batches()
             self._done += 1
 
 

@@ -9,7 +9,7 @@ from services.catalog.ingest.sources import arrow
 from services.runtime.storage import Storage
 
 
-class Rows:
+class UploadRows:
     """The rows of one file, in the catalog's own storage."""
 
     name = "the uploaded rows"

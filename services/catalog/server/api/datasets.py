@@ -9,29 +9,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from services.catalog.server import dependencies, events, messages
-from services.catalog.server.dependencies import Context, Parts
+from services.catalog.server.dependencies import Context, Dependencies
 from services.catalog.server.domain import names, not_found, records, sources, states
 from services.catalog.server.jobs import datasets as handler
 from services.catalog.server.repository import datasets, tokenizations
 from services.catalog.server.service import removal
-from services.catalog.server.service.uploads import Uploading
+from services.catalog.server.service.uploads import UploadHandler
 from services.jobs import failures
 from services.records import cancellation, etags, pagination
 from services.records.queries import Lock
-from services.records.unit_of_work import Unit
+from services.records.unit_of_work import UnitOfWork
 
 
 class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     """Serves datasets."""
 
-    def __init__(self, shared: Parts, upload_bytes: int) -> None:
+    def __init__(self, shared: Dependencies, upload_bytes: int) -> None:
         self._database = shared.database
         self._storage = shared.storage
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
-        self._mutations = shared.mutations
-        self._uploading = Uploading(shared, upload_bytes, self._begin, self._message)
+        self._transactions = shared.transactions
+        self._uploading = UploadHandler(shared, upload_bytes, self._begin, self._message)
 
     def _message(self, record: records.Dataset) -> datasets_pb2.Dataset:
         return messages.dataset(record, self._storage)
@@ -43,10 +43,10 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         sources.check_dataset(request.dataset.source)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
 
-        async def act(unit: Unit) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
             return self._message(await self._create(unit.conn, request))
 
-        return await self._mutations.run("CreateDataset", request, datasets_pb2.Dataset, act)
+        return await self._transactions.run("CreateDataset", request, datasets_pb2.Dataset, act)
 
     async def _create(self, conn: AsyncConnection, request: datasets_pb2.CreateDatasetRequest) -> records.Dataset:
         dataset_id = uuid.uuid4()
@@ -62,7 +62,7 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         if made is not None:
             return await self._begin(conn, made)
         existing = await datasets.get(conn, request.dataset_id)
-        differing = sources.differences(sources.flat(existing.source), sources.flat(source))
+        differing = sources.differences(sources.as_fields(existing.source), sources.as_fields(source))
         if differing:
             raise sources.exists(existing.resource, differing)
         return existing
@@ -75,10 +75,10 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             job_id=job_id,
             status=states.DATASET.first,
             progress=0.0,
-            **failures.NONE,
+            **failures.NO_ERROR,
             completed_at=None,
         )
-        await events.tell(conn, dataset.id)
+        await events.notify_changed(conn, dataset.id)
         return started
 
     async def UploadDataset(  # noqa: N802
@@ -113,41 +113,43 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
         identifier = names.parse_dataset(request.dataset.name)
 
-        async def act(unit: Unit) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
             record = await datasets.get(unit.conn, identifier, Lock.CHANGE)
             etags.check(record, request.dataset.etag)
             record = await datasets.update(unit.conn, record.id, metadata=dict(request.dataset.metadata))
-            await events.tell(unit.conn, record.id)
+            await events.notify_changed(unit.conn, record.id)
             return self._message(record)
 
-        return await self._mutations.run("UpdateDataset", request, datasets_pb2.Dataset, act)
+        return await self._transactions.run("UpdateDataset", request, datasets_pb2.Dataset, act)
 
     async def DeleteDataset(self, request: datasets_pb2.DeleteDatasetRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
         """Delete a dataset with its files, and its tokenizations if forced."""
 
-        async def act(unit: Unit) -> empty_pb2.Empty:
+        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             await self._delete(unit, request)
             return empty_pb2.Empty()
 
-        return await self._mutations.run("DeleteDataset", request, empty_pb2.Empty, act)
+        return await self._transactions.run("DeleteDataset", request, empty_pb2.Empty, act)
 
-    async def _delete(self, unit: Unit, request: datasets_pb2.DeleteDatasetRequest) -> None:
+    async def _delete(self, unit: UnitOfWork, request: datasets_pb2.DeleteDatasetRequest) -> None:
         record = await self._stopped(unit.conn, request.name)
         etags.check(record, request.etag)
         dependents = await tokenizations.depending(unit.conn, dataset_id=record.id)
         if dependents and not request.force:
             raise dependencies.depended_on(record.resource, [dependent.resource for dependent in dependents])
         await removal.tokenizations(unit, self._store, self._folders, dependents)
-        await cancellation.drop_jobs(unit.conn, self._store, record.resource)
+        await cancellation.delete_jobs(unit.conn, self._store, record.resource)
         await datasets.delete(unit.conn, record.id)
-        await events.tell(unit.conn, record.id)
+        await events.notify_changed(unit.conn, record.id)
         # A dataset that came from an earlier version may lie elsewhere.
         for key in (record.raw_path, names.dataset_key(record.id)):
-            unit.after_commit.append(functools.partial(self._folders.reclaim, key))
+            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, key))
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> records.Dataset:
         identifier = names.parse_dataset(name)
-        record = await cancellation.stopped(conn, self._store, functools.partial(datasets.find, conn, identifier))
+        record = await cancellation.cancel_job_and_lock(
+            conn, self._store, functools.partial(datasets.find, conn, identifier)
+        )
         if record is None:
             raise not_found.dataset(identifier, await datasets.known(conn))
         return record
@@ -157,26 +159,26 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
     ) -> datasets_pb2.Dataset:
         """Stop reading a dataset in."""
 
-        async def act(unit: Unit) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.DATASET.require_cancellable(record.resource, record.status)
-            unit.after_commit.append(functools.partial(self._folders.reclaim, record.raw_path))
+            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, record.raw_path))
             return self._message(record)
 
-        return await self._mutations.run("CancelDataset", request, datasets_pb2.Dataset, act)
+        return await self._transactions.run("CancelDataset", request, datasets_pb2.Dataset, act)
 
     async def RetryDataset(self, request: datasets_pb2.RetryDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
         """Read a dataset in again."""
         identifier = names.parse_dataset(request.name)
 
-        async def act(unit: Unit) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
             record = await datasets.get(unit.conn, identifier, Lock.CHANGE)
             states.DATASET.require_retryable(record.resource, record.status)
-            await self._folders.claim(unit.conn, record.raw_path)
+            await self._folders.reserve(unit.conn, record.raw_path)
             return self._message(await self._begin(unit.conn, record))
 
-        return await self._mutations.run("RetryDataset", request, datasets_pb2.Dataset, act)
+        return await self._transactions.run("RetryDataset", request, datasets_pb2.Dataset, act)
 
     async def WatchDataset(  # noqa: N802
         self, request: datasets_pb2.WatchDatasetRequest, context: Context

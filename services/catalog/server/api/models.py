@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, models_pb2_grpc
 from services.catalog.server import dependencies, events, messages
-from services.catalog.server.dependencies import Context, Parts
+from services.catalog.server.dependencies import Context, Dependencies
 from services.catalog.server.domain import names, not_found, records, sources, states
 from services.catalog.server.jobs import models as handler
 from services.catalog.server.repository import models, tokenizations
@@ -17,7 +17,7 @@ from services.catalog.server.service import removal
 from services.jobs import failures
 from services.records import cancellation, etags, pagination
 from services.records.queries import Lock
-from services.records.unit_of_work import Unit
+from services.records.unit_of_work import UnitOfWork
 
 _UID_TRIES = 5
 _SOURCE_FIELDS = ("repo_id", "revision", "tokenizer_repo_id")
@@ -26,12 +26,12 @@ _SOURCE_FIELDS = ("repo_id", "revision", "tokenizer_repo_id")
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     """Serves models."""
 
-    def __init__(self, shared: Parts) -> None:
+    def __init__(self, shared: Dependencies) -> None:
         self._database = shared.database
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
-        self._mutations = shared.mutations
+        self._transactions = shared.transactions
 
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
         """Register a model."""
@@ -41,10 +41,10 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         sources.check_texts({"model.revision": asked.revision})
         sources.check_metadata("model.metadata", asked.metadata)
 
-        async def act(unit: Unit) -> models_pb2.Model:
+        async def act(unit: UnitOfWork) -> models_pb2.Model:
             return messages.model(await self._create(unit.conn, request))
 
-        return await self._mutations.run("CreateModel", request, models_pb2.Model, act)
+        return await self._transactions.run("CreateModel", request, models_pb2.Model, act)
 
     async def _create(self, conn: AsyncConnection, request: models_pb2.CreateModelRequest) -> records.Model:
         source = {field: getattr(request.model, field) for field in _SOURCE_FIELDS}
@@ -66,8 +66,8 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 
     async def _begin(self, conn: AsyncConnection, model: records.Model) -> records.Model:
         job_id = await self._store.create(conn, handler.KIND, model.resource, handler.first_tasks(model))
-        started = await models.update(conn, model.id, job_id=job_id, status=states.MODEL.first, **failures.NONE)
-        await events.tell(conn, model.id)
+        started = await models.update(conn, model.id, job_id=job_id, status=states.MODEL.first, **failures.NO_ERROR)
+        await events.notify_changed(conn, model.id)
         return started
 
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
@@ -92,27 +92,27 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         sources.check_metadata("model.metadata", request.model.metadata)
         identifier = names.parse_model(request.model.name)
 
-        async def act(unit: Unit) -> models_pb2.Model:
+        async def act(unit: UnitOfWork) -> models_pb2.Model:
             record = await models.get(unit.conn, identifier, Lock.CHANGE)
             etags.check(record, request.model.etag)
             record = await models.update(unit.conn, record.id, metadata=dict(request.model.metadata))
-            await events.tell(unit.conn, record.id)
+            await events.notify_changed(unit.conn, record.id)
             return messages.model(record)
 
-        return await self._mutations.run("UpdateModel", request, models_pb2.Model, act)
+        return await self._transactions.run("UpdateModel", request, models_pb2.Model, act)
 
     async def DeleteModel(self, request: models_pb2.DeleteModelRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
         """Delete a model, and its tokenizations if forced."""
 
-        async def act(unit: Unit) -> empty_pb2.Empty:
+        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             await self._delete(unit, request)
             return empty_pb2.Empty()
 
-        return await self._mutations.run("DeleteModel", request, empty_pb2.Empty, act)
+        return await self._transactions.run("DeleteModel", request, empty_pb2.Empty, act)
 
-    async def _delete(self, unit: Unit, request: models_pb2.DeleteModelRequest) -> None:
+    async def _delete(self, unit: UnitOfWork, request: models_pb2.DeleteModelRequest) -> None:
         identifier = names.parse_model(request.name)
-        record = await cancellation.stopped(
+        record = await cancellation.cancel_job_and_lock(
             unit.conn, self._store, functools.partial(models.find, unit.conn, identifier)
         )
         if record is None:
@@ -122,20 +122,20 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         if dependents and not request.force:
             raise dependencies.depended_on(record.resource, [dependent.resource for dependent in dependents])
         await removal.tokenizations(unit, self._store, self._folders, dependents)
-        await cancellation.drop_jobs(unit.conn, self._store, record.resource)
+        await cancellation.delete_jobs(unit.conn, self._store, record.resource)
         await models.delete(unit.conn, record.id)
-        await events.tell(unit.conn, record.id)
+        await events.notify_changed(unit.conn, record.id)
 
     async def RetryModel(self, request: models_pb2.RetryModelRequest, context: Context) -> models_pb2.Model:  # noqa: N802
         """Inspect a model again."""
         identifier = names.parse_model(request.name)
 
-        async def act(unit: Unit) -> models_pb2.Model:
+        async def act(unit: UnitOfWork) -> models_pb2.Model:
             record = await models.get(unit.conn, identifier, Lock.CHANGE)
             states.MODEL.require_retryable(record.resource, record.status)
             return messages.model(await self._begin(unit.conn, record))
 
-        return await self._mutations.run("RetryModel", request, models_pb2.Model, act)
+        return await self._transactions.run("RetryModel", request, models_pb2.Model, act)
 
     async def WatchModel(  # noqa: N802
         self, request: models_pb2.WatchModelRequest, context: Context

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
 from services.catalog.server import messages
-from services.catalog.server.dependencies import Context, Parts
+from services.catalog.server.dependencies import Context, Dependencies
 from services.catalog.server.domain import names, records, states
 from services.catalog.server.repository import datasets, holds, models, repairs, tokenizations
 from services.catalog.server.service import removal
@@ -17,22 +17,22 @@ from services.catalog.server.service import repairs as repair_service
 from services.catalog.server.service import tokenizations as tokenization_service
 from services.catalog.server.service.resolution import Resolver
 from services.records import cancellation, etags, pagination
-from services.records.holds import made_anew
+from services.records.holds import resource_replaced_error
 from services.records.queries import Lock
-from services.records.unit_of_work import Unit
+from services.records.unit_of_work import UnitOfWork
 
 
 class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     """Serves tokenizations."""
 
-    def __init__(self, shared: Parts) -> None:
+    def __init__(self, shared: Dependencies) -> None:
         self._database = shared.database
         self._storage = shared.storage
         self._store = shared.store
         self._folders = shared.folders
         self._watch = shared.watch
-        self._mutations = shared.mutations
-        self._creation = tokenization_service.Creation(shared.store, shared.folders)
+        self._transactions = shared.transactions
+        self._creation = tokenization_service.TokenizationService(shared.store, shared.folders)
         self._resolver = Resolver(shared.database, shared.storage)
 
     def _message(
@@ -48,10 +48,10 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             names.parse_dataset(request.parent), names.parse_model(request.model), request.variant
         )
 
-        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
             return self._message(await self._creation.create(unit.conn, name, request.parameters))
 
-        return await self._mutations.run("CreateTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._transactions.run("CreateTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def GetTokenization(  # noqa: N802
         self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
@@ -59,7 +59,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         """Read a tokenization."""
         async with self._database.connection() as conn:
             record = await tokenizations.get(conn, names.parse_tokenization(request.name))
-            return self._message(record, await repairs.of_folder(conn, record.tokenized_path))
+            return self._message(record, await repairs.find_by_folder(conn, record.tokenized_path))
 
     async def ListTokenizations(  # noqa: N802
         self, request: tokenizations_pb2.ListTokenizationsRequest, context: Context
@@ -80,7 +80,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             )
             if not found:
                 await _require_known(conn, dataset, model)
-            repaired = await repairs.of_folders(conn, [record.tokenized_path for record in found])
+            repaired = await repairs.find_by_folders(conn, [record.tokenized_path for record in found])
         page, token = pagination.cut(request, found)
         return tokenizations_pb2.ListTokenizationsResponse(
             tokenizations=[self._message(record, repaired.get(record.tokenized_path)) for record in page],
@@ -92,18 +92,20 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     ) -> empty_pb2.Empty:
         """Delete a tokenization with its files."""
 
-        async def act(unit: Unit) -> empty_pb2.Empty:
+        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
             await removal.tokenization(unit, self._store, self._folders, record)
             return empty_pb2.Empty()
 
-        return await self._mutations.run("DeleteTokenization", request, empty_pb2.Empty, act)
+        return await self._transactions.run("DeleteTokenization", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
         name = names.parse_tokenization(resource)
-        await repair_service.end(conn, self._store, await tokenizations.find(conn, name), own=True)
-        record = await cancellation.stopped(conn, self._store, functools.partial(tokenizations.find, conn, name))
+        await repair_service.cancel_repair(conn, self._store, await tokenizations.find(conn, name), own=True)
+        record = await cancellation.cancel_job_and_lock(
+            conn, self._store, functools.partial(tokenizations.find, conn, name)
+        )
         if record is None:
             raise await tokenizations.not_found(conn, name)
         return record
@@ -114,20 +116,20 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         """Stop a tokenization."""
         name = names.parse_tokenization(request.name)
 
-        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
             before = await tokenizations.find(unit.conn, name)
-            if await repair_service.end(unit.conn, self._store, before, own=False):
+            if await repair_service.cancel_repair(unit.conn, self._store, before, own=False):
                 record = await tokenizations.get(unit.conn, name)
-                return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
+                return self._message(record, await repairs.find_by_folder(unit.conn, record.tokenized_path))
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.TOKENIZATION.require_cancellable(record.resource, record.status)
                 # No job was at it: it waited for another's files.
-                record = await self._creation.give_up(unit.conn, record)
-            unit.after_commit.append(functools.partial(self._folders.reclaim, record.tokenized_path))
+                record = await self._creation.cancel_pending(unit.conn, record)
+            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, record.tokenized_path))
             return self._message(record)
 
-        return await self._mutations.run("CancelTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._transactions.run("CancelTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def RetryTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
@@ -135,12 +137,12 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         """Tokeniz again."""
         name = names.parse_tokenization(request.name)
 
-        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
+        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
             record = await tokenizations.get(unit.conn, name, Lock.CHANGE)
             states.TOKENIZATION.require_retryable(record.resource, record.status)
-            return self._message(await self._creation.settle(unit.conn, record))
+            return self._message(await self._creation.start_or_share(unit.conn, record))
 
-        return await self._mutations.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._transactions.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def RepairTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RepairTokenizationRequest, context: Context
@@ -148,11 +150,13 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         """Repair a tokenization's files."""
         name = names.parse_tokenization(request.name)
 
-        async def act(unit: Unit) -> tokenizations_pb2.Tokenization:
-            record = await repair_service.begin(unit.conn, self._store, name, checksums_only=request.checksums_only)
-            return self._message(record, await repairs.of_folder(unit.conn, record.tokenized_path))
+        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
+            record = await repair_service.start_repair(
+                unit.conn, self._store, name, checksums_only=request.checksums_only
+            )
+            return self._message(record, await repairs.find_by_folder(unit.conn, record.tokenized_path))
 
-        return await self._mutations.run("RepairTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._transactions.run("RepairTokenization", request, tokenizations_pb2.Tokenization, act)
 
     async def WatchTokenization(  # noqa: N802
         self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
@@ -184,7 +188,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             if found is None:
                 return None
             seen = found
-            repaired = await repairs.of_folder(conn, found.tokenized_path)
+            repaired = await repairs.find_by_folder(conn, found.tokenized_path)
             if repaired is None:
                 raise errors.FailedPrecondition(
                     f"{found.resource} was never repaired. Start that with `polytok tokenization repair {found.short}`."
@@ -218,7 +222,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             record = await tokenizations.get(conn, name, Lock.REFERENCE)
             states.TOKENIZATION.require_ready(record.resource, record.short, record.status, record.error_message)
             if request.manifest_digest not in {"", record.manifest_digest}:
-                raise made_anew(record.resource, request.holder)
+                raise resource_replaced_error(record.resource, request.holder)
             expires_at = await holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
         held = tokenizations_pb2.HoldTokenizationResponse(
             tokenization=self._message(record), storage_key=record.tokenized_path

@@ -9,7 +9,7 @@ from services.catalog.server.domain import columns, records, sources
 _Parameters = tokenizations_pb2.TokenizationParameters
 
 
-def complete(parameters: _Parameters, asked: _Parameters, dataset: records.Dataset, *, is_chat: bool) -> None:
+def apply_defaults(parameters: _Parameters, asked: _Parameters, dataset: records.Dataset, *, is_chat: bool) -> None:
     """Turn rendering on for conversations, whose template writes all special tokens, and refuse it for text."""
     if not is_chat:
         if asked.HasField("chat"):
@@ -31,7 +31,7 @@ def complete(parameters: _Parameters, asked: _Parameters, dataset: records.Datas
     parameters.add_special_tokens = False
 
 
-def shown(parameters: _Parameters) -> dict[str, object]:
+def as_fields(parameters: _Parameters) -> dict[str, object]:
     """Return the rendering as fields, so that two of them can be told apart."""
     if not parameters.HasField("chat"):
         return {}

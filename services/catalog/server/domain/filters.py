@@ -7,7 +7,7 @@ from services.catalog.server.domain import sources
 _Parameters = tokenizations_pb2.TokenizationParameters
 
 
-def complete(parameters: tokenizations_pb2.TokenizationParameters) -> None:
+def apply_defaults(parameters: tokenizations_pb2.TokenizationParameters) -> None:
     """Take filters that filter nothing for none, and refuse those that keep nothing."""
     filters = parameters.filters
     sources.check_texts(
@@ -21,7 +21,7 @@ def complete(parameters: tokenizations_pb2.TokenizationParameters) -> None:
         parameters.ClearField("filters")
 
 
-def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
+def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
     """Return all that is set of these as fields, so that two of them can be told apart."""
     flat: dict[str, object] = {f"filters.{field.name}": value for field, value in parameters.filters.ListFields()}
     if parameters.normalization:

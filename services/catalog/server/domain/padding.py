@@ -8,7 +8,7 @@ _Parameters = tokenizations_pb2.TokenizationParameters
 _Padding = tokenizations_pb2.Padding
 
 
-def complete(parameters: tokenizations_pb2.TokenizationParameters, model: records.Model) -> None:
+def apply_defaults(parameters: tokenizations_pb2.TokenizationParameters, model: records.Model) -> None:
     """Fill in the defaults of the padding, if there is any, and refuse what cannot work."""
     if not parameters.HasField("padding"):
         return
@@ -40,7 +40,7 @@ def _token(model: records.Model) -> tokenizations_pb2.Padding.Token.ValueType:
     )
 
 
-def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
+def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
     """Return the padding as fields, so that two of them can be told apart."""
     if not parameters.HasField("padding"):
         return {"padding": "NONE"}

@@ -13,7 +13,7 @@ _Parameters = tokenizations_pb2.TokenizationParameters
 _Packing = tokenizations_pb2.Packing
 
 
-def complete(
+def apply_defaults(
     asked: tokenizations_pb2.TokenizationParameters, dataset: records.Dataset, model: records.Model
 ) -> tokenizations_pb2.TokenizationParameters:
     """Fill in every default, and refuse what cannot work on this dataset with this model."""
@@ -33,11 +33,11 @@ def complete(
         _complete_packing(parameters, model)
     elif parameters.truncation == _Parameters.TRUNCATION_UNSPECIFIED:
         parameters.truncation = _Parameters.TRUNCATION_RIGHT
-    padding.complete(parameters, model)
-    filters.complete(parameters)
+    padding.apply_defaults(parameters, model)
+    filters.apply_defaults(parameters)
     if not asked.HasField("add_special_tokens"):
         parameters.add_special_tokens = not packing
-    chat_templates.complete(parameters, asked, dataset, is_chat=choice.is_chat)
+    chat_templates.apply_defaults(parameters, asked, dataset, is_chat=choice.is_chat)
     return parameters
 
 
@@ -114,7 +114,7 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
 
 
-def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
+def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
     """The parameters flat, under names that a user knows, so that two of them can be told apart field by field."""
     flat: dict[str, object] = {
         "text_column": parameters.text_column,
@@ -132,8 +132,8 @@ def shown(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, obj
         flat["truncation"] = _short(_Parameters.Truncation.Name(parameters.truncation))
         flat["overflow"] = parameters.overflow
         flat["stride"] = parameters.stride
-        flat.update(padding.shown(parameters))
-    return flat | chat_templates.shown(parameters) | filters.shown(parameters)
+        flat.update(padding.as_fields(parameters))
+    return flat | chat_templates.as_fields(parameters) | filters.as_fields(parameters)
 
 
 def _short(enum_name: str) -> str:

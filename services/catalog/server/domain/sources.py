@@ -100,7 +100,7 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
     return errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
 
 
-def flat(source: Mapping[str, Any]) -> dict[str, object]:
+def as_fields(source: Mapping[str, Any]) -> dict[str, object]:
     """Return a dataset's source as fields, so that two of them can be told apart field by field."""
     ((kind, fields),) = source.items()
     if kind == "upload":

@@ -16,7 +16,7 @@ from services.catalog.server.repository import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
-from services.records.job_handler import Recording
+from services.records.job_handler import RecordJobHandler
 from services.runtime.storage import Storage
 
 KIND = "dataset.ingest"
@@ -30,10 +30,10 @@ def first_tasks(dataset: records.Dataset) -> list[NewTask]:
     plan = tasks_pb2.PlanIngestTask(source=source)
     if source.HasField("upload"):
         plan.upload_key = names.upload_key(dataset.id)
-    return [NewTask(kind="ingest.plan", payload=payloads.pack(plan))]
+    return [NewTask(kind="ingest.plan", payload=payloads.to_any(plan))]
 
 
-class DatasetIngestion(Recording):
+class DatasetJobHandler(RecordJobHandler):
     """Brings a dataset from PENDING through DOWNLOADING and PROCESSING to READY, ERROR or CANCELLED."""
 
     def __init__(self, storage: Storage, shard_bytes: int) -> None:
@@ -48,17 +48,17 @@ class DatasetIngestion(Recording):
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
         """Plan, then read, then publish."""
-        dataset = await datasets.of_job(conn, job.id)
+        dataset = await datasets.find_by_job(conn, job.id)
         if dataset is None or results[0].kind == "ingest.publish":
             return []
         if results[0].kind == "ingest.plan":
-            (plan,) = payloads.unpack(results, tasks_pb2.PlanIngestResult)
+            (plan,) = payloads.from_any(results, tasks_pb2.PlanIngestResult)
             commit = plan.parts[0].hub.source.revision if plan.parts else ""
             await self.change(conn, job, status="PROCESSING", commit=commit)
             return self._reading(dataset, plan)
-        parts = payloads.unpack(results, tasks_pb2.ReadPartResult)
+        parts = payloads.from_any(results, tasks_pb2.ReadPartResult)
         publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
-        return [NewTask(kind="ingest.publish", payload=payloads.pack(publishing), weight=_CHECKING)]
+        return [NewTask(kind="ingest.publish", payload=payloads.to_any(publishing), weight=_CHECKING)]
 
     def _reading(self, dataset: records.Dataset, plan: tasks_pb2.PlanIngestResult) -> list[NewTask]:
         if not plan.parts:
@@ -70,7 +70,7 @@ class DatasetIngestion(Recording):
         return [
             NewTask(
                 kind="ingest.read",
-                payload=payloads.pack(
+                payload=payloads.to_any(
                     tasks_pb2.ReadPartTask(
                         part=part, raw_key=dataset.raw_path, ordinal=ordinal, shard_bytes=self._shard_bytes
                     )
@@ -84,10 +84,10 @@ class DatasetIngestion(Recording):
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the shards."""
-        dataset = await datasets.of_job(conn, job.id)
+        dataset = await datasets.find_by_job(conn, job.id)
         if dataset is None:
             return
-        (found,) = payloads.unpack(results, tasks_pb2.PublishDatasetResult)
+        (found,) = payloads.from_any(results, tasks_pb2.PublishDatasetResult)
         publication.check_inside(dataset.raw_path, [shard.key for shard in found.shards])
         await publication.publish(self._storage, dataset.raw_path, found.staged_files)
         shards = [
@@ -115,10 +115,10 @@ class DatasetIngestion(Recording):
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
-        dataset = await datasets.of_job(conn, job.id)
+        dataset = await datasets.find_by_job(conn, job.id)
         if dataset is not None:
             await datasets.update(conn, dataset.id, **values)
-            await events.tell(conn, dataset.id)
+            await events.notify_changed(conn, dataset.id)
 
 
 def _column(column: datasets_pb2.Column) -> dict[str, str]:

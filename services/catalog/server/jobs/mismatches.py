@@ -29,7 +29,7 @@ ENCODING = frozenset(_RESULTS)
 """The kinds of tasks in which an engine encodes."""
 
 
-class Wrong(NamedTuple):
+class MismatchedShards(NamedTuple):
     """Shards that have to be encoded again."""
 
     engines: Sequence[str]
@@ -57,9 +57,9 @@ async def is_suspect(conn: AsyncConnection, record: records.Tokenization) -> boo
     return not set(distrusted).isdisjoint(record.statistics.get("engine_versions", ()))
 
 
-async def find(conn: AsyncConnection, fingerprint: str, results: Sequence[TaskResult]) -> Wrong | None:
+async def find(conn: AsyncConnection, fingerprint: str, results: Sequence[TaskResult]) -> MismatchedShards | None:
     """Find the shards, of all that were encoded, that an engine made which is not exact for the tokenizer."""
-    encoded: list[Any] = payloads.unpack(results, _RESULTS[results[0].kind])
+    encoded: list[Any] = payloads.from_any(results, _RESULTS[results[0].kind])
     distrusted = set(await distrusted_engines.distrusted(conn, fingerprint))
     distrusted.update(engine for each in encoded for engine in each.statistics.distrusted_engines)
     ordinals = {
@@ -67,4 +67,4 @@ async def find(conn: AsyncConnection, fingerprint: str, results: Sequence[TaskRe
         for result, each in zip(results, encoded, strict=True)
         if distrusted.intersection(each.statistics.engine_versions)
     }
-    return Wrong(sorted(distrusted), ordinals) if ordinals else None
+    return MismatchedShards(sorted(distrusted), ordinals) if ordinals else None

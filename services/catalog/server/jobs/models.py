@@ -25,10 +25,10 @@ def first_tasks(model: records.Model) -> list[NewTask]:
         repo_id=model.repo_id,
         revision=model.commit or model.revision,
     )
-    return [NewTask(kind="model.inspect", payload=payloads.pack(task))]
+    return [NewTask(kind="model.inspect", payload=payloads.to_any(task))]
 
 
-class ModelInspection:
+class ModelJobHandler:
     """Brings a model from PENDING to READY or ERROR."""
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
@@ -42,10 +42,10 @@ class ModelInspection:
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Write down what was found."""
-        model = await models.of_job(conn, job.id)
+        model = await models.find_by_job(conn, job.id)
         if model is None:
             return
-        (found,) = payloads.unpack(results, tasks_pb2.InspectModelResult)
+        (found,) = payloads.from_any(results, tasks_pb2.InspectModelResult)
         await models.update(
             conn,
             model.id,
@@ -68,14 +68,14 @@ class ModelInspection:
             n_layers=found.n_layers,
             context_length=found.context_length,
         )
-        await events.tell(conn, model.id)
+        await events.notify_changed(conn, model.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Return why on the model."""
-        model = await models.of_job(conn, job.id)
+        model = await models.find_by_job(conn, job.id)
         if model is not None:
             await models.update(conn, model.id, status="ERROR", **failure.columns())
-            await events.tell(conn, model.id)
+            await events.notify_changed(conn, model.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Only a deletion cancels an inspection."""

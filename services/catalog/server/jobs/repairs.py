@@ -33,7 +33,7 @@ from services.jobs import payloads
 from services.jobs.failures import Failure
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication, storage_folders
-from services.records.job_handler import Recording
+from services.records.job_handler import RecordJobHandler
 from services.records.queries import Lock
 from services.runtime.storage import Storage
 
@@ -60,7 +60,7 @@ def first_tasks(
     return [
         NewTask(
             kind=CHECK,
-            payload=payloads.pack(
+            payload=payloads.to_any(
                 repairs_pb2.CheckFilesTask(tokenized_key=record.tokenized_path, files=_messages(group))
             ),
             ordinal=ordinal,
@@ -86,7 +86,7 @@ def _ordinal(key: str) -> int:
     return int(found[1]) if found else -1
 
 
-class Repairing(Recording):
+class RepairJobHandler(RecordJobHandler):
     """Brings a repair from QUEUED through PROCESSING to DONE, ERROR or CANCELLED; the tokenization stays READY."""
 
     def __init__(self, storage: Storage) -> None:
@@ -100,25 +100,25 @@ class Repairing(Recording):
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
         """Check, make, compare, mend."""
-        repair = await repairs.of_job(conn, job.id)
+        repair = await repairs.find_by_job(conn, job.id)
         record = await repository.by_id(conn, repair.tokenization_id) if repair else None
         kind = results[0].kind
         if repair is None or record is None or kind == PUBLISH:
             return []
         if kind == CHECK:
-            return await self._checked(conn, repair, record, payloads.unpack(results, repairs_pb2.CheckFilesResult))
+            return await self._checked(conn, repair, record, payloads.from_any(results, repairs_pb2.CheckFilesResult))
         if kind == MEND:
-            (mended,) = payloads.unpack(results, repairs_pb2.MendResult)
+            (mended,) = payloads.from_any(results, repairs_pb2.MendResult)
             return await self._mended(conn, job, repair, record, mended)
         if kind in mismatches.ENCODING:
-            results = await tokenization_stages.made(conn, job, {kind})
+            results = await tokenization_stages.latest_results(conn, job, {kind})
             wrong = await mismatches.find(conn, record.tokenizer_fingerprint, results)
             if wrong or (not repair.outcome.get("all") and await mismatches.is_suspect(conn, record)):
                 return await self._all(conn, repair, record)
         working = dataclasses.replace(record, tokenized_path=repair.tokenized_path)
         if kind in _FILES:
             return await self._made(conn, job, repair, working, results)
-        tasks = await tokenization_stages.following(
+        tasks = await tokenization_stages.next_tasks(
             conn, job, stage, results, working, tokenizations.tokenizer_of(record)
         )
         return _only(tasks, repair.outcome)
@@ -174,7 +174,7 @@ class Repairing(Recording):
         results: Sequence[TaskResult],
     ) -> list[NewTask]:
         """Files were made again: they are compared with what they were, and published where they are not the same."""
-        found = payloads.unpack(results, tasks_pb2.TokenizeShardResult)
+        found = payloads.from_any(results, tasks_pb2.TokenizeShardResult)
         made = {_ordinal(file.key): file for each in found for file in each.files}
         publication.check_inside(working.tokenized_path, tokenization_stages.keys(made.values()))
         if repair.outcome.get("whole"):
@@ -218,10 +218,10 @@ class Repairing(Recording):
 
     async def _publish(self, conn: AsyncConnection, job: Job, working: records.Tokenization) -> list[NewTask]:
         """Return all files are there that take the place of those before."""
-        results = await tokenization_stages.made(conn, job, _FILES)
-        task = await tokenizations.publishing(conn, working, payloads.unpack(results, tasks_pb2.TokenizeShardResult))
-        task.counted.extend(await tokenization_stages.counted(conn, job))
-        return [NewTask(kind=PUBLISH, payload=payloads.pack(task), weight=1)]
+        results = await tokenization_stages.latest_results(conn, job, _FILES)
+        task = await tokenizations.publishing(conn, working, payloads.from_any(results, tasks_pb2.TokenizeShardResult))
+        task.counted.extend(await tokenization_stages.collect_counts(conn, job))
+        return [NewTask(kind=PUBLISH, payload=payloads.to_any(task), weight=1)]
 
     async def _mend(
         self,
@@ -250,21 +250,21 @@ class Repairing(Recording):
         )
         task.publication.name = record.shared_from or record.resource
         # That the manifest is lost is found here at the earliest, and then all files are made again.
-        return [NewTask(kind=MEND, payload=payloads.pack(task), weight=1, ahead=1)]
+        return [NewTask(kind=MEND, payload=payloads.to_any(task), weight=1, ahead=1)]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish what was staged."""
-        repair = await repairs.of_job(conn, job.id)
+        repair = await repairs.find_by_job(conn, job.id)
         # Nobody begins to share its files, nor deletes it, until this commits.
         record = await repository.by_id(conn, repair.tokenization_id, Lock.CHANGE) if repair else None
         if repair is None or record is None:
             return
         await storage_folders.lock(conn, record.tokenized_path)
         if results[0].kind == PUBLISH:
-            (made,) = payloads.unpack(results, tasks_pb2.PublishTokenizationResult)
+            (made,) = payloads.from_any(results, tasks_pb2.PublishTokenizationResult)
             outcome = await self._replace(conn, job, repair, record, made)
         else:
-            (mended,) = payloads.unpack(results, repairs_pb2.MendResult)
+            (mended,) = payloads.from_any(results, repairs_pb2.MendResult)
             await publication.publish(self._storage, record.tokenized_path, mended.staged_files)
             # What the stages before left; the files were moved out of it.
             await asyncio.to_thread(self._storage.delete_tree, repair.tokenized_path)
@@ -292,23 +292,23 @@ class Repairing(Recording):
         for each in await sharing.of_folder(conn, record.tokenized_path):
             await repository.replace_files(conn, each.id, files)
             await repository.update(conn, each.id, tokenized_path=repair.tokenized_path, **values)
-            await events.tell(conn, each.id)
+            await events.notify_changed(conn, each.id)
         return outcome
 
     async def _new_files(self, conn: AsyncConnection, job: Job) -> list[records.File]:
-        results = await tokenization_stages.made(conn, job, _FILES)
-        found = payloads.unpack(results, tasks_pb2.TokenizeShardResult)
+        results = await tokenization_stages.latest_results(conn, job, _FILES)
+        found = payloads.from_any(results, tasks_pb2.TokenizeShardResult)
         return [
             records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for each in found for file in each.files
         ]
 
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
-        results = await tokenization_stages.made(conn, job, {MEND})
-        return [text for mended in payloads.unpack(results, repairs_pb2.MendResult) for text in mended.messages]
+        results = await tokenization_stages.latest_results(conn, job, {MEND})
+        return [text for mended in payloads.from_any(results, repairs_pb2.MendResult) for text in mended.messages]
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Return why, and what can be repaired all the same."""
-        repair = await repairs.of_job(conn, job.id)
+        repair = await repairs.find_by_job(conn, job.id)
         record = await repository.by_id(conn, repair.tokenization_id) if repair else None
         if repair and record and repair.outcome.get("all") and failure.reason != "RESOURCE_HELD":
             command = f"polytok tokenization repair {record.short} --checksums-only"
@@ -326,14 +326,14 @@ class Repairing(Recording):
 
     async def _note(self, conn: AsyncConnection, repair: records.Repair, outcome: dict[str, Any]) -> None:
         await repairs.update(conn, repair.tokenization_id, outcome=outcome)
-        await events.tell(conn, repair.tokenization_id)
+        await events.notify_changed(conn, repair.tokenization_id)
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
-        repair = await repairs.of_job(conn, job.id)
+        repair = await repairs.find_by_job(conn, job.id)
         if repair is not None:
             await repairs.update(conn, repair.tokenization_id, **values)
-            await events.tell(conn, repair.tokenization_id)
+            await events.notify_changed(conn, repair.tokenization_id)
 
 
 async def _require_unheld(conn: AsyncConnection, record: records.Tokenization) -> None:

@@ -22,7 +22,7 @@ from services.catalog.server.domain import records
 from services.catalog.server.repository import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
-from services.jobs.repository import Rows
+from services.jobs.repository import JobRepository
 from services.records import publication
 
 ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE, SHARD, PUBLISH = (
@@ -34,10 +34,10 @@ _HASHES = 1 << 22
 """Hashes of documents that one task compares: some hundred megabytes."""
 
 _Parameters = tokenizations_pb2.TokenizationParameters
-_rows = Rows(tables.jobs)
+_rows = JobRepository(tables.jobs)
 
 
-def are_needed(parameters: _Parameters, num_shards: int) -> bool:
+def needs_multi_shard_plan(parameters: _Parameters, num_shards: int) -> bool:
     """Return whether a file depends on documents of more than one raw shard, or on all before them."""
     across = _concatenates(parameters) and num_shards > 1
     return across or parameters.filters.drop_duplicates or parameters.HasField("shuffle_seed")
@@ -66,7 +66,7 @@ def keys(files: Iterable[tasks_pb2.TokenizedFile]) -> list[str]:
     return [key for file in files for key in (file.key, file.counts_key) if key]
 
 
-async def following(
+async def next_tasks(
     conn: AsyncConnection,
     job: Job,
     stage: int,
@@ -76,7 +76,7 @@ async def following(
 ) -> list[NewTask]:
     """Return the tasks after a stage of `tokenize.encode`, `arrange`, `duplicates` or `measure`."""
     if results[0].kind == ARRANGE:
-        (found,) = payloads.unpack(results, stages_pb2.ArrangeResult)
+        (found,) = payloads.from_any(results, stages_pb2.ArrangeResult)
         publication.check_inside(tokenization.tokenized_path, [found.arrangement_key])
         (*_, before) = await _rows.results(conn, job.id, stage - 1)
         return await _parallel(conn, found, tokenization, tokenizer, after=before.kind)
@@ -84,24 +84,24 @@ async def following(
         tokenized_key=tokenization.tokenized_path, parameters=messages.parameters(tokenization)
     )
     if results[0].kind == ENCODE:
-        task.documents.extend(each.documents for each in payloads.unpack(results, stages_pb2.EncodeShardResult))
+        task.documents.extend(each.documents for each in payloads.from_any(results, stages_pb2.EncodeShardResult))
         keys = [key for each in task.documents for key in (each.key, each.hashes_key, each.phases_key) if key]
         publication.check_inside(tokenization.tokenized_path, keys)
         task.dataset_rows = (await datasets.get(conn, str(tokenization.dataset_id))).num_samples
     else:
-        (arranged,) = payloads.unpack(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
+        (arranged,) = payloads.from_any(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
         task.arrangement_key, task.arrangement_sha256 = arranged.arrangement_key, arranged.arrangement_sha256
         task.MergeFrom(_GIVEN[results[0].kind](results))
     # The arrangement itself is among what the stage before it foresaw.
     ahead = max(1, work_ahead(task.parameters, results[0].kind) - WORK[ARRANGE])
-    return [NewTask(kind=ARRANGE, payload=payloads.pack(task), weight=WORK[ARRANGE], ahead=ahead)]
+    return [NewTask(kind=ARRANGE, payload=payloads.to_any(task), weight=WORK[ARRANGE], ahead=ahead)]
 
 
 _GIVEN: Mapping[str, Callable[[Sequence[TaskResult]], stages_pb2.ArrangeTask]] = {
     DUPLICATES: lambda results: stages_pb2.ArrangeTask(
-        duplicates=payloads.unpack(results, stages_pb2.FindDuplicatesResult)
+        duplicates=payloads.from_any(results, stages_pb2.FindDuplicatesResult)
     ),
-    MEASURE: lambda results: stages_pb2.ArrangeTask(measured=payloads.unpack(results, stages_pb2.MeasureResult)),
+    MEASURE: lambda results: stages_pb2.ArrangeTask(measured=payloads.from_any(results, stages_pb2.MeasureResult)),
 }
 
 
@@ -133,7 +133,7 @@ async def _parallel(
     return [
         NewTask(
             kind=kind,
-            payload=payloads.pack(stages_pb2.ArrangedTask(ordinal=place, **shared)),
+            payload=payloads.to_any(stages_pb2.ArrangedTask(ordinal=place, **shared)),
             ordinal=place,
             weight=WORK[kind],
             ahead=work_ahead(parameters, kind),
@@ -142,10 +142,10 @@ async def _parallel(
     ]
 
 
-async def counted(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.TokenizationStatistics]:
+async def collect_counts(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.TokenizationStatistics]:
     """Return what the stages before the files were made counted, the last time that they were made."""
-    encoded = await made(conn, job, {ENCODE})
-    found = [each.statistics for each in payloads.unpack(encoded, stages_pb2.EncodeShardResult)]
+    encoded = await latest_results(conn, job, {ENCODE})
+    found = [each.statistics for each in payloads.from_any(encoded, stages_pb2.EncodeShardResult)]
     arranged: list[TaskResult] = []
     for results in await _all(conn, job):
         if results[0].kind == ENCODE:
@@ -154,11 +154,11 @@ async def counted(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.Tok
             arranged += results
     return found + [
         tokenizations_pb2.TokenizationStatistics(num_duplicates=each.num_duplicates)
-        for each in payloads.unpack(arranged, stages_pb2.ArrangeResult)
+        for each in payloads.from_any(arranged, stages_pb2.ArrangeResult)
     ]
 
 
-async def made(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[TaskResult]:
+async def latest_results(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[TaskResult]:
     """Return the results of a job's tasks of these kinds, by their places; of a task that was done again, the last."""
     found: dict[int, TaskResult] = {}
     for results in await _all(conn, job):

@@ -18,7 +18,7 @@ from services.catalog.server.repository import datasets, tokenizations
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
-from services.records.job_handler import Recording
+from services.records.job_handler import RecordJobHandler
 from services.runtime.storage import Storage
 
 KIND = "tokenization"
@@ -44,14 +44,14 @@ def first_tasks(
         shards = [shard for shard, row in zip(shards, first_rows, strict=False) if row < parameters.max_documents]
     kind = (
         tokenization_stages.ENCODE
-        if tokenization_stages.are_needed(parameters, len(shards))
+        if tokenization_stages.needs_multi_shard_plan(parameters, len(shards))
         else tokenization_stages.SHARD
     )
     ahead = tokenization_stages.work_ahead(parameters, kind)
     return [
         NewTask(
             kind=kind,
-            payload=payloads.pack(
+            payload=payloads.to_any(
                 tasks_pb2.TokenizeShardTask(
                     shard=catalog_tasks_pb2.RawShard(
                         key=shard.key,
@@ -126,7 +126,7 @@ def published(found: tasks_pb2.PublishTokenizationResult) -> dict[str, Any]:
     }
 
 
-class Tokenizing(Recording):
+class TokenizationJobHandler(RecordJobHandler):
     """Brings a tokenization from QUEUED through PROCESSING to READY, ERROR or CANCELLED; its dataset stays as it is."""
 
     def __init__(self, storage: Storage) -> None:
@@ -140,20 +140,20 @@ class Tokenizing(Recording):
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
         """Shards, what more it takes, then publish."""
-        tokenization = await tokenizations.of_job(conn, job.id)
+        tokenization = await tokenizations.find_by_job(conn, job.id)
         if tokenization is None or results[0].kind == tokenization_stages.PUBLISH:
             return []
         if results[0].kind in mismatches.ENCODING:
-            results = await tokenization_stages.made(conn, job, {results[0].kind})
+            results = await tokenization_stages.latest_results(conn, job, {results[0].kind})
             if wrong := await mismatches.find(conn, tokenization.tokenizer_fingerprint, results):
                 shards = await datasets.shards(conn, tokenization.dataset_id)
                 tasks = first_tasks(tokenization, shards, wrong.engines, reference_only=True)
                 return [task for task in tasks if task.ordinal in wrong.ordinals]
         if results[0].kind not in {tokenization_stages.SHARD, tokenization_stages.ASSEMBLE}:
-            return await tokenization_stages.following(
+            return await tokenization_stages.next_tasks(
                 conn, job, stage, results, tokenization, tokenizer_of(tokenization)
             )
-        found = payloads.unpack(results, tasks_pb2.TokenizeShardResult)
+        found = payloads.from_any(results, tasks_pb2.TokenizeShardResult)
         files = [file for shard in found for file in shard.files]
         publication.check_inside(tokenization.tokenized_path, tokenization_stages.keys(files))
         # Readers see them once the record is READY.
@@ -163,21 +163,21 @@ class Tokenizing(Recording):
             [records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for file in files],
         )
         task = await publishing(conn, tokenization, found)
-        task.counted.extend(await tokenization_stages.counted(conn, job))
+        task.counted.extend(await tokenization_stages.collect_counts(conn, job))
         return [
             NewTask(
                 kind=tokenization_stages.PUBLISH,
-                payload=payloads.pack(task),
+                payload=payloads.to_any(task),
                 weight=tokenization_stages.WORK[tokenization_stages.PUBLISH],
             )
         ]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the files."""
-        tokenization = await tokenizations.of_job(conn, job.id)
+        tokenization = await tokenizations.find_by_job(conn, job.id)
         if tokenization is None:
             return
-        (found,) = payloads.unpack(results, tasks_pb2.PublishTokenizationResult)
+        (found,) = payloads.from_any(results, tasks_pb2.PublishTokenizationResult)
         await publication.publish(self._storage, tokenization.tokenized_path, found.staged_files)
         await self.change(
             conn,
@@ -198,7 +198,7 @@ class Tokenizing(Recording):
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
-        tokenization = await tokenizations.of_job(conn, job.id)
+        tokenization = await tokenizations.find_by_job(conn, job.id)
         if tokenization is not None:
             await tokenizations.update(conn, tokenization.id, **values)
-            await events.tell(conn, tokenization.id)
+            await events.notify_changed(conn, tokenization.id)

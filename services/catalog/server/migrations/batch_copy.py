@@ -41,7 +41,7 @@ def copy() -> None:
     _log.info("took over %d datasets", copied)
 
 
-def settle() -> None:
+def check_complete() -> None:
     """Refuse to go on while something that old code wrote is not in the new tables."""
     if execution.value("SELECT rollout.resync()") == 0:
         return

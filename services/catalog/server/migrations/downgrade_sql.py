@@ -170,7 +170,7 @@ _PLACES = {
 }
 
 
-def give_back() -> None:
+def write_legacy_rows() -> None:
     """Bring the old tables up to date with the new ones."""
     execution.run(*_FUNCTIONS, "SELECT rollout.resync()", "SELECT rollout.give_back()", *_DROPPED_FUNCTIONS)
 

@@ -6,7 +6,7 @@ _OLD = ("public.datasets", "public.models")
 _BOOKS = ("rollout.links", "rollout.model_links")
 
 
-def put_away() -> None:
+def archive_legacy_tables() -> None:
     """Move the old tables, with what is known about them, out of the way."""
     execution.run(
         "CREATE SCHEMA retired",
@@ -24,7 +24,7 @@ def discard_empty() -> None:
         execution.run("DROP SCHEMA retired CASCADE")
 
 
-def bring_back() -> None:
+def restore_legacy_tables() -> None:
     """Make the old tables again, with the rows that they had."""
     if not execution.flag("SELECT to_regclass('retired.datasets') IS NOT NULL"):
         execution.run(*legacy_schema.TABLES)

@@ -29,7 +29,7 @@ async def find(
     conn: AsyncConnection, identifier: str, lock: queries.Lock = queries.Lock.NONE
 ) -> records.Dataset | None:
     """Read a dataset by id or uid."""
-    statement = queries.locked(sa.select(_table).where(_named(identifier)), lock, _table)
+    statement = queries.with_lock(sa.select(_table).where(_named(identifier)), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
@@ -48,18 +48,18 @@ async def known(conn: AsyncConnection) -> Sequence[str]:
     return (await conn.execute(statement)).scalars().all()
 
 
-async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Dataset | None:
+async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Dataset | None:
     """Read and lock the dataset that a job makes; None if it has another job by now, or is gone."""
     statement = sa.select(_table).where(_table.c.job_id == job_id)
-    row = (await conn.execute(queries.locked(statement, queries.Lock.CHANGE, _table))).one_or_none()
+    row = (await conn.execute(queries.with_lock(statement, queries.Lock.CHANGE, _table))).one_or_none()
     return _record(row) if row else None
 
 
 async def page(
-    conn: AsyncConnection, statuses: Collection[str], after: queries.Place | None, limit: int
+    conn: AsyncConnection, statuses: Collection[str], after: queries.Cursor | None, limit: int
 ) -> list[records.Dataset]:
     """Read a page of datasets, newest first."""
-    statement = queries.page(sa.select(_table), _table, statuses, after, limit)
+    statement = queries.paginate(sa.select(_table), _table, statuses, after, limit)
     return [_record(row) for row in await conn.execute(statement)]
 
 
@@ -72,7 +72,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> records.Dataset | None
 
 async def update(conn: AsyncConnection, dataset_id: uuid.UUID, **values: Any) -> records.Dataset:
     """Change a dataset."""
-    statement = queries.changed(_table, **values).where(_table.c.id == dataset_id).returning(_table)
+    statement = queries.touch(_table, **values).where(_table.c.id == dataset_id).returning(_table)
     return _record((await conn.execute(statement)).one())
 
 

@@ -1,9 +1,9 @@
 """Who reads a tokenization right now (`services.records.holds`)."""
 
 from services.catalog.server import tables
-from services.records.holds import Holds
+from services.records.holds import HoldStore
 
-_holds = Holds(tables.tokenization_holds)
+_holds = HoldStore(tables.tokenization_holds)
 hold = _holds.hold
 release = _holds.release
 holders = _holds.holders

@@ -30,7 +30,7 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, o
         "job_id": job_id,
         "status": "QUEUED",
         "progress": 0.0,
-        **failures.NONE,
+        **failures.NO_ERROR,
         "outcome": outcome,
         "created_at": now,
         "updated_at": now,
@@ -40,7 +40,7 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, o
     await conn.execute(statement.on_conflict_do_update(index_elements=[_table.c.tokenization_id], set_=values))
 
 
-async def of_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[str, records.Repair]:
+async def find_by_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[str, records.Repair]:
     """Return the last repair of each folder of tokenizations, by folder.
 
     Those that were never repaired are left out.
@@ -59,21 +59,21 @@ async def of_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[s
     return found
 
 
-async def of_folder(conn: AsyncConnection, path: str) -> records.Repair | None:
+async def find_by_folder(conn: AsyncConnection, path: str) -> records.Repair | None:
     """Return the last repair of a folder."""
-    return (await of_folders(conn, [path])).get(path)
+    return (await find_by_folders(conn, [path])).get(path)
 
 
-async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Repair | None:
+async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Repair | None:
     """Read and lock the repair that a job does; None if it has another job by now, or is gone."""
-    statement = queries.locked(sa.select(_table).where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
+    statement = queries.with_lock(sa.select(_table).where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return _record(row) if row else None
 
 
 async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
     """Change a repair."""
-    await conn.execute(queries.changed(_table, **values).where(_table.c.tokenization_id == uid))
+    await conn.execute(queries.touch(_table, **values).where(_table.c.tokenization_id == uid))
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:

@@ -100,7 +100,7 @@ async def take_files(conn: AsyncConnection, uid: str, source: records.Tokenizati
     await conn.execute(_files.insert().from_select(["tokenization_id", *(column.name for column in columns)], rows))
     now = sa.func.clock_timestamp()
     await conn.execute(
-        queries.changed(
+        queries.touch(
             _table,
             status="READY",
             progress=100.0,
@@ -113,7 +113,7 @@ async def take_files(conn: AsyncConnection, uid: str, source: records.Tokenizati
             statistics=source.statistics,
             manifest_digest=source.manifest_digest,
             job_id=None,
-            **failures.NONE,
+            **failures.NO_ERROR,
             started_at=now,
             completed_at=now,
         ).where(_table.c.id == uid)

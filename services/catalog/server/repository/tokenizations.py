@@ -53,7 +53,7 @@ async def find(
 ) -> records.Tokenization | None:
     """Read a tokenization by the ids or uids in its name."""
     statement = _select.where(of_dataset(name.dataset), of_model(name.model), _table.c.variant == name.variant)
-    row = (await conn.execute(queries.locked(statement, lock, _table))).one_or_none()
+    row = (await conn.execute(queries.with_lock(statement, lock, _table))).one_or_none()
     return record(row) if row else None
 
 
@@ -78,7 +78,7 @@ async def not_found(conn: AsyncConnection, name: names.TokenizationName) -> Exce
 
 async def by_id(conn: AsyncConnection, uid: str, lock: queries.Lock = queries.Lock.NONE) -> records.Tokenization | None:
     """Read a tokenization by its uid."""
-    statement = queries.locked(_select.where(_table.c.id == uid), lock, _table)
+    statement = queries.with_lock(_select.where(_table.c.id == uid), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
     return record(row) if row else None
 
@@ -123,9 +123,9 @@ def _resolving(by_dataset_uid: bool, by_model_uid: bool) -> sa.Select[Any]:
     ).where(is_dataset, is_model, _table.c.variant == asked.c.variant)
 
 
-async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenization | None:
+async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Tokenization | None:
     """Read and lock the tokenization that a job makes; None if it has another job by now, or is gone."""
-    statement = queries.locked(_select.where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
+    statement = queries.with_lock(_select.where(_table.c.job_id == job_id), queries.Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
     return record(row) if row else None
 
@@ -141,7 +141,7 @@ async def depending(
 async def page(
     conn: AsyncConnection,
     statuses: Collection[str],
-    after: queries.Place | None,
+    after: queries.Cursor | None,
     limit: int,
     *,
     dataset: str | None,
@@ -153,7 +153,7 @@ async def page(
         statement = statement.where(of_dataset(dataset))
     if model is not None:
         statement = statement.where(of_model(model))
-    statement = queries.page(statement, _table, statuses, after, limit)
+    statement = queries.paginate(statement, _table, statuses, after, limit)
     return [record(row) for row in await conn.execute(statement)]
 
 
@@ -165,7 +165,7 @@ async def insert(conn: AsyncConnection, **values: Any) -> bool:
 
 async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
     """Change a tokenization."""
-    await conn.execute(queries.changed(_table, **values).where(_table.c.id == uid))
+    await conn.execute(queries.touch(_table, **values).where(_table.c.id == uid))
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:

@@ -14,7 +14,7 @@ from services.records import storage_folders
 from services.records.queries import Lock
 
 
-async def begin(
+async def start_repair(
     conn: AsyncConnection, store: JobStore, name: names.TokenizationName, *, checksums_only: bool
 ) -> records.Tokenization:
     """Start to repair a READY tokenization's files, unless that is under way; return the tokenization."""
@@ -28,7 +28,7 @@ async def begin(
         )
     # Another that shares the files may be repaired at the same moment.
     await storage_folders.lock(conn, record.tokenized_path)
-    under_way = await repairs.of_folder(conn, record.tokenized_path)
+    under_way = await repairs.find_by_folder(conn, record.tokenized_path)
     if under_way is not None and states.REPAIR.is_live(under_way.status):
         if under_way.outcome.get("checksums_only") and not checksums_only:
             raise errors.FailedPrecondition(
@@ -43,16 +43,18 @@ async def begin(
     tasks = handler.first_tasks(record, files, checksums_only=checksums_only)
     job_id = await store.create(conn, handler.KIND, record.resource, tasks)
     await repairs.begin(conn, record.id, path, job_id, {"checksums_only": True} if checksums_only else {})
-    await events.tell(conn, record.id)
+    await events.notify_changed(conn, record.id)
     return record
 
 
-async def end(conn: AsyncConnection, store: JobStore, record: records.Tokenization | None, *, own: bool) -> bool:
+async def cancel_repair(
+    conn: AsyncConnection, store: JobStore, record: records.Tokenization | None, *, own: bool
+) -> bool:
     """Cancel the repair of a tokenization's files, if one is under way; return whether one was.
 
     With `own`, only if it was asked for this one. Called before the record is locked: the job comes first.
     """
-    repair = await repairs.of_folder(conn, record.tokenized_path) if record and record.status == "READY" else None
+    repair = await repairs.find_by_folder(conn, record.tokenized_path) if record and record.status == "READY" else None
     if repair is None or record is None or repair.job_id is None or not states.REPAIR.is_live(repair.status):
         return False
     if own and repair.tokenization_id != record.id:

@@ -10,7 +10,7 @@ import contextlib
 from polytok import errors
 from services.catalog.server import events
 from services.catalog.server.repository import sharing, tokenizations
-from services.catalog.server.service.tokenizations import Creation
+from services.catalog.server.service.tokenizations import TokenizationService
 from services.records.queries import Lock
 from services.runtime.database import Database
 from services.runtime.notifications import Listener
@@ -23,10 +23,10 @@ _POLL_SECONDS = 10.0
 _SPACING_SECONDS = 0.1
 
 
-class Waiting:
+class SharedTokenizationResolver:
     """Settles whoever waits."""
 
-    def __init__(self, database: Database, listener: Listener, creation: Creation) -> None:
+    def __init__(self, database: Database, listener: Listener, creation: TokenizationService) -> None:
         self._database = database
         self._creation = creation
         self._changed = asyncio.Event()
@@ -40,12 +40,12 @@ class Waiting:
                     await self._changed.wait()
             self._changed.clear()
             try:
-                await self.settle()
+                await self.resolve_pending()
             except errors.PolytokError as error:
                 _log.warning("settling put off", error=error.message)
             await asyncio.sleep(_SPACING_SECONDS)
 
-    async def settle(self) -> None:
+    async def resolve_pending(self) -> None:
         """Look at each that waits, once."""
         async with self._database.connection() as conn:
             uids = await sharing.waiting(conn)
@@ -54,4 +54,4 @@ class Waiting:
                 # Settling tells of a change only where there is one, or every look would cause the next.
                 record = await tokenizations.by_id(conn, uid, Lock.CHANGE)
                 if record is not None and record.status == "QUEUED" and record.job_id is None:
-                    await self._creation.settle(conn, record)
+                    await self._creation.start_or_share(conn, record)

@@ -17,21 +17,21 @@ from services.jobs import failures
 from services.jobs.store import JobStore
 from services.records import storage_folders
 from services.records.queries import Lock
-from services.records.storage_folders import Folders
+from services.records.storage_folders import StorageFolders
 
 _BEGINNING: dict[str, Any] = {
     "status": states.TOKENIZATION.first,
     "progress": 0.0,
-    **failures.NONE,
+    **failures.NO_ERROR,
     "started_at": None,
     "completed_at": None,
 }
 
 
-class Creation:
+class TokenizationService:
     """Makes tokenizations, and makes them anew."""
 
-    def __init__(self, store: JobStore, owned: Folders) -> None:
+    def __init__(self, store: JobStore, owned: StorageFolders) -> None:
         self._store = store
         self._folders = owned
 
@@ -48,14 +48,14 @@ class Creation:
         states.MODEL.require_ready(model.resource, model.name, model.status, model.error_message)
         parameters.require_shards(dataset)
         filter_patterns.check(asked.filters)
-        complete = parameters.complete(asked, dataset, model)
+        complete = parameters.apply_defaults(asked, dataset, model)
         uid = names.tokenization_uid(dataset.id, model.id, name.variant)
         made = await tokenizations.insert(conn, **_values(uid, name.variant, complete, dataset, model))
         # Locked by the insert, or held by its dataset, which is locked.
         record = await tokenizations.require(conn, uid)
-        return await self.settle(conn, record) if made else _same(record, complete)
+        return await self.start_or_share(conn, record) if made else _same(record, complete)
 
-    async def settle(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
+    async def start_or_share(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Bring a tokenization, which is locked, to its files: another's, those that another is about to have, or own.
 
         Another's are those of a tokenizer of the same content with the same parameters. READY ones are shared at once.
@@ -78,7 +78,7 @@ class Creation:
             locked = await tokenizations.require(conn, source.id)
             if locked.tokenized_path == found.tokenized_path:
                 await sharing.take_files(conn, record.id, locked)
-                await events.tell(conn, record.id)
+                await events.notify_changed(conn, record.id)
                 return True
         return False
 
@@ -87,7 +87,7 @@ class Creation:
         if (record.status, record.job_id, record.shared_from) == ("QUEUED", None, maker.resource):
             return True
         await tokenizations.update(conn, record.id, **_BEGINNING, job_id=None, shared_from=maker.resource)
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
         return True
 
     async def _begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
@@ -102,7 +102,7 @@ class Creation:
         tasks = handler.first_tasks(own, shards, await distrusted_engines.distrusted(conn, own.tokenizer_fingerprint))
         job_id = await self._store.create(conn, handler.KIND, own.resource, tasks)
         await tokenizations.update(conn, record.id, job_id=job_id)
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
         return await tokenizations.require(conn, record.id)
 
     async def _free_folder(self, conn: AsyncConnection, record: records.Tokenization, dataset: records.Dataset) -> str:
@@ -111,16 +111,16 @@ class Creation:
         while True:
             await storage_folders.lock(conn, path)
             if not await sharing.is_others(conn, path, record.id):
-                await self._folders.claim(conn, path)
+                await self._folders.reserve(conn, path)
                 return path
             path = names.tokenized_key(dataset.raw_path, record.model_id, record.variant) + f"_{secrets.token_hex(4)}"
 
-    async def give_up(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
+    async def cancel_pending(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Cancel a tokenization, which is locked, that waits for another's files."""
         await tokenizations.update(
             conn, record.id, status="CANCELLED", shared_from=None, completed_at=sa.func.clock_timestamp()
         )
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
         return await tokenizations.require(conn, record.id)
 
 
@@ -151,7 +151,7 @@ def _values(
 
 
 def _same(existing: records.Tokenization, complete: tokenizations_pb2.TokenizationParameters) -> records.Tokenization:
-    differing = sources.differences(parameters.shown(messages.parameters(existing)), parameters.shown(complete))
+    differing = sources.differences(parameters.as_fields(messages.parameters(existing)), parameters.as_fields(complete))
     if differing:
         raise parameters.exists(existing.resource, differing)
     return existing

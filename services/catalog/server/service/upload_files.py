@@ -20,12 +20,12 @@ from services.runtime.storage import StagedFile, Storage
 _FILE_BYTES = 64 << 20
 """A file ends after so many: each is one part for the workers."""
 _FILE_SECONDS = 60.0
-"""A file ends after so long, however slowly rows come: the sweeper leaves alone what has grown since it last looked."""
+"""A file ends after so long, however slowly rows come: garbage collection spares what grew since it last looked."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """What ends a stream of Arrow."""
 
 
-class Upload:
+class UploadWriter:
     """Takes the messages of one upload; every method blocks. Without a storage it only finds out what they are.
 
     A call that is cancelled leaves the thread behind that writes for it; the lock has it end before the files go.

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
-from services.catalog.server.dependencies import Parts
+from services.catalog.server.dependencies import Dependencies
 from services.catalog.server.domain import names, records, sources
 from services.catalog.server.repository import datasets
 from services.catalog.server.service import upload_files
-from services.records.unit_of_work import Unit
+from services.records.unit_of_work import UnitOfWork
 
 _Request = datasets_pb2.UploadDatasetRequest
 _AT_ONCE = 16
@@ -24,19 +24,19 @@ Begin = Callable[[AsyncConnection, records.Dataset], Awaitable[records.Dataset]]
 """Starts to read in a dataset that was made just now."""
 
 
-class Uploading:
+class UploadHandler:
     """Takes rows in and registers them. There is no dataset before all of them are on disk."""
 
     def __init__(
         self,
-        shared: Parts,
+        shared: Dependencies,
         limit_bytes: int,
         begin: Begin,
         message: Callable[[records.Dataset], datasets_pb2.Dataset],
     ) -> None:
         self._database = shared.database
         self._storage = shared.storage
-        self._mutations = shared.mutations
+        self._transactions = shared.transactions
         self._limit_bytes = limit_bytes
         self._begin = begin
         self._message = message
@@ -50,7 +50,7 @@ class Uploading:
         try:
             begin = await _begin_of(requests)
             sources.check_metadata("begin.metadata", begin.metadata)
-            answer = await self._mutations.answered("UploadDataset", begin, datasets_pb2.Dataset)
+            answer = await self._transactions.find_response("UploadDataset", begin, datasets_pb2.Dataset)
             return answer or await self._take(begin, requests)
         finally:
             self._running -= 1
@@ -60,24 +60,24 @@ class Uploading:
             existing = await datasets.find(conn, begin.dataset_id)
         if existing is not None and "upload" not in existing.source:
             raise sources.exists(
-                existing.resource, sources.differences(sources.flat(existing.source), {"source": "upload"})
+                existing.resource, sources.differences(sources.as_fields(existing.source), {"source": "upload"})
             )
         dataset_id = uuid.uuid4()
         # Where there is such a dataset, it is only found out whether these are its rows.
         storage = self._storage if existing is None else None
         upload = await asyncio.to_thread(
-            upload_files.Upload, storage, names.upload_key(dataset_id), begin.arrow_schema, self._limit_bytes
+            upload_files.UploadWriter, storage, names.upload_key(dataset_id), begin.arrow_schema, self._limit_bytes
         )
         made = False
         try:
             source = await _received(upload, requests)
 
-            async def act(unit: Unit) -> datasets_pb2.Dataset:
+            async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
                 nonlocal made
                 record, made = await self._register(unit.conn, dataset_id, begin, source)
                 return self._message(record)
 
-            return await self._mutations.run("UploadDataset", begin, datasets_pb2.Dataset, act)
+            return await self._transactions.run("UploadDataset", begin, datasets_pb2.Dataset, act)
         finally:
             if not made:
                 await asyncio.to_thread(upload.abandon)
@@ -104,7 +104,7 @@ class Uploading:
         if made is not None:
             return await self._begin(conn, made), True
         existing = await datasets.get(conn, begin.dataset_id)
-        differing = sources.differences(sources.flat(existing.source), sources.flat(told))
+        differing = sources.differences(sources.as_fields(existing.source), sources.as_fields(told))
         if differing:
             raise sources.exists(existing.resource, differing)
         return existing, False
@@ -117,7 +117,7 @@ async def _begin_of(requests: AsyncIterator[_Request]) -> datasets_pb2.UploadBeg
     return first.begin
 
 
-async def _received(upload: upload_files.Upload, requests: AsyncIterator[_Request]) -> datasets_pb2.UploadSource:
+async def _received(upload: upload_files.UploadWriter, requests: AsyncIterator[_Request]) -> datasets_pb2.UploadSource:
     end: datasets_pb2.UploadEnd | None = None
     async for request in requests:
         if end is not None:

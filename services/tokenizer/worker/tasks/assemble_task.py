@@ -6,7 +6,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.jobs.task_process_main import TaskContext
-from services.runtime.prefetch import Ahead
+from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 from services.tokenizer.files import arrangement, output, sequence_factory, shard_writer, staging
 from services.tokenizer.files.arrangement import Documents
@@ -53,7 +53,7 @@ def assemble(
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
     with (
         shard_writer.ShardWriter(storage, key) as writer,
-        Ahead(documents.pieces(start, stop), "gather") as pieces,
+        PrefetchIterator(documents.pieces(start, stop), "gather") as pieces,
         contextlib.closing(output.Output(task.parameters, tokenizers.get(task.tokenizer), writer)) as made,
     ):
         phase = arranged.phases[task.ordinal] if arranged.phases else None

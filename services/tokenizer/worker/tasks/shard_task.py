@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.jobs.task_process_main import TaskContext
-from services.runtime.prefetch import Ahead
+from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
 from services.tokenizer.engines import Engine, Untrustworthy, selection, spot_check, versions
@@ -97,11 +97,11 @@ def encoded(
     """Read and encode a shard ahead of what is done with it in the block, a bounded piece each."""
     with (
         shard_reader.verified(storage, task.shard) as file,
-        Ahead(
+        PrefetchIterator(
             cleaner.cleaned(documents.of(task, file, tokenizer, cleaner.statistics)),
             "read",
         ) as pieces,
-        Ahead(encoder.encoded(pieces), "encode") as found,
+        PrefetchIterator(encoder.encoded(pieces), "encode") as found,
     ):
         yield found
 

@@ -99,7 +99,7 @@ def _told(failure: Exception) -> dict[str, Any]:
 def main(opener: Opener) -> int:
     """Train this process's share; 1 where it failed, which it leaves word of."""
     # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
-    task_process_main.die_with(int(os.environ[torchrun_main.LAUNCHER]))
+    task_process_main.exit_with_parent(int(os.environ[torchrun_main.LAUNCHER]))
     rank = int(os.environ["RANK"])
     logging.configure(TelemetrySettings(), f"{os.environ.get(task_process_main.SERVICE, 'trainer')}-rank-{rank}")
     path = pathlib.Path(sys.argv[1])

@@ -24,7 +24,7 @@ DIED = "died.json"
 
 def main() -> int:
     """Run the processes until all have ended well, or one has not."""
-    task_process_main.die_with(int(os.environ[PARENT]))
+    task_process_main.exit_with_parent(int(os.environ[PARENT]))
     os.environ[LAUNCHER] = str(os.getpid())
     # After the kernel knows whom to end this with: they take seconds.
     from torch.distributed import run  # noqa: PLC0415

@@ -30,7 +30,7 @@ def downgrade() -> None:
         execution.lock_tables("public.datasets", "public.models", *new_schema.RELATIONS),
         *sync_triggers.DROPPED_TRIGGERS,
     )
-    downgrade_sql.give_back()
+    downgrade_sql.write_legacy_rows()
     downgrade_sql.stash()
     execution.run(
         "DROP SCHEMA rollout CASCADE",

@@ -43,9 +43,9 @@ def upgrade() -> None:
         batch_copy.copy()
     execution.run_locking(execution.lock_tables(*new_schema.RELATIONS, "public.datasets", "public.models"))
     batch_copy.copy()
-    batch_copy.settle()
+    batch_copy.check_complete()
     execution.run(*sync_triggers.DROPPED_TRIGGERS, *_ABANDONED)
-    legacy_tables.put_away()
+    legacy_tables.archive_legacy_tables()
     execution.run(
         *(f"ALTER TABLE rollout.{name} SET SCHEMA public" for name in _MOVED),
         "DROP SCHEMA rollout CASCADE",
@@ -65,7 +65,7 @@ def downgrade() -> None:
         *(f"ALTER TABLE public.{name} SET SCHEMA rollout" for name in _MOVED),
         *copy_functions.TABLES,
     )
-    legacy_tables.bring_back()
+    legacy_tables.restore_legacy_tables()
     rollout_functions.create()
-    downgrade_sql.give_back()
+    downgrade_sql.write_legacy_rows()
     execution.run(*sync_triggers.TRIGGERS)
