@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from polytok.client import watch_stream
+from tests.support import messages
 from tests.trainings import material
 from tests.trainings.scene import Scene
 
@@ -32,7 +33,7 @@ def limited(pid: int, kind: int, value: int) -> Iterator[None]:
             resource.prlimit(pid, kind, before)
 
 
-async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
+async def test_full_disk(scene: Scene) -> None:
     long = {"total_samples": 64 * 3000, "checkpoint_every": 100}
     await scene.create("full", **long)
     first = await scene.checkpointed("full")
@@ -41,11 +42,9 @@ async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
     with limited(child, resource.RLIMIT_FSIZE, 4096):
         record = await scene.state("full", "ERROR")
     assert record.error_reason == "DISK_FULL"
-    assert "while writing the checkpoint of step" in record.error_message
-    assert "Make room; " in record.error_message
     (*_, kept) = await scene.client.trainings.checkpoints("full")
     assert kept.step >= first.step
-    assert f"step {kept.step:,} is kept" in record.error_message
+    messages.check_names(record.error_message, f"step {kept.step:,}", f"step {kept.step + 100:,}")
     again = await scene.client.trainings.retry("full")
     assert (watch_stream.state(again), again.step > 0) == ("QUEUED", True)
     made = await scene.ready("full")
@@ -53,13 +52,13 @@ async def test_a_disk_that_is_full_at_a_checkpoint(scene: Scene) -> None:
     assert made.results[0].evaluation.figures["l0"] > 0
 
 
-async def test_memory_that_does_not_suffice(scene: Scene) -> None:
+async def test_out_of_memory(scene: Scene) -> None:
     await scene.create("small")
     await scene.ready("small")
     child = await scene.child()
     with limited(child, resource.RLIMIT_DATA, 4 << 30):
         await scene.create("large", saes=[material.sae(d_sae=1 << 20, k=32)], batch_size=8192, total_samples=8192 * 3)
         record = await scene.state("large", "ERROR")
-    assert "There is not enough memory on cpu for this training. Lower " in record.error_message
-    assert "batch_size (now 8,192" in record.error_message
+    assert record.error_reason == "WORKER_LOST"
+    messages.check_names(record.error_message, "cpu", "d_sae", "batch_size", "8,192", "buffer_samples")
     assert (await scene.outcomes(record)).count("FAILED") == 1  # nobody tries the same again

@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 from polytok.cli import exit_codes
+from tests.support import messages
 from tests.trainings.scene import Scene
 
 
-async def test_a_pause_ends_following_with_a_code_of_its_own(scene: Scene) -> None:
+async def test_watch_exits_with_its_own_code_when_paused(scene: Scene) -> None:
     await scene.create("followed", total_samples=64 * 5000, checkpoint_every=1000)
     await scene.client.trainings.pause("followed")
     await scene.state("followed", "PAUSED")
@@ -31,5 +32,6 @@ async def test_a_pause_ends_following_with_a_code_of_its_own(scene: Scene) -> No
     assert json.loads(watched.stdout)["state"] == "PAUSED"
     told = await run("watch", "followed")
     assert (told.returncode, told.stderr) == (exit_codes.PAUSED, "")
-    assert "It was paused; `polytok training resume followed` continues it." in told.stdout
-    assert f"{exit_codes.PAUSED} the training was paused" in exit_codes.EPILOG
+    assert "`polytok training resume followed`" in told.stdout
+    (documented,) = [each for each in exit_codes.EPILOG.split("·") if each.split()[0] == str(exit_codes.PAUSED)]
+    messages.check_names(documented, "paused")

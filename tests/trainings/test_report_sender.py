@@ -14,7 +14,7 @@ FIRST, SECOND = "trainings/t/first", "trainings/t/second"
 STEP = 100
 
 
-def test_an_attempt_goes_on_from_its_own_copy(storage: Storage) -> None:
+def test_an_attempt_resumes_from_its_own_copy(storage: Storage) -> None:
     """The folder of the attempt before is swept: a third attempt must not look there, though this one wrote nothing."""
     name = f"checkpoints/step-{STEP:012d}"
     storage.write_bytes(f"{FIRST}/{name}/state", b"x")

@@ -11,11 +11,12 @@ import torch
 
 from polytok import errors
 from polytok.client import watch_stream
+from tests.support import messages
 from tests.trainings import material
 from tests.trainings.scene import DATASET, MODEL, Scene, eventually
 
 
-async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) -> None:
+async def test_two_autoencoders_open_in_saelens(scene: Scene) -> None:
     saes = [material.sae(), material.sae(material.EARLIER, "batchtopk", name="early")]
     created = await scene.create("both", saes=saes)
     assert watch_stream.state(created) == "QUEUED"
@@ -45,8 +46,9 @@ async def test_two_autoencoders_are_trained_and_open_in_saelens(scene: Scene) ->
     assert manifest["name"] == "trainings/both"
     assert manifest["lineage"]["weights_fingerprint"] == made.lineage.weights_fingerprint != ""
     assert {file["name"].partition("/")[0] for file in manifest["files"]} == {sae.name for sae in made.saes}
-    with pytest.raises(errors.InvalidArgument, match="has 2 autoencoders; name one of"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         await scene.client.sae_path("both")
+    messages.check_names(caught.value.message, "trainings/both", 2, *(sae.name for sae in made.saes))
     assert await scene.client.sae_path("both", "early") == made.results[1].path
     await _nothing_left(scene, made)
 
@@ -80,14 +82,19 @@ async def _nothing_left(scene: Scene, record: Any) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-async def test_the_same_again_is_the_same_and_another_is_refused(scene: Scene) -> None:
+async def test_create_is_idempotent(scene: Scene) -> None:
     first = await scene.create("twice")
     again = await scene.create("twice")
     assert again.uid == first.uid
-    with pytest.raises(errors.AlreadyExists, match="batch_size 64, not 32"):
-        await scene.create("twice", batch_size=32)
-    with pytest.raises(errors.AlreadyExists, match=r"topk\.k 8, not 4"):
-        await scene.create("twice", saes=[material.sae(k=4)])
+    for changes, names in (
+        ({"batch_size": 32}, ("batch_size", 64, 32)),
+        ({"saes": [material.sae(k=4)]}, ("topk.k", 8, 4)),
+    ):
+        with pytest.raises(errors.AlreadyExists) as caught:
+            await scene.create("twice", **changes)
+        assert caught.value.metadata["resource"] == "trainings/twice"
+        messages.check_names(caught.value.metadata["differs"], *names)
+        messages.check_names(caught.value.message, "trainings/twice", *names)
     await scene.ready("twice")
     unnamed = await scene.create("", seed=7)
     assert unnamed.name.startswith(f"trainings/{DATASET}-{MODEL}-")
@@ -95,8 +102,9 @@ async def test_the_same_again_is_the_same_and_another_is_refused(scene: Scene) -
     listed = [each.name async for each in scene.client.trainings.list()]
     assert listed.index(unnamed.name) < listed.index("trainings/twice")
     await scene.client.trainings.delete(unnamed)
-    with pytest.raises(errors.NotFound, match="No training is called"):
+    with pytest.raises(errors.NotFound) as missing:
         await scene.client.trainings.get(unnamed)
+    assert missing.value.metadata == {"resource": unnamed.name}
 
 
 @pytest.mark.long
@@ -124,73 +132,88 @@ async def test_pages_of_metrics(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "told"),
+    ("asked", "field", "names"),
     [
-        ({"saes": [material.sae(d_sae=4)]}, errors.InvalidArgument, "k is 8; it must lie between 1 and d_sae, 4"),
-        ({"saes": [material.sae("blocks.7.hook_resid_post")]}, errors.InvalidArgument, "has layers 0 to 1"),
-        ({"saes": [material.sae(d_in=16)]}, errors.InvalidArgument, "has a width of 32. Leave it out"),
-        ({"saes": [material.sae(l1_coefficient=1)]}, errors.InvalidArgument, "has no 'l1_coefficient'"),
-        ({"saes": [{"hook": "x", "architecture": "dense", "d_sae": 4}]}, errors.InvalidArgument, "is no architecture"),
-        ({"total_samples": 10}, errors.InvalidArgument, "needs at least one batch of 64"),
-        ({"buffer_samples": 10}, errors.InvalidArgument, "buffer_samples is 10"),
-        ({"name": "Bad Name"}, errors.InvalidArgument, "training_id"),
-        ({"processes": 0}, errors.InvalidArgument, "parameters.processes: must be greater than or equal to 1"),
-        ({"processes": 65}, errors.InvalidArgument, "parameters.processes: must be .* less than or equal to 64"),
-        ({"processes": 3}, errors.InvalidArgument, "batch_size is 64, which 3 processes cannot share evenly"),
-        ({"processes": 2, "spread": "autoencoders"}, errors.InvalidArgument, "is 2, and there is 1 autoencoder"),
-        ({"spread": "evenly"}, errors.InvalidArgument, "'evenly' is no spread; one of: data, autoencoders"),
+        ({"saes": [material.sae(d_sae=4)]}, "saes[0].k", ["k", 8, "d_sae", 4]),
+        ({"saes": [material.sae("blocks.7.hook_resid_post")]}, "saes[0].hook", ["blocks.7.hook_resid_post", 0, 1]),
+        ({"saes": [material.sae(d_in=16)]}, "saes[0].d_in", ["d_in", 16, 32]),
+        ({"saes": [material.sae(l1_coefficient=1)]}, None, ["topk", "'l1_coefficient'", "k"]),
+        ({"saes": [{"hook": "x", "architecture": "dense", "d_sae": 4}]}, None, ["'dense'", "topk", "standard"]),
+        ({"total_samples": 10}, "parameters.total_samples", ["total_samples", 10, 64]),
+        ({"buffer_samples": 10}, "buffer_samples", ["buffer_samples", 10, 64]),
+        ({"name": "Bad Name"}, "training_id", ["training_id", "'Bad Name'"]),
+        ({"processes": 0}, "parameters.processes", ["processes", 1]),
+        ({"processes": 65}, "parameters.processes", ["processes", 64]),
+        ({"processes": 3}, "batch_size", ["batch_size", 64, "3 processes"]),
+        ({"processes": 2, "spread": "autoencoders"}, "processes", ["processes", 2, "1 autoencoder"]),
+        ({"spread": "evenly"}, None, ["spread", "'evenly'", "data", "autoencoders"]),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=str,
 )
-async def test_nonsense_is_refused(scene: Scene, asked: Any, kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told):
+async def test_invalid_parameters(scene: Scene, asked: Any, field: str | None, names: list[object]) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
         await scene.create(**({"name": "nonsense"} | asked))
+    # What the client finds itself names no field of the request.
+    assert [each.field for each in caught.value.violations] == ([field] if field else [])
+    messages.check_names(caught.value.message, *names)
 
 
-async def test_more_processes_than_the_worker_has_devices(scene: Scene) -> None:
+async def test_more_processes_than_devices(scene: Scene) -> None:
     await scene.create("many", processes=4)
     record = await scene.state("many", "ERROR")
-    assert "parameters.processes is 4; each needs a device of its own" in record.error_message
-    assert "POLYTOK_TRAINER_PROCESSES allows 2. Create the training with 2 at most" in record.error_message
+    assert record.error_reason == "INVALID_FIELD"
+    assert [each.field for each in record.error.violations] == ["parameters.processes"]
+    messages.check_names(record.error_message, "parameters.processes", 4, "POLYTOK_TRAINER_PROCESSES", 2)
     assert await scene.outcomes(record) == ["FAILED"]  # the same again would fail again
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-async def test_without_a_tokenization_that_is_ready(scene: Scene, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(errors.NotFound, match="No model is called 'gpt3'"):
+async def test_tokenization_not_ready(scene: Scene, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.NotFound) as missing:
         await scene.client.trainings.create(DATASET, "gpt3", saes=[material.sae()])
+    assert missing.value.metadata == {"resource": "models/gpt3"}
+    messages.check_names(missing.value.message, "'gpt3'")
     (tmp_path / "broken").mkdir()
     broken = await scene.client.models.create("broken", str(tmp_path / "broken"))
     with pytest.raises(errors.InvalidArgument):
         await scene.client.models.wait(broken, timeout=60)
-    with pytest.raises(errors.FailedPrecondition, match="polytok model retry broken"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         await scene.client.trainings.create(DATASET, "broken", saes=[material.sae()])
-    with pytest.raises(errors.NotFound, match=f"polytok tokenize {DATASET} --model {MODEL} --variant none"):
+    assert (caught.value.reason, caught.value.metadata["resource"]) == ("NOT_READY", "models/broken")
+    messages.check_names(caught.value.message, "models/broken", "`polytok model retry broken`")
+    variant = f"datasets/{DATASET}/tokenizations/{MODEL}~none"
+    with pytest.raises(errors.NotFound) as missing:
         await scene.client.trainings.create(DATASET, MODEL, variant="none", saes=[material.sae()])
+    assert missing.value.metadata == {"resource": variant}
+    command = f"`polytok tokenize {DATASET} --model {MODEL} --variant none`"
+    messages.check_names(missing.value.message, variant, command)
     nothing = await scene.client.tokenizations.create(
         DATASET, MODEL, variant="none", filters={"min_characters": 1_000_000}
     )
     with pytest.raises(errors.FailedPrecondition):
         await scene.client.tokenizations.wait(nothing, timeout=60)
-    with pytest.raises(errors.FailedPrecondition, match=r"is ERROR; mend the cause and try again with .polytok tok"):
+    with pytest.raises(errors.FailedPrecondition) as caught:
         await scene.client.trainings.create(DATASET, MODEL, variant="none", saes=[material.sae()])
+    assert caught.value.reason == "NOT_READY"
+    assert caught.value.metadata == {"resource": variant, "state": "ERROR"}
+    messages.check_names(caught.value.message, variant, "ERROR", "polytok tokenization retry")
     assert [each async for each in scene.client.trainings.list(states=["QUEUED"])] == []
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-async def test_a_hook_that_only_the_model_knows_about(scene: Scene) -> None:
-    async def refused() -> str:
+async def test_hooks_that_need_the_model(scene: Scene) -> None:
+    async def refused() -> errors.InvalidArgument | None:
         try:
             await scene.create("hookless", saes=[material.sae("blocks.1.hook_nothing")])
         except errors.InvalidArgument as error:
-            return error.message
-        # The server did not get to know the model in the time that a call takes: the worker tells.
-        return ""
+            return error
+        # The server did not get to know the model in the time that a call takes: the worker reports it.
+        return None
 
-    message = await eventually(refused, "the hook is refused", 240)
-    assert "have no 'hook_nothing'; they have attn.hook_z" in message
-    assert "hook_resid_post" in message
+    error = await eventually(refused, "the hook is refused", 240)
+    assert (error.reason, [each.field for each in error.violations]) == ("HOOK_NOT_FOUND", ["saes[0].hook"])
+    messages.check_names(error.message, "'hook_nothing'", "attn.hook_z", "hook_resid_post")
     await scene.create("module", saes=[material.sae("transformer.h.0.mlp.c_fc")])
     assert (await scene.ready("module")).results[0].d_in == 4 * material.D_MODEL
