@@ -14,36 +14,36 @@ from typing import NamedTuple
 from polytok import errors
 
 
-class _Trouble(NamedTuple):
+class _Rule(NamedTuple):
     names: frozenset[str]
     kind: type[errors.PolytokError]
     text: str
     """`{bucket}` and `{uri}` are where it happened, `{said}` is what the store said."""
 
 
-_TROUBLES = (
-    _Trouble(
+_RULES = (
+    _Rule(
         frozenset({"NoSuchBucket"}),
         errors.FailedPrecondition,
         "There is no bucket {bucket}. Create it, or mend the name; AWS_ENDPOINT_URL names a store other than AWS.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"ParamValidationError", "InvalidBucketName"}),
         errors.FailedPrecondition,
         "{bucket} is no name that a bucket can have. Mend it; credentials belong into the environment.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}),
         errors.FailedPrecondition,
         "There are no credentials for {bucket}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
         "give the machine a role.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"PermanentRedirect", "IllegalLocationConstraintException", "AuthorizationHeaderMalformed", "301"}),
         errors.FailedPrecondition,
         "{bucket} is in another region than the one that was asked. Set AWS_DEFAULT_REGION to the bucket's.",
     ),
-    _Trouble(
+    _Rule(
         frozenset(
             {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
         ),
@@ -51,23 +51,23 @@ _TROUBLES = (
         "{bucket} does not accept these credentials ({said}). Mend or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
         "and AWS_SESSION_TOKEN, or AWS_PROFILE.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"AccessDenied", "AllAccessDisabled", "403", "PermissionError"}),
         errors.PermissionDenied,
         "Access to {uri} is denied ({said}). Grant these credentials s3:ListBucket on the bucket and s3:GetObject, "
         "s3:PutObject and s3:DeleteObject in it; to read, the first two are enough.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"ConnectionError", "HTTPClientError", "aiohttp.ClientError", "EndpointResolutionError"}),
         errors.Unavailable,
         "{bucket} cannot be reached. Check the network and AWS_ENDPOINT_URL, then try again.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"BotoCoreError", "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "503"}),
         errors.Unavailable,
         "{bucket} failed ({said}). Try again later.",
     ),
-    _Trouble(
+    _Rule(
         frozenset({"ImportError"}),
         errors.FailedPrecondition,
         "{uri} needs a package that opens it, and this Python has none ({said}). For s3:// install it with "
@@ -76,7 +76,7 @@ _TROUBLES = (
 )
 
 
-def explained(error: BaseException, uri: str, reason: str = "STORAGE_FAILED") -> errors.PolytokError | None:
+def translate(error: BaseException, uri: str, reason: str = "STORAGE_FAILED") -> errors.PolytokError | None:
     """Our error for one of the object store at `uri`; None for what is the same as with local files.
 
     FailedPrecondition for what somebody has to set up, PermissionDenied, and Unavailable for what may work later.
@@ -84,7 +84,7 @@ def explained(error: BaseException, uri: str, reason: str = "STORAGE_FAILED") ->
     """
     names = {name for each in _chain(error) for name in _names(each)}
     shown = re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0]
-    for trouble in _TROUBLES:
+    for trouble in _RULES:
         if names & trouble.names:
             text = trouble.text.format(bucket="/".join(shown.split("/")[:3]), uri=shown, said=_said(error))
             return trouble.kind(text, reason="STORAGE_FAILED" if trouble.kind is errors.Unavailable else reason)

@@ -11,12 +11,12 @@ from polytok import disk_space, errors
 TRACEBACK_VARIABLE = "POLYTOK_TRACEBACK"
 
 
-def told(error: Exception) -> errors.PolytokError:
+def to_internal_error(error: Exception) -> errors.PolytokError:
     """Return the error to report. With POLYTOK_TRACEBACK set, where it came from is printed on stderr before it."""
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, OSError) and disk_space.is_full(error):
-        leave(sys.stdout)
+        silence(sys.stdout)
         where = f" ({error.filename})" if error.filename else ""
         message = f"Cannot write{where}: {error.strerror}. Make room and run the command again."
         return errors.ResourceExhausted(message, reason=disk_space.REASON)
@@ -27,7 +27,7 @@ def told(error: Exception) -> errors.PolytokError:
     )
 
 
-def leave(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Leave a stream that cannot be written: what it still holds goes nowhere, and nobody is told so at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

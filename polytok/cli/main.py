@@ -109,12 +109,12 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        crash_report.leave(sys.stdout)  # whoever read us is gone
+        crash_report.silence(sys.stdout)  # whoever read us is gone
         return exit_codes.FAILED
     except Exception as error:
         if hasattr(error, "format_message"):
             return _misused(error, arguments)
-        return _fail(crash_report.told(error), arguments)
+        return _fail(crash_report.to_internal_error(error), arguments)
     return code if isinstance(code, int) else exit_codes.OK
 
 

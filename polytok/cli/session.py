@@ -99,7 +99,7 @@ class Session:
             raise typer.Exit(exit_codes.PAUSED)
         self.end([ended])
 
-    def followed_if(self, watched: bool, record: Any) -> None:
+    def follow_training_if(self, watched: bool, record: Any) -> None:
         """Follow a training, or print it as it is."""
         if watched:
             self.follow_training(record)

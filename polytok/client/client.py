@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from polytok.client import (
-    calls,
     datasets,
     discovery,
     extraction_files,
@@ -21,6 +20,7 @@ from polytok.client import (
     tokenizations,
     tokenizers,
     trainings,
+    transport,
 )
 from polytok.tokenizer.v1 import tokenizer_pb2
 
@@ -32,25 +32,25 @@ PATIENCE_SECONDS = 15.0
 """As long as a catalog that was killed takes to be back on a busy machine."""
 TLS_VARIABLE = "POLYTOK_TLS_CA"
 
-Via = TypeVar("Via")
+TransportT = TypeVar("TransportT")
 
 
-class _Peers(Generic[Via]):
+class _Peers(Generic[TransportT]):
     """The other services of a catalog's stack, found when they are first needed: a catalog alone does for much."""
 
-    def __init__(self, connect: Callable[[str], Via], catalog: str) -> None:
+    def __init__(self, connect: Callable[[str], TransportT], catalog: str) -> None:
         self._connect = connect
         self._catalog = catalog
         self._lock = threading.Lock()
-        self._opened: dict[str, Via] = {}
+        self._opened: dict[str, TransportT] = {}
 
-    def __call__(self, service: str) -> Via:
+    def __call__(self, service: str) -> TransportT:
         with self._lock:
             if service not in self._opened:
                 self._opened[service] = self._connect(discovery.service_address(service, self._catalog))
             return self._opened[service]
 
-    def opened(self) -> Sequence[Via]:
+    def opened(self) -> Sequence[TransportT]:
         """Those that were needed."""
         return list(self._opened.values())
 
@@ -91,12 +91,14 @@ class Client:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = discovery.catalog_address(address)
-        connect = functools.partial(calls.Blocking, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
-        self._via = connect(self.address)
+        connect = functools.partial(
+            transport.SyncTransport, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
+        )
+        self._transport = connect(self.address)
         self._peers = _Peers(connect, self.address)
-        self.datasets = datasets.Datasets(self._via)
-        self.models = models.Models(self._via)
-        self.tokenizations = tokenizations.Tokenizations(self._via)
+        self.datasets = datasets.Datasets(self._transport)
+        self.models = models.Models(self._transport)
+        self.tokenizations = tokenizations.Tokenizations(self._transport)
 
     def load(self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = "") -> "Dataset":
         """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
@@ -145,9 +147,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; a later call opens them again."""
-        sync.run(self._via.close())
-        for via in self._peers.opened():
-            sync.run(via.close())
+        sync.run(self._transport.close())
+        for peer in self._peers.opened():
+            sync.run(peer.close())
 
     def __enter__(self) -> Self:
         return self
@@ -175,12 +177,14 @@ class AsyncClient:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.address = discovery.catalog_address(address)
-        connect = functools.partial(calls.Asynchronous, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience)
-        self._via = connect(self.address)
+        connect = functools.partial(
+            transport.AsyncTransport, tls_ca=_authority(tls_ca), timeout=timeout, patience=patience
+        )
+        self._transport = connect(self.address)
         self._peers = _Peers(connect, self.address)
-        self.datasets = datasets.AsyncDatasets(self._via)
-        self.models = models.AsyncModels(self._via)
-        self.tokenizations = tokenizations.AsyncTokenizations(self._via)
+        self.datasets = datasets.AsyncDatasets(self._transport)
+        self.models = models.AsyncModels(self._transport)
+        self.tokenizations = tokenizations.AsyncTokenizations(self._transport)
 
     async def load(
         self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = ""
@@ -232,9 +236,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; a later call opens them again."""
-        await self._via.close()
-        for via in self._peers.opened():
-            await via.close()
+        await self._transport.close()
+        for peer in self._peers.opened():
+            await peer.close()
 
     async def __aenter__(self) -> Self:
         return self

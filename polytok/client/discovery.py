@@ -40,7 +40,7 @@ def stack() -> dict[str, Any] | None:
     return facts if whole and _is_alive(facts.get("pid")) else None
 
 
-def queue_trouble(facts: dict[str, Any]) -> str:
+def queue_problem(facts: dict[str, Any]) -> str:
     """What the services of a running stack say is wrong with the work queue, or nothing: their probes are asked."""
     import urllib.error  # noqa: PLC0415  seldom needed
     import urllib.request  # noqa: PLC0415

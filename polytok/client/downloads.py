@@ -75,7 +75,7 @@ def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
     temporary = folder / f".{secrets.token_hex(8)}.part"
     temporary.mkdir(parents=True)
     try:
-        _Copying(filesystem, root.rstrip("/"), temporary, published).run()
+        _Download(filesystem, root.rstrip("/"), temporary, published).run()
         try:
             temporary.rename(copy)
         except OSError:
@@ -87,7 +87,7 @@ def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
     return copy
 
 
-class _Copying:
+class _Download:
     """One copy in the making."""
 
     def __init__(self, filesystem: Any, root: str, target: pathlib.Path, published: Published) -> None:

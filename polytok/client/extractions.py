@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 from polytok import errors
-from polytok.client import collection, message_builder, resource_names, sync, watch_stream
+from polytok.client import message_builder, resource_names, sync
+from polytok.client.collection import CancellableCollection
 from polytok.extractor.v1 import extractions_pb2 as pb
 from polytok.extractor.v1.extractions_pb2_grpc import ExtractionServiceStub
 
@@ -41,17 +42,12 @@ class Parameters(TypedDict, total=False):
     """Compiles the model with torch.compile."""
 
 
-class Methods(collection.Resource):
-    """The calls, written once for both clients.
+class _Extractions(CancellableCollection[pb.Extraction]):
+    _stub_class = ExtractionServiceStub
+    _messages = pb
+    _kind = "Extraction"
 
-    An extraction is named by its id, its full name, its uid or its record.
-    """
-
-    @property
-    def _stub(self) -> ExtractionServiceStub:
-        return self._via.stub(ExtractionServiceStub)
-
-    @sync.operation
+    @sync.method
     async def create(
         self,
         dataset: Reference,
@@ -61,98 +57,33 @@ class Methods(collection.Resource):
         variant: str = "",
         name: str = "",
         request_id: str = "",
-        **how: Unpack[Parameters],
+        **parameters: Unpack[Parameters],
     ) -> pb.Extraction:
-        """Start to extract what a model computes at these hooks, for the tokens of a dataset's tokenization.
+        """Start extracting a model's activations at these hooks, for the tokens of a dataset's tokenization.
 
-        The same again gives the extraction that exists; without a name, one is made up. Raises NotFound (no such
-        tokenization: the message names the command that makes it), FailedPrecondition (not READY, does not fit),
-        AlreadyExists (other parameters under that name), InvalidArgument.
+        Returns the existing extraction if everything is the same; without a name, one is generated. Raises NotFound
+        (no such tokenization: the message names the command that creates it), FailedPrecondition (not READY, does not
+        fit), AlreadyExists (other parameters under that name), InvalidArgument.
         """
-        request = message_builder.build(
-            pb.CreateExtractionRequest,
+        record: pb.Extraction = await self._call(
+            "CreateExtraction",
             extraction_id=name,
-            dataset=resource_names.dataset(dataset),
-            model=resource_names.model(model),
-            variant=variant,
-            parameters=_parameters(hooks, how),
             request_id=request_id,
+            **_order(dataset, model, variant, hooks, parameters),
         )
-        return await self._via.unary(self._stub.CreateExtraction, request)
+        return record
 
-    @sync.operation
-    async def get(self, extraction: Reference) -> pb.Extraction:
-        """Read one extraction. Raises NotFound."""
-        request = message_builder.build(pb.GetExtractionRequest, name=resource_names.extraction(extraction))
-        return await self._via.unary(self._stub.GetExtraction, request)
-
-    @sync.iteration
+    @sync.iterator
     async def list(
         self, dataset: Reference | None = None, *, model: Reference | None = None, states: Sequence[str] = ()
     ) -> AsyncGenerator[pb.Extraction, None]:
         """Yield all extractions, newest first, page by page; of one dataset, one model or some states if given."""
-        wanted = collection.states(pb.Extraction.State, states)
-
-        async def fetch(token: str) -> tuple[Any, str]:
-            request = message_builder.build(
-                pb.ListExtractionsRequest,
-                dataset="" if dataset is None else resource_names.dataset(dataset),
-                model="" if model is None else resource_names.model(model),
-                page_size=collection.PAGE_SIZE,
-                page_token=token,
-                states=wanted,
-            )
-            reply = await self._via.unary(self._stub.ListExtractions, request)
-            return reply.extractions, reply.next_page_token
-
-        async for extraction in collection.pages(fetch):
-            yield extraction
-
-    @sync.operation
-    async def delete(self, extraction: Reference, *, etag: str = "", request_id: str = "") -> None:
-        """Delete an extraction and its files, and stop it if it is being made. Raises NotFound, Aborted (etag)."""
-        request = message_builder.build(
-            pb.DeleteExtractionRequest, name=resource_names.extraction(extraction), etag=etag, request_id=request_id
-        )
-        await self._via.unary(self._stub.DeleteExtraction, request)
-
-    @sync.operation
-    async def cancel(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
-        """Stop an extraction. Raises NotFound, FailedPrecondition."""
-        request = message_builder.build(
-            pb.CancelExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
-        )
-        return await self._via.unary(self._stub.CancelExtraction, request)
-
-    @sync.operation
-    async def retry(self, extraction: Reference, *, request_id: str = "") -> pb.Extraction:
-        """Extract again after ERROR or CANCELLED. Raises NotFound, FailedPrecondition, and what `create` raises."""
-        request = message_builder.build(
-            pb.RetryExtractionRequest, name=resource_names.extraction(extraction), request_id=request_id
-        )
-        return await self._via.unary(self._stub.RetryExtraction, request)
-
-    @sync.iteration
-    async def watch(self, extraction: Reference) -> AsyncGenerator[pb.Extraction, None]:
-        """Yield the extraction as it is, then after every change, to its terminal state. Raises NotFound."""
-        async for record in watch_stream.follow(self._via, self._stream(resource_names.extraction(extraction))):
+        of_dataset = "" if dataset is None else resource_names.dataset(dataset)
+        of_model = "" if model is None else resource_names.model(model)
+        async for record in self._list(states, dataset=of_dataset, model=of_model):
             yield record
 
-    @sync.operation
-    async def wait(
-        self,
-        extraction: Reference,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
-    ) -> pb.Extraction:
-        """Return the extraction once it is READY.
-
-        Raises FailedPrecondition with the error's reason if it failed, Cancelled, or DeadlineExceeded after so many
-        seconds.
-        """
-        return await watch_stream.until_ready(self._via, self._stream(resource_names.extraction(extraction)), timeout)
-
-    @sync.operation
+    @sync.method
     async def estimate(
         self,
         dataset: Reference,
@@ -160,34 +91,34 @@ class Methods(collection.Resource):
         *,
         hooks: Sequence[str],
         variant: str = "",
-        **how: Unpack[Parameters],
+        **parameters: Unpack[Parameters],
     ) -> pb.EstimateExtractionResponse:
-        """Return what an extraction would take: bytes, memory and, from a short trial on a worker, time.
+        """Return the bytes, memory and, from a short trial on a worker, the time that an extraction would take.
 
-        Makes nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
+        Creates nothing. Raises what `create` raises and what would stop the extraction; DeadlineExceeded when no worker
         is free.
         """
-        request = message_builder.build(
-            pb.EstimateExtractionRequest,
-            dataset=resource_names.dataset(dataset),
-            model=resource_names.model(model),
-            variant=variant,
-            parameters=_parameters(hooks, how),
+        order = _order(dataset, model, variant, hooks, parameters)
+        response: pb.EstimateExtractionResponse = await self._call(
+            "EstimateExtraction", seconds=_ESTIMATE_SECONDS, **order
         )
-        return await self._via.unary(self._stub.EstimateExtraction, request, _ESTIMATE_SECONDS)
-
-    def _stream(self, name: str) -> watch_stream.Open[pb.Extraction]:
-        request = message_builder.build(pb.WatchExtractionRequest, name=name)
-
-        async def replies(seconds: float | None) -> AsyncGenerator[pb.Extraction, None]:
-            async for reply in self._via.stream(self._stub.WatchExtraction, request, seconds):
-                yield reply.extraction
-
-        return replies
+        return response
 
 
-def _parameters(hooks: Sequence[str], how: Parameters) -> pb.ExtractionParameters:
-    given: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+def _order(
+    dataset: Reference, model: Reference, variant: str, hooks: Sequence[str], parameters: Parameters
+) -> dict[str, Any]:
+    """Return the fields that describe what to extract."""
+    return {
+        "dataset": resource_names.dataset(dataset),
+        "model": resource_names.model(model),
+        "variant": variant,
+        "parameters": _parameters(hooks, parameters),
+    }
+
+
+def _parameters(hooks: Sequence[str], parameters: Parameters) -> pb.ExtractionParameters:
+    given: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     unknown = given.keys() - Parameters.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(
@@ -209,9 +140,9 @@ def _value(field: str, word: str, prefix: str, enum: Any) -> Any:
     return known[str(word).lower()]
 
 
-class Extractions(Methods, sync.Blocking):
+class Extractions(_Extractions, sync.SyncMixin):
     """Extractions, for `polytok.Client`."""
 
 
-class AsyncExtractions(Methods, sync.Awaitable):
+class AsyncExtractions(_Extractions, sync.AsyncMixin):
     """Extractions, for `polytok.AsyncClient`."""

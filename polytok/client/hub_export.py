@@ -24,7 +24,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?"
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
 
 
-class Exported(NamedTuple):
+class Export(NamedTuple):
     """An autoencoder, its hook, and the folder that SAELens opens."""
 
     name: str
@@ -32,7 +32,7 @@ class Exported(NamedTuple):
     folder: pathlib.Path
 
 
-def exported(training: pb.Training, sae: str = "") -> list[Exported]:
+def list_exports(training: pb.Training, sae: str = "") -> list[Export]:
     """Return the autoencoders of a training that is READY, or one of them by its name.
 
     Those in an object store are copied here first. Raises `errors.InvalidArgument` where there is none of that name.
@@ -43,7 +43,7 @@ def exported(training: pb.Training, sae: str = "") -> list[Exported]:
         known = ", ".join(result.name for result in training.results)
         raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}; it has: {known}.")
     return [
-        Exported(result.name, result.hook, pathlib.Path(trainings.sae_path(training, result.name))) for result in chosen
+        Export(result.name, result.hook, pathlib.Path(trainings.sae_path(training, result.name))) for result in chosen
     ]
 
 
@@ -55,7 +55,7 @@ class Layout(NamedTuple):
     """By path in the repository, `/` between its parts."""
 
 
-def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
+def plan_layout(exports: Sequence[Export], repository: str) -> Layout:
     """Plan a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
 
     Raises `errors.NotFound` for a folder that is no complete export, `errors.InvalidArgument` for names that cannot be
@@ -83,7 +83,7 @@ def plan_layout(exports: Sequence[Exported], repository: str) -> Layout:
     return Layout(_card(repository, configs), files)
 
 
-def lay_out(layout: Layout, folder: pathlib.Path) -> None:
+def write_layout(layout: Layout, folder: pathlib.Path) -> None:
     """Make the repository in a new or empty folder, by hard links; files of another disk are copied."""
     if folder.exists() and any(folder.iterdir()):
         raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty it.")

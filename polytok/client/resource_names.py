@@ -21,12 +21,12 @@ Reference = str | Named
 
 def dataset(reference: Reference) -> str:
     """`datasets/{id}`."""
-    return _name("datasets", reference)
+    return resource("datasets", reference)
 
 
 def model(reference: Reference) -> str:
     """`models/{id}`."""
-    return _name("models", reference)
+    return resource("models", reference)
 
 
 def tokenization(reference: Reference, of_model: Reference | None = None, variant: str = "") -> str:
@@ -44,12 +44,26 @@ def tokenization(reference: Reference, of_model: Reference | None = None, varian
 
 def extraction(reference: Reference) -> str:
     """`extractions/{id}`."""
-    return _name("extractions", reference)
+    return resource("extractions", reference)
 
 
 def training(reference: Reference) -> str:
     """`trainings/{id}`."""
-    return _name("trainings", reference)
+    return resource("trainings", reference)
+
+
+def resource(collection: str, reference: Reference) -> str:
+    """Return `{collection}/{id}`."""
+    text = _text(reference, collection.removesuffix("s"))
+    if "/" not in text:
+        return f"{collection}/{text}"
+    if text.startswith(f"{collection}/"):
+        return text
+    kind = collection.removesuffix("s")
+    raise errors.InvalidArgument(
+        f"{text!r} names no {kind}. Name it by its id, as `polytok {kind} list` shows it, or in full, "
+        f"`{collection}/ID`."
+    )
 
 
 def short(name: str) -> str:
@@ -64,19 +78,6 @@ def _text(reference: Reference, kind: str) -> str:
     if not isinstance(text, str):
         raise errors.InvalidArgument(f"{reference!r} names no {kind}. Name it by its id, or give its record.")
     return text
-
-
-def _name(collection: str, reference: Reference) -> str:
-    text = _text(reference, collection.removesuffix("s"))
-    if "/" not in text:
-        return f"{collection}/{text}"
-    if text.startswith(f"{collection}/"):
-        return text
-    kind = collection.removesuffix("s")
-    raise errors.InvalidArgument(
-        f"{text!r} names no {kind}. Name it by its id, as `polytok {kind} list` shows it, or in full, "
-        f"`{collection}/ID`."
-    )
 
 
 def _whole_tokenization(text: str) -> str:

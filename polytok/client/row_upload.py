@@ -44,7 +44,7 @@ class Upload:
 
     async def __aiter__(self) -> AsyncIterator[pb.UploadDatasetRequest]:
         if isinstance(self._rows, AsyncIterable):
-            sent = _Sent(self._begin)
+            sent = _MessageBuilder(self._begin)
             try:
                 async for batch in self._rows:
                     for message in sent.batch(batch):
@@ -60,7 +60,7 @@ class Upload:
             yield following
 
     def _messages(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pb.UploadDatasetRequest]:
-        sent = _Sent(self._begin)
+        sent = _MessageBuilder(self._begin)
         for batch in batches:
             yield from sent.batch(batch)
         yield sent.end()
@@ -78,7 +78,7 @@ def _next(messages: Iterator[pb.UploadDatasetRequest]) -> pb.UploadDatasetReques
     return next(messages, None)
 
 
-class _Sent:
+class _MessageBuilder:
     """Makes messages of record batches, all of which must have the schema of the first."""
 
     def __init__(self, begin: pb.UploadBegin) -> None:

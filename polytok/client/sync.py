@@ -12,15 +12,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Blocking:
+class SyncMixin:
     """Base of classes whose methods return results."""
 
 
-class Awaitable:
+class AsyncMixin:
     """Base of classes whose methods return awaitables and asynchronous iterators."""
 
 
-class operation(Generic[P, R]):  # noqa: N801  used as a decorator
+class method(Generic[P, R]):  # noqa: N801  used as a decorator
     """A coroutine method that a `Blocking` class offers as a plain method."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> None:
@@ -28,17 +28,17 @@ class operation(Generic[P, R]):  # noqa: N801  used as a decorator
         functools.update_wrapper(self, method)  # type: ignore[arg-type]
 
     @overload
-    def __get__(self, instance: Blocking, owner: Any) -> Callable[P, R]: ...
+    def __get__(self, instance: SyncMixin, owner: Any) -> Callable[P, R]: ...
     @overload
-    def __get__(self, instance: Awaitable, owner: Any) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __get__(self, instance: AsyncMixin, owner: Any) -> Callable[P, Coroutine[Any, Any, R]]: ...
     @overload
-    def __get__(self, instance: None, owner: Any) -> "operation[P, R]": ...
+    def __get__(self, instance: None, owner: Any) -> "method[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
         """Bind the method to an instance, in the instance's way."""
         if instance is None:
             return self
         method = self._method
-        if isinstance(instance, Awaitable):
+        if isinstance(instance, AsyncMixin):
             return method.__get__(instance)
 
         @functools.wraps(method)
@@ -48,7 +48,7 @@ class operation(Generic[P, R]):  # noqa: N801  used as a decorator
         return blocking
 
 
-class iteration(Generic[P, R]):  # noqa: N801  used as a decorator
+class iterator(Generic[P, R]):  # noqa: N801  used as a decorator
     """An asynchronous generator method that a `Blocking` class offers as a generator."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], AsyncGenerator[R, None]]) -> None:
@@ -56,17 +56,17 @@ class iteration(Generic[P, R]):  # noqa: N801  used as a decorator
         functools.update_wrapper(self, method)  # type: ignore[arg-type]
 
     @overload
-    def __get__(self, instance: Blocking, owner: Any) -> Callable[P, Iterator[R]]: ...
+    def __get__(self, instance: SyncMixin, owner: Any) -> Callable[P, Iterator[R]]: ...
     @overload
-    def __get__(self, instance: Awaitable, owner: Any) -> Callable[P, AsyncIterator[R]]: ...
+    def __get__(self, instance: AsyncMixin, owner: Any) -> Callable[P, AsyncIterator[R]]: ...
     @overload
-    def __get__(self, instance: None, owner: Any) -> "iteration[P, R]": ...
+    def __get__(self, instance: None, owner: Any) -> "iterator[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
         """Bind the method to an instance, in the instance's way."""
         if instance is None:
             return self
         method = self._method
-        if isinstance(instance, Awaitable):
+        if isinstance(instance, AsyncMixin):
             return method.__get__(instance)
 
         @functools.wraps(method)

@@ -26,7 +26,7 @@ def load(tokenization: pb.Tokenization) -> "datasets.Dataset":
         ) from error
     path = tokenization.tokenized_path
     if is_remote(path):
-        path = str(copied(downloads.tokenization(tokenization), "tokenizations"))
+        path = str(local_copy(downloads.tokenization(tokenization), "tokenizations"))
     try:
         return datasets.load_from_disk(path)
     except FileNotFoundError as error:
@@ -42,7 +42,7 @@ def is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
-def copied(published: downloads.Published, kind: str) -> pathlib.Path:
+def local_copy(published: downloads.Published, kind: str) -> pathlib.Path:
     """Return the folder of the copy in the user's cache, made unless it is there; raises what `fetching.fetch` raises.
 
     What the store says comes as FailedPrecondition, PermissionDenied or Unavailable, with what to do about it.
@@ -50,7 +50,7 @@ def copied(published: downloads.Published, kind: str) -> pathlib.Path:
     try:
         return downloads.fetch(published, cache_folder() / kind)
     except Exception as error:
-        found = object_store_errors.explained(error, published.path)
+        found = object_store_errors.translate(error, published.path)
         if found is None:
             raise
         raise found from error

@@ -4,7 +4,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal
 
 from polytok import errors
-from polytok.client import collection, message_builder, resource_names, sync
+from polytok.client import resource_names, sync
+from polytok.client.collection import Service
+from polytok.client.resource_names import Reference
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
 
@@ -12,95 +14,75 @@ Sample = int | Literal["all"]
 """How many documents are encoded again."""
 
 
-class Methods(collection.Resource):
-    """The calls, written once for both clients; they go to a tokenizer worker, not to the catalog."""
+class _Tokenizers(Service):
+    _stub_class = TokenizerServiceStub
+    _messages = pb
 
-    @property
-    def _stub(self) -> TokenizerServiceStub:
-        return self._via.stub(TokenizerServiceStub)
-
-    @sync.operation
-    async def inspect(self, model: resource_names.Reference) -> pb.InspectResponse:
+    @sync.method
+    async def inspect(self, model: Reference) -> pb.InspectResponse:
         """Describe the tokenizer of a model. Raises NotFound, FailedPrecondition (not READY, cannot be loaded)."""
-        return await self._via.unary(
-            self._stub.Inspect, message_builder.build(pb.InspectRequest, model=resource_names.model(model))
-        )
+        response: pb.InspectResponse = await self._call("Inspect", model=resource_names.model(model))
+        return response
 
-    @sync.operation
-    async def encode(
-        self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
-    ) -> pb.Encoding:
-        """Return the tokens of a text: id, piece, and the bytes of the text's UTF-8 that each stands for.
+    @sync.method
+    async def encode(self, text: str, model: Reference, *, add_special_tokens: bool = True) -> pb.Encoding:
+        """Return the tokens of a text: id, piece, and the bytes of the text's UTF-8 that each covers.
 
         Raises as `inspect` does, and InvalidArgument for a text of more than 1 MiB.
         """
-        request = message_builder.build(
-            pb.EncodeRequest, model=resource_names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens
+        response = await self._call(
+            "Encode", model=resource_names.model(model), text=_utf8(text), add_special_tokens=add_special_tokens
         )
-        return (await self._via.unary(self._stub.Encode, request)).encoding
+        encoding: pb.Encoding = response.encoding
+        return encoding
 
-    @sync.operation
+    @sync.method
     async def compare(
-        self, text: str, models: Sequence[resource_names.Reference], *, add_special_tokens: bool = True
+        self, text: str, models: Sequence[Reference], *, add_special_tokens: bool = True
     ) -> Sequence[pb.Encoding]:
         """Return the tokens of a text for several models, in their order.
 
-        Raises as `encode` does; the text has 64 KiB at most, and there are 16 models at most.
+        Raises as `encode` does, for a text of more than 64 KiB or more than 16 models.
         """
-        request = message_builder.build(
-            pb.CompareRequest,
-            models=[resource_names.model(model) for model in models],
-            text=_utf8(text),
-            add_special_tokens=add_special_tokens,
-        )
-        reply: Any = await self._via.unary(self._stub.Compare, request)
-        return list(reply.encodings)
+        names = [resource_names.model(model) for model in models]
+        response = await self._call("Compare", models=names, text=_utf8(text), add_special_tokens=add_special_tokens)
+        return list(response.encodings)
 
-    @sync.iteration
+    @sync.iterator
     async def verifying(
-        self,
-        dataset: resource_names.Reference,
-        model: resource_names.Reference | None = None,
-        *,
-        variant: str = "",
-        sample: Sample = 0,
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", sample: Sample = 0
     ) -> AsyncGenerator[pb.VerifyResponse, None]:
-        """Verify a READY tokenization, named as in `Client.tokenizations`: progress, then the result, which is last.
+        """Verify a READY tokenization, named as in `Client.tokenizations`: yields progress, and the result last.
 
-        Every file is read and compared with its checksum, and `sample` documents, or with "all" every one, are encoded
-        again with the reference. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile), DataLoss (the
-        dataset's own files are damaged).
+        Compares every file with its checksum, and encodes `sample` documents, or with "all" every one, again with the
+        reference engine. Raises NotFound, FailedPrecondition, Aborted (it changed meanwhile), DataLoss (the dataset's
+        own files are damaged).
         """
-        request = _verification(resource_names.tokenization(dataset, model, variant), sample)
-        async for response in self._via.stream(self._stub.Verify, request, None):
+        async for response in self._verify(dataset, model, variant, sample):
             yield response
 
-    @sync.operation
+    @sync.method
     async def verify(
-        self,
-        dataset: resource_names.Reference,
-        model: resource_names.Reference | None = None,
-        *,
-        variant: str = "",
-        sample: Sample = 0,
+        self, dataset: Reference, model: Reference | None = None, *, variant: str = "", sample: Sample = 0
     ) -> pb.VerifyResult:
-        """Return what `verifying` found; nothing is wrong where it has no findings."""
-        request = _verification(resource_names.tokenization(dataset, model, variant), sample)
-        async for response in self._via.stream(self._stub.Verify, request, None):
+        """Return the result of `verifying`; without findings, nothing is wrong."""
+        async for response in self._verify(dataset, model, variant, sample):
             if response.HasField("result"):
-                return response.result
+                result: pb.VerifyResult = response.result
+                return result
         raise errors.Internal("The tokenizer ended a verification without a result.")
 
-
-def _verification(name: str, sample: Sample) -> pb.VerifyRequest:
-    if isinstance(sample, str) and sample != "all":
-        described = "it takes a number of documents, or 'all'"
-        raise errors.InvalidArgument(
-            f"sample cannot be {sample!r}: {described}.", violations=[errors.FieldViolation("sample", f"{described}.")]
-        )
-    if sample == "all":
-        return message_builder.build(pb.VerifyRequest, name=name, every_document=True)
-    return message_builder.build(pb.VerifyRequest, name=name, sample=sample)
+    def _verify(
+        self, dataset: Reference, model: Reference | None, variant: str, sample: Sample
+    ) -> AsyncGenerator[pb.VerifyResponse, None]:
+        if isinstance(sample, str) and sample != "all":
+            described = "it takes a number of documents, or 'all'"
+            raise errors.InvalidArgument(
+                f"sample cannot be {sample!r}: {described}.",
+                violations=[errors.FieldViolation("sample", f"{described}.")],
+            )
+        wanted: dict[str, Any] = {"every_document": True} if sample == "all" else {"sample": sample}
+        return self._stream("Verify", name=resource_names.tokenization(dataset, model, variant), **wanted)
 
 
 def _utf8(text: str) -> str:
@@ -116,9 +98,9 @@ def _utf8(text: str) -> str:
     return text
 
 
-class Tokenizers(Methods, sync.Blocking):
+class Tokenizers(_Tokenizers, sync.SyncMixin):
     """Tokenizers, for `polytok.Client`."""
 
 
-class AsyncTokenizers(Methods, sync.Awaitable):
+class AsyncTokenizers(_Tokenizers, sync.AsyncMixin):
     """Tokenizers, for `polytok.AsyncClient`."""

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, MutableSequence, Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 from polytok import errors
 from polytok.client import (
-    collection,
     downloads,
     message_builder,
     resource_names,
@@ -15,6 +14,7 @@ from polytok.client import (
     training_arguments,
     watch_stream,
 )
+from polytok.client.collection import CancellableCollection
 from polytok.trainer.v1 import metrics_pb2, saes_pb2
 from polytok.trainer.v1 import trainings_pb2 as pb
 from polytok.trainer.v1.trainings_pb2_grpc import TrainingServiceStub
@@ -33,14 +33,12 @@ class Update(NamedTuple):
     """A row of the same autoencoder, step and kind as an earlier one takes its place."""
 
 
-class Methods(collection.Resource):
-    """The calls, written once for both clients. A training is named by its id, its full name, its uid or its record."""
+class _Trainings(CancellableCollection[pb.Training]):
+    _stub_class = TrainingServiceStub
+    _messages = pb
+    _kind = "Training"
 
-    @property
-    def _stub(self) -> TrainingServiceStub:
-        return self._via.stub(TrainingServiceStub)
-
-    @sync.operation
+    @sync.method
     async def create(
         self,
         dataset: Reference | None = None,
@@ -56,183 +54,92 @@ class Methods(collection.Resource):
     ) -> pb.Training:
         """Start a training on a dataset's tokenization for a model, or on an extraction.
 
-        The same training under the same name gives the one that exists; without a name one is made up. Raises NotFound,
+        Returns the existing training if everything is the same; without a name, one is generated. Raises NotFound,
         AlreadyExists (another training of that name), FailedPrecondition (not READY, or it does not fit the model),
         InvalidArgument.
         """
-        request = message_builder.build(
-            pb.CreateTrainingRequest,
+        record: pb.Training = await self._call(
+            "CreateTraining",
             training_id=name,
             source=_source(dataset, model, variant, live, extraction),
-            saes=[_messages.to_message(sae) for sae in saes],
-            parameters=_messages.parameters(parameters),
+            saes=[training_arguments.to_message(sae) for sae in saes],
+            parameters=training_arguments.parameters(parameters),
             request_id=request_id,
         )
-        return await self._via.unary(self._stub.CreateTraining, request)
+        return record
 
-    @sync.operation
-    async def get(self, training: Reference) -> pb.Training:
-        """Read one training. Raises NotFound."""
-        return await self._via.unary(
-            self._stub.GetTraining, message_builder.build(pb.GetTrainingRequest, name=resource_names.training(training))
-        )
-
-    @sync.iteration
-    async def list(self, *, states: Sequence[str] = ()) -> AsyncGenerator[pb.Training, None]:
-        """Yield all trainings, newest first, page by page; of some states if given."""
-        wanted = collection.states(pb.Training.State, states)
-
-        async def fetch(token: str) -> tuple[Any, str]:
-            request = message_builder.build(
-                pb.ListTrainingsRequest, page_size=collection.PAGE_SIZE, page_token=token, states=wanted
-            )
-            reply = await self._via.unary(self._stub.ListTrainings, request)
-            return reply.trainings, reply.next_page_token
-
-        async for training in collection.pages(fetch):
-            yield training
-
-    @sync.operation
-    async def delete(self, training: Reference, *, etag: str = "", request_id: str = "") -> None:
-        """Delete a training with its files, and stop it if it runs. Raises NotFound, Aborted (etag)."""
-        request = message_builder.build(
-            pb.DeleteTrainingRequest, name=resource_names.training(training), etag=etag, request_id=request_id
-        )
-        await self._via.unary(self._stub.DeleteTraining, request)
-
-    @sync.operation
+    @sync.method
     async def pause(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Have a training write a checkpoint and stop. Raises NotFound, FailedPrecondition."""
-        request = message_builder.build(
-            pb.PauseTrainingRequest, name=resource_names.training(training), request_id=request_id
-        )
-        return await self._via.unary(self._stub.PauseTraining, request)
+        """Request that a training writes a checkpoint and stops. Raises NotFound, FailedPrecondition."""
+        return await self._change("Pause", self._name(training), request_id=request_id)
 
-    @sync.operation
+    @sync.method
     async def resume(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Go on with a paused training from its checkpoint. Raises NotFound, FailedPrecondition."""
-        request = message_builder.build(
-            pb.ResumeTrainingRequest, name=resource_names.training(training), request_id=request_id
-        )
-        return await self._via.unary(self._stub.ResumeTraining, request)
+        """Continue a paused training from its checkpoint. Raises NotFound, FailedPrecondition."""
+        return await self._change("Resume", self._name(training), request_id=request_id)
 
-    @sync.operation
-    async def cancel(self, training: Reference, *, request_id: str = "") -> pb.Training:
-        """Stop a training for good. Raises NotFound, FailedPrecondition."""
-        request = message_builder.build(
-            pb.CancelTrainingRequest, name=resource_names.training(training), request_id=request_id
-        )
-        return await self._via.unary(self._stub.CancelTraining, request)
-
-    @sync.operation
+    @sync.method
     async def retry(self, training: Reference, *, from_start: bool = False, request_id: str = "") -> pb.Training:
         """Train again after ERROR, from its last checkpoint unless `from_start`, or after CANCELLED, from the start.
 
         Raises NotFound, FailedPrecondition.
         """
-        request = message_builder.build(
-            pb.RetryTrainingRequest,
-            name=resource_names.training(training),
-            from_start=from_start,
-            request_id=request_id,
-        )
-        return await self._via.unary(self._stub.RetryTraining, request)
+        return await self._change("Retry", self._name(training), from_start=from_start, request_id=request_id)
 
-    @sync.iteration
-    async def watch(self, training: Reference) -> AsyncGenerator[pb.Training, None]:
-        """Yield the training as it is, then after every change, until it is READY, PAUSED, failed or cancelled."""
-        async for record in watch_stream.follow(
-            self._via, self._stream(resource_names.training(training), [], metrics=False)
-        ):
-            yield record
-
-    @sync.iteration
+    @sync.iterator
     async def follow(self, training: Reference) -> AsyncGenerator[Update, None]:
-        """Yield the training and all its metrics so far, then every change and new metrics, until it is at rest."""
+        """Yield the training with all metrics so far, then every change with new metrics, to a terminal state."""
         found: list[metrics_pb2.Metrics] = []
-        async for record in watch_stream.follow(
-            self._via, self._stream(resource_names.training(training), found, metrics=True)
-        ):
+        versions = self._versions(self._name(training), found)
+        async for record in watch_stream.follow(self._transport, versions):
             yield Update(record, tuple(found))
             found.clear()
 
-    @sync.operation
-    async def wait(
-        self,
-        training: Reference,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  the name that callers expect
-    ) -> pb.Training:
-        """Return the training once it is READY.
-
-        Raises FailedPrecondition with the error's reason if it failed or is PAUSED, Cancelled, or DeadlineExceeded
-        after so many seconds.
-        """
-        stream = self._stream(resource_names.training(training), [], metrics=False)
-        return await watch_stream.until_ready(self._via, stream, timeout)
-
-    @sync.iteration
+    @sync.iterator
     async def metrics(
         self, training: Reference, *, sae: str = "", after_step: int = 0
     ) -> AsyncGenerator[metrics_pb2.Metrics, None]:
         """Yield the metrics of a training by step, those of one autoencoder if it is given. Raises NotFound."""
-
-        async def fetch(token: str) -> tuple[Any, str]:
-            request = message_builder.build(
-                pb.ListMetricsRequest,
-                parent=resource_names.training(training),
-                sae=sae,
-                after_step=after_step,
-                page_size=_PAGE,
-                page_token=token,
-            )
-            reply = await self._via.unary(self._stub.ListMetrics, request)
-            return reply.metrics, reply.next_page_token
-
-        async for row in collection.pages(fetch):
+        parent = self._name(training)
+        async for row in self._pages("ListMetrics", "metrics", _PAGE, parent=parent, sae=sae, after_step=after_step):
             yield row
 
-    @sync.operation
+    @sync.method
     async def checkpoints(self, training: Reference) -> Sequence[pb.Checkpoint]:
-        """Return the checkpoints that a training can go on from, oldest first. Raises NotFound."""
-        request = message_builder.build(pb.ListCheckpointsRequest, parent=resource_names.training(training))
-        reply = await self._via.unary(self._stub.ListCheckpoints, request)
-        return list(reply.checkpoints)
+        """Return the checkpoints from which a training can resume, oldest first. Raises NotFound."""
+        response = await self._call("ListCheckpoints", parent=self._name(training))
+        return list(response.checkpoints)
 
-    @sync.operation
+    @sync.method
     async def path(self, training: Reference, sae: str = "") -> str:
         """Return the folder of an autoencoder, which SAELens's `SAE.load_from_disk` opens.
 
-        `sae` may be left out where there is one. What lies in an object store is copied once to the user's cache
-        folder. Raises NotFound, FailedPrecondition (not READY), InvalidArgument, and DataLoss for damaged files.
+        `sae` may be left out if there is only one. Files in an object store are copied once to the user's cache folder.
+        Raises NotFound, FailedPrecondition (not READY), InvalidArgument, and DataLoss for damaged files.
         """
-        request = message_builder.build(pb.GetTrainingRequest, name=resource_names.training(training))
-        record = await self._via.unary(self._stub.GetTraining, request)
-        # Copying takes its time: an event loop, where there is one, goes on meanwhile.
-        copying = isinstance(self, sync.Awaitable)
-        return await asyncio.to_thread(sae_path, record, sae) if copying else sae_path(record, sae)
+        record = await self._change("Get", self._name(training))
+        # Copying takes a while and must not block an event loop.
+        is_async = isinstance(self, sync.AsyncMixin)
+        return await asyncio.to_thread(sae_path, record, sae) if is_async else sae_path(record, sae)
 
-    def _stream(
-        self, name: str, found: MutableSequence[metrics_pb2.Metrics], *, metrics: bool
-    ) -> watch_stream.Open[pb.Training]:
+    def _versions(
+        self, name: str, metrics: MutableSequence[metrics_pb2.Metrics] | None = None
+    ) -> watch_stream.OpenStream[pb.Training]:
+        """Return versions of a training; appends its metrics to `metrics` if given."""
         cursor = 0
 
-        async def replies(seconds: float | None) -> AsyncGenerator[pb.Training, None]:
+        async def versions(seconds: float | None) -> AsyncGenerator[pb.Training, None]:
             nonlocal cursor
-            request = message_builder.build(
-                pb.WatchTrainingRequest, name=name, cursor=cursor, without_metrics=not metrics
-            )
-            async for reply in self._via.stream(self._stub.WatchTraining, request, seconds):
-                cursor = reply.next_cursor
-                found.extend(reply.metrics)
+            wanted = {"cursor": cursor, "without_metrics": metrics is None}
+            async for response in self._stream("WatchTraining", seconds, name=name, **wanted):
+                cursor = response.next_cursor
+                if metrics is not None:
+                    metrics.extend(response.metrics)
                 # After a full message there is another of the same record.
-                if len(reply.metrics) < _FULL_MESSAGE:
-                    yield reply.training
+                if len(response.metrics) < _FULL_MESSAGE:
+                    yield response.training
 
-        return replies
-
-
-_messages = training_arguments
+        return versions
 
 
 def _source(
@@ -266,14 +173,14 @@ def sae_path(training: pb.Training, sae: str = "") -> str:
         path = known[sae]
         if not tokenization_files.is_remote(path):
             return path
-        return str(tokenization_files.copied(downloads.autoencoder(training, sae), "autoencoders"))
+        return str(tokenization_files.local_copy(downloads.autoencoder(training, sae), "autoencoders"))
     what = f"{training.name} has no autoencoder {sae!r}" if sae else f"{training.name} has {len(known)} autoencoders"
     raise errors.InvalidArgument(f"{what}; name one of: {', '.join(known)}.")
 
 
-class Trainings(Methods, sync.Blocking):
+class Trainings(_Trainings, sync.SyncMixin):
     """Trainings, for `polytok.Client`."""
 
 
-class AsyncTrainings(Methods, sync.Awaitable):
+class AsyncTrainings(_Trainings, sync.AsyncMixin):
     """Trainings, for `polytok.AsyncClient`."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeVar
 
 from polytok import errors
-from polytok.client import calls, resource_names
+from polytok.client import resource_names, transport
 from polytok.errors import codec
 from polytok.errors.v1 import errors_pb2
 
@@ -13,14 +13,14 @@ PATIENCE_SECONDS = 60
 """How long a watch goes on asking a catalog that does not answer."""
 
 
-class Stated(Protocol):
+class HasState(Protocol):
     """What has a state."""
 
     DESCRIPTOR: Any
     state: Any
 
 
-class Record(Stated, Protocol):
+class Record(HasState, Protocol):
     """What datasets, models and tokenizations have in common."""
 
     name: str
@@ -33,30 +33,30 @@ class Record(Stated, Protocol):
 
 
 Watched = TypeVar("Watched", bound=Record)
-Open = Callable[[float | None], AsyncGenerator[Watched, None]]
+OpenStream = Callable[[float | None], AsyncGenerator[Watched, None]]
 """Opens a stream of a record's versions that may last so many seconds."""
 
 _UNKNOWN = "UNKNOWN"
 _KINDS = {"datasets": "dataset", "models": "model", "extractions": "extraction", "trainings": "training"}
-_ENDS = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
+TERMINAL_STATES = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
-def state(record: Stated) -> str:
+def state(record: HasState) -> str:
     """Return the record's state as a word: READY, ERROR and so on; UNKNOWN_9 for one that only a newer server knows."""
     known = record.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number.get(record.state)
     return f"{_UNKNOWN}_{record.state}" if known is None else str(known.name).removeprefix("STATE_")
 
 
-def is_terminal(record: Stated) -> bool:
+def is_terminal(record: HasState) -> bool:
     """Return whether the state stays until somebody retries, or resumes."""
-    return state(record) in _ENDS
+    return state(record) in TERMINAL_STATES
 
 
 async def follow(
-    via: calls.Exchange, open_stream: Open[Watched], seconds: float | None = None
+    transport: transport.Transport, open_stream: OpenStream[Watched], seconds: float | None = None
 ) -> AsyncGenerator[Watched, None]:
     """Yield the record as it is and after every change, to its terminal state; takes up again where a stream broke."""
-    clock = _Clock(seconds)
+    clock = _RetryDeadline(seconds)
     last: Watched | None = None
     ended: Watched | None = None
     while True:
@@ -80,7 +80,7 @@ async def follow(
         except errors.Unavailable:
             if clock.is_patience_over():
                 raise
-        await via.sleep(clock.pause())
+        await transport.sleep(clock.pause())
 
 
 def _keep_progress(record: Any, last: Any) -> None:
@@ -91,7 +91,7 @@ def _keep_progress(record: Any, last: Any) -> None:
         record.progress = max(record.progress, last.progress)
 
 
-class _Clock:
+class _RetryDeadline:
     """How long to go on, and how long to wait between two tries."""
 
     def __init__(self, timeout: float | None) -> None:
@@ -120,11 +120,13 @@ class _Clock:
         return pause
 
 
-async def until_ready(via: calls.Exchange, open_stream: Open[Watched], seconds: float | None = None) -> Watched:
+async def until_ready(
+    transport: transport.Transport, open_stream: OpenStream[Watched], seconds: float | None = None
+) -> Watched:
     """Return the record once it is READY; raises what ended it otherwise, or DeadlineExceeded."""
     record: Watched | None = None
     try:
-        async for version in follow(via, open_stream, seconds):
+        async for version in follow(transport, open_stream, seconds):
             record = version
     except errors.DeadlineExceeded:
         if record is None:

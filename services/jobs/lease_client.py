@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from polytok import disk_space, errors, transport
+from polytok import channels, disk_space, errors
 
 _TRY_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
@@ -34,7 +34,7 @@ async def call_with_retry(
         try:
             return await method(request, timeout=try_seconds), sent_at
         except grpc.aio.AioRpcError as failure:
-            error = transport.from_rpc_error(failure)
+            error = channels.from_rpc_error(failure)
         left = until() - loop.time()
         if not is_transient(error) or left <= 0:
             raise error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import grpc.aio
 from google.protobuf import duration_pb2
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.catalog.v1 import models_pb2, models_pb2_grpc, tokenizations_pb2, tokenizations_pb2_grpc
 from services.runtime.telemetry import logging
 
@@ -108,7 +108,7 @@ async def await_reply(call: Awaitable[Reply], who: str = "The catalog, which kno
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        found = transport.from_rpc_error(error)
+        found = channels.from_rpc_error(error)
         if isinstance(found, errors.Unavailable | errors.DeadlineExceeded):
             # Whoever reads this called another service, which does answer.
             raise type(found)(f"{who} does not answer; try again when it is back. ({found.message})") from error

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.catalog.v1 import (
     datasets_pb2,
     datasets_pb2_grpc,
@@ -134,7 +134,7 @@ async def refused(kind: type[errors.PolytokError], reason: str) -> AsyncIterator
     try:
         yield caught
     except grpc.aio.AioRpcError as error:
-        found = transport.from_rpc_error(error)
+        found = channels.from_rpc_error(error)
         assert type(found) is kind, found
         assert found.reason == reason, found
         caught.append(found)
@@ -299,7 +299,7 @@ class Held:
         try:
             await self.catalog.leases.CompleteTask(request)
         except grpc.aio.AioRpcError as error:
-            refusal = transport.from_rpc_error(error)
+            refusal = channels.from_rpc_error(error)
             if isinstance(refusal, errors.Aborted):
                 raise
             await self.fail(refusal.reason, refusal.message, retryable=refusal.retryable)
@@ -321,4 +321,4 @@ class Held:
 def as_error(error: BaseException) -> errors.PolytokError:
     """The error of a failed call, as a client raises it."""
     assert isinstance(error, grpc.aio.AioRpcError), error
-    return transport.from_rpc_error(error)
+    return channels.from_rpc_error(error)

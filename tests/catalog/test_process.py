@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from polytok import transport
+from polytok import channels
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from services.runtime import settings
 from tests.catalog import hands
@@ -67,7 +67,7 @@ async def test_it_announces_itself_serves_and_drains(migrated_database_settings,
             await asyncio.sleep(0.05)
     facts = json.loads(announcement.read_text())
     assert set(facts) == {"address", "metrics"}
-    async with transport.open_async_channel(facts["address"]) as channel:
+    async with channels.open_async_channel(facts["address"]) as channel:
         stub = datasets_pb2_grpc.DatasetServiceStub(channel)
         assert await stub.ListDatasets(datasets_pb2.ListDatasetsRequest()) == datasets_pb2.ListDatasetsResponse()
     reader, writer = await asyncio.open_connection("127.0.0.1", facts["metrics"])

@@ -90,7 +90,7 @@ def test_without_matplotlib(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPa
 def lines(panels: list[plot_data.Panel], width: int = 60) -> list[str]:
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(plot_terminal.drawn(panels, width))
+        console.print(plot_terminal.draw(panels, width))
     return captured.get().splitlines()
 
 

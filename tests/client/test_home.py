@@ -80,9 +80,9 @@ def test_what_services_say_of_the_queue_is_told() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Probe) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        assert discovery.queue_trouble({"metrics_ports": {"away": 1, "catalog": server.server_port}}) == "It is full."
+        assert discovery.queue_problem({"metrics_ports": {"away": 1, "catalog": server.server_port}}) == "It is full."
         thread.join()
-    assert discovery.queue_trouble({}) == ""
+    assert discovery.queue_problem({}) == ""
 
 
 def test_nobody_answers() -> None:

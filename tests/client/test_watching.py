@@ -9,7 +9,7 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.cli import exit_codes
 from polytok.cli.render import json_documents
-from polytok.client import calls, extraction_files, hub_export, trainings, watch_stream
+from polytok.client import extraction_files, hub_export, trainings, transport, watch_stream
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 
@@ -18,7 +18,7 @@ LATER: Any = 99
 """A state that this client's contracts do not have."""
 
 
-@pytest.mark.parametrize("needs", [trainings.sae_path, hub_export.exported, watch_stream.ready])
+@pytest.mark.parametrize("needs", [trainings.sae_path, hub_export.list_exports, watch_stream.ready])
 @pytest.mark.parametrize("state", ["QUEUED", "PROCESSING"])
 def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any], state: str) -> None:
     record = Training(name="trainings/first", state=Training.State.Value(f"STATE_{state}"))
@@ -87,6 +87,6 @@ async def test_watching_ends_where_a_newer_server_ends_it() -> None:
         async def sleep(self, _: float) -> None:
             return
 
-    via: calls.Exchange = NoWait()  # type: ignore[assignment]
+    via: transport.Transport = NoWait()  # type: ignore[assignment]
     found = [each async for each in watch_stream.follow(via, replies)]
     assert (opened, found) == (2, [record, record])

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc, tasks_pb2
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.extractor.server import tables
@@ -203,7 +203,7 @@ async def running(
         server=settings.ServerSettings(port=0, drain_seconds=0),
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
         settings=ExtractorSettings(garbage_grace_seconds=0, estimate_seconds=120, hooks_seconds=50),
-        catalog=transport.open_async_channel(catalog.address),
+        catalog=channels.open_async_channel(catalog.address),
     )
     async with serving.serving(extractor) as (channel, address):
         yield Running(extractor, catalog, storage, channel, address)

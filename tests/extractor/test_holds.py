@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from google.protobuf import duration_pb2
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 from services.extractor.server import repository, tables
@@ -59,7 +59,7 @@ async def _is_deleted(extractor):
     try:
         await extractor.delete(MINE)
     except grpc.aio.AioRpcError as error:
-        assert transport.from_rpc_error(error).reason == "RESOURCE_HELD"  # noqa: PT017  others are not awaited
+        assert channels.from_rpc_error(error).reason == "RESOURCE_HELD"  # noqa: PT017  others are not awaited
         return False
     return True
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.extractor.server.migrations.schema import runner
 from tests.extractor.hands import refused
@@ -77,7 +77,7 @@ async def test_it_serves_without_catalog_and_queue_and_drains(database_settings,
             assert process.returncode is None, await process.stderr.read()
             await asyncio.sleep(0.05)
     facts = json.loads(announcement.read_text())
-    async with transport.open_async_channel(facts["address"]) as channel:
+    async with channels.open_async_channel(facts["address"]) as channel:
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=SERVICE))
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         stub = extractions_pb2_grpc.ExtractionServiceStub(channel)

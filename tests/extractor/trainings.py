@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import grpc.aio
 
-from polytok import transport
+from polytok import channels
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
 from services.runtime import settings
 from services.trainer.server import repository as rows
@@ -76,8 +76,8 @@ async def running(
         storage=extractor.storage,
         server=settings.ServerSettings(port=0, drain_seconds=0),
         jobs=settings.JobSettings(backoff_seconds=0, max_attempts=2),
-        catalog=transport.open_async_channel(extractor.catalog.address),
-        extractor=transport.open_async_channel(extractor.address),
+        catalog=channels.open_async_channel(extractor.catalog.address),
+        extractor=channels.open_async_channel(extractor.address),
         settings=TrainerServerSettings(hooks_seconds=50),
     )
     async with serving.serving(trainer) as (channel, _address):

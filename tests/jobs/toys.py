@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from nats.aio.client import Client
 
-from polytok import transport
+from polytok import channels
 from polytok.jobs.v1 import leases_pb2_grpc
 from services.jobs import model
 from services.jobs.api import LeaseServicer
@@ -250,7 +250,7 @@ class House:
             stack.push_async_callback(tasks.end, *running)
             await self.serve()
             stack.push_async_callback(self._drain)
-            channel = await stack.enter_async_context(transport.open_async_channel(f"127.0.0.1:{self.port}"))
+            channel = await stack.enter_async_context(channels.open_async_channel(f"127.0.0.1:{self.port}"))
             self.stub = leases_pb2_grpc.LeaseServiceStub(channel)
             yield self
 

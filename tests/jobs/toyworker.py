@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from polytok import transport
+from polytok import channels
 from polytok.jobs.v1 import leases_pb2_grpc
 from services.jobs.worker import Worker
 from services.runtime import messaging, process
@@ -13,7 +13,7 @@ from services.runtime.settings import JobSettings, MessagingSettings, WorkerSett
 async def main(stop: process.StopSignal) -> None:
     settings = MessagingSettings()
     client = await messaging.connect(settings, "worker")
-    async with transport.open_async_channel(sys.argv[1]) as channel:
+    async with channels.open_async_channel(sys.argv[1]) as channel:
         worker = Worker(
             WorkerSettings(),
             JobSettings(),

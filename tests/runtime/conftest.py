@@ -7,7 +7,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import settings
 from services.runtime.rpc import channel, server
@@ -69,7 +69,7 @@ async def failure(
 ) -> errors.PolytokError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.ExtendLease(request)
-    return transport.from_rpc_error(caught.value)
+    return channels.from_rpc_error(caught.value)
 
 
 def raising(error: Exception) -> Answer:

@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import settings
@@ -95,12 +95,12 @@ async def test_a_stream_is_validated_and_its_errors_are_mapped(watched: tuple[se
         stub = datasets_pb2_grpc.DatasetServiceStub(opened)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.WatchDataset(datasets_pb2.WatchDatasetRequest(name="../x")).read()
-        assert isinstance(transport.from_rpc_error(caught.value), errors.InvalidArgument)
+        assert isinstance(channels.from_rpc_error(caught.value), errors.InvalidArgument)
         call = stub.WatchDataset(datasets_pb2.WatchDatasetRequest(name="datasets/broken"))
         assert await call.read() == datasets_pb2.WatchDatasetResponse()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
-        assert transport.from_rpc_error(caught.value).message == "gone"
+        assert channels.from_rpc_error(caught.value).message == "gone"
 
 
 async def test_a_watcher_that_leaves_frees_the_handler(watched: tuple[server.Server, Datasets]) -> None:
@@ -129,7 +129,7 @@ async def test_draining_ends_streams_at_once(watched: tuple[server.Server, Datas
         assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
-    error = transport.from_rpc_error(caught.value)
+    error = channels.from_rpc_error(caught.value)
     assert isinstance(error, errors.Unavailable)
     assert "stopping" in error.message
     assert datasets.ended.is_set()

@@ -6,7 +6,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from services.runtime import settings
 from services.runtime.rpc import channel, server
@@ -45,7 +45,7 @@ async def upload() -> AsyncIterator[Any]:
 async def failure(call: Any) -> errors.PolytokError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    return transport.from_rpc_error(caught.value)
+    return channels.from_rpc_error(caught.value)
 
 
 async def test_every_message_is_received(upload: Any) -> None:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from opentelemetry import trace
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.runtime import settings
 from services.runtime.rpc import server
@@ -51,7 +51,7 @@ async def test_a_deadline_cancels_the_handler(stub: leases_pb2_grpc.LeaseService
     for seconds in (0.1, 1, 10, 100):  # a machine that does much else reaches no handler in the first
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ExtendLease(EXTEND, timeout=seconds)
-        assert isinstance(transport.from_rpc_error(caught.value), errors.DeadlineExceeded)
+        assert isinstance(channels.from_rpc_error(caught.value), errors.DeadlineExceeded)
         if reached.is_set():
             break
     async with asyncio.timeout(60):
@@ -59,7 +59,7 @@ async def test_a_deadline_cancels_the_handler(stub: leases_pb2_grpc.LeaseService
 
 
 async def test_a_caller_without_a_deadline_gets_one(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.05)
+    monkeypatch.setattr(channels, "DEADLINE_SECONDS", 0.05)
 
     async def answer(request: leases_pb2.ExtendLeaseRequest, context: Context) -> leases_pb2.ExtendLeaseResponse:
         await asyncio.Event().wait()
@@ -85,10 +85,10 @@ async def test_our_client_sends_a_deadline(stub: leases_pb2_grpc.LeaseServiceStu
 
     leases.answer = answer
     await stub.ExtendLease(EXTEND)
-    await stub.ExtendLease(EXTEND, timeout=transport.DEADLINE_SECONDS / 2)
+    await stub.ExtendLease(EXTEND, timeout=channels.DEADLINE_SECONDS / 2)
     # How long a call is on its way is the machine's affair: the default is the longer of the two.
-    assert 0 < seen[0] <= transport.DEADLINE_SECONDS + 1
-    assert 0 < seen[1] <= transport.DEADLINE_SECONDS / 2 + 1
+    assert 0 < seen[0] <= channels.DEADLINE_SECONDS + 1
+    assert 0 < seen[1] <= channels.DEADLINE_SECONDS / 2 + 1
 
 
 async def test_the_trace_of_the_caller_is_that_of_the_handler(
@@ -154,7 +154,7 @@ async def test_an_unknown_method(peer: grpc.aio.Channel) -> None:
     call = peer.unary_unary(f"/{SERVICE}/Nothing", request_serializer=bytes, response_deserializer=bytes)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"")
-    error = transport.from_rpc_error(caught.value)
+    error = channels.from_rpc_error(caught.value)
     assert isinstance(error, errors.FailedPrecondition)
     assert "version" in error.message
 

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.embedded import ports
 from services.runtime import settings
@@ -26,7 +26,7 @@ async def test_a_call_is_tried_again_while_the_peer_is_away(served: server.Serve
         return leases_pb2.ExtendLeaseResponse()
 
     leases.answer = answer
-    async with transport.open_async_channel(f"127.0.0.1:{served.port}") as opened:
+    async with channels.open_async_channel(f"127.0.0.1:{served.port}") as opened:
         await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
     assert leases.calls == 3
 
@@ -36,20 +36,20 @@ async def test_no_other_failure_is_tried_again(served: server.Server, leases: Le
         raise errors.Aborted("lost")
 
     leases.answer = answer
-    async with transport.open_async_channel(f"127.0.0.1:{served.port}") as opened:
+    async with channels.open_async_channel(f"127.0.0.1:{served.port}") as opened:
         with pytest.raises(grpc.aio.AioRpcError):
             await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
     assert leases.calls == 1
 
 
 def test_retries_have_an_end() -> None:
-    [config] = json.loads(transport.service_config())["methodConfig"]
+    [config] = json.loads(channels.service_config())["methodConfig"]
     assert config["retryPolicy"]["maxAttempts"] == 4
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
 def test_clients_ask_for_life_less_often_than_servers_refuse() -> None:
-    options = dict(transport.channel_options())
+    options = dict(channels.channel_options())
     assert options["grpc.keepalive_time_ms"] > dict(server._OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"]
 
 
@@ -61,16 +61,16 @@ async def test_a_proxy_is_not_asked_for_this_machine(
 
     leases.answer = answer
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{ports.free_port()}")
-    async with transport.open_async_channel(f"127.0.0.1:{served.port}") as opened:
+    async with channels.open_async_channel(f"127.0.0.1:{served.port}") as opened:
         await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
     assert leases.calls == 1
 
 
 async def test_nobody_there() -> None:
-    async with transport.open_async_channel(f"127.0.0.1:{ports.free_port()}") as opened:
+    async with channels.open_async_channel(f"127.0.0.1:{ports.free_port()}") as opened:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
-    error = transport.from_rpc_error(caught.value)
+    error = channels.from_rpc_error(caught.value)
     assert isinstance(error, errors.Unavailable)
     assert error.retryable
     assert "address" in error.message
@@ -82,31 +82,31 @@ async def test_a_deadline_that_passes(served: server.Server, leases: Leases, mon
         raise AssertionError
 
     leases.answer = answer
-    monkeypatch.setattr(transport, "DEADLINE_SECONDS", 0.1)
+    monkeypatch.setattr(channels, "DEADLINE_SECONDS", 0.1)
 
     def synchronously() -> errors.PolytokError:
-        with transport.open_channel(f"127.0.0.1:{served.port}") as opened:
+        with channels.open_channel(f"127.0.0.1:{served.port}") as opened:
             with pytest.raises(grpc.RpcError) as caught:
                 leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
-            return transport.from_rpc_error(caught.value)
+            return channels.from_rpc_error(caught.value)
 
     error = await asyncio.to_thread(synchronously)
     assert isinstance(error, errors.DeadlineExceeded)
     assert "may have happened" in error.message
-    async with transport.open_async_channel(f"127.0.0.1:{served.port}") as opened:
+    async with channels.open_async_channel(f"127.0.0.1:{served.port}") as opened:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
-    assert isinstance(transport.from_rpc_error(caught.value), errors.DeadlineExceeded)
+    assert isinstance(channels.from_rpc_error(caught.value), errors.DeadlineExceeded)
 
 
 async def test_synchronous_errors_are_the_same(served: server.Server) -> None:
     def call() -> errors.PolytokError:
-        with transport.open_channel(f"127.0.0.1:{served.port}") as opened:
+        with channels.open_channel(f"127.0.0.1:{served.port}") as opened:
             stub = leases_pb2_grpc.LeaseServiceStub(opened)
             stub.ExtendLease(EXTEND)
             with pytest.raises(grpc.RpcError) as caught:
                 stub.ExtendLease(leases_pb2.ExtendLeaseRequest())
-            return transport.from_rpc_error(caught.value)
+            return channels.from_rpc_error(caught.value)
 
     error = await asyncio.to_thread(call)
     assert isinstance(error, errors.InvalidArgument)
@@ -114,8 +114,8 @@ async def test_synchronous_errors_are_the_same(served: server.Server) -> None:
 
 
 def test_publishing_may_take_longer() -> None:
-    assert transport.deadline_seconds(f"/{SERVICE}/CompleteTask") > transport.DEADLINE_SECONDS
-    assert transport.deadline_seconds(f"/{SERVICE}/ExtendLease") == transport.DEADLINE_SECONDS
+    assert channels.deadline_seconds(f"/{SERVICE}/CompleteTask") > channels.DEADLINE_SECONDS
+    assert channels.deadline_seconds(f"/{SERVICE}/ExtendLease") == channels.DEADLINE_SECONDS
 
 
 def openssl(folder: pathlib.Path, *arguments: str) -> None:
@@ -170,7 +170,7 @@ async def test_tls(leases: Leases, certificates: pathlib.Path) -> None:
     assert leases.calls == 1
 
     def synchronously() -> None:
-        with transport.open_channel(address, str(certificates / "ca.pem")) as opened:
+        with channels.open_channel(address, str(certificates / "ca.pem")) as opened:
             leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)
 
     await asyncio.to_thread(synchronously)
@@ -201,7 +201,7 @@ async def test_tls_with_client_certificates(leases: Leases, certificates: pathli
 async def test_a_missing_certificate_file_is_named(tmp_path: pathlib.Path) -> None:
     missing = str(tmp_path / "none.pem")
     with pytest.raises(errors.InvalidArgument, match=rf"none\.pem .*{os.strerror(errno.ENOENT)}"):
-        transport.open_async_channel("127.0.0.1:1", missing)
+        channels.open_async_channel("127.0.0.1:1", missing)
     running = server.Server(settings.ServerSettings(tls_certificate=missing, tls_key=missing), service="test")
     with pytest.raises(errors.InvalidArgument, match=rf"none\.pem .*{os.strerror(errno.ENOENT)}"):
         await running.start()

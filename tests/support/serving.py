@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import grpc.aio
 
-from polytok import transport
+from polytok import channels
 from services.runtime import process
 from services.runtime.process import StopSignal
 
@@ -38,6 +38,6 @@ async def serving(application: Application) -> AsyncIterator[tuple[grpc.aio.Chan
         tasks = asyncio.create_task(process.supervise(stop=stop, tasks=application.tasks(stop)))
         stack.push_async_callback(lambda: tasks)
         stack.callback(stop.set)
-        channel = transport.open_async_channel(f"127.0.0.1:{port}")
+        channel = channels.open_async_channel(f"127.0.0.1:{port}")
         stack.push_async_callback(channel.close)
         yield channel, f"127.0.0.1:{port}"

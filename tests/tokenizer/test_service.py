@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import polytok
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
 from services.tokenizer.models import loader
@@ -39,7 +39,7 @@ def models(stack: Stack, folders: dict[str, pathlib.Path]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def channel(stack: Stack) -> Iterator[grpc.Channel]:
-    with transport.open_channel(stack.facts["tokenizer_address"]) as opened:
+    with channels.open_channel(stack.facts["tokenizer_address"]) as opened:
         yield opened
 
 
@@ -51,7 +51,7 @@ def service(channel: grpc.Channel) -> tokenizer_pb2_grpc.TokenizerServiceStub:
 def refusal(call: grpc.UnaryUnaryMultiCallable[object, object], request: object) -> errors.PolytokError:
     with pytest.raises(grpc.RpcError) as caught:
         call(request)
-    return transport.from_rpc_error(caught.value)
+    return channels.from_rpc_error(caught.value)
 
 
 def test_inspect(

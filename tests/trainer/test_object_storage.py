@@ -148,7 +148,7 @@ def test_training_in_a_bucket(remote: storages.Storage, extracted: pathlib.Path,
     remote.delete_tree("trainings/uid")
     assert trainings.sae_path(ready, "small") == str(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(["polytok.json", *hub_export.FILES])
-    (exported,) = hub_export.exported(ready)
+    (exported,) = hub_export.list_exports(ready)
     assert set(hub_export.plan_layout([exported], "me/saes").files) == {
         f"{small.HOOK}/{name}" for name in hub_export.FILES
     }

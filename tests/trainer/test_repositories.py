@@ -26,7 +26,7 @@ def _exported(folder, name, hook, architecture="topk"):
     )
     firing = export.Firing(torch.tensor([0.0] * 3 + [32 / 29] * 29), 8, "held out")
     export.write(sae, normalization.Normalization(), origin, firing, folder / name)
-    return hub_export.Exported(name, hook, folder / name)
+    return hub_export.Export(name, hook, folder / name)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def exports(tmp_path):
 
 def test_a_folder_for_each_hook(exports, tmp_path):
     layout = hub_export.plan_layout(exports, "owner/saes")
-    hub_export.lay_out(layout, tmp_path / "repository")
+    hub_export.write_layout(layout, tmp_path / "repository")
     found = sorted(str(path.relative_to(tmp_path / "repository")) for path in (tmp_path / "repository").rglob("*.json"))
     assert found == [
         "blocks.0.hook_resid_post/nested/cfg.json",
@@ -56,11 +56,11 @@ def test_a_folder_for_each_hook(exports, tmp_path):
 
 def test_laying_out_copies_nothing(exports, tmp_path):
     layout = hub_export.plan_layout(exports, "owner/saes")
-    hub_export.lay_out(layout, tmp_path / "repository")
+    hub_export.write_layout(layout, tmp_path / "repository")
     for path, source in layout.files.items():
         assert (tmp_path / "repository" / path).samefile(source)
     with pytest.raises(errors.AlreadyExists) as caught:
-        hub_export.lay_out(layout, tmp_path / "repository")
+        hub_export.write_layout(layout, tmp_path / "repository")
     messages.check_names(caught.value.message, tmp_path / "repository")
 
 
@@ -183,16 +183,16 @@ def _training(exports, state):
 
 def test_exported_by_name(exports):
     training = _training(exports, trainings_pb2.Training.STATE_READY)
-    assert hub_export.exported(training) == exports
-    assert hub_export.exported(training, "nested") == [exports[1]]
+    assert hub_export.list_exports(training) == exports
+    assert hub_export.list_exports(training, "nested") == [exports[1]]
     with pytest.raises(errors.InvalidArgument) as caught:
-        hub_export.exported(training, "x")
+        hub_export.list_exports(training, "x")
     messages.check_names(caught.value.message, "'x'", "small", "nested", "other")
 
 
 def test_a_paused_training_has_no_exports(exports):
     with pytest.raises(errors.FailedPrecondition) as caught:
-        hub_export.exported(_training(exports, trainings_pb2.Training.STATE_PAUSED))
+        hub_export.list_exports(_training(exports, trainings_pb2.Training.STATE_PAUSED))
     assert caught.value.reason == "NOT_READY"
     messages.check_names(caught.value.message, "trainings/first", "PAUSED", "`polytok training resume first`")
 

@@ -8,7 +8,7 @@ from polytok.cli import session
 from polytok.cli.options import extraction_options, shared
 
 
-@extraction_options.takes_parameters
+@extraction_options.with_parameters
 def command(
     dataset: shared.DatasetArgument,
     model: extraction_options.Model,

@@ -85,7 +85,7 @@ def path(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared
 
 
 @app.command()
-@extraction_options.takes_parameters
+@extraction_options.with_parameters
 def estimate(
     dataset: shared.DatasetArgument,
     model: extraction_options.Model,

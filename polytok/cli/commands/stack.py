@@ -78,7 +78,7 @@ def status(catalog: shared.Catalog = None, as_json: shared.Json = False) -> None
             "storage_root": facts.get("storage_root") if is_ours else None,
             "pids": facts.get("pids", {}) if is_ours else {},
             "metrics_ports": facts.get("metrics_ports", {}) if is_ours else {},
-            "queue": (discovery.queue_trouble(facts) or "works") if is_ours else None,
+            "queue": (discovery.queue_problem(facts) or "works") if is_ours else None,
             **kinds,
             **others,
         }

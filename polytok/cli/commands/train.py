@@ -250,7 +250,7 @@ def command(
                 compile=compile_ or None,
             ),
         )
-        run.followed_if(watch, record)
+        run.follow_training_if(watch, record)
 
 
 def _product(

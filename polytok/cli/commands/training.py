@@ -25,7 +25,7 @@ def list_(states: shared.States = None, catalog: shared.Catalog = None, as_json:
         from polytok.cli.render import json_documents, training_tables  # noqa: PLC0415
 
         records = list(run.client.trainings.list(states=states or ()))
-        shown = training_tables.listed(run.out, records) if records else "There are no trainings."
+        shown = training_tables.trainings(run.out, records) if records else "There are no trainings."
         run.out.result({"trainings": [json_documents.record(each) for each in records]}, shown)
 
 
@@ -59,7 +59,7 @@ def resume(
 ) -> None:
     """Go on with a paused training from its checkpoint: it ends as if it had not been paused."""
     with session.start(catalog, as_json) as run:
-        run.followed_if(watch, run.client.trainings.resume(training))
+        run.follow_training_if(watch, run.client.trainings.resume(training))
 
 
 @app.command()
@@ -81,7 +81,7 @@ def retry(
 ) -> None:
     """Train again after an error, from the last checkpoint; or after a cancellation, from the start."""
     with session.start(catalog, as_json) as run:
-        run.followed_if(watch, run.client.trainings.retry(training, from_start=from_start))
+        run.follow_training_if(watch, run.client.trainings.retry(training, from_start=from_start))
 
 
 @app.command()
@@ -130,9 +130,9 @@ def push(
     with session.start(catalog, as_json) as run:
         from polytok.client import hub_export  # noqa: PLC0415
 
-        layout = hub_export.plan_layout(hub_export.exported(run.client.trainings.get(training), sae), repository)
+        layout = hub_export.plan_layout(hub_export.list_exports(run.client.trainings.get(training), sae), repository)
         if folder is not None:
-            hub_export.lay_out(layout, folder)
+            hub_export.write_layout(layout, folder)
             run.out.result({"folder": str(folder), "files": sorted(layout.files)}, str(folder))
             return
         url = hub_export.push(layout, repository, revision=revision, private=not public)
@@ -204,4 +204,4 @@ def plot(
             run.out.result({"name": record.name, "png": str(png)}, f"Drawn to {png}.")
         else:
             document = {"name": record.name, "panels": [panel.title for panel in panels]}
-            run.out.result(document, plot_terminal.drawn(panels, min(run.out.width, _WIDEST)))
+            run.out.result(document, plot_terminal.draw(panels, min(run.out.width, _WIDEST)))

@@ -107,7 +107,7 @@ def parameters(
     return found
 
 
-def takes_parameters(command: Callable[..., None]) -> Callable[..., None]:
+def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with these options in place of its argument `how`, as which it gets them."""
     shared = inspect.signature(parameters).parameters
     taken: dict[str, inspect.Parameter] = {}

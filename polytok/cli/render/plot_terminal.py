@@ -22,7 +22,7 @@ _MARGIN = 10
 _NARROWEST = 20
 
 
-def drawn(panels: Sequence[Panel], width: int, lines: int = _LINES) -> Text:
+def draw(panels: Sequence[Panel], width: int, lines: int = _LINES) -> Text:
     """Draw panels one below the other, `width` characters wide and each `lines` high without title and axis."""
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}

@@ -33,7 +33,7 @@ _CAVEAT = "caveats."
 _FIGURES = ("explained_variance", "l0", "mse", "dead_latents", "cross_entropy_recovered", "kl_divergence")
 
 
-def listed(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
+def trainings(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
     """Return the list of trainings."""
     table = out.table("training", "state", "source", "autoencoders", "steps#", "explained variance#", "L0#")
     for each in records:

@@ -63,4 +63,4 @@ def from_io_error(uri: str, error: Exception) -> errors.PolytokError:
 
 
 def _of_store(uri: str, error: Exception) -> errors.PolytokError | None:
-    return None if isinstance(error, ImportError) else object_store_errors.explained(error, uri, "SOURCE_NOT_FOUND")
+    return None if isinstance(error, ImportError) else object_store_errors.translate(error, uri, "SOURCE_NOT_FOUND")

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc.aio
 
-from polytok import transport
+from polytok import channels
 from services.runtime.telemetry import tracing
 
 
@@ -13,7 +13,7 @@ def open_channel(
     address: str, *, tls_ca: str = "", tls_certificate: str = "", tls_key: str = "", service: str
 ) -> grpc.aio.Channel:
     """Open a channel on which calls carry the current trace; `service` is who calls, for the server's logs."""
-    return transport.open_async_channel(
+    return channels.open_async_channel(
         address,
         tls_ca,
         tls_certificate,

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from opentelemetry import trace
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.errors import codec
 from services.runtime.rpc import status as statuses
 from services.runtime.rpc import validation
@@ -201,7 +201,7 @@ class _Method:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.deadline_seconds = transport.deadline_seconds(name)
+        self.deadline_seconds = channels.deadline_seconds(name)
         self.running = metrics.rpc_running.labels(name)
         self._seconds: dict[grpc.StatusCode, Callable[[float], None]] = {}
 
@@ -238,7 +238,7 @@ class _Call:
         status = statuses.to_status(error)
         self._code = _CODES[status.code]
         self._message = status.message
-        details = ((transport.STATUS_DETAILS, status.SerializeToString()),)
+        details = ((channels.STATUS_DETAILS, status.SerializeToString()),)
         text = codec.short(status.message, codec.MAX_DETAILS_BYTES)
         await self._context.abort(self._code, text, trailing_metadata=details)
 

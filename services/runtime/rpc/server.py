@@ -10,7 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from polytok import transport
+from polytok import channels
 from services.runtime.rpc.interceptors import Interceptor
 from services.runtime.settings import ConfigurationError, ServerSettings
 from services.runtime.telemetry import logging
@@ -18,13 +18,13 @@ from services.runtime.telemetry import logging
 _log = logging.get(__name__)
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", transport.MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", transport.MAX_MESSAGE_BYTES),
-    ("grpc.max_metadata_size", transport.MAX_METADATA_BYTES),
-    ("grpc.absolute_max_metadata_size", transport.MAX_METADATA_BYTES),
+    ("grpc.max_receive_message_length", channels.MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", channels.MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", channels.MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", channels.MAX_METADATA_BYTES),
     # Clients ask every KEEPALIVE_SECONDS, strictly less often than what is refused here.
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", transport.SERVER_KEEPALIVE_SECONDS * 1000),
+    ("grpc.http2.min_ping_interval_without_data_ms", channels.SERVER_KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     # A port that is taken is an error, not a second server that gets every other call.
@@ -79,8 +79,8 @@ class Server:
 
     def _credentials(self) -> grpc.ServerCredentials:
         settings = self._settings
-        pair = (transport.read_pem(settings.tls_key), transport.read_pem(settings.tls_certificate))
-        authorities = transport.read_pem(settings.tls_client_ca) if settings.tls_client_ca else None
+        pair = (channels.read_pem(settings.tls_key), channels.read_pem(settings.tls_certificate))
+        authorities = channels.read_pem(settings.tls_client_ca) if settings.tls_client_ca else None
         return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
     async def set_serving(self, serving: bool) -> None:

@@ -5,7 +5,7 @@ import secrets
 import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from polytok import disk_space, errors, transport
+from polytok import channels, disk_space, errors
 from polytok.errors import codec
 from services.runtime.telemetry import logging
 
@@ -19,7 +19,7 @@ def to_status(error: BaseException) -> status_pb2.Status:
         return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message="There is no such call here.")
     if isinstance(error, grpc.RpcError):
         # A call to another service failed; its words are the best there are.
-        error = transport.from_rpc_error(error)
+        error = channels.from_rpc_error(error)
     elif not isinstance(error, errors.PolytokError):
         error = _full(error) if disk_space.is_full(error) else _internal(error)
     return codec.to_status(error)

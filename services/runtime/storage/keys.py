@@ -53,7 +53,7 @@ def translated(action: str, key: str, uri: str = "", place: pathlib.Path | None 
         raise
     except Exception as error:
         # Libraries of object stores have errors of their own, which are no OSError.
-        found = object_store_errors.explained(error, uri) if uri else None
+        found = object_store_errors.translate(error, uri) if uri else None
         if found is not None:
             raise found from error
         absent = _ABSENT if action in _LOOKING else FileNotFoundError

@@ -128,7 +128,7 @@ class RemoteRoot:
             # Not `isfile`, for which a store that cannot be reached has no file.
             return bool(self._filesystem.info(self.path(key))["type"] == "file")
         except FileNotFoundError as error:
-            if object_store_errors.explained(error, self.uri(key)):
+            if object_store_errors.translate(error, self.uri(key)):
                 raise
             return False
 

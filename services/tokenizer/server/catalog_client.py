@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.catalog.v1 import (
     datasets_pb2,
     datasets_pb2_grpc,
@@ -51,7 +51,7 @@ async def _reply(call: Awaitable[Reply]) -> Reply:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise transport.from_rpc_error(error) from error
+        raise channels.from_rpc_error(error) from error
 
 
 def _check_ready(resource: str, state: str, error_message: str) -> None:

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from polytok import errors, transport
+from polytok import channels, errors
 from polytok.client import row_upload
 
 Stub = TypeVar("Stub")
@@ -23,7 +23,7 @@ Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply")
 
 
-class Exchange(Protocol):
+class Transport(Protocol):
     """Sends requests and waits, over a channel that it opens when it is first used."""
 
     timeout: float
@@ -60,13 +60,13 @@ class Exchange(Protocol):
         """Close the channel; an exchange that is used again opens another."""
 
 
-class Blocking:
+class SyncTransport:
     """Blocks. Its coroutines never suspend, so `once.run` runs them without an event loop."""
 
     def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
         self.patience = patience
-        self._open = functools.partial(transport.open_channel, address, tls_ca)
+        self._open = functools.partial(channels.open_channel, address, tls_ca)
         self._channel: grpc.Channel | None = None
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
@@ -81,10 +81,10 @@ class Blocking:
         """See Exchange."""
 
         async def once(request: Request) -> Reply:
-            with _our_errors():
+            with _translated_errors():
                 return method(request, timeout=seconds or self.timeout)
 
-        return await _patiently(self, once, request)
+        return await _call_with_retry(self, once, request)
 
     async def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
@@ -92,7 +92,7 @@ class Blocking:
         """See Exchange."""
         call = method(request, timeout=seconds)
         try:
-            with _our_errors():
+            with _translated_errors():
                 for reply in call:
                     yield reply
         finally:
@@ -101,7 +101,7 @@ class Blocking:
     async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
         """See Exchange."""
         sent.identify()
-        with _our_errors(sent):
+        with _translated_errors(sent):
             return method(cast("Any", iter(sent)))
 
     async def sleep(self, seconds: float) -> None:
@@ -115,13 +115,13 @@ class Blocking:
             self._channel = None
 
 
-class Asynchronous:
+class AsyncTransport:
     """Awaits, on the event loop that first uses it."""
 
     def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
         self.patience = patience
-        self._open = functools.partial(transport.open_async_channel, address, tls_ca)
+        self._open = functools.partial(channels.open_async_channel, address, tls_ca)
         self._channel: grpc.aio.Channel | None = None
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
@@ -136,10 +136,10 @@ class Asynchronous:
         """See Exchange."""
 
         async def once(request: Request) -> Reply:
-            with _our_errors():
+            with _translated_errors():
                 return await cast("Any", method)(request, timeout=seconds or self.timeout)  # type: ignore[no-any-return]
 
-        return await _patiently(self, once, request)
+        return await _call_with_retry(self, once, request)
 
     async def stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
@@ -147,7 +147,7 @@ class Asynchronous:
         """See Exchange."""
         call = cast("Any", method)(request, timeout=seconds)
         try:
-            with _our_errors():
+            with _translated_errors():
                 async for reply in call:
                     yield reply
         finally:
@@ -156,7 +156,7 @@ class Asynchronous:
     async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
         """See Exchange."""
         sent.identify()
-        with _our_errors(sent):
+        with _translated_errors(sent):
             return await cast("Any", method)(aiter(sent))  # type: ignore[no-any-return]
 
     async def sleep(self, seconds: float) -> None:
@@ -171,7 +171,7 @@ class Asynchronous:
 
 
 @contextlib.contextmanager
-def _our_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
+def _translated_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
     try:
         yield
     except (grpc.RpcError, asyncio.CancelledError) as error:
@@ -180,14 +180,16 @@ def _our_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
             raise sent.failure from None
         if isinstance(error, asyncio.CancelledError):
             raise
-        raise transport.from_rpc_error(error) from None
+        raise channels.from_rpc_error(error) from None
 
 
-async def _patiently(via: Exchange, once: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
+async def _call_with_retry(
+    transport: Transport, once: Callable[[Request], Awaitable[Reply]], request: Request
+) -> Reply:
     """Ask again and again while the service is away, as while it restarts; what is asked for happens once."""
-    identified = _identified(request)
-    pauses = iter(_pauses())
-    end = time.monotonic() + via.patience
+    identified = _with_request_id(request)
+    pauses = iter(_backoff_seconds())
+    end = time.monotonic() + transport.patience
     while True:
         try:
             return await once(identified)
@@ -195,16 +197,16 @@ async def _patiently(via: Exchange, once: Callable[[Request], Awaitable[Reply]],
             pause = next(pauses)
             if time.monotonic() + pause > end:
                 raise
-        await via.sleep(pause)
+        await transport.sleep(pause)
 
 
-def _pauses() -> Iterator[float]:
+def _backoff_seconds() -> Iterator[float]:
     """Second between tries: 0.2, 0.4, 0.8, and then 1 for ever."""
     yield from (0.2, 0.4, 0.8)
     yield from itertools.repeat(1.0)
 
 
-def _identified(request: Request) -> Request:
+def _with_request_id(request: Request) -> Request:
     """Return a changing request an id (AIP-155): however often the channel tries again, it happens once."""
     if "request_id" in request.DESCRIPTOR.fields_by_name and not cast("Any", request).request_id:
         cast("Any", request).request_id = str(uuid.uuid4())
