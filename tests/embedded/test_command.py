@@ -28,7 +28,7 @@ def test_workers_must_be_a_sensible_number(workers: str, tmp_path: pathlib.Path)
     assert not (tmp_path / "home").exists()
 
 
-def test_a_home_that_cannot_be_made_is_said(tmp_path: pathlib.Path) -> None:
+def test_home_that_cannot_be_created(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     done = up("--home", str(tmp_path / "file" / "home"))
     assert done.returncode == 1
@@ -37,7 +37,7 @@ def test_a_home_that_cannot_be_made_is_said(tmp_path: pathlib.Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_lost_passwords_are_said(tmp_path: pathlib.Path) -> None:
+def test_lost_passwords(tmp_path: pathlib.Path) -> None:
     (tmp_path / "postgres" / "data").mkdir(parents=True)
     done = up(POLYTOK_HOME=str(tmp_path))
     assert done.returncode == 1
@@ -99,7 +99,7 @@ def test_passwords_are_made_once_and_kept_private(tmp_path: pathlib.Path) -> Non
     assert json.loads(made.stack.read_text()) == {"catalog_address": "127.0.0.1:1"}
 
 
-def test_the_home_comes_from_the_environment_else_from_the_users_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_defaults_to_user_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYTOK_HOME", "/somewhere/else")
     assert home.default() == pathlib.Path("/somewhere/else")
     monkeypatch.delenv("POLYTOK_HOME")

@@ -74,7 +74,7 @@ def test_the_program_dies_with_its_parent() -> None:
     servers.await_condition(lambda: not processes.is_alive(child), "the program has ended")
 
 
-def test_a_parent_that_died_before_the_guard_looked_is_noticed(tmp_path: pathlib.Path) -> None:
+def test_guard_detects_dead_parent(tmp_path: pathlib.Path) -> None:
     command = exec_wrapper.command(["/usr/bin/touch", str(tmp_path / "ran")], on_parent_death=signal.SIGTERM)
     command[command.index(str(os.getpid()))] = "1"  # as if this process had been another
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
@@ -87,7 +87,7 @@ def test_without_an_owner_it_stays_who_it_is() -> None:
 
 
 @as_root
-def test_root_becomes_the_owner_of_the_folder_without_any_power(open_folder: pathlib.Path) -> None:
+def test_root_drops_to_folder_owner(open_folder: pathlib.Path) -> None:
     program, owned = program_in(open_folder)
     status = status_of(run([program], owner=owned))
     assert status["Uid"] == status["Gid"] == [str(OWNER)] * 4
@@ -110,7 +110,7 @@ def test_root_becomes_nobody_for_a_folder_of_its_own(open_folder: pathlib.Path) 
     [((), DAC_READ_SEARCH), (("setpriv", "--bounding-set", "-dac_read_search"), DAC_OVERRIDE)],
     ids=["all of root's powers", "those that containers usually give"],
 )
-def test_where_the_owner_cannot_pass_it_keeps_the_one_power_that_lets_it(
+def test_unreachable_folder_keeps_one_capability(
     open_folder: pathlib.Path, prefix: tuple[str, ...], power: int
 ) -> None:
     program, owned = program_in(open_folder)
@@ -123,7 +123,7 @@ def test_where_the_owner_cannot_pass_it_keeps_the_one_power_that_lets_it(
 
 
 @as_root
-def test_where_even_that_is_impossible_it_says_what_to_do(open_folder: pathlib.Path) -> None:
+def test_unreachable_program_is_explained(open_folder: pathlib.Path) -> None:
     program, owned = program_in(open_folder)
     open_folder.chmod(0o700)
     done = run([program], owner=owned, prefix=("setpriv", "--bounding-set", "-dac_read_search,-dac_override"))

@@ -22,7 +22,7 @@ def test_a_new_folder_is_its_owners_alone(tmp_path: pathlib.Path) -> None:
     assert made.stat().st_uid == (exec_wrapper.NOBODY if os.geteuid() == 0 else os.geteuid())
 
 
-def test_a_file_is_private_from_the_start_and_belongs_to_the_folders_owner(tmp_path: pathlib.Path) -> None:
+def test_file_is_created_private_with_folder_owner(tmp_path: pathlib.Path) -> None:
     folder = folders.make_private(tmp_path / "private")
     folders.write_private(folder / "secret", "one")
     folders.write_private(folder / "secret", "two")

@@ -33,7 +33,7 @@ def hold(path: pathlib.Path) -> tuple[subprocess.Popen[str], int]:
     return holder, child
 
 
-def test_a_second_one_is_told_who_holds_it(tmp_path: pathlib.Path) -> None:
+def test_lock_names_its_holder(tmp_path: pathlib.Path) -> None:
     holder, child = hold(tmp_path / "lock")
     try:
         with pytest.raises(lock.AlreadyRunning, match=rf"{tmp_path} .*\b{holder.pid}\b"):
@@ -44,7 +44,7 @@ def test_a_second_one_is_told_who_holds_it(tmp_path: pathlib.Path) -> None:
         holder.wait()
 
 
-def test_it_is_free_only_when_the_children_of_a_killed_holder_are_gone(tmp_path: pathlib.Path) -> None:
+def test_lock_is_held_while_children_live(tmp_path: pathlib.Path) -> None:
     holder, child = hold(tmp_path / "lock")
     holder.kill()
     holder.wait()
@@ -58,7 +58,7 @@ def test_it_is_free_only_when_the_children_of_a_killed_holder_are_gone(tmp_path:
     assert told == [True]
 
 
-def test_a_process_id_that_was_given_again_does_not_count(tmp_path: pathlib.Path) -> None:
+def test_reused_process_id_is_not_holder(tmp_path: pathlib.Path) -> None:
     holder, child = hold(tmp_path / "lock")
     holder.kill()
     holder.wait()

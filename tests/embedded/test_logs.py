@@ -5,7 +5,7 @@ import pathlib
 from services.embedded.logs import KEPT, Log
 
 
-def test_a_large_log_is_put_aside_and_the_writer_goes_on(tmp_path: pathlib.Path) -> None:
+def test_large_log_is_rotated(tmp_path: pathlib.Path) -> None:
     log = Log(tmp_path / "service.log", maximum_bytes=10)
     with log.open() as writer:
         for number in range(KEPT + 2):

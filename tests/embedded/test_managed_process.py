@@ -83,7 +83,7 @@ async def reached(kept: Kept, *words: str) -> str:
     return found()[0]
 
 
-async def test_start_waits_until_it_is_ready_and_stop_until_it_has_ended(kept: Kept) -> None:
+async def test_start_waits_for_readiness_and_stop_for_exit(kept: Kept) -> None:
     await kept.keeper.start()
     assert set(kept.service.facts()) == {"address", "metrics"}
     assert kept.service.describe() == "127.0.0.1:1"
@@ -109,7 +109,7 @@ async def test_a_killed_program_is_started_again(kept: Kept) -> None:
     keeping.cancel()
 
 
-async def test_a_program_that_cannot_start_again_is_tried_on_with_growing_waits(kept: Kept) -> None:
+async def test_failed_restart_is_retried_with_backoff(kept: Kept) -> None:
     await kept.keeper.start()
     keeping = asyncio.create_task(kept.keeper.keep())
     kept.mode.write_text("failing")
@@ -121,9 +121,7 @@ async def test_a_program_that_cannot_start_again_is_tried_on_with_growing_waits(
     keeping.cancel()
 
 
-async def test_a_program_is_started_again_once_its_files_can_be_written(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_program_restarts_once_disk_has_room(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     await kept.keeper.start()
     keeping = asyncio.create_task(kept.keeper.keep())
     with monkeypatch.context() as patch:
@@ -144,7 +142,7 @@ async def test_a_log_that_cannot_be_written_stops_nothing(kept: Kept) -> None:
     assert str(kept.keeper.log.path) in line
 
 
-async def test_a_program_whose_announcement_is_garbage_is_not_ready(kept: Kept) -> None:
+async def test_invalid_announcement_is_not_ready(kept: Kept) -> None:
     await kept.keeper.start()
     announcement = pathlib.Path(kept.service.environment["POLYTOK_READY_FILE"])
     for content in (b"", b"{", b"[1]", b"\xff", b'{"metrics": "x"}'):
@@ -152,7 +150,7 @@ async def test_a_program_whose_announcement_is_garbage_is_not_ready(kept: Kept) 
         assert not kept.service.is_ready()
 
 
-async def test_a_program_that_ends_at_its_start_is_explained_by_its_log(kept: Kept) -> None:
+async def test_failed_start_includes_log_tail(kept: Kept) -> None:
     kept.mode.write_text("failing")
     with pytest.raises(managed_process.StartFailed, match=r"^probe .*\bcode 1\b") as caught:
         await kept.keeper.start()
@@ -179,7 +177,7 @@ async def test_a_program_that_does_not_stop_is_ended(kept: Kept, monkeypatch: py
     assert re.search(r"^probe .*\b0\.2 s\b", line)
 
 
-async def test_a_start_that_is_cancelled_leaves_something_that_can_be_stopped(kept: Kept) -> None:
+async def test_cancelled_start_can_be_stopped(kept: Kept) -> None:
     kept.mode.write_text("silent")
     starting = asyncio.create_task(kept.keeper.start())
     await asyncio.to_thread(servers.await_condition, lambda: kept.keeper.log.tail() == "mode silent", "it runs")

@@ -25,7 +25,7 @@ def test_no_two_servers_get_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @LINUX
-def test_nobody_else_gets_a_port_before_its_server_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_port_is_reserved_until_used(monkeypatch: pytest.MonkeyPatch) -> None:
     port = ports.free_port()
     with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
         stranger.bind(("127.0.0.1", port))
@@ -40,7 +40,7 @@ def test_nobody_else_gets_a_port_before_its_server_listens(monkeypatch: pytest.M
 
 
 @LINUX
-def test_a_server_listens_again_and_again_and_meanwhile_connections_are_refused() -> None:
+def test_server_can_reuse_its_port() -> None:
     port = ports.free_port()
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):

@@ -50,7 +50,7 @@ async def marks(server: Postgres) -> list[int]:
     return found
 
 
-async def test_data_survives_a_kill_and_a_lock_file_that_names_another_process(folder: pathlib.Path) -> None:
+async def test_data_survives_kill_and_stale_lock_file(folder: pathlib.Path) -> None:
     first = server_in(folder, durable=True)
     with servers.started(first) as process:
         assert await marks(first) == [1]
@@ -113,7 +113,7 @@ def test_a_database_without_its_user_is_said(folder: pathlib.Path, monkeypatch: 
         Postgres(folder, port=0, password="a").replace_password()
 
 
-async def test_a_server_that_outlived_its_supervisor_is_ended_first(folder: pathlib.Path) -> None:
+async def test_orphaned_server_is_stopped_first(folder: pathlib.Path) -> None:
     first = server_in(folder)
     with servers.started(first) as process:
         await marks(first)
@@ -165,7 +165,7 @@ def test_a_cluster_of_another_version_is_refused(folder: pathlib.Path) -> None:
         server_in(folder)
 
 
-def test_a_folder_that_cannot_be_used_is_said_with_the_programs_own_words(tmp_path: pathlib.Path) -> None:
+def test_failed_start_includes_server_output(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "postgres"
     server_in(folder)
     shutil.rmtree(folder / "data" / "global")

@@ -46,7 +46,7 @@ def user_of(pid: int) -> int:
     return pathlib.Path(f"/proc/{pid}").stat().st_uid
 
 
-def test_the_stack_tells_how_to_reach_it(stack: stacks.Stack) -> None:
+def test_stack_publishes_its_addresses(stack: stacks.Stack) -> None:
     prompt = {"postgres", "nats", "ingest", "tokenizer-1", *(owner.name for owner in services.SERVERS)}
     late = {process.name for process in services.processes(1) if process.late}
     facts = whole(stack)
@@ -72,7 +72,7 @@ def test_passwords_are_on_no_command_line(stack: stacks.Stack) -> None:
         assert not any(secret in told for secret in secrets)
 
 
-def test_a_second_stack_on_the_same_home_says_so_and_stops(stack: stacks.Stack) -> None:
+def test_second_stack_on_same_home_is_refused(stack: stacks.Stack) -> None:
     before = whole(stack)
     command = [sys.executable, "-m", "services.embedded", "up", "--home", str(stack.home)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -124,7 +124,7 @@ def test_a_home_survives_every_way_of_ending() -> None:
             ended(home)
 
 
-def test_a_service_that_does_not_come_up_is_one_line_and_stops_nothing() -> None:
+def test_failed_service_is_reported_in_one_line() -> None:
     environment = {**os.environ, "POLYTOK_EXTRACTOR_RANGE_BYTES": "many"}
     with stacks.new_home() as home, stacks.started(home, environment=environment) as stack:
 
@@ -152,7 +152,7 @@ def test_it_can_be_stopped_while_it_starts() -> None:
 
 @pytest.mark.long
 @as_root
-def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
+def test_root_can_take_over_user_home() -> None:
     user = pwd.getpwnam("daemon").pw_uid  # initdb wants a user that has a name
     with stacks.new_home() as home:
         home.mkdir(mode=0o755)
@@ -174,7 +174,7 @@ def test_an_ordinary_user_runs_it_and_root_takes_the_home_over() -> None:
 
 @pytest.mark.long
 @as_root
-def test_root_runs_it_in_a_folder_where_nobody_else_may_pass() -> None:
+def test_root_runs_in_private_folder() -> None:
     with stacks.new_home() as home:
         home.parent.chmod(0o700)
         with stacks.started(home) as stack:

@@ -21,7 +21,7 @@ async def tell_of_progress(scene: Scene, job: str) -> None:
     await client.close()
 
 
-async def test_a_bar_does_not_go_back_when_the_catalog_restarts(scene: Scene) -> None:
+async def test_progress_survives_catalog_restart(scene: Scene) -> None:
     async with scene.held(*WORKERS):
         record = await scene.create("bar")
         watcher = Watcher(scene.client.tokenizations.watch(record))

@@ -62,7 +62,7 @@ async def is_whole(scene: Scene, record: Any, whole: dict[str, bytes]) -> Any:
     return last
 
 
-async def test_a_worker_is_killed_with_a_part_of_a_repair_in_hand(scene: Scene) -> None:
+async def test_repair_survives_worker_kill(scene: Scene) -> None:
     record, whole = await damaged(scene, "mended")
     async with scene.held(FIRST):
         await scene.client.tokenizations.repair(record)

@@ -16,7 +16,7 @@ from tests.jobs.toys import House, task, until
 
 
 @pytest.mark.parametrize("job_settings", [{"dispatch_ack_seconds": 1, "reconcile_seconds": 3600}], indirect=True)
-async def test_a_worker_killed_between_doorbell_and_lease_does_not_keep_the_task(house: House) -> None:
+async def test_worker_killed_before_lease_does_not_keep_task(house: House) -> None:
     """It leaves no trace in Postgres. The queue notices, as soon as it was told to; no attempt is lost."""
     async with deaf_owner() as address, house.worker_process(address) as process:
         job_id = await house.shop.create(*(task(ordinal=n) for n in range(2)))
@@ -33,7 +33,7 @@ async def test_a_worker_killed_between_doorbell_and_lease_does_not_keep_the_task
 
 
 @pytest.mark.parametrize("job_settings", [{"dispatch_ack_seconds": 0.5}], indirect=True)
-async def test_a_worker_that_is_slow_keeps_the_queue_informed(house: House) -> None:
+async def test_slow_worker_sends_in_progress(house: House) -> None:
     """It waits for an owner that does not answer, and then works: a message in its hands is in good hands."""
     signs = 0
 

@@ -44,7 +44,7 @@ async def test_a_child_killed_from_outside_costs_one_attempt(house: House, tmp_p
     assert "memory" in (first.error_message or "")
 
 
-async def test_a_task_that_kills_its_child_every_time_fails_its_job_and_not_the_worker(house: House) -> None:
+async def test_task_that_kills_its_child_fails_only_its_job(house: House) -> None:
     async with house.worker():
         job_id = await house.shop.create(task("kill"))
         job = await house.shop.ended(job_id)
@@ -66,7 +66,7 @@ async def test_an_idle_child_that_dies_costs_nothing(house: House) -> None:
     assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.SUCCEEDED]
 
 
-async def test_a_killed_worker_loses_its_lease_and_another_takes_over(house: House, tmp_path: pathlib.Path) -> None:
+async def test_task_of_killed_worker_is_taken_over(house: House, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pid"
     async with house.worker_process() as process:
         job_id = await house.shop.create(task("spawn", path=str(path), once=True))
@@ -87,7 +87,7 @@ async def test_a_killed_worker_loses_its_lease_and_another_takes_over(house: Hou
     assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.LOST, Outcome.SUCCEEDED]
 
 
-async def test_a_worker_process_told_to_stop_gives_its_task_back(house: House) -> None:
+async def test_terminated_worker_releases_task(house: House) -> None:
     async with house.worker_process() as process:
         job_id = await house.shop.create(task("work", seconds=60))
         await until(lambda: running(house, job_id))
@@ -159,7 +159,7 @@ async def test_garbage_on_the_queue_harms_nobody(house: House) -> None:
 
 
 @pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 60}], indirect=True)
-async def test_garbage_that_hides_a_task_is_found_out_by_the_advisory(house: House) -> None:
+async def test_garbage_that_hides_task_is_detected(house: House) -> None:
     job_id = await house.shop.create()
     task_id = await house.shop.task_id(job_id)
     await until(lambda: is_dispatched(house))
@@ -175,7 +175,7 @@ async def test_a_message_for_a_task_that_is_gone_is_dropped(house: House) -> Non
         await until(lambda: queue_is_empty(house))
 
 
-async def test_a_lost_doorbell_is_rung_again(house: House) -> None:
+async def test_lost_message_is_resent(house: House) -> None:
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(3)))
     await until(lambda: is_dispatched(house))
     await house.client.jsm().purge_stream(house.subjects.stream)
@@ -187,7 +187,7 @@ QUIET = pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 3600}], i
 
 
 @QUIET
-async def test_doorbells_that_wait_are_not_rung_again(house: House) -> None:
+async def test_pending_messages_are_not_resent(house: House) -> None:
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(30)))
     await until(lambda: is_dispatched(house))
     for _ in range(3):
@@ -207,7 +207,7 @@ async def test_a_deleted_queue_is_made_again(house: House, what: str) -> None:
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
 
 
-async def test_the_message_of_a_stale_worker_does_not_stop_another(house: House) -> None:
+async def test_calls_with_old_epoch_are_aborted(house: House) -> None:
     """Calls with an old epoch, as gRPC answers them."""
     job_id = await house.shop.create()
     task_id = await house.shop.task_id(job_id)
@@ -265,7 +265,7 @@ async def own_house(own_nats: OwnNats, shop: Shop, database_settings: DatabaseSe
         yield house
 
 
-async def test_what_is_created_while_nats_is_down_runs_when_it_is_back(own_house: House, own_nats: OwnNats) -> None:
+async def test_job_created_without_nats_runs_later(own_house: House, own_nats: OwnNats) -> None:
     async with own_house.worker():
         await own_nats.stop()
         jobs = [await own_house.shop.create() for _ in range(3)]
@@ -302,7 +302,7 @@ async def test_a_running_task_does_not_need_nats(own_house: House, own_nats: Own
 
 @pytest.mark.long
 @QUIET
-async def test_twenty_thousand_waiting_doorbells_are_all_seen(house: House) -> None:
+async def test_long_queue_is_listed_completely(house: House) -> None:
     """The list of what waits comes in pages; none may be missed, or each round would dispatch it again."""
     job_id = await house.shop.create(*(task(ordinal=n) for n in range(20_000)))
     await until(lambda: is_dispatched(house), 120)

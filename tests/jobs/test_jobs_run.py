@@ -47,7 +47,7 @@ async def test_several_workers_share_a_job(house: House, tmp_path: pathlib.Path)
 
 
 @pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 3600}], indirect=True)
-async def test_jobs_run_by_their_doorbells_alone(house: House) -> None:
+async def test_jobs_run_without_reconciler(house: House) -> None:
     async with house.worker():
         for _ in range(20):
             job_id = await house.shop.create()
@@ -62,7 +62,7 @@ async def test_jobs_run_by_their_doorbells_alone(house: House) -> None:
         ("crash", "INTERNAL", "ValueError"),
     ],
 )
-async def test_what_goes_wrong_is_what_the_user_reads(house: House, doing: str, reason: str, message: str) -> None:
+async def test_task_error_reaches_record(house: House, doing: str, reason: str, message: str) -> None:
     async with house.worker():
         job_id = await house.shop.create(task(doing))
         job = await house.shop.ended(job_id)
@@ -72,7 +72,7 @@ async def test_what_goes_wrong_is_what_the_user_reads(house: House, doing: str, 
 
 
 @pytest.mark.parametrize("job_settings", [{"backoff_seconds": 0.4}], indirect=True)
-async def test_a_passing_failure_is_tried_again_after_its_backoff(house: House, tmp_path) -> None:
+async def test_transient_failure_is_retried(house: House, tmp_path) -> None:
     async with house.worker():
         job_id = await house.shop.create(task("stumble", once=str(tmp_path / "once")))
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
@@ -183,7 +183,7 @@ async def test_deleting_a_running_job_stops_its_child(house: House) -> None:
     assert await house.shop.rows(sa.select(TABLES.tasks)) == []
 
 
-async def test_a_worker_that_stops_gives_its_task_back_at_no_cost(house: House) -> None:
+async def test_stopping_worker_releases_task(house: House) -> None:
     job_id = await house.shop.create(task("work", seconds=60, resume=True, max_attempts=1))
     heard = asyncio.Event()
 

@@ -70,9 +70,7 @@ async def request_pause(shop: Shop, job_id: uuid.UUID) -> bool:
         return await shop.store.request_pause(conn, job_id)
 
 
-async def test_every_step_is_recorded_once_though_the_child_is_killed(
-    house: House, logbook: Logbook, tmp_path: pathlib.Path
-) -> None:
+async def test_steps_are_recorded_once_despite_kills(house: House, logbook: Logbook, tmp_path: pathlib.Path) -> None:
     async with house.worker(pausable=True):
         job_id = await house.shop.create(task("climb", steps=40, kill_at=25, once=str(tmp_path / "once")))
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
@@ -85,9 +83,7 @@ async def test_every_step_is_recorded_once_though_the_child_is_killed(
     assert {step for step, epoch in logbook.steps.items() if epoch == 2} == set(range(resumed_at + 1, 41))
 
 
-async def test_a_job_that_is_wanted_back_stops_at_a_resume_point_and_another_goes_on(
-    house: House, logbook: Logbook
-) -> None:
+async def test_paused_job_stops_at_resume_point(house: House, logbook: Logbook) -> None:
     shop = house.shop
     async with house.worker(pausable=True):
         job_id = await shop.create(task("climb", steps=100_000))
@@ -114,7 +110,7 @@ def _from(new: model.NewTask, resume_point: bytes) -> model.NewTask:
     return model.NewTask(new.kind, new.payload, resume_point=resume_point)
 
 
-async def test_a_draining_worker_has_its_task_stop_by_itself(house: House, logbook: Logbook) -> None:
+async def test_draining_worker_stops_task_gracefully(house: House, logbook: Logbook) -> None:
     shop = house.shop
     async with house.worker(pausable=True) as (_, stop):
         job_id = await shop.create(task("climb", steps=100_000))
@@ -130,7 +126,7 @@ async def _outcome(shop: Shop, job_id: uuid.UUID, outcome: Outcome) -> bool:
     return any(each.outcome == outcome for each in await shop.attempts(job_id))
 
 
-async def test_a_job_nobody_works_on_is_taken_back_at_once(house: House, logbook: Logbook) -> None:
+async def test_waiting_job_is_paused_immediately(house: House, logbook: Logbook) -> None:
     shop = house.shop
     job_id = await shop.create(_from(task("climb", steps=10), b"7"))
     logbook.pause_requested = True
@@ -140,7 +136,7 @@ async def test_a_job_nobody_works_on_is_taken_back_at_once(house: House, logbook
     assert not await request_pause(shop, job_id)  # it has ended
 
 
-async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook: Logbook) -> None:
+async def test_expired_lease_completes_pause(house: House, logbook: Logbook) -> None:
     shop = house.shop
     job_id = await shop.create(task("climb", steps=10))
     task_id = await shop.task_id(job_id)
@@ -155,7 +151,7 @@ async def test_a_lost_lease_ends_a_job_that_is_wanted_back(house: House, logbook
 
 
 @pytest.mark.parametrize("job_settings", [{"max_attempts": 2}], indirect=True)
-async def test_a_task_that_is_killed_again_and_again_ends_if_it_gets_further_each_time(house: House) -> None:
+async def test_killed_task_finishes_if_every_attempt_progresses(house: House) -> None:
     async with house.worker():
         job_id = await house.shop.create(task("fall", steps=50))
         assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
@@ -185,7 +181,7 @@ def _step(number: int) -> bytes:
     return packed.SerializeToString()
 
 
-async def test_a_lazy_worker_starts_its_child_with_the_first_task(house: House) -> None:
+async def test_lazy_child_starts_with_first_task(house: House) -> None:
     async with house.worker(lazy=True) as (worker, _):
         assert worker.child_pid == 0
         job_id = await house.shop.create(task("echo", say="hello"))
@@ -193,9 +189,7 @@ async def test_a_lazy_worker_starts_its_child_with_the_first_task(house: House) 
         assert worker.child_pid
 
 
-async def test_a_lazy_child_ends_when_it_is_idle_and_another_comes_with_the_next_task(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lazy_child_stops_when_idle_and_restarts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYTOK_WORKER_IDLE_SECONDS", "0.1")
     async with house.worker(lazy=True) as (worker, _):
         for _ in range(2):

@@ -40,7 +40,7 @@ def test_without_weight_there_is_no_share() -> None:
     assert progress_weights.stage_weights([NewTask("toy.make", b"")] * 2, 0) == [0, 0]
 
 
-def test_a_job_whose_weights_were_bytes_still_ends_at_the_end() -> None:
+def test_byte_weights_reach_full_progress() -> None:
     # Made before weights were shares: more than the whole, or far less.
     for weight in (5 * TOTAL_WEIGHT, 1000):
         half = JobProgress(JobState.ACTIVE, 2, weight, 1, weight // 2, []).percent()

@@ -23,7 +23,7 @@ async def lease(shop: Shop, task_id: uuid.UUID, worker: str = "w"):
     return found
 
 
-async def test_a_created_job_waits_with_its_doorbell_in_the_outbox(shop: Shop) -> None:
+async def test_created_job_has_outbox_row(shop: Shop) -> None:
     job_id = await shop.create(task(ordinal=0), task(ordinal=1, max_attempts=7))
     job, tasks = await shop.job(job_id), await shop.tasks(job_id)
     assert job.state == JobState.ACTIVE
@@ -60,7 +60,7 @@ async def test_a_lease_carries_all_that_the_worker_needs(shop: Shop) -> None:
     assert (await shop.toy(job_id)).state == "STARTED"
 
 
-async def test_the_same_request_gets_the_same_lease_and_another_none(shop: Shop) -> None:
+async def test_acquire_is_idempotent_per_request(shop: Shop) -> None:
     job_id = await shop.create()
     task_id = await shop.task_id(job_id)
     request_id = uuid.uuid4()
@@ -75,7 +75,7 @@ async def test_the_same_request_gets_the_same_lease_and_another_none(shop: Shop)
     assert len(await shop.attempts(job_id)) == 1
 
 
-async def test_of_many_workers_that_ask_at_once_one_gets_the_task(shop: Shop) -> None:
+async def test_concurrent_acquires_grant_one_lease(shop: Shop) -> None:
     job_id = await shop.create()
     task_id = await shop.task_id(job_id)
     leases = await asyncio.gather(*(shop.acquire(task_id, f"w{n}") for n in range(12)))
@@ -103,7 +103,7 @@ async def test_completing_the_last_task_publishes_once(shop: Shop) -> None:
     assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.SUCCEEDED] * 2
 
 
-async def test_stages_follow_each_other_and_the_last_one_ends_the_job(shop: Shop) -> None:
+async def test_last_stage_ends_job(shop: Shop) -> None:
     shop.handler.stages = [[task(ordinal=n, weight=5) for n in range(2)], [task("echo")]]
     job_id = await shop.create(task())
     await lease(shop, await shop.task_id(job_id))
@@ -121,7 +121,7 @@ async def test_stages_follow_each_other_and_the_last_one_ends_the_job(shop: Shop
     assert (await shop.job(job_id)).state == JobState.SUCCEEDED
 
 
-async def test_two_last_tasks_completed_at_once_make_the_next_stage_once(shop: Shop) -> None:
+async def test_concurrent_completions_start_next_stage_once(shop: Shop) -> None:
     shop.handler.stages = [[task()]]
     job_id = await shop.create(*(task(ordinal=n) for n in range(6)))
     ids = [t.id for t in await shop.tasks(job_id)]
@@ -155,7 +155,7 @@ async def test_a_write_without_a_valid_lease_changes_nothing(shop: Shop, write: 
     assert after == before
 
 
-async def test_a_retryable_failure_waits_its_backoff_and_keeps_its_error(shop: Shop) -> None:
+async def test_retryable_failure_waits_backoff(shop: Shop) -> None:
     job_id = await shop.create()
     task_id = await shop.task_id(job_id)
     await lease(shop, task_id)
@@ -180,7 +180,7 @@ async def test_a_task_in_its_backoff_is_not_given_out(shop: Shop) -> None:
     assert (await lease(shop, task_id)).epoch == 2
 
 
-async def test_after_the_last_attempt_the_job_fails_and_its_other_tasks_are_fenced(shop: Shop) -> None:
+async def test_last_failed_attempt_fails_job_and_fences_tasks(shop: Shop) -> None:
     job_id = await shop.create(task(ordinal=0, max_attempts=2), task(ordinal=1), task(ordinal=2))
     failing, running, waiting = [t.id for t in await shop.tasks(job_id)]
     await lease(shop, running)
@@ -198,7 +198,7 @@ async def test_after_the_last_attempt_the_job_fails_and_its_other_tasks_are_fenc
     assert await shop.rows(sa.select(TABLES.outbox)) == []
 
 
-async def test_a_failure_that_cannot_be_mended_ends_the_job_at_once(shop: Shop) -> None:
+async def test_permanent_failure_ends_job(shop: Shop) -> None:
     job_id = await shop.create()
     task_id = await shop.task_id(job_id)
     await lease(shop, task_id)
@@ -208,7 +208,7 @@ async def test_a_failure_that_cannot_be_mended_ends_the_job_at_once(shop: Shop) 
     assert (await shop.toy(job_id)).error == "There is no such column."
 
 
-async def test_a_released_task_is_free_at_once_costs_no_attempt_and_keeps_its_resume_point(shop: Shop) -> None:
+async def test_release_requeues_immediately_without_consuming_attempt(shop: Shop) -> None:
     job_id = await shop.create(task(max_attempts=1))
     task_id = await shop.task_id(job_id)
     for epoch in (1, 2, 3):
@@ -220,7 +220,7 @@ async def test_a_released_task_is_free_at_once_costs_no_attempt_and_keeps_its_re
     assert [a.outcome for a in await shop.attempts(job_id)] == [Outcome.RELEASED] * 3
 
 
-async def test_an_attempt_that_moved_the_resume_point_starts_the_count_again(shop: Shop) -> None:
+async def test_new_resume_point_resets_attempts(shop: Shop) -> None:
     job_id = await shop.create(task(max_attempts=2))
     task_id = await shop.task_id(job_id)
     for epoch in range(1, 7):
@@ -240,7 +240,7 @@ async def test_an_attempt_that_moved_the_resume_point_starts_the_count_again(sho
     assert [a.error_reason for a in await shop.attempts(job_id)] == ["INTERNAL"] * 8
 
 
-async def test_a_release_costs_no_attempt_and_gives_none(shop: Shop) -> None:
+async def test_release_does_not_change_attempts(shop: Shop) -> None:
     job_id = await shop.create(task(max_attempts=2))
     task_id = await shop.task_id(job_id)
     for epoch, point in enumerate((b"", b"step 1", b"step 1", b""), start=1):
@@ -306,7 +306,7 @@ async def test_progress_is_weighed(shop: Shop) -> None:
         assert await shop.store.percent(conn, job_id) == 100
 
 
-async def test_progress_runs_evenly_over_stages_that_are_still_to_come(shop: Shop) -> None:
+async def test_progress_reserves_share_for_later_stages(shop: Shop) -> None:
     # A measure for each stage; the third was not foreseen to be left out.
     shop.handler.stages = [[task(ordinal=n, weight=2, ahead=4) for n in range(2)], [task(weight=7)]]
     job_id = await shop.create(*(task(ordinal=n, weight=1000, ahead=3000) for n in range(2)))
@@ -350,7 +350,7 @@ async def test_delete_leaves_no_row(shop: Shop) -> None:
     assert len(await shop.rows(sa.select(TABLES.outbox))) == 1
 
 
-async def test_a_lost_lease_counts_as_an_attempt_and_the_last_one_fails_the_job(shop: Shop) -> None:
+async def test_expired_lease_counts_as_attempt(shop: Shop) -> None:
     job_id = await shop.create(task(max_attempts=2))
     task_id = await shop.task_id(job_id)
     await lease(shop, task_id)
@@ -368,7 +368,7 @@ async def test_a_lost_lease_counts_as_an_attempt_and_the_last_one_fails_the_job(
 
 
 @pytest.mark.parametrize("job_settings", [{"lease_ttl_seconds": 0.3}], indirect=True)
-async def test_a_publication_that_outlives_its_lease_does_not_happen(shop: Shop) -> None:
+async def test_publication_after_lease_expiry_is_rejected(shop: Shop) -> None:
     async def dawdle() -> None:
         await asyncio.sleep(0.5)
 

@@ -124,7 +124,7 @@ async def test_large_results_come_whole(child: TaskProcess) -> None:
     assert unpack((await do(child, "echo", say=said))[-1].result)["said"] == said
 
 
-async def test_a_memory_limit_fails_the_task_and_not_the_machine() -> None:
+async def test_memory_limit_fails_task() -> None:
     child = TaskProcess([sys.executable, str(CHILD)], service="toy-child", memory_bytes=300 << 20)
     await child.start()
     try:
@@ -140,7 +140,7 @@ async def test_a_memory_limit_fails_the_task_and_not_the_machine() -> None:
     ("doing", "end"),
     [({"do": "kill"}, "SIGKILL"), ({"do": "leave", "code": 3}, "3")],
 )
-async def test_the_end_of_a_child_is_seen_and_told(child: TaskProcess, doing: dict, end: str) -> None:
+async def test_child_exit_is_reported(child: TaskProcess, doing: dict, end: str) -> None:
     assert await do(child, **doing) == [None]
     assert child.end().split()[-1] == end
     assert not child.alive
@@ -161,7 +161,7 @@ async def test_kill_takes_along_what_the_task_started(child: TaskProcess, tmp_pa
         await gone(pid)
 
 
-async def test_an_idle_child_leaves_when_it_is_told(child: TaskProcess) -> None:
+async def test_idle_child_stops_on_request(child: TaskProcess) -> None:
     pid = child.pid
     await child.stop()
     assert child.end().split()[-1] == "0"

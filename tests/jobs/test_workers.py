@@ -12,6 +12,6 @@ from services.trainer.worker import worker as trainer
     ("pool", "service"),
     [(ingest.POOL, "ingest"), (extractor.POOL, "extractor-worker"), (trainer.POOL, "trainer-worker")],
 )
-def test_logs_tell_workers_from_the_service_that_owns_their_tasks(pool: WorkerPool, service: str) -> None:
+def test_logs_distinguish_workers_from_owners(pool: WorkerPool, service: str) -> None:
     assert pool.service == service
     assert pool.service != pool.owner

@@ -21,7 +21,7 @@ async def _migrated(settings: DatabaseSettings, connection: asyncpg.Connection, 
     return await old.rows(connection, "datasets")
 
 
-async def test_every_old_record_becomes_one_that_the_catalog_can_serve(
+async def test_old_records_are_copied(
     database_settings: DatabaseSettings, before: asyncpg.Connection, storage: storages.Storage
 ) -> None:
     count = await old.fill(before)

@@ -165,7 +165,7 @@ async def test_new_code_runs_on_during_the_second_phase(
     await asyncio.to_thread(runner.check, database_settings)
 
 
-async def test_a_long_transaction_of_old_code_is_waited_for_without_blocking_others(
+async def test_upgrade_waits_for_long_transaction_without_blocking(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
     identifier = await old.add(before, name="held")
@@ -204,7 +204,7 @@ async def _tokenizations(connection: asyncpg.Connection) -> list[tuple[Any, ...]
     return [tuple(row) for row in found]
 
 
-async def test_tokenizing_again_replaces_files_of_the_same_path_only(between: asyncpg.Connection) -> None:
+async def test_retokenizing_replaces_files_of_same_path(between: asyncpg.Connection) -> None:
     await between.execute("UPDATE datasets SET status = 'tokenizing', progress = 1")
     assert await _tokenizations(between) == [("gpt2", "PROCESSING", 1234, "data/corpus_tokenized")]
     again = "UPDATE datasets SET status = 'ready', num_tokens = $1, tokenized_path = $2, metadata = $3"
@@ -254,7 +254,7 @@ async def test_what_new_code_deletes_does_not_reappear(
     assert [row["name"] for row in await between.fetch("SELECT name FROM datasets")] == ["corpus"]
 
 
-async def test_a_dataset_that_new_code_uses_survives_its_deletion_by_old_code(between: asyncpg.Connection) -> None:
+async def test_dataset_used_by_new_code_survives_old_delete(between: asyncpg.Connection) -> None:
     await between.execute(
         "INSERT INTO dataset_tokenizations (id, dataset_id, model_id, variant, tokenized_path) "
         "SELECT id || '_new', dataset_id, model_id, 'new', 'k' FROM dataset_tokenizations"
@@ -283,7 +283,7 @@ async def test_both_tokenizing_for_one_model_keep_their_own(between: asyncpg.Con
     assert [tuple(row) for row in found] == [("", 1), ("previous", 2)]
 
 
-async def test_what_cannot_be_carried_across_harms_nobody_and_holds_the_end_up(
+async def test_row_that_cannot_be_copied_blocks_only_second_phase(
     database_settings: DatabaseSettings, between: asyncpg.Connection
 ) -> None:
     await between.execute("ALTER TABLE rollout.datasets ADD CONSTRAINT temporary CHECK (num_samples < 1000)")

@@ -52,7 +52,7 @@ async def test_the_phases_in_their_order(database_settings: DatabaseSettings) ->
         ("DROP TABLE job_outbox", r"\bjob_outbox\b.*missing"),
     ],
 )
-async def test_check_tells_what_differs(database_settings: DatabaseSettings, change: str, complaint: str) -> None:
+async def test_check_names_difference(database_settings: DatabaseSettings, change: str, complaint: str) -> None:
     await asyncio.to_thread(runner.upgrade, database_settings)
     connection = await old.connect(database_settings.url)
     await connection.execute(change)
@@ -61,7 +61,7 @@ async def test_check_tells_what_differs(database_settings: DatabaseSettings, cha
         await asyncio.to_thread(runner.check, database_settings)
 
 
-async def test_tables_that_the_version_before_made_are_taken_as_they_are(
+async def test_tables_of_previous_version_are_adopted(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
     await before.execute("DROP TABLE alembic_version")
@@ -98,9 +98,7 @@ async def _copied(connection: asyncpg.Connection) -> int:
     return count
 
 
-async def test_an_interrupted_copy_goes_on_where_it_stopped(
-    database_settings: DatabaseSettings, before: asyncpg.Connection
-) -> None:
+async def test_interrupted_copy_resumes(database_settings: DatabaseSettings, before: asyncpg.Connection) -> None:
     await before.execute(
         "INSERT INTO datasets (id, name, status) "
         "SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'd', 'ready' "

@@ -70,7 +70,7 @@ async def _keys(connection: asyncpg.Connection, uid: str) -> list[str]:
     return [row["key"] for row in found]
 
 
-async def test_old_code_runs_on_during_both_phases_and_nothing_is_lost(
+async def test_old_code_runs_during_both_phases(
     database_settings: DatabaseSettings, at_four: asyncpg.Connection
 ) -> None:
     dataset = await _dataset(at_four)
@@ -122,7 +122,7 @@ async def test_what_is_shared_comes_back_whole(database_settings: DatabaseSettin
     await connection.close()
 
 
-async def test_code_that_knows_no_sharing_hurts_nobody_who_shares(database_settings: DatabaseSettings) -> None:
+async def test_old_code_does_not_break_shared_files(database_settings: DatabaseSettings) -> None:
     await asyncio.to_thread(runner.upgrade, database_settings)
     connection = await old.connect(database_settings.url)
     dataset = await _dataset(connection)

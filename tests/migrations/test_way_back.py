@@ -154,7 +154,7 @@ async def test_what_new_code_changed_reaches_the_old_rows(
     assert (rows["bare"]["raw_path"], rows["bare"]["status"]) == ("/data/corpus", "ready")
 
 
-async def test_what_old_code_does_after_a_downgrade_is_taken_along(
+async def test_changes_after_downgrade_are_kept(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
     await old.add(before, name="changed", **old.tokenized())
@@ -177,7 +177,7 @@ async def test_what_old_code_does_after_a_downgrade_is_taken_along(
     assert len(await before.fetch(tokens, dataset)) == 2
 
 
-async def test_a_downgrade_without_the_retired_tables_makes_the_rows_anew(
+async def test_downgrade_without_retired_tables_recreates_rows(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
     identifier = await old.add(before, name="My Corpus", **old.tokenized("org/Model"))

@@ -52,7 +52,7 @@ def test_only_what_is_used_is_checked() -> None:
             checked.check(np.array([0, begin]), np.array([10, end]))
 
 
-def test_what_changes_later_is_found_unless_once_is_enough() -> None:
+def test_later_damage_is_found_unless_checked_once() -> None:
     data, sha256 = file()
     content, digests = blocks.opened(data, sha256, damaged)
     each_time, once = (blocks.Blocks(content, digests, damaged, once=value) for value in (False, True))

@@ -41,7 +41,7 @@ async def test_commit_and_rollback(empty: Database) -> None:
     assert await count(empty) == 1
 
 
-async def test_a_cancelled_transaction_rolls_back_and_frees_its_connection(empty: Database) -> None:
+async def test_cancelled_transaction_frees_connection(empty: Database) -> None:
     inside = asyncio.Event()
 
     async def hold() -> None:
@@ -152,7 +152,7 @@ async def test_losing_a_race_may_be_tried_again(empty: Database) -> None:
         ("53300", errors.Unavailable, "UNAVAILABLE", "connections"),
     ],
 )
-async def test_what_the_server_is_short_of_is_told(
+async def test_server_resource_errors_are_mapped(
     empty: Database, state: str, kind: type[errors.PolytokError], reason: str, word: str
 ) -> None:
     async def run_short() -> None:

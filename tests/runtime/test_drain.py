@@ -89,7 +89,7 @@ async def watched() -> AsyncIterator[tuple[server.Server, Datasets]]:
     await running.drain()
 
 
-async def test_a_stream_is_validated_and_its_errors_are_mapped(watched: tuple[server.Server, Datasets]) -> None:
+async def test_stream_validates_and_maps_errors(watched: tuple[server.Server, Datasets]) -> None:
     running, _ = watched
     async with channel.open_channel(f"127.0.0.1:{running.port}", service="test") as opened:
         stub = datasets_pb2_grpc.DatasetServiceStub(opened)

@@ -41,7 +41,7 @@ def _run(how: str) -> tuple[str, int, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
-def test_kept_and_given_back() -> None:
+def test_memory_is_kept_and_released() -> None:
     kept, faults, given = _run("keep")
     if kept == "False":
         pytest.skip("the C library is not glibc")
@@ -59,7 +59,7 @@ def test_kept_and_given_back() -> None:
         ("glibc.malloc.hugetlb=0", {}),
     ],
 )
-def test_huge_pages_are_asked_for_unless_somebody_has_chosen(
+def test_huge_pages_keep_chosen_tunables(
     monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: dict[str, str]
 ) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)

@@ -82,7 +82,7 @@ async def test_a_pool_gets_its_kinds_only(nats_client: nats.aio.client.Client, s
     assert consumer.config.ack_wait == 9
 
 
-async def test_a_further_ring_replaces_the_one_before(
+async def test_newer_message_replaces_pending_one(
     nats_client: nats.aio.client.Client, subjects: messaging.Subjects
 ) -> None:
     await messaging.ensure_stream(nats_client, subjects)

@@ -81,9 +81,7 @@ async def test_a_channel_can_be_added_later_and_left(plain: Database, listener: 
     assert first.queue.empty()
 
 
-async def test_a_lost_connection_is_replaced_and_all_are_told(
-    plain: Database, listener: notifications.Listener
-) -> None:
+async def test_reconnect_notifies_all_listeners(plain: Database, listener: notifications.Listener) -> None:
     heard = Heard()
     listener.subscribe("jobs", heard)
     await heard.next()

@@ -72,9 +72,7 @@ def test_a_file_of_many_parts_appears_whole(root: str, bucket: str, s3_server: s
 
 
 @pytest.mark.parametrize("size", [10, 40 * MIB])
-def test_what_breaks_off_leaves_neither_object_nor_parts(
-    root: str, bucket: str, s3_server: s3.Server, size: int
-) -> None:
+def test_interrupted_write_leaves_nothing(root: str, bucket: str, s3_server: s3.Server, size: int) -> None:
     storage = Storage(root)
     with contextlib.suppress(ZeroDivisionError), storage.create("a/b") as staged:
         staged.write(bytes(size))
@@ -108,7 +106,7 @@ def test_a_tree_is_deleted_and_its_neighbours_are_not(root: str, bucket: str, s3
     assert storage.list("a") == ["a/bb/c"]
 
 
-def test_a_bucket_that_is_not_there_is_told_and_not_made(bucket: str, s3_server: s3.Server) -> None:
+def test_missing_bucket_is_reported(bucket: str, s3_server: s3.Server) -> None:
     missing = f"{bucket}-x"
     for error in _every_call(Storage(f"s3://{missing}/root")):
         assert isinstance(error, errors.FailedPrecondition)
@@ -187,9 +185,7 @@ class _Fickle(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.long
-def test_a_store_that_is_busy_now_and_then_is_asked_again(
-    bucket: str, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_busy_store_is_retried(bucket: str, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = type("Handler", (_Fickle,), {"server_port": int(s3_server.url.rpartition(":")[2]), "count": 0})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
         serving = threading.Thread(target=proxy.serve_forever)
@@ -220,7 +216,7 @@ def test_a_copy_is_kept_and_read_from_then_on(root: str, tmp_path: pathlib.Path)
     assert copy.name == staged.sha256
 
 
-def test_other_bytes_are_given_as_they_are_and_not_kept(root: str, tmp_path: pathlib.Path) -> None:
+def test_unexpected_bytes_are_not_cached(root: str, tmp_path: pathlib.Path) -> None:
     storage = Storage(root, Cache(str(tmp_path / "cache"), 1 << 30))
     storage.write_bytes("a", b"not what was written")
     with storage.open_checked("a", "0" * 64) as file:

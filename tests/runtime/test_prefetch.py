@@ -19,7 +19,7 @@ def test_items_come_in_order_and_errors_after_them() -> None:
     assert found == list(range(100))
 
 
-def test_it_runs_so_far_ahead_and_no_further_and_ends_with_the_block() -> None:
+def test_prefetch_is_bounded_and_ends_with_block() -> None:
     made: list[int] = []
     enough = threading.Event()
 

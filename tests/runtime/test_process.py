@@ -174,7 +174,7 @@ async def test_waiting_for_a_while() -> None:
     assert await stop.wait()
 
 
-async def test_a_side_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+async def test_dropped_cancellation_is_repeated() -> None:
     stop = process.StopSignal()
     losses = 0
 

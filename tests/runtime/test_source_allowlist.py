@@ -91,6 +91,6 @@ def test_a_model_outside_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.
         assert repository in caught.value.message
 
 
-def test_a_relative_root_is_told() -> None:
+def test_relative_root_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"POLYTOK_SOURCE_ALLOWLIST .*'corpora'"):
         SourceSettings(allowlist="/data,corpora")

@@ -36,7 +36,7 @@ async def test_an_error_of_a_subclass(stub: leases_pb2_grpc.LeaseServiceStub, le
     assert type(await failure(stub)) is errors.InvalidArgument
 
 
-async def test_a_defect_tells_an_id_that_is_in_the_log_and_nothing_else(
+async def test_internal_error_carries_only_log_id(
     stub: leases_pb2_grpc.LeaseServiceStub, leases: Leases, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leases.answer = raising(RuntimeError("hunter2"))

@@ -232,7 +232,7 @@ def test_what_is_at_a_key(storage: Storage, tmp_path: pathlib.Path) -> None:
     assert Storage("memory://empty").entry("a") is None
 
 
-def test_a_link_within_the_root_is_followed_by_name_and_not_by_list(storage: Storage, tmp_path: pathlib.Path) -> None:
+def test_link_within_root_is_not_listed(storage: Storage, tmp_path: pathlib.Path) -> None:
     storage.write_bytes("real/file", b"x")
     (tmp_path / "storage" / "link").symlink_to("real")
     assert storage.read_bytes("link/file") == b"x"
@@ -271,9 +271,7 @@ def test_a_name_of_255_bytes_and_one_too_long(storage: Storage) -> None:
         (errno.EIO, errors.Unavailable, "STORAGE_FAILED", True),
     ],
 )
-def test_what_the_system_says_is_told(
-    number: int, kind: type[errors.PolytokError], reason: str, retryable: bool
-) -> None:
+def test_system_errors_are_mapped(number: int, kind: type[errors.PolytokError], reason: str, retryable: bool) -> None:
     with pytest.raises(kind, match=os.strerror(number)) as caught, keys.translated("writing", "a/b"):
         raise OSError(number, os.strerror(number))
     assert caught.value.reason == reason
@@ -330,7 +328,7 @@ def test_a_write_after_the_end_is_refused(storage: Storage) -> None:
     assert storage.read_bytes("a") == b"x"
 
 
-def test_a_file_that_is_read_once_is_checked_as_it_is_read(any_storage: Storage) -> None:
+def test_verified_read_detects_damage(any_storage: Storage) -> None:
     digest = any_storage.write_bytes("a", b"what was written")
     with any_storage.verified("a", digest, 16, "Do it again.") as file:
         assert file.read(4) == b"what"
@@ -349,7 +347,7 @@ def test_a_file_that_is_read_once_is_checked_as_it_is_read(any_storage: Storage)
         any_storage.read_checked("a", digest, "Do it again.")
 
 
-def test_a_damaged_copy_is_dropped_and_the_next_attempt_reads_the_file(tmp_path: pathlib.Path) -> None:
+def test_damaged_cache_copy_is_dropped(tmp_path: pathlib.Path) -> None:
     storage = Storage(f"memory://{tmp_path.name}", Cache(str(tmp_path / "cache"), 1 << 20))
     digest = storage.write_bytes("a", b"data")
     with storage.verified("a", digest, 4, "Add it again.") as file:

@@ -74,7 +74,7 @@ def test_secrets_in_a_traceback_are_blanked(capsys: pytest.CaptureFixture[str]) 
     assert "hunter2" not in text
 
 
-def test_before_it_is_configured_only_trouble_is_told_and_never_on_standard_output(
+def test_unconfigured_logging_writes_warnings_to_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logging.get("x").info("detail")
@@ -110,7 +110,7 @@ def test_the_trace_crosses_processes_without_a_collector() -> None:
         assert tracing.inject()["traceparent"].split("-")[1] == headers["traceparent"].split("-")[1]
 
 
-def test_without_a_parent_each_span_is_a_trace_of_its_own() -> None:
+def test_span_without_parent_starts_trace() -> None:
     assert tracing.inject() == {}
     with tracing.span("a") as first:
         pass

@@ -48,7 +48,7 @@ def test_retries_have_an_end() -> None:
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
-def test_clients_ask_for_life_less_often_than_servers_refuse() -> None:
+def test_client_keepalive_is_within_server_limit() -> None:
     options = dict(channels.channel_options())
     assert options["grpc.keepalive_time_ms"] > dict(server._OPTIONS)["grpc.http2.min_ping_interval_without_data_ms"]
 

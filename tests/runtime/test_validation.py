@@ -94,7 +94,7 @@ def _patterns() -> list[str]:
     return sorted(each.replace("\\\\", "\\") for each in found)
 
 
-def test_every_pattern_of_the_contracts_is_told_in_words() -> None:
+def test_every_pattern_is_described() -> None:
     found = _patterns()
     assert len(found) >= 6
     for pattern in found:
