@@ -180,9 +180,9 @@ class Child:
         self.work = pathlib.Path(work)
         self._context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
         self._storage = Storage(work)
-        self._tokenizers = loader.Tokenizers(1)
+        self._tokenizers = loader.TokenizerCache(1)
         # Nothing is compared before `prove` asks for it.
-        self._chooser = selection.Chooser(engine, patience=1 << 20)
+        self._chooser = selection.EngineSelector(engine, patience=1 << 20)
         self._engine = engine
         self._reference = tasks_pb2.TokenizerReference(repo_id=tokenizer)
         self._reference.fingerprint = self._tokenizers.get(self._reference).fingerprint
@@ -260,15 +260,15 @@ class Child:
 
     def prove(self, shard: dict[str, Any]) -> float:
         """Compare the engine with the reference, over all code points of a shard; returns seconds of the processor."""
-        self._chooser = selection.Chooser(self._engine)
+        self._chooser = selection.EngineSelector(self._engine)
         message = catalog_tasks_pb2.RawShard(**shard)
         tokenizer = self._tokenizers.get(self._reference)
         seconds = 0.0
-        with shard_reader.verified(self._storage, message) as file:
+        with shard_reader.open_verified(self._storage, message) as file:
             for piece in shard_reader.slices(file, message, "text"):
                 began = time.process_time()
                 engine = self._chooser.choose(tokenizer, "raw", piece.texts)
-                if isinstance(engine, encoding_plan.Plan):
+                if isinstance(engine, encoding_plan.EncodingPlan):
                     engine.apart(piece.texts)
                 seconds += time.process_time() - began
         return seconds
@@ -281,14 +281,14 @@ class Child:
         for shard in raw:
             message = catalog_tasks_pb2.RawShard(**shard)
             began = time.perf_counter()
-            with shard_reader.verified(self._storage, message) as file:
+            with shard_reader.open_verified(self._storage, message) as file:
                 pieces = [piece.texts for piece in shard_reader.slices(file, message, "text")]
             seconds["read"] += time.perf_counter() - began
             engine = self._chooser.choose(tokenizer, "raw", pieces[0])
-            sampled = spot_check.Sampled(engine, exact, seed=1, shard_bytes=message.text_bytes)
+            sampled = spot_check.SpotCheckedEngine(engine, exact, seed=1, shard_bytes=message.text_bytes)
             for texts in pieces:
                 began = time.perf_counter()
-                if isinstance(engine, encoding_plan.Plan):
+                if isinstance(engine, encoding_plan.EncodingPlan):
                     engine.apart(texts)
                 # A part of encoding.
                 seconds["scan"] += time.perf_counter() - began

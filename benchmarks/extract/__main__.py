@@ -27,7 +27,7 @@ from benchmarks.extract import disk, material
 from benchmarks.extract.contestant import BARE, COMPILED, HOOKED, OURS, PROXY, Contestant
 from benchmarks.extract.material import Case
 from services.activations import models
-from services.activations.statistics import Statistics
+from services.activations.statistics import ActivationStatistics
 
 console = Console()
 _ROUNDS = 5
@@ -156,7 +156,7 @@ def _tell_steps(case: Case, size: int, measured: Measured, plain: float, found: 
     values = torch.randn(case.batch * case.context, case.width).to(case.device, models.DTYPES[case.dtype])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    gathered = Statistics(case.width)
+    gathered = ActivationStatistics(case.width)
     # What happens once on a GPU, as loading kernels, is not timed. (`add` ends when its sums are on the CPU.)
     gathered.add(values)
     times = case.tokens * len(case.hooks) // len(values)

@@ -53,7 +53,7 @@ def our_step(config: configs.SaeConfig, scale: Scale, device: str, *, autocast: 
         device=device,
         autocast=autocast,
     )
-    return factory.build(planned, training)
+    return factory.create_step(planned, training)
 
 
 def their_trainer(
@@ -64,7 +64,7 @@ def their_trainer(
     from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: PLC0415
     from sae_lens.training.sae_trainer import SAETrainer  # noqa: PLC0415
 
-    sae = architectures.build(config, device=device)
+    sae = architectures.create_sae(config, device=device)
     sae.W_enc = torch.nn.Parameter(sae.W_enc.detach().contiguous())
     trainer_config = SAETrainerConfig(
         n_checkpoints=0,

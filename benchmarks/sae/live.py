@@ -120,17 +120,17 @@ def _plan(size: Size, device: str) -> configs.TrainingPlan:
     )
 
 
-def _settings(size: Size) -> activation_stream.Settings:
-    return activation_stream.Settings(hooks=(_HOOK,), batch_tokens=size.batch)
+def _settings(size: Size) -> activation_stream.StreamSettings:
+    return activation_stream.StreamSettings(hooks=(_HOOK,), batch_tokens=size.batch)
 
 
 def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> float:
     """Step a second of forward pass and step in turns."""
     planned = _plan(size, device)
-    step = factory.build(planned.saes[0], planned)
+    step = factory.create_step(planned.saes[0], planned)
     began, taken = 0.0, 0
     while taken < size.steps:
-        for piece in activation_stream.Stream(model, rows, _settings(size)).pieces():
+        for piece in activation_stream.ActivationStream(model, rows, _settings(size)).pieces():
             if taken == _SKIPPED:
                 _wait(device)
                 began = time.perf_counter()
@@ -153,7 +153,7 @@ def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, fold
     train.train(
         _plan(size, device),
         folder,
-        open_data=lambda _: live.Live(model, rows, _settings(size), seed=0, held_out_rows=1),
+        open_data=lambda _: live.LiveDataset(model, rows, _settings(size), seed=0, held_out_rows=1),
         on_rows=on_rows,
         resume=False,
     )

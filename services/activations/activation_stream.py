@@ -11,8 +11,8 @@ from torch import Tensor
 
 from polytok import errors
 from services.activations import forward_capture, hooks, memory, row_batches
-from services.activations.models import Description, LoadedModel
-from services.activations.rows import Rows
+from services.activations.models import LoadedModel, ModelDescription
+from services.activations.rows import TokenRows
 from services.activations.token_selection import EVERY_TOKEN, TokenSelection
 from services.runtime.telemetry import logging
 
@@ -23,7 +23,7 @@ _WINDOW_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}
 
 
 @dataclass(frozen=True)
-class Settings:
+class StreamSettings:
     """What is streamed, and how."""
 
     hooks: tuple[str, ...]
@@ -59,19 +59,19 @@ class Piece:
         return self.first_row + self.num_rows
 
 
-class Stream:
+class ActivationStream:
     """Activations of a tokenization's rows.
 
     A stream that starts at a piece's `next_row`, with the same settings and `batch_tokens`, gives the very pieces that
     followed it: bit for bit on one processor with one number of threads.
     """
 
-    def __init__(self, model: LoadedModel, dataset: Any, settings: Settings) -> None:
+    def __init__(self, model: LoadedModel, dataset: Any, settings: StreamSettings) -> None:
         """Take a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
         self._model = model
-        self._rows = Rows(dataset, settings.selection.context_size)
+        self._rows = TokenRows(dataset, settings.selection.context_size)
         self._selection = settings.selection
-        self.hooks = hooks.parse(settings.hooks, model.description)
+        self.hooks = hooks.parse_hooks(settings.hooks, model.description)
         self.batch_tokens = settings.batch_tokens or automatic_batch_tokens(model, len(self.hooks))
         """Tokens in a forward pass; is halved whenever memory does not suffice. Part of what a resumed stream needs."""
 
@@ -85,7 +85,7 @@ class Stream:
         ResourceExhausted if there is no memory for a single row.
         """
         end = len(self._rows) if num_rows is None else min(first_row + num_rows, len(self._rows))
-        with forward_capture.Capture(self._model, self.hooks) as capture:
+        with forward_capture.ActivationCapture(self._model, self.hooks) as capture:
             while first_row < end:
                 for window in row_batches.windows(self._rows, first_row, end, self.batch_tokens, self._window_tokens()):
                     piece = self._fitting(capture, window)
@@ -100,7 +100,7 @@ class Stream:
         fitting = _WINDOW_BYTES[self._model.device.type] // (width * self._model.dtype.itemsize)
         return max(self.batch_tokens, min(self.batch_tokens * _WINDOW_BATCHES, fitting))
 
-    def _fitting(self, capture: forward_capture.Capture, window: row_batches.Window) -> Piece | None:
+    def _fitting(self, capture: forward_capture.ActivationCapture, window: row_batches.Window) -> Piece | None:
         """Return what a window's rows give.
 
         None if memory did not suffice for it, and batches are smaller from now on.
@@ -116,7 +116,7 @@ class Stream:
             torch.cuda.empty_cache()
         return None
 
-    def _piece(self, capture: forward_capture.Capture, window: row_batches.Window) -> Piece:
+    def _piece(self, capture: forward_capture.ActivationCapture, window: row_batches.Window) -> Piece:
         ids, lengths, offsets, device = window.rows.values, window.rows.lengths, window.rows.offsets, self._model.device
         self._check(window, ids, lengths)
         position = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
@@ -142,7 +142,7 @@ class Stream:
 
     def _forward(
         self,
-        capture: forward_capture.Capture,
+        capture: forward_capture.ActivationCapture,
         ids: NDArray[np.int64],
         offsets: NDArray[np.int64],
         lengths: NDArray[np.int64],
@@ -213,13 +213,13 @@ class Stream:
 
 def automatic_batch_tokens(model: LoadedModel, num_hooks: int) -> int:
     """A power of two of tokens that goes well through a model: the same on every run on the same kind of machine."""
-    description: Description = model.description
+    description: ModelDescription = model.description
     if model.device.type == "cpu":
         # More is no faster: the matrices are large enough, and smaller ones stay in the caches.
         return 2048
     # What a block allocates for a token, roughly, and what the hooks keep of it over a window.
     each = model.dtype.itemsize * (12 * description.d_model + 4 * description.d_mlp)
     each += model.dtype.itemsize * description.d_model * num_hooks * 2 * _WINDOW_BATCHES
-    left = memory.total(model.device) - description.num_parameters * model.dtype.itemsize
+    left = memory.total_bytes(model.device) - description.num_parameters * model.dtype.itemsize
     fitting = max(1, int(left * 0.5) // each)
     return int(min(1 << 15, 1 << (fitting.bit_length() - 1)))

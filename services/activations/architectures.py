@@ -13,7 +13,7 @@ Side = Literal["input", "output", "stream"]
 """A module's input, its output, or an input that is the residual stream and is added behind the module again."""
 
 
-class Point(NamedTuple):
+class HookPoint(NamedTuple):
     """A place in a block."""
 
     path: str
@@ -21,14 +21,14 @@ class Point(NamedTuple):
     side: Side
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """How the models of one kind are built. Paths are relative to the model without its head."""
 
     blocks: str
     """The list of blocks."""
     embedding: str
     """The token embedding."""
-    points: Mapping[str, Point]
+    points: Mapping[str, HookPoint]
     """Hook name without `blocks.{i}.` → where it is."""
     masked: bool = False
     """Whether tokens see those behind them: a masked language model, and not a causal one."""
@@ -36,20 +36,20 @@ class Family(NamedTuple):
     """Blocks whose MLP is a mixture of experts."""
 
 
-def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> dict[str, Point]:
+def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> dict[str, HookPoint]:
     """Return a block that normalises before attention and MLP; without `middle` both read the block's input."""
     points = {
-        "hook_resid_pre": Point("", "input"),
-        "hook_attn_out": Point(attention, "output"),
-        "hook_mlp_out": Point(mlp, "output"),
-        "hook_resid_post": Point("", "output"),
-        "attn.hook_z": Point(z, "input"),
-        "mlp.hook_post": Point(down, "input"),
+        "hook_resid_pre": HookPoint("", "input"),
+        "hook_attn_out": HookPoint(attention, "output"),
+        "hook_mlp_out": HookPoint(mlp, "output"),
+        "hook_resid_post": HookPoint("", "output"),
+        "attn.hook_z": HookPoint(z, "input"),
+        "mlp.hook_post": HookPoint(down, "input"),
     }
-    return points | ({"hook_resid_mid": Point(middle, "stream")} if middle else {})
+    return points | ({"hook_resid_mid": HookPoint(middle, "stream")} if middle else {})
 
 
-def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
+def _post_norm(points: dict[str, HookPoint], middle: str) -> dict[str, HookPoint]:
     """Return a block that normalises after each addition.
 
     `hook_resid_post` is the block's normalised output: the model's hidden state and what the next block reads, as in
@@ -57,40 +57,40 @@ def _post_norm(points: dict[str, Point], middle: str) -> dict[str, Point]:
     """
     return points | {
         # What is added behind the MLP is the norm's output, and not this sum.
-        "hook_resid_mid": Point(middle, "input"),
-        "hook_normalized_resid_post": Point("", "output"),
+        "hook_resid_mid": HookPoint(middle, "input"),
+        "hook_normalized_resid_post": HookPoint("", "output"),
     }
 
 
-def _gpt2(_: Any) -> Family:
-    return Family("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.c_proj", "ln_2"))
+def _gpt2(_: Any) -> ModelFamily:
+    return ModelFamily("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.c_proj", "ln_2"))
 
 
-def _gpt_neo(_: Any) -> Family:
-    return Family("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.attention.out_proj", "ln_2"))
+def _gpt_neo(_: Any) -> ModelFamily:
+    return ModelFamily("h", "wte", _points("mlp", "mlp.c_proj", "attn", "attn.attention.out_proj", "ln_2"))
 
 
-def _gptj(_: Any) -> Family:
-    return Family("h", "wte", _points("mlp", "mlp.fc_out", "attn", "attn.out_proj"))
+def _gptj(_: Any) -> ModelFamily:
+    return ModelFamily("h", "wte", _points("mlp", "mlp.fc_out", "attn", "attn.out_proj"))
 
 
-def _gpt_neox(config: Any) -> Family:
+def _gpt_neox(config: Any) -> ModelFamily:
     middle = "" if config.use_parallel_residual else "post_attention_layernorm"
     points = _points("mlp", "mlp.dense_4h_to_h", "attention", "attention.dense", middle)
-    return Family("layers", "embed_in", points)
+    return ModelFamily("layers", "embed_in", points)
 
 
-def _llama(_: Any) -> Family:
+def _llama(_: Any) -> ModelFamily:
     points = _points("mlp", "mlp.down_proj", "self_attn", "self_attn.o_proj", "post_attention_layernorm")
-    return Family("layers", "embed_tokens", points)
+    return ModelFamily("layers", "embed_tokens", points)
 
 
-def _sparse(config: Any) -> Family:
+def _sparse(config: Any) -> ModelFamily:
     # What the experts give is added up within `mlp`; every block has them.
     return _llama(config)._replace(sparse=frozenset(range(config.num_hidden_layers)))
 
 
-def _qwen_moe(config: Any) -> Family:
+def _qwen_moe(config: Any) -> ModelFamily:
     step, dense = config.decoder_sparse_step, set(config.mlp_only_layers or ())
     numbers = range(config.num_hidden_layers) if config.num_experts else ()
     return _llama(config)._replace(
@@ -98,11 +98,11 @@ def _qwen_moe(config: Any) -> Family:
     )
 
 
-def _deepseek(config: Any) -> Family:
+def _deepseek(config: Any) -> ModelFamily:
     return _llama(config)._replace(sparse=frozenset(range(config.first_k_dense_replace, config.num_hidden_layers)))
 
 
-def _gemma(_: Any) -> Family:
+def _gemma(_: Any) -> ModelFamily:
     # Gemma 2 and 3 normalise what attention and MLP give before it is added: that is what the hooks are to show.
     points = _points(
         "post_feedforward_layernorm",
@@ -111,47 +111,47 @@ def _gemma(_: Any) -> Family:
         "self_attn.o_proj",
         "pre_feedforward_layernorm",
     )
-    return Family("layers", "embed_tokens", points)
+    return ModelFamily("layers", "embed_tokens", points)
 
 
-def _gemma3(_: Any) -> Family:
+def _gemma3(_: Any) -> ModelFamily:
     # The language model within one that takes pictures too.
     text = _gemma(None)
     return text._replace(blocks="language_model.layers", embedding="language_model.embed_tokens")
 
 
-def _olmo2(_: Any) -> Family:
+def _olmo2(_: Any) -> ModelFamily:
     # Nothing is normalised before attention and MLP: what the MLP reads is the residual stream itself.
     points = _points(
         "post_feedforward_layernorm", "mlp.down_proj", "post_attention_layernorm", "self_attn.o_proj", "mlp"
     )
-    return Family("layers", "embed_tokens", points)
+    return ModelFamily("layers", "embed_tokens", points)
 
 
-def _starcoder2(_: Any) -> Family:
+def _starcoder2(_: Any) -> ModelFamily:
     points = _points("mlp", "mlp.c_proj", "self_attn", "self_attn.o_proj", "post_attention_layernorm")
-    return Family("layers", "embed_tokens", points)
+    return ModelFamily("layers", "embed_tokens", points)
 
 
-def _modernbert(_: Any) -> Family:
+def _modernbert(_: Any) -> ModelFamily:
     points = _points("mlp", "mlp.Wo", "attn", "attn.Wo", "mlp_norm")
-    return Family("layers", "embeddings.tok_embeddings", points, masked=True)
+    return ModelFamily("layers", "embeddings.tok_embeddings", points, masked=True)
 
 
-def _phi(_: Any) -> Family:
-    return Family("layers", "embed_tokens", _points("mlp", "mlp.fc2", "self_attn", "self_attn.dense"))
+def _phi(_: Any) -> ModelFamily:
+    return ModelFamily("layers", "embed_tokens", _points("mlp", "mlp.fc2", "self_attn", "self_attn.dense"))
 
 
-def _opt(config: Any) -> Family:
+def _opt(config: Any) -> ModelFamily:
     points = _points("fc2", "fc2", "self_attn", "self_attn.out_proj", "final_layer_norm")
     if not config.do_layer_norm_before:
         points = _post_norm(points, "self_attn_layer_norm")
-    return Family("decoder.layers", "decoder.embed_tokens", points)
+    return ModelFamily("decoder.layers", "decoder.embed_tokens", points)
 
 
-def _bert(_: Any) -> Family:
+def _bert(_: Any) -> ModelFamily:
     points = _points("output.dense", "output.dense", "attention.output.dense", "attention.output.dense")
-    return Family(
+    return ModelFamily(
         "encoder.layer",
         "embeddings.word_embeddings",
         _post_norm(points, "attention.output.LayerNorm"),
@@ -159,12 +159,14 @@ def _bert(_: Any) -> Family:
     )
 
 
-def _distilbert(_: Any) -> Family:
+def _distilbert(_: Any) -> ModelFamily:
     points = _points("ffn", "ffn.lin2", "attention", "attention.out_lin")
-    return Family("transformer.layer", "embeddings.word_embeddings", _post_norm(points, "sa_layer_norm"), masked=True)
+    return ModelFamily(
+        "transformer.layer", "embeddings.word_embeddings", _post_norm(points, "sa_layer_norm"), masked=True
+    )
 
 
-_FAMILIES: dict[str, Callable[[Any], Family]] = {
+_FAMILIES: dict[str, Callable[[Any], ModelFamily]] = {
     "bert": _bert,
     "deepseek_v2": _deepseek,
     "deepseek_v3": _deepseek,
@@ -201,6 +203,6 @@ NAMES = tuple(_FAMILIES)
 """The kinds of models that can be hooked, by the `model_type` of their config.json."""
 
 
-def of(config: Any) -> Family:
+def find_family(config: Any) -> ModelFamily:
     """Return the family of a transformers configuration whose `model_type` is one of NAMES."""
     return _FAMILIES[config.model_type](config)

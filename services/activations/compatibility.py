@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from polytok import errors
-from services.activations.models import Description
+from services.activations.models import ModelDescription
 from services.activations.rows import IDS
 
 _ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class Tokenization:
+class TokenizationFacts:
     """What is known of a tokenization; what is empty, 0 or None is not checked."""
 
     name: str
@@ -27,8 +27,12 @@ class Tokenization:
     """Tokens in its longest row, padding not counted."""
 
 
-def check(
-    description: Description, tokenization: Tokenization, *, tokenizer_fingerprint: str = "", context_size: int = 0
+def check_compatible(
+    description: ModelDescription,
+    tokenization: TokenizationFacts,
+    *,
+    tokenizer_fingerprint: str = "",
+    context_size: int = 0,
 ) -> None:
     """Raise FailedPrecondition with what does not fit, and the mend.
 

@@ -20,7 +20,7 @@ _MOST_VERSIONS = 64
 """Compiled versions of one function, for other kinds of layers, masks, and batches or lengths of one."""
 
 
-def check(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
     """Raise FailedPrecondition where there is no compiler for what torch.compile writes for a device."""
     # Loads a good part of torch, which most extractions do without.
     from torch._inductor import cpp_builder, exc  # noqa: PLC0415
@@ -35,26 +35,26 @@ def check(device: torch.device) -> None:
         ) from error
 
 
-def parts(root: nn.Module, hooked: Collection[nn.Module]) -> Iterator[nn.Module]:
+def find_compilable_modules(root: nn.Module, hooked: Collection[nn.Module]) -> Iterator[nn.Module]:
     """Yield the largest modules below `root` with nothing hooked inside them; compiled code calls no hooks.
 
     A hook on a module itself hangs outside of what is compiled. What torch has as one kernel is left as it is.
     """
     for child in root.children():
         if any(module in hooked for module in child.modules() if module is not child):
-            yield from parts(child, hooked)
+            yield from find_compilable_modules(child, hooked)
         elif not type(child).__module__.startswith("torch.nn."):
             yield child
 
 
-class Compiled:
+class CompiledModules:
     """Modules whose forward pass is compiled while `running`."""
 
     def __init__(self, modules: Collection[nn.Module]) -> None:
         self.forwards: dict[nn.Module, Any] = {
             module: torch.compile(module.forward, dynamic=True) for module in modules
         }
-        self._versions = versions_made()
+        self._versions = count_compiled_versions()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -66,7 +66,7 @@ class Compiled:
         """
         settings = {"recompile_limit": _MOST_VERSIONS, "fail_on_recompile_limit_hit": True}
         try:
-            with forward_override.forwards(self.forwards), torch._dynamo.config.patch(settings):  # noqa: SLF001
+            with forward_override.override_forwards(self.forwards), torch._dynamo.config.patch(settings):  # noqa: SLF001
                 yield
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # noqa: SLF001
             raise errors.FailedPrecondition(
@@ -85,12 +85,12 @@ class Compiled:
         self._tell()
 
     def _tell(self) -> None:
-        versions = versions_made()
+        versions = count_compiled_versions()
         if versions != self._versions:
             self._versions = versions
             _log.info("compiled", modules=len(self.forwards), versions=versions)
 
 
-def versions_made() -> int:
+def count_compiled_versions() -> int:
     """Pieces that torch.compile has made in this process."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])  # noqa: SLF001

@@ -11,7 +11,7 @@ Look = Callable[[str, Tensor], None]
 """Sees a hook's vectors on the device before they leave it."""
 
 
-class Arrivals:
+class DeviceTransfer:
     """Takes the pieces of a stream in a thread other than the model's.
 
     On a GPU all of it happens on a side stream: what `look` does there, the change of number format, and the copy into

@@ -26,7 +26,7 @@ _Stamp = list[tuple[str, int, int, int, int]]
 _known: dict[pathlib.Path, tuple[_Stamp, str]] = {}
 
 
-def check(repo_id: str, folder: pathlib.Path, expected: str, reader: str, advice: str) -> str:
+def check_fingerprint(repo_id: str, folder: pathlib.Path, expected: str, reader: str, advice: str) -> str:
     """Return the fingerprint of a model's files: the commit of a hub repository, a sha256 of those of a local folder.
 
     Files that did not change since they were last read are not read again. Raises FailedPrecondition (MODEL_INVALID) if
@@ -45,13 +45,15 @@ def check(repo_id: str, folder: pathlib.Path, expected: str, reader: str, advice
 
 
 def _of_files(folder: pathlib.Path) -> str:
-    paths = [weights.configuration(folder), *weights.files(folder)]
+    paths = [weights.find_config(folder), *weights.find_weight_files(folder)]
     stamp = _stamp(paths)
     known, fingerprint = _known.get(folder, (None, ""))
     if known != stamp:
         fingerprint = _read(paths)
         if _stamp(paths) != stamp:
-            raise weights.invalid(f"The files in {folder} changed while they were read. Retry once all are there.")
+            raise weights.invalid_model_error(
+                f"The files in {folder} changed while they were read. Retry once all are there."
+            )
         if time.time_ns() - max(changed for *_, changed, _ in stamp) > _SETTLED_NS:
             _known[folder] = (stamp, fingerprint)
     return fingerprint
@@ -81,7 +83,7 @@ def _digest(path: pathlib.Path, start: int) -> str:
             file.seek(start)
             block = file.read(_BLOCK_BYTES)
     except OSError as error:
-        raise weights.invalid(
+        raise weights.invalid_model_error(
             f"{path} cannot be read ({error.strerror}). Let the user that the worker runs as read it."
         ) from error
     return xxhash.xxh3_128_hexdigest(block)

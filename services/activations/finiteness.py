@@ -21,7 +21,7 @@ class NotFinite(NamedTuple):
     """Index of the first vector with one."""
 
 
-def find(values: Tensor) -> NotFinite | None:
+def find_not_finite(values: Tensor) -> NotFinite | None:
     """Look at vectors [n, width]; None if all numbers are finite. Waits for the device."""
     # No sum of finite numbers and one that is not is finite; that it is not need not mean that one of them is.
     if bool(torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32)))):
@@ -31,7 +31,9 @@ def find(values: Tensor) -> NotFinite | None:
     return NotFinite(count, int(wrong.any(1).nonzero()[0])) if count else None
 
 
-def error(hook: str, found: NotFinite, place: str, advice: str, metadata: dict[str, str]) -> errors.FailedPrecondition:
+def not_finite_error(
+    hook: str, found: NotFinite, place: str, advice: str, metadata: dict[str, str]
+) -> errors.FailedPrecondition:
     """Return the error that says what was found; `place` is where, as `row 3, position 7`."""
     return errors.FailedPrecondition(
         f"{hook}: {found.numbers} numbers are NaN or infinite, the first at {place}. {advice}",
@@ -40,17 +42,17 @@ def error(hook: str, found: NotFinite, place: str, advice: str, metadata: dict[s
     )
 
 
-def check(hook: str, values: Tensor, rows: Tensor, positions: Tensor, advice: str) -> None:
+def check_finite(hook: str, values: Tensor, rows: Tensor, positions: Tensor, advice: str) -> None:
     """Raise FailedPrecondition for vectors [n, width] that are not finite; `rows` and `positions` [n] say where."""
-    found = find(values)
+    found = find_not_finite(values)
     if found is None:
         return
     row, position = int(rows[found.first]), int(positions[found.first])
     metadata = {"row": str(row), "position": str(position)}
-    raise error(hook, found, f"row {row}, position {position}", advice, metadata)
+    raise not_finite_error(hook, found, f"row {row}, position {position}", advice, metadata)
 
 
-def dtype_advice(dtype: torch.dtype) -> str:
+def suggest_dtype(dtype: torch.dtype) -> str:
     """Return what helps where a model that runs in a number format gives such numbers."""
     name = str(dtype).removeprefix("torch.")
     if dtype == torch.float16:

@@ -14,11 +14,11 @@ from services.activations.hooks import Hook
 from services.activations.models import LoadedModel
 
 
-class _Enough(BaseException):
+class _AllCaptured(BaseException):
     """All hooks have their values: the rest of the model need not run. No `except Exception` is to stop it."""
 
 
-class Capture:
+class ActivationCapture:
     """Holds a model's hooks while the block runs. Between runs the model may be used as if they were not there."""
 
     def __init__(self, model: LoadedModel, hooks: Sequence[Hook]) -> None:
@@ -33,7 +33,7 @@ class Capture:
         # Only a hook on the head needs the head.
         self._runs = model.base if all(hook.path.startswith(base) for hook in hooks) else model.module
 
-    def __enter__(self) -> "Capture":
+    def __enter__(self) -> "ActivationCapture":
         for hook in self._hooks.values():
             module = self._model.module.get_submodule(hook.path)
             if hook.side == "output":
@@ -45,10 +45,12 @@ class Capture:
         if self._model.compiled:
             hooked = {root.get_submodule(hook.path) for hook in self._hooks.values()}
             blocks = self._model.base.get_submodule(self._model.description.family.blocks)
-            self._running = compilation.Compiled(list(compilation.parts(blocks, hooked))).running
+            self._running = compilation.CompiledModules(
+                list(compilation.find_compilable_modules(blocks, hooked))
+            ).running
         elif self._model.device.type == "cpu":
-            quicker = gelu.in_pieces(root)
-            self._running = lambda: forward_override.forwards(quicker)
+            quicker = gelu.find_chunked_forwards(root)
+            self._running = lambda: forward_override.override_forwards(quicker)
         return self
 
     def __exit__(
@@ -65,7 +67,7 @@ class Capture:
         """
         seen = self._seen = {}
         try:
-            with self._running(), contextlib.suppress(_Enough), torch.inference_mode():
+            with self._running(), contextlib.suppress(_AllCaptured), torch.inference_mode():
                 self._runs(input_ids=input_ids, attention_mask=attention_mask, **self._options)
         finally:
             self._seen = None
@@ -91,7 +93,7 @@ class Capture:
             value = value[0]
         self._seen[name] = value
         if len(self._seen) == len(self._hooks):
-            raise _Enough
+            raise _AllCaptured
 
     def _shaped(self, name: str, seen: dict[str, Tensor], tokens: torch.Size) -> Tensor:
         value = seen.get(name)

@@ -10,7 +10,7 @@ _NAME = "forward"
 
 
 @contextlib.contextmanager
-def forwards(others: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def override_forwards(others: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Have modules run these forward passes while the block runs; hooks on the modules are called as ever."""
     before: dict[nn.Module, Any] = {module: module.__dict__.get(_NAME) for module in others}
     for module, forward in others.items():

@@ -17,7 +17,7 @@ _PIECE = 1 << 17
 Forward = Callable[[Tensor], Tensor]
 
 
-def in_pieces(model: nn.Module) -> dict[nn.Module, Forward]:
+def find_chunked_forwards(model: nn.Module) -> dict[nn.Module, Forward]:
     """Return how a model's activation functions of this kind are to run: module → its forward pass on pieces."""
     return {module: _forward(module.forward) for module in model.modules() if type(module) is NewGELUActivation}
 

@@ -23,7 +23,7 @@ _CLOSE = 0.6
 
 
 @dataclass(frozen=True)
-class Structure:
+class ModelStructure:
     """What a model is made of, as far as names of hooks go."""
 
     kind: str
@@ -44,7 +44,7 @@ def is_path(name: str) -> bool:
     return name != EMBEDDING and IN_BLOCK.fullmatch(name) is None
 
 
-def wrong(name: str, structure: Structure, *, patterns: bool = True) -> str:
+def find_problem(name: str, structure: ModelStructure, *, patterns: bool = True) -> str:
     """Return what is wrong with a name, for people: with close names and those that there are. Empty if nothing is.
 
     With `patterns`, `blocks.*.…` is a name, and right if every layer has it.
@@ -70,24 +70,24 @@ def is_common(name: str, n_layers: int) -> bool:
     return name == EMBEDDING or (every and name.removeprefix(EVERY_LAYER) in COMMON)
 
 
-def all_wrong(names: Sequence[str], structure: Structure) -> list[tuple[int, str]]:
+def find_problems(names: Sequence[str], structure: ModelStructure) -> list[tuple[int, str]]:
     """Return the places of names that mean nothing in a model, each with what is wrong with it."""
-    told = ((place, wrong(name, structure)) for place, name in enumerate(names))
+    told = ((place, find_problem(name, structure)) for place, name in enumerate(names))
     return [(place, message) for place, message in told if message]
 
 
-def hint(name: str, known: Iterable[str], prefix: str = "") -> str:
+def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return a sentence with the names that are close to one, `prefix` before each; empty if none is."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=_CLOSE)
     return f" Did you mean {' or '.join(prefix + each for each in close)}?" if close else ""
 
 
-def _wrong_in_block(name: str, layer: int, rest: str, structure: Structure) -> str:
+def _wrong_in_block(name: str, layer: int, rest: str, structure: ModelStructure) -> str:
     if layer >= structure.n_layers:
         return _no_layer(name, layer, structure)
     if rest not in structure.points:
         known = ", ".join(sorted(structure.points))
-        close = hint(rest, sorted(structure.points), name.removesuffix(rest))
+        close = suggest(rest, sorted(structure.points), name.removesuffix(rest))
         return f"{name}: a {structure.kind} model's blocks have no {rest!r}; they have {known}.{close}"
     if rest == INNER and layer in structure.sparse:
         return (
@@ -97,7 +97,7 @@ def _wrong_in_block(name: str, layer: int, rest: str, structure: Structure) -> s
     return ""
 
 
-def _wrong_path(name: str, structure: Structure) -> str:
+def _wrong_path(name: str, structure: ModelStructure) -> str:
     inside = re.match(re.escape(structure.blocks) + r"\.(\d{1,6})(\.|$)", name)
     if inside is not None and int(inside[1]) >= structure.n_layers:
         return _no_layer(name, int(inside[1]), structure)
@@ -107,14 +107,14 @@ def _wrong_path(name: str, structure: Structure) -> str:
     hooks = [EMBEDDING, *(f"blocks.{number}.{point}" for point in structure.points)]
     return (
         f"{name}: neither a hook as blocks.0.hook_resid_post nor a module of the {structure.kind} model as "
-        f"{structure.blocks}.0.{hint(name, [*hooks, *within[:_MOST_CANDIDATES]])}"
+        f"{structure.blocks}.0.{suggest(name, [*hooks, *within[:_MOST_CANDIDATES]])}"
     )
 
 
-def _is_in_another_block(path: str, number: str, structure: Structure) -> bool:
+def _is_in_another_block(path: str, number: str, structure: ModelStructure) -> bool:
     prefix = f"{structure.blocks}."
     return path.startswith(prefix) and path.removeprefix(prefix).partition(".")[0] != number
 
 
-def _no_layer(name: str, layer: int, structure: Structure) -> str:
+def _no_layer(name: str, layer: int, structure: ModelStructure) -> str:
     return f"{name}: there is no layer {layer}; the {structure.kind} model has layers 0 to {structure.n_layers - 1}."

@@ -9,7 +9,7 @@ import torch
 from polytok import errors
 from services.activations import hook_names
 from services.activations.architectures import Side
-from services.activations.models import Description
+from services.activations.models import ModelDescription
 
 
 class Hook(NamedTuple):
@@ -26,7 +26,7 @@ class Hook(NamedTuple):
     """Numbers per token; 0 for a module that was named by its path, as only running it tells."""
 
 
-def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
+def parse_hooks(names: Sequence[str], description: ModelDescription) -> tuple[Hook, ...]:
     """Find the hooks of a model; needs no weights. Raises InvalidArgument with all names that mean nothing in it.
 
     What names there are is told by `services.activations.hook_names`; `blocks.*.…` is none here.
@@ -34,9 +34,9 @@ def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
     if not names:
         raise _refused(["Name at least one hook, as blocks.0.hook_resid_post."], names)
     found, wrong = [], []
-    known = structure(description, with_modules=not all(_is_point(name) for name in names))
+    known = describe_structure(description, with_modules=not all(_is_point(name) for name in names))
     for name in dict.fromkeys(names):
-        if told := hook_names.wrong(name, known, patterns=False):
+        if told := hook_names.find_problem(name, known, patterns=False):
             wrong.append(told)
         else:
             found.append(_hook(name, description, known))
@@ -45,13 +45,13 @@ def parse(names: Sequence[str], description: Description) -> tuple[Hook, ...]:
     return tuple(found)
 
 
-def structure(description: Description, *, with_modules: bool = True) -> hook_names.Structure:
+def describe_structure(description: ModelDescription, *, with_modules: bool = True) -> hook_names.ModelStructure:
     """Return what names of hooks are checked against.
 
     The model is built without its weights, if its modules are wanted.
     """
     family = description.family
-    return hook_names.Structure(
+    return hook_names.ModelStructure(
         kind=description.kind,
         n_layers=description.n_layers,
         blocks=_below_head(description, family.blocks),
@@ -65,7 +65,7 @@ def _is_point(name: str) -> bool:
     return name == hook_names.EMBEDDING or hook_names.IN_BLOCK.fullmatch(name) is not None
 
 
-def _hook(name: str, description: Description, known: hook_names.Structure) -> Hook:
+def _hook(name: str, description: ModelDescription, known: hook_names.ModelStructure) -> Hook:
     """Return the hook that a name means which is not wrong."""
     if name == hook_names.EMBEDDING:
         return Hook(name, _below_head(description, description.family.embedding), "output", None, description.d_model)
@@ -80,12 +80,12 @@ def _hook(name: str, description: Description, known: hook_names.Structure) -> H
     return Hook(name, f"{path}.{point.path}" if point.path else path, point.side, layer, width)
 
 
-def _below_head(description: Description, path: str) -> str:
+def _below_head(description: ModelDescription, path: str) -> str:
     """Return the path in the model with its head, of one in the model without."""
     return f"{description.architecture.base_model_prefix}.{path}"
 
 
-def _modules(description: Description) -> frozenset[str]:
+def _modules(description: ModelDescription) -> frozenset[str]:
     """Return the paths of all modules of a model without weights."""
     with torch.device("meta"):
         made: Any = description.architecture(description.configuration)

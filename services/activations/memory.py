@@ -13,7 +13,7 @@ _GROUPS = (
 _CPU_ALLOCATION_FAILED = ("can't allocate memory", "DefaultCPUAllocator: not enough memory")
 
 
-def available(device: torch.device) -> int:
+def available_bytes(device: torch.device) -> int:
     """Bytes that this process may still take on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -21,7 +21,7 @@ def available(device: torch.device) -> int:
     return max(0, min(limit for limit in limits if limit is not None))
 
 
-def total(device: torch.device) -> int:
+def total_bytes(device: torch.device) -> int:
     """Bytes that a device has, whoever uses them: the same on every run."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -36,7 +36,7 @@ def is_exhausted(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATION_FAILED)
 
 
-def readable(num_bytes: int) -> str:
+def format_bytes(num_bytes: int) -> str:
     """Return a number of bytes for people."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if num_bytes >= size:
@@ -50,7 +50,7 @@ def _system() -> int:
         for line in path.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return total(torch.device("cpu"))
+    return total_bytes(torch.device("cpu"))
 
 
 def _group(limit: str, used: str) -> int | None:

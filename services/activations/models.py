@@ -21,7 +21,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelDescription:
     """What is known of a model without its weights."""
 
     kind: str
@@ -39,7 +39,7 @@ class Description:
     num_parameters: int
     weight_bytes: int
     """As stored."""
-    family: architectures.Family = field(repr=False)
+    family: architectures.ModelFamily = field(repr=False)
     configuration: Any = field(repr=False)
     """The transformers configuration."""
 
@@ -59,7 +59,7 @@ class Description:
 class LoadedModel:
     """A model ready to run."""
 
-    description: Description
+    description: ModelDescription
     module: Any
     """The transformers model, with its language-modelling head, in evaluation mode."""
     dtype: torch.dtype
@@ -75,28 +75,28 @@ class LoadedModel:
         return self.module.base_model
 
 
-def describe(folder: pathlib.Path) -> Description:
+def describe(folder: pathlib.Path) -> ModelDescription:
     """Read config.json and the weights' headers; raises FailedPrecondition for what cannot be loaded."""
-    return _described(folder, _configuration(folder), weights.read(folder))
+    return _described(folder, _configuration(folder), weights.read_weights(folder))
 
 
-def outline(folder: pathlib.Path) -> Description:
+def outline(folder: pathlib.Path) -> ModelDescription:
     """As `describe`, by config.json alone: whether there are weights, and how many, is not looked at."""
     return _described(folder, _configuration(folder), weights.Weights(0, 0))
 
 
-def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights) -> Description:
+def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights) -> ModelDescription:
     # Models of more than text keep what the language model is in a part of its own.
     text = getattr(configuration, "text_config", configuration)
     heads, d_model = text.num_attention_heads, text.hidden_size
     for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"):
         if not getattr(text, name) > 0:
-            raise weights.invalid(
+            raise weights.invalid_model_error(
                 f"{folder / 'config.json'}: {name} is {getattr(text, name)}. Copy the file there again."
             )
     # Of DeepSeek's heads the values have a width of their own.
     head = getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or d_model // heads
-    return Description(
+    return ModelDescription(
         kind=configuration.model_type,
         n_layers=text.num_hidden_layers,
         d_model=d_model,
@@ -106,7 +106,7 @@ def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights)
         context_length=_context(text),
         num_parameters=found.num_parameters,
         weight_bytes=found.num_bytes,
-        family=architectures.of(configuration),
+        family=architectures.find_family(configuration),
         configuration=configuration,
     )
 
@@ -133,7 +133,7 @@ def load(
     kind, place = _dtype(dtype), _device(device)
     _check_fits(folder, description, kind, place, available)
     if compile:
-        compilation.check(place)
+        compilation.check_compiler(place)
     if check is not None:
         check()
         # As the files are that were checked.
@@ -155,12 +155,12 @@ def load(
     except (OSError, RuntimeError, ValueError) as error:
         if memory.is_exhausted(error):
             raise
-        raise weights.invalid(f"{folder} cannot be loaded: {error}") from error
+        raise weights.invalid_model_error(f"{folder} cannot be loaded: {error}") from error
     missing = set(info["missing_keys"])
     prefix = module.base_model_prefix + "."
     absent = sorted(key for key in missing if key.startswith(prefix))
     if absent:
-        raise weights.invalid(
+        raise weights.invalid_model_error(
             f"{folder} lacks weights that a {description.kind} model has, as {absent[0]!r} ({len(absent)} in all). "
             "Copy all of the model's files there."
         )
@@ -179,20 +179,20 @@ def _unmap(module: Any) -> None:
 
 
 def _configuration(folder: pathlib.Path) -> Any:
-    path = weights.configuration(folder)
+    path = weights.find_config(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind = content.get("model_type") if isinstance(content, dict) else None
     except (OSError, ValueError) as error:
-        raise weights.invalid(f"{path} cannot be read as JSON ({error}). Copy it there again.") from error
+        raise weights.invalid_model_error(f"{path} cannot be read as JSON ({error}). Copy it there again.") from error
     if kind not in architectures.NAMES:
-        raise weights.invalid(
+        raise weights.invalid_model_error(
             f"{path}: models of type {kind!r} cannot be hooked. These can: {', '.join(architectures.NAMES)}."
         )
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        raise weights.invalid(
+        raise weights.invalid_model_error(
             f"{path} is no configuration of a {kind} model ({error}). Copy it there again."
         ) from error
 
@@ -236,18 +236,18 @@ def _device(name: str) -> torch.device:
 
 
 def _check_fits(
-    folder: pathlib.Path, description: Description, dtype: torch.dtype, device: torch.device, available: int | None
+    folder: pathlib.Path, description: ModelDescription, dtype: torch.dtype, device: torch.device, available: int | None
 ) -> None:
     needed = description.num_parameters * dtype.itemsize
     # What a model was in that is no longer used may still be this process's.
     malloc_tuning.trim()
-    left = memory.available(device) if available is None else available
+    left = memory.available_bytes(device) if available is None else available
     if needed <= left:
         return
     smaller = " Load it as bfloat16, which takes half," if dtype == torch.float32 else " Take a smaller model,"
     raise errors.ResourceExhausted(
-        f"{folder} does not fit: its {description.num_parameters:,} parameters take {memory.readable(needed)} as "
-        f"{str(dtype).removeprefix('torch.')}, and {device} has {memory.readable(left)} left."
+        f"{folder} does not fit: its {description.num_parameters:,} parameters take {memory.format_bytes(needed)} as "
+        f"{str(dtype).removeprefix('torch.')}, and {device} has {memory.format_bytes(left)} left."
         f"{smaller} or a worker with more memory.",
         reason="MODEL_INVALID",
         metadata={"needed_bytes": str(needed), "available_bytes": str(left)},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.activations.rows import Ragged, Rows
+from services.activations.rows import Ragged, TokenRows
 
 _READ_ROWS = 1024
 
@@ -18,7 +18,7 @@ class Window(NamedTuple):
     rows: Ragged
 
 
-def windows(rows: Rows, first_row: int, end: int, batch_tokens: int, window_tokens: int) -> Iterator[Window]:
+def windows(rows: TokenRows, first_row: int, end: int, batch_tokens: int, window_tokens: int) -> Iterator[Window]:
     """Cuts rows into windows; where one begins decides, with the rows behind it, where it ends.
 
     So a stream that starts where a window began gives the very batches that another gave from there. Rows of one
@@ -52,7 +52,7 @@ def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[n
 class _Ahead:
     """Rows that were read and not yet taken."""
 
-    def __init__(self, rows: Rows, first_row: int, end: int) -> None:
+    def __init__(self, rows: TokenRows, first_row: int, end: int) -> None:
         self._rows = rows
         self._first_row = first_row
         self._read = first_row

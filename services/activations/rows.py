@@ -28,7 +28,7 @@ class Ragged(NamedTuple):
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
 
-class Rows:
+class TokenRows:
     """A `datasets.Dataset` or `pyarrow.Table` with a column of token ids and, maybe, one of attention masks.
 
     What is masked is left out wherever it stands, and a row ends after `context_size` tokens (0: as it is). For a model

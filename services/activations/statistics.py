@@ -25,7 +25,7 @@ _CHUNK_NUMBERS = {"cpu": 1 << 15, "cuda": 1 << 22}
 
 
 @dataclass
-class Statistics:
+class ActivationStatistics:
     """Of the vectors of one hook. Vectors with NaN or infinity are counted and in nothing else."""
 
     width: int
@@ -69,7 +69,7 @@ class Statistics:
         else:
             self.merge(sums.statistics())
 
-    def merge(self, other: "Statistics") -> None:
+    def merge(self, other: "ActivationStatistics") -> None:
         """Take in what another gathered of the same hook."""
         if other.width != self.width:
             raise errors.InvalidArgument(
@@ -151,7 +151,7 @@ class Statistics:
         return save_arrays({"counts": counts, "norms": norms, **arrays})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Statistics":
+    def from_bytes(cls, data: bytes) -> "ActivationStatistics":
         """Read what to_bytes wrote; raises DataLoss for anything else."""
         try:
             arrays = load_arrays(data)
@@ -208,7 +208,7 @@ class _Sums:
         self.norms = torch.cat(norms)
         """Euclidean lengths [n]; not finite for a vector that is not."""
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> ActivationStatistics:
         """Of these vectors alone."""
         count, width = len(self.norms), len(self._low)
         first, second, third, fourth = self._powers.cpu().numpy()
@@ -221,7 +221,7 @@ class _Sums:
             ]
         )
         norm_mean = float(self.norms.mean())
-        return Statistics(
+        return ActivationStatistics(
             width,
             count,
             mean=self._pivot.cpu().numpy() + shift,

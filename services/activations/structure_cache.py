@@ -41,7 +41,7 @@ class _Key(NamedTuple):
     """Of a folder's config.json: when, and how long it is."""
 
 
-class Structures:
+class ModelStructureCache:
     """Remembers what models are made of, and asks for what is not known yet."""
 
     def __init__(self, *, service: str, seconds: float) -> None:
@@ -54,16 +54,16 @@ class Structures:
             answer_seconds=_LOADING_SECONDS,
         )
         self._seconds = seconds
-        self._known: OrderedDict[_Key, hook_names.Structure] = OrderedDict()
+        self._known: OrderedDict[_Key, hook_names.ModelStructure] = OrderedDict()
         self._unknown: OrderedDict[_Key, float] = OrderedDict()
-        self._asked: dict[_Key, asyncio.Task[hook_names.Structure | None]] = {}
+        self._asked: dict[_Key, asyncio.Task[hook_names.ModelStructure | None]] = {}
 
     @property
     def pid(self) -> int:
         """The process id of the one that is asked; 0 while nobody asks."""
         return self._answering.pid
 
-    async def of(self, model: models_pb2.Model, names: Collection[str]) -> hook_names.Structure | None:
+    async def of(self, model: models_pb2.Model, names: Collection[str]) -> hook_names.ModelStructure | None:
         """Return what a model is made of, to check names by; None if they need no check, or it cannot be had now."""
         if not self._seconds or all(hook_names.is_common(name, model.n_layers) for name in names):
             return None
@@ -92,7 +92,7 @@ class Structures:
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
         await self._answering.close()
 
-    async def _ask(self, key: _Key) -> hook_names.Structure | None:
+    async def _ask(self, key: _Key) -> hook_names.ModelStructure | None:
         try:
             answer = await self._answer(key)
         except errors.PolytokError as error:
@@ -101,7 +101,7 @@ class Structures:
             return None
         finally:
             del self._asked[key]
-        found = hook_names.Structure(
+        found = hook_names.ModelStructure(
             kind=answer.kind,
             n_layers=answer.n_layers,
             blocks=answer.blocks,
@@ -113,7 +113,7 @@ class Structures:
         return found
 
     async def _answer(self, key: _Key) -> structures_pb2.ModelStructure:
-        question = structures_pb2.StructureQuestion(repo_id=key.repo_id, revision=key.revision)
+        question = structures_pb2.ModelStructureRequest(repo_id=key.repo_id, revision=key.revision)
         try:
             return await self._answering.ask(_KIND, question, structures_pb2.ModelStructure)
         except errors.Unavailable as error:

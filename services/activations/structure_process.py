@@ -26,11 +26,11 @@ def _structure(payload: any_pb2.Any) -> structures_pb2.ModelStructure:
             "Install polytok[activations] to have them checked at once.",
             reason="MODEL_INVALID",
         ) from error
-    question = structures_pb2.StructureQuestion()
+    question = structures_pb2.ModelStructureRequest()
     if not payload.Unpack(question):
-        raise errors.Internal(f"{payload.type_url!r} is no StructureQuestion.", retryable=False)
+        raise errors.Internal(f"{payload.type_url!r} is no ModelStructureRequest.", retryable=False)
     folder = hub.folder(question.repo_id, question.revision, files=("config.json",), reason="MODEL_INVALID")
-    found = hooks.structure(models.outline(folder))
+    found = hooks.describe_structure(models.outline(folder))
     return structures_pb2.ModelStructure(
         kind=found.kind,
         n_layers=found.n_layers,

@@ -22,7 +22,7 @@ _MANIFEST = "polytok.json"
 
 
 @dataclass(frozen=True)
-class File:
+class TokenizationFile:
     """An Arrow file of a tokenization (IPC stream, as `datasets` writes it)."""
 
     key: str
@@ -32,13 +32,13 @@ class File:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class TokenizationManifest:
     """What a published tokenization consists of."""
 
     name: str
     """Resource name that it was asked for by, `datasets/{dataset}/tokenizations/{model}`; the files may be shared with
     the tokenization that made them."""
-    files: Sequence[File]
+    files: Sequence[TokenizationFile]
     """In the order of the rows."""
     parameters: Mapping[str, Any]
     """A polytok.catalog.v1.TokenizationParameters as JSON."""
@@ -53,7 +53,7 @@ class Manifest:
         return sum(file.num_rows for file in self.files)
 
 
-def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
+def read_manifest(storage: Storage, name: str, key: str, digest: str) -> TokenizationManifest:
     """Read the manifest in a tokenization's folder.
 
     Raises FailedPrecondition (RESOURCE_CHANGED) unless it is the one with this sha256: the tokenization was deleted, or
@@ -74,19 +74,19 @@ def read(storage: Storage, name: str, key: str, digest: str) -> Manifest:
         raise _changed(name, "was made anew")
     found = json.loads(data)
     files = [
-        File(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
+        TokenizationFile(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
         for file in found["files"]
     ]
-    return Manifest(name, files, found["parameters"], found["tokenizer"], found["statistics"])
+    return TokenizationManifest(name, files, found["parameters"], found["tokenizer"], found["statistics"])
 
 
-class Reader:
+class TokenizationReader:
     """Opens files of tokenizations; each is read against its checksum whenever it is opened."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def open(self, manifest: Manifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
+    def open(self, manifest: TokenizationManifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
         """Return all rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
 
         The files are memory-mapped. Those of a remote storage are fetched where they hold rows that were asked for; the
@@ -108,7 +108,7 @@ class Reader:
         pairs = zip(found, manifest.files, strict=True)
         return pa.concat_tables([_nulls(schema, file.num_rows) if table is None else table for table, file in pairs])
 
-    def _open(self, name: str, file: File, *, wanted: bool) -> pa.Table | None:
+    def _open(self, name: str, file: TokenizationFile, *, wanted: bool) -> pa.Table | None:
         path = self._storage.local_path(file.key)
         if path is None and not wanted:
             return None
@@ -126,17 +126,17 @@ class Reader:
             raise _changed(name, "was deleted") from None
         except pa.ArrowInvalid as error:
             raise errors.DataLoss(
-                f"{posixpath.basename(file.key)} of {name} is no Arrow stream ({error}). {_mend(name)}",
+                f"{posixpath.basename(file.key)} of {name} is no Arrow stream ({error}). {_repair_advice(name)}",
                 metadata={"file": file.key},
             ) from error
 
-    def _copied(self, file: File) -> pathlib.Path | None:
+    def _copied(self, file: TokenizationFile) -> pathlib.Path | None:
         """Return the copy of a remote file on this machine, if the storage keeps copies."""
         with self._storage.open_checked(file.key, file.sha256) as opened:
             found = pathlib.Path(str(getattr(opened, "name", "")))
             return found if found.is_absolute() and found.is_file() else None
 
-    def _check(self, name: str, file: File, content: pa.Buffer) -> None:
+    def _check(self, name: str, file: TokenizationFile, content: pa.Buffer) -> None:
         # Of the mapping that rows are read from, each time: what was right an hour ago may have changed on the disk.
         sha256 = hashlib.sha256(content).hexdigest()
         if (sha256, content.size) != (file.sha256, file.size_bytes):
@@ -144,7 +144,7 @@ class Reader:
                 f"{content.size} bytes with sha256 {sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…"
             )
             raise self._storage.damaged(
-                f"{posixpath.basename(file.key)} of {name}", what, _mend(name), sha256=file.sha256
+                f"{posixpath.basename(file.key)} of {name}", what, _repair_advice(name), sha256=file.sha256
             )
 
 
@@ -160,7 +160,7 @@ def _changed(name: str, what: str) -> errors.FailedPrecondition:
     )
 
 
-def _mend(name: str) -> str:
+def _repair_advice(name: str) -> str:
     command = _command(name, "tokenization repair {} {}")
     return f"Mend it with {command}, which makes the bad files again, and then retry."
 

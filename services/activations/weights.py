@@ -23,40 +23,42 @@ class Weights(NamedTuple):
     """As they are stored."""
 
 
-def invalid(message: str) -> errors.FailedPrecondition:
+def invalid_model_error(message: str) -> errors.FailedPrecondition:
     """Return a model that cannot be used as it is."""
     return errors.FailedPrecondition(message, reason="MODEL_INVALID")
 
 
-def read(folder: pathlib.Path) -> Weights:
+def read_weights(folder: pathlib.Path) -> Weights:
     """Count what the files of a model directory hold; raises FailedPrecondition if there is nothing to load."""
-    tensors = [tensor for path in files(folder) for tensor in _tensors(path)]
+    tensors = [tensor for path in find_weight_files(folder) for tensor in _tensors(path)]
     return Weights(sum(count for count, _ in tensors), sum(size for _, size in tensors))
 
 
-def configuration(folder: pathlib.Path) -> pathlib.Path:
+def find_config(folder: pathlib.Path) -> pathlib.Path:
     """Return the path of a model's config.json. Raises FailedPrecondition if there is none."""
     path = folder / "config.json"
     if not path.is_file():
-        raise invalid(f"{folder} holds no config.json: it is no model directory. Name one that is.")
+        raise invalid_model_error(f"{folder} holds no config.json: it is no model directory. Name one that is.")
     return path
 
 
-def files(folder: pathlib.Path) -> list[pathlib.Path]:
+def find_weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """Return the files that a model's weights are loaded from. Raises FailedPrecondition if there are none."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if not index.is_file():
-        raise invalid(_nothing(folder))
+        raise invalid_model_error(_nothing(folder))
     places = _json_object(index.read_bytes(), index).get("weight_map")
     names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
     for name in names:
         # The index is somebody else's: it may name no file elsewhere.
         if pathlib.PurePath(name).name != name or not (folder / name).is_file():
-            raise invalid(f"{index} names {name!r}, which is not in {folder}. Copy all of the model's files there.")
+            raise invalid_model_error(
+                f"{index} names {name!r}, which is not in {folder}. Copy all of the model's files there."
+            )
     if not names:
-        raise invalid(f"{index} names no files. Copy the model's files there again.")
+        raise invalid_model_error(f"{index} names no files. Copy the model's files there again.")
     return [folder / name for name in names]
 
 
@@ -78,7 +80,9 @@ def _tensors(path: pathlib.Path) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else 0
         if not 0 < length <= min(_HEADER_LIMIT, size - 8):
-            raise invalid(f"{path} is no safetensors file, or is cut short ({size} bytes). Copy it there again.")
+            raise invalid_model_error(
+                f"{path} is no safetensors file, or is cut short ({size} bytes). Copy it there again."
+            )
         header = _json_object(file.read(length), path)
     header.pop("__metadata__", None)
     try:
@@ -86,9 +90,13 @@ def _tensors(path: pathlib.Path) -> list[tuple[int, int]]:
         found = [(count, last - first) for count, first, last in spans]
         end = max((last for _, _, last in spans), default=0)
     except (KeyError, TypeError, ValueError) as error:
-        raise invalid(f"{path}: its header describes no tensors ({error!r}). Copy the file there again.") from error
+        raise invalid_model_error(
+            f"{path}: its header describes no tensors ({error!r}). Copy the file there again."
+        ) from error
     if 8 + length + end != size:
-        raise invalid(f"{path} has {size} bytes, and should have {8 + length + end}. Copy the file there again.")
+        raise invalid_model_error(
+            f"{path} has {size} bytes, and should have {8 + length + end}. Copy the file there again."
+        )
     return found
 
 
@@ -96,7 +104,7 @@ def _json_object(data: bytes, path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise invalid(f"{path} cannot be read as JSON ({error}). Copy the file there again.") from error
+        raise invalid_model_error(f"{path} cannot be read as JSON ({error}). Copy the file there again.") from error
     if not isinstance(content, dict):
-        raise invalid(f"{path} holds no JSON object. Copy the file there again.")
+        raise invalid_model_error(f"{path} holds no JSON object. Copy the file there again.")
     return content

@@ -20,14 +20,14 @@ _ROWS = 100
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(configs.TrainingPlan)}
 
 
-def planned(asked: Sequence[saes_pb2.Sae], widths: Mapping[str, int]) -> tuple[configs.PlannedSae, ...]:
+def saes_from_messages(asked: Sequence[saes_pb2.Sae], widths: Mapping[str, int]) -> tuple[configs.PlannedSae, ...]:
     """Return the autoencoders, every default filled in, with names of their own.
 
     `widths` has the width of each hook that is known. Raises `errors.InvalidArgument` that names the autoencoder.
     """
     found: list[configs.PlannedSae] = []
     for place, sae in enumerate(asked):
-        name = sae.name or _made_up(sae, {each.name for each in found} | {other.name for other in asked})
+        name = sae.name or _default_name(sae, {each.name for each in found} | {other.name for other in asked})
         try:
             found.append(_planned(sae, name, widths.get(sae.hook, 0)))
         except errors.InvalidArgument as error:
@@ -56,7 +56,7 @@ def _planned(sae: saes_pb2.Sae, name: str, width: int) -> configs.PlannedSae:
     )
 
 
-def training(
+def plan_from_messages(
     saes: Sequence[configs.PlannedSae], asked: trainings_pb2.TrainingParameters, available: int
 ) -> configs.TrainingPlan:
     """Return the whole plan, every default filled in; `available`: samples that the source gives once."""
@@ -83,14 +83,14 @@ def _buffer(batch: int, total: int, given: Mapping[str, Any]) -> int:
     return max(batch, wanted - wanted % processes)
 
 
-def parameters(complete: configs.TrainingPlan) -> trainings_pb2.TrainingParameters:
+def plan_to_message(complete: configs.TrainingPlan) -> trainings_pb2.TrainingParameters:
     """Return the parameters of a plan as a message."""
     message = trainings_pb2.TrainingParameters()
     _fill(message, complete)
     return message
 
 
-def sae(complete: configs.PlannedSae) -> saes_pb2.Sae:
+def sae_to_message(complete: configs.PlannedSae) -> saes_pb2.Sae:
     """Return an autoencoder of a plan as a message."""
     message = saes_pb2.Sae(name=complete.name, hook=complete.hook)
     _fill(message, complete.sae)
@@ -145,7 +145,7 @@ def _prefix(enum: Any) -> str:
     return str(enum.values_by_number[0].name.removesuffix("UNSPECIFIED"))
 
 
-def _made_up(sae: saes_pb2.Sae, taken: set[str]) -> str:
+def _default_name(sae: saes_pb2.Sae, taken: set[str]) -> str:
     """Return a name of hook and architecture."""
     architecture = str(sae.WhichOneof("architecture")).replace("_", "-")
     base = re.sub(r"[^a-z0-9._-]", "-", sae.hook.lower()).strip("-._") or "sae"

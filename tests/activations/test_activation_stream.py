@@ -22,11 +22,11 @@ HOOK = "blocks.1.hook_resid_post"
 ROWS = material.rows(60, 40)
 
 
-def _stream(model: LoadedModel, dataset: Any, **settings: Any) -> activation_stream.Stream:
+def _stream(model: LoadedModel, dataset: Any, **settings: Any) -> activation_stream.ActivationStream:
     chosen = {name: settings.pop(name) for name in ("context_size", "excluded_token_ids") if name in settings}
     selection = TokenSelection(**chosen)
-    return activation_stream.Stream(
-        model, dataset, activation_stream.Settings(**({"hooks": (HOOK,)} | settings), selection=selection)
+    return activation_stream.ActivationStream(
+        model, dataset, activation_stream.StreamSettings(**({"hooks": (HOOK,)} | settings), selection=selection)
     )
 
 

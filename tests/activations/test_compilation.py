@@ -19,7 +19,7 @@ NAMES = ["blocks.0.hook_resid_post", "blocks.1.hook_attn_out", "blocks.2.hook_re
 
 
 def _captured(model: LoadedModel, batches: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    with forward_capture.Capture(model, hooks.parse(NAMES, model.description)) as capture:
+    with forward_capture.ActivationCapture(model, hooks.parse_hooks(NAMES, model.description)) as capture:
         return [capture.run(batch) for batch in batches]
 
 
@@ -29,13 +29,13 @@ def test_compiled_models_equal_plain_ones(tmp_path: pathlib.Path) -> None:
     plain, compiled = material.load("gpt2", tmp_path), material.load("gpt2", tmp_path, compile=True)
     shapes = [(2, 4), (5, 9), (7, 30), (3, 17), (6, 6), (4, 25), (9, 3), (2, 31), (8, 8), (10, 12), (11, 5)]
     batches = [torch.randint(0, material.ROWS, shape) for shape in shapes]
-    expected, before = _captured(plain, batches), compilation.versions_made()
+    expected, before = _captured(plain, batches), compilation.count_compiled_versions()
     found = _captured(compiled, batches[:1])
-    made = compilation.versions_made()
+    made = compilation.count_compiled_versions()
     # The blocks, and attention and MLP of the one that has a hook within: other batches need none of their own.
     assert before < made <= before + 3
     found += _captured(compiled, batches[1:])
-    assert compilation.versions_made() == made
+    assert compilation.count_compiled_versions() == made
     for ours, theirs in zip(found, expected, strict=True):
         for name in NAMES:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
@@ -59,7 +59,7 @@ def test_modules_with_hooks_are_not_compiled(gpt2: LoadedModel) -> None:
     def parts(*paths: str) -> set[str]:
         hooked = {blocks.get_submodule(path) for path in paths}
         names = {module: name for name, module in blocks.named_modules()}
-        return {names[module] for module in compilation.parts(blocks, hooked)}
+        return {names[module] for module in compilation.find_compilable_modules(blocks, hooked)}
 
     assert parts("0", "2") == {"0", "1", "2"}
     assert parts("1.attn") == {"0", "1.attn", "1.mlp", "2"}
@@ -80,7 +80,7 @@ def test_too_many_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
     module = Changing()
     plain = torch.compile(module.forward, backend="eager", dynamic=True)
-    compiled = compilation.Compiled([module])
+    compiled = compilation.CompiledModules([module])
     compiled.forwards[module] = plain
     values = torch.ones(3)
     with compiled.running():
@@ -104,7 +104,7 @@ def test_models_that_cannot_be_compiled() -> None:
         raise NotImplementedError("no such operation")
 
     module = Refused()
-    compiled = compilation.Compiled([module])
+    compiled = compilation.CompiledModules([module])
     compiled.forwards[module] = torch.compile(module.forward, backend=refuse)
     with (
         pytest.raises(errors.FailedPrecondition) as caught,

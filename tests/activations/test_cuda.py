@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from services.activations import activation_stream, device_transfer
-from services.activations.statistics import Statistics
+from services.activations.statistics import ActivationStatistics
 from services.extractor.worker import extraction
 from tests.activations import material
 
@@ -19,8 +19,8 @@ HOOKS = ("blocks.0.hook_resid_post", "blocks.2.mlp.hook_post")
 ROWS = material.rows(200, 40)
 
 
-def _settings(batch_tokens: int = 256) -> activation_stream.Settings:
-    return activation_stream.Settings(hooks=HOOKS, batch_tokens=batch_tokens)
+def _settings(batch_tokens: int = 256) -> activation_stream.StreamSettings:
+    return activation_stream.StreamSettings(hooks=HOOKS, batch_tokens=batch_tokens)
 
 
 def _nothing(*_: object) -> None:
@@ -28,7 +28,7 @@ def _nothing(*_: object) -> None:
 
 
 def _all(pieces: Any, device: str, look: device_transfer.Look) -> dict[str, torch.Tensor]:
-    arrivals = device_transfer.Arrivals(torch.device(device), torch.float32)
+    arrivals = device_transfer.DeviceTransfer(torch.device(device), torch.float32)
     with contextlib.closing(pieces):
         taken = [arrivals.take(piece, look) for piece in pieces]
     return {name: torch.cat([values[name] for values in taken]) for name in HOOKS}
@@ -36,15 +36,15 @@ def _all(pieces: Any, device: str, look: device_transfer.Look) -> dict[str, torc
 
 def test_same_as_on_the_cpu(tmp_path: pathlib.Path) -> None:
     found: dict[str, dict[str, torch.Tensor]] = {}
-    counted: dict[str, dict[str, Statistics]] = {"cpu": {}, "cuda": {}}
+    counted: dict[str, dict[str, ActivationStatistics]] = {"cpu": {}, "cuda": {}}
     for device, seen in counted.items():
         model = material.load("llama", tmp_path, device=device)
 
-        def look(name: str, value: torch.Tensor, seen: dict[str, Statistics] = seen) -> None:
+        def look(name: str, value: torch.Tensor, seen: dict[str, ActivationStatistics] = seen) -> None:
             assert value.device.type == device  # noqa: B023  it is called within the loop
-            seen.setdefault(name, Statistics(value.shape[1])).add(value)
+            seen.setdefault(name, ActivationStatistics(value.shape[1])).add(value)
 
-        stream = activation_stream.Stream(model, material.dataset(ROWS), _settings())
+        stream = activation_stream.ActivationStream(model, material.dataset(ROWS), _settings())
         found[device] = _all(stream.pieces(), device, look)
     for name in HOOKS:
         torch.testing.assert_close(found["cuda"][name], found["cpu"][name], rtol=1e-3, atol=1e-3)
@@ -58,11 +58,14 @@ def test_what_arrives_is_what_was_made(tmp_path: pathlib.Path, dtype: str) -> No
     model = material.load("llama", tmp_path, device="cuda", dtype=dtype)
     dataset = material.dataset(ROWS)
     expected = []
-    for piece in activation_stream.Stream(model, dataset, _settings()).pieces():
+    for piece in activation_stream.ActivationStream(model, dataset, _settings()).pieces():
         torch.cuda.synchronize()
         expected.append({name: value.cpu() for name, value in piece.values.items()})
-    arrivals = device_transfer.Arrivals(torch.device("cuda"), model.dtype)
-    found = [arrivals.take(piece, _nothing) for piece in activation_stream.Stream(model, dataset, _settings()).pieces()]
+    arrivals = device_transfer.DeviceTransfer(torch.device("cuda"), model.dtype)
+    found = [
+        arrivals.take(piece, _nothing)
+        for piece in activation_stream.ActivationStream(model, dataset, _settings()).pieces()
+    ]
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         for name in HOOKS:
@@ -97,7 +100,9 @@ def test_a_range_in_bfloat16(tmp_path: pathlib.Path) -> None:
 def test_batches_halve_when_the_gpu_is_full(tmp_path: pathlib.Path) -> None:
     model = material.load("gpt2", tmp_path, device="cuda")
     # What all of it would give takes 160 MiB, and the attention of one batch of it 256 MiB on the way.
-    stream = activation_stream.Stream(model, material.dataset(material.rows(4096, 64, 64)), _settings(4096 * 64))
+    stream = activation_stream.ActivationStream(
+        model, material.dataset(material.rows(4096, 64, 64)), _settings(4096 * 64)
+    )
     torch.cuda.empty_cache()
     share = (torch.cuda.memory_reserved() + 192 * 2**20) / torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(share)

@@ -18,7 +18,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def fingerprint(folder: pathlib.Path, expected: str = "") -> str:
-    return fingerprints.check(str(folder), folder, expected, "trainings/one", "Bring it back.")
+    return fingerprints.check_fingerprint(str(folder), folder, expected, "trainings/one", "Bring it back.")
 
 
 def age(folder: pathlib.Path, seconds: float = 3600) -> None:
@@ -77,9 +77,9 @@ def test_a_repository_has_its_commit(folder: pathlib.Path, tmp_path: pathlib.Pat
     snapshot = tmp_path / "snapshots" / ("c" * 40)
     snapshot.parent.mkdir()
     folder.rename(snapshot)
-    assert fingerprints.check("org/model", snapshot, "", "trainings/one", "") == "c" * 40
+    assert fingerprints.check_fingerprint("org/model", snapshot, "", "trainings/one", "") == "c" * 40
     with pytest.raises(errors.FailedPrecondition):
-        fingerprints.check("org/model", snapshot, "d" * 40, "trainings/one", "")
+        fingerprints.check_fingerprint("org/model", snapshot, "d" * 40, "trainings/one", "")
 
 
 def test_loaded_weights_do_not_change(folder: pathlib.Path) -> None:

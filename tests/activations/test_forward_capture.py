@@ -22,7 +22,7 @@ def _calls(model: LoadedModel, names: list[str]) -> set[str]:
 
     handles = [module.register_forward_hook(note(path)) for path, module in model.module.named_modules()]
     try:
-        with forward_capture.Capture(model, hooks.parse(names, model.description)) as capture:
+        with forward_capture.ActivationCapture(model, hooks.parse_hooks(names, model.description)) as capture:
             capture.run(IDS)
     finally:
         for handle in handles:
@@ -49,8 +49,8 @@ def test_last_layer_leaves_out_norm_and_logits(gpt2: LoadedModel) -> None:
 
 
 def test_logits_are_a_module_too(gpt2: LoadedModel) -> None:
-    with forward_capture.Capture(
-        gpt2, hooks.parse(["lm_head", "blocks.0.hook_resid_pre"], gpt2.description)
+    with forward_capture.ActivationCapture(
+        gpt2, hooks.parse_hooks(["lm_head", "blocks.0.hook_resid_pre"], gpt2.description)
     ) as capture:
         found = capture.run(IDS)
     with torch.inference_mode():
@@ -58,13 +58,15 @@ def test_logits_are_a_module_too(gpt2: LoadedModel) -> None:
 
 
 def test_any_module_by_its_path(gpt2: LoadedModel) -> None:
-    with forward_capture.Capture(gpt2, hooks.parse(["transformer.h.1.mlp.act"], gpt2.description)) as capture:
+    with forward_capture.ActivationCapture(
+        gpt2, hooks.parse_hooks(["transformer.h.1.mlp.act"], gpt2.description)
+    ) as capture:
         assert capture.run(IDS)["transformer.h.1.mlp.act"].shape == (1, 4, 128)
 
 
 def test_modules_without_a_vector_per_token(gpt2: LoadedModel) -> None:
     with (
-        forward_capture.Capture(gpt2, hooks.parse(["transformer.wpe"], gpt2.description)) as capture,
+        forward_capture.ActivationCapture(gpt2, hooks.parse_hooks(["transformer.wpe"], gpt2.description)) as capture,
         pytest.raises(errors.InvalidArgument) as caught,
     ):
         capture.run(torch.tensor([[5, 6], [7, 8]]))
@@ -77,16 +79,21 @@ def test_hooks_are_gone_afterwards(gpt2: LoadedModel) -> None:
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in gpt2.module.modules())
 
     before = hooked()
-    with forward_capture.Capture(gpt2, hooks.parse(["blocks.0.hook_resid_post", "hook_embed"], gpt2.description)):
+    with forward_capture.ActivationCapture(
+        gpt2, hooks.parse_hooks(["blocks.0.hook_resid_post", "hook_embed"], gpt2.description)
+    ):
         assert hooked() == before + 2
     assert hooked() == before
 
 
 def test_the_model_is_unchanged_between_runs(gpt2: LoadedModel) -> None:
-    names = hooks.parse(["blocks.0.hook_resid_post"], gpt2.description)
+    names = hooks.parse_hooks(["blocks.0.hook_resid_post"], gpt2.description)
     with torch.no_grad():
         expected = gpt2.module(IDS).logits
-    with forward_capture.Capture(gpt2, names) as outer, forward_capture.Capture(gpt2, names) as inner:
+    with (
+        forward_capture.ActivationCapture(gpt2, names) as outer,
+        forward_capture.ActivationCapture(gpt2, names) as inner,
+    ):
         first = inner.run(IDS)["blocks.0.hook_resid_post"]
         with torch.no_grad():
             assert torch.equal(gpt2.module(IDS).logits, expected)

@@ -34,7 +34,7 @@ def test_the_bits_are_the_same(dtype: torch.dtype) -> None:
     before = values.clone()
     with torch.inference_mode():
         expected = module(values)
-        with forward_override.forwards(gelu.in_pieces(module)):
+        with forward_override.override_forwards(gelu.find_chunked_forwards(module)):
             found = module(values)
     whole = torch.int32 if dtype == torch.float32 else torch.int16
     assert torch.equal(found.view(whole), expected.view(whole))
@@ -43,7 +43,7 @@ def test_the_bits_are_the_same(dtype: torch.dtype) -> None:
 
 def test_gradients() -> None:
     module, values = NewGELUActivation(), torch.randn(600_000, requires_grad=True)
-    with forward_override.forwards(gelu.in_pieces(module)):
+    with forward_override.override_forwards(gelu.find_chunked_forwards(module)):
         module(values).sum().backward()
     assert values.grad is not None
     assert bool(torch.isfinite(values.grad).all())
@@ -59,8 +59,8 @@ def test_hidden_states_of_a_wide_model() -> None:
     ids = torch.randint(0, 97, (4, 300))
     with torch.inference_mode():
         expected = model(input_ids=ids).last_hidden_state
-        changed = gelu.in_pieces(model)
-        with forward_override.forwards(changed):
+        changed = gelu.find_chunked_forwards(model)
+        with forward_override.override_forwards(changed):
             assert torch.equal(model(input_ids=ids).last_hidden_state, expected)
     assert len(changed) == 2
     assert all("forward" not in module.__dict__ for module in model.modules())

@@ -18,7 +18,7 @@ def test_residual_stream(kind: str, loaded: Loader) -> None:
     ids = torch.tensor(material.rows(4, 11, 11))
     layers = range(model.description.n_layers)
     names = ["hook_embed"] + [f"blocks.{layer}.hook_resid_{side}" for layer in layers for side in ("pre", "post")]
-    with forward_capture.Capture(model, hooks.parse(names, model.description)) as capture:
+    with forward_capture.ActivationCapture(model, hooks.parse_hooks(names, model.description)) as capture:
         found = capture.run(ids)
     expected = material.hidden_states(model, ids)
     with torch.no_grad():
@@ -38,8 +38,8 @@ def test_parts_add_up(kind: str, loaded: Loader) -> None:
     """The residual stream is what attention and MLP add to it, behind the last layer too: before the final norm."""
     model = loaded(kind)
     names = [f"blocks.2.{point}" for point in material.points(model, 2)]
-    parsed = hooks.parse(names, model.description)
-    with forward_capture.Capture(model, parsed) as capture:
+    parsed = hooks.parse_hooks(names, model.description)
+    with forward_capture.ActivationCapture(model, parsed) as capture:
         seen = capture.run(torch.tensor([[5, 6, 7]]))
     assert {name: value.shape for name, value in seen.items()} == {hook.name: (1, 3, hook.width) for hook in parsed}
     found = {name.removeprefix("blocks.2."): value for name, value in seen.items()}
@@ -58,7 +58,7 @@ def test_post_norm_opt(tmp_path_factory: pytest.TempPathFactory) -> None:
     model = material.models.load(folder, attention="eager")
     names = [f"blocks.0.hook_{point}" for point in ("resid_pre", "attn_out", "resid_mid", "resid_post")]
     ids = torch.tensor([[5, 6, 7]])
-    with forward_capture.Capture(model, hooks.parse(names, model.description)) as capture:
+    with forward_capture.ActivationCapture(model, hooks.parse_hooks(names, model.description)) as capture:
         before, attention, middle, after = capture.run(ids).values()
     torch.testing.assert_close(middle, before + attention)
     assert torch.equal(after, material.hidden_states(model, ids)[1])
@@ -69,6 +69,6 @@ def test_sequential_neox(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = material.save("gpt_neox", tmp_path_factory.mktemp("neox"), use_parallel_residual=False)
     model = material.models.load(folder, attention="eager")
     names = [f"blocks.2.hook_{point}" for point in ("resid_mid", "mlp_out", "resid_post")]
-    with forward_capture.Capture(model, hooks.parse(names, model.description)) as capture:
+    with forward_capture.ActivationCapture(model, hooks.parse_hooks(names, model.description)) as capture:
         middle, mlp, after = capture.run(torch.tensor([[5, 6, 7]])).values()
     torch.testing.assert_close(after, middle + mlp)

@@ -13,7 +13,7 @@ from tests.support.messages import words
 
 def test_where_names_lead(gpt2: LoadedModel) -> None:
     names = ["blocks.2.hook_resid_post", "blocks.0.attn.hook_z", "hook_embed", "transformer.h.1.mlp"]
-    assert hooks.parse(names, gpt2.description) == (
+    assert hooks.parse_hooks(names, gpt2.description) == (
         hooks.Hook("blocks.2.hook_resid_post", "transformer.h.2", "output", 2, 32),
         hooks.Hook("blocks.0.attn.hook_z", "transformer.h.0.attn.c_proj", "input", 0, 32),
         hooks.Hook("hook_embed", "transformer.wte", "output", None, 32),
@@ -23,7 +23,9 @@ def test_where_names_lead(gpt2: LoadedModel) -> None:
 
 def test_widths(loaded: Loader) -> None:
     description = loaded("qwen3").description
-    found = hooks.parse(["blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid"], description)
+    found = hooks.parse_hooks(
+        ["blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.0.hook_resid_mid"], description
+    )
     assert [hook.width for hook in found] == [64, 48, 32]
 
 
@@ -45,7 +47,7 @@ def test_widths(loaded: Loader) -> None:
 )
 def test_wrong_names(gpt2: LoadedModel, name: str, named: set[str]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        hooks.parse([name, "blocks.0.hook_resid_pre"], gpt2.description)
+        hooks.parse_hooks([name, "blocks.0.hook_resid_pre"], gpt2.description)
     assert {name, "gpt2", *named} <= words(caught.value.message)
     assert caught.value.reason == "HOOK_NOT_FOUND"
     assert [violation.field for violation in caught.value.violations] == ["hook_names"]
@@ -54,7 +56,7 @@ def test_wrong_names(gpt2: LoadedModel, name: str, named: set[str]) -> None:
 
 def test_several_wrong_names(gpt2: LoadedModel) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        hooks.parse(["blocks.9.hook_resid_pre", "nothing"], gpt2.description)
+        hooks.parse_hooks(["blocks.9.hook_resid_pre", "nothing"], gpt2.description)
     assert len(caught.value.violations) == 2
     for name, violation in zip(("blocks.9.hook_resid_pre", "nothing"), caught.value.violations, strict=True):
         assert name in words(violation.description)
@@ -63,7 +65,7 @@ def test_several_wrong_names(gpt2: LoadedModel) -> None:
 
 def test_parallel_blocks_have_no_middle(loaded: Loader) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        hooks.parse(["blocks.0.hook_resid_mid"], loaded("phi").description)
+        hooks.parse_hooks(["blocks.0.hook_resid_mid"], loaded("phi").description)
     assert caught.value.reason == "HOOK_NOT_FOUND"
     assert {"blocks.0.hook_resid_mid", "phi", "hook_resid_mid", "hook_resid_post"} <= words(caught.value.message)
 
@@ -90,33 +92,35 @@ def test_a_mixture_of_experts_has_no_inner_layer(kind: str, sparse: set[int], lo
     assert sparse == {layer for layer, block in enumerate(blocks) if not hasattr(block.mlp, "down_proj")}
     dense = [f"blocks.{layer}.mlp.hook_post" for layer in range(3) if layer not in sparse]
     if dense:
-        assert {hook.width for hook in hooks.parse(dense, description)} == {48}
+        assert {hook.width for hook in hooks.parse_hooks(dense, description)} == {48}
     for layer in sparse:
         with pytest.raises(errors.InvalidArgument) as caught:
-            hooks.parse([f"blocks.{layer}.mlp.hook_post"], description)
+            hooks.parse_hooks([f"blocks.{layer}.mlp.hook_post"], description)
         assert caught.value.reason == "HOOK_NOT_FOUND"
         named = {f"blocks.{layer}.mlp.hook_post", str(layer), "experts", f"blocks.{layer}.hook_mlp_out"}
         assert named <= words(caught.value.message)
-    message = hook_names.wrong("blocks.*.mlp.hook_post", hooks.structure(description))
+    message = hook_names.find_problem("blocks.*.mlp.hook_post", hooks.describe_structure(description))
     assert ("experts" in words(message)) is bool(sparse)
 
 
 def test_routers_are_modules(loaded: Loader) -> None:
     model = loaded("mixtral")
-    with forward_capture.Capture(model, hooks.parse(["model.layers.1.mlp.gate"], model.description)) as capture:
+    with forward_capture.ActivationCapture(
+        model, hooks.parse_hooks(["model.layers.1.mlp.gate"], model.description)
+    ) as capture:
         # What the router makes of each of four tokens, for four experts.
         assert capture.run(torch.tensor([[5, 6, 7, 8]]))["model.layers.1.mlp.gate"].shape == (1, 4, 4)
 
 
 def test_none_is_refused(gpt2: LoadedModel) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        hooks.parse([], gpt2.description)
+        hooks.parse_hooks([], gpt2.description)
     assert caught.value.reason == "HOOK_NOT_FOUND"
 
 
 @pytest.mark.parametrize("kind", material.CONFIGURATIONS)
 def test_every_model_has_the_common_hooks(kind: str) -> None:
-    assert set(architectures.of(material.CONFIGURATIONS[kind]()).points) > hook_names.COMMON
+    assert set(architectures.find_family(material.CONFIGURATIONS[kind]()).points) > hook_names.COMMON
 
 
 def test_common_hooks() -> None:

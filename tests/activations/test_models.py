@@ -35,7 +35,9 @@ def test_default_attention(kind: str, tmp_path: pathlib.Path, loaded: Loader) ->
     model, exact = models.load(material.save(kind, tmp_path)), loaded(kind)
     found = []
     for each in (model, exact):
-        with forward_capture.Capture(each, hooks.parse(["blocks.2.hook_resid_post"], each.description)) as capture:
+        with forward_capture.ActivationCapture(
+            each, hooks.parse_hooks(["blocks.2.hook_resid_post"], each.description)
+        ) as capture:
             found.append(capture.run(torch.tensor(material.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
     taken = model.module.config._attn_implementation
@@ -152,7 +154,7 @@ def test_too_large_for_the_memory(folder: pathlib.Path) -> None:
     with pytest.raises(errors.ResourceExhausted) as caught:
         models.load(folder, available=needed - 1)
     assert caught.value.reason == "MODEL_INVALID"
-    sizes = {*memory.readable(needed).split(), *memory.readable(needed - 1).split()}
+    sizes = {*memory.format_bytes(needed).split(), *memory.format_bytes(needed - 1).split()}
     assert {str(folder), f"{needed // 4:,}", "float32", "cpu", *sizes} <= words(caught.value.message)
     assert caught.value.metadata == {"needed_bytes": str(needed), "available_bytes": str(needed - 1)}
     assert models.load(folder, dtype="bfloat16", available=needed - 1).dtype == torch.bfloat16
@@ -177,7 +179,7 @@ def test_wrong_options(folder: pathlib.Path, options: dict[str, str], named: set
 
 def test_memory_that_is_left() -> None:
     cpu = torch.device("cpu")
-    assert 0 < memory.available(cpu) <= memory.total(cpu)
+    assert 0 < memory.available_bytes(cpu) <= memory.total_bytes(cpu)
 
 
 def test_failed_allocations_are_recognized() -> None:

@@ -39,8 +39,8 @@ Run = Callable[..., torch.Tensor]
 
 def runner(model: models.LoadedModel) -> Run:
     def run(name: str, replace: splice.Replace, ids: torch.Tensor = IDS) -> torch.Tensor:
-        (hook,) = hooks.parse([name], model.description)
-        with torch.no_grad(), splice.replaced(model, hook, torch.ones_like(ids, dtype=torch.bool), replace):
+        (hook,) = hooks.parse_hooks([name], model.description)
+        with torch.no_grad(), splice.replace_activations(model, hook, torch.ones_like(ids, dtype=torch.bool), replace):
             return model.module(input_ids=ids).logits  # type: ignore[no-any-return]
 
     return run
@@ -85,7 +85,7 @@ def _of(name: str) -> Callable[[str], str]:
 
 def _compare_behind(run: Run, model: models.LoadedModel, name: str) -> None:
     """What one module reads alone is replaced as what the module makes of it is."""
-    (hook,) = hooks.parse([name], model.description)
+    (hook,) = hooks.parse_hooks([name], model.description)
     module = model.module.get_submodule(hook.path)
     expected = run(hook.path, lambda y: module.forward(torch.ones(len(y), hook.width)))
     torch.testing.assert_close(run(name, torch.ones_like), expected, rtol=1e-3, atol=1e-3, msg=_of(name))

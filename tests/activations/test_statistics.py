@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from polytok import errors
-from services.activations.statistics import OUTLIER, Statistics
+from services.activations.statistics import OUTLIER, ActivationStatistics
 from tests.support.messages import words
 
 
-def _of(values: NDArray[np.float32]) -> Statistics:
-    found = Statistics(values.shape[1])
+def _of(values: NDArray[np.float32]) -> ActivationStatistics:
+    found = ActivationStatistics(values.shape[1])
     found.add(torch.from_numpy(values))
     return found
 
 
-def _check(found: Statistics, values: NDArray[np.float32]) -> None:
+def _check(found: ActivationStatistics, values: NDArray[np.float32]) -> None:
     exact = values.astype(np.float64)
     centred = exact - exact.mean(0)
     norms = np.linalg.norm(exact, axis=1)
@@ -52,16 +52,16 @@ def test_of_the_whole() -> None:
 @given(cuts=st.lists(st.integers(0, 700), max_size=6), through_bytes=st.booleans())
 def test_of_any_split(cuts: list[int], through_bytes: bool) -> None:
     values = _material(700)
-    total = Statistics(values.shape[1])
+    total = ActivationStatistics(values.shape[1])
     for part in np.split(values, sorted(cuts)):
         other = _of(part)
-        total.merge(Statistics.from_bytes(other.to_bytes()) if through_bytes else other)
+        total.merge(ActivationStatistics.from_bytes(other.to_bytes()) if through_bytes else other)
     _check(total, values)
 
 
 def test_added_in_pieces() -> None:
     values = _material(3000, 300)
-    found = Statistics(300)
+    found = ActivationStatistics(300)
     for part in torch.from_numpy(values).split(257):
         found.add(part)
     _check(found, values)
@@ -70,7 +70,7 @@ def test_added_in_pieces() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_of_short_numbers_in_float64(dtype: torch.dtype) -> None:
     values = torch.randn(500, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = Statistics(8)
+    found = ActivationStatistics(8)
     found.add(values)
     _check(found, values.float().numpy())
 
@@ -105,29 +105,29 @@ def test_nan_and_infinity() -> None:
     found = _of(spoiled)
     assert (found.nan, found.infinite, found.left_out) == (1, 2, 2)
     _check(found, np.delete(values, [3, 20], axis=0))
-    again = Statistics.from_bytes(found.to_bytes())
+    again = ActivationStatistics.from_bytes(found.to_bytes())
     assert again.summary() == found.summary()
 
 
 def test_of_nothing() -> None:
-    summary = Statistics(3).summary()
+    summary = ActivationStatistics(3).summary()
     assert summary["num_vectors"] == 0
     assert summary["mean_vector"] == [0.0, 0.0, 0.0]
-    found = Statistics(2)
+    found = ActivationStatistics(2)
     found.add(torch.full((2, 2), torch.nan))
     assert found.summary()["num_nan"] == 4
-    assert Statistics.from_bytes(found.to_bytes()).summary() == found.summary()
+    assert ActivationStatistics.from_bytes(found.to_bytes()).summary() == found.summary()
 
 
 def test_other_widths_do_not_merge() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        Statistics(4).merge(Statistics(3))
+        ActivationStatistics(4).merge(ActivationStatistics(3))
     assert caught.value.reason == "WRONG_STATE"
     assert {"3", "4"} <= words(caught.value.message)
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", Statistics(3).to_bytes()[:-1]])
+@pytest.mark.parametrize("data", [b"", b"nonsense", ActivationStatistics(3).to_bytes()[:-1]])
 def test_malformed_bytes(data: bytes) -> None:
     with pytest.raises(errors.DataLoss) as caught:
-        Statistics.from_bytes(data)
+        ActivationStatistics.from_bytes(data)
     assert caught.value.reason == "MESSAGE_INVALID"

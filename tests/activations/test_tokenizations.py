@@ -21,7 +21,7 @@ MAKER = "datasets/docs/tokenizations/gpt2~first"
 KEY = "datasets/d/tokenized"
 
 
-def _written(storage: Storage) -> tokenizations.Manifest:
+def _written(storage: Storage) -> tokenizations.TokenizationManifest:
     files = []
     for number in range(3):
         table = pa.table({"input_ids": [[number, row] for row in range(4)]})
@@ -34,7 +34,7 @@ def _written(storage: Storage) -> tokenizations.Manifest:
     content = {"name": MAKER, "files": files, "parameters": {}, "tokenizer": {"vocab_size": 9}, "statistics": {}}
     data = json.dumps(content).encode()
     storage.write_bytes(f"{KEY}/polytok.json", data)
-    return tokenizations.read(storage, NAME, KEY, hashlib.sha256(data).hexdigest())
+    return tokenizations.read_manifest(storage, NAME, KEY, hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture(params=["local", "remote", "remote with copies"])
@@ -48,7 +48,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Storage:
 
 def test_rows_are_where_they_were(storage: Storage) -> None:
     manifest = _written(storage)
-    reader = tokenizations.Reader(storage)
+    reader = tokenizations.TokenizationReader(storage)
     whole = reader.open(manifest)
     assert whole["input_ids"].to_pylist() == [[number, row] for number in range(3) for row in range(4)]
     part = reader.open(manifest, 5, 2)
@@ -64,7 +64,7 @@ def test_damage_is_found_where_it_is_read(storage: Storage) -> None:
     data = bytearray(storage.read_bytes(manifest.files[2].key))
     data[-20] ^= 1
     storage.write_bytes(manifest.files[2].key, bytes(data))
-    reader = tokenizations.Reader(storage)
+    reader = tokenizations.TokenizationReader(storage)
     reader.open(manifest, 0, 8)
     with pytest.raises(errors.DataLoss) as caught:
         reader.open(manifest, 8, 1)
@@ -76,7 +76,7 @@ def test_damage_is_found_where_it_is_read(storage: Storage) -> None:
 def test_a_damaged_copy_is_dropped_and_made_again(tmp_path: pathlib.Path) -> None:
     storage = Storage(f"memory://{tmp_path}", Cache(str(tmp_path / "cache"), 1 << 20))
     manifest = _written(storage)
-    reader = tokenizations.Reader(storage)
+    reader = tokenizations.TokenizationReader(storage)
     whole = reader.open(manifest)
     damage.flip(tmp_path / "cache" / manifest.files[1].sha256[:2] / manifest.files[1].sha256, 0.9)
     with pytest.raises(errors.DataLoss) as caught:
@@ -88,7 +88,7 @@ def test_a_damaged_copy_is_dropped_and_made_again(tmp_path: pathlib.Path) -> Non
 
 def test_damage_after_opening_is_found(storage: Storage) -> None:
     manifest = _written(storage)
-    reader = tokenizations.Reader(storage)
+    reader = tokenizations.TokenizationReader(storage)
     reader.open(manifest)
     path = storage.local_path(manifest.files[0].key)
     if path is not None:
@@ -104,6 +104,6 @@ def test_damage_after_opening_is_found(storage: Storage) -> None:
 
 def test_a_record_without_checksums_is_refused(storage: Storage) -> None:
     with pytest.raises(errors.FailedPrecondition) as caught:
-        tokenizations.read(storage, NAME, KEY, "")
+        tokenizations.read_manifest(storage, NAME, KEY, "")
     assert (caught.value.reason, caught.value.metadata) == ("NOT_READY", {"resource": NAME})
     assert {NAME, "checksums"} <= words(caught.value.message)

@@ -41,7 +41,7 @@ def _names(model: LoadedModel) -> list[str]:
 
 
 def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
-    with forward_capture.Capture(model, hooks.parse(_names(model), model.description)) as capture:
+    with forward_capture.ActivationCapture(model, hooks.parse_hooks(_names(model), model.description)) as capture:
         return capture.run(IDS)
 
 
@@ -72,9 +72,9 @@ def _compare_replaced(
     """Logits with each hook replaced, one after the other."""
     kept = torch.ones_like(IDS, dtype=torch.bool)
     for name in names:
-        (hook,) = hooks.parse([name], model.description)
+        (hook,) = hooks.parse_hooks([name], model.description)
         theirs = _renamed(name, renamed) if name != "hook_embed" else name
-        with torch.no_grad(), splice.replaced(model, hook, kept, _changed):
+        with torch.no_grad(), splice.replace_activations(model, hook, kept, _changed):
             ours = model.module(IDS).logits
         with torch.no_grad():
             expected = run_with_hooks(fwd_hooks=[(theirs, _whole if name.endswith("hook_z") else _changed)])

@@ -26,7 +26,7 @@ def findings(catalog: hands.Running, record: tokenizations_pb2.Tokenization, raw
         tokenized_path=record.tokenized_path, manifest_digest=record.manifest_digest, raw_path=raw, every_document=True
     )
     context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
-    result = verification.verify(task, catalog.storage, loader.Tokenizers(1), context)
+    result = verification.verify(task, catalog.storage, loader.TokenizerCache(1), context)
     kinds = tokenizer_pb2.VerifyFinding.Kind
     return [f"{kinds.Name(each.kind).removeprefix('KIND_')} {each.file}" for each in result.findings]
 

@@ -20,7 +20,7 @@ from tests.tokenizer.test_fast_engines import Wrong, other_ids
 
 State = tokenizations_pb2.Tokenization.State
 NAME = "datasets/docs/tokenizations/small"
-ENGINE = versions.versioned("gigatoken")
+ENGINE = versions.format_name_and_version("gigatoken")
 PLANS: dict[str, dict[str, Any]] = {
     "plain": {"max_length": 16},
     "packed": {"max_length": 16, "packing": {}},

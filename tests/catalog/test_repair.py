@@ -58,7 +58,7 @@ def _damages(catalog: hands.Running, record: tokenizations_pb2.Tokenization) -> 
     context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
     return [
         finding.message
-        for finding in verification.verify(task, catalog.storage, loader.Tokenizers(1), context).findings
+        for finding in verification.verify(task, catalog.storage, loader.TokenizerCache(1), context).findings
     ]
 
 
@@ -205,7 +205,7 @@ async def test_whole_files_stay_as_they_are(docs: hands.Running, doer: Doer) -> 
         assert (found.state, list(found.damages), found.num_remade) == (Repair.STATE_DONE, [], 0)
         assert _times(record) == before
         made = 0 if checksums_only else record.statistics.num_files
-        assert doer.done == ["repair.check", *["tokenize.shard"] * made, "repair.mend"]
+        assert doer.done == ["repair.check", *["tokenize.shard"] * made, "repair.restore"]
 
 
 async def test_a_lost_manifest_is_made_again(docs: hands.Running, doer: Doer) -> None:
@@ -219,7 +219,7 @@ async def test_a_lost_manifest_is_made_again(docs: hands.Running, doer: Doer) ->
     assert manifest.read_bytes() == before
     assert "polytok.json has the sha256" in found.repair.damages[0]
     assert "verified" not in found.repair.damages[0]
-    assert doer.done == ["repair.check", "repair.mend"]
+    assert doer.done == ["repair.check", "repair.restore"]
 
 
 async def test_a_manifest_that_no_version_makes_again_is_replaced_for_all_who_share_it(
@@ -331,7 +331,7 @@ async def test_what_was_put_back_by_an_attempt_that_was_lost_is_there_for_the_ne
     for path in await _files(docs):
         _flip(path)
     job = (await _repair(docs)).repair.job
-    await doer.run_until(job, "repair.mend")
+    await doer.run_until(job, "repair.restore")
     held = await doer.take(job)
     await doer.result(held)
     await held.fail("WORKER_LOST", "It died before it could tell.", retryable=True)

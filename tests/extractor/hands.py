@@ -16,7 +16,7 @@ from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc, tasks_pb2
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.extractor.server import tables
-from services.extractor.server.app import Extractor
+from services.extractor.server.app import ExtractorApp
 from services.extractor.server.settings import ExtractorSettings
 from services.jobs import failures
 from services.runtime import settings
@@ -35,7 +35,7 @@ CANCELLED = extractions_pb2.Extraction.STATE_CANCELLED
 class Running:
     """An extractor that serves."""
 
-    extractor: Extractor
+    extractor: ExtractorApp
     catalog: catalog_hands.Running
     storage: Storage
     channel: grpc.aio.Channel
@@ -196,7 +196,7 @@ async def running(
     storage: Storage,
 ) -> AsyncIterator[Running]:
     """Runs an extractor."""
-    extractor = Extractor(
+    extractor = ExtractorApp(
         database=database_settings,
         messages=messaging_settings,
         storage=storage,

@@ -32,8 +32,8 @@ class Workplace:
     files: list[str]
 
     def __post_init__(self) -> None:
-        self.reader = tokenizations.Reader(self.storage)
-        self.loaded = model_cache.Models()
+        self.reader = tokenizations.TokenizationReader(self.storage)
+        self.loaded = model_cache.ModelCache()
 
     def order(self, **parameters: Any) -> tasks_pb2.ExtractionOrder:
         """An order of one hook, or of what is given."""

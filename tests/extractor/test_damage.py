@@ -11,7 +11,7 @@ from polytok import errors
 from services.extractor.worker import file_writer
 from services.records import publication
 from services.trainer.sae.data import extraction
-from services.trainer.sae.data.extraction_files import Files
+from services.trainer.sae.data.extraction_files import ExtractionFiles
 from tests.extractor import orders
 from tests.extractor.orders import Workplace
 from tests.support import damage, messages
@@ -70,9 +70,9 @@ def test_a_bit_flipped_before_publication(place: Workplace, folder: pathlib.Path
 
 def read(folder: pathlib.Path, manifest: dict[str, object]) -> list[dict[str, torch.Tensor]]:
     """The rows of an extraction, three at a time."""
-    rows = extraction.opened(folder, "extractions/e", manifest)
-    assert isinstance(rows, Files)
-    table = extraction.Table(rows, HOOKS)
+    rows = extraction.open_extraction(folder, "extractions/e", manifest)
+    assert isinstance(rows, ExtractionFiles)
+    table = extraction.ExtractionTable(rows, HOOKS)
     return [table.read(first, 3) for first in range(0, len(table), 3)]
 
 
@@ -106,7 +106,7 @@ def _check(error: errors.PolytokError, name: str) -> None:
 
 def test_only_what_is_read_has_to_be_right(folder: pathlib.Path) -> None:
     manifest = json.loads((folder / "polytok.json").read_bytes())
-    table = extraction.Table(extraction.opened(folder, "extractions/e", manifest), HOOKS[:1])
+    table = extraction.ExtractionTable(extraction.open_extraction(folder, "extractions/e", manifest), HOOKS[:1])
     first, last = table.read(0, 1), table.read(len(table) - 1, 1)
     # In the middle of the first hook's numbers of the last file.
     path = folder / manifest["files"][-1]["name"]
@@ -122,8 +122,8 @@ def test_only_what_is_read_has_to_be_right(folder: pathlib.Path) -> None:
 def test_an_extraction_without_digests_is_read_whole(folder: pathlib.Path) -> None:
     manifest = json.loads((folder / "polytok.json").read_bytes())
     del manifest["blocks"]
-    assert len(extraction.opened(folder, "extractions/e", manifest)) > 0
+    assert len(extraction.open_extraction(folder, "extractions/e", manifest)) > 0
     damage.flip(folder / manifest["files"][0]["name"], 0.5)
     with pytest.raises(errors.DataLoss) as caught:
-        extraction.opened(folder, "extractions/e", manifest)
+        extraction.open_extraction(folder, "extractions/e", manifest)
     _check(caught.value, manifest["files"][0]["name"])

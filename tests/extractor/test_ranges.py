@@ -38,7 +38,7 @@ def _extract(
     count: int | None = None,
     stem: str = "part",
     **settings: Any,
-) -> extraction.Extracted:
+) -> extraction.ExtractionResult:
     chosen = extraction.RangeSettings(**({"hooks": HOOKS, "context_size": 16} | settings))
     number = len(rows) - first if count is None else count
     return extraction.extract(model, material.dataset(rows), first, number, chosen, folder, stem, lambda *_: None)
@@ -53,15 +53,15 @@ def publish(folder: pathlib.Path, files: list[str], storage_dtype: str = "float3
     (folder / "state.json").write_text(json.dumps(state | {"_fingerprint": "0123"}))
 
 
-def _opened(folder: pathlib.Path, made: extraction.Extracted, storage_dtype: str = "float32") -> dict[str, Any]:
+def _opened(folder: pathlib.Path, made: extraction.ExtractionResult, storage_dtype: str = "float32") -> dict[str, Any]:
     publish(folder, [file.key for file in made.files], storage_dtype)
     return datasets.load_from_disk(str(folder)).with_format("numpy")[:]
 
 
 def _expected(model: LoadedModel, rows: list[list[int]], **settings: Any) -> dict[str, np.ndarray[Any, Any]]:
     selection = TokenSelection(**({"context_size": 16} | settings))
-    stream = activation_stream.Stream(
-        model, material.dataset(rows), activation_stream.Settings(HOOKS, selection=selection)
+    stream = activation_stream.ActivationStream(
+        model, material.dataset(rows), activation_stream.StreamSettings(HOOKS, selection=selection)
     )
     pieces = list(stream.pieces())
     found = {name: torch.cat([piece.values[name] for piece in pieces]).numpy() for name in HOOKS}
@@ -191,7 +191,9 @@ def test_a_model_in_bfloat16(tmp_path: pathlib.Path) -> None:
     column = datasets.Dataset.from_file(str(tmp_path / "out" / made.files[0].key)).with_format("numpy")[:][
         "blocks.2.hook_resid_post.bfloat16"
     ]
-    stream = activation_stream.Stream(model, material.dataset(PACKED), activation_stream.Settings(hooks=hooks))
+    stream = activation_stream.ActivationStream(
+        model, material.dataset(PACKED), activation_stream.StreamSettings(hooks=hooks)
+    )
     expected = torch.cat([piece.values[hooks[0]] for piece in stream.pieces()])
     assert torch.equal(torch.from_numpy(column.astype(np.uint16)).view(torch.bfloat16).flatten(0, 1), expected)
 

@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return material.load("gpt2", tmp_path_factory.mktemp("model"))
 
 
-def _published(model: LoadedModel, folder: pathlib.Path, storage_dtype: str) -> extraction.Extracted:
+def _published(model: LoadedModel, folder: pathlib.Path, storage_dtype: str) -> extraction.ExtractionResult:
     settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, storage_dtype=storage_dtype)
     made = extraction.extract(model, material.dataset(ROWS), 0, len(ROWS), settings, folder, "part", lambda *_: None)
     publish(folder, [file.key for file in made.files], storage_dtype)

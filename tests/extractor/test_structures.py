@@ -12,7 +12,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
-from services.activations.structure_cache import Structures
+from services.activations.structure_cache import ModelStructureCache
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import hands as catalog_hands
 from tests.extractor import trainings
@@ -45,7 +45,7 @@ def _write(folder: pathlib.Path, **changes: object) -> pathlib.Path:
 
 @pytest.fixture
 async def structures():
-    made = Structures(service="test", seconds=170)
+    made = ModelStructureCache(service="test", seconds=170)
     yield made
     await made.close()
 
@@ -79,7 +79,7 @@ async def test_a_structure_is_computed_once(structures, tmp_path):
 async def test_missing_files_start_no_process(structures, tmp_path):
     for place in (tmp_path / "nowhere", tmp_path):
         assert await structures.of(models_pb2.Model(repo_id=str(place)), ODD) is None
-    never = Structures(service="test", seconds=0)
+    never = ModelStructureCache(service="test", seconds=0)
     assert await never.of(models_pb2.Model(repo_id=str(_write(tmp_path / "model"))), ODD) is None
     assert (structures.pid, never.pid) == (0, 0)
 
@@ -108,7 +108,7 @@ async def test_invalid_models_are_left_to_the_worker(structures, tmp_path):
 @pytest.mark.long
 async def test_waiting_is_bounded(tmp_path):
     model = models_pb2.Model(repo_id=str(_write(tmp_path / "model")))
-    hasty = Structures(service="test", seconds=0.01)
+    hasty = ModelStructureCache(service="test", seconds=0.01)
     try:
         assert await hasty.of(model, ODD) is None
         # The question goes on, for those who come after.

@@ -11,7 +11,7 @@ from polytok import channels
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
 from services.runtime import settings
 from services.trainer.server import repository as rows
-from services.trainer.server.app import Trainer
+from services.trainer.server.app import TrainerApp
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import hands
 from tests.support import serving
@@ -21,7 +21,7 @@ from tests.support import serving
 class Running:
     """A trainer that serves."""
 
-    trainer: Trainer
+    trainer: TrainerApp
     channel: grpc.aio.Channel
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Running:
     async def ended(self) -> list[str]:
         """The trainings that ended and still have to let go of something."""
         async with self.trainer.database.connection() as conn:
-            return [record.resource for record in await rows.holding(conn, wanted=False)]
+            return [record.resource for record in await rows.list_holders(conn, wanted=False)]
 
     async def pause(self, name: str) -> trainings_pb2.Training:
         """Has a training stop at a checkpoint."""
@@ -70,7 +70,7 @@ async def running(
     messaging_settings: settings.MessagingSettings,
 ) -> AsyncIterator[Running]:
     """Runs a trainer."""
-    trainer = Trainer(
+    trainer = TrainerApp(
         database=database_settings,
         messages=messaging_settings,
         storage=extractor.storage,

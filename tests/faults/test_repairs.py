@@ -12,7 +12,7 @@ from polytok.client import watch_stream
 from tests.faults.scene import PATIENCE_SECONDS, WORKERS, Scene, eventually
 
 FIRST, SECOND = WORKERS
-KINDS = ("repair.check", "tokenize.shard", "repair.mend")
+KINDS = ("repair.check", "tokenize.shard", "repair.restore")
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:

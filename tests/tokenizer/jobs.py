@@ -46,11 +46,11 @@ def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) ->
 class Runner:
     """Runs tasks on a storage with one tokenizer; keeps the events that a worker would have seen."""
 
-    def __init__(self, storage: Storage, folder: object, chooser: selection.Chooser | None = None) -> None:
+    def __init__(self, storage: Storage, folder: object, selector: selection.EngineSelector | None = None) -> None:
         self.storage = storage
         self.reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
-        self.tokenizers = loader.Tokenizers(2)
-        self.chooser = chooser or selection.Chooser()
+        self.tokenizers = loader.TokenizerCache(2)
+        self.selector = selector or selection.EngineSelector()
         self.reference.fingerprint = self.tokenizers.get(self.reference).fingerprint
         self.events: list[messages_pb2.TaskEvent] = []
 
@@ -78,7 +78,7 @@ class Runner:
             count=count,
             first_row=first_row,
         )
-        return shard_task.tokenize(task, self.storage, self.tokenizers, self.chooser, self.context(epoch))
+        return shard_task.tokenize(task, self.storage, self.tokenizers, self.selector, self.context(epoch))
 
     def publish(
         self,

@@ -85,7 +85,7 @@ class Pipeline:
         return self._each(
             taken,
             lambda place: encode_task.encode(
-                tasks[place], self.runner.storage, self.runner.tokenizers, self.runner.chooser, self._context()
+                tasks[place], self.runner.storage, self.runner.tokenizers, self.runner.selector, self._context()
             ),
         )
 

@@ -45,7 +45,7 @@ def test_batches_of_all_sizes(storage: Storage, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 1000)
     batches = [*([f"{number:0100}"] for number in range(30)), ["x" * 400] * 9, ["last"]]
     shard = jobs.text_shard(storage, *batches)
-    with shard_reader.verified(storage, shard) as file:
+    with shard_reader.open_verified(storage, shard) as file:
         pieces = list(shard_reader.slices(file, shard, "text"))
     assert [text for piece in pieces for text in piece.texts.to_pylist()] == [text for b in batches for text in b]
     assert len(pieces) < 12

@@ -26,7 +26,7 @@ def inspected(model: pathlib.Path) -> tasks_pb2.TokenizerReference:
     """The reference that workers are given once the model is registered."""
     reference = tasks_pb2.TokenizerReference(repo_id=str(model))
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(model))
-    found = inspect_task.inspect(task, loader.Tokenizers(1))
+    found = inspect_task.inspect(task, loader.TokenizerCache(1))
     reference.fingerprint = found.tokenizer_fingerprint
     reference.chat_template_fingerprint = found.chat_template_fingerprint
     return reference
@@ -45,7 +45,7 @@ def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *,
     assert jobs.rows(storage, before) == expected(model, OPENAI[:2])
     change(model)
     if not is_warm:
-        runner.tokenizers = loader.Tokenizers(1)
+        runner.tokenizers = loader.TokenizerCache(1)
     with pytest.raises(errors.InvalidArgument, match="chat template") as caught:
         runner.tokenize(raw, plain(), epoch=2)
     assert caught.value.reason == "TOKENIZER_INVALID"
@@ -85,7 +85,7 @@ def test_verification_compares_templates(storage: Storage, model: pathlib.Path) 
 
 
 def test_inspection_of_a_changed_template(model: pathlib.Path) -> None:
-    reference, tokenizers = inspected(model), loader.Tokenizers(1)
+    reference, tokenizers = inspected(model), loader.TokenizerCache(1)
     assert description.inspect(reference, tokenizers).chat_template == LLAMA
     change(model)
     with pytest.raises(errors.InvalidArgument, match="chat template") as caught:
@@ -94,7 +94,7 @@ def test_inspection_of_a_changed_template(model: pathlib.Path) -> None:
 
 
 def test_a_changed_tokenizer_that_is_loaded(model: pathlib.Path) -> None:
-    reference, tokenizers = inspected(model), loader.Tokenizers(1)
+    reference, tokenizers = inspected(model), loader.TokenizerCache(1)
     tokenizers.get(reference)
     content = json.loads((model / "tokenizer.json").read_text())
     content["model"]["merges"].pop()
@@ -106,7 +106,7 @@ def test_a_changed_tokenizer_that_is_loaded(model: pathlib.Path) -> None:
     assert {str(model), reference.fingerprint[:12], found[:12]} <= words(caught.value.message)
     # A folder that is gone harms nobody who has what it held.
     shutil.rmtree(model)
-    kept = loader.Tokenizers(1)
+    kept = loader.TokenizerCache(1)
     with pytest.raises(errors.InvalidArgument) as caught:
         kept.get(reference)
     assert caught.value.reason == "TOKENIZER_INVALID"

@@ -169,7 +169,7 @@ def test_conversations_are_packed_and_padded(
 
 
 def rendered(folder: pathlib.Path, given: Any, template: str, date: str = "", model: str = "models/small") -> list[str]:
-    column = chat_templates.Conversations(
+    column = chat_templates.ConversationColumn(
         "messages", Chat(template=template), loader.load(folder), model=model, date=date
     )
     array = given if isinstance(given, pa.Array) else pa.array(given)

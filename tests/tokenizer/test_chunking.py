@@ -35,7 +35,7 @@ def test_parts_give_the_ids_of_the_whole(
 ) -> None:
     whole = tokenizer.backend.encode(LONG, add_special_tokens=False).ids
     monkeypatch.setattr(chunking, "PART_CHARACTERS", characters)
-    parts = list(chunking.Cutter(tokenizer.backend).parts(LONG))
+    parts = list(chunking.Chunker(tokenizer.backend).chunks(LONG))
     assert len(parts) > min(1000, len(LONG) // characters // 2)
     assert ids(tokenizer, LONG) == whole
 
@@ -49,7 +49,7 @@ def test_parts_of_real_text_by_real_tokenizers(
     text = "\n".join([*TRAPS, *corpus[::40]])[:80_000]
     whole = tokenizer.backend.encode(text, add_special_tokens=False).ids
     monkeypatch.setattr(chunking, "PART_CHARACTERS", 200)
-    assert len(list(chunking.Cutter(tokenizer.backend).parts(text))) > 50
+    assert len(list(chunking.Chunker(tokenizer.backend).chunks(text))) > 50
     assert ids(tokenizer, text) == whole
 
 
@@ -57,7 +57,7 @@ def test_no_cut_where_a_piece_spans_it() -> None:
     vocab = {"a": 0, "b": 1, "c": 2, "▁": 3, "a▁": 4, "a▁b": 5}
     backend = tokenizers.Tokenizer(models.BPE(vocab, [("a", "▁"), ("a▁", "b")]))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    cutter = chunking.Cutter(backend)
+    cutter = chunking.Chunker(backend)
     assert cutter._place("ca bc ab", 0) == 5
     assert backend.encode("ca b").tokens == ["▁", "c", "a▁b"]
 
@@ -69,14 +69,14 @@ def test_metaspace_as_a_pre_tokenizer(folders: dict[str, pathlib.Path], monkeypa
         tokenizer.backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=split)
         whole = tokenizer.backend.encode(LONG, add_special_tokens=False).ids
         monkeypatch.setattr(chunking, "PART_CHARACTERS", 50)
-        assert len(list(chunking.Cutter(tokenizer.backend).parts(LONG))) > 50
+        assert len(list(chunking.Chunker(tokenizer.backend).chunks(LONG))) > 50
         assert ids(tokenizer, LONG) == whole
 
 
 def test_no_cut_at_normalized_added_tokens(folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "PART_CHARACTERS", 3)
     tokenizer = loader.load(folders["wordpiece"])
-    assert len(list(chunking.Cutter(tokenizer.backend).parts("New York city"))) > 1
+    assert len(list(chunking.Chunker(tokenizer.backend).chunks("New York city"))) > 1
     tokenizer.backend.add_tokens([tokenizers.AddedToken("new york", normalized=True)])
     for text in ("in New York city", "in NÉW YORK city"):
         assert ids(tokenizer, text) == tokenizer.backend.encode(text, add_special_tokens=False).ids
@@ -96,9 +96,9 @@ def test_no_cut_with_special_ends(change: dict[str, object]) -> None:
 def test_another_kind_of_tokenizer_stays_whole(folders: dict[str, pathlib.Path]) -> None:
     backend = loader.load(folders["byte_level"]).backend
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    assert list(chunking.Cutter(backend).parts(LONG * 100)) == [LONG * 100]
+    assert list(chunking.Chunker(backend).chunks(LONG * 100)) == [LONG * 100]
 
 
 def test_a_text_without_a_place_stays_whole(folders: dict[str, pathlib.Path]) -> None:
     text = "文" * (chunking.PART_CHARACTERS + 9)
-    assert list(chunking.Cutter(loader.load(folders["byte_level"]).backend).parts(text)) == [text]
+    assert list(chunking.Chunker(loader.load(folders["byte_level"]).backend).chunks(text)) == [text]

@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from services.runtime.storage import Storage
-from services.tokenizer.engines import Engine, Untrustworthy, probes, selection, spot_check
+from services.tokenizer.engines import Engine, EngineMismatchError, probes, selection, spot_check
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
@@ -68,12 +68,12 @@ def too_few(rows: Ragged) -> Ragged:
 ACTS = [other_ids, panic, failure, too_few]
 
 
-def chooser(word: str, act: Callable[[Ragged], Ragged], made: list[Wrong]) -> selection.Chooser:
+def selector(word: str, act: Callable[[Ragged], Ragged], made: list[Wrong]) -> selection.EngineSelector:
     def make(tokenizer: loader.Tokenizer, content: str, parallel: bool) -> Wrong:
         made.append(Wrong(Reference(tokenizer.backend), word, act))
         return made[-1]
 
-    return selection.Chooser(makers={"gigatoken": make})
+    return selection.EngineSelector(makers={"gigatoken": make})
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
@@ -96,7 +96,7 @@ def test_auto_takes_a_fast_engine_for_real_tokenizers(shared: pathlib.Path, name
     tokenizer = loader.load(shared / "tokenizers" / name)
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
     texts = strings([*TEXTS, *corpus[::20]])
-    engine = selection.Chooser().choose(tokenizer, "mix32", texts)
+    engine = selection.EngineSelector().choose(tokenizer, "mix32", texts)
     assert engine.name != "reference"
     expected = Reference(tokenizer.backend).encode(texts)
     found = engine.encode(texts)
@@ -110,7 +110,7 @@ def test_an_engine_that_fails_its_proof_is_not_used(
 ) -> None:
     tokenizer = loader.load(folders["byte_level"])
     made: list[Wrong] = []
-    engines = chooser("x=1;", act, made)
+    engines = selector("x=1;", act, made)
     for dataset in ("one", "two"):
         assert engines.choose(tokenizer, dataset, strings(["plain words"])).name == "reference"
         asked = sum(wrong.calls for wrong in made)
@@ -127,7 +127,7 @@ def test_wrong_ids_are_encoded_again(
     # Every document is of the sample.
     monkeypatch.setattr(spot_check, "SHARE", 1.0)
     made: list[Wrong] = []
-    runner = jobs.Runner(storage, folders["byte_level"], chooser("zebra", act, made))
+    runner = jobs.Runner(storage, folders["byte_level"], selector("zebra", act, made))
     texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]
     parameters = Parameters(max_length=64)
     result = runner.tokenize(jobs.text_shard(storage, texts), parameters)
@@ -162,7 +162,7 @@ def test_the_sample_covers_the_shard(
     documents = [f"document {place}: " + "words " * 100 for place in range(20_000)]
     size = sum(map(len, documents))
     most = min(most, round(size * share))
-    engine = spot_check.Sampled(Reference(backend), Recording(backend), seed=5, shard_bytes=size)
+    engine = spot_check.SpotCheckedEngine(Reference(backend), Recording(backend), seed=5, shard_bytes=size)
     for start in range(0, 20_000, 5000):
         engine.encode(strings(documents[start : start + 5000]))
     assert 0.5 * most < sum(map(len, seen)) < 2 * most
@@ -173,8 +173,10 @@ def test_the_sample_covers_the_shard(
 def test_samples_of_unusual_shards(folders: dict[str, pathlib.Path]) -> None:
     reference = Reference(loader.load(folders["byte_level"]).backend)
     for texts in (["", "zebra", ""], ["zebra " * 100_000]):
-        engine = spot_check.Sampled(Wrong(reference, "zebra", other_ids), reference, seed=1, shard_bytes=600_000)
-        with pytest.raises(Untrustworthy) as caught:
+        engine = spot_check.SpotCheckedEngine(
+            Wrong(reference, "zebra", other_ids), reference, seed=1, shard_bytes=600_000
+        )
+        with pytest.raises(EngineMismatchError) as caught:
             engine.encode(strings(texts))
         assert caught.value.engine == "gigatoken"
 
@@ -197,7 +199,7 @@ def test_unknown_tokenizers_have_no_candidates(backend: tokenizers.Tokenizer) ->
 
 @pytest.mark.parametrize("wanted", ["reference", "gigatoken", "fastokens"])
 def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pathlib.Path], wanted: str) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"], selection.Chooser(wanted))
+    runner = jobs.Runner(storage, folders["byte_level"], selection.EngineSelector(wanted))
     result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == wanted
     backend = runner.tokenizers.get(runner.reference).backend
@@ -205,6 +207,6 @@ def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pat
 
 
 def test_an_unsuitable_engine_gives_way(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["wordpiece"], selection.Chooser("gigatoken"))
+    runner = jobs.Runner(storage, folders["wordpiece"], selection.EngineSelector("gigatoken"))
     result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == "reference"

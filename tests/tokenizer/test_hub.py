@@ -119,7 +119,7 @@ def test_a_branch_that_moves(served: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
     files = served.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-    tokenizers = loader.Tokenizers(1)
+    tokenizers = loader.TokenizerCache(1)
     reference = tasks_pb2.TokenizerReference(repo_id="team/model")
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id="team/model")
     found = inspect_task.inspect(task, tokenizers)

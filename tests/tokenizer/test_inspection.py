@@ -23,7 +23,7 @@ def model(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.P
 def inspected(folder: pathlib.Path, model: pathlib.Path | None = None) -> tasks_pb2.InspectModelResult:
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(model or folder))
-    return inspect_task.inspect(task, loader.Tokenizers(1))
+    return inspect_task.inspect(task, loader.TokenizerCache(1))
 
 
 def test_tokenizer_and_configuration(model: pathlib.Path) -> None:
@@ -65,7 +65,7 @@ def test_an_unknown_context_length(folders: dict[str, pathlib.Path]) -> None:
 
 
 def test_the_tokenizer_is_read_again(model: pathlib.Path) -> None:
-    tokenizers = loader.Tokenizers(2)
+    tokenizers = loader.TokenizerCache(2)
     task = tasks_pb2.InspectModelTask(tokenizer=tasks_pb2.TokenizerReference(repo_id=str(model)), repo_id=str(model))
     before = inspect_task.inspect(task, tokenizers).tokenizer_fingerprint
     content = json.loads((model / "tokenizer.json").read_text())

@@ -71,7 +71,7 @@ def test_the_fingerprint_changes_with_what_decides_ids(copy: pathlib.Path) -> No
 
 
 def test_a_tokenizer_stays_loaded(copy: pathlib.Path) -> None:
-    tokenizers = loader.Tokenizers(1)
+    tokenizers = loader.TokenizerCache(1)
     reference = tasks_pb2.TokenizerReference(repo_id=str(copy))
     reference.fingerprint = tokenizers.get(reference).fingerprint
     shutil.rmtree(copy)
@@ -79,7 +79,7 @@ def test_a_tokenizer_stays_loaded(copy: pathlib.Path) -> None:
 
 
 def test_the_least_recently_used_is_dropped(folders: dict[str, pathlib.Path]) -> None:
-    tokenizers = loader.Tokenizers(2)
+    tokenizers = loader.TokenizerCache(2)
     references = {}
     for name, folder in folders.items():
         references[name] = tasks_pb2.TokenizerReference(
@@ -98,7 +98,7 @@ def test_a_changed_tokenizer_is_not_used(copy: pathlib.Path) -> None:
     reference = tasks_pb2.TokenizerReference(repo_id=str(copy), fingerprint=loader.load(copy).fingerprint)
     change(copy / "tokenizer.json", normalizer={"type": "NFC"})
     with pytest.raises(errors.InvalidArgument) as caught:
-        loader.Tokenizers(1).get(reference)
+        loader.TokenizerCache(1).get(reference)
     assert caught.value.reason == "TOKENIZER_INVALID"
     assert {str(copy), reference.fingerprint[:12], loader.load(copy).fingerprint[:12]} <= words(caught.value.message)
 

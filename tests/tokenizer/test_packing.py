@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from polytok import errors
 from services.tokenizer.sequences import base, packing, ragged
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.packing import Boundaries
 from services.tokenizer.sequences.ragged import Ragged
 from tests.support.messages import words
@@ -46,7 +46,7 @@ def flat(documents: Sequence[Sequence[int]]) -> Ragged:
     )
 
 
-def rows_of(made: Ragged | Iterable[Rows]) -> list[list[int]]:
+def rows_of(made: Ragged | Iterable[SequenceRows]) -> list[list[int]]:
     """The rows as lists: those of flat arrays, or all that a sequencer yields."""
     rows = made if isinstance(made, Ragged) else ragged.concatenate([part.ids for part in made])
     return [rows.values[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
@@ -98,11 +98,11 @@ def walked_starts(
 
 @pytest.mark.parametrize(("boundaries", "rows"), GOLDEN)
 def test_golden_vectors(boundaries: Boundaries, rows: list[list[int]]) -> None:
-    assert rows_of(packing.Packed(base.NO_FRAME, 4, boundaries).add(flat(DOCUMENTS))) == rows
+    assert rows_of(packing.Packer(base.NO_FRAME, 4, boundaries).add(flat(DOCUMENTS))) == rows
 
 
 def test_golden_vector_without_concatenation() -> None:
-    rows = packing.Cut(base.NO_FRAME, 4, Boundaries(begin_of_batch=1)).add(flat(DOCUMENTS))
+    rows = packing.DocumentCutter(base.NO_FRAME, 4, Boundaries(begin_of_batch=1)).add(flat(DOCUMENTS))
     assert rows_of(rows) == [[1, 5, 6, 7], [1, 10, 11, 12]]
 
 
@@ -118,9 +118,9 @@ boundary = st.none() | ids
 )
 def test_rows_are_those_of_saelens(documents: list[list[int]], length: int, boundaries: Boundaries) -> None:
     expected = batched(documents, length, boundaries)
-    assert rows_of(packing.Packed(base.NO_FRAME, length, boundaries).add(flat(documents))) == expected
+    assert rows_of(packing.Packer(base.NO_FRAME, length, boundaries).add(flat(documents))) == expected
     assert list(walked(documents, length, boundaries)) == expected
-    cut = rows_of(packing.Cut(base.NO_FRAME, length, boundaries).add(flat(documents)))
+    cut = rows_of(packing.DocumentCutter(base.NO_FRAME, length, boundaries).add(flat(documents)))
     assert cut == batched(documents, length, boundaries, alone=True)
 
 
@@ -138,7 +138,7 @@ def test_every_combination_of_boundaries(
     chance = np.random.default_rng(7)
     documents = [chance.integers(1, 9, chance.integers(0, 40)).tolist() for _ in range(60)]
     expected = batched(documents, length, boundaries)
-    assert rows_of(packing.Packed(base.NO_FRAME, length, boundaries).add(flat(documents))) == expected
+    assert rows_of(packing.Packer(base.NO_FRAME, length, boundaries).add(flat(documents))) == expected
 
 
 @settings(deadline=None)
@@ -151,7 +151,7 @@ def test_every_combination_of_boundaries(
 def test_documents_in_any_batches(
     documents: list[list[int]], length: int, boundaries: Boundaries, pieces: list[int]
 ) -> None:
-    packed = packing.Packed(base.NO_FRAME, length, boundaries)
+    packed = packing.Packer(base.NO_FRAME, length, boundaries)
     rows = []
     rest = documents
     for piece in pieces:
@@ -171,7 +171,7 @@ def test_documents_in_any_batches(
 def test_document_starts_equal_the_walk(
     documents: list[list[int]], length: int, boundaries: Boundaries, pieces: list[int], separator_opens: bool
 ) -> None:
-    packed = packing.Packed(base.NO_FRAME, length, boundaries, separator_opens=separator_opens)
+    packed = packing.Packer(base.NO_FRAME, length, boundaries, separator_opens=separator_opens)
     rows, starts = [], []
     rest = documents
     for piece in pieces:
@@ -188,17 +188,17 @@ def test_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [list(range(2, 500)), [1], list(range(600, 1100))]
     expected = list(walked(documents, 5, Boundaries(1, None, 1)))
     monkeypatch.setattr(packing, "_RUN", 3)
-    assert rows_of(packing.Packed(base.NO_FRAME, 5, Boundaries(1, None, 1)).add(flat(documents))) == expected
+    assert rows_of(packing.Packer(base.NO_FRAME, 5, Boundaries(1, None, 1)).add(flat(documents))) == expected
 
 
 def test_special_tokens_around_documents() -> None:
     around = base.Frame(np.array([7], np.int32), np.array([8, 9], np.int32))
-    rows = packing.Packed(around, 3, Boundaries(separator=1)).add(flat([[2], [3]]))
+    rows = packing.Packer(around, 3, Boundaries(separator=1)).add(flat([[2], [3]]))
     assert rows_of(rows) == [[7, 2, 8], [9, 1, 7], [3, 8, 9]]
 
 
 def test_length_without_room() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        packing.Packed(base.NO_FRAME, 1, Boundaries(begin_of_batch=1))
+        packing.Packer(base.NO_FRAME, 1, Boundaries(begin_of_batch=1))
     assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]
     assert {"1", "2"} <= words(caught.value.message)

@@ -22,18 +22,18 @@ class Parts:
         self._how = (base.NO_FRAME, length, boundaries)
         self._opens = opens
 
-    def _packed(self) -> packing.Packed:
-        return packing.Packed(*self._how, separator_opens=self._opens)
+    def _packed(self) -> packing.Packer:
+        return packing.Packer(*self._how, separator_opens=self._opens)
 
     def phases(self) -> list[int]:
         """What is found of each part by itself, piece by piece."""
         moves = []
         for part in self._parts:
-            moved = packing_offsets.unmoved(self._how[1])
+            moved = packing_offsets.identity_offsets(self._how[1])
             for piece in pieces(part):
-                moved = self._packed().moved(flat(piece), moved)
+                moved = self._packed().advance_offsets(flat(piece), moved)
             moves.append(moved)
-        return packing_offsets.follow(moves)
+        return packing_offsets.resolve_offsets(moves)
 
     def packed(self) -> Iterator[tuple[list[list[int]], list[list[int]]]]:
         """The rows of every part, and where documents start in them."""
@@ -90,9 +90,9 @@ def test_each_phase_is_what_a_walk_finds(count: int) -> None:
     chance = np.random.default_rng(count)
     tokens = chance.integers(1, 4, count).astype(np.int32)
     droppable = (tokens == 3) & (np.arange(count) < count - 1)
-    plain = packing_offsets.after(tokens, np.zeros(count, np.bool_), None, packing_offsets.unmoved(8))
-    assert np.array_equal(packing_offsets.after_plain(count, packing_offsets.unmoved(8)), plain)
-    found = packing_offsets.after(tokens, droppable, 1, packing_offsets.unmoved(8))
+    plain = packing_offsets.advance(tokens, np.zeros(count, np.bool_), None, packing_offsets.identity_offsets(8))
+    assert np.array_equal(packing_offsets.advance_plain(count, packing_offsets.identity_offsets(8)), plain)
+    found = packing_offsets.advance(tokens, droppable, 1, packing_offsets.identity_offsets(8))
     for phase in range(8):
         place = phase
         while place < count:

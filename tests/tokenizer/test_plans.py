@@ -79,7 +79,7 @@ def loaded(folders: dict[str, pathlib.Path]) -> Callable[[tokenizers.Tokenizer],
 def made(
     loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], backend: tokenizers.Tokenizer, engine: str = "auto"
 ) -> Engine:
-    return selection.Chooser(engine).choose(loaded(backend), "docs", strings(["plain text"]))
+    return selection.EngineSelector(engine).choose(loaded(backend), "docs", strings(["plain text"]))
 
 
 @pytest.mark.parametrize("engine", ["gigatoken", "fastokens"])
@@ -92,7 +92,7 @@ def test_characters_of_recent_unicode(
     assert chosen.name == engine
     texts = strings(["plain", *(sentence.format(character) for sentence in SENTENCES for character in YOUNG)])
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, encoding_plan.Plan)
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     assert not set(chosen.refused) & set(range(0x250, 0x500)) - {0x37E}
 
 
@@ -106,7 +106,7 @@ def test_compositions_of_recent_unicode(
     texts = strings([*pairs, "e\u0307", *(f"a{pair} b" for pair in pairs)])
     chosen = made(loaded, backend, engine)
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, encoding_plan.Plan)
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     assert chosen.apart(strings(["e\u0307", "\u1100\u1161\u11a8", "😀", "中"])).tolist() == [False] * 4
 
 
@@ -138,10 +138,10 @@ def test_differing_characters(
     loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     backend, found = byte_level(), list[Odd]()
-    chosen = selection.Chooser(makers=odd("ж", found)).choose(loaded(backend), "docs", strings(["plain"]))
+    chosen = selection.EngineSelector(makers=odd("ж", found)).choose(loaded(backend), "docs", strings(["plain"]))
     texts = strings(["plain", "жук", "zebra", "ёжик", "été"])
     assert rows_of(chosen.encode(texts)) == rows_of(Reference(backend).encode(texts))
-    assert isinstance(chosen, encoding_plan.Plan)
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     assert chosen.refused == [ord("ж")]
     # The first engine made is the one that encodes; it saw no document with the character since it was compared.
     assert found[0].seen[-3:] == ["plain", "zebra", "été"]
@@ -151,11 +151,11 @@ def test_characters_are_compared_on_demand(
     loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     found = list[Odd]()
-    engines = selection.Chooser(makers=odd("龥", found), patience=100_000)
+    engines = selection.EngineSelector(makers=odd("龥", found), patience=100_000)
     tokenizer = loaded(byte_level())
     assert engines.choose(tokenizer, "docs", strings(["little"])).name == "reference"
     chosen = engines.choose(tokenizer, "docs", strings(["much " * 30_000]))
-    assert isinstance(chosen, encoding_plan.Plan)
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     # A few documents are the reference's: comparing would take longer.
     assert chosen.apart(strings(["a", "ж"])).tolist() == [False, True]
     assert chosen.apart(strings(["a", "ж" * encoding_plan.BLOCK_BYTES])).tolist() == [False, False]
@@ -166,7 +166,7 @@ def test_an_unsuitable_engine_gives_way(
     loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer],
 ) -> None:
     makers = {**odd("ж", []), "fastokens": selection.MAKERS["fastokens"]}
-    engines = selection.Chooser(makers=makers)
+    engines = selection.EngineSelector(makers=makers)
     tokenizer = loaded(byte_level())
     assert engines.choose(tokenizer, "one", strings(["plain"] * 200 + ["ж"])).name == "gigatoken"
     assert engines.choose(tokenizer, "two", strings(["plain", "ж"])).name == "fastokens"
@@ -180,23 +180,23 @@ def test_texts_too_long_for_an_engine(
     expected = rows_of(Reference(backend).encode(texts))
     for engine, apart in (("gigatoken", [False] * 4), ("fastokens", [False, True, False, True])):
         chosen = made(loaded, backend, engine)
-        assert isinstance(chosen, encoding_plan.Plan)
+        assert isinstance(chosen, encoding_plan.EncodingPlan)
         assert chosen.apart(texts).tolist() == apart
         assert rows_of(chosen.encode(texts)) == expected
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"true", b"null"), lambda _: b""])
 def test_damaged_files_are_ignored(tmp_path: pathlib.Path, damage: Callable[[bytes], bytes]) -> None:
-    kept = proof_store.Ledger(tmp_path)
+    kept = proof_store.ProofStore(tmp_path)
     kept.put("a" * 64, proof_store.Verdicts(True, {0, 3}, {0x301}))
     (file,) = tmp_path.iterdir()
-    assert proof_store.Ledger(tmp_path).get("a" * 64) == proof_store.Verdicts(True, {0, 3}, {0x301})
+    assert proof_store.ProofStore(tmp_path).get("a" * 64) == proof_store.Verdicts(True, {0, 3}, {0x301})
     file.write_bytes(damage(file.read_bytes()))
-    assert proof_store.Ledger(tmp_path).get("a" * 64) is None
+    assert proof_store.ProofStore(tmp_path).get("a" * 64) is None
     # A file under another's name is none either.
     kept.put("a" * 64, proof_store.Verdicts(True))
     file.rename(tmp_path / f"{'b' * 64}.json")
-    assert proof_store.Ledger(tmp_path).get("b" * 64) is None
+    assert proof_store.ProofStore(tmp_path).get("b" * 64) is None
 
 
 def test_proofs_are_shared_between_processes(
@@ -204,19 +204,20 @@ def test_proofs_are_shared_between_processes(
 ) -> None:
     tokenizer, found = loaded(byte_level()), list[Odd]()
     texts = strings(["plain", "жук"])
-    selection.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).encode(texts)
+    selection.EngineSelector(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).encode(texts)
     assert len(found) > 1
     del found[:]
-    again = selection.Chooser(makers=odd("ж", found), folder=tmp_path)
+    again = selection.EngineSelector(makers=odd("ж", found), folder=tmp_path)
     chosen = again.choose(tokenizer, "docs", texts)
-    assert isinstance(chosen, encoding_plan.Plan)
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     assert (chosen.refused, chosen.apart(texts).tolist()) == ([ord("ж")], [False, True])
     # Nothing is compared anew: one engine was made, and it saw nothing.
     assert [engine.seen for engine in found] == [[]]
     for file in tmp_path.iterdir():
         file.write_bytes(b"damaged")
     assert (
-        selection.Chooser(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).name == "gigatoken"
+        selection.EngineSelector(makers=odd("ж", found), folder=tmp_path).choose(tokenizer, "docs", texts).name
+        == "gigatoken"
     )
     assert len(found) > 2
 
@@ -225,7 +226,7 @@ def test_the_folder_need_not_be_writable(
     loaded: Callable[[tokenizers.Tokenizer], loader.Tokenizer], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    chosen = selection.Chooser(folder=tmp_path / "file").choose(loaded(byte_level()), "docs", strings(["a"]))
+    chosen = selection.EngineSelector(folder=tmp_path / "file").choose(loaded(byte_level()), "docs", strings(["a"]))
     assert chosen.name == "gigatoken"
 
 
@@ -337,8 +338,8 @@ def is_assigned(block: int) -> bool:
 def test_all_code_points_of_real_tokenizers(shared: pathlib.Path, name: str) -> None:
     tokenizer = loader.load(shared / "tokenizers" / name)
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()[::50]
-    chosen = selection.Chooser().choose(tokenizer, "mix32", strings(corpus))
-    assert isinstance(chosen, encoding_plan.Plan)
+    chosen = selection.EngineSelector().choose(tokenizer, "mix32", strings(corpus))
+    assert isinstance(chosen, encoding_plan.EncodingPlan)
     engine = selection.MAKERS[chosen.name](tokenizer, tokenizer.backend.to_str(), True)
     assert engine is not None
     everything = range(probes.CODES // probes.BLOCK)

@@ -31,20 +31,20 @@ def test_truncation_equals_transformers(
     plain.truncation_side = side
     whole = plain(TEXTS)["input_ids"]
     expected = plain(TEXTS, truncation=True, max_length=max_length)["input_ids"]
-    sequencer = base.Whole(tokenizer.frame, max_length, keep_end=side == "left")
+    sequencer = base.WholeDocuments(tokenizer.frame, max_length, keep_end=side == "left")
     assert encoded(tokenizer, TEXTS, sequencer) == expected
     assert sequencer.num_truncated == sum(len(row) > max_length for row in whole)
 
 
 def test_no_truncation_equals_transformers(folder: pathlib.Path, tokenizer: loader.Tokenizer) -> None:
     plain = transformers.AutoTokenizer.from_pretrained(folder)
-    assert encoded(tokenizer, TEXTS, base.Whole(tokenizer.frame, None)) == plain(TEXTS)["input_ids"]
+    assert encoded(tokenizer, TEXTS, base.WholeDocuments(tokenizer.frame, None)) == plain(TEXTS)["input_ids"]
 
 
 def test_without_special_tokens_equals_transformers(folder: pathlib.Path, tokenizer: loader.Tokenizer) -> None:
     plain = transformers.AutoTokenizer.from_pretrained(folder)
     expected = plain(TEXTS, add_special_tokens=False, truncation=True, max_length=5)["input_ids"]
-    assert encoded(tokenizer, TEXTS, base.Whole(base.NO_FRAME, 5)) == expected
+    assert encoded(tokenizer, TEXTS, base.WholeDocuments(base.NO_FRAME, 5)) == expected
 
 
 def test_frames_are_found(folders: dict[str, pathlib.Path]) -> None:
@@ -55,8 +55,8 @@ def test_frames_are_found(folders: dict[str, pathlib.Path]) -> None:
 
 def test_no_room_for_special_tokens() -> None:
     around = base.Frame(np.array([1], np.int32), np.array([2], np.int32))
-    assert rows_of(base.Whole(around, 2).add(flat([[5, 6]]))) == [[1, 2]]
+    assert rows_of(base.WholeDocuments(around, 2).add(flat([[5, 6]]))) == [[1, 2]]
     with pytest.raises(errors.InvalidArgument) as caught:
-        base.Whole(around, 1)
+        base.WholeDocuments(around, 1)
     assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]
     assert {"1", "2"} <= words(caught.value.message)

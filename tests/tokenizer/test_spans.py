@@ -55,13 +55,13 @@ def ids(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def made(backend: tokenizers.Tokenizer) -> engines.Spans:
-    found = spans.make(backend)
-    assert isinstance(found, engines.Spans)
+def made(backend: tokenizers.Tokenizer) -> engines.SpanEngine:
+    found = spans.create_engine(backend)
+    assert isinstance(found, engines.SpanEngine)
     return found
 
 
-def encoded(engine: engines.Spans, texts: Sequence[str]) -> list[list[int]]:
+def encoded(engine: engines.SpanEngine, texts: Sequence[str]) -> list[list[int]]:
     rows = engine.encode(array(texts))
     assert rows.values.dtype == np.int32
     assert rows.offsets.dtype == np.int64
@@ -74,7 +74,7 @@ def backend(request: pytest.FixtureRequest, folders: dict[str, pathlib.Path]) ->
 
 
 @pytest.fixture
-def engine(backend: tokenizers.Tokenizer) -> engines.Spans:
+def engine(backend: tokenizers.Tokenizer) -> engines.SpanEngine:
     return made(backend)
 
 
@@ -91,7 +91,7 @@ def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 TEXTS_OF_ALL_KINDS = [*TRAPS, *material.ADVERSARIAL, *material.DOCUMENTS, "".join(TRAPS), " ".join(TRAPS)]
 
 
-def test_the_ids_are_the_references(backend: tokenizers.Tokenizer, engine: engines.Spans) -> None:
+def test_the_ids_are_the_references(backend: tokenizers.Tokenizer, engine: engines.SpanEngine) -> None:
     expected = ids(backend, TEXTS_OF_ALL_KINDS)
     assert encoded(engine, TEXTS_OF_ALL_KINDS) == expected
     assert encoded(engine, TEXTS_OF_ALL_KINDS) == expected, "with the spans in the table"
@@ -117,7 +117,7 @@ def test_the_table_is_bounded(backend: tokenizers.Tokenizer, monkeypatch: pytest
 
 @UNHURRIED
 @given(texts=TEXTS)
-def test_any_text(backend: tokenizers.Tokenizer, engine: engines.Spans, texts: list[str]) -> None:
+def test_any_text(backend: tokenizers.Tokenizer, engine: engines.SpanEngine, texts: list[str]) -> None:
     assert encoded(engine, texts) == ids(backend, texts)
 
 
@@ -251,14 +251,14 @@ def refused_models() -> Iterator[tuple[str, models.BPE]]:
 
 def test_unsupported_tokenizers(folders: dict[str, pathlib.Path]) -> None:
     for what, backend in refused(folders):
-        assert spans.make(backend) is None, what
+        assert spans.create_engine(backend) is None, what
     for what, model in refused_models():
         backend = tokenizers.Tokenizer(model)
         backend.normalizer = normalizers.Replace(" ", "▁")
-        assert spans.make(backend) is None, what
+        assert spans.create_engine(backend) is None, what
 
 
-def test_arrays_of_all_shapes(backend: tokenizers.Tokenizer, engine: engines.Spans) -> None:
+def test_arrays_of_all_shapes(backend: tokenizers.Tokenizer, engine: engines.SpanEngine) -> None:
     texts = ["", "one two", "", "[SEP] <s>", "three", ""]
     whole = array([*TRAPS, *texts])
     sliced = engine.encode(whole[len(TRAPS) :])
@@ -269,14 +269,14 @@ def test_arrays_of_all_shapes(backend: tokenizers.Tokenizer, engine: engines.Spa
     assert encoded(engine, ["[SEP]<s>"]) == ids(backend, ["[SEP]<s>"])
 
 
-def test_several_threads_may_call(backend: tokenizers.Tokenizer, engine: engines.Spans) -> None:
+def test_several_threads_may_call(backend: tokenizers.Tokenizer, engine: engines.SpanEngine) -> None:
     shares = [TEXTS_OF_ALL_KINDS[start::4] for start in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda texts: encoded(engine, texts), shares))
     assert found == [ids(backend, texts) for texts in shares]
 
 
-def test_a_failure_leaves_nothing_behind(backend: tokenizers.Tokenizer, engine: engines.Spans) -> None:
+def test_a_failure_leaves_nothing_behind(backend: tokenizers.Tokenizer, engine: engines.SpanEngine) -> None:
     broken = b"good words \xff\xc3"
     sizes = np.array([0, len(broken)], np.int64)
     texts = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(sizes), pa.py_buffer(broken)])
@@ -306,13 +306,13 @@ def test_spans_of_one_hash_are_told_apart() -> None:
     words = np.frombuffer(text + bytes(32), np.uint64)
     asked: list[str] = []
 
-    def encode(missing: tables.Missing) -> reference.Ragged:
+    def encode(missing: tables.MissingSpans) -> reference.Ragged:
         texts = missing.strings(np.ones(len(missing.starts), np.bool_))
         asked.extend(texts)
         return reference.Ragged(np.arange(len(texts), dtype=np.int32), np.arange(len(texts) + 1))
 
-    table = tables.Table(encode)
-    (bases,) = table.resolve([tables.Missing(words, np.array([0, 16, 0, 16, 16, 0]))])
+    table = tables.SpanTable(encode)
+    (bases,) = table.resolve([tables.MissingSpans(words, np.array([0, 16, 0, 16, 16, 0]))])
     assert [text.encode() for text in asked] == [text[:16], text[16:]]
     assert bases[0] != bases[1]
     assert table.slots[bases[0]] == table.slots[bases[1]], "both have one hash"

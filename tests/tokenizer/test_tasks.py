@@ -194,7 +194,7 @@ def test_wrong_ids_are_encoded_again(
 ) -> None:
     monkeypatch.setattr(spot_check, "SHARE", 1.0)
     runner = jobs.Runner(
-        storage, folders["byte_level"], test_fast_engines.chooser("zebra", test_fast_engines.other_ids, [])
+        storage, folders["byte_level"], test_fast_engines.selector("zebra", test_fast_engines.other_ids, [])
     )
     parameters = Parameters(max_length=16, packing={"begin_of_batch": NONE}, filters={"drop_duplicates": True})
     texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]

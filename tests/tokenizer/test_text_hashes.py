@@ -15,12 +15,12 @@ def by_package(texts: list[str]) -> list[list[int]]:
 
 def test_material() -> None:
     texts = [*material.ADVERSARIAL, *material.DOCUMENTS]
-    found = text_hashes.hashes(pa.array(texts, pa.large_string()))
+    found = text_hashes.hash_texts(pa.array(texts, pa.large_string()))
     assert [half.tolist() for half in found] == by_package(texts)
 
 
 @settings(deadline=None)
 @given(texts=st.lists(st.text(max_size=100), max_size=8), first=st.integers(0, 8))
 def test_any_texts_of_part_of_an_array(texts: list[str], first: int) -> None:
-    found = text_hashes.hashes(pa.array(texts, pa.large_string())[first:])
+    found = text_hashes.hash_texts(pa.array(texts, pa.large_string())[first:])
     assert [half.tolist() for half in found] == by_package(texts[first:])

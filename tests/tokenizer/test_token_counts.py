@@ -94,7 +94,7 @@ def test_what_is_published_is_what_the_files_hold(
 
 def test_gaps_in_the_vocabulary_are_counted() -> None:
     for ids in ([0, 2, 9, 9], [7], []):
-        found = token_counts.counted(np.array(ids, np.int32), np.zeros(3, np.int64))
+        found = token_counts.add_counts(np.array(ids, np.int32), np.zeros(3, np.int64))
         expected = collections.Counter(ids)
         assert {token: int(count) for token, count in enumerate(found) if count} == expected
 
@@ -102,7 +102,7 @@ def test_gaps_in_the_vocabulary_are_counted() -> None:
 @pytest.mark.parametrize("ids", [[-1, 2], [1 << 25]])
 def test_impossible_ids(ids: list[int]) -> None:
     with pytest.raises(errors.DataLoss) as caught:
-        token_counts.counted(np.array(ids, np.int32), np.zeros(3, np.int64))
+        token_counts.add_counts(np.array(ids, np.int32), np.zeros(3, np.int64))
     assert str(ids[0]) in words(caught.value.message)
 
 
@@ -119,7 +119,7 @@ def test_remote_files_are_counted_alike(storage: Storage, folders: dict[str, pat
     (file,) = result.files
     found = []
     for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
-        counts = token_counts.Counts(0)
+        counts = token_counts.TokenCounts(0)
         assert counts.measure(each, file) == (file.size_bytes, file.sha256)
         counts.fill_in(statistics := tokenizations_pb2.TokenizationStatistics())
         found.append(statistics)
@@ -136,7 +136,7 @@ def test_remote_files_are_counted_alike(storage: Storage, folders: dict[str, pat
     ):
         digest = storage.write_bytes(file.key, damaged)
         for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
-            assert token_counts.Counts(9).measure(each, file) == (len(damaged), digest)
+            assert token_counts.TokenCounts(9).measure(each, file) == (len(damaged), digest)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -175,7 +175,7 @@ def test_counts_without_a_tokenizer(storage: Storage, folders: dict[str, pathlib
     parameters = Parameters(text_column="text", max_length=20)
     result = runner.tokenize(jobs.text_shard(storage, ["one one two"]), parameters)
     shutil.rmtree(folder)
-    runner.tokenizers = loader.Tokenizers(1)
+    runner.tokenizers = loader.TokenizerCache(1)
     found = runner.publish([result], parameters, vocab_size=1500).statistics
     assert found.num_unique_tokens == len(set(jobs.rows(storage, result)[0]))
     assert {each.piece for each in found.most_frequent_tokens} == {""}

@@ -14,7 +14,7 @@ from tests.tokenizer import material
 def encoded(folder: pathlib.Path, text: str, *, special: bool = True) -> tokenizer_pb2.Encoding:
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
     task = answers_pb2.EncodeTask(tokenizer=reference, text=text, add_special_tokens=special)
-    return description.encode(task, loader.Tokenizers(1))
+    return description.encode(task, loader.TokenizerCache(1))
 
 
 def parts(encoding: tokenizer_pb2.Encoding, text: str) -> list[bytes]:
@@ -88,7 +88,7 @@ def test_real_tokenizers_cover_real_text(shared: pathlib.Path, name: str) -> Non
         assert encoding.exact_offsets or (name == "llama2" and "▁" in text)
 
 
-_loaded = loader.Tokenizers(3)
+_loaded = loader.TokenizerCache(3)
 
 
 def encoded_once(folder: pathlib.Path, text: str) -> tokenizer_pb2.Encoding:

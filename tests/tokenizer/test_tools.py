@@ -136,7 +136,7 @@ def test_unused_tools_are_counted(storage: Storage, folders: dict[str, pathlib.P
 )
 def test_malformed_tools(folders: dict[str, pathlib.Path], tools: str, named: set[str]) -> None:
     chat = tokenizations_pb2.Chat(template=TOOLS, tools_column="functions")
-    column = chat_templates.Conversations("messages", chat, loader.load(folders["byte_level"]))
+    column = chat_templates.ConversationColumn("messages", chat, loader.load(folders["byte_level"]))
     rows = pa.record_batch({"messages": json_column(CONVERSATIONS[:1]), "functions": json_column([tools])})
     column.check(rows.schema, "datasets/chats")
     with pytest.raises(errors.InvalidArgument) as malformed:

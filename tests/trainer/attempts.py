@@ -11,11 +11,11 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from services.trainer.sae import architectures, configs, train
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 
 architectures.import_sae_lens()
 
-Arguments = tuple[Callable[[str], Data], configs.TrainingPlan, pathlib.Path]
+Arguments = tuple[Callable[[str], ActivationDataset], configs.TrainingPlan, pathlib.Path]
 
 
 def _attempt(arguments: Arguments, told: multiprocessing.connection.Connection) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from polytok import errors
 from services.trainer.sae import configs
-from services.trainer.sae.data.dataset import Block, Position, Spliced
+from services.trainer.sae.data.dataset import Block, Position, SpliceTarget
 
 HOOK = "blocks.0.hook_resid_post"
 D_IN = 16
@@ -60,7 +60,7 @@ class Gaussian:
         for _ in range(4):
             yield source.read()
 
-    def spliced(self, hook: str) -> Spliced | None:
+    def splice_target(self, hook: str) -> SpliceTarget | None:
         return None
 
 

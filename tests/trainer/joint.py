@@ -20,7 +20,7 @@ def main(folder: pathlib.Path, rank: int, size: int) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     told = {}
     for name in NAMES:
-        step = batches.step(factory.choose(batches.FAST[name]), batches.FAST[name])
+        step = batches.step(factory.choose_step_class(batches.FAST[name]), batches.FAST[name])
         for batch in batches.activations(STEPS):
             step(batch.chunk(size)[rank])
         state = step.state()

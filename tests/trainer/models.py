@@ -58,10 +58,12 @@ def data(
     rows: int = 60,
     held_out_rows: int = 4,
     compile: bool = False,  # noqa: A002  as torch calls it
-) -> live.Live:
+) -> live.LiveDataset:
     """Gives the model of a folder and those sequences, as a training reads them."""
-    settings = activation_stream.Settings(hooks=hooks, batch_tokens=128, selection=SELECTION)
-    return live.Live(models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows)
+    settings = activation_stream.StreamSettings(hooks=hooks, batch_tokens=128, selection=SELECTION)
+    return live.LiveDataset(
+        models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows
+    )
 
 
 def extract(

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from polytok import errors
-from services.trainer.sae.data.activation_buffer import MixingBuffer
-from services.trainer.sae.data.dataset import Block, State
+from services.trainer.sae.data.activation_buffer import ActivationBuffer
+from services.trainer.sae.data.dataset import Block, CheckpointState
 from services.trainer.sae.data.prefetch import Prefetcher
 from tests.support import messages
 from tests.trainer.numbered import Numbered
 
 
-def new(seed: int = 7, samples: int = 32, batch: int = 8) -> MixingBuffer:
-    return MixingBuffer(Numbered(), samples=samples, batch=batch, seed=seed)
+def new(seed: int = 7, samples: int = 32, batch: int = 8) -> ActivationBuffer:
+    return ActivationBuffer(Numbered(), samples=samples, batch=batch, seed=seed)
 
 
 def numbers(batch: Block) -> list[int]:
@@ -25,8 +25,8 @@ def same(one: Block, other: Block) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[hook], other[hook]) for hook in one)
 
 
-def copied(state: State) -> State:
-    return State({name: tensor.clone() for name, tensor in state.tensors.items()}, dict(state.values))
+def copied(state: CheckpointState) -> CheckpointState:
+    return CheckpointState({name: tensor.clone() for name, tensor in state.tensors.items()}, dict(state.values))
 
 
 def test_every_activation_comes_once_and_soon() -> None:
@@ -116,7 +116,7 @@ def test_a_state_is_that_of_the_batch_taken_last(depth: int, resumed_depth: int)
 
 def test_source_errors_come_after_earlier_batches() -> None:
     source = Numbered(fail_at=100)
-    with Prefetcher(MixingBuffer(source, samples=32, batch=8, seed=0), 2) as ahead:
+    with Prefetcher(ActivationBuffer(source, samples=32, batch=8, seed=0), 2) as ahead:
         # 32 fill the buffer, and eight full batches follow them before token 100.
         for _ in range(8):
             ahead.take()

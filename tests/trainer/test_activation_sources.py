@@ -15,7 +15,7 @@ from services.activations import activation_stream, models
 from services.activations.token_selection import TokenSelection
 from services.extractor.worker import extraction as row_extraction
 from services.trainer.sae.data import extraction, live
-from services.trainer.sae.data.dataset import Block, Data, Source
+from services.trainer.sae.data.dataset import ActivationDataset, ActivationIterator, Block
 from tests.support import messages
 from tests.trainer import models as small
 
@@ -39,10 +39,12 @@ def extracted(
     return small.extract(model_folder, tmp_path_factory.mktemp(request.param), (small.HOOK, OTHER), request.param)
 
 
-def opened(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> Data:
+def opened(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> ActivationDataset:
     if kind == "live":
         return small.data(model_folder, (small.HOOK, OTHER))
-    return extraction.Extraction(extraction.opened(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4)
+    return extraction.ExtractionDataset(
+        extraction.open_extraction(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4
+    )
 
 
 def vectors(*blocks: Block) -> collections.Counter[bytes]:
@@ -54,7 +56,7 @@ def vectors(*blocks: Block) -> collections.Counter[bytes]:
     return found
 
 
-def epoch(source: Source) -> list[Block]:
+def epoch(source: ActivationIterator) -> list[Block]:
     """All blocks until the epoch's end."""
     blocks = [source.read()]
     first = source.position()["epoch"]
@@ -68,16 +70,18 @@ def epoch(source: Source) -> list[Block]:
 
 
 @pytest.fixture(params=["live", "extraction"])
-def data(request: pytest.FixtureRequest, model_folder: pathlib.Path, extracted: pathlib.Path) -> Data:
+def data(request: pytest.FixtureRequest, model_folder: pathlib.Path, extracted: pathlib.Path) -> ActivationDataset:
     return opened(request.param, model_folder, extracted)
 
 
 def everything(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> collections.Counter[bytes]:
     if kind == "live":
-        settings = activation_stream.Settings(hooks=(small.HOOK, OTHER), batch_tokens=128, selection=small.SELECTION)
-        stream = activation_stream.Stream(models.load(model_folder), small.tokens(60), settings)
+        settings = activation_stream.StreamSettings(
+            hooks=(small.HOOK, OTHER), batch_tokens=128, selection=small.SELECTION
+        )
+        stream = activation_stream.ActivationStream(models.load(model_folder), small.tokens(60), settings)
         return vectors(*(piece.values for piece in stream.pieces()))
-    table = extraction.Table(extraction.opened(extracted), (small.HOOK, OTHER))
+    table = extraction.ExtractionTable(extraction.open_extraction(extracted), (small.HOOK, OTHER))
     return vectors(table.read(0, len(table)))
 
 
@@ -99,11 +103,11 @@ def test_an_epoch_has_everything_but_what_is_held_out(
     assert [vectors(block) for block in first] != [vectors(block) for block in second]
 
 
-def test_available_samples_are_an_epoch(data: Data) -> None:
+def test_available_samples_are_an_epoch(data: ActivationDataset) -> None:
     assert data.available_samples == vectors(*epoch(data.source(0, 1))).total()
 
 
-def test_processes_share_an_epoch(data: Data) -> None:
+def test_processes_share_an_epoch(data: ActivationDataset) -> None:
     whole = vectors(*epoch(data.source(0, 1)))
     parts = [vectors(*epoch(data.source(rank, 3))) for rank in range(3)]
     assert sum(part.total() for part in parts) == whole.total()
@@ -125,7 +129,7 @@ def test_a_position_goes_on_exactly(kind: str, model_folder: pathlib.Path, extra
     assert other.position() == source.position()
 
 
-def test_a_position_of_something_else_is_refused(data: Data) -> None:
+def test_a_position_of_something_else_is_refused(data: ActivationDataset) -> None:
     source = data.source(0, 1)
     wrong = dict.fromkeys(source.position(), 10000)
     with pytest.raises(errors.DataLoss) as caught:
@@ -137,11 +141,13 @@ def test_live_and_extracted_activations_are_the_same(
     model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("same"), (small.HOOK, OTHER))
-    found = extraction.Extraction(extraction.opened(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4)
+    found = extraction.ExtractionDataset(
+        extraction.open_extraction(extracted), (small.HOOK, OTHER), seed=0, held_out_rows=4
+    )
     stored = vectors(*epoch(found.source(0, 1)), *found.held_out())
     selection = dataclasses.replace(small.SELECTION, context_size=8)
-    settings = activation_stream.Settings(hooks=(small.HOOK, OTHER), selection=selection)
-    stream = activation_stream.Stream(models.load(model_folder), small.tokens(60), settings)
+    settings = activation_stream.StreamSettings(hooks=(small.HOOK, OTHER), selection=selection)
+    stream = activation_stream.ActivationStream(models.load(model_folder), small.tokens(60), settings)
     computed = vectors(*(piece.values for piece in stream.pieces()))
     # What fills no row at an extraction's end is not stored.
     assert stored <= computed
@@ -154,7 +160,7 @@ def test_reading_goes_on_after_an_evaluation_in_between(model_folder: pathlib.Pa
     for _ in range(6):
         assert torch.equal(one.read()[small.HOOK], other.read()[small.HOOK])
         assert sum(len(block[small.HOOK]) for block in looked.held_out()) > 0
-        spliced = looked.spliced(small.HOOK)
+        spliced = looked.splice_target(small.HOOK)
         assert spliced is not None
         ids = next(iter(spliced.sequences())).input_ids
         assert spliced.model.module(input_ids=ids).logits.shape[-1] == small.VOCABULARY
@@ -172,15 +178,15 @@ def test_splicing_is_at_the_tokens_that_are_trained_on_alone(
     )
     parts = [datasets.Dataset.from_file(str(tmp_path / each.key)) for each in made.files]
     stored = datasets.concatenate_datasets(parts)
-    origin = extraction.Origin(model, tokens, selection)
-    live_settings = activation_stream.Settings((small.HOOK,), selection=selection)
+    origin = extraction.ExtractionOrigin(model, tokens, selection)
+    live_settings = activation_stream.StreamSettings((small.HOOK,), selection=selection)
     columns = stored.with_format("numpy")[:]
     trained = set(zip(columns["row_index"].ravel(), columns["position"].ravel(), strict=True))
     for data in (
-        extraction.Extraction(stored, (small.HOOK,), seed=0, held_out_rows=12, origin=origin),
-        live.Live(model, tokens, live_settings, seed=0, held_out_rows=6),
+        extraction.ExtractionDataset(stored, (small.HOOK,), seed=0, held_out_rows=12, origin=origin),
+        live.LiveDataset(model, tokens, live_settings, seed=0, held_out_rows=6),
     ):
-        spliced = data.spliced(small.HOOK)
+        spliced = data.splice_target(small.HOOK)
         assert spliced is not None
         seen = [
             (ids[: int(mask.sum())].tolist(), kept.nonzero().ravel().tolist())
@@ -199,11 +205,13 @@ def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
 ) -> None:
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("spliced"), (small.HOOK,))
     tokens = small.tokens(60)
-    origin = extraction.Origin(model, tokens, dataclasses.replace(small.SELECTION, context_size=8))
-    found = extraction.Extraction(extraction.opened(extracted), (small.HOOK,), seed=0, held_out_rows=12, origin=origin)
-    spliced = found.spliced(small.HOOK)
+    origin = extraction.ExtractionOrigin(model, tokens, dataclasses.replace(small.SELECTION, context_size=8))
+    found = extraction.ExtractionDataset(
+        extraction.open_extraction(extracted), (small.HOOK,), seed=0, held_out_rows=12, origin=origin
+    )
+    spliced = found.splice_target(small.HOOK)
     assert spliced is not None
-    table = extraction.Table(extraction.opened(extracted), (small.HOOK,))
+    table = extraction.ExtractionTable(extraction.open_extraction(extracted), (small.HOOK,))
     held_rows = {
         row for block in found._held.tolist() for row in table.sources(block * found._block_rows, found._block_rows)
     }
@@ -219,15 +227,17 @@ def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
     assert 0 < len(shown) <= len(unseen)
     assert all(ids in [tokens[row]["input_ids"][:8][: len(ids)] for row in unseen] for ids in shown)
     assert (
-        extraction.Extraction(extraction.opened(extracted), (small.HOOK,), seed=0, held_out_rows=4).spliced(small.HOOK)
+        extraction.ExtractionDataset(
+            extraction.open_extraction(extracted), (small.HOOK,), seed=0, held_out_rows=4
+        ).splice_target(small.HOOK)
         is None
     )
 
 
 def test_a_hook_that_was_not_extracted(extracted: pathlib.Path) -> None:
     with pytest.raises(errors.InvalidArgument) as raised:
-        extraction.Extraction(
-            extraction.opened(extracted), ("blocks.7.hook_attn_out",), name="acts", seed=0, held_out_rows=4
+        extraction.ExtractionDataset(
+            extraction.open_extraction(extracted), ("blocks.7.hook_attn_out",), name="acts", seed=0, held_out_rows=4
         )
     assert raised.value.reason == "HOOK_NOT_FOUND"
     hooks = "blocks.7.hook_attn_out", "blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"
@@ -239,31 +249,31 @@ def test_a_damaged_extraction(extracted: pathlib.Path, tmp_path: pathlib.Path) -
     for path in (tmp_path / "extraction").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(errors.DataLoss) as damaged:
-        extraction.opened(tmp_path / "extraction")
+        extraction.open_extraction(tmp_path / "extraction")
     messages.check_names(damaged.value.message, tmp_path / "extraction")
     with pytest.raises(errors.FailedPrecondition) as missing:
-        extraction.opened(tmp_path / "none")
+        extraction.open_extraction(tmp_path / "none")
     assert missing.value.reason == "NOT_READY"
     messages.check_names(missing.value.message, tmp_path / "none")
 
 
 def test_too_few_sequences(model: models.LoadedModel) -> None:
-    settings = activation_stream.Settings(hooks=(small.HOOK,))
+    settings = activation_stream.StreamSettings(hooks=(small.HOOK,))
     with pytest.raises(errors.FailedPrecondition) as caught:
-        live.Live(model, small.tokens(1), settings, seed=0, held_out_rows=4)
+        live.LiveDataset(model, small.tokens(1), settings, seed=0, held_out_rows=4)
     messages.check_names(caught.value.message, "1 sequences")
 
 
 def test_sequences_without_a_token_that_is_kept(model: models.LoadedModel) -> None:
     selection = TokenSelection(excluded_token_ids=tuple(range(small.VOCABULARY)))
-    settings = activation_stream.Settings(hooks=(small.HOOK,), selection=selection)
-    source = live.Live(model, small.tokens(5), settings, seed=0, held_out_rows=1).source(0, 1)
+    settings = activation_stream.StreamSettings(hooks=(small.HOOK,), selection=selection)
+    source = live.LiveDataset(model, small.tokens(5), settings, seed=0, held_out_rows=1).source(0, 1)
     with pytest.raises(errors.FailedPrecondition) as caught:
         source.read()
     messages.check_names(caught.value.message, "4 sequences", "token")
 
 
-def test_more_processes_than_sequences(data: Data) -> None:
+def test_more_processes_than_sequences(data: ActivationDataset) -> None:
     with pytest.raises(errors.FailedPrecondition) as caught:
         data.source(499, 500)
     messages.check_names(caught.value.message, "500 processes")

@@ -115,7 +115,7 @@ def test_evaluating_an_extraction_with_other_weights(place: Workplace) -> None:
     wanted.source_key = order.extraction_key
 
     def opened() -> object:
-        source = activation_sources.of(wanted, place.storage, "cpu", pathlib.Path("unused"))
+        source = activation_sources.open_source(wanted, place.storage, "cpu", pathlib.Path("unused"))
         return source.open((HOOK,), seed=0, held_out=4)
 
     opened()

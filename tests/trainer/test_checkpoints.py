@@ -17,15 +17,17 @@ from polytok import errors
 from services.runtime.storage import flush_ahead
 from services.trainer.sae import tensor_file
 from services.trainer.sae.checkpoints import Checkpoints
-from services.trainer.sae.data.dataset import State
+from services.trainer.sae.data.dataset import CheckpointState
 from tests.support import damage, messages
 
 
-def states(number: float) -> dict[str, State]:
+def states(number: float) -> dict[str, CheckpointState]:
     values = torch.full((50, 40), number)
     return {
-        "sae-one": State({"weights": values, "same": values[:10], "counts": torch.arange(5)}, {"step": number}),
-        "data": State({"held": torch.full((30, 2), number, dtype=torch.bfloat16)}, {"position": {"row": 3}}),
+        "sae-one": CheckpointState(
+            {"weights": values, "same": values[:10], "counts": torch.arange(5)}, {"step": number}
+        ),
+        "data": CheckpointState({"held": torch.full((30, 2), number, dtype=torch.bfloat16)}, {"position": {"row": 3}}),
     }
 
 
@@ -132,7 +134,7 @@ def test_files_are_safetensors(tmp_path: pathlib.Path) -> None:
     tensor_file.write(tmp_path / "ours", written)
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in written.items()}, tmp_path / "theirs")
     data = (tmp_path / "theirs").read_bytes()
-    theirs = tensor_file.Written(len(data), hashlib.sha256(data).hexdigest())
+    theirs = tensor_file.WrittenFile(len(data), hashlib.sha256(data).hexdigest())
     for found in (safetensors.torch.load_file(tmp_path / "ours"), tensor_file.read(tmp_path / "theirs", theirs)):
         assert found.keys() == written.keys()
         for name, tensor in written.items():
@@ -194,10 +196,11 @@ def test_killed_while_writing(tmp_path: pathlib.Path) -> None:
     script = textwrap.dedent("""
         import itertools, pathlib, sys, torch
         from services.trainer.sae.checkpoints import Checkpoints
-        from services.trainer.sae.data.dataset import State
+        from services.trainer.sae.data.dataset import CheckpointState
         checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), keep=2)
         for step in itertools.count(1):
-            checkpoints.save(step, {"data": State({"held": torch.full((1 << 18,), float(step))}, {})}, {"step": step})
+            state = CheckpointState({"held": torch.full((1 << 18,), float(step))}, {})
+            checkpoints.save(step, {"data": state}, {"step": step})
             print(step, flush=True)
     """)
     folder = tmp_path / "checkpoints"

@@ -26,7 +26,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return models.save(tmp_path_factory.mktemp("model"))
 
 
-def opened(folder: pathlib.Path, _: str = "") -> live.Live:
+def opened(folder: pathlib.Path, _: str = "") -> live.LiveDataset:
     return models.data(folder, compile=True)
 
 
@@ -36,16 +36,16 @@ def opened(folder: pathlib.Path, _: str = "") -> live.Live:
 def test_a_compiled_model_is_read_as_the_plain_one_is(model_folder: pathlib.Path) -> None:
     compiled, plain = opened(model_folder), models.data(model_folder)
     ours, theirs = compiled.source(0, 1), plain.source(0, 1)
-    before = compilation.versions_made()
+    before = compilation.count_compiled_versions()
     for _ in range(4):
         torch.testing.assert_close(ours.read()[models.HOOK], theirs.read()[models.HOOK], rtol=1e-4, atol=1e-5)
-    made = compilation.versions_made()
+    made = compilation.count_compiled_versions()
     assert made > before
     # Evaluating takes the hooks off the model and puts them on again, which compiles nothing anew.
     for held, expected in zip(compiled.held_out(), plain.held_out(), strict=True):
         torch.testing.assert_close(held[models.HOOK], expected[models.HOOK], rtol=1e-4, atol=1e-5)
     ours.read()
-    assert compilation.versions_made() == made
+    assert compilation.count_compiled_versions() == made
 
 
 @pytest.mark.long
@@ -63,6 +63,6 @@ def test_compiling_needs_a_compiler() -> None:
         config.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(errors.FailedPrecondition) as caught,
     ):
-        factory.build(whole.saes[0], whole)
+        factory.create_step(whole.saes[0], whole)
     assert (caught.value.reason, caught.value.retryable) == ("MODEL_INVALID", False)
     messages.check_names(caught.value.message, "compile", "g++", "CXX")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from polytok import errors
 from services.trainer.sae import architectures, configs, export, reports
 from services.trainer.sae.checkpoints import Checkpoints
-from services.trainer.sae.data.dataset import Data
-from services.trainer.sae.data_config import Input
+from services.trainer.sae.data.dataset import ActivationDataset
+from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import launch, process_group
 from tests.support import messages
 from tests.trainer import attempts, gaussian, models
@@ -20,7 +20,7 @@ from tests.trainer.test_training import StopAt
 RUNS = ("whole", "resumed")
 
 
-def open_gaussian(_: str) -> Data:
+def open_gaussian(_: str) -> ActivationDataset:
     return gaussian.Gaussian()
 
 
@@ -30,9 +30,9 @@ def planned(**fields: object) -> configs.TrainingPlan:
 
 
 @pytest.fixture
-def read(tmp_path: pathlib.Path) -> Input:
+def read(tmp_path: pathlib.Path) -> DataConfig:
     models.tokens().save_to_disk(tmp_path / "tokens")
-    return Input(
+    return DataConfig(
         kind="live",
         hooks=(models.HOOK,),
         seed=0,
@@ -64,7 +64,7 @@ def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -> None:
+def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: DataConfig) -> None:
     rows: list[reports.Row] = []
     told: list[reports.Progress] = []
     origins = {
@@ -90,7 +90,7 @@ def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: Input) -
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_an_error_in_one_process(tmp_path: pathlib.Path, read: Input) -> None:
+def test_an_error_in_one_process(tmp_path: pathlib.Path, read: DataConfig) -> None:
     launch.train(planned(), tmp_path / "made", read)
     with pytest.raises(errors.FailedPrecondition) as raised:
         launch.train(planned(processes=1), tmp_path / "made", read)
@@ -99,7 +99,7 @@ def test_an_error_in_one_process(tmp_path: pathlib.Path, read: Input) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_any_process_names_activations_that_are_not_finite(tmp_path: pathlib.Path, read: Input) -> None:
+def test_any_process_names_activations_that_are_not_finite(tmp_path: pathlib.Path, read: DataConfig) -> None:
     weights = pathlib.Path(read.model) / "model.safetensors"
     tensors = load_file(weights)
     tensors["transformer.wte.weight"][:, 0] = torch.nan
@@ -113,7 +113,7 @@ def test_any_process_names_activations_that_are_not_finite(tmp_path: pathlib.Pat
 
 
 def test_one_process_is_a_group_of_its_own() -> None:
-    group = process_group.Group()
+    group = process_group.ProcessGroup()
     assert (group.first, group.gather({"a": 1})) == (True, [{"a": 1}])
     tensor = torch.ones(2)
     assert group.sum(tensor) is tensor

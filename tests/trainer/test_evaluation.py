@@ -17,7 +17,7 @@ from polytok.trainer.v1 import metrics_pb2
 from services.activations import hooks, models
 from services.activations.token_selection import TokenSelection
 from services.trainer.sae import architectures, export, normalization, reports
-from services.trainer.sae.data.dataset import Sequences
+from services.trainer.sae.data.dataset import TokenSequences
 from services.trainer.sae.data.live import sequences
 from services.trainer.sae.evaluation import evaluator, reconstruction, splice
 from services.trainer.sae.steps import factory
@@ -132,7 +132,7 @@ def known(model: models.LoadedModel) -> datasets.Dataset:
     return datasets.Dataset.from_dict(drawn)
 
 
-def rows(model: models.LoadedModel, excluded: tuple[int, ...], texts: datasets.Dataset) -> list[Sequences]:
+def rows(model: models.LoadedModel, excluded: tuple[int, ...], texts: datasets.Dataset) -> list[TokenSequences]:
     return list(sequences(texts, TokenSelection(excluded_token_ids=excluded), model.device))
 
 
@@ -168,8 +168,8 @@ def expected_losses(
 @pytest.mark.parametrize("excluded", [(), (small.EXCLUDED,)])
 def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple[int, ...]) -> None:
     mean, texts = torch.linspace(-1, 1, small.D_IN), known(model)
-    (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splice.Splicing(model, hook, {"half": lambda x: x / 2, "same": lambda x: x}, mean)
+    (hook,) = hooks.parse_hooks([small.HOOK], model.description)
+    sums = splice.SpliceEvaluator(model, hook, {"half": lambda x: x / 2, "same": lambda x: x}, mean)
     for each in rows(model, excluded, texts):
         sums.add(each)
     expected = expected_losses(
@@ -210,8 +210,8 @@ def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple
 
 def spliced(model: models.LoadedModel, texts: datasets.Dataset, **reconstructs: splice.Replace) -> dict[str, Any]:
     """The figures of the first of some autoencoders."""
-    (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splice.Splicing(model, hook, reconstructs, torch.zeros(small.D_IN))
+    (hook,) = hooks.parse_hooks([small.HOOK], model.description)
+    sums = splice.SpliceEvaluator(model, hook, reconstructs, torch.zeros(small.D_IN))
     for each in rows(model, (), texts):
         sums.add(each)
     return sums.figures(next(iter(reconstructs)))
@@ -294,8 +294,8 @@ def test_variance_that_is_rounding_explains_nothing(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", ["blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z"])
 def test_other_hooks_are_replaced_where_they_are(model: models.LoadedModel, name: str) -> None:
-    (hook,) = hooks.parse([name], model.description)
-    sums = splice.Splicing(model, hook, {"same": lambda x: x, "zero": torch.zeros_like}, torch.zeros(small.D_IN))
+    (hook,) = hooks.parse_hooks([name], model.description)
+    sums = splice.SpliceEvaluator(model, hook, {"same": lambda x: x, "zero": torch.zeros_like}, torch.zeros(small.D_IN))
     for each in rows(model, (), small.tokens(9)):
         sums.add(each)
     assert sums.figures("same")["kl_divergence"] == pytest.approx(0, abs=1e-6)
@@ -303,10 +303,10 @@ def test_other_hooks_are_replaced_where_they_are(model: models.LoadedModel, name
 
 
 def test_the_model_is_as_before(model: models.LoadedModel) -> None:
-    (hook,) = hooks.parse([small.HOOK], model.description)
+    (hook,) = hooks.parse_hooks([small.HOOK], model.description)
     ids = torch.arange(8)[None]
     before = model.module(input_ids=ids).logits
-    with splice.replaced(model, hook, torch.ones(1, 8, dtype=torch.bool), torch.zeros_like):
+    with splice.replace_activations(model, hook, torch.ones(1, 8, dtype=torch.bool), torch.zeros_like):
         assert not torch.equal(model.module(input_ids=ids).logits, before)
     assert torch.equal(model.module(input_ids=ids).logits, before)
 
@@ -314,14 +314,14 @@ def test_the_model_is_as_before(model: models.LoadedModel) -> None:
 def test_an_evaluation_of_a_training_says_what_it_is(model: models.LoadedModel, tmp_path: pathlib.Path) -> None:
     data = small.data(small.save(tmp_path))
     planned = gaussian.training(gaussian.sae("batchtopk"), hook=small.HOOK)
-    sae = export.inference(factory.build(planned.saes[0], planned).sae, normalization.Normalization())
+    sae = export.inference(factory.create_step(planned.saes[0], planned).sae, normalization.Normalization())
     one = evaluator.Autoencoder(small.HOOK, 32, sae.encode, sae.decode)
     found = evaluator.evaluate(data, {"one": one, "two": one})
     assert found["one"] == found["two"]
     assert found["one"].keys() >= {*reconstruction.FORMULAS, *splice.FORMULAS, "formulas", "held_out"}
     assert found["one"]["formulas"]["explained_variance"].startswith("1 - E|y - z|^2 / E|y - E y|^2, float64")
     assert "last 4 rows" in found["one"]["held_out"]["held_out"]
-    kept = sum(int(each.kept.sum()) for each in data.spliced(small.HOOK).sequences())  # type: ignore[union-attr]
+    kept = sum(int(each.kept.sum()) for each in data.splice_target(small.HOOK).sequences())  # type: ignore[union-attr]
     assert found["one"]["samples"] == found["one"]["tokens"] == kept
     assert all(value is None or math.isfinite(value) for value in found["one"].values() if isinstance(value, float))
 
@@ -329,7 +329,7 @@ def test_an_evaluation_of_a_training_says_what_it_is(model: models.LoadedModel, 
 def test_an_undefined_figure_is_nan_with_a_reason_in_the_record() -> None:
     found = reconstruction.Reconstruction(4).figures() | splice.not_evaluated("no model")
     row = reports.EvaluationRow(sae="s", step=1, samples=1, figures=found)
-    message = report_sender.evaluation(row)
+    message = report_sender.evaluation_to_message(row)
     assert message.undefined["kl_recovered"] == "no model"
     assert math.isnan(message.figures["kl_recovered"])
     # As the owner keeps it.
@@ -360,16 +360,16 @@ def test_splicing_equals_sae_lens(model: models.LoadedModel) -> None:
     from sae_lens.training.activation_scaler import ActivationScaler
 
     planned = gaussian.training(gaussian.sae("topk", k=8), hook=small.HOOK)
-    sae = export.inference(factory.build(planned.saes[0], planned).sae, normalization.Normalization())
+    sae = export.inference(factory.create_step(planned.saes[0], planned).sae, normalization.Normalization())
     drawn_ids = torch.from_numpy(np.random.default_rng(1).integers(0, 48, (5, 20)))
     theirs = sae_lens.evals.get_recons_loss(
         sae, lens_model(model), ActivationScaler(), drawn_ids, compute_kl=True, compute_ce_loss=True,
         hook_name=small.HOOK,
     )  # fmt: skip
-    (hook,) = hooks.parse([small.HOOK], model.description)
-    sums = splice.Splicing(model, hook, {"sae": lambda x: sae.decode(sae.encode(x))}, torch.zeros(16))
+    (hook,) = hooks.parse_hooks([small.HOOK], model.description)
+    sums = splice.SpliceEvaluator(model, hook, {"sae": lambda x: sae.decode(sae.encode(x))}, torch.zeros(16))
     ones = torch.ones_like(drawn_ids)
-    sums.add(Sequences(drawn_ids, ones, ones.bool()))
+    sums.add(TokenSequences(drawn_ids, ones, ones.bool()))
     ours = sums.figures("sae")
     expected = {name: float(values.mean()) for name, values in theirs.items()}
     assert ours["cross_entropy_clean"] == pytest.approx(expected["ce_loss_without_sae"], rel=1e-4)

@@ -61,7 +61,7 @@ def _trained(architecture, scaling, activations, **changes):
         | changes
     )
     options = batches.options(60)._replace(optimizer=configs.OptimizerConfig(lr=1e-2))
-    step = batches.step(factory.choose(config), config, options)
+    step = batches.step(factory.choose_step_class(config), config, options)
     for part in scaling.apply(activations).chunk(6) * 10:
         step(part)
     return step

@@ -15,7 +15,7 @@ from tests.support import damage, messages
 @pytest.mark.parametrize("root", ["folder", "memory"])
 def test_a_flipped_bit(tmp_path: pathlib.Path, root: str) -> None:
     storage = Storage(str(tmp_path / "storage") if root == "folder" else f"memory://{tmp_path.name}")
-    with workspace.opened(storage, "trainings/t/a-e1") as work:
+    with workspace.open_workspace(storage, "trainings/t/a-e1") as work:
         folder = work.folder / workspace.EXPORTS / "sae"
         folder.mkdir(parents=True)
         checksums = {

@@ -32,7 +32,7 @@ def test_processes_stay_together(told, name):
 @pytest.mark.parametrize("name", ["topk", "topk, wide"])
 def test_two_processes_train_as_one_does_on_the_joint_batch(told, name):
     config = batches.FAST[name]
-    alone = batches.step(factory.choose(config), config)
+    alone = batches.step(factory.choose_step_class(config), config)
     died = 0
     for batch in batches.activations(joint.STEPS):
         alone(batch)
@@ -49,7 +49,7 @@ def test_two_processes_train_as_one_does_on_the_joint_batch(told, name):
 def test_a_batch_is_chosen_among_by_each_process_for_itself(told):
     """k on average holds in every part; the threshold is the parts' mean, near that of the whole."""
     config = batches.FAST["batchtopk"]
-    alone = batches.step(factory.choose(config), config)
+    alone = batches.step(factory.choose_step_class(config), config)
     for batch in batches.activations(joint.STEPS):
         alone(batch)
     assert sum(told[0]["batchtopk"]["firings"]) == pytest.approx(float(alone.firing()[0].sum()), abs=2 * joint.STEPS)

@@ -12,7 +12,7 @@ from services.activations import activation_stream, finiteness, models
 from services.extractor.worker import extraction as row_extraction
 from services.trainer.sae import train
 from services.trainer.sae.data import extraction, live
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 from tests.support import messages
 from tests.trainer import gaussian
 from tests.trainer import models as small
@@ -39,8 +39,8 @@ def spoiled(tmp_path: pathlib.Path) -> Spoil:
     return load
 
 
-def live_data(model: models.LoadedModel) -> Data:
-    return live.Live(model, ROWS, activation_stream.Settings(hooks=(HOOK,)), seed=0, held_out_rows=4)
+def live_data(model: models.LoadedModel) -> ActivationDataset:
+    return live.LiveDataset(model, ROWS, activation_stream.StreamSettings(hooks=(HOOK,)), seed=0, held_out_rows=4)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_live(spoiled: Spoil, tmp_path: pathlib.Path, dtype: str, advice: list[s
 def test_held_out(spoiled: Spoil) -> None:
     model = spoiled("float16")
     seed = next(seed for seed in range(100) if 1 in live.split(len(ROWS), 4, seed)[1])
-    data = live.Live(model, ROWS, activation_stream.Settings(hooks=(HOOK,)), seed=seed, held_out_rows=4)
+    data = live.LiveDataset(model, ROWS, activation_stream.StreamSettings(hooks=(HOOK,)), seed=seed, held_out_rows=4)
     with pytest.raises(errors.FailedPrecondition) as raised:
         list(data.held_out())
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
@@ -79,7 +79,7 @@ def test_extraction_that_kept_them(spoiled: Spoil, tmp_path: pathlib.Path) -> No
         spoiled("float32"), ROWS, 0, len(ROWS), settings, tmp_path / "parts", "p", lambda *_: None
     )
     rows = datasets.Dataset.from_file(str(tmp_path / "parts" / made.files[0].key))
-    data = extraction.Extraction(rows, (HOOK,), seed=0, held_out_rows=4)
+    data = extraction.ExtractionDataset(rows, (HOOK,), seed=0, held_out_rows=4)
     with pytest.raises(errors.FailedPrecondition) as raised:
         train.train(gaussian.training(hook=HOOK), tmp_path / "out", open_data=lambda _: data)
     assert raised.value.metadata == {"hook": HOOK, "row": "1", "position": "2"}
@@ -88,6 +88,6 @@ def test_extraction_that_kept_them(spoiled: Spoil, tmp_path: pathlib.Path) -> No
 
 def test_large_numbers_are_finite(spoiled: Spoil) -> None:
     """A sum beyond a number format's range is no reason."""
-    assert finiteness.find(torch.full((300, 4), 6e4, dtype=torch.float16)) is None
-    assert finiteness.find(torch.full((4, 4), 3e38)) is None
-    assert finiteness.find(torch.tensor([[1.0, 1.0], [torch.inf, -torch.inf]])) == (2, 1)
+    assert finiteness.find_not_finite(torch.full((300, 4), 6e4, dtype=torch.float16)) is None
+    assert finiteness.find_not_finite(torch.full((4, 4), 3e38)) is None
+    assert finiteness.find_not_finite(torch.tensor([[1.0, 1.0], [torch.inf, -torch.inf]])) == (2, 1)

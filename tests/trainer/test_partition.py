@@ -13,7 +13,7 @@ from polytok import errors
 from services.trainer.sae import configs as plan
 from services.trainer.sae import train
 from services.trainer.sae.checkpoints import Checkpoints
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 from services.trainer.sae.distributed import partition
 from services.trainer.worker.worker_settings import TrainerSettings
 from tests.support import messages
@@ -36,24 +36,27 @@ def of_sizes(*sizes: tuple[str, int], processes: int) -> plan.TrainingPlan:
 
 def test_autoencoders_are_spread_by_hook_and_size() -> None:
     whole = of_sizes(("a", 64), ("b", 64), ("a", 64), ("b", 64), processes=2)
-    assert partition.deal(whole) == [(0, 2), (1, 3)]
-    assert [partition.of(whole, rank).keeper for rank in range(2)] == [0, 1]
-    assert partition.hooks(whole, (1, 3)) == ("b",)
-    assert partition.deal(of_sizes(("a", 16), ("a", 16), ("a", 32), ("a", 64), processes=2)) == [(0, 1, 2), (3,)]
-    assert partition.deal(of_sizes(("a", 64), ("a", 8), ("a", 8), processes=3)) == [(0,), (1,), (2,)]
+    assert partition.partition_saes(whole) == [(0, 2), (1, 3)]
+    assert [partition.get_share(whole, rank).keeper for rank in range(2)] == [0, 1]
+    assert partition.list_hooks(whole, (1, 3)) == ("b",)
+    assert partition.partition_saes(of_sizes(("a", 16), ("a", 16), ("a", 32), ("a", 64), processes=2)) == [
+        (0, 1, 2),
+        (3,),
+    ]
+    assert partition.partition_saes(of_sizes(("a", 64), ("a", 8), ("a", 8), processes=3)) == [(0,), (1,), (2,)]
     same = of_sizes(("a", 64), ("a", 64), ("b", 64), processes=3)
     # The first of those that read the same writes it down for all.
-    assert [partition.of(same, rank).keeper for rank in range(3)] == [0, 0, 2]
+    assert [partition.get_share(same, rank).keeper for rank in range(3)] == [0, 0, 2]
 
 
 def test_processes_share_batches_by_default() -> None:
     whole = gaussian.training(gaussian.sae(), gaussian.sae("standard"), processes=2)
-    assert [partition.of(whole, rank) for rank in range(2)] == [
+    assert [partition.get_share(whole, rank) for rank in range(2)] == [
         partition.Share((0, 1), rank, 2, rank) for rank in range(2)
     ]
 
 
-def open_model(folder: pathlib.Path, _: str) -> Data:
+def open_model(folder: pathlib.Path, _: str) -> ActivationDataset:
     return models.data(folder, (EARLIER, models.HOOK))
 
 

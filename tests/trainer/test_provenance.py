@@ -41,7 +41,7 @@ class Read:
 def packed(documents: list[list[int]], begin: int | None) -> Read:
     """Documents packed by Polytok, and the manifest's words for it."""
     boundaries = packing.Boundaries(begin, None, begin)
-    rows = rows_of(packing.Packed(base.NO_FRAME, LENGTH, boundaries).add(flat(documents)))
+    rows = rows_of(packing.Packer(base.NO_FRAME, LENGTH, boundaries).add(flat(documents)))
     boundary = "BOUNDARY_NONE" if begin is None else "BOUNDARY_BOS"
     manifest = SimpleNamespace(
         parameters={"packing": {"begin_of_batch": boundary, "separator": boundary}},
@@ -59,7 +59,7 @@ def told(read: Read, hook: str = PATH, **lineage: Any) -> export.Origin:
 
 
 def written(origin: export.Origin, folder: pathlib.Path) -> pathlib.Path:
-    sae = architectures.build(configs.SaeConfig(architecture="topk", d_in=small.D_IN, d_sae=32, k=4))
+    sae = architectures.create_sae(configs.SaeConfig(architecture="topk", d_in=small.D_IN, d_sae=32, k=4))
     firing = export.Firing(torch.ones(32), 8, "held out")
     export.write(sae, normalization.Normalization(), origin, firing, folder)
     return folder
@@ -115,8 +115,8 @@ def test_saelens_feeds_the_rows_and_takes_the_positions(
     store.exclude_special_tokens = torch.tensor(said.exclude_special_tokens)
     assert torch.cat([store.get_batch_tokens(), store.get_batch_tokens()]).tolist() == rows[:10]
     found = store.get_filtered_llm_batch()
-    ours = activation_stream.Stream(
-        models.load(folder), read.tokens, activation_stream.Settings((PATH,), selection=SELECTION)
+    ours = activation_stream.ActivationStream(
+        models.load(folder), read.tokens, activation_stream.StreamSettings((PATH,), selection=SELECTION)
     )
     (piece,) = ours.pieces(10, 5)
     torch.testing.assert_close(found, piece.values[PATH], rtol=1e-4, atol=1e-5)

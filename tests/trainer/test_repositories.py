@@ -13,7 +13,7 @@ from tests.trainer import hub
 
 
 def _exported(folder, name, hook, architecture="topk"):
-    sae = architectures.build(configs.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
+    sae = architectures.create_sae(configs.SaeConfig(architecture=architecture, d_in=8, d_sae=32, k=4))
     selection = TokenSelection(excluded_token_ids=tuple(range(10)), excluded_positions=(0,))
     further = {"tokenization": "a|<b>", "available_samples": 2310, "passes": 30.25}
     origin = export.Origin(

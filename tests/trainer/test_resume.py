@@ -12,8 +12,8 @@ import torch
 from services.trainer.sae import configs, train
 from services.trainer.sae.checkpoints import Checkpoints
 from services.trainer.sae.data import extraction
-from services.trainer.sae.data.activation_buffer import MixingBuffer
-from services.trainer.sae.data.dataset import Data, State
+from services.trainer.sae.data.activation_buffer import ActivationBuffer
+from services.trainer.sae.data.dataset import ActivationDataset, CheckpointState
 from services.trainer.sae.data.prefetch import Prefetcher
 from tests.trainer import attempts, gaussian, models
 
@@ -23,12 +23,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return models.save(tmp_path_factory.mktemp("model"))
 
 
-def open_live(folder: pathlib.Path, _: str) -> Data:
+def open_live(folder: pathlib.Path, _: str) -> ActivationDataset:
     return models.data(folder)
 
 
-def open_extraction(folder: pathlib.Path, _: str) -> Data:
-    return extraction.Extraction(extraction.opened(folder), (models.HOOK,), seed=0, held_out_rows=4)
+def open_extraction(folder: pathlib.Path, _: str) -> ActivationDataset:
+    return extraction.ExtractionDataset(extraction.open_extraction(folder), (models.HOOK,), seed=0, held_out_rows=4)
 
 
 def planned(hook: str, architectures: tuple[configs.Architecture, ...], threads: int) -> configs.TrainingPlan:
@@ -40,16 +40,18 @@ def planned(hook: str, architectures: tuple[configs.Architecture, ...], threads:
     return gaussian.training(*saes, hook=hook, threads=threads, log_every=1, checkpoint_every=4, total_samples=32 * 60)
 
 
-def last_state(folder: pathlib.Path) -> dict[str, State]:
+def last_state(folder: pathlib.Path) -> dict[str, CheckpointState]:
     loaded = Checkpoints(folder / train.CHECKPOINTS).latest()
     assert loaded is not None
     assert loaded.damaged == []
     return loaded.states
 
 
-def next_batches(open_data: Callable[[str], Data], whole: configs.TrainingPlan, state: State) -> list[str]:
+def next_batches(
+    open_data: Callable[[str], ActivationDataset], whole: configs.TrainingPlan, state: CheckpointState
+) -> list[str]:
     """What a training would take next: how many batches are ready is a matter of timing, which they are is not."""
-    buffer = MixingBuffer(
+    buffer = ActivationBuffer(
         open_data("cpu").source(0, 1), samples=whole.buffer_samples, batch=whole.batch_size, seed=whole.seed
     )
     stream = Prefetcher(buffer, 0)
@@ -59,7 +61,7 @@ def next_batches(open_data: Callable[[str], Data], whole: configs.TrainingPlan, 
 
 
 def assert_same(
-    one: pathlib.Path, other: pathlib.Path, open_data: Callable[[str], Data], whole: configs.TrainingPlan
+    one: pathlib.Path, other: pathlib.Path, open_data: Callable[[str], ActivationDataset], whole: configs.TrainingPlan
 ) -> None:
     first, second = last_state(one), last_state(other)
     assert first.keys() == second.keys()
@@ -76,7 +78,9 @@ def assert_same(
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
 
 
-def check(folder: pathlib.Path, open_data: Callable[[str], Data], whole: configs.TrainingPlan, kills: int) -> None:
+def check(
+    folder: pathlib.Path, open_data: Callable[[str], ActivationDataset], whole: configs.TrainingPlan, kills: int
+) -> None:
     """Trains without and with kills, and compares all that is left."""
     assert attempts.run((open_data, whole, folder / "whole"), None, random.Random(0))
     seed = random.randrange(1 << 30)

@@ -57,7 +57,7 @@ def test_coefficients_are_those_of_sae_lens(architecture, warm_up):
     )
     theirs = {
         name: optim.CoefficientScheduler(coefficient.warm_up_steps, coefficient.value)
-        for name, coefficient in architectures.build(config).get_coefficients().items()
+        for name, coefficient in architectures.create_sae(config).get_coefficients().items()
     }
     for step in range(10):
         assert schedules.coefficients(config, step) == pytest.approx({name: s.value for name, s in theirs.items()})

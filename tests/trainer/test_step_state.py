@@ -23,15 +23,17 @@ def _same(first, second):
 def test_resumed_step_is_bit_identical(name):
     config = configs.SaeConfig.from_dict(CONFIGS[name].to_dict() | {"dtype": "float32"})
     data = batches.activations(18, "float32")
-    whole = batches.step(factory.choose(config), config)
+    whole = batches.step(factory.choose_step_class(config), config)
     for batch in data[:9]:
         whole(batch)
     state = whole.state()
     # As a checkpoint holds it: tensors that safetensors accepts, and numbers that JSON does.
     kept = safetensors.torch.save(state.tensors), dict(state.numbers)
     expected = [whole(batch, measure=True) for batch in data[9:]]
-    resumed = batches.step(factory.choose(config), configs.SaeConfig.from_dict(config.to_dict() | {"seed": 9}))
-    resumed.load(protocol.State(safetensors.torch.load(kept[0]), kept[1]))
+    resumed = batches.step(
+        factory.choose_step_class(config), configs.SaeConfig.from_dict(config.to_dict() | {"seed": 9})
+    )
+    resumed.load(protocol.StepState(safetensors.torch.load(kept[0]), kept[1]))
     for batch, outcome in zip(data[9:], expected, strict=True):
         again = resumed(batch, measure=True)
         assert torch.equal(again.loss, outcome.loss)
@@ -45,7 +47,7 @@ def test_resumed_step_is_bit_identical(name):
 def test_runs_are_reproducible_by_seed():
     config = batches.FAST["batchtopk"]
     other = configs.SaeConfig.from_dict(config.to_dict() | {"seed": 1})
-    steps = [batches.step(factory.choose(config), each) for each in (config, config, other)]
+    steps = [batches.step(factory.choose_step_class(config), each) for each in (config, config, other)]
     for batch in batches.activations(6):
         for step in steps:
             step(batch)
@@ -64,9 +66,9 @@ def test_runs_are_reproducible_by_seed():
 )
 def test_state_of_another_configuration(changes, names):
     config = batches.FAST["batchtopk"]
-    state = batches.step(factory.choose(config), config).state()
+    state = batches.step(factory.choose_step_class(config), config).state()
     other = configs.SaeConfig.from_dict(config.to_dict() | {"k": 4} | changes)
-    step = batches.step(factory.choose(other), other)
+    step = batches.step(factory.choose_step_class(other), other)
     with pytest.raises(errors.FailedPrecondition) as caught:
         step.load(state)
     for name in names:
@@ -76,7 +78,7 @@ def test_state_of_another_configuration(changes, names):
 def test_a_plan_gives_a_step_of_its_options():
     planned = configs.PlannedSae(name="a", hook="h", sae=batches.FAST["topk"], optimizer=batches.OPTIMIZER)
     training = configs.TrainingPlan(saes=(planned,), total_samples=20 * batches.BATCH, batch_size=batches.BATCH)
-    step = factory.build(planned, training)
+    step = factory.create_step(planned, training)
     assert step.learning_rate() == pytest.approx(1e-2 / 3)
     for batch in batches.activations(18):
         step(batch)
@@ -93,7 +95,7 @@ def test_a_plan_gives_a_step_of_its_options():
 )
 def test_compiled_steps_give_the_same(architecture, reference):
     config = configs.SaeConfig.from_dict(batches.FAST["matryoshka"].to_dict() | {"architecture": architecture})
-    kind = factory.choose(config, reference)
+    kind = factory.choose_step_class(config, reference)
     plain, compiled = batches.step(kind, config), batches.step(kind, config, batches.options(compile=True))
     for batch in batches.activations(6):
         assert float(compiled(batch).loss) == pytest.approx(float(plain(batch).loss), rel=1e-9)

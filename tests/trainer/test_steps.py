@@ -57,8 +57,8 @@ def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_o
         pre_act_loss_coefficient=1e-3 if reference_only else None,
         matryoshka_widths=(8, 24),
     )
-    theirs = _saelens_trainer(architectures.build(config))
-    ours = batches.step(factory.choose(config, reference_only), config)
+    theirs = _saelens_trainer(architectures.create_sae(config))
+    ours = batches.step(factory.choose_step_class(config, reference_only), config)
     # jumprelu keeps its thresholds in float32, whose last digit differs between kernels of Adam.
     tolerance = 1e-8 if architecture == "jumprelu" else 1e-11
     for batch in batches.activations(20):
@@ -83,7 +83,7 @@ def test_twenty_steps_are_those_of_saelens_own_trainer(architecture, reference_o
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_fast_steps_give_the_reference_loss_and_gradients(name, dtype, tolerance):
     config = configs.SaeConfig.from_dict(batches.FAST[name].to_dict() | {"dtype": dtype})
-    slow, fast = batches.step(reference.Reference, config), batches.step(sparse.Sparse, config)
+    slow, fast = batches.step(reference.ReferenceStep, config), batches.step(sparse.TopkStep, config)
     most_dead = 0
     for batch in batches.activations(20, dtype):
         most_dead = max(most_dead, int(slow.dead().sum()))
@@ -113,7 +113,7 @@ def test_few_latents_and_many_give_the_reference_loss_and_gradients(name, few, d
     # jumprelu keeps its thresholds, and their gradients, in float32.
     exact = dtype == "float64" and config.architecture == "standard"
     tolerance = 1e-10 if exact else 1e-5
-    slow, fast = batches.step(reference.Reference, config), batches.step(relu.Rectified, config)
+    slow, fast = batches.step(reference.ReferenceStep, config), batches.step(relu.ReluStep, config)
     for batch in batches.activations(20, dtype):
         theirs, ours = slow._compute(batch), fast._compute(batch)
         assert set(ours.gradients) == set(theirs.gradients)
@@ -133,7 +133,7 @@ def test_few_latents_and_many_give_the_reference_loss_and_gradients(name, few, d
 def test_the_way_without_reading_values_gives_the_same(name, monkeypatch):
     """A device takes ways of its own, so as not to be waited for. They compute on a processor, too."""
     config = batches.FAST[name]
-    slow, fast = batches.step(reference.Reference, config), batches.step(sparse.Sparse, config)
+    slow, fast = batches.step(reference.ReferenceStep, config), batches.step(sparse.TopkStep, config)
     monkeypatch.setattr(base, "reads_values", lambda tensor: False)
     for batch in batches.activations(12):
         assert float(fast(batch).loss) == pytest.approx(float(slow(batch).loss), rel=1e-10)
@@ -158,7 +158,7 @@ class _Reads(TorchDispatchMode):
 def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
     monkeypatch.setattr(base, "reads_values", lambda tensor: False)
     config = (batches.FAST | batches.RECTIFIED)[name]
-    fast = batches.step(factory.choose(config), config, batches.options(60))
+    fast = batches.step(factory.choose_step_class(config), config, batches.options(60))
     data = batches.activations(8)
     for batch in data[:5]:
         fast(batch)
@@ -171,7 +171,7 @@ def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
 
 def test_latents_that_never_fire_need_no_batch_of_positive_scores():
     config = batches.FAST["batchtopk"]
-    fast = batches.step(sparse.Sparse, config)
+    fast = batches.step(sparse.TopkStep, config)
     with torch.no_grad():
         fast.sae.b_enc.fill_(-1e3)
     outcome = fast(batches.activations(1)[0], measure=True)
@@ -183,8 +183,8 @@ def test_latents_that_never_fire_need_no_batch_of_positive_scores():
 def test_a_clip_of_the_gradients_is_optional():
     config = batches.FAST["topk"]
     free = batches.options(optimizer=configs.OptimizerConfig(lr=1e-2, gradient_clip=None))
-    clipped = batches.step(sparse.Sparse, config, free._replace(optimizer=configs.OptimizerConfig(lr=1e-2)))
-    unclipped = batches.step(sparse.Sparse, config, free)
+    clipped = batches.step(sparse.TopkStep, config, free._replace(optimizer=configs.OptimizerConfig(lr=1e-2)))
+    unclipped = batches.step(sparse.TopkStep, config, free)
     first, second = batches.activations(2)
     norms = [float(step(first, measure=True).metrics["gradient_norm"]) for step in (clipped, unclipped)]
     assert norms[0] == norms[1] > 1
@@ -201,7 +201,7 @@ def test_small_steps_on_bfloat16_weights_add_up():
     moved = {}
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(batches.FAST["topk"], dtype=dtype)
-        step = batches.step(factory.choose(config), config, options)
+        step = batches.step(factory.choose_step_class(config), config, options)
         before = step.sae.W_dec.detach().float().clone()
         for batch in batches.activations(60, "float32"):
             step(batch)
@@ -216,8 +216,8 @@ def test_bfloat16_weights_and_autocast_come_near_to_float32(architecture, dtype,
     fields = batches.FAST["matryoshka"].to_dict() | {"architecture": architecture}
     exact = configs.SaeConfig.from_dict(fields | {"dtype": "float32"})
     coarse = configs.SaeConfig.from_dict(fields | {"dtype": dtype})
-    expected = batches.step(factory.choose(exact), exact)
-    step = batches.step(factory.choose(coarse), coarse, batches.options(autocast=autocast))
+    expected = batches.step(factory.choose_step_class(exact), exact)
+    step = batches.step(factory.choose_step_class(coarse), coarse, batches.options(autocast=autocast))
     for batch in batches.activations(5, "float32"):
         loss = float(step(batch, measure=True).loss)
         assert loss == pytest.approx(float(expected(batch).loss), rel=0.1)
@@ -229,19 +229,19 @@ def test_bfloat16_weights_and_autocast_come_near_to_float32(architecture, dtype,
 def test_activations_in_half_precision_train_as_their_values(architecture, dtype):
     fields = batches.FAST["matryoshka"].to_dict() | {"architecture": architecture, "dtype": "float32"}
     config = configs.SaeConfig.from_dict(fields)
-    steps = [batches.step(factory.choose(config), config) for _ in range(2)]
+    steps = [batches.step(factory.choose_step_class(config), config) for _ in range(2)]
     for batch in batches.activations(3, dtype):
         assert torch.equal(steps[0](batch, measure=True).loss, steps[1](batch.float(), measure=True).loss)
 
 
 def test_the_fastest_step_is_chosen_where_it_is_exact():
     for name, config in batches.FAST.items():
-        assert factory.choose(config) is sparse.Sparse, name
-        assert factory.choose(config, reference_only=True) is reference.Reference
+        assert factory.choose_step_class(config) is sparse.TopkStep, name
+        assert factory.choose_step_class(config, reference_only=True) is reference.ReferenceStep
         bfloat = configs.SaeConfig.from_dict(config.to_dict() | {"dtype": "bfloat16"})
-        assert factory.choose(bfloat) is reference.Reference
+        assert factory.choose_step_class(bfloat) is reference.ReferenceStep
     for name, config in batches.RECTIFIED.items():
-        assert factory.choose(config) is relu.Rectified, name
+        assert factory.choose_step_class(config) is relu.ReluStep, name
     for fields in (
         {"architecture": "gated"},
         {"architecture": "standard", "lp_norm": 0.5},
@@ -249,4 +249,6 @@ def test_the_fastest_step_is_chosen_where_it_is_exact():
         {"architecture": "jumprelu", "pre_act_loss_coefficient": 1e-6},
         {"architecture": "jumprelu", "jumprelu_ste_to_input": True},
     ):
-        assert factory.choose(configs.SaeConfig(d_in=4, d_sae=8, **fields)) is reference.Reference, fields
+        assert factory.choose_step_class(configs.SaeConfig(d_in=4, d_sae=8, **fields)) is reference.ReferenceStep, (
+            fields
+        )

@@ -18,23 +18,23 @@ def test_every_architecture_there_and_back(architecture: configs.Architecture) -
     if architecture == "matryoshka_batchtopk":
         given["matryoshka_widths"] = [32, 64]
     asked = training_arguments.to_message(given)
-    (planned,) = config_proto.planned([asked], {HOOK: 64})
+    (planned,) = config_proto.saes_from_messages([asked], {HOOK: 64})
     assert (planned.sae.architecture, planned.sae.d_in, planned.sae.d_sae) == (architecture, 64, 256)
     assert (planned.optimizer.lr, planned.sae.seed) == (0.01, 3)
     assert planned.name == f"{HOOK}-{architecture.replace('_', '-')}"
-    complete = config_proto.sae(planned)
-    assert config_proto.planned([complete], {}) == (planned,)
-    whole = config_proto.training([planned], trainings_pb2.TrainingParameters(batch_size=128), 100_000)
+    complete = config_proto.sae_to_message(planned)
+    assert config_proto.saes_from_messages([complete], {}) == (planned,)
+    whole = config_proto.plan_from_messages([planned], trainings_pb2.TrainingParameters(batch_size=128), 100_000)
     assert (whole.total_samples, whole.buffer_samples, whole.log_every) == (100_000, 100_000, 7)
-    assert config_proto.training([planned], config_proto.parameters(whole), 0) == whole
+    assert config_proto.plan_from_messages([planned], config_proto.plan_to_message(whole), 0) == whole
 
 
 def test_default_names_are_unique() -> None:
     topk = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))
     named = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2), name=f"{HOOK}-topk")
-    found = [each.name for each in config_proto.planned([topk, named, topk], {})]
+    found = [each.name for each in config_proto.saes_from_messages([topk, named, topk], {})]
     assert found == [f"{HOOK}-topk-2", f"{HOOK}-topk", f"{HOOK}-topk-3"]
-    (odd,) = config_proto.planned([saes_pb2.Sae(hook="Model.Layer_0", d_sae=8, topk=saes_pb2.TopK(k=2))], {})
+    (odd,) = config_proto.saes_from_messages([saes_pb2.Sae(hook="Model.Layer_0", d_sae=8, topk=saes_pb2.TopK(k=2))], {})
     assert odd.name == "model.layer_0-topk"
 
 
@@ -42,19 +42,19 @@ def test_errors_name_the_autoencoder() -> None:
     right = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))
     wrong = saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=20), name="second")
     with pytest.raises(errors.InvalidArgument) as caught:
-        config_proto.planned([right, wrong], {})
+        config_proto.saes_from_messages([right, wrong], {})
     assert [violation.field for violation in caught.value.violations] == ["saes[1].k"]
     messages.check_names(caught.value.message, "second", "k", 20, 8)
     with pytest.raises(errors.InvalidArgument) as caught:
-        config_proto.planned([saes_pb2.Sae(hook=HOOK, d_sae=8)], {})
+        config_proto.saes_from_messages([saes_pb2.Sae(hook=HOOK, d_sae=8)], {})
     assert [violation.field for violation in caught.value.violations] == ["saes[0].architecture"]
     messages.check_names(caught.value.message, HOOK, "architecture", *configs.ARCHITECTURES)
 
 
 def test_a_source_too_small_for_a_batch() -> None:
-    planned = config_proto.planned([saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))], {})
+    planned = config_proto.saes_from_messages([saes_pb2.Sae(hook=HOOK, d_sae=8, topk=saes_pb2.TopK(k=2))], {})
     with pytest.raises(errors.InvalidArgument) as caught:
-        config_proto.training(planned, trainings_pb2.TrainingParameters(), 1000)
+        config_proto.plan_from_messages(planned, trainings_pb2.TrainingParameters(), 1000)
     assert [violation.field for violation in caught.value.violations] == ["parameters.batch_size"]
     messages.check_names(caught.value.message, "batch_size", "4,096", "1,000")
 

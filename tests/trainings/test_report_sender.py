@@ -8,7 +8,7 @@ from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
 from services.trainer.sae.reports import Progress
 from services.trainer.worker import workspace
-from services.trainer.worker.report_sender import Teller
+from services.trainer.worker.report_sender import ReportSender
 
 FIRST, SECOND = "trainings/t/first", "trainings/t/second"
 STEP = 100
@@ -21,9 +21,9 @@ def test_an_attempt_resumes_from_its_own_copy(storage: Storage) -> None:
     point = tasks_pb2.ResumePoint(step=STEP, key=f"{FIRST}/{name}", size_bytes=1)
     sent: list[messages_pb2.TaskEvent] = []
     context = TaskContext("task", 2, point.SerializeToString(), sent.append)
-    with workspace.opened(storage, SECOND) as work:
+    with workspace.open_workspace(storage, SECOND) as work:
         work.restore(point)
-        teller = Teller(context, work, STEP, keep=2)
+        teller = ReportSender(context, work, STEP, keep=2)
         for step in (STEP, STEP + 1):
             teller.progress(
                 Progress(
@@ -42,6 +42,6 @@ def test_an_attempt_resumes_from_its_own_copy(storage: Storage) -> None:
     points = [event.resume_point for event in sent if event.resume_point]
     assert [tasks_pb2.ResumePoint.FromString(each).key for each in points] == [f"{SECOND}/{name}"]
     storage.delete_tree(FIRST)
-    with workspace.opened(storage, "trainings/t/third") as work:
+    with workspace.open_workspace(storage, "trainings/t/third") as work:
         work.restore(tasks_pb2.ResumePoint.FromString(points[0]))
         assert pathlib.Path(work.folder, name, "state").read_bytes() == b"x"

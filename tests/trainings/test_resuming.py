@@ -3,14 +3,14 @@
 from polytok.trainer.v1 import tasks_pb2
 from services.jobs.model import ResumableJobHandler
 from services.runtime.storage import Storage
-from services.trainer.server.jobs import Training
+from services.trainer.server.jobs import TrainingJobHandler
 
 
 def test_a_checkpoint_of_a_later_step_is_further(storage: Storage) -> None:
     def point(step: int, key: str = "k") -> bytes:
         return tasks_pb2.ResumePoint(step=step, key=key).SerializeToString()
 
-    handler = Training(storage)
+    handler = TrainingJobHandler(storage)
     assert isinstance(handler, ResumableJobHandler)
     assert handler.is_further(b"", point(1))
     assert handler.is_further(point(1), point(2))

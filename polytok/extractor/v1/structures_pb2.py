@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polytok/extractor/v1/structures.proto\x12\x14polytok.extractor.v1\"6\n\x11StructureQuestion\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"q\n\x0eModelStructure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08n_layers\x18\x02 \x01(\x05\x12\x0e\n\x06\x62locks\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x03(\t\x12\x0e\n\x06sparse\x18\x05 \x03(\x05\x12\x0f\n\x07modules\x18\x06 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%polytok/extractor/v1/structures.proto\x12\x14polytok.extractor.v1\":\n\x15ModelStructureRequest\x12\x0f\n\x07repo_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"q\n\x0eModelStructure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08n_layers\x18\x02 \x01(\x05\x12\x0e\n\x06\x62locks\x18\x03 \x01(\t\x12\x0e\n\x06points\x18\x04 \x03(\t\x12\x0e\n\x06sparse\x18\x05 \x03(\x05\x12\x0f\n\x07modules\x18\x06 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polytok.extractor.v1.structures_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRUCTUREQUESTION']._serialized_start=63
-  _globals['_STRUCTUREQUESTION']._serialized_end=117
-  _globals['_MODELSTRUCTURE']._serialized_start=119
-  _globals['_MODELSTRUCTURE']._serialized_end=232
+  _globals['_MODELSTRUCTUREREQUEST']._serialized_start=63
+  _globals['_MODELSTRUCTUREREQUEST']._serialized_end=121
+  _globals['_MODELSTRUCTURE']._serialized_start=123
+  _globals['_MODELSTRUCTURE']._serialized_end=236
 # @@protoc_insertion_point(module_scope)

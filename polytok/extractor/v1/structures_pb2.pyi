@@ -19,7 +19,7 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class StructureQuestion(_message.Message):
+class ModelStructureRequest(_message.Message):
     """Asks what a model is made of."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -42,7 +42,7 @@ class StructureQuestion(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StructureQuestion: _TypeAlias = StructureQuestion  # noqa: Y015
+Global___ModelStructureRequest: _TypeAlias = ModelStructureRequest  # noqa: Y015
 
 @_typing.final
 class ModelStructure(_message.Message):

@@ -26,7 +26,7 @@ from polytok.catalog.v1 import tasks_pb2 as polytok_dot_catalog_dot_v1_dot_tasks
 from polytok.tokenizer.v1 import tasks_pb2 as polytok_dot_tokenizer_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polytok/tokenizer/v1/repairs.proto\x12\x14polytok.tokenizer.v1\x1a\x1epolytok/catalog/v1/tasks.proto\x1a polytok/tokenizer/v1/tasks.proto\"[\n\x0e\x43heckFilesTask\x12\x15\n\rtokenized_key\x18\x01 \x01(\t\x12\x32\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.polytok.tokenizer.v1.TokenizedFile\"6\n\x10\x43heckFilesResult\x12\x10\n\x08\x62\x61\x64_keys\x18\x01 \x03(\t\x12\x10\n\x08messages\x18\x02 \x03(\t\"\xa8\x01\n\x08MendTask\x12\x42\n\x0bpublication\x18\x01 \x01(\x0b\x32-.polytok.tokenizer.v1.PublishTokenizationTask\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12-\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\x12\x10\n\x08made_all\x18\x04 \x01(\x08\"k\n\nMendResult\x12\x10\n\x08messages\x18\x01 \x03(\t\x12\x15\n\rmanifest_lost\x18\x02 \x01(\x08\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"polytok/tokenizer/v1/repairs.proto\x12\x14polytok.tokenizer.v1\x1a\x1epolytok/catalog/v1/tasks.proto\x1a polytok/tokenizer/v1/tasks.proto\"[\n\x0e\x43heckFilesTask\x12\x15\n\rtokenized_key\x18\x01 \x01(\t\x12\x32\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.polytok.tokenizer.v1.TokenizedFile\"6\n\x10\x43heckFilesResult\x12\x10\n\x08\x62\x61\x64_keys\x18\x01 \x03(\t\x12\x10\n\x08messages\x18\x02 \x03(\t\"\xb0\x01\n\x10RestoreFilesTask\x12\x42\n\x0bpublication\x18\x01 \x01(\x0b\x32-.polytok.tokenizer.v1.PublishTokenizationTask\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\t\x12-\n\x05\x66iles\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFile\x12\x10\n\x08made_all\x18\x04 \x01(\x08\"s\n\x12RestoreFilesResult\x12\x10\n\x08messages\x18\x01 \x03(\t\x12\x15\n\rmanifest_lost\x18\x02 \x01(\x08\x12\x34\n\x0cstaged_files\x18\x03 \x03(\x0b\x32\x1e.polytok.catalog.v1.StagedFileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKFILESTASK']._serialized_end=217
   _globals['_CHECKFILESRESULT']._serialized_start=219
   _globals['_CHECKFILESRESULT']._serialized_end=273
-  _globals['_MENDTASK']._serialized_start=276
-  _globals['_MENDTASK']._serialized_end=444
-  _globals['_MENDRESULT']._serialized_start=446
-  _globals['_MENDRESULT']._serialized_end=553
+  _globals['_RESTOREFILESTASK']._serialized_start=276
+  _globals['_RESTOREFILESTASK']._serialized_end=452
+  _globals['_RESTOREFILESRESULT']._serialized_start=454
+  _globals['_RESTOREFILESRESULT']._serialized_end=569
 # @@protoc_insertion_point(module_scope)

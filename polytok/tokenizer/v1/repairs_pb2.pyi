@@ -79,8 +79,8 @@ class CheckFilesResult(_message.Message):
 Global___CheckFilesResult: _TypeAlias = CheckFilesResult  # noqa: Y015
 
 @_typing.final
-class MendTask(_message.Message):
-    """Payload of `repair.mend`: put files that were made again in the place of bad ones, and look after the small files."""
+class RestoreFilesTask(_message.Message):
+    """Payload of `repair.restore`: put files that were made again in the place of bad ones, and look after the small files."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -118,11 +118,11 @@ class MendTask(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___MendTask: _TypeAlias = MendTask  # noqa: Y015
+Global___RestoreFilesTask: _TypeAlias = RestoreFilesTask  # noqa: Y015
 
 @_typing.final
-class MendResult(_message.Message):
-    """Result of `repair.mend`."""
+class RestoreFilesResult(_message.Message):
+    """Result of `repair.restore`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -154,4 +154,4 @@ class MendResult(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___MendResult: _TypeAlias = MendResult  # noqa: Y015
+Global___RestoreFilesResult: _TypeAlias = RestoreFilesResult  # noqa: Y015

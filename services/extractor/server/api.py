@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.extractor.server import events, messages, repository, resource_names, service
-from services.extractor.server.estimates import Estimates
+from services.extractor.server.estimates import EstimateService
 from services.extractor.server.models import LIFECYCLE, Extraction
-from services.extractor.server.service import Creation
+from services.extractor.server.service import ExtractionService
 from services.jobs.store import JobStore
 from services.records import cancellation, etags, pagination
 from services.records.hold_client import HoldRenewer
@@ -29,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Dependencies:
     """The resources of one extractor process."""
 
     database: Database
@@ -38,15 +38,15 @@ class Parts:
     folders: StorageFolders
     watch: Watch
     transactions: IdempotentTransactions
-    creation: Creation
-    estimates: Estimates
+    extractions: ExtractionService
+    estimates: EstimateService
     keeper: HoldRenewer
 
 
 class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     """Serves extractions."""
 
-    def __init__(self, shared: Parts) -> None:
+    def __init__(self, shared: Dependencies) -> None:
         self._shared = shared
         self._database = shared.database
         self._transactions = shared.transactions
@@ -62,10 +62,10 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         if answered is not None:
             return answered
         # Before the transaction, which keeps a connection to the database for as long as the catalog takes.
-        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
+        found = await self._shared.extractions.find(request.dataset, request.model, request.variant, request.parameters)
 
         async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
-            return self._message(await self._shared.creation.create(unit.conn, request.extraction_id, found))
+            return self._message(await self._shared.extractions.create(unit.conn, request.extraction_id, found))
 
         return await self._transactions.run("CreateExtraction", request, extractions_pb2.Extraction, act)
 
@@ -74,7 +74,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> extractions_pb2.Extraction:
         """Read an extraction."""
         async with self._database.connection() as conn:
-            return self._message(await repository.get(conn, resource_names.parse(request.name)))
+            return self._message(await repository.get(conn, resource_names.parse_name(request.name)))
 
     async def ListExtractions(  # noqa: N802
         self, request: extractions_pb2.ListExtractionsRequest, context: Context
@@ -103,17 +103,17 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
                 raise resource_held_error(record.resource, holders)
             await cancellation.delete_jobs(unit.conn, self._shared.store, record.resource)
             await repository.delete(unit.conn, record.id)
-            await events.tell(unit.conn, record.id)
+            await events.notify_changed(unit.conn, record.id)
             unit.after_commit.append(functools.partial(self._shared.folders.delete_if_unused, record.path))
             if record.held:
                 # The row that remembers the hold is gone: now, or when the hold runs out.
-                unit.after_commit.append(functools.partial(self._shared.creation.release, record))
+                unit.after_commit.append(functools.partial(self._shared.extractions.release, record))
             return empty_pb2.Empty()
 
         return await self._transactions.run("DeleteExtraction", request, empty_pb2.Empty, act)
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
-        identifier = resource_names.parse(name)
+        identifier = resource_names.parse_name(name)
         record = await cancellation.cancel_job_and_lock(
             conn, self._shared.store, functools.partial(repository.find, conn, identifier)
         )
@@ -139,7 +139,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         self, request: extractions_pb2.RetryExtractionRequest, context: Context
     ) -> extractions_pb2.Extraction:
         """Extract again."""
-        identifier = resource_names.parse(request.name)
+        identifier = resource_names.parse_name(request.name)
         answered = await self._transactions.find_response("RetryExtraction", request, extractions_pb2.Extraction)
         if answered is not None:
             return answered
@@ -147,15 +147,15 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
             before = await repository.get(conn, identifier)
         LIFECYCLE.require_retryable(before.resource, before.status)
         asked = messages.parameters(before)
-        found = await self._shared.creation.find(before.dataset, before.model, before.variant, asked)
+        found = await self._shared.extractions.find(before.dataset, before.model, before.variant, asked)
 
         async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
             record = await repository.get(unit.conn, identifier, Lock.CHANGE)
             LIFECYCLE.require_retryable(record.resource, record.status)
-            record = await repository.update(unit.conn, record.id, **service.values(found))
+            record = await repository.update(unit.conn, record.id, **service.input_columns(found))
             # Again behind the commit: the hold of the try that failed may be let go of just now.
             unit.after_commit.append(functools.partial(self._shared.keeper.renew, {record.resource}))
-            return self._message(await self._shared.creation.begin(unit.conn, record))
+            return self._message(await self._shared.extractions.begin(unit.conn, record))
 
         return await self._transactions.run("RetryExtraction", request, extractions_pb2.Extraction, act)
 
@@ -164,7 +164,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> AsyncGenerator[extractions_pb2.WatchExtractionResponse]:
         """Stream an extraction until it is at rest."""
         async with self._database.connection() as conn:
-            first = await repository.get(conn, resource_names.parse(request.name))
+            first = await repository.get(conn, resource_names.parse_name(request.name))
 
         async def read(conn: AsyncConnection) -> Extraction | None:
             return await repository.find(conn, str(first.id))
@@ -178,8 +178,8 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         self, request: extractions_pb2.EstimateExtractionRequest, context: Context
     ) -> extractions_pb2.EstimateExtractionResponse:
         """Return what an extraction would take."""
-        found = await self._shared.creation.find(request.dataset, request.model, request.variant, request.parameters)
-        async with self._shared.creation.trial(found) as order:
+        found = await self._shared.extractions.find(request.dataset, request.model, request.variant, request.parameters)
+        async with self._shared.extractions.estimate_context(found) as order:
             return await self._shared.estimates.estimate(order)
 
     async def HoldExtraction(  # noqa: N802
@@ -188,7 +188,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         """Keep an extraction from being deleted."""
         async with self._database.transaction() as conn:
             # Shared with other holders; a deletion, which locks for a change, comes before or after.
-            record = await repository.get(conn, resource_names.parse(request.name), Lock.REFERENCE)
+            record = await repository.get(conn, resource_names.parse_name(request.name), Lock.REFERENCE)
             LIFECYCLE.require_ready(record.resource, record.name, record.status, record.error_message)
             if request.manifest_digest not in {"", record.manifest_digest}:
                 raise resource_replaced_error(record.resource, request.holder)
@@ -202,7 +202,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> empty_pb2.Empty:
         """End a hold."""
         async with self._database.transaction() as conn:
-            record = await repository.find(conn, resource_names.parse(request.name))
+            record = await repository.find(conn, resource_names.parse_name(request.name))
             if record is not None:
                 await repository.holds.release(conn, record.id, request.holder)
         return empty_pb2.Empty()

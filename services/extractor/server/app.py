@@ -9,9 +9,9 @@ from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.activations import structure_cache
 from services.extractor.server import estimates, garbage_collection, holds, tables
 from services.extractor.server import jobs as job_handlers
-from services.extractor.server.api import ExtractionServicer, Parts
-from services.extractor.server.events import OWNER
-from services.extractor.server.service import Creation
+from services.extractor.server.api import Dependencies, ExtractionServicer
+from services.extractor.server.events import SERVICE_NAME
+from services.extractor.server.service import ExtractionService
 from services.extractor.server.settings import ExtractorSettings
 from services.records import hold_client
 from services.records.app import RecordApp
@@ -23,7 +23,7 @@ from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSe
 from services.runtime.storage import Storage
 
 
-class Extractor(RecordApp):
+class ExtractorApp(RecordApp):
     """One extractor process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -38,38 +38,38 @@ class Extractor(RecordApp):
         catalog: grpc.aio.Channel,
     ) -> None:
         super().__init__(
-            OWNER,
+            SERVICE_NAME,
             database=database,
             messages=messages,
             server=server,
             jobs=jobs,
             tables=tables.jobs,
             handlers={
-                job_handlers.KIND: job_handlers.Extracting(storage),
-                estimates.KIND: estimates.Estimating(),
+                job_handlers.KIND: job_handlers.ExtractionJobHandler(storage),
+                estimates.KIND: estimates.EstimateJobHandler(),
             },
         )
         self._channel = catalog
-        self.structures = structure_cache.Structures(service=OWNER, seconds=settings.hooks_seconds)
+        self.structures = structure_cache.ModelStructureCache(service=SERVICE_NAME, seconds=settings.hooks_seconds)
         records = hold_client.CatalogClient(catalog)
         self.keeper = hold_client.HoldRenewer(
-            records, holds.Ledger(self.database), renew_seconds=settings.renew_seconds
+            records, holds.ExtractionHolds(self.database), renew_seconds=settings.renew_seconds
         )
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
         self.listen(lambda _: self.keeper.wake())
         folders = StorageFolders(self.database, storage, garbage_collection.is_used)
         self.garbage_collector = GarbageCollector(
-            self.database, storage, folders, garbage_collection.house(settings), settings
+            self.database, storage, folders, garbage_collection.create_policy(settings), settings
         )
-        shared = Parts(
+        shared = Dependencies(
             database=self.database,
             storage=storage,
             store=self.store,
             folders=folders,
             watch=self.watch,
             transactions=IdempotentTransactions(self.database, tables.answers),
-            creation=Creation(self.store, folders, records, self.structures, settings.range_bytes),
-            estimates=estimates.Estimates(self.database, self.store, self.watch, settings.estimate_seconds),
+            extractions=ExtractionService(self.store, folders, records, self.structures, settings.range_bytes),
+            estimates=estimates.EstimateService(self.database, self.store, self.watch, settings.estimate_seconds),
             keeper=self.keeper,
         )
         self.serve(

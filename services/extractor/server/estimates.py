@@ -24,7 +24,7 @@ KIND = "extraction.estimate"
 _POLL_SECONDS = 1.0
 
 
-class Estimating:
+class EstimateJobHandler:
     """Wakes whoever waits for the estimate."""
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
@@ -38,11 +38,11 @@ class Estimating:
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """The answer is there."""
-        await events.tell(conn, job.id)
+        await events.notify_changed(conn, job.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """The trial failed."""
-        await events.tell(conn, job.id)
+        await events.notify_changed(conn, job.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Nobody waits any more."""
@@ -51,7 +51,7 @@ class Estimating:
         """Nobody sees it."""
 
 
-class Estimates:
+class EstimateService:
     """Has workers try extractions out."""
 
     def __init__(self, database: Database, store: JobStore, watch: Watch, seconds: float) -> None:
@@ -67,7 +67,7 @@ class Estimates:
         """
         uid = uuid.uuid4()
         # Among extractions, where the garbage collector finds what a killed worker leaves.
-        order.extraction_key = resource_names.key(uid)
+        order.extraction_key = resource_names.storage_key(uid)
         payload = payloads.to_any(tasks_pb2.EstimateExtractionTask(order=order))
         task = NewTask(kind="extract.estimate", payload=payload, max_attempts=1)
         async with self._database.transaction() as conn:
@@ -114,7 +114,7 @@ class Estimates:
             await self._store.delete(conn, job_id)
 
 
-async def forget(conn: AsyncConnection, age: datetime.timedelta) -> None:
+async def delete_expired(conn: AsyncConnection, age: datetime.timedelta) -> None:
     """Drop the estimates that nobody can wait for any more: their server died."""
     jobs = tables.jobs.jobs
     old = jobs.c.created_at < sa.func.clock_timestamp() - 2 * age

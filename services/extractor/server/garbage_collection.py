@@ -14,21 +14,21 @@ from services.records.garbage_collection import GarbageCollectionPolicy
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
-_FINAL = publication.MANIFESTS | resource_names.BESIDE
+_FINAL = publication.MANIFESTS | resource_names.SIDECARS
 
 _table = tables.extractions
 _files = tables.extraction_files
 
 
-def house(settings: ExtractorSettings) -> GarbageCollectionPolicy:
+def create_policy(settings: ExtractorSettings) -> GarbageCollectionPolicy:
     """Return what the garbage collector keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await repository.holds.forget(conn)
-        await estimates.forget(conn, datetime.timedelta(seconds=settings.estimate_seconds))
+        await estimates.delete_expired(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
-    return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, orphans, expire)
+    return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, find_orphans, expire)
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
@@ -37,7 +37,7 @@ async def is_used(conn: AsyncConnection, key: str) -> bool:
     return (await conn.execute(statement)).first() is not None
 
 
-async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
+async def find_orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
     """Folder that nothing uses, and files in used folders that no record names."""
     rows = await conn.execute(sa.select(_table.c.path, _table.c.status))
     statuses: dict[str, str] = {row.path: row.status for row in rows}
@@ -46,7 +46,7 @@ async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str
     for key in listed:
         folder, _, file = key.rpartition("/")
         # extractions/{uid}/{file}; whatever else lies here is not ours.
-        if folder.count("/") != 1 or resource_names.uid(folder.rpartition("/")[2]) is None:
+        if folder.count("/") != 1 or resource_names.parse_uid(folder.rpartition("/")[2]) is None:
             continue
         status = statuses.get(folder, "ERROR")
         if status in _ENDED:

@@ -8,7 +8,7 @@ from services.records.hold_client import Hold
 from services.runtime.database import Database
 
 
-class Ledger:
+class ExtractionHolds:
     """The tokenizations that extractions hold (`services.records.hold_client.AcquiredHolds`)."""
 
     def __init__(self, database: Database) -> None:
@@ -17,19 +17,19 @@ class Ledger:
     async def live(self) -> Sequence[Hold]:
         """Return those of extractions that are being made."""
         async with self._database.connection() as conn:
-            return [hold(record) for record in await repository.held(conn, live=True)]
+            return [create_hold(record) for record in await repository.list_holders(conn, live=True)]
 
     async def ended(self) -> Sequence[Hold]:
         """Return those of extractions that ended."""
         async with self._database.connection() as conn:
-            return [hold(record) for record in await repository.held(conn, live=False)]
+            return [create_hold(record) for record in await repository.list_holders(conn, live=False)]
 
     async def forget(self, holder: str) -> None:
         """Note that what an extraction held was released."""
         async with self._database.transaction() as conn:
-            await repository.let_go(conn, resource_names.parse(holder))
+            await repository.mark_hold_released(conn, resource_names.parse_name(holder))
 
 
-def hold(record: Extraction) -> Hold:
+def create_hold(record: Extraction) -> Hold:
     """Return the hold of an extraction."""
     return Hold(record.tokenization, record.resource, record.tokenization_digest)

@@ -22,16 +22,16 @@ _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
 _EXTRACTING, _PUBLISHING = 30, 1
 """A model's pass over a token is so much work against reading again what was written of it, to publish it."""
-_NAMES = publication.MANIFESTS | resource_names.BESIDE
+_NAMES = publication.MANIFESTS | resource_names.SIDECARS
 
 
-def first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
+def create_first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:
     """Return the task that a job begins with."""
     task = tasks_pb2.PlanExtractionTask(order=messages.order(extraction), range_bytes=range_bytes)
     return [NewTask(kind=_PLAN, payload=payloads.to_any(task))]
 
 
-class Extracting(RecordJobHandler):
+class ExtractionJobHandler(RecordJobHandler):
     """Brings an extraction from QUEUED through PROCESSING to READY, ERROR or CANCELLED."""
 
     def __init__(self, storage: Storage) -> None:
@@ -45,7 +45,7 @@ class Extracting(RecordJobHandler):
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
         """Plan, ranges, publish."""
-        extraction = await repository.of_job(conn, job.id)
+        extraction = await repository.find_by_job(conn, job.id)
         if extraction is None or results[0].kind == _PUBLISH:
             return []
         order = messages.order(extraction)
@@ -71,7 +71,7 @@ class Extracting(RecordJobHandler):
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the files."""
-        extraction = await repository.of_job(conn, job.id)
+        extraction = await repository.find_by_job(conn, job.id)
         if extraction is None:
             return
         (found,) = payloads.from_any(results, tasks_pb2.PublishExtractionResult)
@@ -95,10 +95,10 @@ class Extracting(RecordJobHandler):
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
-        extraction = await repository.of_job(conn, job.id)
+        extraction = await repository.find_by_job(conn, job.id)
         if extraction is not None:
             await repository.update(conn, extraction.id, **values)
-            await events.tell(conn, extraction.id)
+            await events.notify_changed(conn, extraction.id)
 
 
 def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRange]) -> list[NewTask]:

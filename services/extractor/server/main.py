@@ -2,8 +2,8 @@
 
 import contextlib
 
-from services.extractor.server.app import Extractor
-from services.extractor.server.events import OWNER
+from services.extractor.server.app import ExtractorApp
+from services.extractor.server.events import SERVICE_NAME
 from services.extractor.server.settings import ExtractorSettings
 from services.records import app
 from services.runtime import settings
@@ -15,17 +15,17 @@ from services.runtime.storage import Storage
 async def main(stop: StopSignal) -> None:
     """Serve the extractor."""
 
-    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Extractor:
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> ExtractorApp:
         peers = settings.PeerSettings()
         catalog = channel.open_channel(
             peers.catalog_address,
             tls_ca=peers.tls_ca,
             tls_certificate=peers.tls_certificate,
             tls_key=peers.tls_key,
-            service=OWNER,
+            service=SERVICE_NAME,
         )
         opened.push_async_callback(catalog.close)
-        return Extractor(
+        return ExtractorApp(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
             storage=Storage(settings.StorageSettings().root),
@@ -35,4 +35,4 @@ async def main(stop: StopSignal) -> None:
             catalog=catalog,
         )
 
-    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=SERVICE_NAME)

@@ -60,7 +60,7 @@ class Extraction:
     @property
     def resource(self) -> str:
         """Its resource name."""
-        return resource_names.extraction(self.name)
+        return resource_names.format_name(self.name)
 
     @property
     def etag(self) -> str:

@@ -15,11 +15,11 @@ _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_*-]+)*")
 _MOST_HOOKS = 512
 
 
-def complete(
+def apply_defaults(
     asked: Parameters,
     model: models_pb2.Model,
     tokenization: tokenizations_pb2.Tokenization,
-    structure: hook_names.Structure | None,
+    structure: hook_names.ModelStructure | None,
 ) -> extractions_pb2.ExtractionParameters:
     """Fill every default in; raises InvalidArgument and FailedPrecondition for what does not fit.
 
@@ -39,13 +39,13 @@ def complete(
     return made
 
 
-def excluded(complete: Parameters, model: models_pb2.Model) -> Sequence[int]:
+def find_excluded_token_ids(complete: Parameters, model: models_pb2.Model) -> Sequence[int]:
     """Return the ids of all tokens whose activations are left out."""
     special = [token.id for token in model.special_tokens] if complete.exclude_special_tokens else []
     return sorted({*special, *complete.excluded_token_ids})
 
 
-def differences(existing: Parameters, asked: Parameters) -> Sequence[str]:
+def describe_differences(existing: Parameters, asked: Parameters) -> Sequence[str]:
     """Return what differs, a phrase a field."""
     before, now = _shown(existing), _shown(asked)
     return [
@@ -80,7 +80,7 @@ def _check_fits(model: models_pb2.Model, tokenization: tokenizations_pb2.Tokeniz
         )
 
 
-def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: hook_names.Structure | None) -> Sequence[str]:
+def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: hook_names.ModelStructure | None) -> Sequence[str]:
     layers = model.n_layers or (structure.n_layers if structure else 0)
     found: list[str] = []
     wrong: dict[int, str] = {}
@@ -96,7 +96,7 @@ def _hooks(asked: Sequence[str], model: models_pb2.Model, structure: hook_names.
         else:
             found.append(name)
     if structure is not None:
-        wrong = dict(hook_names.all_wrong(asked, structure)) | wrong
+        wrong = dict(hook_names.find_problems(asked, structure)) | wrong
     unique = list(dict.fromkeys(found))
     if len(unique) > _MOST_HOOKS:
         wrong[len(asked) - 1] = f"{len(unique)} hooks are more than the {_MOST_HOOKS} of one extraction; make several."

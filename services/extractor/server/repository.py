@@ -28,7 +28,7 @@ def _record(row: sa.Row[Any]) -> Extraction:
 
 async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> Extraction | None:
     """Read an extraction by id or uid."""
-    uid = resource_names.uid(identifier)
+    uid = resource_names.parse_uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
     row = (await conn.execute(queries.with_lock(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
@@ -45,10 +45,10 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
     """Return the error for a name that no extraction has."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
-    return resource_names.missing(identifier, list((await conn.execute(statement)).scalars()))
+    return resource_names.not_found_error(identifier, list((await conn.execute(statement)).scalars()))
 
 
-async def of_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
+async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID) -> Extraction | None:
     """Read and lock the extraction that a job makes; None if it has another job by now, or is gone."""
     statement = queries.with_lock(sa.select(_table).where(_table.c.job_id == job_id), Lock.CHANGE, _table)
     row = (await conn.execute(statement)).one_or_none()
@@ -73,7 +73,7 @@ async def page(
     return [_record(row) for row in await conn.execute(queries.paginate(statement, _table, statuses, after, limit))]
 
 
-async def held(conn: AsyncConnection, *, live: bool) -> list[Extraction]:
+async def list_holders(conn: AsyncConnection, *, live: bool) -> list[Extraction]:
     """Read the extractions that hold a tokenization: those that are being made, or those that ended."""
     ended = _table.c.status.in_(("READY", "ERROR", "CANCELLED"))
     statement = sa.select(_table).where(_table.c.held, sa.not_(ended) if live else ended)
@@ -93,7 +93,7 @@ async def update(conn: AsyncConnection, uid: uuid.UUID, **values: Any) -> Extrac
     return _record((await conn.execute(statement)).one())
 
 
-async def let_go(conn: AsyncConnection, name: str) -> None:
+async def mark_hold_released(conn: AsyncConnection, name: str) -> None:
     """Record that an extraction that ended holds nothing any more; a retry that came meanwhile holds it again."""
     ended = _table.c.status.in_(("READY", "ERROR", "CANCELLED"))
     await conn.execute(_table.update().where(_table.c.name == name, ended).values(held=False))

@@ -14,21 +14,21 @@ _DIGEST_LETTERS = 8
 
 EXTRACTIONS_KEY = "extractions"
 """Storage key of the folder that holds every extraction's folder."""
-BESIDE = frozenset({"statistics.safetensors", "blocks.safetensors"})
+SIDECARS = frozenset({"statistics.safetensors", "blocks.safetensors"})
 """Files that `polytok.json` names: what was seen at each dimension, and digests of the blocks of all Arrow files."""
 
 
-def extraction(identifier: str) -> str:
+def format_name(identifier: str) -> str:
     """Names an extraction."""
     return f"extractions/{identifier}"
 
 
-def key(uid: uuid.UUID) -> str:
+def storage_key(uid: uuid.UUID) -> str:
     """Storage key of the folder of an extraction."""
     return f"{EXTRACTIONS_KEY}/{uid}"
 
 
-def parse(name: str) -> str:
+def parse_name(name: str) -> str:
     """Read the id out of `extractions/{id}`."""
     found = _EXTRACTION.fullmatch(name)
     if found is None:
@@ -37,7 +37,7 @@ def parse(name: str) -> str:
     return found[1]
 
 
-def uid(identifier: str) -> uuid.UUID | None:
+def parse_uid(identifier: str) -> uuid.UUID | None:
     """Read an extraction's uid; None if the id is one that somebody chose."""
     if len(identifier) != 36:
         return None
@@ -47,18 +47,18 @@ def uid(identifier: str) -> uuid.UUID | None:
         return None
 
 
-def made_up(dataset: str, model: str, variant: str, parameters: bytes) -> str:
+def default_id(dataset: str, model: str, variant: str, parameters: bytes) -> str:
     """Return an id for an extraction whose creator chose none: the same for the same."""
     digest = hashlib.sha256(b"\0".join([dataset.encode(), model.encode(), variant.encode(), parameters])).hexdigest()
     of = "-".join(part for part in (dataset.partition("/")[2], model.partition("/")[2], variant) if part)
     return f"{of[: _LONGEST_ID - _DIGEST_LETTERS - 1]}-{digest[:_DIGEST_LETTERS]}"
 
 
-def missing(identifier: str, known: Sequence[str]) -> errors.NotFound:
+def not_found_error(identifier: str, known: Sequence[str]) -> errors.NotFound:
     """Tell that there is no such extraction."""
     close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
     return errors.NotFound(
         f"No extraction is called {identifier!r}.{hint} `polytok extraction list` shows the extractions that exist.",
-        metadata={"resource": extraction(identifier)},
+        metadata={"resource": format_name(identifier)},
     )

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.activations.structure_cache import Structures
+from services.activations.structure_cache import ModelStructureCache
 from services.extractor.server import events, holds, jobs, messages, parameters, repository, resource_names
 from services.extractor.server.models import LIFECYCLE, Extraction
 from services.jobs import failures
@@ -22,7 +22,7 @@ from services.records.hold_client import CatalogClient, Hold
 from services.records.storage_folders import StorageFolders
 
 
-class Found(NamedTuple):
+class ResolvedInput(NamedTuple):
     """What the catalog answered, checked to fit."""
 
     model: models_pb2.Model
@@ -31,11 +31,16 @@ class Found(NamedTuple):
     """Every default filled in."""
 
 
-class Creation:
+class ExtractionService:
     """Makes extractions, and makes them anew."""
 
     def __init__(
-        self, store: JobStore, folders: StorageFolders, catalog: CatalogClient, structures: Structures, range_bytes: int
+        self,
+        store: JobStore,
+        folders: StorageFolders,
+        catalog: CatalogClient,
+        structures: ModelStructureCache,
+        range_bytes: int,
     ) -> None:
         self._store = store
         self._folders = folders
@@ -43,17 +48,19 @@ class Creation:
         self._structures = structures
         self._range_bytes = range_bytes
 
-    async def find(self, dataset: str, model: str, variant: str, asked: extractions_pb2.ExtractionParameters) -> Found:
+    async def find(
+        self, dataset: str, model: str, variant: str, asked: extractions_pb2.ExtractionParameters
+    ) -> ResolvedInput:
         """Ask the catalog for what is to be read; refuse what is not READY or does not fit."""
         found = await self._catalog.model(model)
         tokenization = await self._catalog.resolve(dataset, model, variant)
         structure = await self._structures.of(found, asked.hooks)
-        return Found(found, tokenization, parameters.complete(asked, found, tokenization, structure))
+        return ResolvedInput(found, tokenization, parameters.apply_defaults(asked, found, tokenization, structure))
 
-    async def create(self, conn: AsyncConnection, identifier: str, found: Found) -> Extraction:
+    async def create(self, conn: AsyncConnection, identifier: str, found: ResolvedInput) -> Extraction:
         """Make an extraction, or return the one that exists if it is the same."""
         tokenization = found.tokenization
-        chosen = identifier or resource_names.made_up(
+        chosen = identifier or resource_names.default_id(
             tokenization.dataset,
             tokenization.model,
             tokenization.variant,
@@ -67,8 +74,8 @@ class Creation:
             dataset=tokenization.dataset,
             model=tokenization.model,
             variant=tokenization.variant,
-            path=resource_names.key(uid),
-            **values(found),
+            path=resource_names.storage_key(uid),
+            **input_columns(found),
         )
         if made is not None:
             return await self.begin(conn, made)
@@ -76,11 +83,11 @@ class Creation:
 
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
         """Hold the tokenization and starts the job that makes an extraction, the first one or another."""
-        held = await self._catalog.hold(holds.hold(record))
+        held = await self._catalog.hold(holds.create_hold(record))
         await self._folders.reserve(conn, record.path)
         await repository.replace_files(conn, record.id, [])
         record = await repository.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
-        tasks = jobs.first_tasks(record, self._range_bytes)
+        tasks = jobs.create_first_tasks(record, self._range_bytes)
         job_id = await self._store.create(conn, jobs.KIND, record.resource, tasks)
         begun = await repository.update(
             conn,
@@ -94,15 +101,15 @@ class Creation:
             started_at=None,
             completed_at=None,
         )
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
         return begun
 
     async def release(self, record: Extraction) -> None:
         """Let go of the tokenization that an extraction holds."""
-        await self._catalog.release(holds.hold(record))
+        await self._catalog.release(holds.create_hold(record))
 
     @contextlib.asynccontextmanager
-    async def trial(self, found: Found) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:
+    async def estimate_context(self, found: ResolvedInput) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:
         """Yield what a worker is told that tries an extraction out.
 
         The tokenization is held for the length of the block.
@@ -120,13 +127,13 @@ class Creation:
                 model_repo_id=found.model.repo_id,
                 model_revision=found.model.commit or found.model.revision,
                 parameters=found.parameters,
-                excluded_token_ids=parameters.excluded(found.parameters, found.model),
+                excluded_token_ids=parameters.find_excluded_token_ids(found.parameters, found.model),
             )
         finally:
             await asyncio.shield(self._catalog.release(hold))
 
 
-def values(found: Found) -> Mapping[str, Any]:
+def input_columns(found: ResolvedInput) -> Mapping[str, Any]:
     """Return the columns of what is read and how."""
     model, tokenization = found.model, found.tokenization
     return {
@@ -138,17 +145,17 @@ def values(found: Found) -> Mapping[str, Any]:
         "model_revision": model.commit or model.revision,
         "code_version": importlib.metadata.version("polytok"),
         "parameters": json_format.MessageToDict(found.parameters, preserving_proto_field_name=True),
-        "excluded_token_ids": list(parameters.excluded(found.parameters, model)),
+        "excluded_token_ids": list(parameters.find_excluded_token_ids(found.parameters, model)),
     }
 
 
-def _same(existing: Extraction, found: Found) -> Extraction:
+def _same(existing: Extraction, found: ResolvedInput) -> Extraction:
     tokenization = found.tokenization
     of = (existing.dataset, existing.model, existing.variant)
     if of != (tokenization.dataset, tokenization.model, tokenization.variant):
         differing = [f"of {existing.tokenization}, not {tokenization.name}"]
     else:
-        differing = list(parameters.differences(messages.parameters(existing), found.parameters))
+        differing = list(parameters.describe_differences(messages.parameters(existing), found.parameters))
     if differing:
         raise errors.AlreadyExists(
             f"{existing.resource} exists with {'; '.join(differing)}. Choose another name, or delete it first.",

@@ -39,8 +39,8 @@ def main() -> None:
     from services.extractor.worker.tasks import estimate_task, plan_task, publish_task, range_task  # noqa: PLC0415
 
     storage = factory.open_storage(StorageSettings())
-    reader = tokenizations.Reader(storage)
-    loaded = model_cache.Models()
+    reader = tokenizations.TokenizationReader(storage)
+    loaded = model_cache.ModelCache()
     task_process_main.serve(
         {
             "extract.plan": lambda payload, _: plan_task.plan(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from polytok import errors
 from services.activations import activation_stream, device_transfer, finiteness, hooks
-from services.activations.models import Description, LoadedModel
-from services.activations.statistics import Statistics
+from services.activations.models import LoadedModel, ModelDescription
+from services.activations.statistics import ActivationStatistics
 from services.activations.token_selection import TokenSelection
 from services.extractor.worker import arrow_columns, file_writer
 from services.runtime.prefetch import PrefetchIterator
@@ -46,11 +46,11 @@ class RangeSettings:
 
 
 @dataclass(frozen=True)
-class Extracted:
+class ExtractionResult:
     """What came of a range."""
 
-    files: tuple[file_writer.File, ...]
-    statistics: dict[str, Statistics]
+    files: tuple[file_writer.WrittenFile, ...]
+    statistics: dict[str, ActivationStatistics]
     """Hook → of all vectors that were computed, those left over among them."""
     tokens: int
     """Vectors per hook in the files."""
@@ -71,7 +71,7 @@ def extract(
     folder: pathlib.Path,
     stem: str,
     report: Report,
-) -> Extracted:
+) -> ExtractionResult:
     """Write the activations of some rows to `{folder}/{stem}-00000.arrow` and so on, synced, with their checksums.
 
     `dataset` is a `datasets.Dataset` or `pyarrow.Table`. Nothing of a range that fails stays behind but files that were
@@ -89,29 +89,31 @@ def extract_to(
     storage: Storage,
     prefix: str,
     report: Report,
-) -> Extracted:
+) -> ExtractionResult:
     """As `extract`, to keys of any storage."""
-    stream = activation_stream.Stream(model, dataset, _stream_settings(settings))
-    arrivals = device_transfer.Arrivals(model.device, arrow_columns.STORED[settings.storage_dtype])
-    gathering = _Gathering(settings, {hook.name: hook.width for hook in stream.hooks})
+    stream = activation_stream.ActivationStream(model, dataset, _stream_settings(settings))
+    arrivals = device_transfer.DeviceTransfer(model.device, arrow_columns.STORED[settings.storage_dtype])
+    gathering = _RowAccumulator(settings, {hook.name: hook.width for hook in stream.hooks})
     done = 0
     with (
         contextlib.ExitStack() as stack,
         contextlib.closing(stream.pieces(first_row, num_rows)) as pieces,
         PrefetchIterator(_until(pieces, settings.max_tokens), "model") as made,
     ):
-        writer: file_writer.Writer | None = None
+        writer: file_writer.ActivationWriter | None = None
         for piece in made:
             values = gathering.take(piece, arrivals)
             if writer is None:
                 writer = stack.enter_context(
-                    file_writer.Writer(storage, prefix, gathering.widths, settings.context_size, settings.storage_dtype)
+                    file_writer.ActivationWriter(
+                        storage, prefix, gathering.widths, settings.context_size, settings.storage_dtype
+                    )
                 )
             writer.write(piece.token_ids, piece.row, piece.position, values)
             done += piece.num_rows
             report(done, num_rows)
     files = tuple(writer.files) if writer else ()
-    return Extracted(
+    return ExtractionResult(
         files=files,
         statistics=gathering.statistics,
         tokens=sum(file.num_rows for file in files) * settings.context_size,
@@ -121,13 +123,13 @@ def extract_to(
     )
 
 
-def widths(settings: RangeSettings, description: Description) -> dict[str, int]:
+def widths(settings: RangeSettings, description: ModelDescription) -> dict[str, int]:
     """Numbers per vector of each hook; 0 for a module that is named by its path, as only running it tells."""
-    return {hook.name: hook.width for hook in hooks.parse(settings.hooks, description)}
+    return {hook.name: hook.width for hook in hooks.parse_hooks(settings.hooks, description)}
 
 
-def _stream_settings(settings: RangeSettings) -> activation_stream.Settings:
-    return activation_stream.Settings(
+def _stream_settings(settings: RangeSettings) -> activation_stream.StreamSettings:
+    return activation_stream.StreamSettings(
         hooks=settings.hooks,
         batch_tokens=settings.batch_size * settings.context_size,
         selection=TokenSelection(
@@ -163,31 +165,33 @@ def _cut(piece: activation_stream.Piece, count: int) -> activation_stream.Piece:
     )
 
 
-class _Gathering:
+class _RowAccumulator:
     """Counts what passes, and refuses what is not to be stored."""
 
     def __init__(self, settings: RangeSettings, parsed: Mapping[str, int]) -> None:
         self._settings = settings
         self.widths = dict(parsed)
-        self.statistics: dict[str, Statistics] = {}
+        self.statistics: dict[str, ActivationStatistics] = {}
 
-    def take(self, piece: activation_stream.Piece, arrivals: device_transfer.Arrivals) -> dict[str, Tensor]:
+    def take(self, piece: activation_stream.Piece, arrivals: device_transfer.DeviceTransfer) -> dict[str, Tensor]:
         """Bring a piece's vectors to the CPU in the number format of the files."""
 
         def look(name: str, value: Tensor) -> None:
-            statistics = self.statistics.setdefault(name, Statistics(value.shape[1]))
+            statistics = self.statistics.setdefault(name, ActivationStatistics(value.shape[1]))
             self.widths[name] = value.shape[1]
             before = statistics.nan + statistics.infinite
             statistics.add(value)
             found = statistics.nan + statistics.infinite - before
             if found and self._settings.nonfinite == "fail":
-                finiteness.check(name, value, piece.row, piece.position, _ADVICE)
+                finiteness.check_finite(name, value, piece.row, piece.position, _ADVICE)
             if self._settings.storage_dtype == "float16":
                 self._check_range(name, value, piece, statistics)
 
         return arrivals.take(piece, look)
 
-    def _check_range(self, name: str, value: Tensor, piece: activation_stream.Piece, statistics: Statistics) -> None:
+    def _check_range(
+        self, name: str, value: Tensor, piece: activation_stream.Piece, statistics: ActivationStatistics
+    ) -> None:
         limit = torch.finfo(torch.float16).max
         if statistics.count and max(-statistics.low.min(), statistics.high.max()) > limit:
             row, position = _place(value.abs() > limit, piece)

@@ -21,7 +21,7 @@ _BATCH_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class File:
+class WrittenFile:
     """A file that is on the disk, under its key."""
 
     key: str
@@ -32,7 +32,7 @@ class File:
     """A digest for each `BLOCK_BYTES` (`services.runtime.storage.blocks`)."""
 
 
-class Writer:
+class ActivationWriter:
     """Takes vectors and writes rows of them; a file appears under its key when it is whole.
 
     Vectors that fill no row when the block ends are in no file; `left_over` counts them.
@@ -53,10 +53,10 @@ class Writer:
         self._staged: StagedFile | None = None
         self._stream: pa.RecordBatchStreamWriter | None = None
         self._num_rows = 0
-        self.files: list[File] = []
+        self.files: list[WrittenFile] = []
         self.left_over = 0
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "ActivationWriter":
         return self
 
     def __exit__(
@@ -116,6 +116,6 @@ class Writer:
             return
         self._stack.close()
         digests = self._blocks.digests()
-        self.files.append(File(self._key, self._num_rows, self._staged.size, self._staged.sha256, digests))
+        self.files.append(WrittenFile(self._key, self._num_rows, self._staged.size, self._staged.sha256, digests))
         self._staged = self._stream = None
         self._num_rows = 0

@@ -17,7 +17,7 @@ class _Key(NamedTuple):
     compiled: bool
 
 
-class Models:
+class ModelCache:
     """Finds models' files, and loads one at a time."""
 
     def __init__(self) -> None:
@@ -60,7 +60,9 @@ class Models:
 
 def _check(order: tasks_pb2.ExtractionOrder, folder: pathlib.Path, found: str = "") -> str:
     advice = f"Bring the old files back, or retry {order.name}, which then begins again with those that are there."
-    return fingerprints.check(order.model_repo_id, folder, found or order.weights_fingerprint, order.name, advice)
+    return fingerprints.check_fingerprint(
+        order.model_repo_id, folder, found or order.weights_fingerprint, order.name, advice
+    )
 
 
 def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:
@@ -68,7 +70,7 @@ def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:
     return extractions_pb2.NumberFormat.Name(value).removeprefix("NUMBER_FORMAT_").lower()
 
 
-def settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
+def range_settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
     """Return what every range of an extraction is made with."""
     parameters = order.parameters
     keep = parameters.nonfinite == extractions_pb2.ExtractionParameters.NONFINITE_KEEP

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from polytok.tokenizer.v1 import tokenizer_pb2
 from services.runtime.storage import Storage
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Ids
 
 Finding = tokenizer_pb2.VerifyFinding
@@ -64,7 +64,7 @@ class Comparison:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: SequenceRows) -> None:
         """Compare the file's next rows with these."""
         done = 0
         while done < rows.ids.num_rows:
@@ -93,7 +93,7 @@ class Comparison:
                 return None
         return self._batch
 
-    def _compare(self, rows: Rows, first: int, batch: pa.RecordBatch) -> None:
+    def _compare(self, rows: SequenceRows, first: int, batch: pa.RecordBatch) -> None:
         stop = first + batch.num_rows
         mask = np.ones(len(rows.ids.values), np.int8) if rows.mask is None else rows.mask
         made = {"input_ids": _Lists(*rows.ids), "attention_mask": _Lists(mask, rows.ids.offsets)}

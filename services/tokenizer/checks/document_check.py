@@ -63,11 +63,11 @@ _KNOWN = frozenset(
 )
 
 
-class Documents:
+class DocumentCheck:
     """The documents and the sequences of one tokenization."""
 
     def __init__(
-        self, manifest: dict[str, Any], storage: Storage, folder: str, raw: str, tokenizers: loader.Tokenizers
+        self, manifest: dict[str, Any], storage: Storage, folder: str, raw: str, tokenizers: loader.TokenizerCache
     ) -> None:
         self._storage = storage
         self._folder = folder
@@ -86,7 +86,7 @@ class Documents:
             parameters=self._parameters, date=manifest.get("date", ""), tokenizer=reference
         )
         column = documents.column(task, self._tokenizer)
-        self._originals = source_documents.Originals(storage, raw, column, self._parameters)
+        self._originals = source_documents.SourceDocuments(storage, raw, column, self._parameters)
 
     def check(self, files: Sequence[dict[str, Any]], size: int | None, report: Report) -> tuple[list[Finding], int]:
         """Compare so many documents, or all, with these files; return what differs and how many were encoded.
@@ -108,7 +108,7 @@ class Documents:
         listed = {_place(file)[0] for file in self._manifest["files"]}
         count = _place(self._manifest["files"][0])[1]
         told = self._manifest["statistics"]
-        total = told["num_documents"] - statistics.dropped(json_format.ParseDict(told, _Statistics()))
+        total = told["num_documents"] - statistics.count_dropped(json_format.ParseDict(told, _Statistics()))
         findings: list[Finding] = []
         done = 0
         for ordinal in range(count):
@@ -174,8 +174,8 @@ class Documents:
     def _compare(self, file: dict[str, Any], places: Sequence[int] | None, wanted: int) -> tuple[list[Finding], int]:
         """Compare the sequences of documents with those at the places; without places with the first ones."""
         ordinal, files = _place(file)
-        sequencer = sequence_factory.sequencer(self._parameters, self._tokenizer)
-        if isinstance(sequencer, packing.Packed):
+        sequencer = sequence_factory.create_sequencer(self._parameters, self._tokenizer)
+        if isinstance(sequencer, packing.Packer):
             sequencer.skip(file.get("phase", 0))
         if places is not None:
             texts = self._originals.at(ordinal, files, places)

@@ -25,7 +25,7 @@ _HASHES = 1 << 24
 """Hashes of documents that are compared at once: some 500 MB. A larger dataset is read several times."""
 
 
-class Kept(NamedTuple):
+class KeptDocuments(NamedTuple):
     """Some documents that no filter drops."""
 
     texts: pa.Array
@@ -33,7 +33,7 @@ class Kept(NamedTuple):
     """Their rows in the dataset."""
 
 
-class Originals:
+class SourceDocuments:
     """The documents of a dataset, as a tokenization takes them: shuffled or not, cleaned, without those it drops."""
 
     def __init__(
@@ -130,23 +130,23 @@ class Originals:
         limited = self._parameters.HasField("max_documents")
         return min(total, self._parameters.max_documents) if limited else total
 
-    def _left(self, places: Offsets) -> Kept:
+    def _left(self, places: Offsets) -> KeptDocuments:
         kept = self._kept(places)
         if not self._parameters.filters.drop_duplicates or not len(self._duplicates):
             return kept
         found = np.searchsorted(self._duplicates, kept.rows).clip(max=len(self._duplicates) - 1)
         is_left = self._duplicates[found] != kept.rows
-        return Kept(kept.texts.filter(pa.array(is_left)), kept.rows[is_left])
+        return KeptDocuments(kept.texts.filter(pa.array(is_left)), kept.rows[is_left])
 
-    def _kept(self, places: Offsets) -> Kept:
+    def _kept(self, places: Offsets) -> KeptDocuments:
         """Return what is left at these places by every filter but that of duplicates."""
         rows = self._shuffled.rows(places) if self._shuffled is not None else places
-        cleaner = preprocessing.Cleaner(self._cleaning, 0)
-        piece = shard_reader.Slice(self._read(rows), 0, 0)
+        cleaner = preprocessing.Preprocessor(self._cleaning, 0)
+        piece = shard_reader.TextSlice(self._read(rows), 0, 0)
         for cleaned in cleaner.cleaned(iter([piece])):
             assert cleaned.rows is not None  # the cleaner told
-            return Kept(cleaned.texts, rows[cleaned.rows])
-        return Kept(pa.array([], pa.large_string()), rows[:0])
+            return KeptDocuments(cleaned.texts, rows[cleaned.rows])
+        return KeptDocuments(pa.array([], pa.large_string()), rows[:0])
 
     @functools.cached_property
     def _shuffled(self) -> permutation.Permutation | None:
@@ -204,7 +204,7 @@ class Originals:
         parts = []
         for first in range(0, self._taken, _ROWS):
             kept = self._kept(np.arange(first, min(first + _ROWS, self._taken)))
-            high, low = text_hashes.hashes(kept.texts)
+            high, low = text_hashes.hash_texts(kept.texts)
             mine = high % np.uint64(shares) == share
             parts.append((high[mine], low[mine], kept.rows[mine]))
-        return text_hashes.later(parts)
+        return text_hashes.find_repeated_rows(parts)

@@ -38,7 +38,7 @@ _REQUIRED = {
 
 
 def verify(
-    task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
+    task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tokenizer_pb2.VerifyResult:
     """Read every file, and encode a sample again where one is asked for."""
     folder = _key(storage, task.tokenized_path)
@@ -53,9 +53,9 @@ def verify(
     files = _Files(storage, folder, context, result)
     total = sum(file["size_bytes"] for file in manifest["files"])
     whole = [file for file in manifest["files"] if files.check(file, total)]
-    check_small(storage, folder, manifest, task.manifest_digest, whole, result)
+    check_sidecars(storage, folder, manifest, task.manifest_digest, whole, result)
     if whole and (task.sample or task.every_document):
-        sampled = document_check.Documents(manifest, storage, folder, _key(storage, task.raw_path), tokenizers)
+        sampled = document_check.DocumentCheck(manifest, storage, folder, _key(storage, task.raw_path), tokenizers)
         size = None if task.every_document else task.sample
         findings, count = sampled.check(whole, size, _reporting(context, total))
         result.sampled_documents = min(count, _LARGEST)
@@ -103,7 +103,7 @@ def read_manifest(
         result.findings.append(replaced)
         return None
     if not storage.exists(key):
-        result.findings.append(missing(MANIFEST, "Without it no other file can be verified."))
+        result.findings.append(missing_finding(MANIFEST, "Without it no other file can be verified."))
         return None
     data = storage.read_bytes(key)
     result.num_files, result.size_bytes = 1, len(data)
@@ -119,7 +119,7 @@ def read_manifest(
     return manifest
 
 
-def missing(name: str, more: str = "") -> Finding:
+def missing_finding(name: str, more: str = "") -> Finding:
     """Tell that a file is not there."""
     return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
 
@@ -161,7 +161,7 @@ class _Files:
         try:
             finding = self._finding(file, total)
         except errors.NotFound:
-            finding = missing(file["name"])
+            finding = missing_finding(file["name"])
         self._done += file["size_bytes"]
         self._context.report(self._done, total)
         if finding is not None:
@@ -170,7 +170,7 @@ class _Files:
 
     def _finding(self, file: dict[str, Any], total: int) -> Finding | None:
         key = f"{self._folder}/{file['name']}"
-        finding, size = damage(
+        finding, size = check_file(
             self._storage,
             key,
             file["size_bytes"],
@@ -182,7 +182,7 @@ class _Files:
         return finding
 
 
-def damage(
+def check_file(
     storage: Storage, key: str, size_bytes: int, sha256: str, report: Callable[[int], None]
 ) -> tuple[Finding | None, int]:
     """Read a file; return what is wrong with it, if anything, and its size. Raises NotFound."""
@@ -209,7 +209,7 @@ def damage(
     return None, size
 
 
-def check_small(
+def check_sidecars(
     storage: Storage,
     folder: str,
     manifest: dict[str, Any],
@@ -219,15 +219,15 @@ def check_small(
 ) -> None:
     """Compare the files that have no checksum with what the others say that they must hold."""
     state = _read(storage, folder, "state.json", result)
-    if state is not None and state != shard_writer.state((file["name"] for file in manifest["files"]), digest):
-        result.findings.append(inconsistent("state.json", f"it does not list the files as {MANIFEST} does"))
+    if state is not None and state != shard_writer.describe_files((file["name"] for file in manifest["files"]), digest):
+        result.findings.append(inconsistent_finding("state.json", f"it does not list the files as {MANIFEST} does"))
     info = _read(storage, folder, "dataset_info.json", result)
     if info is not None and whole:
         with storage.open(f"{folder}/{whole[0]['name']}") as file, pa.ipc.open_stream(file) as stream:
             columns = json.loads(stream.schema.metadata[b"huggingface"])["info"]["features"]
         if info["features"] != columns:
             result.findings.append(
-                inconsistent("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
+                inconsistent_finding("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
             )
 
 
@@ -237,7 +237,7 @@ def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.Verify
         result.findings.append(replaced)
         return None
     if not storage.exists(f"{folder}/{name}"):
-        result.findings.append(missing(name))
+        result.findings.append(missing_finding(name))
         return None
     data = storage.read_bytes(f"{folder}/{name}")
     result.num_files += 1
@@ -245,14 +245,14 @@ def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.Verify
     try:
         content = json.loads(data)
     except ValueError as error:
-        result.findings.append(inconsistent(name, f"it cannot be read as JSON ({error})"))
+        result.findings.append(inconsistent_finding(name, f"it cannot be read as JSON ({error})"))
         return None
     if not isinstance(content, dict) or not _REQUIRED[name] <= content.keys():
-        result.findings.append(inconsistent(name, "it lacks what was written"))
+        result.findings.append(inconsistent_finding(name, "it lacks what was written"))
         return None
     return content
 
 
-def inconsistent(name: str, why: str) -> Finding:
+def inconsistent_finding(name: str, why: str) -> Finding:
     """Return a file that does not fit the others."""
     return Finding(kind=Finding.KIND_INCONSISTENT, file=name, message=f"{name} was changed: {why}.")

@@ -22,12 +22,12 @@ class Engine(Protocol):
         """Return the ids of each text, one row a text. `texts` holds large strings, none of them null."""
 
 
-def longest(engine: Engine) -> int:
+def max_text_bytes(engine: Engine) -> int:
     """Return how many bytes a text may have that the engine encodes in the way that was compared."""
     return int(getattr(engine, "longest", 1 << 62))
 
 
-class Untrustworthy(Exception):
+class EngineMismatchError(Exception):
     """An engine failed, or gave ids that are not the reference's: nothing that it made may be kept."""
 
     def __init__(self, engine: str, detail: str) -> None:
@@ -36,16 +36,16 @@ class Untrustworthy(Exception):
         self.detail = detail
 
 
-def attempt(engine: Engine, texts: pa.Array) -> Ragged:
+def encode_or_mismatch(engine: Engine, texts: pa.Array) -> Ragged:
     """Encode; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
     try:
         rows = engine.encode(texts)
     # Too little memory says nothing about the engine's ids.
-    except (Untrustworthy, MemoryError, KeyboardInterrupt, SystemExit):
+    except (EngineMismatchError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     # A panic is no Exception: pyo3 derives it from BaseException.
     except BaseException as error:
-        raise Untrustworthy(engine.name, f"failed ({type(error).__name__}: {str(error)[:200]})") from error
+        raise EngineMismatchError(engine.name, f"failed ({type(error).__name__}: {str(error)[:200]})") from error
     if rows.num_rows != len(texts):
-        raise Untrustworthy(engine.name, f"gave {rows.num_rows} rows for {len(texts)} texts")
+        raise EngineMismatchError(engine.name, f"gave {rows.num_rows} rows for {len(texts)} texts")
     return rows

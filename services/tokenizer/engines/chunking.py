@@ -42,7 +42,7 @@ _PREPEND = {"type": "Prepend", "prepend": _MARK}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _MARK}
 
 
-class Cutter:
+class Chunker:
     """Cuts texts for one tokenizer."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -61,7 +61,7 @@ class Cutter:
             if piece[place] == _MARK
         )
 
-    def parts(self, text: str) -> Iterator[str]:
+    def chunks(self, text: str) -> Iterator[str]:
         """Yield the parts of a text, each to be encoded as a document without special tokens."""
         start = 0
         while (self._keeps_space or self._drops_space) and len(text) - start > PART_CHARACTERS:

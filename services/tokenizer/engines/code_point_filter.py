@@ -86,7 +86,7 @@ def buffers(texts: pa.Array) -> tuple[_Bytes, _Places]:
     return (np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)), places
 
 
-class Admission:
+class CodePointFilter:
     """What an engine may not see."""
 
     def __init__(self, needles: Sequence[str] = (), longest: int = 1 << 62) -> None:
@@ -100,14 +100,14 @@ class Admission:
         self._bounds = ragged.offsets_of(np.array([len(needle) for needle in written], np.int64))
         self._heads = np.searchsorted(np.array([needle[0] for needle in written], np.int64), np.arange(257))
 
-    def admit(self, blocks: Iterable[int], refused: Iterable[int]) -> None:
+    def allow(self, blocks: Iterable[int], refused: Iterable[int]) -> None:
         """Let the code points of some blocks pass, but for those refused."""
         self._blocks[list(blocks)] = 1
         for code in refused:
             self._blocks[code // BLOCK] = 2
             self._refused[code >> 3] |= np.uint8(1 << (code & 7))
 
-    def look(self, texts: pa.Array) -> tuple[NDArray[np.uint8], list[int]]:
+    def classify(self, texts: pa.Array) -> tuple[NDArray[np.uint8], list[int]]:
         """Return for each text FREE, REFUSED or UNKNOWN, and the blocks to be compared for the last to be known."""
         data, offsets = buffers(texts)
         found, seen = np.zeros(len(texts), np.uint8), np.zeros(_BLOCKS, np.uint8)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, attempt, code_point_filter, longest, proof
-from services.tokenizer.engines.proof_store import Ledger, Verdicts
+from services.tokenizer.engines import Engine, code_point_filter, encode_or_mismatch, max_text_bytes, proof
+from services.tokenizer.engines.proof_store import ProofStore, Verdicts
 from services.tokenizer.sequences import bounded_runs, ragged
 from services.tokenizer.sequences.ragged import Ragged
 
@@ -23,7 +23,7 @@ BLOCK_BYTES = 256 << 10
 _log = logging.get(__name__)
 
 
-class Plan:
+class EncodingPlan:
     """An engine that gives the reference's ids for every text, because it sees only texts for which it does."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Plan:
         engine: Engine,
         reference: Engine,
         parts: Sequence[proof.Part],
-        ledger: Ledger,
+        proof_store: ProofStore,
         needles: Sequence[str],
         refused: Iterable[int],
         *,
@@ -40,8 +40,8 @@ class Plan:
         self._engine = engine
         self._reference = reference
         self._parts = parts
-        self._ledger = ledger
-        self._admission = code_point_filter.Admission(needles, longest(engine))
+        self._ledger = proof_store
+        self._admission = code_point_filter.CodePointFilter(needles, max_text_bytes(engine))
         self._always = frozenset(refused)
         self._patience = patience
         self._owed = 0
@@ -66,28 +66,28 @@ class Plan:
         """Return the ids of each text."""
         apart = self.apart(texts)
         if not apart.any():
-            return attempt(self._engine, texts)
+            return encode_or_mismatch(self._engine, texts)
         if apart.all():
             return self._reference.encode(texts)
-        fast = attempt(self._engine, texts.filter(pa.array(~apart)))
+        fast = encode_or_mismatch(self._engine, texts.filter(pa.array(~apart)))
         return ragged.interleave(fast, self._reference.encode(texts.filter(pa.array(apart))), apart)
 
     def apart(self, texts: pa.Array) -> NDArray[np.bool_]:
         """Return which texts are the reference's; compare the code points that they hold, if that is worth it."""
-        found, blocks = self._admission.look(texts)
+        found, blocks = self._admission.classify(texts)
         if blocks:
             self._owed += int(np.diff(bounded_runs.ends_of(texts))[found == code_point_filter.UNKNOWN].sum())
             if not self._patience or self._owed >= BLOCK_BYTES * len(blocks):
                 self._owed = 0
                 self.compare(blocks)
-                found, _ = self._admission.look(texts)
+                found, _ = self._admission.classify(texts)
         apart: NDArray[np.bool_] = found != code_point_filter.FREE
         return apart
 
     def refuses(self, texts: pa.Array) -> NDArray[np.bool_]:
         """Return which texts the engine may not see for what was found, not for what was not compared."""
         self.apart(texts)
-        found, _ = self._admission.look(texts)
+        found, _ = self._admission.classify(texts)
         refused: NDArray[np.bool_] = found == code_point_filter.REFUSED
         return refused
 
@@ -96,44 +96,46 @@ class Plan:
         blocks = list(blocks)
         for part, verdicts in zip(self._parts, self._verdicts(), strict=True):
             if not verdicts.compared.issuperset(blocks):
-                proof.extend(part, verdicts, blocks)
+                proof.extend_proof(part, verdicts, blocks)
                 self._ledger.put(part.identity, verdicts)
         self._admit()
 
     def _admit(self) -> None:
         compared = set.intersection(*(verdicts.compared for verdicts in self._verdicts()))
-        self._admission.admit(compared, self.refused)
+        self._admission.allow(compared, self.refused)
 
     def _verdicts(self) -> list[Verdicts]:
         found = [self._ledger.get(part.identity) for part in self._parts]
         return [verdicts for verdicts in found if verdicts is not None]
 
 
-def make(subject: proof.Subject, reference: Engine, ledger: Ledger, *, patience: int = 0) -> Plan | None:
+def create_plan(
+    subject: proof.Subject, reference: Engine, proof_store: ProofStore, *, patience: int = 0
+) -> EncodingPlan | None:
     """Return the plan for an engine, or None if the engine is of no use for the tokenizer.
 
     The engine is compared with the reference unless that was done before.
     """
     form = subject.structure
-    engine = proof.make(subject.name, lambda: subject.make(subject.backend))
+    engine = proof.create_engine(subject.name, lambda: subject.make(subject.backend))
     if engine is None:
         return None
-    parts: list[proof.Part] = [proof.Ids(subject, engine, reference)]
+    parts: list[proof.Part] = [proof.IdProof(subject, engine, reference)]
     if form is not None:
-        parts.insert(0, proof.Boundaries(subject, form))
+        parts.insert(0, proof.BoundaryProof(subject, form))
     for part in parts:
-        verdicts = ledger.get(part.identity)
+        verdicts = proof_store.get(part.identity)
         if verdicts is None:
-            verdicts = proof.begin(part)
-            ledger.put(part.identity, verdicts)
+            verdicts = proof.begin_proof(part)
+            proof_store.put(part.identity, verdicts)
         if not verdicts.agrees:
             _log.info("engine_not_exact", engine=subject.name, part=type(part).__name__.lower())
             return None
-    return Plan(
+    return EncodingPlan(
         engine,
         reference,
         parts,
-        ledger,
+        proof_store,
         form.needles if form else (),
         form.refused if form else (),
         patience=patience,

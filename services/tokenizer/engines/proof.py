@@ -16,7 +16,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, Untrustworthy, attempt, boundaries, probes, structure
+from services.tokenizer.engines import Engine, EngineMismatchError, boundaries, encode_or_mismatch, probes, structure
 from services.tokenizer.engines.proof_store import Verdicts
 from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 from services.tokenizer.sequences.ragged import Ragged
@@ -52,7 +52,7 @@ class Subject:
         return hashlib.sha256(json.dumps(depends).encode()).hexdigest()
 
 
-class Boundaries:
+class BoundaryProof:
     """Where texts are taken apart."""
 
     def __init__(self, subject: Subject, form: structure.Structure) -> None:
@@ -84,11 +84,11 @@ class Boundaries:
         if not texts:
             return np.empty(0, np.bool_)
         backend, expected = boundaries.reveal(self._structure, texts)
-        engine = make(self._subject.name, lambda: self._subject.make(backend))
+        engine = create_engine(self._subject.name, lambda: self._subject.make(backend))
         return _differing(engine, texts, lambda _: expected)
 
 
-class Ids:
+class IdProof:
     """Which ids a tokenizer gives."""
 
     def __init__(self, subject: Subject, engine: Engine | None, reference: Engine) -> None:
@@ -146,7 +146,7 @@ def _codes(found: Sequence[str], differing: NDArray[np.bool_]) -> list[int]:
     return [ord(found[place]) for place in np.flatnonzero(differing).tolist()]
 
 
-def make(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
+def create_engine(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
     """Make an engine, or returns None if it refuses the tokenizer, by whatever kind of error."""
     try:
         return maker()
@@ -166,8 +166,8 @@ def _differing(
     try:
         if engine is None:
             return np.ones(len(texts), np.bool_)
-        found = attempt(engine, strings)
-    except Untrustworthy as error:
+        found = encode_or_mismatch(engine, strings)
+    except EngineMismatchError as error:
         _log.info("engine_fails", engine=error.engine, detail=error.detail)
         return np.ones(len(texts), np.bool_)
     return differing_rows(found, expected(strings))
@@ -186,19 +186,19 @@ def differing_rows(found: Ragged, expected: Ragged) -> NDArray[np.bool_]:
     return differs
 
 
-Part = Boundaries | Ids
+Part = BoundaryProof | IdProof
 
 
-def begin(part: Part) -> Verdicts:
+def begin_proof(part: Part) -> Verdicts:
     """Compare all but code points, and those of LEAST_BLOCKS; what does not agree there cannot be used at all."""
     verdicts = Verdicts(agrees=part.agrees())
     if verdicts.agrees:
-        extend(part, verdicts, LEAST_BLOCKS)
+        extend_proof(part, verdicts, LEAST_BLOCKS)
         verdicts.agrees = not any(code < 128 for code in verdicts.refused)
     return verdicts
 
 
-def extend(part: Part, verdicts: Verdicts, blocks: Iterable[int]) -> None:
+def extend_proof(part: Part, verdicts: Verdicts, blocks: Iterable[int]) -> None:
     """Compare the code points of further blocks."""
     for block in blocks:
         if block not in verdicts.compared:

@@ -35,7 +35,7 @@ class Verdicts:
         self.refused |= other.refused
 
 
-class Ledger:
+class ProofStore:
     """Verdicts by the identity of what was compared."""
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:

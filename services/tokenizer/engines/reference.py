@@ -25,7 +25,7 @@ class Reference:
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
-        self._cutter: chunking.Cutter | None = None
+        self._cutter: chunking.Chunker | None = None
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Return the ids of each text."""
@@ -46,6 +46,6 @@ class Reference:
 
     def _encode_long(self, document: str) -> Ragged:
         # Made when it is needed: it reads the whole vocabulary, and few datasets have such documents.
-        self._cutter = self._cutter or chunking.Cutter(self._backend)
-        values = np.concatenate([self._encode_whole([part]).values for part in self._cutter.parts(document)])
+        self._cutter = self._cutter or chunking.Chunker(self._backend)
+        values = np.concatenate([self._encode_whole([part]).values for part in self._cutter.chunks(document)])
         return Ragged(values, np.array([0, len(values)], np.int64))

@@ -17,7 +17,7 @@ from services.runtime.telemetry import logging
 from services.tokenizer.engines import Engine, encoding_plan, proof, spans, structure, versions
 from services.tokenizer.engines.fastokens import Fastokens
 from services.tokenizer.engines.gigatoken import Gigatoken
-from services.tokenizer.engines.proof_store import Ledger
+from services.tokenizer.engines.proof_store import ProofStore
 from services.tokenizer.engines.reference import Reference
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import bounded_runs
@@ -26,7 +26,7 @@ Maker = Callable[[loader.Tokenizer, str, bool], Engine | None]
 """Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
 
 MAKERS: Mapping[str, Maker] = {
-    "spans": lambda tokenizer, *_: spans.make(tokenizer.backend),
+    "spans": lambda tokenizer, *_: spans.create_engine(tokenizer.backend),
     "gigatoken": lambda _, content, parallel: Gigatoken(content, parallel=parallel),
     "fastokens": lambda tokenizer, content, _: Fastokens(
         content, split_special_tokens=bool(tokenizer.backend.encode_special_tokens)
@@ -51,14 +51,14 @@ def candidates(content: Mapping[str, Any]) -> tuple[str, ...]:
     return ("spans",) if model["type"] == "WordPiece" else ()
 
 
-class Known:
+class KnownTokenizer:
     """A tokenizer's reference, and its plans as far as they were asked for."""
 
     def __init__(
         self,
         tokenizer: loader.Tokenizer,
         makers: Mapping[str, Maker],
-        ledger: Ledger,
+        proof_store: ProofStore,
         *,
         parallel: bool,
         patience: int,
@@ -66,10 +66,10 @@ class Known:
         self.reference = Reference(tokenizer.backend)
         self._tokenizer = tokenizer
         self._makers = makers
-        self._ledger = ledger
+        self._ledger = proof_store
         self._parallel = parallel
         self._patience = patience
-        self._plans: dict[str, encoding_plan.Plan | None] = {}
+        self._plans: dict[str, encoding_plan.EncodingPlan | None] = {}
         self.encoded = 0
         """Bytes that the reference encoded because no engine was compared with it yet."""
 
@@ -84,7 +84,7 @@ class Known:
         content: dict[str, Any] = json.loads(self._tokenizer.backend.to_str())
         return content
 
-    def get(self, name: str) -> encoding_plan.Plan | None:
+    def get(self, name: str) -> encoding_plan.EncodingPlan | None:
         """Return the plan for an engine; None if it is of no use."""
         if name not in self._plans:
             self._plans[name] = self._made(name)
@@ -95,7 +95,7 @@ class Known:
         """Return whether a plan was made."""
         return any(self._plans.values())
 
-    def _made(self, name: str) -> encoding_plan.Plan | None:
+    def _made(self, name: str) -> encoding_plan.EncodingPlan | None:
         try:
             are_split = bool(self._tokenizer.backend.encode_special_tokens)
             form = None if name == "spans" else structure.read(self._content, splits_special_tokens=are_split)
@@ -112,7 +112,7 @@ class Known:
             self._tokenizer.fingerprint,
             form,
         )
-        return encoding_plan.make(subject, self.reference, self._ledger, patience=self._patience)
+        return encoding_plan.create_plan(subject, self.reference, self._ledger, patience=self._patience)
 
 
 @functools.cache
@@ -121,10 +121,10 @@ def _version(name: str) -> str:
     digest = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode())
     for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
-    return f"{versions.versioned(name)} {digest.hexdigest()}"
+    return f"{versions.format_name_and_version(name)} {digest.hexdigest()}"
 
 
-class Chooser:
+class EngineSelector:
     """Makes plans, and remembers them."""
 
     def __init__(
@@ -146,9 +146,9 @@ class Chooser:
         self._parallel = parallel
         self._kept = kept
         self._makers = makers
-        self._ledger = Ledger(folder)
+        self._ledger = ProofStore(folder)
         self._patience = patience if wanted == "auto" else 0
-        self._known: collections.OrderedDict[str, Known] = collections.OrderedDict()
+        self._known: collections.OrderedDict[str, KnownTokenizer] = collections.OrderedDict()
         # Engines that gave wrong ids for a tokenizer and a dataset in spite of their proof.
         self._distrusted: collections.OrderedDict[tuple[str, str, str], None] = collections.OrderedDict()
 
@@ -170,7 +170,7 @@ class Chooser:
             return known.reference
         best: tuple[float, Engine] = (1.0, known.reference)
         for name in known.candidates if self._wanted == "auto" else (self._wanted,):
-            if name not in known.candidates or versions.versioned(name) in distrusted:
+            if name not in known.candidates or versions.format_name_and_version(name) in distrusted:
                 continue
             if (tokenizer.fingerprint, dataset, name) in self._distrusted:
                 continue
@@ -190,10 +190,10 @@ class Chooser:
         while len(self._distrusted) > _REMEMBERED:
             self._distrusted.popitem(last=False)
 
-    def _of(self, tokenizer: loader.Tokenizer) -> Known:
+    def _of(self, tokenizer: loader.Tokenizer) -> KnownTokenizer:
         known = self._known.get(tokenizer.fingerprint)
         if known is None:
-            known = self._known[tokenizer.fingerprint] = Known(
+            known = self._known[tokenizer.fingerprint] = KnownTokenizer(
                 tokenizer, self._makers, self._ledger, parallel=self._parallel, patience=self._patience
             )
         self._known.move_to_end(tokenizer.fingerprint)
@@ -202,7 +202,7 @@ class Chooser:
         return known
 
 
-def _share(made: encoding_plan.Plan, texts: pa.Array) -> float:
+def _share(made: encoding_plan.EncodingPlan, texts: pa.Array) -> float:
     """Return the share of bytes that the engine may not see."""
     sizes = np.diff(bounded_runs.ends_of(texts))
     return float(sizes[made.refuses(texts)].sum() / max(1, sizes.sum()))

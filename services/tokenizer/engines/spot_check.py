@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from services.tokenizer.engines import Engine, Untrustworthy, attempt
+from services.tokenizer.engines import Engine, EngineMismatchError, encode_or_mismatch
 from services.tokenizer.sequences import bounded_runs
 from services.tokenizer.sequences.ragged import Ragged
 
@@ -22,7 +22,7 @@ _DOCUMENT_BYTES = 128 << 10
 _BEGINNING_CHARACTERS = 16 << 10
 
 
-class Sampled:
+class SpotCheckedEngine:
     """An engine whose ids for a shard are compared with the reference's, document by document of a sample."""
 
     def __init__(self, engine: Engine, reference: Engine, *, seed: int, shard_bytes: int) -> None:
@@ -39,7 +39,7 @@ class Sampled:
 
     def encode(self, texts: pa.Array) -> Ragged:
         """Return the ids of each text; raises Untrustworthy if one of the sample is wrong."""
-        rows = attempt(self._engine, texts)
+        rows = encode_or_mismatch(self._engine, texts)
         sizes = np.diff(bounded_runs.ends_of(texts))
         chosen = self._chosen(sizes)
         long = sizes[chosen] > _DOCUMENT_BYTES
@@ -47,7 +47,7 @@ class Sampled:
         if long.any():
             # Of long documents the beginning, once more and by both.
             beginnings = pc.utf8_slice_codeunits(texts.take(pa.array(chosen[long])), 0, _BEGINNING_CHARACTERS)
-            again = attempt(self._engine, beginnings)
+            again = encode_or_mismatch(self._engine, beginnings)
             self._compare(beginnings, np.arange(len(beginnings)), again)
         return rows
 
@@ -65,4 +65,4 @@ class Sampled:
         for row, place in enumerate(places):
             found = rows.values[rows.offsets[place] : rows.offsets[place + 1]]
             if not np.array_equal(found, expected.values[expected.offsets[row] : expected.offsets[row + 1]]):
-                raise Untrustworthy(self.name, "gave other ids than the reference for a document of the sample")
+                raise EngineMismatchError(self.name, "gave other ids than the reference for a document of the sample")

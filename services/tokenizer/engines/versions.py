@@ -8,7 +8,7 @@ _PACKAGES = {"spans": "polytok"}
 
 
 @functools.cache
-def versioned(engine: str) -> str:
+def format_name_and_version(engine: str) -> str:
     """Return an engine's name with its version, such as `gigatoken 0.10.0`."""
     try:
         return f"{engine} {importlib.metadata.version(_PACKAGES.get(engine, engine))}"

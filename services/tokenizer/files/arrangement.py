@@ -25,7 +25,7 @@ def read(storage: Storage, task: stages_pb2.ArrangeTask | stages_pb2.ArrangedTas
     return stages_pb2.Arrangement.FromString(data)
 
 
-class Documents:
+class StagedDocuments:
     """The documents that are left of a dataset, by their places in its order or in the shuffled one."""
 
     def __init__(

@@ -8,14 +8,14 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.files import sequence_factory, statistics, token_counts
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import histograms, packing
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Ragged
 
 
 class Writer(Protocol):
     """Takes sequences in their order: writes them, or compares them with what was written."""
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: SequenceRows) -> None:
         """Take the next ones."""
 
 
@@ -28,14 +28,14 @@ class Output:
         tokenizer: loader.Tokenizer,
         writer: Writer,
     ) -> None:
-        self._sequencer = sequence_factory.sequencer(parameters, tokenizer)
-        self._padder = sequence_factory.padder(parameters, tokenizer)
+        self._sequencer = sequence_factory.create_sequencer(parameters, tokenizer)
+        self._padder = sequence_factory.create_padder(parameters, tokenizer)
         self._writer = writer
         self._unknown = tokenizer.unknown
         self._total = statistics.merge([])
         self.lengths = histograms.Histogram()
         """How long the sequences are."""
-        self.counts = token_counts.Counts(tokenizer.vocab_size)
+        self.counts = token_counts.TokenCounts(tokenizer.vocab_size)
         """How often each token occurs in them."""
 
     def skip(self, phase: int) -> None:
@@ -50,12 +50,12 @@ class Output:
         """Write the sequence that was begun, if the documents that follow, which are another file's, fill it."""
         self._write(self._packed().complete(following))
 
-    def _packed(self) -> packing.Packed:
-        if not isinstance(self._sequencer, packing.Packed):
+    def _packed(self) -> packing.Packer:
+        if not isinstance(self._sequencer, packing.Packer):
             raise errors.Internal("Only concatenated documents go on in another file.", retryable=False)
         return self._sequencer
 
-    def _write(self, made: Iterable[Rows]) -> None:
+    def _write(self, made: Iterable[SequenceRows]) -> None:
         for rows in made:
             # Before they are padded: padding is no token of anything.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])

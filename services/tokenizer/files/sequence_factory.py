@@ -10,7 +10,7 @@ _Packing = tokenizations_pb2.Packing
 _Padding = tokenizations_pb2.Padding
 
 
-def sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> base.Sequencer:
+def create_sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> base.Sequencer:
     """Choose how documents become sequences."""
     packed = parameters.HasField("packing")
     framed = parameters.add_special_tokens if parameters.HasField("add_special_tokens") else not packed
@@ -18,22 +18,22 @@ def sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> base.Sequ
     if packed:
         boundaries = _boundaries(parameters.packing, tokenizer)
         if parameters.packing.disable_concatenation:
-            return packing.Cut(around, _max_length(parameters), boundaries)
+            return packing.DocumentCutter(around, _max_length(parameters), boundaries)
         # A beginning begins the document after it, an end ends the one before.
         opens = parameters.packing.separator != _Packing.BOUNDARY_EOS if parameters.packing.document_starts else None
-        return packing.Packed(around, _max_length(parameters), boundaries, separator_opens=opens)
+        return packing.Packer(around, _max_length(parameters), boundaries, separator_opens=opens)
     if parameters.truncation == _Parameters.TRUNCATION_NONE:
-        return base.Whole(around, None)
+        return base.WholeDocuments(around, None)
     keep_end = parameters.truncation == _Parameters.TRUNCATION_LEFT
     if parameters.overflow:
         return windows.Windows(around, _max_length(parameters), parameters.stride, keep_end=keep_end)
-    return base.Whole(around, _max_length(parameters), keep_end=keep_end)
+    return base.WholeDocuments(around, _max_length(parameters), keep_end=keep_end)
 
 
-def padder(parameters: _Parameters, tokenizer: loader.Tokenizer) -> padding.Padder:
+def create_padder(parameters: _Parameters, tokenizer: loader.Tokenizer) -> padding.Padder:
     """Choose how sequences are padded."""
     if not parameters.HasField("padding"):
-        return padding.Nothing()
+        return padding.NoPadding()
     role = "eos_token" if parameters.padding.token == _Padding.TOKEN_EOS else "pad_token"
     token = tokenizer.special(role)
     if token is None:
@@ -41,8 +41,8 @@ def padder(parameters: _Parameters, tokenizer: loader.Tokenizer) -> padding.Padd
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.padding.token", message)])
     filling = padding.Filling(token, left=parameters.padding.side == _Padding.SIDE_LEFT)
     if parameters.padding.to == _Padding.TO_LONGEST:
-        return padding.ToLongest(filling)
-    return padding.ToLength(_max_length(parameters), filling)
+        return padding.PadToLongest(filling)
+    return padding.PadToLength(_max_length(parameters), filling)
 
 
 def _max_length(parameters: _Parameters) -> int:

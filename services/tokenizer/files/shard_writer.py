@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from polytok.tokenizer.v1 import tasks_pb2
 from services.runtime.storage import Storage
 from services.tokenizer.sequences import ragged
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Offsets
 
 _COLUMNS = {"input_ids": pa.int32(), "attention_mask": pa.int8()}
@@ -23,7 +23,7 @@ _BATCH_TOKENS = 1 << 20
 _BATCH_ROWS = 10_000
 
 
-def features(*, document_starts: bool) -> dict[str, Any]:
+def describe_features(*, document_starts: bool) -> dict[str, Any]:
     """Return the columns, as `datasets` describes them."""
     # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
     return {
@@ -35,11 +35,15 @@ def features(*, document_starts: bool) -> dict[str, Any]:
 def _schema(*, document_starts: bool) -> pa.Schema:
     return pa.schema(
         {name: pa.list_(kind) for name, kind in (_COLUMNS | _DOCUMENT_STARTS if document_starts else _COLUMNS).items()},
-        metadata={"huggingface": json.dumps({"info": {"features": features(document_starts=document_starts)}})},
+        metadata={
+            "huggingface": json.dumps(
+                {"info": {"describe_features": describe_features(document_starts=document_starts)}}
+            )
+        },
     )
 
 
-def state(names: Iterable[str], digest: str) -> dict[str, Any]:
+def describe_files(names: Iterable[str], digest: str) -> dict[str, Any]:
     """The content of `state.json` for files of these names, in the order of the rows, and a manifest of that digest."""
     return {
         "_data_files": [{"filename": name} for name in names],
@@ -60,7 +64,7 @@ class ShardWriter:
         self._key = key
         self._stack = contextlib.ExitStack()
         self._stream: pa.RecordBatchStreamWriter | None = None
-        self._pending: list[Rows] = []
+        self._pending: list[SequenceRows] = []
         self._pending_tokens = 0
         self._pending_rows = 0
         self._num_rows = 0
@@ -70,7 +74,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: SequenceRows) -> None:
         """Append sequences."""
         self._pending.append(rows)
         self._pending_tokens += len(rows.ids.values)

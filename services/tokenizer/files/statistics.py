@@ -61,7 +61,7 @@ def merge(
 
 def add_shares(merged: tokenizations_pb2.TokenizationStatistics) -> None:
     """Fill in the shares of what was counted."""
-    documents = merged.num_documents - dropped(merged)
+    documents = merged.num_documents - count_dropped(merged)
     merged.unknown_share = _share(merged.num_unknown, merged.num_tokens)
     merged.truncated_share = _share(merged.num_truncated, documents)
     merged.padded_share = _share(merged.num_padded, merged.num_tokens + merged.num_padded)
@@ -71,7 +71,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
+def count_dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
     """Return how many documents the filters dropped, all together."""
     filtered = (
         counted.num_too_short,

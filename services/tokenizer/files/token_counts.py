@@ -47,7 +47,7 @@ _count_ids = numba.njit(
 )(_count)
 
 
-class Counts:
+class TokenCounts:
     """Counts the tokens of files; several threads may."""
 
     def __init__(self, vocab_size: int) -> None:
@@ -56,7 +56,7 @@ class Counts:
 
     def add(self, ids: Ids) -> None:
         """Count these tokens; from one thread."""
-        self._counts = counted(ids, self._counts)
+        self._counts = add_counts(ids, self._counts)
 
     def write(self, storage: Storage, key: str) -> staging.Staged:
         """Write what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
@@ -102,7 +102,7 @@ class Counts:
         found = np.zeros(len(self._counts), np.int64)
         with stream:
             for batch in stream:
-                found = counted(_tokens(batch), found)
+                found = add_counts(_tokens(batch), found)
         self._merge(found)
 
     def _merge(self, found: NDArray[np.int64]) -> None:
@@ -119,7 +119,7 @@ class Counts:
                 statistics.most_frequent_tokens.add(id=token, count=count, share=count / total)
 
 
-def counted(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def add_counts(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Add tokens to what was counted; the result may be longer. Raises DataLoss for what cannot be an id."""
     table = np.zeros(len(counts), np.uint32)
     beyond_any = _count_ids(ids, table)

@@ -30,11 +30,13 @@ def read(folder: pathlib.Path) -> Configuration:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise loader.invalid(
+        raise loader.invalid_tokenizer_error(
             f"{path} cannot be read as JSON ({error}). Save the model's configuration there again, or remove the file."
         ) from error
     if not isinstance(content, dict):
-        raise loader.invalid(f"{path} holds no JSON object. Save the model's configuration there again.")
+        raise loader.invalid_tokenizer_error(
+            f"{path} holds no JSON object. Save the model's configuration there again."
+        )
     # Models of more than text keep what the language model is in a part of its own.
     text = content.get("text_config")
     parts = [content, *([text] if isinstance(text, dict) else [])]

@@ -8,7 +8,9 @@ from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
 from services.tokenizer.models import loader, token_offsets
 
 
-def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loader.Tokenizers) -> tokenizer_pb2.InspectResponse:
+def inspect(
+    reference: tasks_pb2.TokenizerReference, tokenizers: loader.TokenizerCache
+) -> tokenizer_pb2.InspectResponse:
     """Describe a tokenizer."""
     tokenizer = tokenizers.get(reference)
     backend = tokenizer.backend
@@ -29,7 +31,7 @@ def inspect(reference: tasks_pb2.TokenizerReference, tokenizers: loader.Tokenize
     )
 
 
-def encode(task: answers_pb2.EncodeTask, tokenizers: loader.Tokenizers) -> tokenizer_pb2.Encoding:
+def encode(task: answers_pb2.EncodeTask, tokenizers: loader.TokenizerCache) -> tokenizer_pb2.Encoding:
     """Encode a text with the reference."""
     tokenizer = tokenizers.get(task.tokenizer)
     backend = tokenizer.backend

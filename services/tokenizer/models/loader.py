@@ -58,7 +58,7 @@ class _Kept(NamedTuple):
     tokenizer: Tokenizer
 
 
-class Tokenizers:
+class TokenizerCache:
     """The tokenizers that were used last, kept loaded."""
 
     def __init__(self, size: int) -> None:
@@ -121,13 +121,13 @@ def _check_fingerprints(reference: tasks_pb2.TokenizerReference, found: Tokenize
     ):
         if wanted and actual != wanted:
             its = f"its fingerprint is {actual[:12]}…, not {wanted[:12]}…" if actual else "there is none any more"
-            raise invalid(
+            raise invalid_tokenizer_error(
                 f"The {what} in {reference.repo_id!r} changed since the model was registered: {its}. "
                 f"Bring the old files back, or register a model for the new ones{more}."
             )
 
 
-def invalid(message: str) -> errors.InvalidArgument:
+def invalid_tokenizer_error(message: str) -> errors.InvalidArgument:
     """Return the error for a tokenizer that cannot be used."""
     return errors.InvalidArgument(message, reason="TOKENIZER_INVALID")
 
@@ -159,7 +159,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
 
 def _from_pretrained(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
     if not any((folder / name).is_file() for name in _MAIN_FILES):
-        raise invalid(
+        raise invalid_tokenizer_error(
             f"{folder} holds no tokenizer.json. Save the tokenizer there: "
             f"AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
         )
@@ -169,9 +169,9 @@ def _from_pretrained(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFa
         )
     # Broken files surface as anything: OSError, ValueError, KeyError, and plain Exception from the Rust side.
     except Exception as error:
-        raise invalid(_explanation(folder, error)) from error
+        raise invalid_tokenizer_error(_explanation(folder, error)) from error
     if not getattr(loaded, "is_fast", False):
-        raise invalid(
+        raise invalid_tokenizer_error(
             f"The tokenizer in {folder} ({type(loaded).__name__}) has no fast form. Convert it to a tokenizer.json, "
             "as `PreTrainedTokenizerFast.save_pretrained` writes it."
         )
@@ -208,12 +208,14 @@ def _frame(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> base.Frame:
     probe = backend.encode("a")
     inner = [place for place, added in enumerate(probe.special_tokens_mask) if not added]
     if not inner:
-        raise invalid(f"The tokenizer in {folder} gives no token for the text 'a'. Check that its vocabulary is whole.")
+        raise invalid_tokenizer_error(
+            f"The tokenizer in {folder} gives no token for the text 'a'. Check that its vocabulary is whole."
+        )
     found = base.Frame(np.array(probe.ids[: inner[0]], np.int32), np.array(probe.ids[inner[-1] + 1 :], np.int32))
     for text in ("", "a", "Two words.\n"):
         plain = backend.encode(text, add_special_tokens=False).ids
         if [*found.prefix.tolist(), *plain, *found.suffix.tolist()] != backend.encode(text).ids:
-            raise invalid(
+            raise invalid_tokenizer_error(
                 f"The tokenizer in {folder} has a post-processor that does more than put special tokens before and "
                 "after a text. Set add_special_tokens in its configuration, or use a TemplateProcessing."
             )

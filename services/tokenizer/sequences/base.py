@@ -32,7 +32,7 @@ NO_FRAME = Frame(np.empty(0, np.int32), np.empty(0, np.int32))
 """No special tokens."""
 
 
-class Rows(NamedTuple):
+class SequenceRows(NamedTuple):
     """Sequences, as they are written."""
 
     ids: Ragged
@@ -49,7 +49,7 @@ class Sequencer(Protocol):
     num_truncated: int
     """Documents that were cut at max_length."""
 
-    def add(self, documents: Ragged) -> Iterator[Rows]:
+    def add(self, documents: Ragged) -> Iterator[SequenceRows]:
         """Take further documents and yield the sequences that are complete, a bounded number at a time."""
 
 
@@ -78,7 +78,7 @@ def check_room(around: Frame, max_length: int) -> None:
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
 
 
-class Whole:
+class WholeDocuments:
     """One sequence a document; longer documents keep their start, or their end, or stay whole (max_length None)."""
 
     def __init__(self, around: Frame, max_length: int | None, *, keep_end: bool = False) -> None:
@@ -89,9 +89,9 @@ class Whole:
         self._room = None if max_length is None else max_length - around.length
         self._keep_end = keep_end
 
-    def add(self, documents: Ragged) -> Iterator[Rows]:
+    def add(self, documents: Ragged) -> Iterator[SequenceRows]:
         """Yield one sequence for every document."""
-        yield Rows(frame(self._cut(documents), self._around))
+        yield SequenceRows(frame(self._cut(documents), self._around))
 
     def _cut(self, documents: Ragged) -> Ragged:
         lengths = documents.lengths

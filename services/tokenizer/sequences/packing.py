@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from polytok import errors
 from services.tokenizer.sequences import base, packing_offsets, ragged
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Ids, Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
@@ -44,7 +44,7 @@ def check_length(max_length: int, boundaries: Boundaries) -> None:
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
 
 
-class Packed:
+class Packer:
     """Concatenates documents and cuts the stream; keeps back what does not fill a sequence yet."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Packed:
         """Leave out so many tokens of the stream: the rows of documents before these have them."""
         self._phase = phase
 
-    def add(self, documents: Ragged) -> Iterator[Rows]:
+    def add(self, documents: Ragged) -> Iterator[SequenceRows]:
         """Yield the rows that are complete with these documents."""
         documents = base.frame(documents, self._around)
         if self._separator_opens is None and self._boundaries == _NONE:
@@ -91,22 +91,22 @@ class Packed:
         self._stream, self._droppable = tokens[rest:].copy(), droppable[rest:].copy()
         rows = self._rows(tokens, starts)
         if self._separator_opens is None:
-            yield Rows(rows)
+            yield SequenceRows(rows)
             return
         headed = self._length - self._taken(tokens, starts)
-        yield Rows(rows, document_starts=document_starts(self._begins, starts, headed, self._length))
+        yield SequenceRows(rows, document_starts=document_starts(self._begins, starts, headed, self._length))
         self._begins = self._begins[np.searchsorted(self._begins, rest) :] - rest
 
-    def _add_plain(self, documents: Ragged) -> Rows:
+    def _add_plain(self, documents: Ragged) -> SequenceRows:
         """Cuts a stream with nothing between documents: one copy is all that it takes."""
         skipped = min(self._phase, len(documents.values))
         self._phase -= skipped
         tokens = np.concatenate([self._stream, documents.values[skipped:]])
         rest = len(tokens) - len(tokens) % self._length
         self._stream = tokens[rest:].copy()
-        return Rows(Ragged(tokens[:rest], np.arange(0, rest + 1, self._length)))
+        return SequenceRows(Ragged(tokens[:rest], np.arange(0, rest + 1, self._length)))
 
-    def complete(self, following: Iterable[Ragged]) -> Iterator[Rows]:
+    def complete(self, following: Iterable[Ragged]) -> Iterator[SequenceRows]:
         """Yield the row that was begun, if the documents that follow fill it, and no other row in them."""
         # Not even asked for where nothing was begun.
         if not len(self._stream):
@@ -117,12 +117,14 @@ class Packed:
                     yield _first(rows)
                     return
 
-    def moved(self, documents: Ragged, before: Ids) -> Ids:
+    def advance_offsets(self, documents: Ragged, before: Ids) -> Ids:
         """Return what becomes of each phase (phases.py) in some documents and these, given that in those before."""
         if self._boundaries == _NONE:
-            return packing_offsets.after_plain(len(documents.values) + documents.num_rows * self._around.length, before)
+            return packing_offsets.advance_plain(
+                len(documents.values) + documents.num_rows * self._around.length, before
+            )
         tokens, droppable, *_ = stream(base.frame(documents, self._around), self._boundaries)
-        return packing_offsets.after(tokens, droppable, self._boundaries.begin_of_batch, before)
+        return packing_offsets.advance(tokens, droppable, self._boundaries.begin_of_batch, before)
 
     @property
     def length(self) -> int:
@@ -175,9 +177,9 @@ class Packed:
         return Ragged(rows, offsets)
 
 
-def _first(rows: Rows) -> Rows:
+def _first(rows: SequenceRows) -> SequenceRows:
     starts = None if rows.document_starts is None else _first_row(rows.document_starts)
-    return Rows(_first_row(rows.ids), document_starts=starts)
+    return SequenceRows(_first_row(rows.ids), document_starts=starts)
 
 
 def _first_row(rows: Ragged) -> Ragged:
@@ -236,7 +238,7 @@ def _without_empty(documents: Ragged) -> Ragged:
     return Ragged(documents.values, ragged.offsets_of(lengths[lengths > 0]))
 
 
-class Cut:
+class DocumentCutter:
     """Cuts each document by itself and drops those that do not fill a sequence: packing without concatenation."""
 
     def __init__(self, around: base.Frame, max_length: int, boundaries: Boundaries) -> None:
@@ -248,7 +250,7 @@ class Cut:
         if self._begin is None:
             self._begin = boundaries.begin_of_batch
 
-    def add(self, documents: Ragged) -> Iterator[Rows]:
+    def add(self, documents: Ragged) -> Iterator[SequenceRows]:
         """Yield a row for each document that fills one."""
         documents = _without_empty(base.frame(documents, self._around))
         begun = _missing(documents.values[documents.offsets[:-1]], self._begin)
@@ -263,4 +265,4 @@ class Cut:
             rows[offsets[:-1][begun[fills]]] = self._begin
         kept = self._length - headed
         copy_rows(documents.values, starts, kept, rows, offsets[:-1] + headed)
-        yield Rows(Ragged(rows, offsets))
+        yield SequenceRows(Ragged(rows, offsets))

@@ -22,12 +22,12 @@ def are_needed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
     return parameters.HasField("packing") and not parameters.packing.disable_concatenation
 
 
-def unmoved(length: int) -> Ids:
+def identity_offsets(length: int) -> Ids:
     """Return what becomes of each phase in a part without tokens, with rows of that length: it stays."""
     return np.arange(length, dtype=np.int32)
 
 
-def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
+def advance(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
     """Return what becomes of each phase in some tokens and these, given what becomes of it in those before these.
 
     `droppable` marks the separators, which a row that starts there leaves out; a row that does not start with
@@ -38,12 +38,12 @@ def after(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None,
     return found
 
 
-def after_plain(count: int, phases: Ids) -> Ids:
+def advance_plain(count: int, phases: Ids) -> Ids:
     """Return the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
     return (phases - np.int32(count % len(phases))) % np.int32(len(phases))
 
 
-def follow(moves: Iterable[Ids]) -> list[int]:
+def resolve_offsets(moves: Iterable[Ids]) -> list[int]:
     """Return the phase of each part of a stream, given what becomes of each phase in each part."""
     phases = [0]
     for moved in moves:

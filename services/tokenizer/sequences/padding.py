@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from services.tokenizer.sequences import ragged
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
@@ -30,17 +30,17 @@ class Padder(Protocol):
     num_padded: int
     """Padding tokens added."""
 
-    def add(self, rows: Rows) -> Iterator[Rows]:
+    def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
         """Take further sequences and yield those that are ready."""
 
-    def finish(self) -> Iterator[Rows]:
+    def finish(self) -> Iterator[SequenceRows]:
         """Yield the others."""
 
     def close(self) -> None:
         """Let go of what was kept back."""
 
 
-def pad(ids: Ragged, length: int, filling: Filling) -> Rows:
+def pad(ids: Ragged, length: int, filling: Filling) -> SequenceRows:
     """Return sequences of at least that length."""
     lengths = ids.lengths
     missing = np.maximum(length - lengths, 0)
@@ -50,19 +50,19 @@ def pad(ids: Ragged, length: int, filling: Filling) -> Rows:
     runs = [(0, missing), (1, lengths)] if filling.left else [(1, lengths), (0, missing)]
     marks = np.tile(np.array([mark for mark, _ in runs], np.int8), len(lengths))
     mask = np.repeat(marks, np.stack([run for _, run in runs], axis=1).ravel())
-    return Rows(Ragged(values, offsets), mask)
+    return SequenceRows(Ragged(values, offsets), mask)
 
 
-class Nothing:
+class NoPadding:
     """Leaves sequences as long as they are."""
 
     num_padded = 0
 
-    def add(self, rows: Rows) -> Iterator[Rows]:
+    def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
         """Yield the same."""
         yield rows
 
-    def finish(self) -> Iterator[Rows]:
+    def finish(self) -> Iterator[SequenceRows]:
         """Kept nothing back."""
         return iter(())
 
@@ -70,7 +70,7 @@ class Nothing:
         """Kept nothing back."""
 
 
-class ToLength:
+class PadToLength:
     """Pads to a length that is known beforehand; longer sequences stay as they are."""
 
     def __init__(self, length: int, filling: Filling) -> None:
@@ -78,7 +78,7 @@ class ToLength:
         self._length = length
         self._filling = filling
 
-    def add(self, rows: Rows) -> Iterator[Rows]:
+    def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
         """Yield the sequences padded, so many at a time that they are no great multiple of what came in."""
         ids = rows.ids
         at_once = max(1, _TOKENS // self._length)
@@ -90,7 +90,7 @@ class ToLength:
             self.num_padded += len(padded.ids.values) - int(offsets[-1] - offsets[0])
             yield padded
 
-    def finish(self) -> Iterator[Rows]:
+    def finish(self) -> Iterator[SequenceRows]:
         """Kept nothing back."""
         return iter(())
 
@@ -98,7 +98,7 @@ class ToLength:
         """Kept nothing back."""
 
 
-class ToLongest:
+class PadToLongest:
     """Pads to the longest sequence of all; until it is known they are kept in a temporary file."""
 
     def __init__(self, filling: Filling) -> None:
@@ -108,22 +108,22 @@ class ToLongest:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._lengths: list[Offsets] = []
 
-    def add(self, rows: Rows) -> Iterator[Rows]:
+    def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
         """Keep them."""
         self._lengths.append(rows.ids.lengths)
         self._spool.write(np.ascontiguousarray(rows.ids.values).data)
         return iter(())
 
-    def finish(self) -> Iterator[Rows]:
+    def finish(self) -> Iterator[SequenceRows]:
         """Yield all of them."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
-        longest = ToLength(max(1, int(lengths.max(initial=0))), self._filling)
+        longest = PadToLength(max(1, int(lengths.max(initial=0))), self._filling)
         at_once = max(1, _TOKENS // max(1, int(lengths.max(initial=0))))
         self._spool.seek(0)
         for first in range(0, len(lengths), at_once):
             offsets = ragged.offsets_of(lengths[first : first + at_once])
             values = np.frombuffer(self._spool.read(4 * int(offsets[-1])), np.int32)
-            yield from longest.add(Rows(Ragged(values, offsets)))
+            yield from longest.add(SequenceRows(Ragged(values, offsets)))
         self.num_padded = longest.num_padded
 
     def close(self) -> None:

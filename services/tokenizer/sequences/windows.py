@@ -10,7 +10,7 @@ import numpy as np
 
 from polytok import errors
 from services.tokenizer.sequences import base, ragged
-from services.tokenizer.sequences.base import Rows
+from services.tokenizer.sequences.base import SequenceRows
 from services.tokenizer.sequences.ragged import Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
@@ -35,7 +35,7 @@ class Windows:
             )
             raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.stride", message)])
 
-    def add(self, documents: Ragged) -> Iterator[Rows]:
+    def add(self, documents: Ragged) -> Iterator[SequenceRows]:
         """Yield the windows of every document."""
         lengths = documents.lengths
         past = np.maximum(lengths - self._room, 0)
@@ -46,7 +46,7 @@ class Windows:
         at_once = max(1, _TOKENS // max(1, self._room))
         for first in range(0, len(document), at_once):
             chosen = slice(first, first + at_once)
-            yield Rows(base.frame(self._windows(documents, document[chosen], place[chosen]), self._around))
+            yield SequenceRows(base.frame(self._windows(documents, document[chosen], place[chosen]), self._around))
 
     def _windows(self, documents: Ragged, document: Offsets, place: Offsets) -> Ragged:
         begins, ends = documents.offsets[:-1][document], documents.offsets[1:][document]

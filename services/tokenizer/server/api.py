@@ -8,8 +8,8 @@ import grpc
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2, tokenizer_pb2_grpc
 from services.jobs.subprocess_client import SubprocessClient
-from services.tokenizer.server.catalog_client import Catalog
-from services.tokenizer.server.verification_service import Verifying
+from services.tokenizer.server.catalog_client import CatalogClient
+from services.tokenizer.server.verification_service import VerificationService
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -20,10 +20,10 @@ NAME = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
     """Serves what tokenizers are and do."""
 
-    def __init__(self, catalog: Catalog, answering: SubprocessClient, verifying: Verifying) -> None:
+    def __init__(self, catalog: CatalogClient, answering: SubprocessClient, verification: VerificationService) -> None:
         self._catalog = catalog
         self._answering = answering
-        self._verifying = verifying
+        self._verifying = verification
 
     async def Inspect(  # noqa: N802
         self, request: tokenizer_pb2.InspectRequest, context: Context

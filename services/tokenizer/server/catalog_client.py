@@ -18,7 +18,7 @@ from polytok.catalog.v1 import (
 Reply = TypeVar("Reply")
 
 
-class Catalog:
+class CatalogClient:
     """Reads records, and refuses those that are not READY."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

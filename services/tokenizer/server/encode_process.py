@@ -33,7 +33,7 @@ def _unpacked(payload: any_pb2.Any, question: _Question) -> _Question:
 
 
 def _verify(
-    task: answers_pb2.VerifyTask, tokenizers: "loader.Tokenizers", context: task_process_main.TaskContext
+    task: answers_pb2.VerifyTask, tokenizers: "loader.TokenizerCache", context: task_process_main.TaskContext
 ) -> tokenizer_pb2.VerifyResult:
     # Who only encodes a text need not wait for what this imports.
     from services.tokenizer.checks import verification  # noqa: PLC0415
@@ -51,7 +51,7 @@ def main() -> None:
     from services.tokenizer.models import description, loader  # noqa: PLC0415
 
     # People compare more tokenizers than a job uses.
-    tokenizers = loader.Tokenizers(max(settings.cached, _CACHED))
+    tokenizers = loader.TokenizerCache(max(settings.cached, _CACHED))
     task_process_main.serve(
         {
             "inspect": lambda payload, _: description.inspect(

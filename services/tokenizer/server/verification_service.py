@@ -12,17 +12,17 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs import failures, subprocess_client
 from services.jobs.task_process import TaskProcess, TaskProcessFailed
-from services.tokenizer.server.catalog_client import Catalog
+from services.tokenizer.server.catalog_client import CatalogClient
 
 _AT_ONCE = 2
 
 Response = tokenizer_pb2.VerifyResponse
 
 
-class Verifying:
+class VerificationService:
     """Verifies tokenizations, two at a time. It is no job: it makes nothing, and who asked waits for what it finds."""
 
-    def __init__(self, catalog: Catalog, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
+    def __init__(self, catalog: CatalogClient, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
         self._catalog = catalog
         self._command = command
         self._service = service

@@ -24,7 +24,7 @@ _MOST_CHARACTERS = 64 << 20
 _MEND = "Take another template; or mend or remove the conversation"
 
 
-class Conversations:
+class ConversationColumn:
     """The column of a raw shard that holds conversations, as `columns.Texts` has one of text."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Conversations:
         if self._tools_column:
             columns.existing(schema, self._tools_column, where)
         if not _may_be_conversations(kind):
-            raise columns.wrong(
+            raise columns.wrong_column_error(
                 f"Column {self.name!r} of {where} holds {kind}, not conversations: lists of objects with `role` and "
                 "`content`, or `from` and `value`. Name another as text_column."
             )
@@ -78,7 +78,7 @@ class Conversations:
                 rendered.append(self._rendered(conversations.read(read[name].at(place)), given))
             except conversations.Malformed as error:
                 at = columns.place(name, where, first_row, place, origin)
-                raise columns.wrong(f"{at}: {error}. {error.mend}, and add the dataset again.") from error
+                raise columns.wrong_column_error(f"{at}: {error}. {error.mend}, and add the dataset again.") from error
         return pa.array(rendered, pa.large_string())
 
     def _rendered(self, turns: list[dict[str, Any]], given: list[dict[str, Any]] | None) -> str:
@@ -146,7 +146,7 @@ def _template(tokenizer: loader.Tokenizer, own: str, model: str, *, with_tools: 
         has = (
             f"chat templates for {', '.join(sorted(known))}, none of them the default" if known else "no chat template"
         )
-        raise loader.invalid(
+        raise loader.invalid_tokenizer_error(
             f"{whose} has {has}. Give one of your own (`--chat-template FILE` on the command line, `chat.template` in "
             "a request), or register a model whose tokenizer has one, such as its version for chats."
         ) from error

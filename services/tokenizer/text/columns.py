@@ -15,7 +15,9 @@ def choose(schema: pa.Schema, name: str, where: str) -> str:
         name = "text" if "text" in strings or len(strings) != 1 else strings[0]
     found = existing(schema, name, where).type
     if not _is_text(found) and not pa.types.is_null(found):
-        raise wrong(f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column.")
+        raise wrong_column_error(
+            f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column."
+        )
     return name
 
 
@@ -46,7 +48,7 @@ def origin(schema: pa.Schema) -> Origin | None:
     return Origin(name, int(row)) if name and row.isdigit() else None
 
 
-class Texts:
+class TextColumn:
     """The column of a raw shard that holds the text."""
 
     def __init__(self, name: str) -> None:
@@ -78,7 +80,7 @@ def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Or
     if column.null_count:
         place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
         source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
-        raise wrong(
+        raise wrong_column_error(
             f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is 0){source}. "
             "Remove such rows from the source, or put an empty text there, and add the dataset again."
         )
@@ -86,7 +88,7 @@ def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Or
     try:
         strings.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise wrong(
+        raise wrong_column_error(
             f"Column {name!r} of {where} holds bytes that are not UTF-8 in rows {first_row} to "
             f"{first_row + len(strings) - 1}. Mend the source and add the dataset again."
         ) from error
@@ -99,6 +101,6 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def wrong(message: str) -> errors.InvalidArgument:
+def wrong_column_error(message: str) -> errors.InvalidArgument:
     """Return the error for a column that holds what it should not."""
     return errors.InvalidArgument(message, reason="COLUMN_INVALID")

@@ -9,12 +9,12 @@ from services.tokenizer.models import loader
 from services.tokenizer.text import chat_templates, columns, shard_reader
 
 
-def of(
+def read_documents(
     task: tasks_pb2.TokenizeShardTask,
     file: CheckedFile,
     tokenizer: loader.Tokenizer,
     counted: tokenizations_pb2.TokenizationStatistics,
-) -> Iterator[shard_reader.Slice]:
+) -> Iterator[shard_reader.TextSlice]:
     """Yield the documents that a task asks for, as `shard_reader.pieces` does, and count how they were rendered."""
     made_of = column(task, tokenizer, counted)
     return shard_reader.pieces(file, task.shard, made_of, dataset=task.dataset, first_row=task.first_row)
@@ -28,7 +28,7 @@ def column(
     """Return the column that they are made of."""
     parameters = task.parameters
     if parameters.HasField("chat"):
-        return chat_templates.Conversations(
+        return chat_templates.ConversationColumn(
             parameters.text_column, parameters.chat, tokenizer, model=task.model, date=task.date, counted=counted
         )
-    return columns.Texts(parameters.text_column)
+    return columns.TextColumn(parameters.text_column)

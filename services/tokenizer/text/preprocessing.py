@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.sequences import permutation
-from services.tokenizer.text.shard_reader import Slice
+from services.tokenizer.text.shard_reader import TextSlice
 
 _Parameters = tokenizations_pb2.TokenizationParameters
 _FORMS = {_Parameters.NORMALIZATION_NFC: "NFC", _Parameters.NORMALIZATION_NFKC: "NFKC"}
@@ -27,7 +27,7 @@ class _Filter(NamedTuple):
     """Tells which documents stay."""
 
 
-class Cleaner:
+class Preprocessor:
     """Cleans the documents of one shard, and counts what it read and what it dropped."""
 
     def __init__(self, parameters: _Parameters, first_row: int, dataset_rows: int = 0) -> None:
@@ -44,7 +44,7 @@ class Cleaner:
             else None
         )
 
-    def cleaned(self, pieces: Iterator[Slice]) -> Iterator[Slice]:
+    def cleaned(self, pieces: Iterator[TextSlice]) -> Iterator[TextSlice]:
         """Yield what is left of the pieces, and which rows that is."""
         row = 0
         for piece in pieces:
@@ -60,7 +60,7 @@ class Cleaner:
             if self._shuffled is None and len(taken.texts) < whole:
                 return
 
-    def _taken(self, piece: Slice) -> Slice:
+    def _taken(self, piece: TextSlice) -> TextSlice:
         """Return the documents that max_documents takes: the first ones, or those that a shuffle brings there."""
         assert piece.rows is not None  # cleaned() told
         if self._limit is None:
@@ -71,7 +71,7 @@ class Cleaner:
         is_taken = places < self._limit
         return piece if is_taken.all() else _only(piece, is_taken)
 
-    def _clean(self, piece: Slice) -> Slice:
+    def _clean(self, piece: TextSlice) -> TextSlice:
         if self._form is not None:
             piece = piece._replace(texts=pc.utf8_normalize(piece.texts, form=self._form))
         for filtered in self._filters:
@@ -83,7 +83,7 @@ class Cleaner:
         return piece
 
 
-def _only(piece: Slice, which: NDArray[np.bool_]) -> Slice:
+def _only(piece: TextSlice, which: NDArray[np.bool_]) -> TextSlice:
     assert piece.rows is not None  # cleaned() told
     texts = piece.texts.filter(pa.array(which))
     size = int(pc.sum(pc.binary_length(texts)).as_py() or 0)

@@ -20,7 +20,7 @@ SLICE_BYTES = 8 << 20
 _SLICE_ROWS = 1 << 17
 
 
-class Slice(NamedTuple):
+class TextSlice(NamedTuple):
     """Some consecutive texts of a shard."""
 
     texts: pa.Array
@@ -33,7 +33,7 @@ class Slice(NamedTuple):
     """Which rows of the shard they are, from 0, in order; None where nobody told."""
 
 
-def verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextManager[CheckedFile]:
+def open_verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextManager[CheckedFile]:
     """Open a shard, and at the end of the block makes sure that the bytes were the right ones.
 
     An error in the block gives way to the news that the bytes were wrong, which explains it.
@@ -59,14 +59,14 @@ class Column(Protocol):
 
 def slices(
     file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, *, dataset: str = "", first_row: int = 0
-) -> Iterator[Slice]:
+) -> Iterator[TextSlice]:
     """Yield the texts of a column of strings; see `pieces`."""
-    return pieces(file, shard, columns.Texts(text_column), dataset=dataset, first_row=first_row)
+    return pieces(file, shard, columns.TextColumn(text_column), dataset=dataset, first_row=first_row)
 
 
 def pieces(
     file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, *, dataset: str = "", first_row: int = 0
-) -> Iterator[Slice]:
+) -> Iterator[TextSlice]:
     """Yield the texts of a shard in order, small batches together and large ones in parts.
 
     People know the dataset and its rows, not our shards: messages name those where they are given.
@@ -105,8 +105,8 @@ def _batches(
         ) from error
 
 
-def _sliced(texts: pa.Array, begin: int, end: int) -> Iterator[Slice]:
+def _sliced(texts: pa.Array, begin: int, end: int) -> Iterator[TextSlice]:
     ends = bounded_runs.ends_of(texts)
     for start, stop in bounded_runs.runs(ends, SLICE_BYTES, _SLICE_ROWS):
         share = ends[stop] / ends[-1] if ends[-1] else 1.0
-        yield Slice(texts[start:stop], int(ends[stop] - ends[start]), begin + round(float(share) * (end - begin)))
+        yield TextSlice(texts[start:stop], int(ends[stop] - ends[start]), begin + round(float(share) * (end - begin)))

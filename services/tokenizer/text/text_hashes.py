@@ -24,7 +24,7 @@ _P1, _P2, _P3, _P4, _P5 = (
 _ZERO, _29, _32, _33, _64 = (np.uint64(number) for number in (0, 29, 32, 33, 64))
 
 
-def hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
+def hash_texts(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
     """Return both halves of the hash of every text (large strings without nulls), as its UTF-8 bytes have it."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
@@ -35,7 +35,7 @@ def hashes(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
     return first, second
 
 
-def later(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
+def find_repeated_rows(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
     """Return in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
     if not parts:
         return np.empty(0, np.int64)

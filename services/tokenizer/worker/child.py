@@ -48,8 +48,8 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, tas
         shard_task,
     )
 
-    tokenizers = loader.Tokenizers(settings.cached)
-    chooser = selection.Chooser(
+    tokenizers = loader.TokenizerCache(settings.cached)
+    selector = selection.EngineSelector(
         settings.engine,
         parallel=settings.usable_threads > 1,
         kept=settings.cached,
@@ -61,10 +61,10 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, tas
             _unpacked(payload, tasks_pb2.InspectModelTask), tokenizers
         ),
         "tokenize.shard": lambda payload, context: shard_task.tokenize(
-            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, selector, context
         ),
         "tokenize.encode": lambda payload, context: encode_task.encode(
-            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, chooser, context
+            _unpacked(payload, tasks_pb2.TokenizeShardTask), storage, tokenizers, selector, context
         ),
         "tokenize.arrange": lambda payload, context: arrange_task.arrange(
             _unpacked(payload, stages_pb2.ArrangeTask), storage, context
@@ -81,11 +81,11 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, tas
         "tokenize.publish": lambda payload, context: publish_task.publish(
             _unpacked(payload, tasks_pb2.PublishTokenizationTask), storage, tokenizers, context
         ),
-        "repair.check": lambda payload, context: repair_task.check(
+        "repair.check": lambda payload, context: repair_task.check_files(
             _unpacked(payload, repairs_pb2.CheckFilesTask), storage, context
         ),
-        "repair.mend": lambda payload, context: repair_task.mend(
-            _unpacked(payload, repairs_pb2.MendTask), storage, context
+        "repair.restore": lambda payload, context: repair_task.restore(
+            _unpacked(payload, repairs_pb2.RestoreFilesTask), storage, context
         ),
     }
 

@@ -23,8 +23,8 @@ from services.runtime.settings import (
 )
 from services.runtime.telemetry import endpoint, logging, tracing
 from services.tokenizer.server import api
-from services.tokenizer.server.catalog_client import Catalog
-from services.tokenizer.server.verification_service import Verifying
+from services.tokenizer.server.catalog_client import CatalogClient
+from services.tokenizer.server.verification_service import VerificationService
 from services.tokenizer.settings import TokenizerSettings
 
 _POOL = "tokenizer"
@@ -38,7 +38,7 @@ _KINDS = (
     "tokenize.assemble",
     "tokenize.publish",
     "repair.check",
-    "repair.mend",
+    "repair.restore",
 )
 _OWNER = "catalog"
 _CHILD = (sys.executable, "-m", "services.tokenizer.worker.child")
@@ -86,9 +86,11 @@ async def main(stopping: StopSignal) -> None:
             _ANSWERS, service=f"{_POOL}-answers", about="The tokenizer", memory_bytes=settings.memory_bytes
         )
         opened.push_async_callback(answering.close)
-        records = Catalog(catalog)
-        verifying = Verifying(records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes)
-        servicer = api.TokenizerServicer(records, answering, verifying)
+        records = CatalogClient(catalog)
+        verification = VerificationService(
+            records, _ANSWERS, service=f"{_POOL}-verify", memory_bytes=settings.memory_bytes
+        )
+        servicer = api.TokenizerServicer(records, answering, verification)
         server = Server(listening, service=_POOL)
         opened.push_async_callback(server.drain)
         server.add(tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server, servicer, api.NAME)

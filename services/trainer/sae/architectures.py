@@ -25,7 +25,7 @@ def import_sae_lens() -> Any:
     return sae_lens
 
 
-def build(config: configs.SaeConfig, *, device: str = "cpu", metadata: Mapping[str, Any] | None = None) -> Any:
+def create_sae(config: configs.SaeConfig, *, device: str = "cpu", metadata: Mapping[str, Any] | None = None) -> Any:
     """Make a `sae_lens.TrainingSAE` with initial weights drawn from the configuration's seed.
 
     `metadata` becomes the metadata of its configuration (model name, hook name …). The encoder's weights, of shape

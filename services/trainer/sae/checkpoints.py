@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from polytok import disk_space, errors
 from services.runtime.telemetry import logging
 from services.trainer.sae import tensor_file
-from services.trainer.sae.data.dataset import State
+from services.trainer.sae.data.dataset import CheckpointState
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -44,23 +44,23 @@ class Checkpoint(NamedTuple):
     """Seconds since 1970, by this machine's clock."""
 
 
-class Loaded(NamedTuple):
+class LoadedCheckpoint(NamedTuple):
     """What was read, and what is to be told about it."""
 
     step: int
-    states: dict[str, State]
+    states: dict[str, CheckpointState]
     values: dict[str, Any]
     damaged: list[str]
     """A sentence for each newer checkpoint that was passed over."""
 
 
-class Writing:
+class CheckpointWriter:
     """A checkpoint being written: files by name, each of one state."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
-    def add(self, name: str, state: State) -> dict[str, Any]:
+    def add(self, name: str, state: CheckpointState) -> dict[str, Any]:
         """Write a state as `{name}.safetensors`; return its entry for the manifest."""
         path = self._folder / f"{name}.safetensors"
         written = tensor_file.write(path, state.tensors)
@@ -75,7 +75,7 @@ class Checkpoints:
         self._keep = max(1, keep)
         self._damaged: set[str] = set()
 
-    def save(self, step: int, states: Mapping[str, State], values: Mapping[str, Any]) -> Checkpoint:
+    def save(self, step: int, states: Mapping[str, CheckpointState], values: Mapping[str, Any]) -> Checkpoint:
         """Write a checkpoint of named states, and removes old ones.
 
         Raises `errors.ResourceExhausted` on a full disk; those before it are untouched.
@@ -84,13 +84,13 @@ class Checkpoints:
             return self.publish(step, {name: writing.add(name, state) for name, state in states.items()}, values)
 
     @contextlib.contextmanager
-    def writing(self, step: int) -> Generator[Writing]:
+    def writing(self, step: int) -> Generator[CheckpointWriter]:
         """Return a checkpoint to write to; what was not published when the block ends is removed."""
         folder = self._part(step)
         with self._translated(step):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                yield Writing(folder)
+                yield CheckpointWriter(folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -120,7 +120,7 @@ class Checkpoints:
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
         return [_described(path) for path in sorted(found)]
 
-    def latest(self, device: str = "cpu", wanted: Callable[[str], bool] = _all) -> Loaded | None:
+    def latest(self, device: str = "cpu", wanted: Callable[[str], bool] = _all) -> LoadedCheckpoint | None:
         """Read the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged.
 
         All of it is checked, and the states that are wanted by their names are loaded.
@@ -134,7 +134,7 @@ class Checkpoints:
                 damaged.append(error.message)
                 self._damaged.add(checkpoint.name)
                 continue
-            return Loaded(checkpoint.step, states, values, damaged)
+            return LoadedCheckpoint(checkpoint.step, states, values, damaged)
         if damaged:
             raise errors.DataLoss(
                 f"No checkpoint can be read. {' '.join(damaged)} Start the training anew, without resuming."
@@ -175,20 +175,20 @@ class Checkpoints:
 
     def _read(
         self, folder: pathlib.Path, device: str, wanted: Callable[[str], bool]
-    ) -> tuple[dict[str, State], dict[str, Any]]:
+    ) -> tuple[dict[str, CheckpointState], dict[str, Any]]:
         content = _manifest(folder)
         states = {}
         for name, entry in content["files"].items():
             path = folder / pathlib.PurePath(entry["file"]).name
             if not path.is_file():
                 raise errors.DataLoss(f"{folder.name}/{path.name} is missing.")
-            written = tensor_file.Written(entry["size_bytes"], entry["sha256"])
+            written = tensor_file.WrittenFile(entry["size_bytes"], entry["sha256"])
             try:
                 if wanted(name):
-                    states[name] = State(tensor_file.read(path, written, device), entry["values"])
+                    states[name] = CheckpointState(tensor_file.read(path, written, device), entry["values"])
                 else:
                     tensor_file.check(path, written)
-            except tensor_file.Damaged:
+            except tensor_file.DamagedFile:
                 raise errors.DataLoss(
                     f"{folder.name}/{path.name} does not hold what was written (sha256 differs)."
                 ) from None

@@ -11,11 +11,11 @@ from polytok import errors
 from services.activations import activation_stream, models
 from services.activations.token_selection import EVERY_TOKEN, TokenSelection
 from services.trainer.sae.data import extraction, live
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Input:
+class DataConfig:
     """A live source, or an extraction. Folders are on this machine."""
 
     kind: Literal["live", "extraction"]
@@ -43,24 +43,24 @@ class Input:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Input":
+    def from_dict(cls, fields: Mapping[str, Any]) -> "DataConfig":
         """Read what `to_dict` gave."""
         selection = TokenSelection.from_dict(fields.get("selection", {}))
         return cls(**{**fields, "hooks": tuple(fields["hooks"]), "selection": selection})
 
-    def open(self, device: str) -> Data:
+    def open(self, device: str) -> ActivationDataset:
         """Load and open all of it, the model on a device; raise what `models.load` and the sources raise."""
         if self.kind == "live":
-            settings = activation_stream.Settings(self.hooks, self.batch_tokens, self.selection)
-            return live.Live(
+            settings = activation_stream.StreamSettings(self.hooks, self.batch_tokens, self.selection)
+            return live.LiveDataset(
                 self._model(device), self._tokens(), settings, seed=self.seed, held_out_rows=self.held_out_rows
             )
         origin = None
         if self.model and self.tokenization:
-            origin = extraction.Origin(self._model(device), self._tokens(), self.selection)
+            origin = extraction.ExtractionOrigin(self._model(device), self._tokens(), self.selection)
         folder = pathlib.Path(self.extraction)
-        return extraction.Extraction(
-            extraction.opened(folder),
+        return extraction.ExtractionDataset(
+            extraction.open_extraction(folder),
             self.hooks,
             name=folder.name,
             seed=self.seed,

@@ -10,13 +10,13 @@ import torch
 from polytok import errors
 from services.runtime.telemetry import logging
 from services.trainer.sae import configs, export, normalization, progress_reporter, reports
-from services.trainer.sae.checkpoints import Checkpoints, Loaded
-from services.trainer.sae.data.activation_buffer import MixingBuffer
-from services.trainer.sae.data.dataset import Block, Data, State
+from services.trainer.sae.checkpoints import Checkpoints, LoadedCheckpoint
+from services.trainer.sae.data.activation_buffer import ActivationBuffer
+from services.trainer.sae.data.dataset import ActivationDataset, Block, CheckpointState
 from services.trainer.sae.data.prefetch import Prefetcher
 from services.trainer.sae.distributed import partition, process_group
 from services.trainer.sae.evaluation import evaluator, reconstruction
-from services.trainer.sae.sae_trainer import Trainee, diverged
+from services.trainer.sae.sae_trainer import SaeTrainer, diverged_error
 from services.trainer.sae.steps import factory
 
 _log = logging.get(__name__)
@@ -35,7 +35,7 @@ class _Stopped(Exception):
 
 
 @dataclasses.dataclass
-class Listeners:
+class TrainingCallbacks:
     """Who is told what."""
 
     report: reports.OnProgress
@@ -43,22 +43,22 @@ class Listeners:
     stop: reports.Stop
 
 
-class Run:
+class TrainingLoop:
     """A process's share of one training, from its start or a checkpoint to its last step or a stop."""
 
     def __init__(
         self,
         training: configs.TrainingPlan,
-        data: Data,
+        data: ActivationDataset,
         checkpoints: Checkpoints,
-        group: process_group.Group,
-        listeners: Listeners,
+        group: process_group.ProcessGroup,
+        listeners: TrainingCallbacks,
         *,
         ahead: int = 2,
     ) -> None:
         """`data` has the hooks of the share; `ahead` is the number of batches made ready while a step computes."""
         self._plan = training
-        self._share = partition.of(training, group.rank)
+        self._share = partition.get_share(training, group.rank)
         self._data = data
         self._checkpoints = checkpoints
         self._group = group
@@ -66,7 +66,7 @@ class Run:
         self._source = data.source(self._share.part, self._share.parts)
         self._batch = training.batch_size // self._share.parts
         self._buffer_samples = training.buffer_samples // self._share.parts
-        buffer = MixingBuffer(
+        buffer = ActivationBuffer(
             self._source,
             samples=self._buffer_samples,
             batch=self._batch,
@@ -76,13 +76,13 @@ class Run:
         )
         self._buffer = buffer
         self._stream = Prefetcher(buffer, ahead)
-        self.trainees: list[Trainee] = []
+        self.trainers: list[SaeTrainer] = []
         self._measured: dict[str, reconstruction.Reconstruction] = {}
         self.step = 0
         self._kept_step = 0
         self._seconds_before = 0.0
         self._began = time.monotonic()
-        self._course = progress_reporter.Course(training, listeners.report)
+        self._course = progress_reporter.ProgressReporter(training, listeners.report)
         self._estimated = 0
         self._went_on_from = self._next_look = 0
 
@@ -91,13 +91,13 @@ class Run:
         """Time since the training began, earlier runs up to their checkpoint included."""
         return self._seconds_before + time.monotonic() - self._began
 
-    def prepare(self, loaded: Loaded | None) -> None:
+    def prepare(self, loaded: LoadedCheckpoint | None) -> None:
         """Make the autoencoders and go to where a checkpoint was; at the start, estimates the normalisation.
 
         Raises `errors.FailedPrecondition` for a checkpoint of another plan.
         """
         torch.manual_seed(self._plan.seed)
-        self.tell("preparing")
+        self.report("preparing")
         wanted = normalization.keys(self._plan.saes[place] for place in self._share.saes)
         samples = self._plan.normalization_batches * self._batch
         self._course.to_fill = normalization.samples_of(wanted, samples) + self._buffer_samples
@@ -105,8 +105,8 @@ class Run:
         for place in self._share.saes:
             planned = self._plan.saes[place]
             key = (planned.hook, planned.sae.normalize_activations)
-            step = factory.build(planned, self._plan)
-            self.trainees.append(Trainee(planned, step, found.get(key, normalization.Normalization())))
+            step = factory.create_step(planned, self._plan)
+            self.trainers.append(SaeTrainer(planned, step, found.get(key, normalization.Normalization())))
         if loaded is not None:
             self._load(loaded)
 
@@ -119,9 +119,9 @@ class Run:
 
     def _estimating(self, samples: int) -> None:
         self._estimated = self._course.filled = samples
-        self.tell("filling")
+        self.report("filling")
 
-    def go(self) -> bool:
+    def run(self) -> bool:
         """Train to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
         self._began = time.monotonic()
         try:
@@ -154,22 +154,22 @@ class Run:
         last = self.step == self._plan.total_steps
         measure = self.step % self._plan.log_every == 0 or last
         normalized: dict[normalization.Key, torch.Tensor] = {}
-        for trainee in self.trainees:
-            key = (trainee.planned.hook, trainee.normalization.kind)
+        for trainer in self.trainers:
+            key = (trainer.planned.hook, trainer.normalization.kind)
             if key not in normalized:
-                normalized[key] = trainee.normalization.apply(batch[key[0]])
-            trainee.train(normalized[key], self.step, measure=measure)
+                normalized[key] = trainer.normalization.apply(batch[key[0]])
+            trainer.train(normalized[key], self.step, measure=measure)
         if measure:
             self._log()
         if self.step % self._plan.checkpoint_every == 0:
             self._save()
         if self._plan.evaluate_every and self.step % self._plan.evaluate_every == 0 and not last:
             self.evaluate()
-        self.tell("training")
+        self.report("training")
 
     def _log(self) -> None:
         self._check()
-        own = [trainee.row(self.step, self._samples, self.seconds).to_dict() for trainee in self.trainees]
+        own = [trainer.row(self.step, self._samples, self.seconds).to_dict() for trainer in self.trainers]
         rows = self._together(own, reports.MetricsRow)
         if self._group.first:
             self._listeners.on_rows(list(rows))
@@ -184,18 +184,18 @@ class Run:
 
     def _check(self) -> None:
         """Raise where a loss was not finite, in every process alike."""
-        for told in self._group.gather({trainee.name: trainee.first_bad_step() for trainee in self.trainees}):
+        for told in self._group.gather({trainer.name: trainer.first_bad_step() for trainer in self.trainers}):
             for planned in self._plan.saes:
                 if step := told.get(planned.name):
                     samples = step * self._plan.batch_size
                     what = f"The loss became NaN or infinite at step {step:,} ({samples:,} samples)"
-                    raise diverged(planned, what, self._kept_step)
+                    raise diverged_error(planned, what, self._kept_step)
 
     def _check_weights(self) -> None:
-        for trainee in self.trainees:
-            if not trainee.has_finite_weights():
+        for trainer in self.trainers:
+            if not trainer.has_finite_weights():
                 what = f"Weights became NaN or infinite by step {self.step:,}"
-                raise diverged(trainee.planned, what, self._kept_step)
+                raise diverged_error(trainer.planned, what, self._kept_step)
 
     def _save(self) -> None:
         """Write a checkpoint, unless the newest is of this step."""
@@ -213,13 +213,13 @@ class Run:
         self._group.gather(None)
         self._kept_step = self.step
 
-    def _states(self, stream: State) -> Iterator[tuple[str, State]]:
+    def _states(self, stream: CheckpointState) -> Iterator[tuple[str, CheckpointState]]:
         """Yield what this process writes to a checkpoint, by name."""
         if self._share.keeper == self._group.rank:
             yield self._data_name, stream
         if self._share.whole or self._group.first:
-            for place, trainee in zip(self._share.saes, self.trainees, strict=True):
-                yield _sae_name(place), trainee.state()
+            for place, trainer in zip(self._share.saes, self.trainers, strict=True):
+                yield _sae_name(place), trainer.state()
         if self._group.first:
             yield _RANDOM, _random()
 
@@ -234,10 +234,10 @@ class Run:
     def _values(self) -> dict[str, Any]:
         return {"configs": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
 
-    def _load(self, loaded: Loaded) -> None:
+    def _load(self, loaded: LoadedCheckpoint) -> None:
         self._check_same(loaded.values)
-        for place, trainee in zip(self._share.saes, self.trainees, strict=True):
-            trainee.load(loaded.states[_sae_name(place)], self._plan.device)
+        for place, trainer in zip(self._share.saes, self.trainers, strict=True):
+            trainer.load(loaded.states[_sae_name(place)], self._plan.device)
         self._stream.load(loaded.states[self._data_name])
         _set_random(loaded.states[_RANDOM])
         self.step = self._kept_step = self._went_on_from = self._next_look = loaded.step
@@ -246,7 +246,7 @@ class Run:
         damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
         message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
         _log.info("training resumes", step=loaded.step, damaged=loaded.damaged)
-        self.tell("preparing", message)
+        self.report("preparing", message)
 
     def _check_same(self, values: dict[str, Any]) -> None:
         # A field that came later had its default.
@@ -268,7 +268,7 @@ class Run:
         """
         own: list[dict[str, Any]] = []
         if self._plan.evaluation_sequences:
-            self.tell("evaluating")
+            self.report("evaluating")
             own = self._evaluated() if self._share.whole or self._group.first else []
         rows = self._together(own, reports.EvaluationRow)
         if self._group.first and rows:
@@ -279,39 +279,39 @@ class Run:
         # The model is the stream's too: it must not read ahead meanwhile.
         self._measured = {}
         with self._stream.paused():
-            autoencoders = {each.name: each.inference() for each in self.trainees}
+            autoencoders = {each.name: each.inference() for each in self.trainers}
             found = evaluator.evaluate(self._data, autoencoders, self._measured)
-        for trainee in self.trainees:
-            found[trainee.name]["dead_latents_training"] = int(trainee.step.dead().sum())
+        for trainer in self.trainers:
+            found[trainer.name]["dead_latents_training"] = int(trainer.step.dead().sum())
         return [
             reports.EvaluationRow(sae=name, step=self.step, samples=self._samples, figures=figures).to_dict()
             for name, figures in found.items()
         ]
 
-    def firing(self, trainee: Trainee) -> export.Firing:
+    def firing(self, trainer: SaeTrainer) -> export.Firing:
         """Return how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
 
         Where nothing is held out, on the activations that wait in the mixing buffer.
         """
-        sums = self._measured.get(trainee.name)
+        sums = self._measured.get(trainer.name)
         if sums is not None:
             return export.Firing(*sums.firing(), "held out")
-        autoencoder = trainee.inference()
+        autoencoder = trainer.inference()
         vectors = self._buffer.contents()[autoencoder.hook][:_MOST_MEASURED]
         sums = reconstruction.Reconstruction(autoencoder.d_sae, vectors.device)
         chunk = evaluator.chunk(autoencoder)
         reconstruction.measure(autoencoder.encode, autoencoder.decode, vectors, sums, chunk=chunk)
         return export.Firing(*sums.firing(), "trained on")
 
-    def tell(self, phase: reports.Phase, message: str = "") -> None:
+    def report(self, phase: reports.Phase, message: str = "") -> None:
         """Report how far it is; of several processes the first does."""
         if self._group.first:
-            self._course.tell(phase, self.step, self._kept_step, message)
+            self._course.report(phase, self.step, self._kept_step, message)
 
     def _filling(self, samples: int) -> None:
         """Return how much of the mixing buffer is there, and heeds a stop meanwhile."""
         self._course.filled = self._estimated + samples
-        self.tell("filling")
+        self.report("filling")
         if self._group.size == 1 and self._listeners.stop.is_set():
             raise _Stopped
 
@@ -333,15 +333,15 @@ def _sae_name(place: int) -> str:
     return f"sae-{place:05d}"
 
 
-def _random() -> State:
+def _random() -> CheckpointState:
     """PyTorch's own generators, from which whatever an architecture draws comes."""
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
-    return State(tensors)
+    return CheckpointState(tensors)
 
 
-def _set_random(state: State) -> None:
+def _set_random(state: CheckpointState) -> None:
     torch.set_rng_state(state.tensors["cpu"])
     if "cuda" in state.tensors:
         torch.cuda.set_rng_state(state.tensors["cuda"])

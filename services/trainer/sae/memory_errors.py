@@ -9,7 +9,7 @@ from services.trainer.sae import configs
 
 
 @contextmanager
-def explained(training: configs.TrainingPlan) -> Generator[None]:
+def explain_memory_errors(training: configs.TrainingPlan) -> Generator[None]:
     """Turn what memory allocators raise into an error that says what to lower."""
     try:
         yield
@@ -31,9 +31,9 @@ def _hints(training: configs.TrainingPlan) -> str:
     buffer = training.buffer_samples * sum(widths.values()) * 4
     latents = training.batch_size * max(planned.sae.d_sae for planned in training.saes) * 4
     named = {
-        f"batch_size (now {training.batch_size:,}; a batch's latents take {memory.readable(latents)})": latents,
-        f"d_sae or the number of autoencoders (weights and optimiser take {memory.readable(weights)})": weights,
-        f"buffer_samples (now {training.buffer_samples:,}; they take {memory.readable(buffer)})": buffer,
+        f"batch_size (now {training.batch_size:,}; a batch's latents take {memory.format_bytes(latents)})": latents,
+        f"d_sae or the number of autoencoders (weights and optimiser take {memory.format_bytes(weights)})": weights,
+        f"buffer_samples (now {training.buffer_samples:,}; they take {memory.format_bytes(buffer)})": buffer,
     }
     return f"Lower {'; then '.join(sorted(named, key=lambda hint: -named[hint]))}."
 

@@ -12,7 +12,7 @@ import torch
 
 from polytok import errors
 from services.trainer.sae import configs
-from services.trainer.sae.data.dataset import Block, Source, State
+from services.trainer.sae.data.dataset import ActivationIterator, Block, CheckpointState
 
 _EPSILON = 1e-3
 """Added to eigenvalues, as in sae-lens."""
@@ -59,13 +59,13 @@ class Normalization:
         """Return what a record shows of it."""
         return {"kind": self.kind, "scale": self.scale, "mean_norm": self.mean_norm, "samples": self.samples}
 
-    def state(self) -> State:
+    def state(self) -> CheckpointState:
         """Return it for a checkpoint; floats come back exactly through JSON."""
         tensors = {} if self.whitening is None else dataclasses.asdict(self.whitening)
-        return State(tensors, self.to_dict())
+        return CheckpointState(tensors, self.to_dict())
 
     @classmethod
-    def from_state(cls, state: State) -> Self:
+    def from_state(cls, state: CheckpointState) -> Self:
         """Read what `state` gave."""
         whitening = Whitening(**state.tensors) if state.tensors else None
         return cls(**state.values, whitening=whitening)
@@ -114,7 +114,7 @@ def samples_of(wanted: Iterable[Key], samples: int) -> int:
 
 @torch.no_grad()
 def estimate(
-    source: Source,
+    source: ActivationIterator,
     wanted: Iterable[Key],
     samples: int,
     over: Sum,

@@ -8,7 +8,7 @@ _SECONDS = 0.2
 _OFTEN = frozenset({"filling", "training"})
 
 
-class Course:
+class ProgressReporter:
     """What a process tells of its training. `filled` of `to_fill` activations are read before the first step."""
 
     def __init__(self, training: configs.TrainingPlan, report: reports.OnProgress) -> None:
@@ -19,7 +19,7 @@ class Course:
         self.filled = 0
         self.to_fill = 0
 
-    def tell(self, phase: reports.Phase, step: int, kept_step: int, message: str = "") -> None:
+    def report(self, phase: reports.Phase, step: int, kept_step: int, message: str = "") -> None:
         """Report; `kept_step` is the newest checkpoint's.
 
         In one phase a report soon after another is left out, unless there is a message or a new checkpoint.

@@ -8,7 +8,7 @@ import torch
 
 from polytok import errors
 from services.trainer.sae import configs, export
-from services.trainer.sae.data.dataset import State
+from services.trainer.sae.data.dataset import CheckpointState
 from services.trainer.sae.evaluation.evaluator import Autoencoder
 from services.trainer.sae.normalization import Normalization
 from services.trainer.sae.reports import MetricsRow
@@ -18,14 +18,14 @@ _NONE = -1
 _OWN_COLUMNS = frozenset({"l0", "explained_variance", "dead_latents", "gradient_norm"})
 
 
-class Trainee:
+class SaeTrainer:
     """A planned autoencoder being trained."""
 
     def __init__(self, planned: configs.PlannedSae, step: protocol.TrainingStep, normalization: Normalization) -> None:
         self.planned = planned
         self.step = step
         self.normalization = normalization
-        self._outcome: protocol.Outcome | None = None
+        self._outcome: protocol.StepResult | None = None
         self._first_bad: torch.Tensor | None = None
         self._rate = 0.0
         self._coefficients: dict[str, float] = {}
@@ -93,23 +93,23 @@ class Trainee:
         part.rename(folder)
         return written
 
-    def state(self) -> State:
+    def state(self) -> CheckpointState:
         """Return weights, optimiser, counters and normalisation; the tensors shared."""
         step = self.step.state()
-        state = State()
-        state.add("step", State(step.tensors, dict(step.numbers)))
+        state = CheckpointState()
+        state.add("step", CheckpointState(step.tensors, dict(step.numbers)))
         state.add("normalization", self.normalization.state())
         return state
 
-    def load(self, state: State, device: str) -> None:
+    def load(self, state: CheckpointState, device: str) -> None:
         """Go on from a state."""
         step = state.part("step")
-        self.step.load(protocol.State(step.tensors, step.values))
+        self.step.load(protocol.StepState(step.tensors, step.values))
         self.normalization = Normalization.from_state(state.part("normalization")).to(device)
         self._first_bad = None
 
 
-def diverged(planned: configs.PlannedSae, what: str, kept_step: int) -> errors.FailedPrecondition:
+def diverged_error(planned: configs.PlannedSae, what: str, kept_step: int) -> errors.FailedPrecondition:
     """Return the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint's, or 0."""
     optimizer = planned.optimizer
     kept = f"The checkpoint of step {kept_step:,} is kept." if kept_step else "There is no checkpoint before it."

@@ -36,14 +36,14 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-class Written(NamedTuple):
+class WrittenFile(NamedTuple):
     """A file, as its bytes were in memory."""
 
     size_bytes: int
     sha256: str
 
 
-class Damaged(Exception):
+class DamagedFile(Exception):
     """A file does not hold what was written."""
 
 
@@ -59,7 +59,7 @@ class _Hashed:
         for start in range(0, len(target), _CHUNK_BYTES):
             part = target[start : start + _CHUNK_BYTES]
             if self._file.readinto(part) != len(part):
-                raise Damaged
+                raise DamagedFile
             self._digest.update(part)
         self.size += len(target)
 
@@ -78,7 +78,7 @@ class _Hashed:
         return self._digest.hexdigest()
 
 
-def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
+def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> WrittenFile:
     """Write tensors, from any device, and bring the file to disk; of the memory it takes one tensor at a time."""
     # The widest first, so that each begins at a multiple of the size of its numbers.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -107,38 +107,38 @@ def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> Written:
             put(_bytes(tensors[name].detach().cpu()))
         file.flush()
         os.fsync(file.fileno())
-    return Written(size, digest.hexdigest())
+    return WrittenFile(size, digest.hexdigest())
 
 
-def read(path: pathlib.Path, written: Written, device: str = "cpu") -> dict[str, torch.Tensor]:
+def read(path: pathlib.Path, written: WrittenFile, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Read tensors to a device. Raises Damaged unless the bytes that were read are those that were written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         if os.fstat(file.fileno()).st_size != written.size_bytes:
-            raise Damaged
+            raise DamagedFile
         try:
             found = _read(hashed, written.size_bytes)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise Damaged from error
+            raise DamagedFile from error
         hashed.pass_over()
     if (hashed.size, hashed.sha256) != written:
-        raise Damaged
+        raise DamagedFile
     return {name: tensor.to(device) for name, tensor in found.items()}
 
 
-def check(path: pathlib.Path, written: Written) -> None:
+def check(path: pathlib.Path, written: WrittenFile) -> None:
     """Raise Damaged unless a file holds what was written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         hashed.pass_over()
     if (hashed.size, hashed.sha256) != written:
-        raise Damaged
+        raise DamagedFile
 
 
 def _read(hashed: _Hashed, size: int) -> dict[str, torch.Tensor]:
     header_bytes = int.from_bytes(hashed.read(8), "little")
     if header_bytes > min(size - 8, _MOST_HEADER_BYTES):
-        raise Damaged
+        raise DamagedFile
     header = json.loads(hashed.read(header_bytes))
     found = {}
     end = 0
@@ -147,13 +147,13 @@ def _read(hashed: _Hashed, size: int) -> dict[str, torch.Tensor]:
         end = entry["data_offsets"][1]
         # No hole in between, and no more memory than the file has bytes.
         if begin != end_before or not begin <= end <= size - 8 - header_bytes:
-            raise Damaged
+            raise DamagedFile
         tensor = torch.empty(end - begin, dtype=torch.uint8)
         hashed.read_into(_bytes(tensor))
         try:
             found[name] = tensor.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         except RuntimeError as error:
-            raise Damaged from error
+            raise DamagedFile from error
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from polytok import errors
 from services.trainer.sae import configs, export, loop, memory_errors, reports
 from services.trainer.sae.checkpoints import Checkpoints
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 from services.trainer.sae.distributed import partition, process_group
 from services.trainer.sae.steps import factory
 
@@ -42,7 +42,7 @@ def train(
     training: configs.TrainingPlan,
     folder: pathlib.Path,
     *,
-    open_data: Callable[[str], Data],
+    open_data: Callable[[str], ActivationDataset],
     report: reports.OnProgress = _silent,
     on_rows: reports.OnRows = _silent,
     stop: reports.Stop | None = None,
@@ -61,24 +61,26 @@ def train(
     is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
     `errors.DataLoss` where no checkpoint can be read.
     """
-    with process_group.joined(training.device, gradients=training.spread == "data") as group:
+    with process_group.join_process_group(training.device, gradients=training.spread == "data") as group:
         own = dataclasses.replace(training, device=group.device)
-        with memory_errors.explained(own):
+        with memory_errors.explain_memory_errors(own):
             factory.set_threads(own.threads)
             _check_names(own)
             _check_group(own, group)
-            share = partition.of(own, group.rank)
+            share = partition.get_share(own, group.rank)
             data = open_data(group.device)
             _check_widths(own, data)
-            data = partition.data(data, partition.hooks(own, share.saes))
+            data = partition.select_hooks(data, partition.list_hooks(own, share.saes))
             checkpoints = Checkpoints(folder / CHECKPOINTS, keep=keep)
             if not resume and group.first:
                 checkpoints.clear()
             group.gather(None)
-            listeners = loop.Listeners(report, on_rows, stop or threading.Event())
-            run = loop.Run(own, data, checkpoints, group, listeners, ahead=data.ahead if ahead is None else ahead)
+            listeners = loop.TrainingCallbacks(report, on_rows, stop or threading.Event())
+            run = loop.TrainingLoop(
+                own, data, checkpoints, group, listeners, ahead=data.ahead if ahead is None else ahead
+            )
             run.prepare(checkpoints.latest(wanted=run.wants))
-            finished = run.go()
+            finished = run.run()
             evaluations = run.evaluate() if finished else []
             exports: dict[str, _Exported] = {}
             if finished and (share.whole or group.first):
@@ -87,16 +89,16 @@ def train(
 
 
 def _result(
-    run: loop.Run,
+    run: loop.TrainingLoop,
     training: configs.TrainingPlan,
-    group: process_group.Group,
-    data: Data,
+    group: process_group.ProcessGroup,
+    data: ActivationDataset,
     evaluations: list[reports.EvaluationRow],
     exports: dict[str, _Exported],
 ) -> reports.Result:
     """Return what all processes did together."""
     finished = run.step == training.total_steps
-    scales = {trainee.name: trainee.normalization.to_dict() for trainee in run.trainees}
+    scales = {trainer.name: trainer.normalization.to_dict() for trainer in run.trainers}
     told = group.gather({"exports": exports, "normalization": scales})
     exported = {name: _Exported(*fields) for each in told for name, fields in each["exports"].items()}
     estimated = {name: figures for each in told for name, figures in each["normalization"].items()}
@@ -115,23 +117,23 @@ def _result(
 
 
 def _export(
-    run: loop.Run,
+    run: loop.TrainingLoop,
     folder: pathlib.Path,
     origin: Callable[[configs.PlannedSae], export.Origin],
     reuse: Mapping[str, Any],
 ) -> dict[str, _Exported]:
-    run.tell("exporting")
+    run.report("exporting")
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
-    for trainee in run.trainees:
-        of_this = origin(trainee.planned)
+    for trainer in run.trainers:
+        of_this = origin(trainer.planned)
         of_this = dataclasses.replace(of_this, further={**of_this.further, **reuse})
-        checksums = trainee.export(of_this, run.firing(trainee), folder / trainee.name)
-        found[trainee.name] = _Exported(str(folder / trainee.name), checksums)
+        checksums = trainer.export(of_this, run.firing(trainer), folder / trainer.name)
+        found[trainer.name] = _Exported(str(folder / trainer.name), checksums)
     return found
 
 
-def _reuse(training: configs.TrainingPlan, data: Data) -> dict[str, Any]:
+def _reuse(training: configs.TrainingPlan, data: ActivationDataset) -> dict[str, Any]:
     """Return how often activations were trained on, as an export says it."""
     samples, available = training.total_steps * training.batch_size, data.available_samples
     return {"training_samples": samples, "available_samples": available, "passes": samples / available}
@@ -141,7 +143,7 @@ def _unknown(planned: configs.PlannedSae) -> export.Origin:
     return export.Origin(model_name="", hook_name=planned.hook, context_size=0, prepend_bos=None)
 
 
-def _check_group(training: configs.TrainingPlan, group: process_group.Group) -> None:
+def _check_group(training: configs.TrainingPlan, group: process_group.ProcessGroup) -> None:
     if group.size != training.processes:
         raise errors.FailedPrecondition(
             f"processes is {training.processes}, and {group.size} of them run. `launch.train` starts as many as the "
@@ -158,7 +160,7 @@ def _check_names(training: configs.TrainingPlan) -> None:
             )
 
 
-def _check_widths(training: configs.TrainingPlan, data: Data) -> None:
+def _check_widths(training: configs.TrainingPlan, data: ActivationDataset) -> None:
     for planned in training.saes:
         width = data.widths.get(planned.hook)
         if width is None:

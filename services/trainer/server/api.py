@@ -33,14 +33,14 @@ from services.trainer.server import (
     service,
     states,
 )
-from services.trainer.server.inputs import Sources
+from services.trainer.server.inputs import InputResolver
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Message = trainings_pb2.Training
 
 
 @dataclass(frozen=True)
-class Parts:
+class Dependencies:
     """The resources of one trainer process."""
 
     database: Database
@@ -48,17 +48,17 @@ class Parts:
     store: JobStore
     folders: StorageFolders
     transactions: IdempotentTransactions
-    sources: Sources
+    sources: InputResolver
     holds: HoldRenewer
-    following: metrics_stream.Following
+    metrics: metrics_stream.MetricsStream
 
 
 class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     """Serves trainings."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Dependencies) -> None:
         self._parts = parts
-        self._creation = service.Creation(parts.store)
+        self._creation = service.TrainingService(parts.store)
 
     def _message(self, record: models.Training) -> _Message:
         return messages.training(record, self._parts.storage)
@@ -75,12 +75,12 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         self, request: trainings_pb2.CreateTrainingRequest, context: Context
     ) -> trainings_pb2.Training:
         """Start a training."""
-        source = await self._parts.sources.find(request.source, inputs.hooks(request.saes))
-        row = service.values(request, source)
+        source = await self._parts.sources.find(request.source, inputs.list_hooks(request.saes))
+        row = service.resolve_columns(request, source)
         if await self._known(row["name"]):
             return await self._mutate("CreateTraining", request, lambda unit: self._creation.existing(unit.conn, row))
         # Held before there is a record: nothing can delete what was checked.
-        holder = resource_names.training(row["name"])
+        holder = resource_names.format_name(row["name"])
         try:
             key = await self._parts.sources.hold(source.lineage, holder)
             row |= {"source_key": source.key or key, "tokenization_key": key}
@@ -104,7 +104,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
 
     async def _get(self, name: str) -> models.Training:
         async with self._parts.database.connection() as conn:
-            return await repository.get(conn, resource_names.parse(name))
+            return await repository.get(conn, resource_names.parse_name(name))
 
     async def ListTrainings(  # noqa: N802
         self, request: trainings_pb2.ListTrainingsRequest, context: Context
@@ -129,7 +129,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             etags.check(record, request.etag)
             await cancellation.delete_jobs(unit.conn, self._parts.store, record.resource)
             await repository.delete(unit.conn, record.id)
-            await events.tell(unit.conn, record.id)
+            await events.notify_changed(unit.conn, record.id)
             if record.held:
                 lineage = messages.lineage(record)
                 unit.after_commit.append(functools.partial(self._parts.sources.release, lineage, record.resource))
@@ -140,7 +140,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
 
     async def _stopped(self, conn: AsyncConnection, name: str) -> models.Training:
         """Return the training, locked, without a job at it."""
-        identifier = resource_names.parse(name)
+        identifier = resource_names.parse_name(name)
         record = await cancellation.cancel_job_and_lock(
             conn, self._parts.store, functools.partial(repository.find, conn, identifier)
         )
@@ -154,7 +154,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         """Have a training stop at a checkpoint."""
 
         async def act(unit: UnitOfWork) -> models.Training:
-            identifier = resource_names.parse(request.name)
+            identifier = resource_names.parse_name(request.name)
             record = await repository.get(unit.conn, identifier)
             while record.job_id is not None and states.TRAINING.is_live(record.status):
                 # Before the record is locked: the job library's order is job, task, record.
@@ -167,7 +167,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
                 return record
             states.require_pausable(record.resource, record.status)
             paused = await repository.update(unit.conn, record.id, pause_requested=True)
-            await events.tell(unit.conn, record.id)
+            await events.notify_changed(unit.conn, record.id)
             return paused
 
         return await self._mutate("PauseTraining", request, act)
@@ -185,7 +185,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             if record.pause_requested and states.TRAINING.is_live(record.status):
                 # The pause has not happened yet, and need not any more.
                 resumed = await repository.update(unit.conn, record.id, pause_requested=False)
-                await events.tell(unit.conn, record.id)
+                await events.notify_changed(unit.conn, record.id)
                 return resumed
             states.require_paused(record.resource, record.name, record.status)
             return await self._creation.begin(unit.conn, record, from_start=False)
@@ -204,7 +204,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
                 record = await repository.update(
                     unit.conn, record.id, status="CANCELLED", completed_at=sa.func.clock_timestamp()
                 )
-                await events.tell(unit.conn, record.id)
+                await events.notify_changed(unit.conn, record.id)
             await metrics_repository.clear(unit.conn, record.id)
             unit.after_commit.append(functools.partial(self._parts.folders.delete_if_unused, record.key))
             return record
@@ -234,7 +234,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncGenerator[trainings_pb2.WatchTrainingResponse]:
         """Stream a training and its metrics until it is at rest."""
         first = await self._get(request.name)
-        async for response in self._parts.following.follow(first.id, request):
+        async for response in self._parts.metrics.follow(first.id, request):
             yield response
 
     async def ListCheckpoints(  # noqa: N802
@@ -242,8 +242,8 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.ListCheckpointsResponse:
         """Read the checkpoints of a training."""
         async with self._parts.database.connection() as conn:
-            record = await repository.get(conn, resource_names.parse(request.parent))
-            found = await metrics_repository.checkpoints(conn, record.id)
+            record = await repository.get(conn, resource_names.parse_name(request.parent))
+            found = await metrics_repository.list_checkpoints(conn, record.id)
         return trainings_pb2.ListCheckpointsResponse(
             checkpoints=[messages.checkpoint(each, self._parts.storage) for each in found]
         )
@@ -253,4 +253,4 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.ListMetricsResponse:
         """Read a page of the metrics of a training."""
         record = await self._get(request.parent)
-        return await self._parts.following.page(record, request)
+        return await self._parts.metrics.page(record, request)

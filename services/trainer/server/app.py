@@ -17,12 +17,12 @@ from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSe
 from services.runtime.storage import Storage
 from services.trainer.server import api, events, garbage_collection, holds, metrics_stream, tables
 from services.trainer.server import jobs as job_handlers
-from services.trainer.server.extractor_client import Extractions
-from services.trainer.server.inputs import Sources
+from services.trainer.server.extractor_client import ExtractorClient
+from services.trainer.server.inputs import InputResolver
 from services.trainer.server.settings import TrainerServerSettings
 
 
-class Trainer(RecordApp):
+class TrainerApp(RecordApp):
     """One trainer process; any number of them may share one database, one NATS and one storage."""
 
     def __init__(
@@ -38,34 +38,36 @@ class Trainer(RecordApp):
         settings: TrainerServerSettings,
     ) -> None:
         super().__init__(
-            events.OWNER,
+            events.SERVICE_NAME,
             database=database,
             messages=messages,
             server=server,
             jobs=jobs,
             tables=tables.jobs,
-            handlers={job_handlers.KIND: job_handlers.Training(storage)},
+            handlers={job_handlers.KIND: job_handlers.TrainingJobHandler(storage)},
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
-        self.structures = structure_cache.Structures(service=events.OWNER, seconds=settings.hooks_seconds)
+        self.structures = structure_cache.ModelStructureCache(
+            service=events.SERVICE_NAME, seconds=settings.hooks_seconds
+        )
         records = hold_client.CatalogClient(catalog)
-        extractions = Extractions(extractor)
+        extractions = ExtractorClient(extractor)
         owners = hold_client.HoldRouter({"datasets": records, "extractions": extractions})
-        self.holds = hold_client.HoldRenewer(owners, holds.Ledger(self.database))
+        self.holds = hold_client.HoldRenewer(owners, holds.TrainingHolds(self.database))
         folders = StorageFolders(self.database, storage, garbage_collection.is_used)
         self.garbage_collector = GarbageCollector(
-            self.database, storage, folders, garbage_collection.house(settings), settings
+            self.database, storage, folders, garbage_collection.create_policy(settings), settings
         )
         self.listen(self._changed)
-        parts = api.Parts(
+        parts = api.Dependencies(
             database=self.database,
             storage=storage,
             store=self.store,
             folders=folders,
             transactions=IdempotentTransactions(self.database, tables.answers),
-            sources=Sources(records, extractions, self.structures, storage),
+            sources=InputResolver(records, extractions, self.structures, storage),
             holds=self.holds,
-            following=metrics_stream.Following(self.database, storage, self.watch),
+            metrics=metrics_stream.MetricsStream(self.database, storage, self.watch),
         )
         self.serve(
             trainings_pb2_grpc.add_TrainingServiceServicer_to_server,

@@ -4,10 +4,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.runtime import notifications
 
-OWNER = "trainer"
+SERVICE_NAME = "trainer"
 """The name under which workers know this service's LeaseService, and the Postgres channel of changes."""
 
 
-async def tell(conn: AsyncConnection, uid: object) -> None:
+async def notify_changed(conn: AsyncConnection, uid: object) -> None:
     """Wake whoever watches the record, once the transaction commits."""
-    await notifications.notify(conn, OWNER, str(uid))
+    await notifications.notify(conn, SERVICE_NAME, str(uid))

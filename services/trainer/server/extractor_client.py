@@ -13,7 +13,7 @@ from services.records.hold_client import Hold
 _WHO = "The extractor, which knows extractions,"
 
 
-class Extractions:
+class ExtractorClient:
     """Reads extractions; without a channel there is no extractor, and every call says so."""
 
     def __init__(self, channel: grpc.aio.Channel | None) -> None:

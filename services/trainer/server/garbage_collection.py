@@ -15,27 +15,27 @@ _trainings = tables.trainings
 _checkpoints = tables.checkpoints
 
 
-def house(settings: TrainerServerSettings) -> GarbageCollectionPolicy:
+def create_policy(settings: TrainerServerSettings) -> GarbageCollectionPolicy:
     """Return what the garbage collector keeps in order."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
 
-    return GarbageCollectionPolicy(resource_names.ROOT_KEY, orphans, expire)
+    return GarbageCollectionPolicy(resource_names.ROOT_KEY, find_orphans, expire)
 
 
-async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
+async def find_orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
     """Folder of attempts that nothing uses; there are no single files."""
     known = set((await conn.execute(sa.select(_trainings.c.id))).scalars())
     used = await _used(conn)
     folders: set[str] = set()
     for key in listed:
         parts = key.split("/")
-        uid = resource_names.uid(parts[1]) if len(parts) > 3 else None
+        uid = resource_names.parse_uid(parts[1]) if len(parts) > 3 else None
         if uid is None:
             continue  # whatever else lies here is not ours
         if uid not in known:
-            folders.add(resource_names.key(uid))
+            folders.add(resource_names.storage_key(uid))
             continue
         # trainings/{uid}/{attempt}/{checkpoints or saes}/…
         attempt, part = "/".join(parts[:3]), "/".join(parts[:4])
@@ -67,7 +67,7 @@ async def _used(conn: AsyncConnection) -> set[str]:
     at_work = sa.select(_trainings.c.id, tasks.c.id, tasks.c.epoch).join(tasks, tasks.c.job_id == _trainings.c.job_id)
     at_work = at_work.where(tasks.c.state == "RUNNING")
     found.update(
-        f"{resource_names.key(uid)}/{resource_names.tag(task, epoch)}"
+        f"{resource_names.storage_key(uid)}/{resource_names.attempt_folder(task, epoch)}"
         for uid, task, epoch in await conn.execute(at_work)
     )
     return found

@@ -7,7 +7,7 @@ from services.runtime.database import Database
 from services.trainer.server import inputs, messages, models, repository
 
 
-class Ledger:
+class TrainingHolds:
     """The holds of trainings, for `services.records.hold_client.HoldRenewer`."""
 
     def __init__(self, database: Database) -> None:
@@ -28,12 +28,12 @@ class Ledger:
     async def forget(self, holder: str) -> None:
         """Note that what a training held was released."""
         async with self._database.transaction() as conn:
-            await repository.released(conn, holder.removeprefix("trainings/"))
+            await repository.mark_hold_released(conn, holder.removeprefix("trainings/"))
 
     async def _holding(self, *, wanted: bool) -> Sequence[models.Training]:
         async with self._database.connection() as conn:
-            return await repository.holding(conn, wanted=wanted)
+            return await repository.list_holders(conn, wanted=wanted)
 
 
 def _holds(found: Sequence[models.Training]) -> list[Hold]:
-    return [hold for each in found for hold in inputs.holds_of(messages.lineage(each), each.resource)]
+    return [hold for each in found for hold in inputs.create_holds(messages.lineage(each), each.resource)]

@@ -9,11 +9,11 @@ from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.activations import hook_names
-from services.activations.structure_cache import Structures
+from services.activations.structure_cache import ModelStructureCache
 from services.records import hold_client
 from services.records.hold_client import Hold
 from services.runtime.storage import Storage
-from services.trainer.server.extractor_client import Extractions
+from services.trainer.server.extractor_client import ExtractorClient
 
 _EXTRACTIONS_KEY = "extractions"
 # As wide as the residual stream, whatever the model.
@@ -30,7 +30,7 @@ _RESIDUAL = frozenset(
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedInput:
     """A source that is READY."""
 
     lineage: trainings_pb2.TrainingLineage
@@ -48,18 +48,22 @@ class Found:
     """What a training of it may be called by."""
 
 
-class Sources:
+class InputResolver:
     """Finds and holds sources."""
 
     def __init__(
-        self, catalog: hold_client.CatalogClient, extractions: Extractions, structures: Structures, storage: Storage
+        self,
+        catalog: hold_client.CatalogClient,
+        extractions: ExtractorClient,
+        structures: ModelStructureCache,
+        storage: Storage,
     ) -> None:
         self._catalog = catalog
         self._extractions = extractions
         self._structures = structures
         self._storage = storage
 
-    async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str]) -> Found:
+    async def find(self, source: trainings_pb2.TrainingSource, hooks: Sequence[str]) -> ResolvedInput:
         """Find a source, and refuse what it cannot give.
 
         Raises NotFound, FailedPrecondition (NOT_READY) and InvalidArgument (HOOK_NOT_FOUND).
@@ -86,7 +90,7 @@ class Sources:
             ),
         )
         _set_bos(lineage, model)
-        return Found(
+        return ResolvedInput(
             lineage=lineage,
             key="",
             samples=_within(tokenization.statistics, live.context_size),
@@ -105,11 +109,11 @@ class Sources:
             return None
         return model if model.tokenizer_fingerprint == extraction.tokenizer_fingerprint else None
 
-    def _extracted(self, extraction: extractions_pb2.Extraction, hooks: Sequence[str]) -> Found:
+    def _extracted(self, extraction: extractions_pb2.Extraction, hooks: Sequence[str]) -> ResolvedInput:
         statistics = {each.hook: each for each in extraction.statistics.hooks}
         wrong = {
             place: f"{hook} is not in {extraction.name}; it has {', '.join(statistics)}."
-            f"{hook_names.hint(hook, statistics)}"
+            f"{hook_names.suggest(hook, statistics)}"
             for place, hook in enumerate(hooks)
             if hook not in statistics
         }
@@ -121,7 +125,7 @@ class Sources:
                 f"{extraction.name} lies in {extraction.path}, which is not in this trainer's storage. Give extractor "
                 "and trainer the same POLYTOK_STORAGE_ROOT."
             )
-        return Found(
+        return ResolvedInput(
             lineage=trainings_pb2.TrainingLineage(
                 tokenization=extraction.tokenization,
                 tokenization_uid=extraction.tokenization_uid,
@@ -147,7 +151,7 @@ class Sources:
 
         Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED).
         """
-        tokenization, *extraction = holds_of(lineage, holder)
+        tokenization, *extraction = create_holds(lineage, holder)
         for each in extraction:
             await self._extractions.hold(each)
         try:
@@ -160,7 +164,7 @@ class Sources:
 
     async def release(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
         """End a training's holds; what is not reached now lets go by itself when the hold's time is over."""
-        tokenization, *extraction = holds_of(lineage, holder)
+        tokenization, *extraction = create_holds(lineage, holder)
         calls = [self._catalog.release(tokenization), *(self._extractions.release(each) for each in extraction)]
         # One service that is away must not keep the other's.
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
@@ -168,7 +172,7 @@ class Sources:
                 raise outcome
 
 
-def holds_of(lineage: trainings_pb2.TrainingLineage, holder: str) -> Sequence[Hold]:
+def create_holds(lineage: trainings_pb2.TrainingLineage, holder: str) -> Sequence[Hold]:
     """Return the holds of a training: on its tokenization, and on the extraction if it reads one."""
     held = [Hold(lineage.tokenization, holder, lineage.tokenization_digest)]
     if lineage.extraction:
@@ -208,7 +212,7 @@ def _is_residual(hook: str) -> bool:
     return hook == hook_names.EMBEDDING or (match is not None and match[2] in _RESIDUAL)
 
 
-def _check_hooks(hooks: Sequence[str], model: models_pb2.Model, structure: hook_names.Structure | None) -> None:
+def _check_hooks(hooks: Sequence[str], model: models_pb2.Model, structure: hook_names.ModelStructure | None) -> None:
     """Refuse what the model does not have, as far as it is known what it is made of; the worker checks all."""
     wrong: dict[int, str] = {}
     for place, hook in enumerate(hooks):
@@ -216,7 +220,7 @@ def _check_hooks(hooks: Sequence[str], model: models_pb2.Model, structure: hook_
         if match is not None and model.n_layers and int(match[1]) >= model.n_layers:
             last = model.n_layers - 1
             wrong[place] = f"{hook}: there is no layer {match[1]}; {model.name} has layers 0 to {last}."
-        elif structure is not None and (message := hook_names.wrong(hook, structure, patterns=False)):
+        elif structure is not None and (message := hook_names.find_problem(hook, structure, patterns=False)):
             wrong[place] = message
     if wrong:
         raise _wrong_hooks(wrong)
@@ -231,6 +235,6 @@ def _wrong_hooks(wrong: Mapping[int, str]) -> errors.InvalidArgument:
     )
 
 
-def hooks(saes: Sequence[saes_pb2.Sae]) -> list[str]:
+def list_hooks(saes: Sequence[saes_pb2.Sae]) -> list[str]:
     """Return the hooks of autoencoders, in their order."""
     return [sae.hook for sae in saes]

@@ -24,7 +24,7 @@ TASK = "train.run"
 _MANIFEST = "polytok.json"
 
 
-def first_task(record: models.Training, checkpoint: models.Checkpoint | None) -> NewTask:
+def create_first_task(record: models.Training, checkpoint: models.Checkpoint | None) -> NewTask:
     """Return the task of a training, from a checkpoint on if there is one."""
     payload = tasks_pb2.RunTrainingTask(
         training=record.resource,
@@ -49,7 +49,7 @@ def first_task(record: models.Training, checkpoint: models.Checkpoint | None) ->
     return NewTask(kind=TASK, payload=payloads.to_any(payload), weight=max(1, record.total_steps), resume_point=point)
 
 
-class Training(RecordJobHandler):
+class TrainingJobHandler(RecordJobHandler):
     """Brings a training from QUEUED through PROCESSING, and perhaps PAUSED, to READY, ERROR or CANCELLED."""
 
     on_ending: ClassVar[Mapping[str, Any]] = {"pause_requested": False}
@@ -70,7 +70,7 @@ class Training(RecordJobHandler):
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the autoencoders: the record names their folder from now on."""
-        record = await repository.of_job(conn, job.id)
+        record = await repository.find_by_job(conn, job.id)
         if record is None:
             return
         (result,) = payloads.from_any(results, tasks_pb2.RunTrainingResult)
@@ -126,14 +126,14 @@ class Training(RecordJobHandler):
 
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Keep metrics and checkpoints."""
-        record = await repository.of_job(conn, job.id)
+        record = await repository.find_by_job(conn, job.id)
         if record is None:
             return
         attempt = f"{job.id} {epoch}"
         found = [_report(report) for report in reports]
         begins = [report.from_step for report in found if report.begins]
         if begins:
-            await metrics_repository.begin(conn, record.id, attempt, begins[0])
+            await metrics_repository.delete_after(conn, record.id, attempt, begins[0])
         rows = [row for report in found for row in report.metrics]
         cursor = await metrics_repository.add_metrics(conn, record.id, attempt, rows)
         for report in found:
@@ -151,7 +151,7 @@ class Training(RecordJobHandler):
         if phases:
             values |= {"phase": messages.phase(phases[-1]), "phase_progress": phases[-1].phase_progress}
         await repository.advance(conn, record.id, **values)
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
 
     def is_further(self, before: bytes, after: bytes) -> bool:
         """Return whether a checkpoint is of a later step than the one before."""
@@ -161,7 +161,7 @@ class Training(RecordJobHandler):
 
     async def is_pause_requested(self, conn: AsyncConnection, job: Job) -> bool:
         """Return whether a pause was asked for."""
-        record = await repository.of_job(conn, job.id, Lock.NONE)
+        record = await repository.find_by_job(conn, job.id, Lock.NONE)
         return record is not None and record.pause_requested
 
     async def paused(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
@@ -170,10 +170,10 @@ class Training(RecordJobHandler):
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
-        record = await repository.of_job(conn, job.id)
+        record = await repository.find_by_job(conn, job.id)
         if record is not None:
             await repository.update(conn, record.id, **values)
-            await events.tell(conn, record.id)
+            await events.notify_changed(conn, record.id)
 
 
 def _report(data: bytes) -> tasks_pb2.TrainingReport:

@@ -9,15 +9,15 @@ from services.runtime import settings
 from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
-from services.trainer.server.app import Trainer
-from services.trainer.server.events import OWNER
+from services.trainer.server.app import TrainerApp
+from services.trainer.server.events import SERVICE_NAME
 from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
 
 
 async def main(stop: StopSignal) -> None:
     """Serve trainings."""
 
-    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> Trainer:
+    def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> TrainerApp:
         peers = TrainerPeers()
 
         def connect(address: str) -> grpc.aio.Channel:
@@ -26,12 +26,12 @@ async def main(stop: StopSignal) -> None:
                 tls_ca=peers.tls_ca,
                 tls_certificate=peers.tls_certificate,
                 tls_key=peers.tls_key,
-                service=OWNER,
+                service=SERVICE_NAME,
             )
             opened.push_async_callback(connected.close)
             return connected
 
-        return Trainer(
+        return TrainerApp(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
             storage=Storage(settings.StorageSettings().root),
@@ -42,4 +42,4 @@ async def main(stop: StopSignal) -> None:
             settings=TrainerServerSettings(),
         )
 
-    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=SERVICE_NAME)

@@ -17,7 +17,7 @@ _checkpoints = tables.checkpoints
 _COLUMNS = tuple(_metrics.c[name] for name in ("sae", "step", "kind", "samples", "figures", "seq"))
 
 
-class Place(NamedTuple):
+class MetricsCursor(NamedTuple):
     """Where a row stands in the order of a training's metrics."""
 
     step: int
@@ -25,7 +25,7 @@ class Place(NamedTuple):
     kind: str
 
 
-async def begin(conn: AsyncConnection, uid: uuid.UUID, attempt: str, step: int) -> None:
+async def delete_after(conn: AsyncConnection, uid: uuid.UUID, attempt: str, step: int) -> None:
     """Drop what earlier attempts found after the step that this one begins at."""
     stale = _metrics.delete().where(_metrics.c.training_id == uid, _metrics.c.attempt != attempt)
     await conn.execute(stale.where(_metrics.c.step > step))
@@ -43,7 +43,7 @@ async def add_metrics(conn: AsyncConnection, uid: uuid.UUID, attempt: str, found
     """Write rows, in place of those of the same step; return the highest seq."""
     if not found:
         return 0
-    rows = {Place(each.step, each.sae, str(each.WhichOneof("figures"))): each for each in found}
+    rows = {MetricsCursor(each.step, each.sae, str(each.WhichOneof("figures"))): each for each in found}
     values = [
         {
             "training_id": uid,
@@ -79,21 +79,21 @@ async def keep_checkpoints(conn: AsyncConnection, uid: uuid.UUID, steps: Sequenc
     await conn.execute(others)
 
 
-async def checkpoints(conn: AsyncConnection, uid: uuid.UUID) -> list[models.Checkpoint]:
+async def list_checkpoints(conn: AsyncConnection, uid: uuid.UUID) -> list[models.Checkpoint]:
     """Read the checkpoints of a training, oldest first."""
     columns = (_checkpoints.c.step, _checkpoints.c.key, _checkpoints.c.size_bytes, _checkpoints.c.created_at)
     statement = sa.select(*columns).where(_checkpoints.c.training_id == uid).order_by(_checkpoints.c.step)
     return [models.Checkpoint(*row) for row in await conn.execute(statement)]
 
 
-async def since(conn: AsyncConnection, uid: uuid.UUID, seq: int, limit: int) -> list[models.Measurement]:
+async def list_since(conn: AsyncConnection, uid: uuid.UUID, seq: int, limit: int) -> list[models.Measurement]:
     """Read metrics that were written after `seq`, in that order."""
     statement = sa.select(*_COLUMNS).where(_metrics.c.training_id == uid, _metrics.c.seq > seq)
     return _measured(await conn.execute(statement.order_by(_metrics.c.seq).limit(limit)))
 
 
 async def page(
-    conn: AsyncConnection, uid: uuid.UUID, *, sae: str, after_step: int, after: Place | None, limit: int
+    conn: AsyncConnection, uid: uuid.UUID, *, sae: str, after_step: int, after: MetricsCursor | None, limit: int
 ) -> list[models.Measurement]:
     """Read metrics by step."""
     place = sa.tuple_(_metrics.c.step, _metrics.c.sae, _metrics.c.kind)

@@ -17,7 +17,7 @@ _PAGE = 1000
 _LARGEST_PAGE = 10_000
 
 
-class Following:
+class MetricsStream:
     """Reads trainings and their metrics for those who follow them."""
 
     def __init__(self, database: Database, storage: Storage, watch: Watch) -> None:
@@ -31,7 +31,7 @@ class Following:
         """Return a training and its new metrics whenever one of the two changed; ends once it is at rest."""
 
         async def read(conn: AsyncConnection) -> models.Training | None:
-            return await repository.by_uid(conn, uid)
+            return await repository.find_by_uid(conn, uid)
 
         cursor = request.cursor
         async for record, percent in self._watch.follow(uid, states.TRAINING, read):
@@ -48,7 +48,7 @@ class Following:
 
     async def _since(self, uid: uuid.UUID, cursor: int) -> list[models.Measurement]:
         async with self._database.connection() as conn:
-            return await metrics_repository.since(conn, uid, cursor, _A_MESSAGE)
+            return await metrics_repository.list_since(conn, uid, cursor, _A_MESSAGE)
 
     async def page(
         self, record: models.Training, request: trainings_pb2.ListMetricsRequest
@@ -56,7 +56,7 @@ class Following:
         """Return a page of the metrics of a training."""
         limit = min(request.page_size or _PAGE, _LARGEST_PAGE)
         parts = pagination.read(request, int, str, str)
-        after = metrics_repository.Place(*parts) if parts else None
+        after = metrics_repository.MetricsCursor(*parts) if parts else None
         async with self._database.connection() as conn:
             found = await metrics_repository.page(
                 conn, record.id, sae=request.sae, after_step=request.after_step, after=after, limit=limit + 1

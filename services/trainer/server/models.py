@@ -48,12 +48,12 @@ class Training:
     @property
     def resource(self) -> str:
         """Its resource name."""
-        return resource_names.training(self.name)
+        return resource_names.format_name(self.name)
 
     @property
     def key(self) -> str:
         """Storage key of its folder."""
-        return resource_names.key(self.id)
+        return resource_names.storage_key(self.id)
 
     @property
     def etag(self) -> str:

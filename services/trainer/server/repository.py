@@ -21,7 +21,7 @@ def _record(row: sa.Row[Any]) -> models.Training:
 
 async def find(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> models.Training | None:
     """Read a training by id or uid."""
-    uid = resource_names.uid(identifier)
+    uid = resource_names.parse_uid(identifier)
     condition = _table.c.name == identifier if uid is None else _table.c.id == uid
     row = (await conn.execute(queries.with_lock(sa.select(_table).where(condition), lock, _table))).one_or_none()
     return _record(row) if row else None
@@ -38,16 +38,16 @@ async def get(conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) ->
 async def not_found(conn: AsyncConnection, identifier: str) -> Exception:
     """Return the error for a name that no training has."""
     statement = sa.select(_table.c.name).order_by(_table.c.created_at.desc()).limit(queries.MAX_KNOWN)
-    return resource_names.missing(identifier, list((await conn.execute(statement)).scalars()))
+    return resource_names.not_found_error(identifier, list((await conn.execute(statement)).scalars()))
 
 
-async def by_uid(conn: AsyncConnection, uid: uuid.UUID) -> models.Training | None:
+async def find_by_uid(conn: AsyncConnection, uid: uuid.UUID) -> models.Training | None:
     """Read a training by its uid."""
     row = (await conn.execute(sa.select(_table).where(_table.c.id == uid))).one_or_none()
     return _record(row) if row else None
 
 
-async def of_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHANGE) -> models.Training | None:
+async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID, lock: Lock = Lock.CHANGE) -> models.Training | None:
     """Read the training that a job makes; None if it has another job by now, or is gone."""
     statement = queries.with_lock(sa.select(_table).where(_table.c.job_id == job_id), lock, _table)
     row = (await conn.execute(statement)).one_or_none()
@@ -95,14 +95,14 @@ async def delete(conn: AsyncConnection, uid: uuid.UUID) -> None:
     await conn.execute(_table.delete().where(_table.c.id == uid))
 
 
-async def holding(conn: AsyncConnection, *, wanted: bool) -> list[models.Training]:
+async def list_holders(conn: AsyncConnection, *, wanted: bool) -> list[models.Training]:
     """Trainings that hold their tokenization: those that need it, or those that do no longer."""
     is_wanted = _table.c.status.in_(sorted(states.HOLDING))
     statement = sa.select(_table).where(_table.c.held, is_wanted if wanted else ~is_wanted)
     return [_record(row) for row in await conn.execute(statement.order_by(_table.c.created_at))]
 
 
-async def released(conn: AsyncConnection, name: str) -> None:
+async def mark_hold_released(conn: AsyncConnection, name: str) -> None:
     """Record that an ended training's tokenization is not held any more."""
     statement = _table.update().where(_table.c.name == name, _table.c.status.not_in(sorted(states.HOLDING)))
     await conn.execute(statement.values(held=False))

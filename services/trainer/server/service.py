@@ -24,28 +24,28 @@ from services.trainer.server import (
     resource_names,
     states,
 )
-from services.trainer.server.inputs import Found
+from services.trainer.server.inputs import ResolvedInput
 
 
-def values(request: trainings_pb2.CreateTrainingRequest, source: Found) -> dict[str, Any]:
+def resolve_columns(request: trainings_pb2.CreateTrainingRequest, source: ResolvedInput) -> dict[str, Any]:
     """Return the row of a training that is asked for, every default filled in. Raises InvalidArgument."""
-    planned = config_proto.planned(request.saes, source.widths)
-    complete = config_proto.training(planned, request.parameters, source.samples)
+    planned = config_proto.saes_from_messages(request.saes, source.widths)
+    complete = config_proto.plan_from_messages(planned, request.parameters, source.samples)
     source.lineage.available_samples = _available(source, complete)
     row = {
         "source": _document(request.source),
-        "saes": [_document(config_proto.sae(each)) for each in complete.saes],
-        "parameters": _document(config_proto.parameters(complete)),
+        "saes": [_document(config_proto.sae_to_message(each)) for each in complete.saes],
+        "parameters": _document(config_proto.plan_to_message(complete)),
         "lineage": _document(source.lineage),
         "source_key": source.key,
         "vocab_size": source.vocab_size,
         "tokenizer_fingerprint": source.tokenizer_fingerprint,
         "total_steps": complete.total_steps,
     }
-    return row | {"name": request.training_id or resource_names.made_up(source.words, row)}
+    return row | {"name": request.training_id or resource_names.default_id(source.words, row)}
 
 
-def _available(source: Found, complete: configs.TrainingPlan) -> int:
+def _available(source: ResolvedInput, complete: configs.TrainingPlan) -> int:
     """Activations of each hook that there are to train on, at most: the share of the sequences that is not held out."""
     held = configs.num_held_out(source.sequences, complete.evaluation_sequences)
     return source.samples * (source.sequences - held) // max(1, source.sequences)
@@ -56,7 +56,7 @@ def _document(message: Message) -> dict[str, Any]:
     return document
 
 
-class Creation:
+class TrainingService:
     """Makes trainings, and goes on with them."""
 
     def __init__(self, store: JobStore) -> None:
@@ -73,7 +73,9 @@ class Creation:
         """Return the training that exists, if it is the one that is asked for."""
         existing = await repository.find(conn, row["name"])
         if existing is None:
-            raise errors.Unavailable(f"{resource_names.training(row['name'])} was deleted just now; create it again.")
+            raise errors.Unavailable(
+                f"{resource_names.format_name(row['name'])} was deleted just now; create it again."
+            )
         differing = _differences(existing, row)
         if differing:
             raise errors.AlreadyExists(
@@ -86,9 +88,9 @@ class Creation:
         """Start the job of a training that the caller has locked: from its last checkpoint, or from the start."""
         if from_start:
             await metrics_repository.clear(conn, record.id, metrics=True)
-        known: Sequence[models.Checkpoint] = await metrics_repository.checkpoints(conn, record.id)
+        known: Sequence[models.Checkpoint] = await metrics_repository.list_checkpoints(conn, record.id)
         checkpoint = known[-1] if known else None
-        task = jobs.first_task(record, checkpoint)
+        task = jobs.create_first_task(record, checkpoint)
         job_id = await self._store.create(conn, jobs.KIND, record.resource, [task])
         restarted = {} if checkpoint else {"step": 0, "progress": 0.0, "started_at": None}
         begun = await repository.update(
@@ -102,7 +104,7 @@ class Creation:
             held=True,
             **restarted,
         )
-        await events.tell(conn, record.id)
+        await events.notify_changed(conn, record.id)
         return begun
 
 

@@ -20,7 +20,7 @@ from services.runtime import hub
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
 from services.trainer.sae.data import extraction, live
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 
 _MANIFEST = "polytok.json"
 _CHUNK_BYTES = 8 << 20
@@ -35,13 +35,13 @@ _DTYPES = {
 }
 
 
-class Source(Protocol):
+class ActivationSource(Protocol):
     """What a training reads."""
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
         """Return the width of each hook. Raises InvalidArgument for those that there are not."""
 
-    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
         """Return the activations, some sequences held out."""
 
     @property
@@ -57,7 +57,7 @@ class Source(Protocol):
         """Which weights the model has."""
 
     @property
-    def manifest(self) -> tokenizations.Manifest | None:
+    def manifest(self) -> tokenizations.TokenizationManifest | None:
         """The manifest of the tokenization, if it is still there."""
 
     @property
@@ -65,19 +65,19 @@ class Source(Protocol):
         """The tokenization as a `datasets.Dataset`, None where it is gone."""
 
 
-def of(
+def open_source(
     task: tasks_pb2.RunTrainingTask, storage: Storage, device: str, scratch: pathlib.Path, *, fetched: bool = False
-) -> Source:
+) -> ActivationSource:
     """Return the source of a training.
 
     `scratch` is a folder for what a remote storage has, or has it already: `fetched`.
     """
     if task.lineage.extraction:
-        return Extracted(task, storage, device, scratch, fetched=fetched)
-    return Live(task, storage, device)
+        return ExtractedActivations(task, storage, device, scratch, fetched=fetched)
+    return LiveActivations(task, storage, device)
 
 
-class Live:
+class LiveActivations:
     """A model and the tokenization that it reads; both are opened once.
 
     Raises FailedPrecondition (MODEL_INVALID) if the model is not the one of the lineage's fingerprint.
@@ -87,10 +87,10 @@ class Live:
         lineage = task.lineage
         self._task = task
         self._device = device
-        self.manifest = tokenizations.read(
+        self.manifest = tokenizations.read_manifest(
             storage, lineage.tokenization, task.tokenization_key, lineage.tokenization_digest
         )
-        table = tokenizations.Reader(storage).open(self.manifest)
+        table = tokenizations.TokenizationReader(storage).open(self.manifest)
         self.tokens = datasets.Dataset(datasets.table.InMemoryTable(table))
         self._folder = model_folder(lineage)
         self.weights_fingerprint = _check_weights(task, self._folder, lineage.weights_fingerprint)
@@ -100,13 +100,13 @@ class Live:
 
     def _check(self) -> None:
         task = self._task
-        tokenization = compatibility.Tokenization(
+        tokenization = compatibility.TokenizationFacts(
             task.lineage.tokenization,
             tokenizer_fingerprint=task.tokenizer_fingerprint,
             largest_id=compatibility.largest_id(self.tokens),
             longest_row=int(self.manifest.statistics.get("max_seq_length", 0)),
         )
-        compatibility.check(self._description, tokenization, context_size=self.selection.context_size)
+        compatibility.check_compatible(self._description, tokenization, context_size=self.selection.context_size)
 
     @property
     def model(self) -> LoadedModel:
@@ -123,21 +123,21 @@ class Live:
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
         """Return the width of each hook. Raises InvalidArgument for those that the model does not have."""
-        found = {hook.name: hook.width for hook in hooks.parse(names, self._description)}
+        found = {hook.name: hook.width for hook in hooks.parse_hooks(names, self._description)}
         unknown = tuple(name for name, width in found.items() if not width)
         if unknown:
             # A module that was named by its path: only running it tells.
-            stream = activation_stream.Stream(self.model, self.tokens, self._settings(unknown))
+            stream = activation_stream.ActivationStream(self.model, self.tokens, self._settings(unknown))
             piece = next(iter(stream.pieces(0, 1)))
             found |= {name: int(piece.values[name].shape[1]) for name in unknown}
         return found
 
-    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
         """Return the activations, some sequences held out."""
-        return live.Live(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
+        return live.LiveDataset(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
 
-    def _settings(self, names: tuple[str, ...]) -> activation_stream.Settings:
-        return activation_stream.Settings(
+    def _settings(self, names: tuple[str, ...]) -> activation_stream.StreamSettings:
+        return activation_stream.StreamSettings(
             hooks=names,
             batch_tokens=self._task.live.batch_tokens,
             selection=self.selection,
@@ -154,7 +154,7 @@ class Live:
         return _DTYPES[self._task.live.dtype]
 
 
-class Extracted:
+class ExtractedActivations:
     """An extraction, and the model that it was made with, for evaluation alone."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Extracted:
         manifest = self._extraction()
         asked = manifest["parameters"].get("compute_format", "NUMBER_FORMAT_FLOAT32")
         self.dtype = str(asked).removeprefix("NUMBER_FORMAT_").lower()
-        self._rows = extraction.opened(self._folder(scratch, fetched), task.lineage.extraction, manifest)
+        self._rows = extraction.open_extraction(self._folder(scratch, fetched), task.lineage.extraction, manifest)
 
     def _extraction(self) -> Any:
         lineage = self._task.lineage
@@ -202,11 +202,11 @@ class Extracted:
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
         """Return the width of each hook. Raises InvalidArgument for those that were not extracted."""
-        return extraction.Table(self._rows, tuple(names), self._task.lineage.extraction).widths
+        return extraction.ExtractionTable(self._rows, tuple(names), self._task.lineage.extraction).widths
 
-    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> Data:
+    def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
         """Return the activations, some rows held out."""
-        return extraction.Extraction(
+        return extraction.ExtractionDataset(
             self._rows,
             names,
             name=self._task.lineage.extraction,
@@ -221,13 +221,13 @@ class Extracted:
         return self._task.lineage.weights_fingerprint
 
     @functools.cached_property
-    def manifest(self) -> tokenizations.Manifest | None:
+    def manifest(self) -> tokenizations.TokenizationManifest | None:
         """The manifest of the tokenization, if it is still there."""
         lineage = self._task.lineage
         if not self._task.tokenization_key:
             return None
         try:
-            return tokenizations.read(
+            return tokenizations.read_manifest(
                 self._storage, lineage.tokenization, self._task.tokenization_key, lineage.tokenization_digest
             )
         except errors.FailedPrecondition as error:
@@ -241,9 +241,11 @@ class Extracted:
         manifest = self.manifest
         if manifest is None:
             return None
-        return datasets.Dataset(datasets.table.InMemoryTable(tokenizations.Reader(self._storage).open(manifest)))
+        return datasets.Dataset(
+            datasets.table.InMemoryTable(tokenizations.TokenizationReader(self._storage).open(manifest))
+        )
 
-    def _origin(self) -> extraction.Origin | None:
+    def _origin(self) -> extraction.ExtractionOrigin | None:
         if self.tokens is None:
             return None
         # The model that the activations are of: in another number format they would be others.
@@ -254,7 +256,7 @@ class Extracted:
             device=self._device,
             check=lambda: _check_weights(self._task, folder, self.weights_fingerprint),
         )
-        return extraction.Origin(model, self.tokens, self.selection)
+        return extraction.ExtractionOrigin(model, self.tokens, self.selection)
 
     @property
     def selection(self) -> TokenSelection:
@@ -267,7 +269,7 @@ def _check_weights(task: tasks_pb2.RunTrainingTask, folder: pathlib.Path, expect
     if task.lineage.extraction:
         reader, otherwise = task.lineage.extraction, "extract again, and create another training on that"
     advice = f"Bring the old files back and retry the training, or {otherwise}."
-    return fingerprints.check(task.lineage.model_repo_id, folder, expected, reader, advice)
+    return fingerprints.check_fingerprint(task.lineage.model_repo_id, folder, expected, reader, advice)
 
 
 def model_folder(lineage: trainings_pb2.TrainingLineage) -> pathlib.Path:

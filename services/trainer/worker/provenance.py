@@ -6,15 +6,15 @@ from typing import Any
 
 from polytok.trainer.v1 import tasks_pb2
 from services.activations import tokenizations
-from services.activations.rows import Rows
+from services.activations.rows import TokenRows
 from services.trainer.sae import configs, export
-from services.trainer.worker.activation_sources import Source
+from services.trainer.worker.activation_sources import ActivationSource
 
 _BOUNDARY = "BOUNDARY_"
 
 
 def origins(
-    task: tasks_pb2.RunTrainingTask, source: Source, complete: configs.TrainingPlan
+    task: tasks_pb2.RunTrainingTask, source: ActivationSource, complete: configs.TrainingPlan
 ) -> Callable[[configs.PlannedSae], export.Origin]:
     """Return what the export of each autoencoder says; the rows are looked at once."""
     lineage, selection = task.lineage, source.selection
@@ -43,7 +43,7 @@ def origins(
             context_size=min(sizes, default=0),
             prepend_bos=prepend_bos,
             selection=selection,
-            further=further | packing(manifest),
+            further=further | describe_packing(manifest),
         )
 
     return origin
@@ -51,10 +51,10 @@ def origins(
 
 def begins_with(tokens: Any, bos: int | None) -> bool:
     """Return whether every sequence of a tokenization begins with a token."""
-    return bos is not None and all(bool((ids == bos).all()) for ids in Rows(tokens).first_ids())
+    return bos is not None and all(bool((ids == bos).all()) for ids in TokenRows(tokens).first_ids())
 
 
-def packing(manifest: tokenizations.Manifest | None) -> dict[str, Any]:
+def describe_packing(manifest: tokenizations.TokenizationManifest | None) -> dict[str, Any]:
     """Return how documents became sequences, by sae-lens's names, where documents were packed."""
     packed = manifest.parameters.get("packing") if manifest is not None else None
     if packed is None:

@@ -23,7 +23,7 @@ _PHASES: Mapping[reports.Phase, trainings_pb2.Training.Phase.ValueType] = {
 _log = logging.get(__name__)
 
 
-class Teller:
+class ReportSender:
     """Turns what the loop tells into reports. `from_step` is the checkpoint's that it goes on from, or 0."""
 
     def __init__(
@@ -51,14 +51,14 @@ class Teller:
         if progress.phase == "preparing":
             return
         self._begin()
-        self._tell_phase(progress)
+        self._send_phase(progress)
         # What is read before the first step counts as much as the steps that read as much.
         each = progress.total_samples / progress.total_steps
         self._before = math.ceil(progress.to_fill / each)
         done = int(progress.filled / each) if progress.phase == "filling" else self._before + progress.step
-        self._tell(done, self._before + progress.total_steps, progress.checkpoint_step)
+        self._send(done, self._before + progress.total_steps, progress.checkpoint_step)
 
-    def _tell_phase(self, progress: reports.Progress) -> None:
+    def _send_phase(self, progress: reports.Progress) -> None:
         now = time.monotonic()
         filling = progress.phase == "filling"
         if progress.phase == self._phase and not (filling and now - self._told_phase >= _FILLING_SECONDS):
@@ -71,9 +71,9 @@ class Teller:
     def stopped(self, step: int, total_steps: int) -> None:
         """Take that the loop stopped at a step, with a checkpoint of it unless that is the first."""
         self._begin()
-        self._tell(self._before + step, self._before + total_steps, step)
+        self._send(self._before + step, self._before + total_steps, step)
 
-    def _tell(self, done: int, total: int, checkpoint_step: int) -> None:
+    def _send(self, done: int, total: int, checkpoint_step: int) -> None:
         point, self._own_point = self._own_point, b""
         if checkpoint_step > self._kept_step:
             self._kept_step = checkpoint_step
@@ -84,7 +84,7 @@ class Teller:
         """Take rows of metrics."""
         self._begin()
         self._context.record(
-            tasks_pb2.TrainingReport(from_step=self._from_step, metrics=[metrics(row) for row in rows])
+            tasks_pb2.TrainingReport(from_step=self._from_step, metrics=[metrics_to_message(row) for row in rows])
         )
 
     def _begin(self) -> None:
@@ -121,11 +121,11 @@ class Teller:
         return point.SerializeToString()
 
 
-def metrics(row: reports.Row) -> metrics_pb2.Metrics:
+def metrics_to_message(row: reports.Row) -> metrics_pb2.Metrics:
     """Return the message of a row."""
     message = metrics_pb2.Metrics(sae=row.sae, step=row.step, samples=row.samples)
     if isinstance(row, reports.EvaluationRow):
-        message.evaluation.CopyFrom(evaluation(row))
+        message.evaluation.CopyFrom(evaluation_to_message(row))
         return message
     message.training.CopyFrom(
         metrics_pb2.StepFigures(
@@ -144,7 +144,7 @@ def metrics(row: reports.Row) -> metrics_pb2.Metrics:
     return message
 
 
-def evaluation(row: reports.EvaluationRow) -> metrics_pb2.EvaluationFigures:
+def evaluation_to_message(row: reports.EvaluationRow) -> metrics_pb2.EvaluationFigures:
     """Return the message of an evaluation's figures."""
     message = metrics_pb2.EvaluationFigures()
     _add(message, "", row.figures)

@@ -18,7 +18,7 @@ from services.trainer import config_proto
 from services.trainer.sae import architectures, configs, export, reports, train
 from services.trainer.sae.distributed import launch
 from services.trainer.worker import activation_sources, provenance, report_sender, training_rank, workspace
-from services.trainer.worker.activation_sources import Source
+from services.trainer.worker.activation_sources import ActivationSource
 from services.trainer.worker.worker_settings import TrainerSettings
 from services.trainer.worker.workspace import Workspace
 
@@ -45,21 +45,23 @@ def run(
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
         # Where several processes train, each on a GPU, this one leaves them to those.
-        source = activation_sources.of(task, storage, "cpu" if several else device, scratch)
+        source = activation_sources.open_source(task, storage, "cpu" if several else device, scratch)
         # For the manifest, and for processes that load the model anew.
         task.lineage.weights_fingerprint = source.weights_fingerprint
         widths = source.widths([sae.hook for sae in task.saes])
-        complete = config_proto.training(config_proto.planned(task.saes, widths), task.parameters, 0)
+        complete = config_proto.plan_from_messages(
+            config_proto.saes_from_messages(task.saes, widths), task.parameters, 0
+        )
         complete = dataclasses.replace(complete, device=device, threads=settings.threads_of(complete.processes))
-        work = stack.enter_context(workspace.opened(storage, f"{task.key}/{context.tag}"))
+        work = stack.enter_context(workspace.open_workspace(storage, f"{task.key}/{context.tag}"))
         if point is not None:
             work.restore(point)
-        teller = report_sender.Teller(
+        sender = report_sender.ReportSender(
             context, work, point.step if point else 0, settings.kept_checkpoints, source.weights_fingerprint
         )
-        result = (_together if several else _alone)(task, complete, work, source, scratch, teller, context)
+        result = (_together if several else _alone)(task, complete, work, source, scratch, sender, context)
         if not result.finished:
-            teller.stopped(result.step, complete.total_steps)
+            sender.stopped(result.step, complete.total_steps)
             raise task_process_main.TaskPaused
         return _published(task, complete, result, work)
 
@@ -68,9 +70,9 @@ def _alone(
     task: tasks_pb2.RunTrainingTask,
     complete: configs.TrainingPlan,
     work: Workspace,
-    source: Source,
+    source: ActivationSource,
     _: pathlib.Path,
-    teller: report_sender.Teller,
+    sender: report_sender.ReportSender,
     context: task_process_main.TaskContext,
 ) -> reports.Result:
     """Train in this process."""
@@ -78,8 +80,8 @@ def _alone(
         complete,
         work.folder,
         open_data=lambda _: source.open(complete.hooks, seed=complete.seed, held_out=complete.evaluation_sequences),
-        report=teller.progress,
-        on_rows=teller.rows,
+        report=sender.progress,
+        on_rows=sender.rows,
         stop=context.pause_requested,
         origin=provenance.origins(task, source, complete),
         # The teller removes old ones, once the owner knows of later ones.
@@ -91,9 +93,9 @@ def _together(
     task: tasks_pb2.RunTrainingTask,
     complete: configs.TrainingPlan,
     work: Workspace,
-    source: Source,
+    source: ActivationSource,
     scratch: pathlib.Path,
-    teller: report_sender.Teller,
+    sender: report_sender.ReportSender,
     context: task_process_main.TaskContext,
 ) -> reports.Result:
     """Train in several processes, which open the source anew."""
@@ -101,10 +103,10 @@ def _together(
     return launch.train(
         complete,
         work.folder,
-        training_rank.read(task, scratch),
+        training_rank.describe_source(task, scratch),
         module=training_rank.__name__,
-        report=teller.progress,
-        on_rows=teller.rows,
+        report=sender.progress,
+        on_rows=sender.rows,
         stop=context.pause_requested,
         origins={planned.name: origin(planned) for planned in complete.saes},
         keep=_ALL,
@@ -137,7 +139,7 @@ def _published(
                 architecture=config["architecture"],
                 d_in=planned.sae.d_in,
                 d_sae=planned.sae.d_sae,
-                evaluation=report_sender.evaluation(evaluations[planned.name]),
+                evaluation=report_sender.evaluation_to_message(evaluations[planned.name]),
                 size_bytes=sum(file.size_bytes for file in files),
             )
         )

@@ -128,7 +128,7 @@ def _step(name: str) -> int:
 
 
 @contextlib.contextmanager
-def opened(storage: Storage, key: str) -> Iterator[Workspace]:
+def open_workspace(storage: Storage, key: str) -> Iterator[Workspace]:
     """Return the workspace of an attempt."""
     local = storage.local_path(key)
     if local is not None:

@@ -1,14 +1,14 @@
 """Jobs of kind `repair`: read all files, make those again that are not what they should be, and put them back.
 
-    repair.check x groups of files → the tokenization's own stages → repair.mend
+    repair.check x groups of files → the tokenization's own stages → repair.restore
 
 First every file is compared with its checksum. Whether the ids are right no checksum tells: unless the request was for
 checksums only, the reference then makes all files again; else only the bad ones are made again. What is made goes to a
-folder of its own. Where it is byte for byte what was written, `repair.mend` moves it to the place of what is bad, and
-neither names nor manifest change. Where it is not (the ids were wrong; another version of the software writes them) or
-the manifest itself is lost or wrong, all files are made again there and published, and in one statement all who share
-the folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only the
-files that are wanted are written.
+folder of its own. Where it is byte for byte what was written, `repair.restore` moves it to the place of what is bad,
+and neither names nor manifest change. Where it is not (the ids were wrong; another version of the software writes them)
+or the manifest itself is lost or wrong, all files are made again there and published, and in one statement all who
+share the folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only
+the files that are wanted are written.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from services.records.queries import Lock
 from services.runtime.storage import Storage
 
 KIND = "repair"
-CHECK, MEND, PUBLISH = "repair.check", "repair.mend", tokenization_stages.PUBLISH
+CHECK, MEND, PUBLISH = "repair.check", "repair.restore", tokenization_stages.PUBLISH
 _FILES = frozenset({tokenization_stages.SHARD, tokenization_stages.ASSEMBLE})
 _GROUP_BYTES = 1 << 30
 _MOST_DAMAGES = 1000
@@ -108,7 +108,7 @@ class RepairJobHandler(RecordJobHandler):
         if kind == CHECK:
             return await self._checked(conn, repair, record, payloads.from_any(results, repairs_pb2.CheckFilesResult))
         if kind == MEND:
-            (mended,) = payloads.from_any(results, repairs_pb2.MendResult)
+            (mended,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
             return await self._mended(conn, job, repair, record, mended)
         if kind in mismatches.ENCODING:
             results = await tokenization_stages.latest_results(conn, job, {kind})
@@ -205,7 +205,7 @@ class RepairJobHandler(RecordJobHandler):
         job: Job,
         repair: records.Repair,
         record: records.Tokenization,
-        mended: repairs_pb2.MendResult,
+        mended: repairs_pb2.RestoreFilesResult,
     ) -> list[NewTask]:
         """Return the manifest was lost, or it was not: what was made of all files is taken with another one."""
         if not mended.manifest_lost:
@@ -242,7 +242,7 @@ class RepairJobHandler(RecordJobHandler):
         for file in files.files:
             if made and made[_ordinal(file.key)].HasField("phase"):
                 file.phase = made[_ordinal(file.key)].phase
-        task = repairs_pb2.MendTask(
+        task = repairs_pb2.RestoreFilesTask(
             publication=await tokenizations.publishing(conn, maker, [files]),
             manifest_digest=record.manifest_digest,
             files=moves,
@@ -264,7 +264,7 @@ class RepairJobHandler(RecordJobHandler):
             (made,) = payloads.from_any(results, tasks_pb2.PublishTokenizationResult)
             outcome = await self._replace(conn, job, repair, record, made)
         else:
-            (mended,) = payloads.from_any(results, repairs_pb2.MendResult)
+            (mended,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
             await publication.publish(self._storage, record.tokenized_path, mended.staged_files)
             # What the stages before left; the files were moved out of it.
             await asyncio.to_thread(self._storage.delete_tree, repair.tokenized_path)
@@ -304,7 +304,9 @@ class RepairJobHandler(RecordJobHandler):
 
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
         results = await tokenization_stages.latest_results(conn, job, {MEND})
-        return [text for mended in payloads.from_any(results, repairs_pb2.MendResult) for text in mended.messages]
+        return [
+            text for mended in payloads.from_any(results, repairs_pb2.RestoreFilesResult) for text in mended.messages
+        ]
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Return why, and what can be repaired all the same."""

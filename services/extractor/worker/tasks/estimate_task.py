@@ -21,13 +21,13 @@ _FIRST_TOKENS = 4096
 def estimate(
     task: tasks_pb2.EstimateExtractionTask,
     storage: Storage,
-    reader: tokenizations.Reader,
-    loaded: model_cache.Models,
+    reader: tokenizations.TokenizationReader,
+    loaded: model_cache.ModelCache,
     context: TaskContext,
 ) -> tasks_pb2.EstimateExtractionResult:
     """Check what a plan checks but the room on the disk, and extracts some rows twice: to warm up, and to time."""
     order = task.order
-    found = plan_task.read(order, models.describe(loaded.folder(order)), storage, reader)
+    found = plan_task.read_input(order, models.describe(loaded.folder(order)), storage, reader)
     model = loaded.get(order)
     each = plan_task.bytes_per_token(order, found)
     tokens = int(found.lengths.sum())
@@ -38,7 +38,7 @@ def estimate(
             reason="SOURCE_EMPTY",
         )
 
-    def trial(wanted: int) -> tuple[extraction.Extracted, int, float]:
+    def trial(wanted: int) -> tuple[extraction.ExtractionResult, int, float]:
         count = min(len(ends), int(ends.searchsorted(wanted)) + 1)
         began = time.perf_counter()
         done = extraction.extract_to(
@@ -46,7 +46,7 @@ def estimate(
             found.table,
             0,
             count,
-            model_cache.settings(order),
+            model_cache.range_settings(order),
             storage,
             f"{order.extraction_key}/trial-{context.tag}",
             lambda *_: None,

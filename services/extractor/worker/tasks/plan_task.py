@@ -18,10 +18,10 @@ from services.runtime.storage import Storage
 _ROWS_AT_ONCE = 1 << 16
 
 
-class Input(NamedTuple):
+class ExtractionInput(NamedTuple):
     """What an extraction reads, checked to fit the model."""
 
-    manifest: tokenizations.Manifest
+    manifest: tokenizations.TokenizationManifest
     table: pa.Table
     """All rows, of which those that are read may be."""
     lengths: NDArray[np.int64]
@@ -31,12 +31,15 @@ class Input(NamedTuple):
 
 
 def plan(
-    task: tasks_pb2.PlanExtractionTask, storage: Storage, reader: tokenizations.Reader, loaded: model_cache.Models
+    task: tasks_pb2.PlanExtractionTask,
+    storage: Storage,
+    reader: tokenizations.TokenizationReader,
+    loaded: model_cache.ModelCache,
 ) -> tasks_pb2.PlanExtractionResult:
     """Check that all of it fits, load the model, and cuts the rows."""
     order = task.order
     description = models.describe(loaded.folder(order))
-    found = read(order, description, storage, reader)
+    found = read_input(order, description, storage, reader)
     each = bytes_per_token(order, found)
     size = int(found.lengths.sum()) * each
     check_room(order.name, size, storage)
@@ -49,18 +52,18 @@ def plan(
     )
 
 
-def read(
+def read_input(
     order: tasks_pb2.ExtractionOrder,
-    description: models.Description,
+    description: models.ModelDescription,
     storage: Storage,
-    reader: tokenizations.Reader,
-) -> Input:
+    reader: tokenizations.TokenizationReader,
+) -> ExtractionInput:
     """Open the tokenization; refuses hooks that the model has not, and ids and lengths that it does not take."""
-    settings = model_cache.settings(order)
+    settings = model_cache.range_settings(order)
     found = extraction.widths(settings, description)
     widths = {name: width or description.d_model for name, width in found.items()}
     _check_context(order, description)
-    manifest = tokenizations.read(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
+    manifest = tokenizations.read_manifest(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
     parameters = order.parameters
     count = manifest.num_rows
     if parameters.HasField("max_sequences"):
@@ -71,10 +74,10 @@ def read(
     if parameters.HasField("max_tokens"):
         fitting = int(np.searchsorted(np.cumsum(lengths), parameters.max_tokens, side="right"))
         lengths = lengths[: max(1, fitting)]
-    return Input(manifest, table, lengths, widths)
+    return ExtractionInput(manifest, table, lengths, widths)
 
 
-def bytes_per_token(order: tasks_pb2.ExtractionOrder, found: Input) -> int:
+def bytes_per_token(order: tasks_pb2.ExtractionOrder, found: ExtractionInput) -> int:
     """Return what a token takes on the disk, all hooks together."""
     return arrow_columns.bytes_per_vector(found.widths, model_cache.number_format(order.parameters.storage_format))
 
@@ -93,14 +96,15 @@ def check_room(name: str, size: int, storage: Storage) -> None:
     free = shutil.disk_usage(root.parent).free
     if size > free:
         raise errors.ResourceExhausted(
-            f"{name} takes {memory.readable(size)} on the disk, and {root.parent} has {memory.readable(free)} free. "
+            f"{name} takes {memory.format_bytes(size)} on the disk, and {root.parent} has "
+            f"{memory.format_bytes(free)} free. "
             "Make room, or take fewer hooks, fewer tokens (max_tokens), or bfloat16 to store; then retry.",
             reason=disk_space.REASON,
             metadata={"needed_bytes": str(size), "free_bytes": str(free)},
         )
 
 
-def _check_context(order: tasks_pb2.ExtractionOrder, description: models.Description) -> None:
+def _check_context(order: tasks_pb2.ExtractionOrder, description: models.ModelDescription) -> None:
     limit, asked = description.context_length, order.parameters.context_size
     if limit and asked > limit:
         raise errors.InvalidArgument(
@@ -112,8 +116,8 @@ def _check_context(order: tasks_pb2.ExtractionOrder, description: models.Descrip
 
 def _check_vocabulary(
     order: tasks_pb2.ExtractionOrder,
-    description: models.Description,
-    manifest: tokenizations.Manifest,
+    description: models.ModelDescription,
+    manifest: tokenizations.TokenizationManifest,
     table: pa.Table,
 ) -> None:
     # A tokenizer with fewer ids than the model has rows cannot give one too many: nothing need be read.
@@ -134,7 +138,7 @@ def _lengths(table: pa.Table, count: int, context_size: int) -> NDArray[np.int64
     if rows.MASK not in table.column_names:
         lengths: NDArray[np.int64] = pc.list_value_length(table[rows.IDS].slice(0, count)).to_numpy()
         return np.minimum(lengths.astype(np.int64), context_size)
-    source = rows.Rows(table, context_size)
+    source = rows.TokenRows(table, context_size)
     starts = range(0, count, _ROWS_AT_ONCE)
     return np.concatenate([source.read(start, min(_ROWS_AT_ONCE, count - start)).lengths for start in starts])
 

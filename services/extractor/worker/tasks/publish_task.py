@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.activations.statistics import Statistics
+from services.activations.statistics import ActivationStatistics
 from services.extractor.worker import arrow_columns, file_writer, model_cache
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage, verification
@@ -79,14 +79,14 @@ def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2
 
 def _merged(
     order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.ExtractRangeResult], storage: Storage
-) -> dict[str, Statistics]:
+) -> dict[str, ActivationStatistics]:
     """Hook → of all ranges, in the order of the parameters."""
-    found: dict[str, Statistics] = {}
+    found: dict[str, ActivationStatistics] = {}
     for each in ranges:
         data = storage.read_checked(each.statistics.key, each.statistics.sha256, _ADVICE)
         packed = tasks_pb2.RangeStatistics.FromString(data)
         for hook in packed.hooks:
-            statistics = Statistics.from_bytes(hook.state)
+            statistics = ActivationStatistics.from_bytes(hook.state)
             if hook.hook in found:
                 found[hook.hook].merge(statistics)
             else:
@@ -97,7 +97,7 @@ def _merged(
 def _statistics(
     ranges: Sequence[tasks_pb2.ExtractRangeResult],
     files: Sequence[tasks_pb2.ActivationFile],
-    gathered: Mapping[str, Statistics],
+    gathered: Mapping[str, ActivationStatistics],
 ) -> extractions_pb2.ExtractionStatistics:
     return extractions_pb2.ExtractionStatistics(
         num_tokens=sum(each.num_tokens for each in ranges),
@@ -110,7 +110,7 @@ def _statistics(
     )
 
 
-def _of_hook(hook: str, each: Statistics) -> extractions_pb2.HookStatistics:
+def _of_hook(hook: str, each: ActivationStatistics) -> extractions_pb2.HookStatistics:
     summary = each.summary()
     return extractions_pb2.HookStatistics(
         hook=hook,
@@ -132,7 +132,7 @@ def _manifest(
     order: tasks_pb2.ExtractionOrder,
     files: Sequence[tasks_pb2.ActivationFile],
     merged: extractions_pb2.ExtractionStatistics,
-    gathered: Mapping[str, Statistics],
+    gathered: Mapping[str, ActivationStatistics],
     beside: Mapping[str, bytes],
 ) -> dict[str, Any]:
     left_out = {"mean_vector", "variance_vector"}

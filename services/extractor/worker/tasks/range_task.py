@@ -2,7 +2,7 @@
 
 from polytok.extractor.v1 import tasks_pb2
 from services.activations import tokenizations
-from services.activations.statistics import Statistics
+from services.activations.statistics import ActivationStatistics
 from services.extractor.worker import extraction, model_cache
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
@@ -11,13 +11,13 @@ from services.runtime.storage import Storage
 def extract(
     task: tasks_pb2.ExtractRangeTask,
     storage: Storage,
-    reader: tokenizations.Reader,
-    loaded: model_cache.Models,
+    reader: tokenizations.TokenizationReader,
+    loaded: model_cache.ModelCache,
     context: TaskContext,
 ) -> tasks_pb2.ExtractRangeResult:
     """Write the range's files under names of this attempt."""
     order, rows = task.order, task.range
-    manifest = tokenizations.read(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
+    manifest = tokenizations.read_manifest(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
     table = reader.open(manifest, rows.first_row, rows.num_rows)
     prefix = f"{order.extraction_key}/activations-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}"
     found = extraction.extract_to(
@@ -25,7 +25,7 @@ def extract(
         table,
         rows.first_row,
         rows.num_rows,
-        model_cache.settings(order),
+        model_cache.range_settings(order),
         storage,
         prefix,
         context.report,
@@ -50,6 +50,6 @@ def extract(
     )
 
 
-def _packed(statistics: dict[str, Statistics]) -> bytes:
+def _packed(statistics: dict[str, ActivationStatistics]) -> bytes:
     states = [tasks_pb2.HookState(hook=hook, state=each.to_bytes()) for hook, each in statistics.items()]
     return tasks_pb2.RangeStatistics(hooks=states).SerializeToString()

@@ -13,7 +13,7 @@ from services.tokenizer.engines.spans import sentencepiece, wordpiece
 _MAKERS = {"BPE": sentencepiece.derive, "WordPiece": wordpiece.derive}
 
 
-def make(backend: tokenizers.Tokenizer) -> Engine | None:
+def create_engine(backend: tokenizers.Tokenizer) -> Engine | None:
     """Return an engine for a tokenizer, or None if it is of a kind whose cuts are not known to be exact."""
     content = json.loads(backend.to_str())
     derive = _MAKERS.get(content["model"]["type"])
@@ -23,4 +23,4 @@ def make(backend: tokenizers.Tokenizer) -> Engine | None:
     # Loads the compiler, which tokenizers of other kinds do without.
     from services.tokenizer.engines.spans import span_engine  # noqa: PLC0415
 
-    return span_engine.Spans(backend, cuts)
+    return span_engine.SpanEngine(backend, cuts)

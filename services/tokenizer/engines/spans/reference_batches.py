@@ -13,7 +13,7 @@ from services.tokenizer.sequences.ragged import Ragged
 _GROUP = 128
 
 
-class Batches:
+class ReferenceBatches:
     """Encodes spans with a separator between them, at both sides of which a cut is exact whatever is there."""
 
     def __init__(self, plain: tokenizers.Tokenizer, separators: Iterable[str]) -> None:

@@ -48,7 +48,9 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     seams = {character for pair in joined for character in pair}
     plain = tokenizers.Tokenizer(backend.model)
     plain.normalizer = tokenizers.normalizers.Replace(" ", _MARK)
-    encode = reference_batches.Batches(plain, [character for character in _SEPARATORS if character not in seams]).encode
+    encode = reference_batches.ReferenceBatches(
+        plain, [character for character in _SEPARATORS if character not in seams]
+    ).encode
     merges = bpe_merge.Merges.of(vocab, content["model"]["merges"], _ALIKE)
     merge = merges.encode if merges else None
     return cuts.Cuts(cuts.classes(joined, _ALIKE), prefix, needles, cuts.blank(""), encode, merge, bpe_merge.MOST_BYTES)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from services.tokenizer.engines import reference
 from services.tokenizer.engines.spans import kernel, scatter
 from services.tokenizer.engines.spans.cuts import Cuts
-from services.tokenizer.engines.spans.span_table import Missing, Table
+from services.tokenizer.engines.spans.span_table import MissingSpans, SpanTable
 from services.tokenizer.sequences import ragged
 from services.tokenizer.sequences.ragged import Ragged
 
@@ -27,7 +27,7 @@ _MOST_MISSING_BYTES = 1 << 20
 """What a thread leaves to be encoded at a time: it takes some hundred times that in memory."""
 
 
-class Spans:
+class SpanEngine:
     """Cuts texts where no token can span, and encodes each span once."""
 
     name = "spans"
@@ -36,7 +36,7 @@ class Spans:
         self._reference = reference.Reference(backend)
         self._cuts = cuts
         self._needles = _Needles(cuts)
-        self._table = Table(self._encoded)
+        self._table = SpanTable(self._encoded)
         self._lock = threading.Lock()
         self._threads = int(os.environ.get("RAYON_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
         self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, "spans")
@@ -59,7 +59,7 @@ class Spans:
         rows = ragged.concatenate([part.rows() for part in parts])
         return self._with_reference(rows, texts, apart) if apart.any() else rows
 
-    def _encoded(self, missing: Missing) -> Ragged:
+    def _encoded(self, missing: MissingSpans) -> Ragged:
         too_long = missing.lengths > self._cuts.merge_most
         if self._cuts.merge is None or too_long.all():
             return self._cuts.encode(missing.strings(np.ones(len(too_long), np.bool_)))
@@ -128,7 +128,7 @@ class _Part:
             self.apart,
         )
 
-    def scan(self, cuts: Cuts, table: Table) -> None:
+    def scan(self, cuts: Cuts, table: SpanTable) -> None:
         """Go on until the end, or until much is missing."""
         self._first = int(self._state[0])
         kernel.scan(
@@ -150,11 +150,11 @@ class _Part:
             _MOST_MISSING_BYTES,
         )
 
-    def missing(self) -> Missing:
+    def missing(self) -> MissingSpans:
         """Return the spans that the scan did not find."""
-        return Missing(self._words, self._missing[: 3 * int(self._state[3])])
+        return MissingSpans(self._words, self._missing[: 3 * int(self._state[3])])
 
-    def collect(self, table: Table, bases: NDArray[np.int64]) -> None:
+    def collect(self, table: SpanTable, bases: NDArray[np.int64]) -> None:
         """Take the scan's ids, with those of the missing spans, whose slots are given."""
         number = int(self._state[2])
         before = table.counts(bases)

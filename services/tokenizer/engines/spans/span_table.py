@@ -19,7 +19,7 @@ MOST_BYTES = 32 << 20
 _FIRST_SLOTS = 1 << 15
 
 
-class Missing(NamedTuple):
+class MissingSpans(NamedTuple):
     """The spans of some texts that were not found."""
 
     words: NDArray[np.uint64]
@@ -49,10 +49,10 @@ class Missing(NamedTuple):
         return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends, strict=True)]
 
 
-class Table:
+class SpanTable:
     """Spans that were encoded. A new call of `resolve` may move or remove what the one before it found."""
 
-    def __init__(self, encode: Callable[[Missing], Ragged]) -> None:
+    def __init__(self, encode: Callable[[MissingSpans], Ragged]) -> None:
         """`encode` gives the ids of spans."""
         self._encode = encode
         self._clear()
@@ -63,7 +63,7 @@ class Table:
         self.ids: NDArray[np.int32] = np.empty(1 << 14, np.int32)
         self._spans = self._keys_used = self._ids_used = 0
 
-    def resolve(self, parts: list[Missing]) -> list[NDArray[np.int64]]:
+    def resolve(self, parts: list[MissingSpans]) -> list[NDArray[np.int64]]:
         """Encode what is not in the table yet; return for each part the slots of its spans."""
         try:
             return self._resolve(parts)
@@ -72,7 +72,7 @@ class Table:
             self._clear()
             raise
 
-    def _resolve(self, parts: list[Missing]) -> list[NDArray[np.int64]]:
+    def _resolve(self, parts: list[MissingSpans]) -> list[NDArray[np.int64]]:
         self._reserve(sum(len(part.spans) // 3 for part in parts), sum(int(part.spans[1::3].sum()) for part in parts))
         bases, fresh, rows = [], [], []
         for part in parts:
@@ -85,7 +85,9 @@ class Table:
             bases.append(places)
             if new:
                 fresh.append(places[numbers[:new]])
-                rows.append(self._encode(Missing(part.words, part.spans.reshape(-1, 3)[numbers[:new]].reshape(-1))))
+                rows.append(
+                    self._encode(MissingSpans(part.words, part.spans.reshape(-1, 3)[numbers[:new]].reshape(-1)))
+                )
         for places, found in zip(fresh, rows, strict=True):
             self.ids = _grown(self.ids, self._ids_used, len(found.values))
             self._ids_used = scatter.settle(self.slots, places, found.values, found.offsets, self.ids, self._ids_used)

@@ -49,7 +49,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
         plain.normalizer = backend.normalizer
     plain.pre_tokenizer = backend.pre_tokenizer
     needles = [token["content"].encode() for token in content["added_tokens"]]
-    encode = reference_batches.Batches(plain, _SEPARATORS).encode
+    encode = reference_batches.ReferenceBatches(plain, _SEPARATORS).encode
     return cuts.Cuts(_classes(plain), cuts.PREFIX_NEVER, needles, cuts.blank(_SPACE), encode)
 
 

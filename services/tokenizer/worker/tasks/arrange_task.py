@@ -25,7 +25,7 @@ def arrange(task: stages_pb2.ArrangeTask, storage: Storage, context: TaskContext
     folder, num_files = task.tokenized_key, len(made.bounds) - 1
     result = stages_pb2.ArrangeResult(num_files=num_files)
     if found := [staging.Staged(each.rows_key, each.rows_sha256) for each in task.duplicates if each.rows_key]:
-        bits = duplicates_task.marks(storage, found, made.dataset_rows)
+        bits = duplicates_task.build_duplicate_bits(storage, found, made.dataset_rows)
         key = staging.key(folder, "bits", 0, 1, context.tag)
         made.duplicates_key, made.duplicates_sha256 = staging.write(storage, key, bits)
         result.num_duplicates = int(np.bitwise_count(bits).sum())
@@ -55,4 +55,4 @@ def _phases(storage: Storage, measured: Sequence[staging.Staged], num_files: int
         return [0]
     if not all(each.key for each in measured) or len(measured) != num_files:
         return []
-    return packing_offsets.follow(staging.read(storage, each, np.int32) for each in measured)
+    return packing_offsets.resolve_offsets(staging.read(storage, each, np.int32) for each in measured)

@@ -9,7 +9,7 @@ from services.jobs.task_process_main import TaskContext
 from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 from services.tokenizer.files import arrangement, output, sequence_factory, shard_writer, staging
-from services.tokenizer.files.arrangement import Documents
+from services.tokenizer.files.arrangement import StagedDocuments
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import packing, packing_offsets
 
@@ -17,17 +17,17 @@ _FOLLOWING_ROWS = 64
 
 
 def measure(
-    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
+    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> stages_pb2.MeasureResult:
     """Find how a file's documents move the places at which sequences start."""
     arranged = arrangement.read(storage, task)
-    documents = Documents(storage, arranged, task.parameters)
+    documents = StagedDocuments(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
-    packed = packed_of(task.parameters, tokenizers.get(task.tokenizer))
-    moved = packing_offsets.unmoved(packed.length)
+    packed = create_packer(task.parameters, tokenizers.get(task.tokenizer))
+    moved = packing_offsets.identity_offsets(packed.length)
     done = 0
     for piece in documents.pieces(start, stop):
-        moved = packed.moved(piece, moved)
+        moved = packed.advance_offsets(piece, moved)
         done += piece.num_rows
         context.report(done, stop - start)
     key = staging.key(task.tokenized_key, "phases", task.ordinal, task.count, context.tag)
@@ -35,20 +35,20 @@ def measure(
     return stages_pb2.MeasureResult(phases_key=written.key, phases_sha256=written.sha256)
 
 
-def packed_of(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loader.Tokenizer) -> packing.Packed:
+def create_packer(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loader.Tokenizer) -> packing.Packer:
     """Return what concatenates documents."""
-    packed = sequence_factory.sequencer(parameters, tokenizer)
-    if not isinstance(packed, packing.Packed):
+    packed = sequence_factory.create_sequencer(parameters, tokenizer)
+    if not isinstance(packed, packing.Packer):
         raise errors.Internal("Only concatenated documents have phases.", retryable=False)
     return packed
 
 
 def assemble(
-    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
+    task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tasks_pb2.TokenizeShardResult:
     """Make a file."""
     arranged = arrangement.read(storage, task)
-    documents = Documents(storage, arranged, task.parameters)
+    documents = StagedDocuments(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
     with (

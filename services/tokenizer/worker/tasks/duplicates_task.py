@@ -15,7 +15,7 @@ from services.tokenizer.text import text_hashes
 from services.tokenizer.text.text_hashes import Hashes
 
 
-class Collector:
+class HashCollector:
     """Collects the hashes of a raw shard's documents."""
 
     def __init__(self, first_row: int) -> None:
@@ -26,7 +26,7 @@ class Collector:
 
     def add(self, texts: pa.Array, rows: Offsets) -> None:
         """Take the texts of further rows."""
-        high, low = text_hashes.hashes(texts)
+        high, low = text_hashes.hash_texts(texts)
         self._high.append(high)
         self._low.append(low)
         self._rows.append(rows + self._first_row)
@@ -50,7 +50,7 @@ def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) 
         parts.append(_share(storage, each, first, last))
         context.report(number + 1, len(staged))
     key = staging.key(task.tokenized_key, "duplicates", task.ordinal, task.count, context.tag)
-    written = staging.write(storage, key, text_hashes.later(parts))
+    written = staging.write(storage, key, text_hashes.find_repeated_rows(parts))
     return stages_pb2.FindDuplicatesResult(rows_key=written.key, rows_sha256=written.sha256)
 
 
@@ -81,7 +81,7 @@ def _is_outside(hashes: Hashes, first: int, last: int) -> bool:
     return bool(len(hashes)) and not first <= int(hashes[0]) <= int(hashes[-1]) < last
 
 
-def marks(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:
+def build_duplicate_bits(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:
     """Return a bit for each row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
     bits = np.zeros(-(-num_rows // 8), np.uint8)
     for each in found:

@@ -15,15 +15,15 @@ from services.tokenizer.worker.tasks import assemble_task, duplicates_task, shar
 def encode(
     task: tasks_pb2.TokenizeShardTask,
     storage: Storage,
-    tokenizers: loader.Tokenizers,
-    chooser: selection.Chooser,
+    tokenizers: loader.TokenizerCache,
+    selector: selection.EngineSelector,
     context: TaskContext,
 ) -> stages_pb2.EncodeShardResult:
     """Stage the shard's ids, with the hashes of its texts where duplicates are dropped."""
-    return shard_task.exactly(
+    return shard_task.run_with_reference_fallback(
         task,
         tokenizers,
-        chooser,
+        selector,
         context,
         lambda tokenizer, choose: _encode(task, storage, tokenizer, choose, context),
     )
@@ -37,18 +37,20 @@ def _encode(
     context: TaskContext,
 ) -> stages_pb2.EncodeShardResult:
     parameters = task.parameters
-    encoder = shard_encoder.Encoder(choose)
-    cleaner = preprocessing.Cleaner(parameters, task.first_row, task.dataset_rows)
-    collector = duplicates_task.Collector(task.first_row) if parameters.filters.drop_duplicates else None
+    encoder = shard_encoder.ShardEncoder(choose)
+    cleaner = preprocessing.Preprocessor(parameters, task.first_row, task.dataset_rows)
+    collector = duplicates_task.HashCollector(task.first_row) if parameters.filters.drop_duplicates else None
     # The documents are all that the file is made of, in this order: what `tokenize.measure` finds is found on the way.
     is_final = collector is None and not parameters.HasField("shuffle_seed")
     packed = (
-        assemble_task.packed_of(parameters, tokenizer) if is_final and packing_offsets.are_needed(parameters) else None
+        assemble_task.create_packer(parameters, tokenizer)
+        if is_final and packing_offsets.are_needed(parameters)
+        else None
     )
-    moved = packing_offsets.unmoved(packed.length if packed else 0)
+    moved = packing_offsets.identity_offsets(packed.length if packed else 0)
     with (
         staging.Writer(storage, _key(task, "ids", context), task.first_row, _num_rows(task)) as writer,
-        shard_task.encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
+        shard_task.read_encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
     ):
         for piece, documents in pieces:
             assert piece.rows is not None  # the cleaner told
@@ -56,7 +58,7 @@ def _encode(
             if collector is not None:
                 collector.add(piece.texts, piece.rows)
             if packed is not None:
-                moved = packed.moved(documents, moved)
+                moved = packed.advance_offsets(documents, moved)
             context.report(piece.position, task.shard.size_bytes)
     if collector is not None:
         hashes = collector.write(storage, _key(task, "hashes", context))

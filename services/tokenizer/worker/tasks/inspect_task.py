@@ -6,7 +6,7 @@ from services.runtime import hub
 from services.tokenizer.models import configuration, loader
 
 
-def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loader.Tokenizers) -> tasks_pb2.InspectModelResult:
+def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loader.TokenizerCache) -> tasks_pb2.InspectModelResult:
     """Load the tokenizer and read the configuration, both of commits that stay what they are."""
     reference = tasks_pb2.TokenizerReference()
     reference.CopyFrom(task.tokenizer)

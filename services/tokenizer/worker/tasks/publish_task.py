@@ -33,7 +33,7 @@ FORMAT = 1
 
 
 def publish(
-    task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loader.Tokenizers, context: TaskContext
+    task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
     """Check and merges what the shards gave."""
     merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
@@ -42,25 +42,25 @@ def publish(
     merged.length_histogram.extend(lengths.by_powers())
     _check_not_empty(task, merged)
     files = [file for shard in task.shards for file in shard.files]
-    counts = token_counts.Counts(task.vocab_size)
+    counts = token_counts.TokenCounts(task.vocab_size)
     advice = "Retry the tokenization."
     verification.verify(storage, files, advice, context.report, lambda file: counts.measure(storage, file))
     counts.fill_in(merged)
     _name_tokens(merged, task.tokenizer, tokenizers)
     statistics.add_shares(merged)
-    manifest = manifest_of(task, files, merged)
+    manifest = build_manifest(task, files, merged)
     digest = hashlib.sha256(manifest).hexdigest()
-    contents = {"polytok.json": manifest, **beside(task, files, digest)}
+    contents = {"polytok.json": manifest, **build_datasets_sidecars(task, files, digest)}
     # Every file is there; another attempt at this task does without what the earlier stages left.
     staging.remove(storage, task.tokenized_key)
     return tasks_pb2.PublishTokenizationResult(
         statistics=merged,
         manifest_digest=digest,
-        staged_files=[stage(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+        staged_files=[stage_file(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
     )
 
 
-def manifest_of(
+def build_manifest(
     task: tasks_pb2.PublishTokenizationTask,
     files: list[tasks_pb2.TokenizedFile],
     merged: tokenizations_pb2.TokenizationStatistics,
@@ -69,27 +69,27 @@ def manifest_of(
     return _json(_manifest(task, files, merged))
 
 
-def beside(
+def build_datasets_sidecars(
     task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
 ) -> dict[str, bytes]:
     """Return the contents of the small files beside a manifest of that digest, by name."""
     info = {
         "citation": "",
         "description": "",
-        "features": shard_writer.features(document_starts=task.parameters.packing.document_starts),
+        "features": shard_writer.describe_features(document_starts=task.parameters.packing.document_starts),
         "homepage": "",
         "license": "",
     }
     return {
         "dataset_info.json": _json(info),
-        "state.json": _json(shard_writer.state((posixpath.basename(file.key) for file in files), digest)),
+        "state.json": _json(shard_writer.describe_files((posixpath.basename(file.key) for file in files), digest)),
     }
 
 
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
     if merged.num_tokens and merged.text_bytes:
         return
-    if merged.num_documents and merged.num_documents == statistics.dropped(merged):
+    if merged.num_documents and merged.num_documents == statistics.count_dropped(merged):
         message = (
             f"The filters drop all of the dataset's {merged.num_documents} documents. "
             "Loosen some of them, or leave them out."
@@ -110,7 +110,7 @@ def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizati
 def _name_tokens(
     merged: tokenizations_pb2.TokenizationStatistics,
     reference: tasks_pb2.TokenizerReference,
-    tokenizers: loader.Tokenizers,
+    tokenizers: loader.TokenizerCache,
 ) -> None:
     try:
         token_counts.name_tokens(merged, tokenizers.get(reference))
@@ -163,7 +163,9 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
 
 
-def stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
+def stage_file(
+    name: str, data: bytes, folder: str, storage: Storage, context: TaskContext
+) -> catalog_tasks_pb2.StagedFile:
     """Write a small file of a folder under a name of this attempt."""
     stem, extension = posixpath.splitext(name)
     staged_key = f"{folder}/{stem}-{context.tag}{extension}"

@@ -1,4 +1,4 @@
-"""The tasks `repair.check` and `repair.mend`: find what is not what was written, and put it back.
+"""The tasks `repair.check` and `repair.restore`: find what is not what was written, and put it back.
 
 What is put back is, byte for byte, what was written, so it does no harm however often and by whomever it is done.
 """
@@ -18,7 +18,9 @@ from services.tokenizer.checks import verification
 from services.tokenizer.worker.tasks import publish_task
 
 
-def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskContext) -> repairs_pb2.CheckFilesResult:
+def check_files(
+    task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskContext
+) -> repairs_pb2.CheckFilesResult:
     """Read the files; return which are missing or have other bytes."""
     result = repairs_pb2.CheckFilesResult()
     total = sum(file.size_bytes for file in task.files)
@@ -31,7 +33,7 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
     for file in task.files:
         before = done
         try:
-            finding, _ = verification.damage(
+            finding, _ = verification.check_file(
                 storage,
                 file.key,
                 file.size_bytes,
@@ -39,7 +41,7 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
                 lambda size, before=before: context.report(min(before + size, total), total),  # type: ignore[misc]
             )
         except errors.NotFound:
-            finding = verification.missing(posixpath.basename(file.key))
+            finding = verification.missing_finding(posixpath.basename(file.key))
         if finding is not None:
             result.bad_keys.append(file.key)
             result.messages.append(finding.message)
@@ -48,12 +50,14 @@ def check(task: repairs_pb2.CheckFilesTask, storage: Storage, context: TaskConte
     return result
 
 
-def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> repairs_pb2.MendResult:
+def restore(
+    task: repairs_pb2.RestoreFilesTask, storage: Storage, context: TaskContext
+) -> repairs_pb2.RestoreFilesResult:
     """Move the files that were made again to where the bad ones are, and stages small files that are not right."""
-    result, found = repairs_pb2.MendResult(), tokenizer_pb2.VerifyResult()
+    result, found = repairs_pb2.RestoreFilesResult(), tokenizer_pb2.VerifyResult()
     folder, (made,) = task.publication.tokenized_key, task.publication.shards
     files = list(made.files)
-    again = publish_task.manifest_of(task.publication, files, made.statistics)
+    again = publish_task.build_manifest(task.publication, files, made.statistics)
     content: dict[str, bytes] = {}
     _clear_folder(storage, folder)
     manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
@@ -68,21 +72,21 @@ def mend(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> 
     if not (task.made_all and result.manifest_lost):
         _put_back(task, storage, context)
     if manifest is not None and not result.manifest_lost:
-        verification.check_small(storage, folder, manifest, task.manifest_digest, manifest["files"], found)
+        verification.check_sidecars(storage, folder, manifest, task.manifest_digest, manifest["files"], found)
         wrong = {finding.file for finding in found.findings}
-        beside = publish_task.beside(task.publication, files, task.manifest_digest)
+        beside = publish_task.build_datasets_sidecars(task.publication, files, task.manifest_digest)
         content.update({name: data for name, data in beside.items() if name in wrong})
         for name in content:
             storage.clear(f"{folder}/{name}")
         result.staged_files.extend(
-            publish_task.stage(name, data, folder, storage, context) for name, data in content.items()
+            publish_task.stage_file(name, data, folder, storage, context) for name, data in content.items()
         )
     # That nothing else can be verified without the manifest is true of a verification, and not of this.
     result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
     return result
 
 
-def _put_back(task: repairs_pb2.MendTask, storage: Storage, context: TaskContext) -> None:
+def _put_back(task: repairs_pb2.RestoreFilesTask, storage: Storage, context: TaskContext) -> None:
     for done, file in enumerate(task.files):
         storage.clear(file.final_key)
         publication.move(storage, [file])
@@ -99,7 +103,7 @@ def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator
     """Yield what a manifest says of how the files were made, although its checksum is right, that is not so."""
     for name in ("dataset_fingerprint", "parameters", "date", "files"):
         if _comparable(manifest.get(name)) != _comparable(again.get(name)):
-            yield verification.inconsistent(verification.MANIFEST, f"its {name} are not those of the files")
+            yield verification.inconsistent_finding(verification.MANIFEST, f"its {name} are not those of the files")
 
 
 def _comparable(said: Any) -> Any:

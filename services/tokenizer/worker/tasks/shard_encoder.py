@@ -7,10 +7,10 @@ import pyarrow as pa
 from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.engines import Engine, reference, versions
 from services.tokenizer.sequences.ragged import Ragged
-from services.tokenizer.text.shard_reader import Slice
+from services.tokenizer.text.shard_reader import TextSlice
 
 
-class Encoder:
+class ShardEncoder:
     """Encodes one shard."""
 
     def __init__(self, choose: Callable[[pa.Array], Engine]) -> None:
@@ -18,7 +18,7 @@ class Encoder:
         self.statistics = tokenizations_pb2.TokenizationStatistics(reference_version=reference.VERSION)
         """What made the ids; no engine is named before the first text."""
 
-    def encoded(self, pieces: Iterable[Slice]) -> Iterator[tuple[Slice, Ragged]]:
+    def encoded(self, pieces: Iterable[TextSlice]) -> Iterator[tuple[TextSlice, Ragged]]:
         """Yield the pieces with their ids."""
         engine: Engine | None = None
         for piece in pieces:
@@ -29,5 +29,5 @@ class Encoder:
         engine = self._choose(texts)
         self.statistics.engine = engine.name
         if engine.name != reference.Reference.name:
-            self.statistics.engine_versions.append(versions.versioned(engine.name))
+            self.statistics.engine_versions.append(versions.format_name_and_version(engine.name))
         return engine

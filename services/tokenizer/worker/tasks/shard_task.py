@@ -13,7 +13,7 @@ from services.jobs.task_process_main import TaskContext
 from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 from services.runtime.telemetry import logging
-from services.tokenizer.engines import Engine, Untrustworthy, selection, spot_check, versions
+from services.tokenizer.engines import Engine, EngineMismatchError, selection, spot_check, versions
 from services.tokenizer.files import output, shard_writer, staging
 from services.tokenizer.models import loader
 from services.tokenizer.sequences.ragged import Ragged
@@ -31,24 +31,24 @@ Result = TypeVar("Result", tasks_pb2.TokenizeShardResult, stages_pb2.EncodeShard
 def tokenize(
     task: tasks_pb2.TokenizeShardTask,
     storage: Storage,
-    tokenizers: loader.Tokenizers,
-    chooser: selection.Chooser,
+    tokenizers: loader.TokenizerCache,
+    selector: selection.EngineSelector,
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
     """Make the shard's file."""
-    return exactly(
+    return run_with_reference_fallback(
         task,
         tokenizers,
-        chooser,
+        selector,
         context,
         lambda tokenizer, choose: _tokenize(task, storage, tokenizer, choose, context),
     )
 
 
-def exactly(
+def run_with_reference_fallback(
     task: tasks_pb2.TokenizeShardTask,
-    tokenizers: loader.Tokenizers,
-    chooser: selection.Chooser,
+    tokenizers: loader.TokenizerCache,
+    selector: selection.EngineSelector,
     context: TaskContext,
     make: Callable[[loader.Tokenizer, Choose], Result],
 ) -> Result:
@@ -61,25 +61,27 @@ def exactly(
     distrusted = set(task.distrusted_engines)
 
     def sampled(texts: pa.Array) -> Engine:
-        engine, exact = chooser.choose(tokenizer, dataset, texts, distrusted), chooser.reference(tokenizer)
+        engine, exact = selector.choose(tokenizer, dataset, texts, distrusted), selector.reference(tokenizer)
         if engine is exact:
             return exact
         size = task.shard.text_bytes or task.shard.size_bytes
-        return spot_check.Sampled(engine, exact, seed=zlib.crc32(task.shard.sha256.encode()), shard_bytes=size)
+        return spot_check.SpotCheckedEngine(
+            engine, exact, seed=zlib.crc32(task.shard.sha256.encode()), shard_bytes=size
+        )
 
     mismatches = 0
     try:
-        result = make(tokenizer, (lambda _: chooser.reference(tokenizer)) if task.reference_only else sampled)
-    except Untrustworthy as error:
+        result = make(tokenizer, (lambda _: selector.reference(tokenizer)) if task.reference_only else sampled)
+    except EngineMismatchError as error:
         _log.error("shard_encoded_again", shard=task.shard.key, engine=error.engine, detail=error.detail)
-        engine = versions.versioned(error.engine)
+        engine = versions.format_name_and_version(error.engine)
         context.record(
             tasks_pb2.EngineMismatch(tokenizer_fingerprint=tokenizer.fingerprint, engine=engine, detail=error.detail)
         )
-        chooser.distrust(tokenizer, dataset, error.engine)
+        selector.distrust(tokenizer, dataset, error.engine)
         distrusted.add(engine)
         mismatches = 1
-        result = make(tokenizer, lambda _: chooser.reference(tokenizer))
+        result = make(tokenizer, lambda _: selector.reference(tokenizer))
     result.statistics.num_engine_mismatches = mismatches
     result.statistics.num_shards_encoded_again = int(bool(mismatches) or task.reference_only)
     result.statistics.distrusted_engines.extend(sorted(distrusted))
@@ -87,18 +89,18 @@ def exactly(
 
 
 @contextlib.contextmanager
-def encoded(
+def read_encoded(
     task: tasks_pb2.TokenizeShardTask,
     storage: Storage,
     tokenizer: loader.Tokenizer,
-    cleaner: preprocessing.Cleaner,
-    encoder: shard_encoder.Encoder,
-) -> Generator[Iterable[tuple[shard_reader.Slice, Ragged]]]:
+    cleaner: preprocessing.Preprocessor,
+    encoder: shard_encoder.ShardEncoder,
+) -> Generator[Iterable[tuple[shard_reader.TextSlice, Ragged]]]:
     """Read and encode a shard ahead of what is done with it in the block, a bounded piece each."""
     with (
-        shard_reader.verified(storage, task.shard) as file,
+        shard_reader.open_verified(storage, task.shard) as file,
         PrefetchIterator(
-            cleaner.cleaned(documents.of(task, file, tokenizer, cleaner.statistics)),
+            cleaner.cleaned(documents.read_documents(task, file, tokenizer, cleaner.statistics)),
             "read",
         ) as pieces,
         PrefetchIterator(encoder.encoded(pieces), "encode") as found,
@@ -114,13 +116,13 @@ def _tokenize(
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
     """Read, encodes and writes at the same time."""
-    encoder = shard_encoder.Encoder(choose)
+    encoder = shard_encoder.ShardEncoder(choose)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
-    cleaner = preprocessing.Cleaner(task.parameters, task.first_row)
+    cleaner = preprocessing.Preprocessor(task.parameters, task.first_row)
     # The reader's block is an inner one: bytes that were not the right ones must not become a file.
     with (
         shard_writer.ShardWriter(storage, key) as writer,
-        encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
+        read_encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
         contextlib.closing(output.Output(task.parameters, tokenizer, writer)) as made,
     ):
         for piece, ids in pieces:

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 
 from polytok import errors
-from services.trainer.sae.data.dataset import Block, Position, Source, State
+from services.trainer.sae.data.dataset import ActivationIterator, Block, CheckpointState, Position
 
 
 def _silent(_: int) -> None:
     pass
 
 
-class MixingBuffer:
+class ActivationBuffer:
     """Batches of a source's activations, mixed over `samples` of them; several hooks stay aligned."""
 
     def __init__(
         self,
-        source: Source,
+        source: ActivationIterator,
         *,
         samples: int,
         batch: int,
@@ -110,15 +110,15 @@ class MixingBuffer:
             start += end - self._used
             self._used = end
 
-    def state(self) -> State:
+    def state(self) -> CheckpointState:
         """Return contents and position, the tensors shared: copy or write them before the next `take`."""
-        return State(
+        return CheckpointState(
             {f"held.{hook}": values for hook, values in self._held.items()}
             | {f"rest.{hook}": values[self._used :] for hook, values in self._read.items()},
             {"taken": self._taken, "source": self._source.position(), "shape": self._shape()},
         )
 
-    def load(self, state: State) -> None:
+    def load(self, state: CheckpointState) -> None:
         """Go on from a state; raises `errors.FailedPrecondition` where it is of another buffer."""
         shape: Mapping[str, Any] = state.values["shape"]
         if shape != self._shape():
@@ -142,7 +142,7 @@ class MixingBuffer:
             "widths": dict(self._source.widths),
         }
 
-    def _loaded(self, state: State, name: str) -> Block:
+    def _loaded(self, state: CheckpointState, name: str) -> Block:
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): values.to(self._device, copy=True)

@@ -13,7 +13,7 @@ Block = dict[str, torch.Tensor]
 """Activations of some tokens by hook, each of shape (tokens, width of the hook); row i is the same token everywhere."""
 
 
-class Sequences(NamedTuple):
+class TokenSequences(NamedTuple):
     """Some sequences of tokens, padded to one length."""
 
     input_ids: torch.Tensor
@@ -29,25 +29,25 @@ Position = dict[str, Any]
 
 
 @dataclasses.dataclass
-class State:
+class CheckpointState:
     """What something needs in order to go on later: tensors, and the rest as JSON."""
 
     tensors: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def add(self, name: str, state: "State") -> None:
+    def add(self, name: str, state: "CheckpointState") -> None:
         """Take in another state under a name; its tensors are shared, not copied."""
         self.tensors |= {f"{name}.{key}": tensor for key, tensor in state.tensors.items()}
         self.values[name] = state.values
 
-    def part(self, name: str) -> "State":
+    def part(self, name: str) -> "CheckpointState":
         """Return back what was added under a name; raises KeyError where nothing was."""
         prefix = f"{name}."
         found = {key.removeprefix(prefix): each for key, each in self.tensors.items() if key.startswith(prefix)}
-        return State(found, self.values[name])
+        return CheckpointState(found, self.values[name])
 
 
-class Source(Protocol):
+class ActivationIterator(Protocol):
     """Gives activations block by block, without end, in an order that its seed decides.
 
     After the last token it begins anew in another order. Two sources of equal arguments give equal blocks, and one
@@ -68,7 +68,7 @@ class Source(Protocol):
         """Go to a position; raises `errors.DataLoss` for one that this source cannot have told."""
 
 
-class Data(Protocol):
+class ActivationDataset(Protocol):
     """What a training reads: activations to train on, and held-out sequences that it never trains on."""
 
     @property
@@ -87,20 +87,20 @@ class Data(Protocol):
     def description(self) -> dict[str, Any]:
         """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
 
-    def source(self, rank: int, size: int) -> Source:
+    def source(self, rank: int, size: int) -> ActivationIterator:
         """Return the activations of the `rank`-th of `size` disjoint parts of the sequences."""
 
     def held_out(self) -> Iterator[Block]:
         """Return activations of the held-out sequences, the same at every call."""
 
-    def spliced(self, hook: str) -> "Spliced | None":
+    def splice_target(self, hook: str) -> "SpliceTarget | None":
         """Return what an autoencoder of the hook is evaluated in the model with; None where there is no such model."""
 
 
-class Spliced(NamedTuple):
+class SpliceTarget(NamedTuple):
     """A model, a place in it, and sequences for it."""
 
     model: LoadedModel
     hook: Hook
-    sequences: Callable[[], Iterator[Sequences]]
+    sequences: Callable[[], Iterator[TokenSequences]]
     """Gives the held-out sequences."""

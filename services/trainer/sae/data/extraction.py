@@ -23,8 +23,8 @@ from services.activations import finiteness, hooks
 from services.activations.models import LoadedModel
 from services.activations.token_selection import EVERY_TOKEN, TokenSelection
 from services.trainer.sae.data import live
-from services.trainer.sae.data.dataset import Block, Position, Sequences, Spliced
-from services.trainer.sae.data.extraction_files import MANIFEST, Files, check_whole
+from services.trainer.sae.data.dataset import Block, Position, SpliceTarget, TokenSequences
+from services.trainer.sae.data.extraction_files import MANIFEST, ExtractionFiles, check_whole
 
 _BLOCK_BYTES = 4 << 20
 _SMALLEST_NUMBER = 20
@@ -49,14 +49,14 @@ class _Column:
     item_bytes: int
 
 
-class Table:
+class ExtractionTable:
     """The rows of an extraction, by hook."""
 
     def __init__(self, rows: Any, wanted: tuple[str, ...], name: str = "") -> None:
         """`rows` is what `opened` gives. Raises `errors.InvalidArgument` for a hook it has not."""
         self._columns = {hook: _column(name, rows.features, hook) for hook in wanted}
-        self._table: pa.Table = rows.table if isinstance(rows, Files) else rows.data.table
-        self._check = rows.check if isinstance(rows, Files) else _trust
+        self._table: pa.Table = rows.table if isinstance(rows, ExtractionFiles) else rows.data.table
+        self._check = rows.check if isinstance(rows, ExtractionFiles) else _trust
         self.widths = {hook: column.shape[1] for hook, column in self._columns.items()}
         self.context_size = next(iter(self._columns.values())).shape[0]
 
@@ -78,7 +78,7 @@ class Table:
             hook: _vectors(_flat(part[column.name], 2, self._check), column) for hook, column in self._columns.items()
         }
         for hook, values in block.items():
-            if found := finiteness.find(values):
+            if found := finiteness.find_not_finite(values):
                 raise self._not_finite(hook, found, first)
         return block
 
@@ -88,10 +88,10 @@ class Table:
         # Activations that SAELens cached do not say where in the text they are from.
         if not set(places.values()) <= set(self._table.column_names):
             place = f"vector {vector} of row {first + row} of the extraction"
-            return finiteness.error(hook, found, place, _ADVICE, {})
+            return finiteness.not_finite_error(hook, found, place, _ADVICE, {})
         part = self._table.slice(first + row, 1)
         metadata = {name: str(int(_flat(part[column], 1, self._check)[vector])) for name, column in places.items()}
-        return finiteness.error(
+        return finiteness.not_finite_error(
             hook, found, ", ".join(f"{name} {at}" for name, at in metadata.items()), _ADVICE, metadata
         )
 
@@ -102,10 +102,10 @@ class Table:
         return _flat(self._table.slice(first, count)[_ROW_INDEX], 1, self._check).astype(np.int64)
 
 
-class ExtractionSource:
+class ExtractionIterator:
     """Some blocks of an extraction."""
 
-    def __init__(self, table: Table, blocks: NDArray[np.int64], block_rows: int, seed: int) -> None:
+    def __init__(self, table: ExtractionTable, blocks: NDArray[np.int64], block_rows: int, seed: int) -> None:
         self.widths: Mapping[str, int] = table.widths
         self._table = table
         self._blocks = blocks
@@ -142,7 +142,7 @@ class ExtractionSource:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ExtractionOrigin:
     """The model and tokenization that an extraction was made with: what splicing needs, and training does not."""
 
     model: LoadedModel
@@ -152,7 +152,7 @@ class Origin:
     """Which tokens' activations are in the extraction."""
 
 
-class Extraction:
+class ExtractionDataset:
     """A finished extraction to train on, some of its blocks held out."""
 
     def __init__(
@@ -163,7 +163,7 @@ class Extraction:
         name: str = "",
         seed: int,
         held_out_rows: int,
-        origin: Origin | None = None,
+        origin: ExtractionOrigin | None = None,
     ) -> None:
         """`rows` is what `opened` gives, `wanted` are the hooks, and messages call the extraction by `name`.
 
@@ -171,7 +171,7 @@ class Extraction:
 
         With `origin`, autoencoders are evaluated in the model too, on sequences that lie wholly in held-out blocks.
         """
-        self._table = Table(rows, wanted, name)
+        self._table = ExtractionTable(rows, wanted, name)
         self._seed = seed
         self._origin = origin
         self.widths: Mapping[str, int] = self._table.widths
@@ -195,17 +195,17 @@ class Extraction:
         ends = np.minimum((self._train + 1) * self._block_rows, len(self._table))
         return int((ends - self._train * self._block_rows).sum()) * self._table.context_size
 
-    def source(self, rank: int, size: int) -> ExtractionSource:
+    def source(self, rank: int, size: int) -> ExtractionIterator:
         """Return every `size`-th block, from the `rank`-th on."""
         blocks = live.part(self._train, rank, size, "blocks")
-        return ExtractionSource(self._table, blocks, self._block_rows, self._seed)
+        return ExtractionIterator(self._table, blocks, self._block_rows, self._seed)
 
     def held_out(self) -> Iterator[Block]:
         """Return the held-out blocks."""
         for block in self._held.tolist():
             yield self._table.read(block * self._block_rows, self._block_rows)
 
-    def spliced(self, hook: str) -> Spliced | None:
+    def splice_target(self, hook: str) -> SpliceTarget | None:
         """Return the model, unless none was given, or one that predicts no next tokens."""
         origin = self._origin
         if origin is None or not origin.model.has_head or origin.model.description.masked:
@@ -213,12 +213,12 @@ class Extraction:
         rows = self._whole_sequences()
         if not len(rows):
             return None
-        (found,) = hooks.parse([hook], origin.model.description)
+        (found,) = hooks.parse_hooks([hook], origin.model.description)
 
-        def sequences() -> Iterator[Sequences]:
+        def sequences() -> Iterator[TokenSequences]:
             return live.sequences(origin.dataset.select(rows), origin.selection, origin.model.device)
 
-        return Spliced(origin.model, found, sequences)
+        return SpliceTarget(origin.model, found, sequences)
 
     def _whole_sequences(self) -> list[int]:
         """Rows of the tokenization all of whose vectors are held out: neither first nor last of a run of blocks."""
@@ -229,7 +229,7 @@ class Extraction:
         return found
 
 
-def opened(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | None = None) -> Any:
+def open_extraction(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | None = None) -> Any:
     """Open the folder of a published extraction, memory-mapped: as `Files`, whose bytes are checked.
 
     `name` is what messages call it, and `manifest` its `polytok.json`, by default the one in the folder. A folder
@@ -246,7 +246,7 @@ def opened(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | N
         if manifest is None or "blocks" not in manifest:
             check_whole(folder, manifest or {}, name)
             return datasets.load_from_disk(str(folder))
-        return Files(folder, manifest, name)
+        return ExtractionFiles(folder, manifest, name)
     except (OSError, ValueError, pa.ArrowException, KeyError) as error:
         raise errors.DataLoss(f"{folder} cannot be opened as an extraction ({error}). Extract again.") from error
 

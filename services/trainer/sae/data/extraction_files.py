@@ -23,7 +23,7 @@ from services.runtime.storage import blocks, checksums
 MANIFEST = "polytok.json"
 
 
-class Files:
+class ExtractionFiles:
     """All rows of a published extraction."""
 
     def __init__(self, folder: pathlib.Path, manifest: Mapping[str, Any], name: str) -> None:

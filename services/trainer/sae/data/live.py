@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from polytok import errors
 from services.activations import activation_stream, finiteness, hooks
 from services.activations.models import LoadedModel
-from services.activations.rows import Rows
+from services.activations.rows import TokenRows
 from services.activations.token_selection import TokenSelection
 from services.trainer.sae import configs
-from services.trainer.sae.data.dataset import Block, Position, Sequences, Spliced
+from services.trainer.sae.data.dataset import Block, Position, SpliceTarget, TokenSequences
 
 _SPLIT = 0
 _EPOCHS = 1
@@ -27,14 +27,19 @@ _SEQUENCES = 4
 _COUNTED_ROWS = 1024
 
 
-class LiveSource:
+class LiveIterator:
     """The activations of some rows, in an order that seed and epoch decide."""
 
     def __init__(
-        self, model: LoadedModel, dataset: Any, settings: activation_stream.Settings, rows: NDArray[np.int64], seed: int
+        self,
+        model: LoadedModel,
+        dataset: Any,
+        settings: activation_stream.StreamSettings,
+        rows: NDArray[np.int64],
+        seed: int,
     ) -> None:
         """`dataset` is a `datasets.Dataset`; `rows` are the indices of those that are read."""
-        found = hooks.parse(settings.hooks, model.description)
+        found = hooks.parse_hooks(settings.hooks, model.description)
         self.widths = {hook.name: hook.width for hook in found}
         self._model = model
         self._dataset = dataset
@@ -47,7 +52,7 @@ class LiveSource:
         self._row = 0
         self._tokens = 0
         self._pieces: Generator[activation_stream.Piece] | None = None
-        self._stream: activation_stream.Stream | None = None
+        self._stream: activation_stream.ActivationStream | None = None
 
     def read(self) -> Block:
         """Return the next piece that holds tokens.
@@ -71,7 +76,9 @@ class LiveSource:
         if self._pieces is None:
             drawn = np.random.default_rng([self._seed, _EPOCHS, self._epoch])
             self._order = self._rows[drawn.permutation(len(self._rows))]
-            self._stream = activation_stream.Stream(self._model, self._dataset.select(self._order), self._settings)
+            self._stream = activation_stream.ActivationStream(
+                self._model, self._dataset.select(self._order), self._settings
+            )
             self._pieces = self._stream.pieces(first_row=self._row)
         return self._pieces
 
@@ -113,11 +120,17 @@ class LiveSource:
         self._settings = replace(self._settings, batch_tokens=batch_tokens)
 
 
-class Live:
+class LiveDataset:
     """A model and a tokenization to train on, some of its rows held out."""
 
     def __init__(
-        self, model: LoadedModel, dataset: Any, settings: activation_stream.Settings, *, seed: int, held_out_rows: int
+        self,
+        model: LoadedModel,
+        dataset: Any,
+        settings: activation_stream.StreamSettings,
+        *,
+        seed: int,
+        held_out_rows: int,
     ) -> None:
         """`dataset` is what `datasets.load_from_disk` gave; at most a tenth of its rows is held out, and one at least.
 
@@ -127,11 +140,11 @@ class Live:
         self._dataset = dataset
         self._settings = settings
         self._seed = seed
-        self._hooks = {hook.name: hook for hook in hooks.parse(settings.hooks, model.description)}
+        self._hooks = {hook.name: hook for hook in hooks.parse_hooks(settings.hooks, model.description)}
         self.widths = {name: hook.width for name, hook in self._hooks.items()}
         train, held = split(len(dataset), held_out_rows, seed)
         self._train, self._held = train, held
-        self._sources: list[LiveSource] = []
+        self._sources: list[LiveIterator] = []
         # A model on a processor takes the very cores that a step would compute on: in turns, neither waits for the
         # other's threads, and both find their blocks of memory where they left them.
         self.ahead = 0 if model.device.type == "cpu" else 2
@@ -146,7 +159,7 @@ class Live:
     def available_samples(self) -> int:
         """Activations of each hook to train on, each counted once; reads all ids."""
         selection = self._settings.selection
-        rows = Rows(self._dataset.select(self._train), selection.context_size)
+        rows = TokenRows(self._dataset.select(self._train), selection.context_size)
         total = 0
         for first in range(0, len(rows), _COUNTED_ROWS):
             ragged = rows.read(first, _COUNTED_ROWS)
@@ -154,29 +167,29 @@ class Live:
             total += int(selection.kept(ragged.values, positions).sum())
         return total
 
-    def source(self, rank: int, size: int) -> LiveSource:
+    def source(self, rank: int, size: int) -> LiveIterator:
         """Return every `size`-th row, from the `rank`-th on."""
         rows = part(self._train, rank, size, "sequences")
-        source = LiveSource(self._model, self._dataset, self._settings, rows, self._seed)
+        source = LiveIterator(self._model, self._dataset, self._settings, rows, self._seed)
         self._sources.append(source)
         return source
 
     def held_out(self) -> Iterator[Block]:
         """Run the model on the held-out rows."""
         self._release()
-        stream = activation_stream.Stream(self._model, self._dataset.select(self._held), self._settings)
+        stream = activation_stream.ActivationStream(self._model, self._dataset.select(self._held), self._settings)
         for piece in stream.pieces():
             if len(piece.token_ids):
                 yield _checked(piece, self._held, self._model)
 
-    def spliced(self, hook: str) -> Spliced | None:
+    def splice_target(self, hook: str) -> SpliceTarget | None:
         """Return the model, unless it has no head, or one that predicts no next tokens."""
         if not self._model.has_head or self._model.description.masked:
             return None
         self._release()
-        return Spliced(self._model, self._hooks[hook], self._sequences)
+        return SpliceTarget(self._model, self._hooks[hook], self._sequences)
 
-    def _sequences(self) -> Iterator[Sequences]:
+    def _sequences(self) -> Iterator[TokenSequences]:
         return sequences(self._dataset.select(self._held), self._settings.selection, self._model.device)
 
     def _release(self) -> None:
@@ -188,7 +201,7 @@ def _checked(piece: activation_stream.Piece, rows: NDArray[np.int64], model: Loa
     """Return the vectors of a piece; `rows` are the rows of the tokenization that were streamed."""
     for hook, values in piece.values.items():
         streamed = torch.from_numpy(rows)[piece.row]
-        finiteness.check(hook, values, streamed, piece.position, finiteness.dtype_advice(model.dtype))
+        finiteness.check_finite(hook, values, streamed, piece.position, finiteness.suggest_dtype(model.dtype))
     return piece.values
 
 
@@ -220,9 +233,9 @@ def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[n
     return found
 
 
-def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> Iterator[Sequences]:
+def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> Iterator[TokenSequences]:
     """Return the rows of a tokenization a few at a time, padded behind; kept are the tokens that are selected."""
-    rows = Rows(dataset, selection.context_size)
+    rows = TokenRows(dataset, selection.context_size)
     for first in range(0, len(rows), _SEQUENCES):
         ragged = rows.read(first, _SEQUENCES)
         longest = int(ragged.lengths.max(initial=0))
@@ -233,4 +246,4 @@ def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> 
         ids = np.zeros(mask.shape, np.int64)
         ids[mask] = ragged.values
         kept = mask & selection.kept(ids, np.broadcast_to(places, ids.shape))
-        yield Sequences(*(torch.from_numpy(each).to(device) for each in (ids, mask.astype(np.int64), kept)))
+        yield TokenSequences(*(torch.from_numpy(each).to(device) for each in (ids, mask.astype(np.int64), kept)))

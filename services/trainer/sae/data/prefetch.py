@@ -14,14 +14,14 @@ from typing import Self
 
 import torch
 
-from services.trainer.sae.data.activation_buffer import MixingBuffer
-from services.trainer.sae.data.dataset import Block, State
+from services.trainer.sae.data.activation_buffer import ActivationBuffer
+from services.trainer.sae.data.dataset import Block, CheckpointState
 
 
 class Prefetcher:
     """A buffer's batches, up to `depth` of them made ahead by a thread; without any, made when they are asked for."""
 
-    def __init__(self, buffer: MixingBuffer, depth: int = 2) -> None:
+    def __init__(self, buffer: ActivationBuffer, depth: int = 2) -> None:
         self._buffer = buffer
         self._depth = depth
         self._ready: collections.deque[Block] = collections.deque()
@@ -81,17 +81,17 @@ class Prefetcher:
             return batch
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[State]:
+    def paused(self) -> Iterator[CheckpointState]:
         """Return the state before the next batch taken; its tensors hold still until the block ends."""
         with self._using:
-            state = State()
+            state = CheckpointState()
             state.add("buffer", self._buffer.state())
             state.values["ready"] = len(self._ready)
             for index, batch in enumerate(self._ready):
                 state.tensors |= {f"ready.{index}.{hook}": values for hook, values in batch.items()}
             yield state
 
-    def load(self, state: State) -> None:
+    def load(self, state: CheckpointState) -> None:
         """Go on from a state; to be called before the thread starts."""
         assert self._thread is None
         self._buffer.load(state.part("buffer"))

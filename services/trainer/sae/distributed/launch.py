@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from polytok import errors
 from services.runtime.telemetry import logging
 from services.trainer.sae import configs, export, reports
-from services.trainer.sae.data_config import Input
+from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import rank_main, torchrun_main
 
 _STOP_SECONDS = 0.2
@@ -36,7 +36,7 @@ def _silent(_: object) -> None:
 def train(
     training: configs.TrainingPlan,
     folder: pathlib.Path,
-    read: Input | Mapping[str, Any],
+    read: DataConfig | Mapping[str, Any],
     *,
     module: str = _MODULE,
     report: reports.OnProgress = _silent,
@@ -53,10 +53,10 @@ def train(
     `train.train` raises in any of them, and `errors.Internal` where one died.
     """
     with tempfile.TemporaryDirectory(prefix="polytok-train-") as temporary:
-        job = rank_main.Job(
+        job = rank_main.RankJob(
             plan=training.to_dict(),
             folder=str(folder.absolute()),
-            read=read.to_dict() if isinstance(read, Input) else dict(read),
+            read=read.to_dict() if isinstance(read, DataConfig) else dict(read),
             origins={name: dataclasses.asdict(origin) for name, origin in (origins or {}).items()},
             resume=resume,
             keep=keep,
@@ -66,7 +66,7 @@ def train(
         path = pathlib.Path(temporary, "job.json")
         path.write_text(json.dumps(dataclasses.asdict(job)))
         os.mkfifo(job.events)
-        following = _Following(report, on_rows)
+        following = _EventReader(report, on_rows)
         code = _run([module, str(path)], job, _environment(training), following, stop or threading.Event())
         return following.result or _raise(path.parent, training.processes, code)
 
@@ -82,9 +82,9 @@ def _environment(training: configs.TrainingPlan) -> dict[str, str]:
 
 def _run(
     arguments: list[str],
-    job: rank_main.Job,
+    job: rank_main.RankJob,
     environment: dict[str, str],
-    following: "_Following",
+    following: "_EventReader",
     stop: reports.Stop,
 ) -> int:
     """Run the processes until they have ended; gives torchrun's exit code."""
@@ -95,8 +95,8 @@ def _run(
             [sys.executable, "-m", torchrun_main.__name__, *arguments], env=environment, stdin=subprocess.DEVNULL
         )
         threads = [
-            threading.Thread(target=_hand_on, args=(stop, pathlib.Path(job.stop), ended), daemon=True),
-            threading.Thread(target=_tell_end, args=(process, events), daemon=True),
+            threading.Thread(target=_forward_stop, args=(stop, pathlib.Path(job.stop), ended), daemon=True),
+            threading.Thread(target=_signal_end, args=(process, events), daemon=True),
         ]
         try:
             for thread in threads:
@@ -111,13 +111,13 @@ def _run(
     return process.returncode
 
 
-def _tell_end(process: subprocess.Popen[bytes], events: BinaryIO) -> None:
+def _signal_end(process: subprocess.Popen[bytes], events: BinaryIO) -> None:
     process.wait()
     # A process that was killed may have left half a line.
     events.write(b"\n" + rank_main.END + b"\n")
 
 
-def _hand_on(stop: reports.Stop, file: pathlib.Path, ended: threading.Event) -> None:
+def _forward_stop(stop: reports.Stop, file: pathlib.Path, ended: threading.Event) -> None:
     while not ended.wait(_STOP_SECONDS):
         if stop.is_set():
             file.touch()
@@ -132,7 +132,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
         yield from lines
 
 
-class _Following:
+class _EventReader:
     """Hands on what the first process tells, and keeps its result."""
 
     def __init__(self, report: reports.OnProgress, on_rows: reports.OnRows) -> None:
@@ -156,9 +156,9 @@ class _Following:
         if kind == "progress":
             self._report(reports.Progress(**content))
         elif kind == "rows":
-            self._on_rows([rank_main.row(each) for each in content])
+            self._on_rows([rank_main.row_from_dict(each) for each in content])
         elif kind == "result":
-            self.result = rank_main.result(content)
+            self.result = rank_main.result_from_dict(content)
 
 
 def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
@@ -168,8 +168,8 @@ def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
     )
     for each in told:
         if each["kind"] != rank_main.UNEXPECTED:
-            raise rank_main.error(each)
-    died = _died(folder)
+            raise rank_main.error_from_dict(each)
+    died = _read_first_death(folder)
     # What others failed by, once one of them was killed, is that it was gone.
     if told and died.get("code", 0) >= 0:
         rank, failure = told[0]["rank"], told[0]["message"]
@@ -179,7 +179,7 @@ def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
             metadata={"rank": str(rank)},
         )
     who = f"Process {died['rank'] + 1} of the {processes} of the training" if died else "torchrun"
-    how = _ended(int(died.get("code", code)))
+    how = _describe_exit(int(died.get("code", code)))
     raise errors.Internal(
         f"{who} {how}; the worker's log may have the reason. It goes on from its newest checkpoint.",
         reason="WORKER_LOST",
@@ -187,7 +187,7 @@ def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
     )
 
 
-def _died(folder: pathlib.Path) -> dict[str, int]:
+def _read_first_death(folder: pathlib.Path) -> dict[str, int]:
     try:
         found: dict[str, int] = json.loads((folder / torchrun_main.DIED).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -195,7 +195,7 @@ def _died(folder: pathlib.Path) -> dict[str, int]:
     return found
 
 
-def _ended(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with exit code {code}"
     by = f"was killed by {signal.Signals(-code).name}"

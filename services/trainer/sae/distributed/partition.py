@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from services.trainer.sae import configs
-from services.trainer.sae.data.dataset import Block, Data, Position, Source, Spliced
+from services.trainer.sae.data.dataset import ActivationDataset, ActivationIterator, Block, Position, SpliceTarget
 
 _Value = TypeVar("_Value")
 
@@ -33,22 +33,22 @@ class Share(NamedTuple):
         return self.parts == 1
 
 
-def of(training: configs.TrainingPlan, rank: int) -> Share:
+def get_share(training: configs.TrainingPlan, rank: int) -> Share:
     """Return the share of a process of a plan."""
     if training.spread == "data" or training.processes == 1:
         return Share(tuple(range(len(training.saes))), rank, training.processes, rank)
-    dealt = deal(training)
-    read = [hooks(training, saes) for saes in dealt]
+    dealt = partition_saes(training)
+    read = [list_hooks(training, saes) for saes in dealt]
     return Share(dealt[rank], keeper=read.index(read[rank]))
 
 
-def hooks(training: configs.TrainingPlan, saes: tuple[int, ...]) -> tuple[str, ...]:
+def list_hooks(training: configs.TrainingPlan, saes: tuple[int, ...]) -> tuple[str, ...]:
     """Return the hooks of some autoencoders, in the order of the plan."""
     own = {training.saes[place].hook for place in saes}
     return tuple(hook for hook in training.hooks if hook in own)
 
 
-def deal(training: configs.TrainingPlan) -> list[tuple[int, ...]]:
+def partition_saes(training: configs.TrainingPlan) -> list[tuple[int, ...]]:
     """Deal the autoencoders to the processes of a plan: the largest share of weights is as small as can be.
 
     Those of a hook stay together, so that few processes hold activations of the same hook.
@@ -81,7 +81,7 @@ def _cut(saes: list[configs.PlannedSae], pieces: int) -> tuple[int, ...]:
     return best(len(saes), pieces)[2]
 
 
-def data(opened: Data, wanted: tuple[str, ...]) -> Data:
+def select_hooks(opened: ActivationDataset, wanted: tuple[str, ...]) -> ActivationDataset:
     """Return the data of some of its hooks, from the same batches as among all of them."""
     return opened if set(opened.widths) == set(wanted) else _Selected(opened, wanted)
 
@@ -89,7 +89,7 @@ def data(opened: Data, wanted: tuple[str, ...]) -> Data:
 class _Selected:
     """Which tokens go through the model together depends on all hooks: all are read, and the others dropped."""
 
-    def __init__(self, opened: Data, wanted: tuple[str, ...]) -> None:
+    def __init__(self, opened: ActivationDataset, wanted: tuple[str, ...]) -> None:
         self._data = opened
         self._wanted = wanted
 
@@ -109,19 +109,19 @@ class _Selected:
     def description(self) -> dict[str, Any]:
         return self._data.description
 
-    def source(self, rank: int, size: int) -> Source:
+    def source(self, rank: int, size: int) -> ActivationIterator:
         return _SelectedSource(self._data.source(rank, size), self._wanted)
 
     def held_out(self) -> Iterator[Block]:
         for block in self._data.held_out():
             yield _selected(block, self._wanted)
 
-    def spliced(self, hook: str) -> Spliced | None:
-        return self._data.spliced(hook)
+    def splice_target(self, hook: str) -> SpliceTarget | None:
+        return self._data.splice_target(hook)
 
 
 class _SelectedSource:
-    def __init__(self, source: Source, wanted: tuple[str, ...]) -> None:
+    def __init__(self, source: ActivationIterator, wanted: tuple[str, ...]) -> None:
         self._source = source
         self._wanted = wanted
 

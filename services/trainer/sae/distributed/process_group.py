@@ -21,7 +21,7 @@ _PATIENCE = datetime.timedelta(hours=2)
 so that nobody waits for the dead."""
 
 
-class Group(NamedTuple):
+class ProcessGroup(NamedTuple):
     """The processes of a training, and which of them runs here."""
 
     rank: int = 0
@@ -63,7 +63,7 @@ class Group(NamedTuple):
 
 
 @contextmanager
-def joined(device: str, *, gradients: bool = True) -> Generator[Group]:
+def join_process_group(device: str, *, gradients: bool = True) -> Generator[ProcessGroup]:
     """Join the processes that torchrun started with this one; alone, the group is of one.
 
     A `device` of cuda becomes this process's own GPU; nccl is needed where they share `gradients`, gloo does for what
@@ -74,13 +74,13 @@ def joined(device: str, *, gradients: bool = True) -> Generator[Group]:
     own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and size > 1 else device
     if size == 1 or _distributed.is_initialized():
         rank = _distributed.get_rank() if _distributed.is_initialized() else 0
-        yield Group(rank, _distributed.get_world_size() if _distributed.is_initialized() else 1, own)
+        yield ProcessGroup(rank, _distributed.get_world_size() if _distributed.is_initialized() else 1, own)
         return
     if own.startswith("cuda"):
         torch.cuda.set_device(own)
     nccl = gradients and own.startswith("cuda")
     _distributed.init_process_group("nccl" if nccl else "gloo", timeout=_PATIENCE)
     try:
-        yield Group(_distributed.get_rank(), size, own, own if nccl else "cpu")
+        yield ProcessGroup(_distributed.get_rank(), size, own, own if nccl else "cpu")
     finally:
         _distributed.destroy_process_group()

@@ -19,8 +19,8 @@ from services.jobs import task_process_main
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
 from services.trainer.sae import configs, export, reports
-from services.trainer.sae.data.dataset import Data
-from services.trainer.sae.data_config import Input
+from services.trainer.sae.data.dataset import ActivationDataset
+from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import torchrun_main
 
 END = b"end"
@@ -33,7 +33,7 @@ _log = logging.get(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class RankJob:
     """What all processes of a training are given."""
 
     plan: dict[str, Any]
@@ -49,7 +49,7 @@ class Job:
     """A named pipe."""
 
 
-Opener = Callable[[Job], Callable[[str], Data]]
+Opener = Callable[[RankJob], Callable[[str], ActivationDataset]]
 """Gives, for a job, what opens its data for a device."""
 
 
@@ -73,27 +73,27 @@ class _Events:
             self._stream.flush()
 
 
-def row(content: dict[str, Any]) -> reports.Row:
+def row_from_dict(content: dict[str, Any]) -> reports.Row:
     """Read a row as it was told."""
     return reports.EvaluationRow(**content) if "figures" in content else reports.MetricsRow(**content)
 
 
-def result(content: dict[str, Any]) -> reports.Result:
+def result_from_dict(content: dict[str, Any]) -> reports.Result:
     """Read a result as it was told."""
     exports = {name: pathlib.Path(folder) for name, folder in content["exports"].items()}
     evaluations = [reports.EvaluationRow(**each) for each in content["evaluations"]]
     return reports.Result(**content | {"exports": exports, "evaluations": evaluations})
 
 
-def error(content: dict[str, Any]) -> errors.PolytokError:
+def error_from_dict(content: dict[str, Any]) -> errors.PolytokError:
     """Read an error as it was told."""
     return codec.from_message(codec.from_json(content["error"]))
 
 
-def _told(failure: Exception) -> dict[str, Any]:
+def _error_to_dict(failure: Exception) -> dict[str, Any]:
     if not isinstance(failure, errors.PolytokError):
         return {"kind": UNEXPECTED, "message": type(failure).__name__}
-    return {"kind": "", "message": failure.message, "error": codec.to_json(failure)}
+    return {"kind": "", "message": failure.message, "error_from_dict": codec.to_json(failure)}
 
 
 def main(opener: Opener) -> int:
@@ -103,26 +103,26 @@ def main(opener: Opener) -> int:
     rank = int(os.environ["RANK"])
     logging.configure(TelemetrySettings(), f"{os.environ.get(task_process_main.SERVICE, 'trainer')}-rank-{rank}")
     path = pathlib.Path(sys.argv[1])
-    job = Job(**json.loads(path.read_text()))
+    job = RankJob(**json.loads(path.read_text()))
     try:
         with pathlib.Path(job.events).open("w", encoding="utf-8") as stream:
             _train(job, opener(job), _Events(stream if rank == 0 else None))
     except Exception as failure:
         if not isinstance(failure, errors.PolytokError):
             _log.exception("a process of a training failed unexpectedly", rank=rank)
-        _leave(path.parent, rank, failure)
+        _write_error(path.parent, rank, failure)
         return 1
     return 0
 
 
-def _leave(folder: pathlib.Path, rank: int, failure: Exception) -> None:
+def _write_error(folder: pathlib.Path, rank: int, failure: Exception) -> None:
     """Whole or not at all: torchrun may end this process at any moment, as another has failed too."""
     part = folder / f"{rank}.part"
-    part.write_text(json.dumps(_told(failure) | {"rank": rank, "time": time.time()}))
+    part.write_text(json.dumps(_error_to_dict(failure) | {"rank": rank, "time": time.time()}))
     part.rename(folder / ERRORS.replace("*", str(rank)))
 
 
-def _train(job: Job, open_data: Callable[[str], Data], events: _Events) -> None:
+def _train(job: RankJob, open_data: Callable[[str], ActivationDataset], events: _Events) -> None:
     from services.trainer.sae import train  # noqa: PLC0415  after the environment is read
 
     origins = {name: export.Origin.from_dict(fields) for name, fields in job.origins.items()}
@@ -138,8 +138,8 @@ def _train(job: Job, open_data: Callable[[str], Data], events: _Events) -> None:
         keep=job.keep,
     )
     content = dataclasses.asdict(done)
-    events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
+    events.send("result_from_dict", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
 
 
 if __name__ == "__main__":
-    sys.exit(main(lambda job: Input.from_dict(job.read).open))
+    sys.exit(main(lambda job: DataConfig.from_dict(job.read).open))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from services.trainer.sae.data.dataset import Data
+from services.trainer.sae.data.dataset import ActivationDataset
 from services.trainer.sae.evaluation import reconstruction, splice
 
 _NOT_IN_THE_MODEL = (
@@ -33,7 +33,9 @@ def chunk(autoencoder: Autoencoder) -> int:
 
 
 def evaluate(
-    data: Data, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction] | None = None
+    data: ActivationDataset,
+    autoencoders: Mapping[str, Autoencoder],
+    sums: dict[str, reconstruction.Reconstruction] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of each autoencoder by name, those in the model where there is one to run.
 
@@ -56,7 +58,7 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reconstruct(
-    data: Data, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction]
+    data: ActivationDataset, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]]:
     """Figures of reconstruction by name, and the mean activation by hook."""
     totals: dict[str, torch.Tensor] = {}
@@ -75,13 +77,13 @@ def _reconstruct(
 
 
 def _splice(
-    data: Data, hook: str, mean: torch.Tensor, autoencoders: Mapping[str, Autoencoder]
+    data: ActivationDataset, hook: str, mean: torch.Tensor, autoencoders: Mapping[str, Autoencoder]
 ) -> dict[str, dict[str, Any]]:
-    spliced = data.spliced(hook) if autoencoders else None
+    spliced = data.splice_target(hook) if autoencoders else None
     if spliced is None:
         return {}
     reconstructs = {name: _through(each) for name, each in autoencoders.items()}
-    sums = splice.Splicing(spliced.model, spliced.hook, reconstructs, mean)
+    sums = splice.SpliceEvaluator(spliced.model, spliced.hook, reconstructs, mean)
     for sequences in spliced.sequences():
         sums.add(sequences)
     return {name: sums.figures(name) for name in autoencoders}

@@ -17,7 +17,7 @@ from polytok import errors
 from services.activations import finiteness
 from services.activations.hooks import Hook
 from services.activations.models import LoadedModel
-from services.trainer.sae.data.dataset import Sequences
+from services.trainer.sae.data.dataset import TokenSequences
 from services.trainer.sae.evaluation.ratios import STANDARD_ERRORS, Figures, Mean, undefined
 
 FORMULAS = {
@@ -52,7 +52,7 @@ _CLEAN: _Key = ("clean", "")
 
 
 @contextmanager
-def replaced(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replace) -> Iterator[None]:
+def replace_activations(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replace) -> Iterator[None]:
     """Replace what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length).
 
     Everything behind the hook sees the new values, and nothing before it does, as with TransformerLens's
@@ -109,7 +109,7 @@ def _at(value: torch.Tensor, kept: torch.Tensor, replace: Replace, name: str) ->
     return result.view(value.shape)
 
 
-class Splicing:
+class SpliceEvaluator:
     """Cross-entropy and KL divergence over tokens, for autoencoders of one hook: clean, spliced and ablated."""
 
     def __init__(self, model: LoadedModel, hook: Hook, reconstructs: Mapping[str, Replace], mean: torch.Tensor) -> None:
@@ -128,7 +128,7 @@ class Splicing:
         self._vocabulary = 0
 
     @torch.no_grad()
-    def add(self, sequences: Sequences) -> None:
+    def add(self, sequences: TokenSequences) -> None:
         """Run the model on sequences: clean, with each ablation, and with each autoencoder."""
         kept = sequences.kept.bool()
         # The next token is scored where the autoencoder was in place and the next one is none of padding.
@@ -137,7 +137,7 @@ class Splicing:
         entropy = _cross_entropy(clean, sequences.input_ids, scored)
         self._entropy[_CLEAN].add(entropy)
         for key, replace in self._replacing.items():
-            with replaced(self._model, self._hook, kept, replace):
+            with replace_activations(self._model, self._hook, kept, replace):
                 logits = self._logits(sequences)
             changed = _cross_entropy(logits, sequences.input_ids, scored)
             self._entropy[key].add(changed)
@@ -146,7 +146,7 @@ class Splicing:
         self._num_tokens += int(kept.sum())
         self._vocabulary = clean.shape[-1]
 
-    def _logits(self, sequences: Sequences) -> torch.Tensor:
+    def _logits(self, sequences: TokenSequences) -> torch.Tensor:
         mask = sequences.attention_mask
         output = self._model.module(input_ids=sequences.input_ids, attention_mask=mask, use_cache=False)
         logits: torch.Tensor = output.logits
@@ -162,7 +162,7 @@ class Splicing:
         zero, mean = (self._entropy["ablation", kind] for kind in ("zero", "mean"))
         kl_zero, kl_mean = (self._divergence["ablation", kind] for kind in ("zero", "mean"))
         found = Figures(
-            f"it is NaN or infinite. {finiteness.dtype_advice(self._model.dtype)}",
+            f"it is NaN or infinite. {finiteness.suggest_dtype(self._model.dtype)}",
             tokens=self._num_tokens,
             cross_entropy_chance=self._chance,
             cross_entropy_clean=self._entropy[_CLEAN].value,

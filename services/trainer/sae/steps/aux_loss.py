@@ -34,7 +34,7 @@ class Gradients(NamedTuple):
     """(d_sae,)."""
 
 
-def add(
+def add_aux_loss(
     encoded: Encoded,
     residual: torch.Tensor,
     dead: torch.Tensor,

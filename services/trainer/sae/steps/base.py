@@ -66,7 +66,7 @@ class Step(abc.ABC):
     def _compute(self, batch: torch.Tensor) -> Computed:
         """Compute loss and gradients at the present weights; may leave nothing else changed."""
 
-    def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> protocol.Outcome:
+    def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> protocol.StepResult:
         """Take one step; see `protocol.TrainingStep`."""
         if self.steps_done and self.steps_done % self._options.feature_sampling_window == 0:
             self._firings.zero_()
@@ -81,7 +81,7 @@ class Step(abc.ABC):
             norm = self._adam.step(computed.gradients, self.learning_rate())
         self.steps_done += 1
         metrics |= {"gradient_norm": norm} if measure else {}
-        return protocol.Outcome(computed.loss, computed.losses, metrics)
+        return protocol.StepResult(computed.loss, computed.losses, metrics)
 
     def learning_rate(self) -> float:
         """Tell the rate that the next step will use."""
@@ -99,11 +99,13 @@ class Step(abc.ABC):
         """Mark the dead latents."""
         return self._since_fired > self._options.dead_feature_window
 
-    def state(self) -> protocol.State:
+    def state(self) -> protocol.StepState:
         """Return the state."""
-        return protocol.State(self._tensors(), {"steps_done": self.steps_done, "firing_samples": self._firing_samples})
+        return protocol.StepState(
+            self._tensors(), {"steps_done": self.steps_done, "firing_samples": self._firing_samples}
+        )
 
-    def load(self, state: protocol.State) -> None:
+    def load(self, state: protocol.StepState) -> None:
         """Go on from a state."""
         adam.copy_into(self._tensors(), state.tensors)
         self.steps_done = int(state.numbers["steps_done"])

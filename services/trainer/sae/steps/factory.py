@@ -7,14 +7,14 @@ from services.trainer.sae import architectures, configs
 from services.trainer.sae.steps import base, protocol, reference, relu, sparse
 
 
-def build(planned: configs.PlannedSae, training: configs.TrainingPlan) -> protocol.TrainingStep:
+def create_step(planned: configs.PlannedSae, training: configs.TrainingPlan) -> protocol.TrainingStep:
     """Make the autoencoder with its initial weights, and the fastest step that trains it.
 
     In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
     `reduction`. Raises FailedPrecondition where steps shall be compiled and there is no compiler.
     """
     if training.compile:
-        compilation.check(torch.device(training.device))
+        compilation.check_compiler(torch.device(training.device))
     options = base.Options(
         planned.optimizer,
         training.total_steps,
@@ -24,22 +24,22 @@ def build(planned: configs.PlannedSae, training: configs.TrainingPlan) -> protoc
         compile=training.compile,
         shared=training.spread == "data",
     )
-    sae = architectures.build(planned.sae, device=training.device)
+    sae = architectures.create_sae(planned.sae, device=training.device)
     # What torch.compile does well is what the step of standard and jumprelu spares.
     reference_only = training.reference or (training.compile and planned.sae.architecture not in configs.TOPK_FAMILY)
-    return choose(planned.sae, reference_only)(planned.sae, sae, options)
+    return choose_step_class(planned.sae, reference_only)(planned.sae, sae, options)
 
 
-def choose(config: configs.SaeConfig, reference_only: bool = False) -> type[base.Step]:
+def choose_step_class(config: configs.SaeConfig, reference_only: bool = False) -> type[base.Step]:
     """Return which step trains a configuration: the fastest, but for bfloat16 weights.
 
     Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
     """
     if reference_only or config.dtype == "bfloat16":
-        return reference.Reference
+        return reference.ReferenceStep
     if config.architecture in configs.TOPK_FAMILY:
-        return sparse.Sparse
-    return relu.Rectified if relu.trains(config) else reference.Reference
+        return sparse.TopkStep
+    return relu.ReluStep if relu.is_supported(config) else reference.ReferenceStep
 
 
 def set_threads(threads: int) -> None:

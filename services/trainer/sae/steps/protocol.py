@@ -7,7 +7,7 @@ import torch
 from services.trainer.sae import configs
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What one step computed, left on its device: reading a value (`.item()`) is what waits for the device."""
 
     loss: torch.Tensor
@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
     Each of shape ()."""
 
 
-class State(NamedTuple):
+class StepState(NamedTuple):
     """All that a step needs in order to go on: nothing else decides what the next steps do."""
 
     tensors: dict[str, torch.Tensor]
@@ -40,7 +40,7 @@ class TrainingStep(Protocol):
     """The sae-lens training class whose parameters are trained in place."""
     steps_done: int
 
-    def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> Outcome:
+    def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> StepResult:
         """Take one step on activations of shape (batch, d_in), already normalised, on the step's device.
 
         `measure` also fills the metrics. The weights change before this returns, on a device asynchronously.
@@ -58,8 +58,8 @@ class TrainingStep(Protocol):
     def dead(self) -> torch.Tensor:
         """Mark latents that did not fire for longer than the window, boolean of shape (d_sae,)."""
 
-    def state(self) -> State:
+    def state(self) -> StepState:
         """Return the state, its tensors shared with the step: copy or write them before the next step."""
 
-    def load(self, state: State) -> None:
+    def load(self, state: StepState) -> None:
         """Go on from a state; raises `errors.FailedPrecondition` where it is of another configuration."""

@@ -8,7 +8,7 @@ from services.trainer.sae import architectures, configs
 from services.trainer.sae.steps import base
 
 
-class Reference(base.Step):
+class ReferenceStep(base.Step):
     """One step as `sae_lens.training.sae_trainer.SAETrainer` takes it."""
 
     def __init__(self, config: configs.SaeConfig, sae: Any, options: base.Options) -> None:

@@ -20,7 +20,7 @@ _FEW = 1 / 20
 """Share of latents up to which pairs are faster than dense products, measured on two cores."""
 
 
-def trains(config: configs.SaeConfig) -> bool:
+def is_supported(config: configs.SaeConfig) -> bool:
     """Return whether a configuration has none of what the reference alone computes."""
     if config.architecture == "standard":
         return config.lp_norm == 1
@@ -68,7 +68,7 @@ class _Penalty(NamedTuple):
     """… of the thresholds, with what the error adds."""
 
 
-class Rectified(base.Step):
+class ReluStep(base.Step):
     """A step of standard or jumprelu: loss and gradients equal to the reference's, but for rounding."""
 
     def __init__(self, config: configs.SaeConfig, sae: Any, options: base.Options) -> None:
@@ -129,7 +129,7 @@ class Rectified(base.Step):
 
     def _supported(
         self, hidden: torch.Tensor, thresholds: torch.Tensor | None
-    ) -> tuple[_All | sparse_activations.Pairs, torch.Tensor]:
+    ) -> tuple[_All | sparse_activations.SparseActivations, torch.Tensor]:
         """Take the latents that a gradient passes through alone, where they are few."""
         if not base.reads_values(hidden):
             return _All(), hidden
@@ -139,9 +139,9 @@ class Rectified(base.Step):
             return _All(), hidden
         flat = passing.view(-1).nonzero().view(-1)
         batch, d_sae = hidden.shape
-        return sparse_activations.Pairs(flat // d_sae, flat % d_sae, batch, d_sae), hidden.view(-1)[flat]
+        return sparse_activations.SparseActivations(flat // d_sae, flat % d_sae, batch, d_sae), hidden.view(-1)[flat]
 
-    def _l1(self, support: _All | sparse_activations.Pairs, acts: torch.Tensor, batch: int) -> _Penalty:
+    def _l1(self, support: _All | sparse_activations.SparseActivations, acts: torch.Tensor, batch: int) -> _Penalty:
         factor = self.coefficients()["l1"] / batch
         norms = self._decoder.norm(dim=1)
         totals = support.total(acts)
@@ -151,7 +151,7 @@ class Rectified(base.Step):
 
     def _l0(
         self,
-        support: _All | sparse_activations.Pairs,
+        support: _All | sparse_activations.SparseActivations,
         hidden: torch.Tensor,
         thresholds: torch.Tensor,
         act_gradients: torch.Tensor,

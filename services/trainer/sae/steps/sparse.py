@@ -29,7 +29,7 @@ class _Decoded(NamedTuple):
     """Of the loss by the activations; (pairs,)."""
 
 
-class Sparse(base.Step):
+class TopkStep(base.Step):
     """A step of the topk family: loss and gradients equal to the reference's, but for rounding and ties."""
 
     def __init__(self, config: configs.SaeConfig, sae: Any, options: base.Options) -> None:
@@ -63,7 +63,7 @@ class Sparse(base.Step):
             active.total(act_gradients),
         )
         losses = {"mse_loss": _mean_square(errors[-1])}
-        losses["auxiliary_reconstruction_loss"] = self._revive(encoded, errors, gradients)
+        losses["auxiliary_reconstruction_loss"] = self._add_aux_loss(encoded, errors, gradients)
         for width, error in zip(self._widths[:-1], errors[:-1], strict=True):
             losses[f"inner_mse_loss_{width}"] = _mean_square(error)
         return base.Computed(
@@ -100,18 +100,20 @@ class Sparse(base.Step):
         scores = torch.addmm(self._b_enc, centred, self._encoder.t(), out=self._hidden)
         return scores if norms is None else scores.mul_(norms)
 
-    def _select(self, scores: torch.Tensor) -> sparse_activations.Pairs:
+    def _select(self, scores: torch.Tensor) -> sparse_activations.SparseActivations:
         batch, d_sae = scores.shape
         if self.config.architecture == "topk":
-            latents = topk.of_rows(scores, int(self.config.k))
+            latents = topk.topk_per_row(scores, int(self.config.k))
             rows = torch.arange(batch, device=scores.device).repeat_interleave(latents.shape[1])
-            return sparse_activations.Pairs(rows, latents.view(-1), batch, d_sae)
-        flat = topk.of_batch(scores, int(self.config.k * batch), self._hint)
+            return sparse_activations.SparseActivations(rows, latents.view(-1), batch, d_sae)
+        flat = topk.topk_per_batch(scores, int(self.config.k * batch), self._hint)
         if not base.reads_values(scores):
             flat = flat.sort().values
-        return sparse_activations.Pairs(flat // d_sae, flat % d_sae, batch, d_sae, self._ends)
+        return sparse_activations.SparseActivations(flat // d_sae, flat % d_sae, batch, d_sae, self._ends)
 
-    def _decode(self, active: sparse_activations.Pairs, acts: torch.Tensor, target: torch.Tensor) -> _Decoded:
+    def _decode(
+        self, active: sparse_activations.SparseActivations, acts: torch.Tensor, target: torch.Tensor
+    ) -> _Decoded:
         """Reconstruct at every width; a level takes part in that of its own width and all greater."""
         batch, d_in = target.shape
         parts, back = active.decoded(acts, self._decoder)
@@ -129,21 +131,23 @@ class Sparse(base.Step):
         gradient = errors.sum((0, 1)) * (2 / len(errors))
         return gradient - bias @ self._encoder if self.config.apply_b_dec_to_input else gradient
 
-    def _revive(
+    def _add_aux_loss(
         self, encoded: aux_loss.Encoded, errors: tuple[torch.Tensor, ...], gradients: aux_loss.Gradients
     ) -> torch.Tensor:
         loss = errors[0].new_zeros(())
         dead = self.dead()
-        if not self._revival_needed(dead):
+        if not self._needs_aux_loss(dead):
             return loss
         by_width = self.config.architecture == "matryoshka_batchtopk" and self.config.use_matryoshka_aux_loss
         spans = list(zip((0, *self._widths[:-1]), self._widths, strict=True)) if by_width else [(0, self.config.d_sae)]
         with self._autocast():
             for span, error in zip(spans, errors if by_width else errors[-1:], strict=True):
-                loss = loss + aux_loss.add(encoded, -error, dead, self.config.aux_loss_coefficient, gradients, span)
+                loss = loss + aux_loss.add_aux_loss(
+                    encoded, -error, dead, self.config.aux_loss_coefficient, gradients, span
+                )
         return loss
 
-    def _revival_needed(self, dead: torch.Tensor) -> bool:
+    def _needs_aux_loss(self, dead: torch.Tensor) -> bool:
         """Return whether latents may be dead. On a device, their counters are read once in many steps.
 
         A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss

@@ -10,7 +10,7 @@ Back = Callable[[torch.Tensor], torch.Tensor]
 """Takes the gradient of a reconstruction to that of the activations that it was made of."""
 
 
-class Pairs:
+class SparseActivations:
     """Pairs of a row of the batch and a latent, ordered by row.
 
     Latents may lie in levels, whose ends are given; then a row's latents must ascend. Products add in a fixed order: by

@@ -7,7 +7,7 @@ import torch
 from services.trainer.sae.steps import base
 
 
-def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
+def topk_per_row(scores: torch.Tensor, k: int) -> torch.Tensor:
     """Return the columns of the k highest scores of every row, in no order; scores (rows, columns), result (rows, k).
 
     Equal to `torch.topk` but for ties. Columns are taken in groups: the k highest lie within the k groups whose maxima
@@ -24,7 +24,7 @@ def of_rows(scores: torch.Tensor, k: int) -> torch.Tensor:
     return (chosen // k) * (columns // size) + groups.gather(1, chosen % k)
 
 
-def of_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
+def topk_per_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
     """Return the flat indices of the `total` highest scores of a whole batch, on a processor the positive ones alone.
 
     `hint` is a guess at the lowest of them, which saves time and changes nothing: of equal scores at the edge, those of
