@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How many processes run the tests: a number, or auto for one a core (at most 8).
 TEST_PROCESSES ?= auto
+FAST_TESTS ?= $(addprefix tests/,catalog cli client demo embedded ingest jobs runtime)
 # Handed on: `make test PYTEST_ARGS="-k lease -x"`, `make run DEMO_ARGS=--help`, `make up UP_ARGS="--workers 1"`.
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
@@ -18,7 +19,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run up install test test-long test-machines lint format protos wording bench bench-extract bench-sae bench-tokenize clean
+.PHONY: help run up install test test-fast test-long test-machines lint format protos wording bench bench-extract bench-sae bench-tokenize clean
 
 help: ## Show this
 	@echo "make …"
@@ -34,6 +35,9 @@ install: $(DEV_STAMP) ## Install everything for development into .venv
 
 test: $(DEV_STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+
+test-fast: $(DEV_STAMP) ## Run what needs no server and no model, in under a minute
+	@$(BIN)/python -m pytest -q -m "not long and not servers" $(FAST_TESTS) $(PYTEST_ARGS)
 
 test-long: $(DEV_STAMP) ## Run the tests that take many seconds each
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)

@@ -5,6 +5,7 @@ What a fixture needs of the services is imported by it: a test of one service ru
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import signal
@@ -42,6 +43,35 @@ hypothesis.settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("tests")
+
+
+# What a test needs when it uses one of these, by itself or through another fixture.
+_SERVERS = {"postgres", "nats_server", "s3_server", "stack", "own_nats"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a server, so that `make test-fast` can leave them out."""
+    for item in items:
+        if _SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.servers)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a test, or a `main` that it runs, configures for the whole process."""
+    import structlog
+
+    handlers, level, configuration = logging.root.handlers[:], logging.root.level, structlog.get_config()
+    configure = structlog.configure
+    # A logger that remembers its configuration would keep it, and a stream that is closed, beyond the test.
+    monkeypatch.setattr(
+        structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+    )
+    yield
+    configure(**configuration)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from services.extractor.worker import worker as extractor_worker
 from services.records import app
 from services.runtime import messaging, process, settings
 from services.runtime.rpc import channel, server
-from services.tokenizer import __main__ as tokenizer
+from services.tokenizer.worker import worker as tokenizer
 from services.trainer.server import main as trainer
 
 Main = Callable[[process.StopSignal], Awaitable[None]]

@@ -5,10 +5,9 @@ import contextlib
 import http.client
 import json
 import logging as standard
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,15 +15,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from polytok import errors
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import endpoint, logging, metrics, tracing
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    handlers, level, configuration = standard.root.handlers[:], standard.root.level, structlog.get_config()
-    yield
-    structlog.configure(**configuration)
-    standard.root.handlers[:] = handlers
-    standard.root.setLevel(level)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
