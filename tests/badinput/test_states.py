@@ -12,6 +12,7 @@ import polytok
 from polytok.client import watch_stream
 from tests.badinput.commands import Bystander, Command
 from tests.client import material
+from tests.support.messages import check_names
 from tests.support.servers import await_condition
 
 if TYPE_CHECKING:
@@ -54,32 +55,27 @@ def children(pid: int, module: str) -> list[int]:
 
 
 @pytest.mark.usefixtures("held_ingest")
-def test_a_dataset_that_is_not_ready(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
+def test_tokenize_before_the_dataset_is_ready(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
     name = material.unique("early")
     command.done("dataset", "add", name, material.write_jsonl(tmp_path / "docs.jsonl"), "--no-watch")
     message = command.refused("tokenize", name, "--model", bystander.model, code=5)
-    assert message == (
-        f"datasets/{name} is PENDING; wait until it is READY: `polytok dataset watch {name}` shows how far it is."
-    )
-    # One that was only asked for goes at once.
+    check_names(message, f"datasets/{name}", "PENDING", f"`polytok dataset watch {name}`")
+    # A pending dataset is deleted at once.
     command.done("dataset", "delete", name)
     command.refused("dataset", "show", name, code=4)
 
 
 @pytest.mark.usefixtures("held_tokenizer")
-def test_deleting_what_is_being_made(
+def test_delete_a_running_tokenization(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
     name, model = material.unique("busy"), bystander.model
     begin(client, name, model, material.write_jsonl(tmp_path / "docs.jsonl"))
     message = command.refused("dataset", "delete", name, code=5)
-    assert f"datasets/{name} has 1 tokenization" in message
-    assert model in message
-    assert f"`polytok dataset delete {name} --force`" in message
-    message = command.refused("tokenization", "path", name, model, code=5)
-    assert "is PROCESSING" in message
-    message = command.refused("tokenization", "retry", name, model, code=5)
-    assert "It is being made already." in message
+    tokenization = f"datasets/{name}/tokenizations/{model}"
+    check_names(message, f"datasets/{name}", 1, tokenization, f"`polytok dataset delete {name} --force`")
+    for arguments in (("tokenization", "path", name, model), ("tokenization", "retry", name, model)):
+        check_names(command.refused(*arguments, code=5), tokenization, "PROCESSING")
     path = client.tokenizations.get(name, model).tokenized_path
     command.done("tokenization", "delete", name, model)
     command.refused("tokenization", "show", name, model, code=4)
@@ -89,7 +85,7 @@ def test_deleting_what_is_being_made(
 
 
 @pytest.mark.usefixtures("held_tokenizer")
-def test_deleting_a_dataset_with_what_is_being_made_of_it(
+def test_delete_a_dataset_with_a_running_tokenization(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
     name, model = material.unique("busy"), bystander.model
@@ -100,6 +96,6 @@ def test_deleting_a_dataset_with_what_is_being_made_of_it(
     await_condition(lambda: not folder.exists(), "its files are gone")
 
 
-def test_deleting_a_model_that_is_used(command: Command, bystander: Bystander) -> None:
+def test_delete_a_model_in_use(command: Command, bystander: Bystander) -> None:
     message = command.refused("model", "delete", bystander.model, code=5)
-    assert "tokenization" in message
+    check_names(message, f"models/{bystander.model}", f"datasets/{bystander.dataset}/tokenizations/{bystander.model}")
