@@ -9,6 +9,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog.server.domain import columns, parameters, records, sources
 from tests.catalog import test_domain as domain
+from tests.support.messages import check_names
 
 Parameters = tokenizations_pb2.TokenizationParameters
 Chat = tokenizations_pb2.Chat
@@ -48,19 +49,11 @@ def test_conversations_are_known_by_their_type(kind: pa.DataType, *, expected: b
 @pytest.mark.parametrize(
     ("of", "column", "why"),
     [
-        ({"id": "string", "text": "string", "messages": OPENAI}, "text", "its name is `text`"),
-        ({"text": SHAREGPT, "id": "string"}, "text", "its name is `text`"),
-        (
-            {"prompt": "string", "prompt_id": "string", "messages": OPENAI},
-            "messages",
-            "it is the only column of conversations",
-        ),
-        (
-            {"title": "string", "content": "string", "url": "string"},
-            "content",
-            "it is the only column of text with a usual name",
-        ),
-        ({"id": "int64", "poem": "string"}, "poem", "it is the only column of text"),
+        ({"id": "string", "text": "string", "messages": OPENAI}, "text", columns.CALLED_TEXT),
+        ({"text": SHAREGPT, "id": "string"}, "text", columns.CALLED_TEXT),
+        ({"prompt": "string", "prompt_id": "string", "messages": OPENAI}, "messages", columns.ONLY_CHATS),
+        ({"title": "string", "content": "string", "url": "string"}, "content", columns.ONLY_USUAL),
+        ({"id": "int64", "poem": "string"}, "poem", columns.ONLY_TEXT),
     ],
 )
 def test_the_choice_and_its_reason(of: dict[str, str], column: str, why: str) -> None:
@@ -69,69 +62,75 @@ def test_the_choice_and_its_reason(of: dict[str, str], column: str, why: str) ->
     assert found.HasField("chat") == (of[column] in {OPENAI, SHAREGPT})
     # Naming it makes the same tokenization, and says so.
     named = domain.completed(Parameters(text_column=column), of=domain.dataset(**of))
-    assert named.column_choice == "it was asked for"
+    assert named.column_choice == columns.ASKED
     assert sources.differences(parameters.as_fields(found), parameters.as_fields(named)) == []
     assert domain.completed(found, of=domain.dataset(**of)) == found
 
 
 @pytest.mark.parametrize(
-    ("of", "asked", "message"),
+    ("of", "asked", "reason", "metadata", "names"),
     [
         (
             {"chosen": OPENAI, "rejected": OPENAI, "content": "string"},
             Parameters(),
-            "datasets/docs has several columns of conversations: chosen, rejected. Name the one to tokenize: "
-            "`--column NAME` on the command line, `text_column` in a request.",
+            "COLUMN_NOT_FOUND",
+            {"columns": "chosen, rejected"},
+            ("conversations", "--column", "text_column"),
         ),
         (
             {"content": "string", "body": "string", "id": "string"},
             Parameters(),
-            "datasets/docs has several columns of text: content, body. Name the one to tokenize: `--column NAME` on "
-            "the command line, `text_column` in a request.",
+            "COLUMN_NOT_FOUND",
+            {"columns": "content, body"},
+            ("text", "--column", "text_column"),
         ),
-        (
-            {"text": "string"},
-            Parameters(chat=Chat()),
-            "datasets/docs has no column of conversations; it has: text.",
-        ),
+        ({"text": "string"}, Parameters(chat=Chat()), "COLUMN_NOT_FOUND", {"columns": "text"}, ("conversations",)),
         (
             {"id": "int64", "messages": OPENAI},
             Parameters(text_column="id"),
-            "Column 'id' of datasets/docs holds int64, not conversations. Columns of conversations: messages.",
+            "COLUMN_INVALID",
+            {"column": "id", "type": "int64"},
+            ("conversations", "messages"),
         ),
     ],
 )
-def test_no_column_is_guessed(of: dict[str, str], asked: Parameters, message: str) -> None:
+def test_no_column_is_guessed(
+    of: dict[str, str], asked: Parameters, reason: str, metadata: dict[str, str], names: tuple[str, ...]
+) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         domain.completed(asked, of=domain.dataset(**of))
-    assert caught.value.message == message
+    assert (caught.value.reason, caught.value.metadata) == (reason, metadata)
+    check_names(caught.value.message, "datasets/docs", *metadata.values(), *names)
     assert [violation.field for violation in caught.value.violations] == ["parameters.text_column"]
 
 
-def test_conversations_are_taken_before_text_where_they_are_asked_for() -> None:
+def test_chat_parameters_choose_conversations() -> None:
     both = domain.dataset(text="string", messages=OPENAI)
     assert domain.completed(Parameters(chat=Chat()), of=both).text_column == "messages"
-    with pytest.raises(errors.InvalidArgument, match=r"parameters\.chat: column 'text' holds text, not conversations"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         domain.completed(Parameters(chat=Chat(), text_column="text"), of=both)
+    assert [violation.field for violation in caught.value.violations] == ["parameters.chat"]
+    check_names(caught.value.message, "'text'", "conversations")
 
 
-def test_special_tokens_are_not_written_twice() -> None:
+def test_special_tokens_are_not_added_twice() -> None:
     of = domain.dataset(messages=OPENAI)
     assert not domain.completed(of=of).add_special_tokens
     assert not domain.completed(Parameters(packing=tokenizations_pb2.Packing()), of=of).add_special_tokens
-    with pytest.raises(errors.InvalidArgument, match="they would be there twice"):
+    with pytest.raises(errors.InvalidArgument) as caught:
         domain.completed(Parameters(add_special_tokens=True), of=of)
+    assert [violation.field for violation in caught.value.violations] == ["parameters.add_special_tokens"]
 
 
 def test_other_renderings_are_other_tokenizations() -> None:
     of = domain.dataset(messages=OPENAI)
     plain = parameters.as_fields(domain.completed(of=of))
-    for chat, told in (
-        (Chat(add_generation_prompt=True), ["chat.add_generation_prompt False, not True"]),
-        (Chat(template="x" * 9000), ["chat.template unset, not 'of 9000 bytes (sha256 "]),
+    for chat, names in (
+        (Chat(add_generation_prompt=True), ("chat.add_generation_prompt", False, True)),
+        (Chat(template="x" * 9000), ("chat.template", "unset", 9000, "sha256")),
     ):
-        differing = sources.differences(plain, parameters.as_fields(domain.completed(Parameters(chat=chat), of=of)))
-        assert [found[: len(start)] for found, start in zip(differing, told, strict=True)] == told
+        (differing,) = sources.differences(plain, parameters.as_fields(domain.completed(Parameters(chat=chat), of=of)))
+        check_names(differing, *names)
 
 
 JSON = str(pa.json_())
@@ -144,11 +143,13 @@ def of_json(*chats: str, **columns: str) -> records.Dataset:
     return dataclasses.replace(found, columns=listed)
 
 
-def test_conversations_of_json_are_known_by_their_record() -> None:
+def test_json_conversations_are_known_by_the_record() -> None:
     found = domain.completed(of=of_json("messages", messages=JSON, tools=JSON, meta=JSON, id="string"))
-    assert (found.text_column, found.column_choice) == ("messages", "it is the only column of conversations")
-    with pytest.raises(errors.InvalidArgument, match="'meta' of datasets/docs holds objects or other JSON, not conv"):
+    assert (found.text_column, found.column_choice) == ("messages", columns.ONLY_CHATS)
+    with pytest.raises(errors.InvalidArgument) as caught:
         domain.completed(Parameters(text_column="meta"), of=of_json("messages", messages=JSON, meta=JSON))
+    assert (caught.value.reason, caught.value.metadata) == ("COLUMN_INVALID", {"column": "meta", "type": JSON})
+    check_names(caught.value.message, "'meta'", "datasets/docs", "JSON", "conversations")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_the_column_of_tools(of: dict[str, str], asked: str | None, expected: st
 
 
 @pytest.mark.parametrize(("asked", "reason"), [("nothing", "COLUMN_NOT_FOUND"), ("n", "COLUMN_INVALID")])
-def test_a_column_that_holds_no_tools_is_refused(asked: str, reason: str) -> None:
+def test_column_without_tools_is_refused(asked: str, reason: str) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         domain.completed(Parameters(chat={"tools_column": asked}), of=of_json("messages", messages=JSON, n="int64"))
     assert caught.value.reason == reason

@@ -11,11 +11,12 @@ from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.server import tables
 from tests.catalog import hands
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 State = datasets_pb2.Dataset.State
 
 
-async def test_create_answers_a_pending_dataset_with_all_its_fields(catalog):
+async def test_create_returns_a_pending_dataset(catalog):
     created = await catalog.create_dataset("docs", metadata={"team": "sae"})
     assert created.name == "datasets/docs"
     assert str(uuid.UUID(created.uid)) == created.uid
@@ -31,25 +32,24 @@ async def test_create_answers_a_pending_dataset_with_all_its_fields(catalog):
     assert await catalog.dataset(created.uid) == created
 
 
-async def test_same_source_answers_the_dataset_that_exists(catalog):
+async def test_same_source_returns_the_existing_dataset(catalog):
     created = await catalog.create_dataset("docs")
     assert await catalog.create_dataset("docs") == created
     assert await catalog.count(tables.datasets) == 1
     assert await catalog.count(tables.jobs.jobs) == 1
 
 
-async def test_another_source_is_refused_naming_what_differs(catalog):
+async def test_other_source_is_refused_with_differences(catalog):
     await catalog.create_dataset("docs", source=hands.file_source("/a.jsonl"))
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.create_dataset("docs", source=hands.file_source("/b.csv", format="FORMAT_CSV"))
-    assert caught[0].message == (
-        "datasets/docs exists with uris '/a.jsonl', not '/b.csv'; format unset, not 'FORMAT_CSV'. "
-        "Choose another name, or delete it first."
-    )
+    assert caught[0].metadata["resource"] == "datasets/docs"
+    for text in (caught[0].message, caught[0].metadata["differs"]):
+        check_names(text, "uris", "'/a.jsonl'", "'/b.csv'", "format", "unset", "'FORMAT_CSV'")
     hub = datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="org/docs", split="train"))
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.create_dataset("docs", source=hub)
-    assert "source 'files', not 'hub'" in caught[0].message
+    check_names(caught[0].metadata["differs"], "source", "'files'", "'hub'")
 
 
 async def test_concurrent_creates_make_one_dataset(catalog):
@@ -70,28 +70,23 @@ async def test_bad_ids_are_refused(catalog, name):
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "field", "name"),
     [
-        (
-            hands.file_source("docs.jsonl"),
-            "dataset.source.files.uris[0]: 'docs.jsonl' is a relative path, and the workers run elsewhere; "
-            "give an absolute path or a URI.",
-        ),
-        (hands.file_source("/a\0b"), "dataset.source.files.uris[0]: holds a NUL character; take it out."),
+        (hands.file_source("docs.jsonl"), "files.uris[0]", "'docs.jsonl'"),
+        (hands.file_source("/a\0b"), "files.uris[0]", "NUL"),
         (
             datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="../docs", split="train")),
-            "dataset.source.hub.repo_id: '../docs' is a relative path; give an absolute one, or owner/name on the hub.",
+            "hub.repo_id",
+            "'../docs'",
         ),
-        (
-            datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="a/b", split="\0")),
-            "dataset.source.hub.split: holds a NUL character; take it out.",
-        ),
+        (datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="a/b", split="\0")), "hub.split", "NUL"),
     ],
 )
-async def test_sources_that_no_worker_can_open_are_refused(catalog, source, message):
+async def test_sources_that_no_worker_can_open_are_refused(catalog, source, field, name):
     async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_dataset("docs", source=source)
-    assert caught[0].message == message
+    assert [violation.field for violation in caught[0].violations] == [f"dataset.source.{field}"]
+    check_names(caught[0].message, f"dataset.source.{field}", name)
     assert await catalog.count(tables.datasets) == 0
 
 
@@ -100,18 +95,15 @@ async def test_metadata_with_nul_is_refused(catalog):
         await catalog.create_dataset("docs", metadata={"a": "\0"})
 
 
-async def test_unknown_dataset_names_close_ones_and_the_command(catalog):
+async def test_unknown_dataset_suggests_close_names(catalog):
     await catalog.create_dataset("python-docs")
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await catalog.dataset("pyton-docs")
-    assert caught[0].message == (
-        "No dataset is called 'pyton-docs'. Did you mean 'python-docs'? "
-        "`polytok dataset list` shows the datasets that exist."
-    )
+    check_names(caught[0].message, "'pyton-docs'", "'python-docs'", "`polytok dataset list`")
     assert caught[0].metadata == {"resource": "datasets/pyton-docs"}
 
 
-async def test_ingestion_goes_through_its_states_to_ready(catalog, worker):
+async def test_ingestion_becomes_ready(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     assert plan.lease.kind == "ingest.plan"
@@ -164,7 +156,7 @@ async def test_ingestion_goes_through_its_states_to_ready(catalog, worker):
     assert not catalog.storage.exists(staged.staged_key)
 
 
-async def test_the_commit_that_was_read_is_on_record(catalog, worker):
+async def test_commit_of_the_source_is_recorded(catalog, worker):
     source = datasets_pb2.HubSource(repo_id="org/docs", split="train")
     created = await catalog.create_dataset("docs", source=datasets_pb2.DatasetSource(hub=source))
     plan = await worker.take(created.job)
@@ -178,7 +170,7 @@ async def test_the_commit_that_was_read_is_on_record(catalog, worker):
     assert again.uid == created.uid
 
 
-async def test_a_failed_ingestion_says_why(catalog, worker):
+async def test_failed_ingestion_keeps_its_error(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     assert not await plan.fail("SOURCE_NOT_FOUND", "/corpus/docs.jsonl does not exist.")
@@ -189,16 +181,16 @@ async def test_a_failed_ingestion_says_why(catalog, worker):
     assert failed.HasField("complete_time")
 
 
-async def test_a_source_of_nothing_ends_in_error(catalog, worker):
+async def test_empty_source_is_an_error(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     await plan.complete(tasks_pb2.PlanIngestResult())
     failed = await catalog.dataset("docs")
     assert failed.error_reason == "SOURCE_EMPTY"
-    assert failed.error_message == "The source of datasets/docs holds nothing to read."
+    check_names(failed.error_message, "datasets/docs")
 
 
-async def test_files_outside_the_datasets_folder_are_never_published(catalog, worker):
+async def test_files_outside_the_folder_are_not_published(catalog, worker):
     created = await catalog.create_dataset("docs")
     await (await worker.take(created.job)).complete(
         tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
@@ -208,12 +200,12 @@ async def test_files_outside_the_datasets_folder_are_never_published(catalog, wo
     staged = held.stage("elsewhere", "state.json", b"{}")
     await held.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
     failed = await catalog.dataset("docs")
-    assert failed.state == State.STATE_ERROR
-    assert "does not belong in" in failed.error_message
+    assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "INTERNAL")
+    assert "'elsewhere/state.json." in failed.error_message
     assert not catalog.storage.exists("elsewhere/state.json")
 
 
-async def test_staged_bytes_that_changed_are_not_published(catalog, worker):
+async def test_changed_staged_files_are_not_published(catalog, worker):
     created = await catalog.create_dataset("docs")
     await (await worker.take(created.job)).complete(
         tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
@@ -227,7 +219,7 @@ async def test_staged_bytes_that_changed_are_not_published(catalog, worker):
     assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "CHECKSUM_MISMATCH")
 
 
-async def test_cancel_then_retry_makes_a_new_job(catalog, worker):
+async def test_retry_after_cancel_makes_a_new_job(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     name = datasets_pb2.CancelDatasetRequest(name="datasets/docs")
@@ -244,22 +236,20 @@ async def test_cancel_then_retry_makes_a_new_job(catalog, worker):
     assert (await catalog.dataset("docs")).state == State.STATE_READY
 
 
-async def test_cancel_and_retry_fit_some_states_only(catalog, worker):
+async def test_states_for_cancel_and_retry(catalog, worker):
     await catalog.create_dataset("docs")
     async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/docs"))
-    assert caught[0].message == (
-        "datasets/docs is PENDING; only ERROR or CANCELLED can be retried. It is being read in already."
-    )
+    assert caught[0].metadata == {"resource": "datasets/docs", "state": "PENDING"}
+    check_names(caught[0].message, "datasets/docs", "PENDING", "ERROR", "CANCELLED")
     await worker.ingest("docs")
     async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/docs"))
-    assert caught[0].message == (
-        "datasets/docs is READY; only one that is PENDING, DOWNLOADING or PROCESSING can be cancelled."
-    )
+    assert caught[0].metadata == {"resource": "datasets/docs", "state": "READY"}
+    check_names(caught[0].message, "datasets/docs", "READY", "PENDING", "DOWNLOADING", "PROCESSING")
 
 
-async def test_update_changes_metadata_and_nothing_else(catalog):
+async def test_update_changes_metadata_only(catalog):
     created = await catalog.create_dataset("docs", metadata={"a": "1"})
     changed = datasets_pb2.Dataset(name="datasets/docs", metadata={"b": "2"}, num_samples=7, etag=created.etag)
     updated = await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
@@ -268,11 +258,12 @@ async def test_update_changes_metadata_and_nothing_else(catalog):
     assert updated.etag != created.etag
     async with refused(errors.Aborted, "ETAG_MISMATCH") as caught:
         await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
-    assert caught[0].message == ("datasets/docs changed since you read it; read it again and repeat the change.")
+    assert caught[0].metadata == {"resource": "datasets/docs"}
     mask = field_mask_pb2.FieldMask(paths=["num_samples"])
     async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed, update_mask=mask))
-    assert caught[0].message == "update_mask: 'num_samples' cannot be changed; only 'metadata' can."
+    assert [violation.field for violation in caught[0].violations] == ["update_mask"]
+    check_names(caught[0].message, "update_mask", "'num_samples'", "'metadata'")
 
 
 async def test_update_keeps_the_limits_on_metadata(catalog):
@@ -298,7 +289,7 @@ async def test_delete_removes_record_files_and_jobs(catalog, worker):
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
 
 
-async def test_delete_spares_a_folder_that_another_record_uses(catalog, worker):
+async def test_delete_keeps_a_shared_folder(catalog, worker):
     """An earlier version let datasets share a folder."""
     for name in ("a", "b"):
         await catalog.create_dataset(name)
@@ -312,7 +303,7 @@ async def test_delete_spares_a_folder_that_another_record_uses(catalog, worker):
     assert catalog.storage.list("corpora") == []
 
 
-async def test_delete_while_it_is_read_in_fences_the_worker(catalog, worker):
+async def test_delete_during_ingestion_fences_the_worker(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
@@ -321,7 +312,7 @@ async def test_delete_while_it_is_read_in_fences_the_worker(catalog, worker):
     assert await catalog.count(tables.jobs.jobs) == 0
 
 
-async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog, worker):
+async def test_delete_with_tokenizations_needs_force(catalog, worker):
     await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
     await worker.ingest("docs")
@@ -330,10 +321,8 @@ async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog,
     await worker.finish(tokenization)
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
-    assert caught[0].message == (
-        "datasets/docs has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or all of "
-        "it with `polytok dataset delete docs --force`."
-    )
+    assert caught[0].metadata == {"resource": "datasets/docs", "holders": tokenization.name}
+    check_names(caught[0].message, "datasets/docs", 1, tokenization.name, "`polytok dataset delete docs --force`")
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True))
     assert catalog.storage.list("datasets") == []
     assert await catalog.count(tables.dataset_tokenizations) == 0

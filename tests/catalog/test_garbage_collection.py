@@ -18,14 +18,14 @@ async def ready(catalog, worker):
     return catalog
 
 
-async def test_published_files_are_left_alone(ready):
+async def test_published_files_are_kept(ready):
     before = ready.storage.list("datasets")
     assert len(before) == 6  # a raw shard and its state, an Arrow file and three manifests
     assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.list("datasets") == before
 
 
-async def test_orphans_go(ready):
+async def test_orphans_are_deleted(ready):
     before = ready.storage.list("datasets")
     uid = (await ready.dataset("docs")).uid
     orphans = [
@@ -41,7 +41,7 @@ async def test_orphans_go(ready):
     assert ready.storage.list("datasets") == before
 
 
-async def test_what_a_job_writes_is_left_alone(ready, worker):
+async def test_files_of_a_running_job_are_kept(ready, worker):
     created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
     held = await worker.take(created.job)
     key = held.shard_result().files[0].key
@@ -49,7 +49,7 @@ async def test_what_a_job_writes_is_left_alone(ready, worker):
     assert ready.storage.exists(key)
 
 
-async def test_what_a_failed_job_wrote_goes(ready, worker):
+async def test_files_of_a_failed_job_are_deleted(ready, worker):
     created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
     held = await worker.take(created.job)
     key = held.shard_result().files[0].key
@@ -58,7 +58,7 @@ async def test_what_a_failed_job_wrote_goes(ready, worker):
     assert not ready.storage.exists(key)
 
 
-async def test_an_orphan_has_its_grace(ready):
+async def test_orphans_have_a_grace_period(ready):
     settings = ready.catalog.garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 3600})
     before = ready.catalog.garbage_collector
     garbage_collector = GarbageCollector(ready.database, ready.storage, before._folders, before._policy, settings)
@@ -68,7 +68,7 @@ async def test_an_orphan_has_its_grace(ready):
     assert ready.storage.exists(key)
 
 
-async def test_what_is_not_ours_is_left_alone(ready):
+async def test_foreign_files_are_kept(ready):
     for key in ("datasets/readme.txt", "datasets/notes/a/b", "elsewhere/file"):
         ready.storage.write_bytes(key, b"x")
     assert await ready.catalog.garbage_collector.collect() == []

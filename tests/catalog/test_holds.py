@@ -1,4 +1,4 @@
-"""Holds: who reads a tokenization keeps it from being deleted, until the hold ends."""
+"""Holds: a reader keeps a tokenization from being deleted, until the hold ends."""
 
 import pytest
 import sqlalchemy as sa
@@ -8,6 +8,7 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
 from services.catalog.server import tables
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 NAME = "datasets/docs/tokenizations/gpt2"
 
@@ -40,33 +41,32 @@ async def _delete(catalog):
     await catalog.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=NAME))
 
 
-async def test_what_is_held_is_not_deleted_and_the_refusal_names_the_holders(catalog, made):
+async def test_held_tokenization_is_not_deleted(catalog, made):
     held = await _hold(catalog, digest=made.manifest_digest)
     await _hold(catalog, "trainings/t1")
     assert held.tokenization == made
     assert catalog.storage.uri(held.storage_key) == made.tokenized_path
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await _delete(catalog)
-    assert caught[0].message == (
-        f"{NAME} is being read by extractions/e1, trainings/t1; wait until that ends, or cancel it."
-    )
+    assert caught[0].metadata == {"resource": NAME, "holders": "extractions/e1, trainings/t1"}
+    check_names(caught[0].message, NAME, "extractions/e1", "trainings/t1")
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True))
     await _release(catalog)
     await _release(catalog, "trainings/t1")
     await _delete(catalog)
-    # Of what is gone there is nothing to release, and that is no error.
+    # Releasing a hold on a deleted tokenization is not an error.
     await _release(catalog)
 
 
-async def test_a_hold_is_prolonged_and_never_shortened(catalog, made):
+async def test_hold_is_extended_and_never_shortened(catalog, made):
     first = await _hold(catalog, seconds=600)
     assert (await _hold(catalog, seconds=1)).expire_time == first.expire_time
     assert (await _hold(catalog, seconds=1200)).expire_time.seconds >= first.expire_time.seconds + 590
     assert await catalog.count(tables.tokenization_holds) == 1
 
 
-async def test_a_hold_that_ended_holds_nothing_and_is_swept(catalog, made):
+async def test_expired_hold_is_swept(catalog, made):
     await _hold(catalog)
     async with catalog.database.transaction() as conn:
         await conn.execute(tables.tokenization_holds.update().values(expires_at=sa.func.now()))
@@ -75,7 +75,7 @@ async def test_a_hold_that_ended_holds_nothing_and_is_swept(catalog, made):
     await _delete(catalog)
 
 
-async def test_only_what_is_ready_and_the_same_is_held(catalog, made, worker):
+async def test_hold_needs_the_same_ready_tokenization(catalog, made, worker):
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await _hold(catalog, name="datasets/docs/tokenizations/gpt2~other")
     await _delete(catalog)
@@ -85,9 +85,7 @@ async def test_only_what_is_ready_and_the_same_is_held(catalog, made, worker):
     await worker.finish(again)
     async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await _hold(catalog, digest="0" * 64)
-    assert caught[0].message == (
-        f"{NAME} was deleted and made anew since extractions/e1 began: its files are not the same any more. "
-        "Delete extractions/e1 and make it anew."
-    )
+    assert caught[0].metadata == {"resource": NAME}
+    check_names(caught[0].message, NAME, "extractions/e1")
     async with refused(errors.InvalidArgument, "INVALID_FIELD"):
         await _hold(catalog, holder="nobody")

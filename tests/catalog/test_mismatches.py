@@ -80,7 +80,7 @@ def _is_told(record: tokenizations_pb2.Tokenization, shards: int) -> None:
 
 
 @pytest.mark.parametrize("plan", ["plain", pytest.param("packed", marks=pytest.mark.long), "all"])
-async def test_every_shard_of_the_engine_is_made_again(zebras: hands.Running, made: list[Wrong], plan: str) -> None:
+async def test_every_shard_of_the_engine_is_encoded_again(zebras: hands.Running, made: list[Wrong], plan: str) -> None:
     shards = (await zebras.dataset("docs")).num_shards
     created = await zebras.tokenize("docs", "small", **PLANS[plan])
     # All are taken before the first is done; what one process learns the others do not know.
@@ -103,7 +103,7 @@ async def test_every_shard_of_the_engine_is_made_again(zebras: hands.Running, ma
     _is_told(record, shards)
 
 
-async def test_later_tokenizations_do_without_the_engine(zebras: hands.Running, doer: Doer, made: list[Wrong]) -> None:
+async def test_later_tokenizations_avoid_the_engine(zebras: hands.Running, doer: Doer, made: list[Wrong]) -> None:
     await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
     del made[:]
     await Doer(zebras).run((await zebras.tokenize("docs", "small", "other", max_length=17)).job)
@@ -113,7 +113,7 @@ async def test_later_tokenizations_do_without_the_engine(zebras: hands.Running, 
     assert sum(wrong.calls for wrong in made) == 0
 
 
-async def test_a_worker_that_dies_after_it_found_the_mismatch(zebras: hands.Running, doer: Doer) -> None:
+async def test_worker_dies_after_finding_a_mismatch(zebras: hands.Running, doer: Doer) -> None:
     created = await zebras.tokenize("docs", "small", max_length=16)
     dying, taken = Doer(zebras), 0
     while not await _distrusted(zebras):
@@ -136,7 +136,7 @@ async def _distrusted(catalog: hands.Running) -> list[str]:
         return await distrusted_engines.distrusted(conn, fingerprint)
 
 
-async def test_what_a_distrusted_engine_made_is_not_shared(
+async def test_output_of_a_distrusted_engine_is_not_shared(
     zebras: hands.Running, doer: Doer, made: list[Wrong], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     monkeypatch.setattr(spot_check, "SHARE", 0.0)

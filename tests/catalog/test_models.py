@@ -9,6 +9,7 @@ from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server import tables
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 State = models_pb2.Model.State
 
@@ -17,7 +18,7 @@ async def _model(catalog, name):
     return await catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
 
 
-async def test_create_then_inspection_makes_it_ready(catalog, worker):
+async def test_inspection_makes_a_model_ready(catalog, worker):
     created = await catalog.create_model("gpt2", repo_id="openai/gpt2", revision="main", metadata={"a": "b"})
     assert created.name == "models/gpt2"
     assert re.fullmatch("m_[0-9a-f]{8}", created.uid)
@@ -51,7 +52,7 @@ async def test_create_then_inspection_makes_it_ready(catalog, worker):
     assert (ready.revision, ready.commit, ready.chat_template_fingerprint) == ("main", "c" * 40, "e" * 64)
 
 
-async def test_workers_are_given_the_commit_that_a_branch_named(catalog, worker):
+async def test_workers_get_the_resolved_commit(catalog, worker):
     for name, source, commits, expected in (
         ("own", {"repo_id": "a/b"}, {"commit": "c" * 40, "tokenizer_commit": "c" * 40}, ("a/b", "c" * 40)),
         ("other", {"repo_id": "a/b", "tokenizer_repo_id": "c/d"}, {"tokenizer_commit": "d" * 40}, ("c/d", "d" * 40)),
@@ -68,21 +69,21 @@ async def test_workers_are_given_the_commit_that_a_branch_named(catalog, worker)
         assert (await _model(catalog, name)).tokenizer_commit == ("" if name == "own" else "d" * 40)
 
 
-async def test_a_tokenizer_of_its_own_is_read_from_its_own_repository(catalog, worker):
+async def test_separate_tokenizer_repository(catalog, worker):
     created = await catalog.create_model("mine", repo_id="a/b", revision="v1", tokenizer_repo_id="c/d")
     task = (await worker.take(created.job)).payload(tasks_pb2.InspectModelTask)
     assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="c/d")
     assert (task.repo_id, task.revision) == ("a/b", "v1")
 
 
-async def test_same_source_answers_the_model_that_exists_and_another_is_refused(catalog):
+async def test_same_source_returns_the_existing_model(catalog):
     created = await catalog.create_model("gpt2", repo_id="openai/gpt2")
     assert await catalog.create_model("gpt2", repo_id="openai/gpt2") == created
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.create_model("gpt2", repo_id="openai/gpt2", revision="v2")
-    assert caught[0].message == (
-        "models/gpt2 exists with revision unset, not 'v2'. Choose another name, or delete it first."
-    )
+    assert caught[0].metadata["resource"] == "models/gpt2"
+    for text in (caught[0].message, caught[0].metadata["differs"]):
+        check_names(text, "revision", "unset", "'v2'")
 
 
 @pytest.mark.parametrize("name", ["m_0123abcd", "../gpt2", "GPT2"])
@@ -95,21 +96,19 @@ async def test_bad_ids_are_refused(catalog, name):
 async def test_relative_paths_are_refused(catalog):
     async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_model("gpt2", repo_id="./gpt2")
-    assert caught[0].message == (
-        "model.repo_id: './gpt2' is a relative path; give an absolute one, or owner/name on the hub."
-    )
+    assert [violation.field for violation in caught[0].violations] == ["model.repo_id"]
+    check_names(caught[0].message, "model.repo_id", "'./gpt2'", "relative")
 
 
-async def test_unknown_model_names_close_ones_and_the_command(catalog):
+async def test_unknown_model_suggests_close_names(catalog):
     await catalog.create_model("gpt2")
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await _model(catalog, "gpt3")
-    assert caught[0].message == (
-        "No model is called 'gpt3'. Did you mean 'gpt2'? `polytok model list` shows the models that exist."
-    )
+    assert caught[0].metadata == {"resource": "models/gpt3"}
+    check_names(caught[0].message, "'gpt3'", "'gpt2'", "`polytok model list`")
 
 
-async def test_a_tokenizer_that_cannot_be_loaded_is_an_error_that_can_be_retried(catalog, worker):
+async def test_retry_of_a_failed_inspection(catalog, worker):
     created = await catalog.create_model("gpt2")
     held = await worker.take(created.job)
     await held.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
@@ -123,16 +122,17 @@ async def test_a_tokenizer_that_cannot_be_loaded_is_an_error_that_can_be_retried
     assert (await _model(catalog, "gpt2")).state == State.STATE_READY
     async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.models.RetryModel(models_pb2.RetryModelRequest(name="models/gpt2"))
-    assert caught[0].message == "models/gpt2 is READY; only ERROR can be retried."
+    assert caught[0].metadata == {"resource": "models/gpt2", "state": "READY"}
+    check_names(caught[0].message, "models/gpt2", "READY", "ERROR")
 
 
-async def test_a_result_of_another_kind_is_an_error_and_no_crash(catalog, worker):
+async def test_result_of_another_type_is_an_error(catalog, worker):
     created = await catalog.create_model("gpt2")
     held = await worker.take(created.job)
     await held.complete(tasks_pb2.PublishTokenizationResult())
     failed = await _model(catalog, "gpt2")
-    assert failed.state == State.STATE_ERROR
-    assert "other than InspectModelResult" in failed.error_message
+    assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "INTERNAL")
+    check_names(failed.error_message, "InspectModelResult")
 
 
 async def test_update_and_list(catalog):
@@ -148,7 +148,7 @@ async def test_update_and_list(catalog):
     assert page.next_page_token == ""
 
 
-async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog, worker):
+async def test_delete_with_tokenizations_needs_force(catalog, worker):
     await catalog.create_dataset("docs")
     await worker.ingest("docs")
     await catalog.create_model("gpt2")
@@ -158,10 +158,8 @@ async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog,
     request = models_pb2.DeleteModelRequest(name="models/gpt2")
     async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.models.DeleteModel(request)
-    assert caught[0].message == (
-        "models/gpt2 has 1 tokenization (datasets/docs/tokenizations/gpt2); delete it first, or all of "
-        "it with `polytok model delete gpt2 --force`."
-    )
+    assert caught[0].metadata == {"resource": "models/gpt2", "holders": tokenization.name}
+    check_names(caught[0].message, "models/gpt2", 1, tokenization.name, "`polytok model delete gpt2 --force`")
     assert (await catalog.tokenization(tokenization.name)).state == 2  # still PROCESSING
     await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True))
     async with refused(errors.Aborted, "LEASE_LOST"):
@@ -170,7 +168,7 @@ async def test_delete_refuses_while_tokenizations_need_it_unless_forced(catalog,
     assert (await catalog.dataset("docs")).state == 4  # READY, as it was
 
 
-async def test_delete_while_it_is_inspected(catalog, worker):
+async def test_delete_during_inspection(catalog, worker):
     created = await catalog.create_model("gpt2")
     held = await worker.take(created.job)
     await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2"))

@@ -12,6 +12,7 @@ from services.catalog.server import tables
 from services.records import idempotency
 from tests.catalog import hands
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 
 def _create(name="docs", request_id="", uri="/a.jsonl"):
@@ -20,36 +21,35 @@ def _create(name="docs", request_id="", uri="/a.jsonl"):
     )
 
 
-async def test_a_repeated_create_gives_the_first_answer_even_later(catalog, worker):
+async def test_repeated_create_returns_the_first_answer(catalog, worker):
     request = _create(request_id=str(uuid.uuid4()))
     first = await catalog.datasets.CreateDataset(request)
     await worker.ingest("docs")
     assert await catalog.datasets.CreateDataset(request) == first
 
 
-async def test_repeats_at_the_same_time_happen_once(catalog):
+async def test_concurrent_repeats_happen_once(catalog):
     request = _create(request_id=str(uuid.uuid4()))
     answers = await asyncio.gather(*(catalog.datasets.CreateDataset(request) for _ in range(8)))
     assert all(answer == answers[0] for answer in answers)
     assert await catalog.count(tables.jobs.jobs) == 1
 
 
-async def test_an_id_is_good_for_one_request(catalog):
+async def test_request_id_is_for_one_request(catalog):
     request_id = str(uuid.uuid4())
     await catalog.datasets.CreateDataset(_create(request_id=request_id))
     for other in (_create("other", request_id), _create(request_id=request_id, uri="/b.jsonl")):
         async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED") as caught:
             await catalog.datasets.CreateDataset(other)
-        assert caught[0].message == (
-            f"request_id {request_id} was used for a different CreateDataset request; use a new id for a new request."
-        )
+        assert [violation.field for violation in caught[0].violations] == ["request_id"]
+        check_names(caught[0].message, "request_id", request_id, "CreateDataset")
     async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED"):
         await catalog.models.CreateModel(
             models_pb2.CreateModelRequest(model_id="gpt2", model=models_pb2.Model(repo_id="a/b"), request_id=request_id)
         )
 
 
-async def test_a_refusal_uses_up_no_id(catalog):
+async def test_refused_request_does_not_use_its_id(catalog):
     request = datasets_pb2.DeleteDatasetRequest(name="datasets/docs", request_id=str(uuid.uuid4()))
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await catalog.datasets.DeleteDataset(request)
@@ -61,7 +61,7 @@ async def test_a_refusal_uses_up_no_id(catalog):
     assert (await catalog.dataset("docs")).name == "datasets/docs"
 
 
-async def test_every_call_that_changes_something_can_be_repeated(catalog, worker):
+async def test_every_mutation_can_be_repeated(catalog, worker):
     """Each is sent twice: where the first left a state that would refuse the second, only the id can answer."""
     await catalog.create_dataset("docs")
     await worker.ingest("docs")
@@ -94,13 +94,13 @@ async def _model(catalog):
     return await catalog.models.GetModel(models_pb2.GetModelRequest(name="models/gpt2"))
 
 
-async def test_an_id_that_is_none_is_refused(catalog):
+async def test_malformed_request_id_is_refused(catalog):
     async with refused(errors.InvalidArgument, "INVALID_FIELD"):
         await catalog.datasets.CreateDataset(_create(request_id="one"))
 
 
 @pytest.mark.parametrize(("age", "left"), [(datetime.timedelta(hours=1), 1), (datetime.timedelta(0), 0)])
-async def test_answers_are_forgotten_in_time(catalog, age, left):
+async def test_old_answers_are_deleted(catalog, age, left):
     await catalog.datasets.CreateDataset(_create(request_id=str(uuid.uuid4())))
     async with catalog.database.transaction() as conn:
         await idempotency.delete_expired(conn, tables.answers, age)

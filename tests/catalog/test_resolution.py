@@ -6,7 +6,9 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
+from tests.catalog import hands
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ async def test_names_and_uids_find_the_same(ready, worker):
             assert (await _resolve(ready, dataset, model, "short")).uid == variant.uid
 
 
-async def test_many_calls_at_once_each_get_their_own(ready, worker):
+async def test_concurrent_calls_get_their_own_answers(ready, worker):
     created = [await ready.tokenize("docs", "gpt2", variant=f"v{number}", max_length=8 + number) for number in range(5)]
     for each in created:
         await worker.finish(each)
@@ -49,28 +51,26 @@ async def test_many_calls_at_once_each_get_their_own(ready, worker):
     assert [answer.uid for answer in answers] == [created[number].uid for number in asked]
 
 
-async def test_only_what_is_published_is_found(ready, worker):
+async def test_only_published_tokenizations_are_found(ready, worker):
     async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await _resolve(ready)
-    assert "`polytok tokenize docs --model gpt2` makes it" in caught[0].message
+    assert caught[0].metadata == {"resource": "datasets/docs/tokenizations/gpt2"}
+    check_names(caught[0].message, "`polytok tokenize docs --model gpt2`")
     created = await ready.tokenize("docs", "gpt2")
     async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
         await _resolve(ready)
-    assert caught[0].message == (
-        "datasets/docs/tokenizations/gpt2 is QUEUED; wait until it is READY: "
-        "`polytok tokenization watch docs/gpt2` shows how far it is."
-    )
+    assert caught[0].metadata == {"resource": created.name, "state": "QUEUED"}
+    check_names(caught[0].message, created.name, "QUEUED", "`polytok tokenization watch docs/gpt2`")
     held = await worker.take(created.job)
     await held.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
     async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
         await _resolve(ready)
-    assert caught[0].message == (
-        "datasets/docs/tokenizations/gpt2 is ERROR; mend the cause and try again with "
-        "`polytok tokenization retry docs/gpt2`. Its error: /models/gpt2 holds no tokenizer.json."
-    )
+    assert caught[0].metadata == {"resource": created.name, "state": "ERROR"}
+    check_names(caught[0].message, created.name, "ERROR", "`polytok tokenization retry docs/gpt2`")
+    assert "/models/gpt2 holds no tokenizer.json." in caught[0].message, "the error of the record itself"
 
 
-async def test_a_deletion_is_seen_at_once(ready, worker):
+async def test_deletion_is_seen_at_once(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
     await worker.finish(created)
     assert (await _resolve(ready)).uid == created.uid
@@ -79,12 +79,12 @@ async def test_a_deletion_is_seen_at_once(ready, worker):
         await _resolve(ready)
 
 
-async def test_misses_do_not_spoil_the_hits_beside_them(ready, worker):
+async def test_misses_do_not_affect_concurrent_hits(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
     await worker.finish(created)
     found, missed, other = await asyncio.gather(
         _resolve(ready), _resolve(ready, model="gpt3"), _resolve(ready, dataset="dcos"), return_exceptions=True
     )
     assert found.uid == created.uid
-    assert "No model is called 'gpt3'" in str(missed)
-    assert "No dataset is called 'dcos'" in str(other)
+    assert hands.as_error(missed).metadata == {"resource": "models/gpt3"}
+    assert hands.as_error(other).metadata == {"resource": "datasets/dcos"}

@@ -117,7 +117,7 @@ async def test_what_differs_is_made(ready, model, variant, parameters) -> None:
     assert made.job
 
 
-async def test_a_column_that_is_named_is_the_one_that_was_found(ready) -> None:
+async def test_named_column_equals_the_chosen_one(ready) -> None:
     named = await ready.tokenize("docs", "gpt2-medium", text_column="text")
     assert named.parameters != (await ready.tokenization(_name("gpt2"))).parameters
     assert named.state == READY
@@ -129,7 +129,7 @@ async def test_another_dataset_shares_nothing(ready, worker) -> None:
     assert (await ready.tokenize("more", "gpt2-medium")).state == QUEUED
 
 
-async def test_deleting_one_leaves_the_other_whole_and_the_last_takes_the_files(ready) -> None:
+async def test_files_go_with_the_last_sharer(ready) -> None:
     await ready.tokenize("docs", "gpt2-medium")
     files = await _keys(ready, "gpt2")
     await _delete(ready, "gpt2")
@@ -143,7 +143,7 @@ async def test_deleting_one_leaves_the_other_whole_and_the_last_takes_the_files(
     assert ready.storage.list(files[0].rpartition("/")[0]) == []
 
 
-async def test_one_that_is_made_again_does_not_take_the_folder_of_those_who_share(ready, worker) -> None:
+async def test_recreation_gets_another_folder(ready, worker) -> None:
     shared = await ready.tokenize("docs", "gpt2-medium")
     await _delete(ready, "gpt2")
     again = await ready.tokenize("docs", "gpt2", max_length=5)
@@ -157,7 +157,7 @@ async def test_one_that_is_made_again_does_not_take_the_folder_of_those_who_shar
     assert all(ready.storage.exists(key) for key in await _keys(ready, "gpt2"))
 
 
-async def test_whoever_comes_while_it_is_made_waits_for_it(models, worker) -> None:
+async def test_later_tokenizations_wait_for_the_first(models, worker) -> None:
     first = await models.tokenize("docs", "gpt2")
     second, third = [await models.tokenize("docs", model) for model in MODELS[1:]]
     assert (second.state, second.job, second.shared_from) == (QUEUED, "", _name("gpt2"))
@@ -171,7 +171,7 @@ async def test_whoever_comes_while_it_is_made_waits_for_it(models, worker) -> No
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel", "delete"])
-async def test_whoever_waited_in_vain_makes_its_own(models, worker, end) -> None:
+async def test_waiting_tokenization_runs_when_the_first_fails(models, worker, end) -> None:
     first = await models.tokenize("docs", "gpt2")
     await models.tokenize("docs", "gpt2-medium")
     if end == "fail":
@@ -192,7 +192,7 @@ async def test_whoever_waited_in_vain_makes_its_own(models, worker, end) -> None
 
 
 @pytest.mark.long
-async def test_of_those_who_waited_in_vain_one_makes_the_files(models, worker) -> None:
+async def test_one_of_several_waiting_runs_when_the_first_fails(models, worker) -> None:
     await models.tokenize("docs", "gpt2")
     for model in MODELS[1:]:
         await models.tokenize("docs", model)
@@ -205,7 +205,7 @@ async def test_of_those_who_waited_in_vain_one_makes_the_files(models, worker) -
     assert (await _settled(models, other.rpartition("/")[2], READY)).shared_from == own.name
 
 
-async def test_waiting_can_be_ended(models, worker) -> None:
+async def test_waiting_tokenization_can_be_cancelled(models, worker) -> None:
     first = await models.tokenize("docs", "gpt2")
     for model in MODELS[1:]:
         await models.tokenize("docs", model)
@@ -220,7 +220,7 @@ async def test_waiting_can_be_ended(models, worker) -> None:
         await models.tokenization(_name("gpt2-xl"))
 
 
-async def test_two_that_begin_at_once_make_the_files_once(models, worker) -> None:
+async def test_concurrent_creates_make_the_files_once(models, worker) -> None:
     made = await asyncio.gather(*(models.tokenize("docs", model) for model in MODELS))
     at_work = [each for each in made if each.job]
     assert len(at_work) == 1
@@ -230,7 +230,7 @@ async def test_two_that_begin_at_once_make_the_files_once(models, worker) -> Non
     assert len({key for model in MODELS for key in await _keys(models, model)}) == 1
 
 
-async def test_a_request_id_gives_the_same_answer_later(ready) -> None:
+async def test_request_id_returns_the_same_answer(ready) -> None:
     request = tokenizations_pb2.CreateTokenizationRequest(
         parent="datasets/docs", model="models/gpt2-medium", request_id=str(uuid.uuid4())
     )
@@ -239,7 +239,7 @@ async def test_a_request_id_gives_the_same_answer_later(ready) -> None:
 
 
 @pytest.mark.parametrize("first", ["delete", "create"])
-async def test_a_deletion_and_a_creation_that_meet(ready, first) -> None:
+async def test_concurrent_delete_and_create(ready, first) -> None:
     """Whichever comes first, the new one ends with files that are there."""
     files = await _keys(ready, "gpt2")
     uid = (await ready.tokenization(_name("gpt2"))).uid
@@ -263,7 +263,7 @@ async def test_a_deletion_and_a_creation_that_meet(ready, first) -> None:
 
 
 @pytest.mark.long
-async def test_a_storm_of_creations_and_deletions_leaves_whole_tokenizations_only(ready) -> None:
+async def test_many_creates_and_deletes_leave_no_partial_files(ready) -> None:
     async def come_and_go(model: str) -> None:
         for _ in range(6):
             await ready.tokenize("docs", model)
@@ -282,7 +282,7 @@ async def test_a_storm_of_creations_and_deletions_leaves_whole_tokenizations_onl
     assert {key for key in listed if key.endswith(".arrow")} == known
 
 
-async def test_before_the_end_of_a_rollout_each_makes_its_own(ready) -> None:
+async def test_no_sharing_before_the_end_of_a_rollout(ready) -> None:
     async with ready.database.transaction() as conn:
         await conn.execute(
             sa.text("ALTER TABLE tokenization_files ADD CONSTRAINT uq_tokenization_files_key UNIQUE (key)")

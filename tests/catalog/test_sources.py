@@ -5,6 +5,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import DatasetSource, FileSource
 from services.catalog.server.domain import sources
+from tests.support.messages import check_names
 
 
 def source(**options):
@@ -26,20 +27,21 @@ def test_options_of_formats(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "told"),
+    ("options", "field", "name"),
     [
-        ({"delimiter": '"'}, "delimiter", "cannot separate cells"),
-        ({"delimiter": "\n"}, "delimiter", "cannot separate cells"),
-        ({"delimiter": "é"}, "delimiter", "cannot separate cells"),
-        ({"delimiter": ",", "format": FileSource.FORMAT_JSON}, "delimiter", "belongs to CSV files"),
-        ({"json_field": "rows", "format": FileSource.FORMAT_JSONL}, "json_field", "belongs to JSON files"),
-        ({"text_rows": 1, "format": FileSource.FORMAT_CSV}, "text_rows", "belongs to text files"),
-        ({"text_rows": 2, "text_separator": "x"}, "text_separator", "ask for these as text_rows"),
+        ({"delimiter": '"'}, "delimiter", "'\"'"),
+        ({"delimiter": "\n"}, "delimiter", r"'\n'"),
+        ({"delimiter": "é"}, "delimiter", "'é'"),
+        ({"delimiter": ",", "format": FileSource.FORMAT_JSON}, "delimiter", "CSV"),
+        ({"json_field": "rows", "format": FileSource.FORMAT_JSONL}, "json_field", "JSON"),
+        ({"text_rows": 1, "format": FileSource.FORMAT_CSV}, "text_rows", "text files"),
+        ({"text_rows": 2, "text_separator": "x"}, "text_separator", "text_rows"),
         ({"text_rows": 3, "text_separator": "\0"}, "text_separator", "NUL"),
         ({"json_field": "\0"}, "json_field", "NUL"),
     ],
 )
-def test_options_that_make_no_sense(options, field, told):
-    with pytest.raises(errors.InvalidArgument, match=told) as caught:
+def test_invalid_options(options, field, name):
+    with pytest.raises(errors.InvalidArgument) as caught:
         sources.check_dataset(source(**options))
     assert [each.field for each in caught.value.violations] == [f"dataset.source.files.{field}"]
+    check_names(caught.value.message, f"dataset.source.files.{field}", name)

@@ -1,4 +1,4 @@
-"""The stages of a tokenization whose files depend on several raw shards: each is told what the ones before gave."""
+"""The stages of a tokenization whose files depend on several raw shards: each gets the results of the ones before."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from tests.catalog import hands
+from tests.support.messages import check_names
 
 State = tokenizations_pb2.Tokenization.State
 ALL = {"packing": {}, "shuffle_seed": 3, "filters": {"drop_duplicates": True}}
@@ -99,7 +100,7 @@ async def test_every_stage(ready, worker):
     ("parameters", "found"),
     [({"shuffle_seed": 3}, {}), ({"shuffle_seed": 3, "packing": {}}, {"is_aligned": True})],
 )
-async def test_what_is_known_is_not_asked_for(ready, worker, parameters, found):
+async def test_unneeded_stages_are_skipped(ready, worker, parameters, found):
     staged = Staged(worker, await ready.tokenize("docs", "gpt2", **parameters))
     await staged.encode()
     await staged.arrange(**found)
@@ -111,21 +112,21 @@ async def test_what_is_known_is_not_asked_for(ready, worker, parameters, found):
     ("parameters", "stages"),
     [
         (ALL, ["duplicates", "measure", "assemble"]),
-        # The places of packed sequences may come out without being measured: what was foreseen for that is passed over.
+        # The places of packed sequences may come out without being measured: that stage is skipped.
         (ALL, ["duplicates", "assemble"]),
         ({"shuffle_seed": 3}, ["assemble"]),
     ],
 )
-async def test_progress_leaves_room_for_the_stages_to_come(ready, worker, parameters, stages):
+async def test_progress_over_all_stages(ready, worker, parameters, stages):
     created = await ready.tokenize("docs", "gpt2", **parameters)
     staged = Staged(worker, created)
     seen = [0.0]
 
-    async def tell():
+    async def note():
         seen.append((await ready.tokenization(created.name)).progress)
 
     await staged.encode()
-    await tell()
+    await note()
     assert 60 < seen[-1] < 80
     answers = {
         "duplicates": lambda _: stages_pb2.FindDuplicatesResult(),
@@ -134,32 +135,34 @@ async def test_progress_leaves_room_for_the_stages_to_come(ready, worker, parame
     }
     for kind in stages:
         await staged.arrange(is_aligned=kind == "assemble")
-        await tell()
+        await note()
         await staged.each(kind, 1 if kind == "duplicates" else 2, answers[kind])
-        await tell()
+        await note()
     assert 90 < seen[-1] < 98
     await staged.publish()
-    await tell()
+    await note()
     assert seen[-1] == 100
     assert seen == sorted(set(seen)), "every stage moves the bar, and forward"
 
 
-async def test_an_arrangement_elsewhere_is_refused(ready, worker):
+async def test_arrangement_outside_the_folder_is_refused(ready, worker):
     created = await ready.tokenize("docs", "gpt2", shuffle_seed=3)
     staged = Staged(worker, created)
     await staged.encode()
     await staged.arrange(arrangement_key="datasets/another/arrangement")
     done = await ready.tokenization(created.name)
     assert (done.state, done.error_reason) == (State.STATE_ERROR, "INTERNAL")
-    assert "does not belong in" in done.error_message
+    check_names(done.error_message, "datasets/another/arrangement")
 
 
-async def test_other_parameters_are_told_apart(ready, worker):
-    await ready.tokenize("docs", "gpt2", **ALL)
+async def test_other_parameters_are_refused(ready, worker):
+    created = await ready.tokenize("docs", "gpt2", **ALL)
     same = await ready.tokenize("docs", "gpt2", **ALL)
     assert same.parameters.shuffle_seed == 3
     async with hands.refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await ready.tokenize("docs", "gpt2", packing={}, filters={})
-    assert "filters.drop_duplicates True, not unset; shuffle_seed 3, not unset" in caught[0].message
+    assert caught[0].metadata["resource"] == created.name
+    for text in (caught[0].message, caught[0].metadata["differs"]):
+        check_names(text, "filters.drop_duplicates", True, "shuffle_seed", 3, "unset")
     async with hands.refused(errors.InvalidArgument, "INVALID_FIELD"):
         await ready.tokenize("docs", "gpt2", variant="v", shuffle_seed=-1)

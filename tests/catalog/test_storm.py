@@ -18,7 +18,7 @@ STEPS = 25
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_storm(catalog, worker, seed):
+async def test_random_concurrent_calls(catalog, worker, seed):
     await catalog.create_model("gpt2")
     await worker.inspect("gpt2")
     users = [_user(catalog, random.Random(100 * seed + number)) for number in range(4)]
@@ -78,7 +78,7 @@ def _of(kind, dataset, **fields):
 async def _worker(catalog, chance, alone):
     hand = hands.Worker(catalog)
     while True:
-        # A pause, for there is no bell to wait for.
+        # A pause, for there is no event to wait for.
         await asyncio.sleep(0.01)
         # Nothing may be due; a raw shard's folder may go with its dataset.
         with contextlib.suppress(IndexError, errors.NotFound):

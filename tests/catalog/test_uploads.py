@@ -18,6 +18,7 @@ from services.catalog.server import tables
 from services.catalog.server.service import upload_files
 from tests.catalog import hands
 from tests.catalog.hands import refused
+from tests.support.messages import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ def stored(catalog: hands.Running) -> list[str]:
     return catalog.storage.list("datasets")
 
 
-async def test_rows_are_on_disk_and_a_job_reads_them(
+async def test_uploaded_rows_are_stored_and_ingested(
     catalog: hands.Running, worker: hands.Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_files, "_FILE_BYTES", 1)  # a file a batch
@@ -83,7 +84,7 @@ async def test_the_same_rows_make_the_same_dataset(catalog: hands.Running) -> No
     assert await catalog.datasets.UploadDataset(iter(whole("rows"))) == first
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.datasets.UploadDataset(iter([begun("rows"), sent(BATCHES[0]), ended(4, 1)]))
-    assert "num_rows 12, not 4" in caught[0].message.replace("'", "")
+    check_names(caught[0].metadata["differs"], "num_rows", 12, 4)
     async with refused(errors.AlreadyExists, "RESOURCE_EXISTS"):
         await catalog.create_dataset("rows")
     await catalog.create_dataset("files")
@@ -93,7 +94,7 @@ async def test_the_same_rows_make_the_same_dataset(catalog: hands.Running) -> No
     assert await catalog.count(tables.datasets) == 2
 
 
-async def test_a_request_id_is_answered_at_once(catalog: hands.Running) -> None:
+async def test_repeated_request_id_is_answered_at_once(catalog: hands.Running) -> None:
     request_id = str(uuid.uuid4())
     first = await catalog.datasets.UploadDataset(iter(whole("rows", request_id=request_id)))
     # Before the rows are sent again.
@@ -103,7 +104,7 @@ async def test_a_request_id_is_answered_at_once(catalog: hands.Running) -> None:
     assert await catalog.count(tables.datasets) == 1
 
 
-async def test_two_at_once_make_one_dataset(catalog: hands.Running) -> None:
+async def test_concurrent_uploads_make_one_dataset(catalog: hands.Running) -> None:
     answers = await asyncio.gather(*(catalog.datasets.UploadDataset(iter(whole("rows"))) for _ in range(4)))
     assert len({answer.uid for answer in answers}) == 1
     assert stored(catalog) == [f"datasets/{answers[0].uid}/upload/00000.arrow"]
@@ -118,57 +119,57 @@ def compressed() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("requests", "message"),
+    ("requests", "reason", "field", "names"),
     [
-        ([], "begin: must be the first message of an upload."),
-        ([sent(BATCHES[0])], "begin: must be the first message of an upload."),
-        (
-            [begun("x")],
-            "end: must be the last message of an upload, and never came: rows may be missing. Send it again.",
-        ),
-        (
-            [begun("x"), sent(BATCHES[0]), ended(5, 1)],
-            "end: 5 rows in 1 record batches were sent, and 4 in 1 came; send them again.",
-        ),
-        ([begun("x"), ended(0, 0)], "The upload has no rows. Send at least one."),
-        ([begun("x"), begun("x")], "begin: may only be the first message of an upload."),
-        ([begun("x"), sent(BATCHES[0]), ended(4, 1), ended()], "end: must be the last message of an upload."),
-        ([begun("x", pa.schema([]))], "begin.arrow_schema: has no columns; rows need at least one."),
+        ([], "INVALID_FIELD", "begin", ("first",)),
+        ([sent(BATCHES[0])], "INVALID_FIELD", "begin", ("first",)),
+        ([begun("x")], "INVALID_FIELD", "end", ("last", "missing")),
+        ([begun("x"), sent(BATCHES[0]), ended(5, 1)], "SOURCE_INVALID", "end", (5, 4, 1)),
+        ([begun("x"), ended(0, 0)], "SOURCE_EMPTY", "", ("rows",)),
+        ([begun("x"), begun("x")], "INVALID_FIELD", "begin", ("first",)),
+        ([begun("x"), sent(BATCHES[0]), ended(4, 1), ended()], "INVALID_FIELD", "end", ("last",)),
+        ([begun("x", pa.schema([]))], "SOURCE_INVALID", "begin.arrow_schema", ("columns",)),
         (
             [begun("x", pa.schema([("a", pa.int8()), ("a", pa.int8())]))],
-            "begin.arrow_schema: has two columns named 'a'; rename one of them.",
+            "SOURCE_INVALID",
+            "begin.arrow_schema",
+            ("'a'",),
         ),
         (
             [begun("x", pa.schema([("a", pa.list_(pa.dictionary(pa.int8(), pa.string())))]))],
-            "begin.arrow_schema: column 'a' is dictionary-encoded",
+            "SOURCE_INVALID",
+            "begin.arrow_schema",
+            ("'a'", "dictionary-encoded"),
         ),
         (
             [Request(begin=datasets_pb2.UploadBegin(dataset_id="x", arrow_schema=b"no schema, but bytes"))],
-            "begin.arrow_schema: is n",
+            "SOURCE_INVALID",
+            "begin.arrow_schema",
+            (),
         ),
-        ([begun("x"), Request(batch=b"\xff" * 40)], "batch 0: is n"),
-        ([begun("x"), Request(batch=b"\xff\xff\xff\xff\x10\0\0\0" + b"\xee" * 16)], "batch 0: is n"),
-        (
-            [begun("x"), Request(batch=sent(BATCHES[0]).batch + b"more")],
-            "batch 0: is not one whole message of Arrow IPC.",
-        ),
-        ([begun("x"), Request(batch=sent(BATCHES[0]).batch[:-8])], "batch 0: is not one whole message of Arrow IPC."),
-        (
-            [begun("x"), Request(batch=compressed())],
-            "batch 0: is no record batch of Arrow that could be read (it is compre",
-        ),
+        ([begun("x"), Request(batch=b"\xff" * 40)], "SOURCE_INVALID", "batch 0", ()),
+        ([begun("x"), Request(batch=b"\xff\xff\xff\xff\x10\0\0\0" + b"\xee" * 16)], "SOURCE_INVALID", "batch 0", ()),
+        ([begun("x"), Request(batch=sent(BATCHES[0]).batch + b"more")], "SOURCE_INVALID", "batch 0", ("whole",)),
+        ([begun("x"), Request(batch=sent(BATCHES[0]).batch[:-8])], "SOURCE_INVALID", "batch 0", ("whole",)),
+        ([begun("x"), Request(batch=compressed())], "SOURCE_INVALID", "batch 0", ("compressed",)),
         (
             [begun("x"), sent(BATCHES[0]), Request(batch=SCHEMA.serialize().to_pybytes())],
-            "batch 1: is no record batch of Arrow that could be read (it is of another kind).",
+            "SOURCE_INVALID",
+            "batch 1",
+            (),
         ),
     ],
 )
-async def test_what_is_no_upload_is_refused(catalog: hands.Running, requests: list[Request], message: str) -> None:
+async def test_malformed_uploads_are_refused(
+    catalog: hands.Running, requests: list[Request], reason: str, field: str, names: tuple[object, ...]
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await catalog.datasets.UploadDataset(iter(requests))
     found = hands.as_error(caught.value)
     assert isinstance(found, errors.InvalidArgument)
-    assert found.message.startswith(message)
+    assert found.reason == reason
+    assert [violation.field for violation in found.violations] == [field] * bool(field)
+    check_names(found.message, field, *names)
     assert stored(catalog) == []
     assert await catalog.count(tables.datasets) == 0
 
@@ -181,21 +182,22 @@ async def test_names_and_metadata_are_validated(catalog: hands.Running) -> None:
         await catalog.create_dataset(
             "x", source=datasets_pb2.DatasetSource(upload=datasets_pb2.UploadSource(files=[{"name": "../../etc"}]))
         )
-    assert "is filled in by UploadDataset" in caught[0].message
+    assert [violation.field for violation in caught[0].violations] == ["dataset.source.upload"]
+    check_names(caught[0].message, "UploadDataset")
     assert stored(catalog) == []
 
 
-async def test_more_than_the_catalog_takes_is_refused(catalog: hands.Running) -> None:
+async def test_oversized_upload_is_refused(catalog: hands.Running) -> None:
     # tests.catalog.hands runs it with a limit.
     batch = pa.RecordBatch.from_pylist([{"text": "x" * hands.UPLOAD_BYTES, "n": 1}], SCHEMA)
     async with refused(errors.ResourceExhausted, "STORAGE_FAILED") as caught:
         await catalog.datasets.UploadDataset(iter([begun("x"), sent(BATCHES[0]), sent(batch), ended(5, 2)]))
-    assert "POLYTOK_CATALOG_UPLOAD_BYTES" in caught[0].message
+    check_names(caught[0].message, "POLYTOK_CATALOG_UPLOAD_BYTES")
     assert caught[0].retryable is False
     assert stored(catalog) == []
 
 
-async def test_an_upload_that_is_cut_leaves_nothing(catalog: hands.Running) -> None:
+async def test_interrupted_upload_leaves_nothing(catalog: hands.Running) -> None:
     cut = asyncio.Event()
 
     async def requests() -> Any:
@@ -213,11 +215,11 @@ async def test_an_upload_that_is_cut_leaves_nothing(catalog: hands.Running) -> N
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  files tell nobody
+        while not condition():  # noqa: ASYNC110  files send no events
             await asyncio.sleep(0.01)
 
 
-async def test_what_a_killed_catalog_left_is_swept_unless_it_grows(catalog: hands.Running) -> None:
+async def test_abandoned_uploads_are_swept(catalog: hands.Running) -> None:
     folder = f"datasets/{uuid.uuid4()}/upload"
     garbage_collector = catalog.catalog.garbage_collector
     garbage_collector._settings = garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 3600.0})
@@ -231,7 +233,7 @@ async def test_what_a_killed_catalog_left_is_swept_unless_it_grows(catalog: hand
     assert stored(catalog) == []
 
 
-async def test_rows_stay_until_they_are_read_in(catalog: hands.Running, worker: hands.Worker) -> None:
+async def test_uploaded_rows_are_kept_until_ingested(catalog: hands.Running, worker: hands.Worker) -> None:
     made = await catalog.datasets.UploadDataset(iter(whole("rows")))
     kept = stored(catalog)
     await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/rows"))
@@ -246,7 +248,7 @@ async def test_rows_stay_until_they_are_read_in(catalog: hands.Running, worker: 
     assert stored(catalog) == []
 
 
-async def test_uploads_at_once_are_few(catalog: hands.Running) -> None:
+async def test_concurrent_uploads_are_limited(catalog: hands.Running) -> None:
     waiting = asyncio.Event()
 
     async def slow(name: str) -> Any:
@@ -270,6 +272,6 @@ async def test_uploads_at_once_are_few(catalog: hands.Running) -> None:
                 await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/more"))
             except grpc.aio.AioRpcError as error:
                 refusal = hands.as_error(error)
-    assert "16 uploads are running" in refusal.message
+    check_names(refusal.message, 16)
     waiting.set()
     assert len({made.uid for made in await asyncio.gather(*calls)}) == 16
