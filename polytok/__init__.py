@@ -11,7 +11,7 @@ __all__ = ["AsyncClient", "Client", "errors"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client when it is first asked for: the command line and the services start without it."""
+    """Import the client on first use, so that the command line and the services start without it."""
     if name in {"Client", "AsyncClient"}:
         return getattr(importlib.import_module("polytok.client"), name)
     if name == "errors":

@@ -1,7 +1,7 @@
-"""Registers `buf/validate/validate.proto`, which our contracts import, in protobuf's default pool.
+"""Register `buf/validate/validate.proto`, which the contracts import, in protobuf's default pool.
 
-The generated stubs import this module in place of `buf.validate.validate_pb2`: the descriptor comes from the
-installed `protovalidate` package, so that no copy of it is kept here.
+The generated stubs import this module instead of `buf.validate.validate_pb2`. The descriptor comes from the installed
+`protovalidate` package, so the repository needs no copy of it.
 """
 
 from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, field_mask_pb2, timestamp_pb2

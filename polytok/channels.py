@@ -1,4 +1,4 @@
-"""How a client talks gRPC to a service: channel options, retries, deadlines, and errors as exceptions."""
+"""gRPC channels to the services: options, retries, deadlines, and errors as exceptions."""
 
 import json
 import pathlib
@@ -14,24 +14,24 @@ from polytok import errors
 from polytok.errors import codec
 
 MAX_MESSAGE_BYTES = 64 << 20
-"""The largest message that either side takes."""
+"""The largest message that either side accepts."""
 
 DEADLINE_SECONDS = 60
-"""How long a call without a deadline of its own may take."""
+"""Default deadline of a call."""
 
 KEEPALIVE_SECONDS = 30
-"""How often a client asks a quiet connection for a sign of life; servers allow every SERVER_KEEPALIVE_SECONDS."""
+"""How often a client pings an idle connection; servers allow a ping every SERVER_KEEPALIVE_SECONDS."""
 
 SERVER_KEEPALIVE_SECONDS = 10
-"""The most frequent sign of life that a server answers; more often it closes the connection."""
+"""The shortest interval between pings that a server accepts; it closes the connection of a faster client."""
 
 MAX_METADATA_BYTES = 64 << 10
-"""The most metadata that either side takes; errors need less than the 8 KiB that are gRPC's default."""
+"""The most metadata that either side accepts; errors need less than gRPC's default of 8 KiB."""
 
 STATUS_DETAILS = "grpc-status-details-bin"
 """The trailing metadata key of a serialized google.rpc.Status."""
 
-# These publish files before they answer.
+# These publish files before they respond.
 _LONG_CALLS = {"/polytok.jobs.v1.LeaseService/CompleteTask": 600}
 
 _RETRY_POLICY = {
@@ -44,31 +44,31 @@ _RETRY_POLICY = {
 
 
 def deadline_seconds(method: str) -> float:
-    """Return how long a call of `/service/Method` may take at most, unless it streams."""
+    """Return the deadline of a unary call of `/service/Method`."""
     return _LONG_CALLS.get(method, DEADLINE_SECONDS)
 
 
 class Deadlines(grpc.UnaryUnaryClientInterceptor):
-    """Sets the deadline of calls without one.
+    """Sets the deadline of calls that have none.
 
-    The `timeout` of a service config would do without an interceptor, but the server does not get to know it, and
-    gRPC 1.85 counts it from a moment up to two seconds before the call.
+    The `timeout` of a service config would not need an interceptor, but it is not sent to the server, and gRPC 1.85
+    starts counting it up to two seconds before the call.
     """
 
     def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.ClientCallDetails, request: Any
     ) -> Any:
-        """Pass the call on, with a deadline."""
+        """Continue the call with a deadline."""
         return continuation(_with_deadline(client_call_details), request)
 
 
 class AsyncDeadlines(grpc.aio.UnaryUnaryClientInterceptor):
-    """Sets the deadline of calls without one, for asyncio."""
+    """Sets the deadline of calls that have none, for asyncio."""
 
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        """Pass the call on, with a deadline."""
+        """Continue the call with a deadline."""
         return await continuation(_with_deadline(client_call_details), request)
 
 
@@ -80,7 +80,7 @@ def _with_deadline(details: Any) -> Any:
 
 
 def service_config() -> str:
-    """Return the gRPC service config: calls are tried again while a peer is away."""
+    """Return the gRPC service config: calls are retried while a peer is unavailable."""
     return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY_POLICY}]})
 
 
@@ -90,7 +90,7 @@ _LOOPBACK = ("127.", "localhost:", "[::1]:")
 def channel_options(address: str = "", user_agent: str = "polytok") -> Sequence[tuple[str, Any]]:
     """Return the options of every channel."""
     return (
-        # gRPC, unlike others, would ask the proxy in http_proxy even for this very machine.
+        # gRPC would otherwise use the proxy in http_proxy even for loopback addresses.
         ("grpc.enable_http_proxy", 0 if address.startswith(_LOOPBACK) else 1),
         ("grpc.primary_user_agent", user_agent),
         ("grpc.service_config", service_config()),
@@ -103,7 +103,7 @@ def channel_options(address: str = "", user_agent: str = "polytok") -> Sequence[
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-        # A service that comes back is found again within seconds, not within two minutes.
+        # Reconnect to a restarted service within seconds; gRPC's default is up to two minutes.
         ("grpc.max_reconnect_backoff_ms", 3_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
@@ -111,7 +111,7 @@ def channel_options(address: str = "", user_agent: str = "polytok") -> Sequence[
 
 
 def credentials(tls_ca: str, tls_certificate: str = "", tls_key: str = "") -> grpc.ChannelCredentials | None:
-    """TLS from PEM files, or None for plaintext when no authority is named."""
+    """Return TLS credentials from PEM files, or None for plaintext if no authority is given."""
     if not tls_ca:
         return None
     return grpc.ssl_channel_credentials(
@@ -157,20 +157,20 @@ def open_async_channel(
     return grpc.aio.secure_channel(address, secure, options=options, interceptors=chain)
 
 
-# What gRPC itself says when no service of ours gave the answer, in words that tell what to do.
-_OWN_WORDS = {
-    grpc.StatusCode.UNAVAILABLE: "The service does not answer; check its address and that it runs. ({})",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "No answer came in time; what was asked for may have happened. ({})",
-    grpc.StatusCode.UNIMPLEMENTED: "The service does not know this call; client and service differ in version. ({})",
+# Advice for statuses that gRPC itself raises; our services' errors carry their own.
+_ADVICE = {
+    grpc.StatusCode.UNAVAILABLE: "The service is unavailable. Check its address and that it runs. ({})",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "The deadline passed before a response; the call may have been executed. ({})",
+    grpc.StatusCode.UNIMPLEMENTED: "The service does not implement this method; it has another version. ({})",
 }
 
 
 def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
-    """Return the error that the service raised, or the one that fits gRPC's own status."""
+    """Return the error that the service raised, or one for gRPC's own status."""
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)) or code.name
     found = codec.from_status(_status(error))
-    return codec.class_of(code.value[0])(_OWN_WORDS.get(code, "{}").format(text)) if found is None else found
+    return codec.class_of(code.value[0])(_ADVICE.get(code, "{}").format(text)) if found is None else found
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status:

@@ -1,9 +1,9 @@
-"""What goes wrong between fsspec and an object store, in words that say what to do.
+"""Translate errors between fsspec and an object store into errors that say what to do.
 
-Configuration comes from where every AWS tool takes it (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`,
-`AWS_SESSION_TOKEN`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`, roles of machines). No secret is in any message: what an
-error says is passed on only where the store said it. Errors are told by the names of their classes and by the store's
-codes (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html), so that nothing is imported.
+Configuration is that of every AWS tool (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`,
+`AWS_SESSION_TOKEN`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`, machine roles). Messages contain no secrets: the text of
+an error is quoted only if it came from the store. Errors are recognized by the names of their classes and the store's
+codes (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html), so nothing is imported.
 """
 
 import errno
@@ -18,44 +18,44 @@ class _Rule(NamedTuple):
     names: frozenset[str]
     kind: type[errors.PolytokError]
     text: str
-    """`{bucket}` and `{uri}` are where it happened, `{said}` is what the store said."""
+    """A template: `{bucket}` and `{uri}` are the location, `{said}` is the store's message."""
 
 
 _RULES = (
     _Rule(
         frozenset({"NoSuchBucket"}),
         errors.FailedPrecondition,
-        "There is no bucket {bucket}. Create it, or mend the name; AWS_ENDPOINT_URL names a store other than AWS.",
+        "Bucket {bucket} does not exist. Create it or correct the name. Set AWS_ENDPOINT_URL for other stores.",
     ),
     _Rule(
         frozenset({"ParamValidationError", "InvalidBucketName"}),
         errors.FailedPrecondition,
-        "{bucket} is no name that a bucket can have. Mend it; credentials belong into the environment.",
+        "{bucket} is not a valid bucket name. Correct it; credentials belong in the environment.",
     ),
     _Rule(
         frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}),
         errors.FailedPrecondition,
-        "There are no credentials for {bucket}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
-        "give the machine a role.",
+        "No credentials for {bucket}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or assign the "
+        "machine a role.",
     ),
     _Rule(
         frozenset({"PermanentRedirect", "IllegalLocationConstraintException", "AuthorizationHeaderMalformed", "301"}),
         errors.FailedPrecondition,
-        "{bucket} is in another region than the one that was asked. Set AWS_DEFAULT_REGION to the bucket's.",
+        "{bucket} is in another region. Set AWS_DEFAULT_REGION to the bucket's region.",
     ),
     _Rule(
         frozenset(
             {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"}
         ),
         errors.PermissionDenied,
-        "{bucket} does not accept these credentials ({said}). Mend or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
-        "and AWS_SESSION_TOKEN, or AWS_PROFILE.",
+        "{bucket} rejected the credentials ({said}). Correct or renew AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "AWS_SESSION_TOKEN, or AWS_PROFILE.",
     ),
     _Rule(
         frozenset({"AccessDenied", "AllAccessDisabled", "403", "PermissionError"}),
         errors.PermissionDenied,
         "Access to {uri} is denied ({said}). Grant these credentials s3:ListBucket on the bucket and s3:GetObject, "
-        "s3:PutObject and s3:DeleteObject in it; to read, the first two are enough.",
+        "s3:PutObject and s3:DeleteObject in it; reading needs only the first two.",
     ),
     _Rule(
         frozenset({"ConnectionError", "HTTPClientError", "aiohttp.ClientError", "EndpointResolutionError"}),
@@ -70,24 +70,23 @@ _RULES = (
     _Rule(
         frozenset({"ImportError"}),
         errors.FailedPrecondition,
-        "{uri} needs a package that opens it, and this Python has none ({said}). For s3:// install it with "
-        "`pip install 'polytok[s3]'`.",
+        "Opening {uri} needs a package that is not installed ({said}). For s3://, run `pip install 'polytok[s3]'`.",
     ),
 )
 
 
 def translate(error: BaseException, uri: str, reason: str = "STORAGE_FAILED") -> errors.PolytokError | None:
-    """Our error for one of the object store at `uri`; None for what is the same as with local files.
+    """Return the error for an error of the object store at `uri`, or None if it is not specific to object stores.
 
-    FailedPrecondition for what somebody has to set up, PermissionDenied, and Unavailable for what may work later.
-    `reason` is the ErrorReason of the first two.
+    It is FailedPrecondition for missing setup, PermissionDenied, or Unavailable for a temporary failure. `reason` is
+    the ErrorReason of the first two.
     """
     names = {name for each in _chain(error) for name in _names(each)}
     shown = re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0]
-    for trouble in _RULES:
-        if names & trouble.names:
-            text = trouble.text.format(bucket="/".join(shown.split("/")[:3]), uri=shown, said=_said(error))
-            return trouble.kind(text, reason="STORAGE_FAILED" if trouble.kind is errors.Unavailable else reason)
+    for rule in _RULES:
+        if names & rule.names:
+            text = rule.text.format(bucket="/".join(shown.split("/")[:3]), uri=shown, said=_message(error))
+            return rule.kind(text, reason="STORAGE_FAILED" if rule.kind is errors.Unavailable else reason)
     return None
 
 
@@ -98,10 +97,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _names(error: BaseException) -> Iterator[str]:
-    """Yield the names of an error's classes, and the store's own code for it."""
+    """Yield the names of an error's classes, and the store's code for it."""
     if isinstance(error, ImportError):
         yield "ImportError"
-    # s3fs raises this in place of the store's error, and also where a store answers without any code.
+    # s3fs raises this instead of the store's error, and also if a store responds without a code.
     if isinstance(error, PermissionError) and error.errno not in {errno.EACCES, errno.EPERM}:
         yield "PermissionError"
     for kind in type(error).__mro__:
@@ -115,7 +114,7 @@ def _names(error: BaseException) -> Iterator[str]:
         yield str(response.get("Error", {}).get("Code", ""))
 
 
-def _said(error: BaseException) -> str:
-    """Return what the store said, on one line."""
+def _message(error: BaseException) -> str:
+    """Return the store's message, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join((text or type(error).__name__).split())[:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""The client: the catalog's calls as Python methods, synchronous and asynchronous."""
+"""The client: the services' methods in Python, synchronous and asynchronous."""
 
 from polytok.client.client import AsyncClient, Client
 from polytok.client.tokenization_arguments import Packing, Parameters

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from polytok.client import (
     datasets,
     discovery,
-    extraction_files,
     extractions,
+    files,
     models,
     resource_names,
     sync,
-    tokenization_files,
     tokenizations,
     tokenizers,
     trainings,
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 15.0
-"""As long as a catalog that was killed takes to be back on a busy machine."""
+"""Long enough for a killed catalog to restart on a busy machine."""
 TLS_VARIABLE = "POLYTOK_TLS_CA"
 
 TransportT = TypeVar("TransportT")
 
 
 class _Peers(Generic[TransportT]):
-    """The other services of a catalog's stack, found when they are first needed: a catalog alone does for much."""
+    """Transports to the other services of a catalog's stack, opened on first use."""
 
     def __init__(self, connect: Callable[[str], TransportT], catalog: str) -> None:
         self._connect = connect
@@ -51,7 +50,7 @@ class _Peers(Generic[TransportT]):
             return self._opened[service]
 
     def opened(self) -> Sequence[TransportT]:
-        """Those that were needed."""
+        """Return the transports that are open."""
         return list(self._opened.values())
 
 
@@ -75,11 +74,11 @@ class Client:
             client.trainings.wait("first")
             folder = client.sae_path("first")  # for SAELens's SAE.load_from_disk
 
-    The address is the one given, else POLYTOK_CATALOG_ADDRESS, else that of the stack which runs on POLYTOK_HOME;
-    `tls_ca` (or POLYTOK_TLS_CA) names the PEM file of the authority that signed the catalog's certificate. A call
-    may take `timeout` seconds; one that finds the catalog away is tried again for `patience` seconds, and happens once
-    however often it is tried. Whatever goes wrong is a `polytok.errors.PolytokError`. Threads may share a client.
-    `close`, as the end of `with` does, frees the connections; a call after it opens them again.
+    The address defaults to POLYTOK_CATALOG_ADDRESS, then to the stack that runs on POLYTOK_HOME. `tls_ca` (or
+    POLYTOK_TLS_CA) is the PEM file of the authority that signed the catalog's certificate. One attempt of a call may
+    take `timeout` seconds. While the catalog is unavailable, calls are retried for `patience` seconds without being
+    executed twice. Every error is a `polytok.errors.PolytokError`. Threads may share a client. `close`, or the end of
+    `with`, closes the connections; a later call opens them again.
     """
 
     def __init__(
@@ -103,9 +102,9 @@ class Client:
     def load(self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = "") -> "Dataset":
         """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
 
-        Raises NotFound where there is no such tokenization, FailedPrecondition where it is not READY.
+        Raises NotFound if there is no such tokenization, FailedPrecondition if it is not READY.
         """
-        return tokenization_files.load(self.tokenizations.resolve(dataset, model, variant=variant))
+        return files.load_tokenization(self.tokenizations.resolve(dataset, model, variant=variant))
 
     def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
@@ -121,24 +120,24 @@ class Client:
 
     @property
     def tokenizers(self) -> tokenizers.Tokenizers:
-        """The tokenizers of models, at POLYTOK_TOKENIZER_ADDRESS or in the stack which runs on POLYTOK_HOME."""
+        """Tokenizers of models, at POLYTOK_TOKENIZER_ADDRESS or in the stack on POLYTOK_HOME."""
         return tokenizers.Tokenizers(self._peers("tokenizer"))
 
     @property
     def extractions(self) -> extractions.Extractions:
-        """What models compute on the way, at POLYTOK_EXTRACTOR_ADDRESS or in the stack on POLYTOK_HOME."""
+        """Extractions of activations, at POLYTOK_EXTRACTOR_ADDRESS or in the stack on POLYTOK_HOME."""
         return extractions.Extractions(self._peers("extractor"))
 
     def activations(self, extraction: resource_names.Reference) -> "Dataset":
         """Return the activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
 
-        Raises NotFound where there is no such extraction, FailedPrecondition where it is not READY.
+        Raises NotFound if there is no such extraction, FailedPrecondition if it is not READY.
         """
-        return extraction_files.load(self.extractions.get(extraction))
+        return files.load_extraction(self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.Trainings:
-        """Sparse autoencoders and their trainings, at POLYTOK_TRAINER_ADDRESS or in the stack on POLYTOK_HOME."""
+        """Trainings of sparse autoencoders, at POLYTOK_TRAINER_ADDRESS or in the stack on POLYTOK_HOME."""
         return trainings.Trainings(self._peers("trainer"))
 
     def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:
@@ -161,7 +160,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same as `Client`, for asyncio: every method is a coroutine, `list` and `watch` are asynchronous iterators.
+    """`Client` for asyncio: every method is a coroutine, and `list` and `watch` are asynchronous iterators.
 
     async with polytok.AsyncClient() as client:
         async for record in client.tokenizations.watch("docs", "gpt2"):
@@ -194,7 +193,7 @@ class AsyncClient:
         Raises as `Client.load` does.
         """
         tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
-        return await asyncio.to_thread(tokenization_files.load, tokenization)
+        return await asyncio.to_thread(files.load_tokenization, tokenization)
 
     async def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
@@ -210,12 +209,12 @@ class AsyncClient:
 
     @property
     def tokenizers(self) -> tokenizers.AsyncTokenizers:
-        """The tokenizers of models, found as `Client.tokenizers` finds them."""
+        """See `Client.tokenizers`."""
         return tokenizers.AsyncTokenizers(self._peers("tokenizer"))
 
     @property
     def extractions(self) -> extractions.AsyncExtractions:
-        """What models compute on the way, found as `Client.extractions` finds them."""
+        """See `Client.extractions`."""
         return extractions.AsyncExtractions(self._peers("extractor"))
 
     async def activations(self, extraction: resource_names.Reference) -> "Dataset":
@@ -223,11 +222,11 @@ class AsyncClient:
 
         Raises as `Client.activations` does.
         """
-        return await asyncio.to_thread(extraction_files.load, await self.extractions.get(extraction))
+        return await asyncio.to_thread(files.load_extraction, await self.extractions.get(extraction))
 
     @property
     def trainings(self) -> trainings.AsyncTrainings:
-        """Sparse autoencoders and their trainings, found as `Client.trainings` finds them."""
+        """See `Client.trainings`."""
         return trainings.AsyncTrainings(self._peers("trainer"))
 
     async def sae_path(self, training: resource_names.Reference, sae: str = "") -> str:

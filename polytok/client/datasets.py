@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Rows: TypeAlias = "Dataset | pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch] | AsyncIterable[pa.RecordBatch]"
-"""Rows that a caller has. The synchronous client takes no asynchronous iterators."""
+"""Rows to upload. The synchronous client accepts no asynchronous iterators."""
 
 
 class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset]):
@@ -29,7 +29,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
         dataset_id: str,
         *,
         files: source_arguments.Path | Sequence[source_arguments.Path] | None = None,
-        format: str | None = None,  # noqa: A002  the word that users know
+        format: str | None = None,  # noqa: A002  the established name
         hub: str | None = None,
         split: str | None = None,
         config: str | None = None,
@@ -42,19 +42,20 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Dataset:
-        """Register a dataset, of files, of a repository of the Hugging Face hub or of rows, and start to read it in.
+        """Register a dataset and start reading it from files, a Hugging Face hub repository, or rows in memory.
 
         `files` are paths, folders, globs or fsspec URIs (jsonl, json, csv, tsv, parquet, text, arrow, compressed or
-        not); the format is taken from each name unless given. `delimiter` separates the cells of CSV. `json_field` is
-        the field with the rows, where a file of JSON is one object with several lists. `text_rows` says what is a row
-        of a text file: `line`, `file`, or `separated`, by the `text_separator` or else by blank lines.
+        not). The format is inferred from each file name unless given. `delimiter` separates the cells of CSV.
+        `json_field` is the field with the rows in a JSON file that is one object with several lists. `text_rows` is
+        the unit of a text file that becomes a row: `line`, `file`, or `separated`, by the `text_separator` or else by
+        blank lines.
 
-        `rows` are a `datasets.Dataset`, a `pyarrow.Table`, or record batches one after another; they are sent to the
-        catalog, and are on its disk when this returns. An upload that breaks off leaves nothing there, and is not tried
-        again by itself, as an iterator has no second time.
+        `rows` are a `datasets.Dataset`, a `pyarrow.Table`, or an iterable of record batches. They are stored by the
+        catalog when this returns. An interrupted upload leaves nothing behind and is not retried, because an iterator
+        can be read only once.
 
-        The same id with the same source gives the dataset that exists. Raises AlreadyExists, InvalidArgument,
-        ResourceExhausted (more rows than the catalog takes).
+        Returns the existing dataset if id and source are the same. Raises AlreadyExists, InvalidArgument,
+        ResourceExhausted (too many rows for the catalog).
         """
         if rows is not None:
             options_given = (
@@ -70,9 +71,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
                 text_separator,
             )
             if any(option is not None for option in options_given):
-                raise errors.InvalidArgument(
-                    "Rows come alone: leave out files, hub and the options that belong to them."
-                )
+                raise errors.InvalidArgument("rows cannot be combined with files, hub or their options.")
             upload = uploading.upload(dataset_id, rows, metadata, request_id)
             uploaded: pb.Dataset = await self._transport.upload(self._stub.UploadDataset, upload)
             return uploaded

@@ -1,4 +1,4 @@
-"""Where an embedded stack keeps its state, and where it says that its services listen."""
+"""Find the folder of the embedded stack and the addresses of its services."""
 
 import json
 import os
@@ -11,21 +11,21 @@ HOME_VARIABLE = "POLYTOK_HOME"
 ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
 _PROBE_SECONDS = 3.0
 _QUEUE = "not ready: queue: "
-"""How the probe of a service begins that cannot use the work queue."""
+"""Prefix of a readiness probe's response if the service cannot use the work queue."""
 
 
 def folder() -> pathlib.Path:
-    """POLYTOK_HOME, else the user's data folder for polytok."""
+    """Return POLYTOK_HOME, or else the user's data folder for polytok."""
     chosen = os.environ.get(HOME_VARIABLE)
     if chosen:
         return pathlib.Path(chosen).expanduser().absolute()
-    import platformdirs  # noqa: PLC0415  not needed where POLYTOK_HOME is set
+    import platformdirs  # noqa: PLC0415  not needed if POLYTOK_HOME is set
 
     return platformdirs.user_data_path("polytok")
 
 
 def stack() -> dict[str, Any] | None:
-    """Return the facts that a running stack wrote down (its stack.json), or None where none runs."""
+    """Return the contents of a running stack's stack.json, or None if no stack runs."""
     path = folder() / "stack.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -35,13 +35,13 @@ def stack() -> dict[str, Any] | None:
         raise errors.PermissionDenied(
             f"{path} belongs to another user. Run this as the user who started the stack, or set {ADDRESS_VARIABLE}."
         ) from error
-    # A file that was damaged tells of no stack; a stack that runs writes it again with the next change.
+    # A damaged file counts as no stack; a running stack rewrites it with the next change.
     whole = isinstance(facts, dict) and isinstance(facts.get("catalog_address"), str)
     return facts if whole and _is_alive(facts.get("pid")) else None
 
 
 def queue_problem(facts: dict[str, Any]) -> str:
-    """What the services of a running stack say is wrong with the work queue, or nothing: their probes are asked."""
+    """Return what the readiness probes of a running stack report about the work queue; empty if it works."""
     import urllib.error  # noqa: PLC0415  seldom needed
     import urllib.request  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ def queue_problem(facts: dict[str, Any]) -> str:
 
 
 def _is_alive(pid: object) -> bool:
-    """Return whether a process is there; a stack that was killed leaves its facts behind."""
+    """Return whether a process runs; a stack that was killed leaves its stack.json behind."""
     if not isinstance(pid, int) or not 0 < pid < 1 << 31:
         return False
     try:
@@ -72,7 +72,7 @@ def _is_alive(pid: object) -> bool:
 
 
 def catalog_address(address: str | None = None) -> str:
-    """The catalog's host:port: the one given, else POLYTOK_CATALOG_ADDRESS, else the running embedded stack's."""
+    """Return the catalog's host:port: `address`, POLYTOK_CATALOG_ADDRESS, or that of the running embedded stack."""
     chosen = address or os.environ.get(ADDRESS_VARIABLE)
     if chosen:
         return chosen
@@ -87,11 +87,9 @@ def catalog_address(address: str | None = None) -> str:
 
 
 def service_address(service: str, catalog: str) -> str:
-    """Return the host:port of another service of that catalog's stack.
+    """Return the host:port of the `tokenizer`, `extractor` or `trainer` of that catalog's stack.
 
-    It comes from POLYTOK_{SERVICE}_ADDRESS, or else from the embedded stack.
-
-    `service` is `tokenizer`, `extractor` or `trainer`.
+    It is POLYTOK_{SERVICE}_ADDRESS, or that of the running embedded stack.
     """
     variable = f"POLYTOK_{service.upper()}_ADDRESS"
     chosen = os.environ.get(variable)
@@ -99,11 +97,10 @@ def service_address(service: str, catalog: str) -> str:
         return chosen
     facts = stack() or {}
     found = facts.get(f"{service}_address")
-    # A stack on this machine says nothing about a catalog elsewhere.
+    # A stack on this machine may have nothing to do with a catalog elsewhere.
     if facts.get("catalog_address") != catalog or not found:
         raise errors.Unavailable(
-            f"Which {service} belongs to the catalog at {catalog} is not known here. Set {variable} to the host:port "
-            f"of its {service}.",
+            f"The address of the {service} of the catalog at {catalog} is unknown. Set {variable} to its host:port.",
             retryable=False,
         )
     return str(found)

@@ -1,7 +1,7 @@
-"""Copies of tokenizations and autoencoders that lie in an object store, on this machine.
+"""Download tokenizations and autoencoders from an object store.
 
-A copy is named by the digest of the manifest, so it is never out of date, and is whole: it gets its name when every
-file in it was checked against the manifest. Tokenizations that share files share the copy.
+A copy is named after the digest of the manifest, so it is never out of date. It gets its name once every file has been
+compared with the manifest, so it is never incomplete. Tokenizations that share files share the copy.
 """
 
 import hashlib
@@ -23,52 +23,51 @@ _AT_ONCE = 4
 
 
 class Published(NamedTuple):
-    """A folder in a store, with a manifest that lists its files."""
+    """A folder in an object store with a manifest that lists its files."""
 
     name: str
-    """The resource that it belongs to."""
+    """The name of its record."""
     path: str
     """Its URI."""
     digest: str
-    """Of the manifest; empty where there is none, and everything is copied as it is."""
+    """Digest of the manifest; empty if there is none, and everything is copied unchecked."""
     when_changed: str
-    """What to do where a file is not there any more."""
+    """Advice for a missing or replaced file."""
     when_damaged: str
-    """What to do where a file is not what was written."""
+    """Advice for a damaged file."""
     unlisted: tuple[str, ...] = ()
     """Small files beside the manifest that it does not list."""
     part: str = ""
-    """Copies this folder in it alone."""
+    """The only subfolder to copy, if not all of it."""
 
 
 def tokenization(record: tokenizations_pb2.Tokenization) -> Published:
-    """Return what is copied of a tokenization."""
+    """Return what to download for a tokenization."""
     return Published(
         record.name,
         record.tokenized_path,
         record.manifest_digest,
-        f"Load it again; if this stays, `polytok tokenization verify {record.name}` tells what is wrong.",
-        f"Mend it with `polytok tokenization repair {record.name}`, then load it again.",
+        f"Load it again. If the error persists, run `polytok tokenization verify {record.name}`.",
+        f"Run `polytok tokenization repair {record.name}`, then load it again.",
         ("state.json", "dataset_info.json"),
     )
 
 
 def autoencoder(record: trainings_pb2.Training, sae: str) -> Published:
-    """Return what is copied of one autoencoder of a training that is READY."""
-    again = "Train again under another name, or have the files brought back into the store."
+    """Return what to download for one autoencoder of a READY training."""
+    again = "Restore the files in the store, or train again under another name."
     return Published(record.name, record.path, record.manifest_digest, again, again, part=sae)
 
 
 def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
-    """Return the folder of the copy, which is made unless it is there.
+    """Return the folder of the local copy, downloading it if it does not exist.
 
-    Raises DataLoss for a file that is not what was written, Aborted if files changed meanwhile; what the
-    store raises is passed on.
+    Raises DataLoss for a damaged file, Aborted if files changed meanwhile, and any error of the store.
     """
     import fsspec  # noqa: PLC0415  comes with `datasets`
 
     filesystem, root = fsspec.core.url_to_fs(published.path, use_listings_cache=False)
-    # One taken over from a version without manifests has no digest: it is copied anew each time.
+    # A record from a version without manifests has no digest, so it is downloaded each time.
     copy = folder / ((published.digest or secrets.token_hex(16)) + (published.part and f"-{published.part}"))
     if copy.is_dir():
         return copy
@@ -79,7 +78,7 @@ def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
         try:
             temporary.rename(copy)
         except OSError:
-            # Another process was first.
+            # Another process finished first.
             if not copy.is_dir():
                 raise
     finally:
@@ -88,7 +87,7 @@ def fetch(published: Published, folder: pathlib.Path) -> pathlib.Path:
 
 
 class _Download:
-    """One copy in the making."""
+    """One download."""
 
     def __init__(self, filesystem: Any, root: str, target: pathlib.Path, published: Published) -> None:
         self._filesystem = filesystem
@@ -97,7 +96,7 @@ class _Download:
         self._published = published
 
     def run(self) -> None:
-        """Copy the small files, and then the others, a few at a time."""
+        """Copy the small files first, then the others, a few at a time."""
         if not self._published.digest:
             self._filesystem.get(f"{self._root}/", f"{self._target}/", recursive=True)
             return
@@ -120,17 +119,19 @@ class _Download:
         for file, found in zip(files, copied, strict=True):
             if found != (file["size_bytes"], file["sha256"]):
                 raise errors.DataLoss(
-                    f"{file['name']} of {self._published.name} does not hold what was written. "
+                    f"{file['name']} of {self._published.name} is damaged: its checksum differs. "
                     f"{self._published.when_damaged}",
                     metadata={"file": file["name"]},
                 )
 
     def _copy(self, name: str) -> tuple[int, str]:
-        """Copy a file; return its size and its sha256."""
+        """Copy a file; return its size and sha256."""
         part = self._published.part
         own = name.removeprefix(f"{part}/") if part else name
         if pathlib.PurePosixPath(own).name != own or own in {"", ".", ".."}:
-            raise errors.DataLoss(f"{_MANIFEST} of {self._published.name} names {name!r}, which is no file in it.")
+            raise errors.DataLoss(
+                f"{_MANIFEST} of {self._published.name} lists {name!r}, which is not a plain file name."
+            )
         digest, size = hashlib.sha256(), 0
         try:
             with (
@@ -148,7 +149,7 @@ class _Download:
 
     def _changed(self, name: str) -> errors.Aborted:
         return errors.Aborted(
-            f"{name} of {self._published.name} is missing, or not the one on record. {self._published.when_changed}",
+            f"{name} of {self._published.name} is missing or was replaced. {self._published.when_changed}",
             reason="RESOURCE_CHANGED",
             metadata={"resource": self._published.name},
         )

@@ -1,4 +1,4 @@
-"""Extractions: what models compute on the way, for the tokens of a tokenization."""
+"""Extractions: activations of a model at chosen hooks, for the tokens of a tokenization."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, TypedDict, Unpack
@@ -16,30 +16,30 @@ _ESTIMATE_SECONDS = 330.0
 
 
 class Parameters(TypedDict, total=False):
-    """What is extracted and how; what is left out takes its default (docs/extracting.md)."""
+    """Parameters of an extraction, all optional (docs/extracting.md)."""
 
     context_size: int | None
-    """Tokens of each sequence at most, and activations in a row of the files; by default the longest sequence."""
+    """Maximum tokens of a sequence, and activations in a row of the files; by default the longest sequence."""
     max_sequences: int | None
-    """Sequences at most, from the first."""
+    """Maximum number of sequences, from the first."""
     max_tokens: int | None
-    """Tokens at most: so many whole sequences, from the first, as do not exceed them."""
+    """Maximum number of tokens, rounded down to whole sequences, from the first."""
     batch_size: int | None
-    """Sequences in one forward pass; by default what is fast and fits."""
+    """Sequences in one forward pass; by default chosen for speed and memory."""
     compute_format: NumberFormat | None
-    """The model's numbers; float32 by default."""
+    """Number format of the model; float32 by default."""
     storage_format: NumberFormat | None
-    """The files' numbers; those of the model by default."""
+    """Number format of the files; by default that of the model."""
     exclude_special_tokens: bool | None
-    """Leaves out the activations of the tokenizer's special tokens; the model still sees them."""
+    """Whether to leave out the activations of special tokens; the model still sees them."""
     excluded_token_ids: Sequence[int] | None
-    """Leaves out the activations of these tokens too."""
+    """Ids of further tokens whose activations are left out."""
     excluded_positions: Sequence[int] | None
-    """Leaves out the activations at these places of every sequence, from 0."""
+    """Positions in every sequence, from 0, whose activations are left out."""
     nonfinite: Literal["fail", "keep"] | None
-    """What happens when the model gives NaN or infinity: fail, or keep and count them."""
+    """What to do if the model returns NaN or infinity: fail, or keep and count them."""
     compile: bool | None
-    """Compiles the model with torch.compile."""
+    """Whether to compile the model with torch.compile."""
 
 
 class _Extractions(CancellableCollection[pb.Extraction]):
@@ -122,7 +122,7 @@ def _parameters(hooks: Sequence[str], parameters: Parameters) -> pb.ExtractionPa
     unknown = given.keys() - Parameters.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(
-            f"{', '.join(sorted(unknown))}: no such parameter; there are {', '.join(Parameters.__annotations__)}."
+            f"Unknown parameter {min(unknown)!r}. Expected one of: {', '.join(Parameters.__annotations__)}."
         )
     for field in ("compute_format", "storage_format"):
         if field in given:
@@ -136,7 +136,7 @@ def _parameters(hooks: Sequence[str], parameters: Parameters) -> pb.ExtractionPa
 def _value(field: str, word: str, prefix: str, enum: Any) -> Any:
     known = {name.removeprefix(prefix).lower(): value for name, value in enum.items() if value}
     if str(word).lower() not in known:
-        raise errors.InvalidArgument(f"{field}: {word!r} is none of {', '.join(known)}.")
+        raise errors.InvalidArgument(f"Unknown {field} {word!r}. Expected one of: {', '.join(known)}.")
     return known[str(word).lower()]
 
 

@@ -1,7 +1,7 @@
-"""Trained autoencoders as a Hugging Face repository: one folder a hook, and a model card.
+"""Export trained autoencoders as a Hugging Face repository: one folder per hook, and a model card.
 
-Files are uploaded from where the training published them, in one commit; nothing is copied before. The same layout can
-be made on a disk by hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
+Files are uploaded in one commit from where the training published them, without copying. The same layout can be written
+to a disk with hard links. https://huggingface.co/docs/huggingface_hub/guides/upload
 """
 
 import json
@@ -18,7 +18,7 @@ from polytok.trainer.v1 import trainings_pb2 as pb
 
 CARD = "README.md"
 FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
-"""What a published autoencoder consists of."""
+"""The files of a published autoencoder."""
 _MOST_SHOWN = 8
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?")
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}")
@@ -33,50 +33,51 @@ class Export(NamedTuple):
 
 
 def list_exports(training: pb.Training, sae: str = "") -> list[Export]:
-    """Return the autoencoders of a training that is READY, or one of them by its name.
+    """Return the autoencoders of a READY training, or the one named `sae`.
 
-    Those in an object store are copied here first. Raises `errors.InvalidArgument` where there is none of that name.
+    Downloads them from an object store if needed. Raises `errors.InvalidArgument` if none has that name.
     """
     watch_stream.ready(training)
     chosen = [result for result in training.results if sae in ("", result.name)]
     if not chosen:
         known = ", ".join(result.name for result in training.results)
-        raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}; it has: {known}.")
+        raise _invalid("sae", f"{training.name} has no autoencoder {sae!r}. Expected one of: {known}.")
     return [
         Export(result.name, result.hook, pathlib.Path(trainings.sae_path(training, result.name))) for result in chosen
     ]
 
 
 class Layout(NamedTuple):
-    """A repository's content."""
+    """The contents of a repository."""
 
     card: str
     files: dict[str, pathlib.Path]
-    """By path in the repository, `/` between its parts."""
+    """Local files by their `/`-separated path in the repository."""
 
 
 def plan_layout(exports: Sequence[Export], repository: str) -> Layout:
-    """Plan a repository. An autoencoder's folder is its hook, or hook and name where a hook has several.
+    """Plan a repository. An autoencoder's folder is its hook, or hook and name if a hook has several.
 
-    Raises `errors.NotFound` for a folder that is no complete export, `errors.InvalidArgument` for names that cannot be
-    paths.
+    Raises `errors.NotFound` for an incomplete export, `errors.InvalidArgument` for names that cannot be paths.
     """
     if not _REPOSITORY.fullmatch(repository) or ".." in repository:
-        raise _invalid("repository", f"{repository!r} is no repository name; write it as owner/name.")
+        raise _invalid("repository", f"Invalid repository name {repository!r}. Write it as owner/name.")
     hooks = [each.hook for each in exports]
     files: dict[str, pathlib.Path] = {}
     configs: dict[str, Mapping[str, Any]] = {}
     for each in exports:
         for part in (each.hook, each.name):
             if not _NAME.fullmatch(part) or ".." in part:
-                raise _invalid("name", f"{part!r} cannot be a folder; use letters, digits, dots, dashes, underscores.")
+                raise _invalid(
+                    "name", f"{part!r} cannot be a folder name. Use letters, digits, dots, dashes and underscores."
+                )
         identifier = each.hook if hooks.count(each.hook) == 1 else f"{each.hook}/{each.name}"
         if identifier in configs:
-            raise _invalid("name", f"{identifier!r} is there twice; give every autoencoder a name of its own.")
+            raise _invalid("name", f"{identifier!r} occurs twice. Give every autoencoder a unique name.")
         for file in FILES:
             if not (each.folder / file).is_file():
                 raise errors.NotFound(
-                    f"{each.folder} holds no {file}: it is no complete export. Export {each.name} first."
+                    f"{each.folder} is not a complete export: {file} is missing. Export {each.name} first."
                 )
             files[f"{identifier}/{file}"] = each.folder / file
         configs[identifier] = json.loads((each.folder / FILES[0]).read_text(encoding="utf-8"))
@@ -84,9 +85,9 @@ def plan_layout(exports: Sequence[Export], repository: str) -> Layout:
 
 
 def write_layout(layout: Layout, folder: pathlib.Path) -> None:
-    """Make the repository in a new or empty folder, by hard links; files of another disk are copied."""
+    """Write the repository to a new or empty folder with hard links; copies files from other disks."""
     if folder.exists() and any(folder.iterdir()):
-        raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty it.")
+        raise errors.AlreadyExists(f"{folder} is not empty. Name a new folder, or empty this one.")
     for path, source in layout.files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +107,9 @@ def push(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Upload the repository in one commit, made where it does not exist. Returns the commit's URL.
+    """Upload the repository in one commit, creating it if it does not exist. Returns the commit's URL.
 
-    Without a token, the one of `hf auth login` is used. Raises `errors.PermissionDenied`, `errors.NotFound` and
+    Without a token, uses the one of `hf auth login`. Raises `errors.PermissionDenied`, `errors.NotFound` and
     `errors.Unavailable`.
     """
     huggingface_hub = _hub()
@@ -126,13 +127,13 @@ def push(
         raise _invalid("repository", f"{error}") from error
     except huggingface_hub.errors.RevisionNotFoundError as error:
         raise errors.NotFound(
-            f"{repository} has no revision {revision!r}. Push to main, or make the branch."
+            f"{repository} has no revision {revision!r}. Push to main, or create the branch."
         ) from error
     except huggingface_hub.errors.HfHubHTTPError as error:
         raise _refused(repository, error) from error
     except Exception as error:
-        # The hub's client is httpx under a changing name, whose errors share no base with Python's own.
-        # A file's upload that failed in one of its threads it tells as RuntimeError.
+        # The hub's client is httpx under a changing name; its errors derive from none of Python's. A failed upload in
+        # one of its threads is raised as RuntimeError.
         if not isinstance(error, OSError | RuntimeError) and not type(error).__module__.startswith("httpx"):
             raise
         raise errors.Unavailable(
@@ -142,13 +143,13 @@ def push(
 
 
 def _hub() -> Any:
-    """Import the hub's package when first used: a client without it does all else."""
+    """Import the hub's package on first use: the rest of the client works without it."""
     try:
         import huggingface_hub  # noqa: PLC0415
         import huggingface_hub.errors  # noqa: PLC0415
     except ImportError as error:
         raise errors.FailedPrecondition(
-            "Uploading needs the package huggingface_hub. Install it with: pip install huggingface_hub"
+            "Uploading needs the package `huggingface_hub`. Install it with `pip install huggingface_hub`."
         ) from error
     return huggingface_hub
 
@@ -158,9 +159,9 @@ def _refused(repository: str, error: Any) -> errors.PolytokError:
     said = getattr(error, "server_message", None) or f"status {status}"
     if status in {401, 403, 404}:
         return errors.PermissionDenied(
-            f"{repository}: the hub refused ({said}). Log in with `hf auth login` and a token that may write there."
+            f"The hub denied access to {repository} ({said}). Log in with `hf auth login`, with a token for writing."
         )
-    return errors.Unavailable(f"{repository}: the hub answered {said}. Push again later.")
+    return errors.Unavailable(f"The hub failed for {repository} ({said}). Push again later.")
 
 
 def _card(repository: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -186,8 +187,8 @@ from sae_lens import SAE
 sae = SAE.from_pretrained({json.dumps(repository)}, {json.dumps(first)})
 ```
 
-L0 and dead latents are measured on the autoencoders as they are here, over as many activations as `sparsity_samples`
-says under `metadata` in `cfg.json`, held-out ones where there are any (`sparsity_source`). BOS is whether every
+L0 and dead latents are measured on these exported autoencoders, over `sparsity_samples` activations (`metadata` in
+`cfg.json`), held-out ones if there are any (`sparsity_source`). BOS is whether every
 sequence begins with that token. Another token that every sequence begins with is given in brackets
 (`begin_batch_token`): `ActivationsStore.from_sae` does not put it there, so give it a data set that was tokenized with
 it. Tokens and positions that are left out were not trained on. So many distinct
@@ -228,7 +229,7 @@ def _beginning(config: Mapping[str, Any]) -> str:
 
 
 def _left_out(config: Mapping[str, Any]) -> str:
-    """Ids and positions, the first of them where there are many."""
+    """Return the excluded token ids and positions, shortened if there are many."""
     found = []
     for what, name in (("tokens", "exclude_special_tokens"), ("positions", "excluded_positions")):
         numbers = _metadata(config, name) or []
@@ -243,7 +244,7 @@ def _metadata(config: Mapping[str, Any], name: str) -> Any:
 
 
 def _cell(text: str) -> str:
-    """Keep a text within one cell of a table, and from being taken for HTML."""
+    """Escape a text for one cell of a Markdown table."""
     return text.replace("|", r"\|").replace("<", "&lt;").replace("\n", " ")
 
 

@@ -1,4 +1,4 @@
-"""Models: what datasets are tokenized for."""
+"""Models: the tokenizers and weights that datasets are tokenized for."""
 
 from collections.abc import Mapping
 
@@ -24,11 +24,11 @@ class _Models(SourceCollection[pb.Model]):
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> pb.Model:
-        """Register a model and has its tokenizer read.
+        """Register a model and start reading its tokenizer.
 
-        `repository` is `owner/name` on the Hugging Face hub or the path of a local folder in that layout; so is
-        `tokenizer`, where the tokenizer lies elsewhere. The same id with the same source gives the model that
-        exists. Raises AlreadyExists, InvalidArgument.
+        `repository` is `owner/name` on the Hugging Face hub or the path of a local folder in that layout. `tokenizer`
+        is the same, for a tokenizer stored elsewhere. Returns the existing model if id and source are the same.
+        Raises AlreadyExists, InvalidArgument.
         """
         model = message_builder.build(
             pb.Model,

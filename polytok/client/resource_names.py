@@ -1,4 +1,4 @@
-"""Resource names from what people type: an id, a full name, a uid, or the record itself."""
+"""Resource names of references: an id, a full name, a uid, or the record itself."""
 
 import re
 from typing import Protocol
@@ -20,20 +20,20 @@ Reference = str | Named
 
 
 def dataset(reference: Reference) -> str:
-    """`datasets/{id}`."""
+    """Return `datasets/{id}`."""
     return resource("datasets", reference)
 
 
 def model(reference: Reference) -> str:
-    """`models/{id}`."""
+    """Return `models/{id}`."""
     return resource("models", reference)
 
 
 def tokenization(reference: Reference, of_model: Reference | None = None, variant: str = "") -> str:
-    """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`.
+    """Return `datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`.
 
-    `reference` is the dataset where a model is given too; else it is all of it: a full name, `dataset/model`, the
-    uid `tok_…`, or the record.
+    `reference` is the dataset if a model is given too. Otherwise it names the tokenization: the full name,
+    `dataset/model`, the uid `tok_…`, or the record.
     """
     if of_model is not None:
         name = f"{dataset(reference)}/tokenizations/{short(model(of_model))}"
@@ -42,41 +42,36 @@ def tokenization(reference: Reference, of_model: Reference | None = None, varian
     return f"{name}~{variant}" if variant else name
 
 
-def extraction(reference: Reference) -> str:
-    """`extractions/{id}`."""
-    return resource("extractions", reference)
-
-
-def training(reference: Reference) -> str:
-    """`trainings/{id}`."""
-    return resource("trainings", reference)
-
-
 def resource(collection: str, reference: Reference) -> str:
     """Return `{collection}/{id}`."""
-    text = _text(reference, collection.removesuffix("s"))
+    singular = collection.removesuffix("s")
+    text = _text(reference, singular)
     if "/" not in text:
         return f"{collection}/{text}"
     if text.startswith(f"{collection}/"):
         return text
-    kind = collection.removesuffix("s")
     raise errors.InvalidArgument(
-        f"{text!r} names no {kind}. Name it by its id, as `polytok {kind} list` shows it, or in full, "
+        f"{text!r} does not name a {singular}. Use its id, as shown by `polytok {singular} list`, or its full name, "
         f"`{collection}/ID`."
     )
 
 
+def kind(name: str) -> str:
+    """Return the kind of resource, which is also its command: `dataset`, `tokenization` and so on."""
+    return name.split("/")[-2].removesuffix("s")
+
+
 def short(name: str) -> str:
-    """Return what people type for a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
+    """Return the short name of a resource: `docs` for `datasets/docs`, `docs/gpt2` for the tokenization."""
     for collection in ("datasets/", "models/", "extractions/", "trainings/"):
         name = name.removeprefix(collection)
     return name.replace("/tokenizations/", "/")
 
 
-def _text(reference: Reference, kind: str) -> str:
+def _text(reference: Reference, singular: str) -> str:
     text = reference if isinstance(reference, str) else getattr(reference, "name", None)
     if not isinstance(text, str):
-        raise errors.InvalidArgument(f"{reference!r} names no {kind}. Name it by its id, or give its record.")
+        raise errors.InvalidArgument(f"{reference!r} does not name a {singular}. Use its id or its record.")
     return text
 
 
@@ -92,6 +87,6 @@ def _whole_tokenization(text: str) -> str:
     if len(parts) == 2 and all(parts) and parts[0] != "datasets":
         return f"datasets/{parts[0]}/tokenizations/{parts[1]}"
     raise errors.InvalidArgument(
-        f"{text!r} names no tokenization. Name the dataset and the model, as in `docs gpt2`, `docs/gpt2` or "
+        f"{text!r} does not name a tokenization. Name its dataset and model, as in `docs gpt2`, `docs/gpt2` or "
         "`datasets/docs/tokenizations/gpt2`."
     )

@@ -1,9 +1,9 @@
-"""Rows that a caller has, as the messages of an upload: `datasets.Dataset`, Arrow tables, readers, record batches.
+"""Build the messages of an upload from `datasets.Dataset`, Arrow tables, readers or record batches.
 
-pyarrow is imported when rows are given, and not before.
+pyarrow is imported only for an upload.
 """
 
-from __future__ import annotations  # pyarrow is there for those who have rows
+from __future__ import annotations  # pyarrow is an optional dependency
 
 import asyncio
 import uuid
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MESSAGE_BYTES = 4 << 20
-"""Rows are sent in messages of about this size."""
+"""Approximate size of a message."""
 _ROW_BYTES = 32 << 20
 """The largest row that the catalog's workers read."""
 _READ_ROWS = 1000
 
 
 class Upload:
-    """The messages of an upload, in order; to be gone through once, in either way."""
+    """The messages of an upload, in order; can be iterated once, with `for` or `async for`."""
 
     def __init__(self, begin: pb.UploadBegin, rows: object) -> None:
         self._begin = begin
         self._rows = rows
         self.failure: Exception | None = None
-        """What went wrong with the rows themselves, while they were gone through."""
+        """The error raised while the rows were read."""
 
     def identify(self) -> None:
-        """Return the upload an id (AIP-155) if it has none."""
+        """Set a request id (AIP-155) if there is none."""
         self._begin.request_id = self._begin.request_id or str(uuid.uuid4())
 
     def __iter__(self) -> Iterator[pb.UploadDatasetRequest]:
         if not isinstance(self._rows, Iterable):
             raise errors.InvalidArgument("Asynchronous iterators of rows are for polytok.AsyncClient.")
-        return self._kept(self._messages(_batches(self._rows)))
+        return self._recording_failure(self._messages(_batches(self._rows)))
 
     async def __aiter__(self) -> AsyncIterator[pb.UploadDatasetRequest]:
         if isinstance(self._rows, AsyncIterable):
@@ -54,7 +54,7 @@ class Upload:
                 self.failure = error
                 raise
             return
-        # Making rows may take a while, and reading them from a disk does.
+        # Reading rows may block, so it runs in a thread.
         messages = iter(self)
         while (following := await asyncio.to_thread(_next, messages)) is not None:
             yield following
@@ -65,11 +65,11 @@ class Upload:
             yield from sent.batch(batch)
         yield sent.end()
 
-    def _kept(self, messages: Iterator[pb.UploadDatasetRequest]) -> Iterator[pb.UploadDatasetRequest]:
+    def _recording_failure(self, messages: Iterator[pb.UploadDatasetRequest]) -> Iterator[pb.UploadDatasetRequest]:
         try:
             yield from messages
         except Exception as error:
-            # gRPC tells of a cancelled call only.
+            # gRPC reports only a cancelled call.
             self.failure = error
             raise
 
@@ -79,7 +79,7 @@ def _next(messages: Iterator[pb.UploadDatasetRequest]) -> pb.UploadDatasetReques
 
 
 class _MessageBuilder:
-    """Makes messages of record batches, all of which must have the schema of the first."""
+    """Builds messages from record batches, which must all have the schema of the first."""
 
     def __init__(self, begin: pb.UploadBegin) -> None:
         self._begin = begin
@@ -95,8 +95,8 @@ class _MessageBuilder:
             yield pb.UploadDatasetRequest(begin=self._begin)
         elif not plain.schema.equals(self._schema):
             raise errors.InvalidArgument(
-                f"The record batch from row {self._end.num_rows} on has other columns than those before: "
-                f"{plain.schema}. Give all rows one schema."
+                f"The record batch starting at row {self._end.num_rows} has a different schema: {plain.schema}. "
+                "Use one schema for all rows."
             )
         for piece in _pieces(plain, self._end.num_rows):
             self._end.num_rows += piece.num_rows
@@ -106,17 +106,17 @@ class _MessageBuilder:
     def end(self) -> pb.UploadDatasetRequest:
         """Return the last message."""
         if self._schema is None:
-            raise errors.InvalidArgument("There are no rows to upload; give at least one.", reason="SOURCE_EMPTY")
+            raise errors.InvalidArgument("There are no rows to upload. Give at least one.", reason="SOURCE_EMPTY")
         return pb.UploadDatasetRequest(end=self._end)
 
 
 def upload(dataset_id: str, rows: object, metadata: Mapping[str, str] | None, request_id: str) -> Upload:
-    """Return the upload of rows."""
+    """Return the upload of these rows."""
     try:
-        import pyarrow as pa  # noqa: PLC0415  here, and not in a thread of gRPC's
+        import pyarrow as pa  # noqa: PLC0415  optional, and imported here rather than in a thread of gRPC
     except ImportError as error:
         raise errors.FailedPrecondition(
-            "Uploading rows needs the package `pyarrow`; install it with `pip install 'polytok[data]'`."
+            "Uploading rows needs the package `pyarrow`. Install it with `pip install 'polytok[data]'`."
         ) from error
     if isinstance(rows, pa.Table):
         rows = rows.to_batches() or [pa.RecordBatch.from_pylist([], rows.schema)]
@@ -124,19 +124,19 @@ def upload(dataset_id: str, rows: object, metadata: Mapping[str, str] | None, re
         rows = [rows]
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable | AsyncIterable):
         raise errors.InvalidArgument(
-            f"rows are a datasets.Dataset, a pyarrow.Table or record batches, not a {type(rows).__name__}. Paths are "
-            "given as files; lists of objects become a table by pyarrow.Table.from_pylist."
+            f"rows must be a datasets.Dataset, a pyarrow.Table or record batches, not a {type(rows).__name__}. Pass "
+            "paths as files; convert a list of dicts with pyarrow.Table.from_pylist."
         )
     begin = message_builder.build(pb.UploadBegin, dataset_id=dataset_id, metadata=metadata or {}, request_id=request_id)
     return Upload(begin, rows)
 
 
 def _batches(rows: Any) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of whatever holds rows."""
+    """Yield the record batches of any kind of rows."""
     import pyarrow as pa  # noqa: PLC0415
 
     if hasattr(rows, "with_format") and hasattr(rows, "features"):
-        # A datasets.Dataset or IterableDataset; its own order and selection hold, whatever its file has.
+        # A datasets.Dataset or IterableDataset: keep its order and selection, which its file does not have.
         schema = rows.features.arrow_schema if rows.features is not None else None
         for table in rows.with_format("arrow").iter(batch_size=_READ_ROWS):
             yield from (table if schema is None else table.cast(schema)).to_batches()
@@ -144,14 +144,14 @@ def _batches(rows: Any) -> Iterator[pa.RecordBatch]:
         for place, batch in enumerate(rows):
             if not isinstance(batch, pa.RecordBatch):
                 raise errors.InvalidArgument(
-                    f"Item {place} of the rows is a {type(batch).__name__}, not a pyarrow.RecordBatch. Make one of it, "
-                    "as by pyarrow.RecordBatch.from_pylist."
+                    f"Item {place} of the rows is a {type(batch).__name__}, not a pyarrow.RecordBatch. Convert it, for "
+                    "example with pyarrow.RecordBatch.from_pylist."
                 )
             yield batch
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows with dictionaries decoded: their values would be messages of their own."""
+    """Return the rows with dictionary columns decoded, because dictionaries would need messages of their own."""
     import pyarrow as pa  # noqa: PLC0415
 
     if not any("dictionary<" in str(field.type) for field in batch.schema):
@@ -174,7 +174,7 @@ def _decoded(kind: pa.DataType) -> pa.DataType:
 
 
 def _pieces(batch: pa.RecordBatch, first_row: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows in pieces small enough to send."""
+    """Yield the rows in pieces that are small enough to send."""
     import pyarrow as pa  # noqa: PLC0415
 
     if not batch.num_rows:
@@ -183,7 +183,7 @@ def _pieces(batch: pa.RecordBatch, first_row: int) -> Iterator[pa.RecordBatch]:
     if size <= _MESSAGE_BYTES or batch.num_rows == 1:
         if size > _ROW_BYTES:
             raise errors.InvalidArgument(
-                f"Row {first_row} takes {size >> 20} MiB; {_ROW_BYTES >> 20} MiB is the most. Split it."
+                f"Row {first_row} takes {size >> 20} MiB; the limit is {_ROW_BYTES >> 20} MiB. Split it."
             )
         yield batch
         return

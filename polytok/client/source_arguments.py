@@ -1,4 +1,4 @@
-"""Where rows and models come from, as people write it: paths are made absolute, URIs and repositories stay."""
+"""Sources of datasets and models from user input: paths become absolute, URIs and repositories stay as they are."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ Path = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class FileOptions:
-    """How files of some formats are read; None where it is not said."""
+    """How to read files of some formats; None if not given."""
 
     delimiter: str | None = None
     json_field: str | None = None
@@ -38,10 +38,10 @@ def dataset(
         raise errors.InvalidArgument("Give either files or a hub repository.")
     if hub is not None:
         if file_format is not None:
-            raise errors.InvalidArgument("A format belongs to files; a hub repository knows its own.")
+            raise errors.InvalidArgument("format applies to files, not to a hub repository.")
         if options != FileOptions():
             raise errors.InvalidArgument(
-                "delimiter, json_field, text_rows and text_separator belong to files, not to a hub repository."
+                "delimiter, json_field, text_rows and text_separator apply to files, not to a hub repository."
             )
         if not split:
             raise errors.InvalidArgument("A hub repository needs a split, such as 'train'.")
@@ -50,25 +50,25 @@ def dataset(
         )
         return message_builder.build(pb.DatasetSource, hub=source)
     if split or config or revision:
-        raise errors.InvalidArgument("split, config and revision belong to a hub repository, not to files.")
+        raise errors.InvalidArgument("split, config and revision apply to a hub repository, not to files.")
     several: Any = [files] if isinstance(files, str | os.PathLike) else files
     if not isinstance(several, Collection) or not all(isinstance(file, str | os.PathLike) for file in several):
-        raise errors.InvalidArgument(f"files are a path, or several in a list, not {several!r}.")
+        raise errors.InvalidArgument(f"files must be a path or a list of paths, not {several!r}.")
     uris = [absolute(os.fspath(file)) for file in several]
     return message_builder.build(pb.DatasetSource, files=_files(uris, file_format, options))
 
 
 def absolute(path: str) -> str:
-    """Return the path as a worker finds it, wherever it runs on this machine; a URI as it is."""
+    """Return the absolute path, which a worker with any working directory finds; URIs stay as they are."""
     if "://" in path or "::" in path:
         return path
-    return os.path.abspath(pathlib.Path(path).expanduser())  # noqa: PTH100  takes `..` out, also before a glob
+    return os.path.abspath(pathlib.Path(path).expanduser())  # noqa: PTH100  resolves `..`, also before a glob
 
 
 def repository(name: str) -> str:
-    """`owner/name` as it is; the absolute path of a local folder."""
+    """Return `owner/name` unchanged, or the absolute path of a local folder."""
     if not isinstance(name, str | os.PathLike):
-        raise errors.InvalidArgument(f"{name!r} is no repository: give `owner/name` of the hub, or a local folder.")
+        raise errors.InvalidArgument(f"Invalid repository {name!r}. Give `owner/name` on the hub, or a local folder.")
     name = os.fspath(name)
     is_path = name.startswith((".", "/", "~")) or pathlib.Path(name).is_dir()
     return absolute(name) if is_path else name
@@ -95,7 +95,7 @@ def _format(name: str | None) -> pb.FileSource.Format.ValueType:
         return pb.FileSource.FORMAT_UNSPECIFIED
     known = {key.removeprefix("FORMAT_").lower(): value for key, value in pb.FileSource.Format.items() if value}
     if name.lower() not in known:
-        raise errors.InvalidArgument(f"{name!r} is no format; one of: {', '.join(known)}, tsv.")
+        raise errors.InvalidArgument(f"Unknown format {name!r}. Expected one of: {', '.join(known)}, tsv.")
     return known[name.lower()]
 
 
@@ -104,5 +104,5 @@ def _text_rows(name: str | None) -> pb.FileSource.TextRows.ValueType:
         return pb.FileSource.TEXT_ROWS_UNSPECIFIED
     known = {key.removeprefix("TEXT_ROWS_").lower(): value for key, value in pb.FileSource.TextRows.items() if value}
     if name.lower() not in known:
-        raise errors.InvalidArgument(f"{name!r} is no kind of rows in text; one of: {', '.join(known)}.")
+        raise errors.InvalidArgument(f"Unknown text_rows {name!r}. Expected one of: {', '.join(known)}.")
     return known[name.lower()]

@@ -1,7 +1,7 @@
-"""Methods written once, as coroutines, and offered by a synchronous and an asynchronous client.
+"""Methods written once, as coroutines, for the synchronous and the asynchronous client.
 
-A coroutine suspends only where something that it awaits does. The synchronous exchange (`exchange.Blocking`) blocks
-instead, so that a coroutine over it runs to its end at the first step and needs no event loop.
+A coroutine suspends only if something that it awaits does. `SyncTransport` blocks instead, so a coroutine over it
+completes in one step and needs no event loop.
 """
 
 import functools
@@ -13,19 +13,39 @@ R = TypeVar("R")
 
 
 class SyncMixin:
-    """Base of classes whose methods return results."""
+    """Makes methods return results and iterators."""
 
 
 class AsyncMixin:
-    """Base of classes whose methods return awaitables and asynchronous iterators."""
+    """Makes methods return coroutines and asynchronous iterators."""
 
 
-class method(Generic[P, R]):  # noqa: N801  used as a decorator
-    """A coroutine method that a `Blocking` class offers as a plain method."""
+class _Descriptor:
+    """Binds a method to an instance: unchanged for an `AsyncMixin`, run to completion for a `SyncMixin`."""
 
-    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> None:
+    def __init__(self, method: Callable[..., Any]) -> None:
         self._method = method
         functools.update_wrapper(self, method)  # type: ignore[arg-type]
+
+    def _bind(self, instance: Any, complete: Callable[[Any], Any]) -> Any:
+        method = self._method
+        if instance is None:
+            return self
+        if isinstance(instance, AsyncMixin):
+            return method.__get__(instance)
+
+        @functools.wraps(method)
+        def synchronous(*args: Any, **kwargs: Any) -> Any:
+            return complete(method(instance, *args, **kwargs))
+
+        return synchronous
+
+
+class method(_Descriptor, Generic[P, R]):  # noqa: N801  used as a decorator
+    """A coroutine method, which a `SyncMixin` turns into a plain method."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> None:
+        super().__init__(method)
 
     @overload
     def __get__(self, instance: SyncMixin, owner: Any) -> Callable[P, R]: ...
@@ -34,26 +54,15 @@ class method(Generic[P, R]):  # noqa: N801  used as a decorator
     @overload
     def __get__(self, instance: None, owner: Any) -> "method[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
-        """Bind the method to an instance, in the instance's way."""
-        if instance is None:
-            return self
-        method = self._method
-        if isinstance(instance, AsyncMixin):
-            return method.__get__(instance)
-
-        @functools.wraps(method)
-        def blocking(*args: P.args, **kwargs: P.kwargs) -> R:
-            return run(method(instance, *args, **kwargs))
-
-        return blocking
+        """Bind the method to an instance."""
+        return self._bind(instance, run)
 
 
-class iterator(Generic[P, R]):  # noqa: N801  used as a decorator
-    """An asynchronous generator method that a `Blocking` class offers as a generator."""
+class iterator(_Descriptor, Generic[P, R]):  # noqa: N801  used as a decorator
+    """An asynchronous generator method, which a `SyncMixin` turns into a generator."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], AsyncGenerator[R, None]]) -> None:
-        self._method = method
-        functools.update_wrapper(self, method)  # type: ignore[arg-type]
+        super().__init__(method)
 
     @overload
     def __get__(self, instance: SyncMixin, owner: Any) -> Callable[P, Iterator[R]]: ...
@@ -62,18 +71,8 @@ class iterator(Generic[P, R]):  # noqa: N801  used as a decorator
     @overload
     def __get__(self, instance: None, owner: Any) -> "iterator[P, R]": ...
     def __get__(self, instance: Any, owner: Any) -> Any:
-        """Bind the method to an instance, in the instance's way."""
-        if instance is None:
-            return self
-        method = self._method
-        if isinstance(instance, AsyncMixin):
-            return method.__get__(instance)
-
-        @functools.wraps(method)
-        def blocking(*args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
-            return _iterate(method(instance, *args, **kwargs))
-
-        return blocking
+        """Bind the method to an instance."""
+        return self._bind(instance, _iterate)
 
 
 def run(coroutine: Coroutine[Any, Any, R]) -> R:
@@ -84,7 +83,7 @@ def run(coroutine: Coroutine[Any, Any, R]) -> R:
         result: R = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("A blocking client awaited something that suspends.")
+    raise RuntimeError("A synchronous client awaited something that suspends.")
 
 
 def _iterate(items: AsyncGenerator[R, None]) -> Iterator[R]:

@@ -1,4 +1,4 @@
-"""How to tokenize, as keyword arguments; the catalog fills in every default and checks every value."""
+"""Parameters of tokenizing as keyword arguments; the catalog fills in the defaults and validates the values."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
@@ -14,95 +14,92 @@ class Packing(TypedDict, total=False):
     """How documents are concatenated and cut into sequences of exactly max_length tokens."""
 
     begin_of_batch: Boundary
-    """At the start of every sequence; `bos` by default."""
+    """Token at the start of every sequence; `bos` by default."""
     begin_of_sequence: Boundary
-    """At the start of every document; `none` by default."""
+    """Token at the start of every document; `none` by default."""
     separator: Boundary
-    """Between documents; `bos` by default."""
+    """Token between documents; `bos` by default."""
     disable_concatenation: bool
-    """Cuts each document by itself and drops what does not fill a sequence."""
+    """Whether to cut each document separately and drop what does not fill a sequence."""
     document_starts: bool
-    """Stores a column `document_starts`: the places in each sequence at which a document starts, the first one 0."""
+    """Whether to store a column `document_starts`: the positions, from 0, where documents start in each sequence."""
 
 
 class Padding(TypedDict, total=False):
-    """How sequences are filled up to one length."""
+    """How to pad sequences to one length."""
 
     to: Literal["max_length", "longest"]
-    """The length: max_length (the default), or that of the longest sequence of the Arrow file."""
+    """Target length: `max_length` (the default), or that of the longest sequence of the Arrow file."""
     side: Literal["right", "left"]
-    """Where padding goes; `right` by default."""
+    """Side to pad; `right` by default."""
     token: Literal["pad", "eos"]
-    """What padding is; by default `pad` where the tokenizer has such a token, else `eos`."""
+    """Token to pad with; by default `pad` if the tokenizer has one, else `eos`."""
 
 
 class Filters(TypedDict, total=False):
-    """Which documents are dropped, and counted in the statistics."""
+    """Which documents to drop; the statistics count them."""
 
     min_characters: int
-    """Those of fewer characters."""
+    """Drop documents shorter than this."""
     max_characters: int
-    """Those of more characters."""
+    """Drop documents longer than this."""
     keep_pattern: str
-    """Those in which this regular expression (RE2) is not found."""
+    """Drop documents that do not match this regular expression (RE2)."""
     drop_pattern: str
-    """Those in which this regular expression (RE2) is found."""
+    """Drop documents that match this regular expression (RE2)."""
     max_junk: float
-    """Those with a greater share of characters that are neither letter, mark, number nor white space."""
+    """Drop documents with a larger share of characters other than letters, marks, numbers and white space."""
     drop_duplicates: bool
-    """Those whose text, normalized, is that of a document before them in the dataset which no filter dropped."""
+    """Drop documents whose normalized text equals that of an earlier document that no filter dropped."""
 
 
 class Chat(TypedDict, total=False):
-    """How conversations become text, as `apply_chat_template` of transformers makes it."""
+    """How to render conversations as text, as `apply_chat_template` of transformers does."""
 
     add_generation_prompt: bool
-    """Ends each conversation with what begins an answer of the assistant."""
+    """Whether to end each conversation with the prefix of an assistant message."""
     template: str
-    """A Jinja template of one's own; by default the tokenizer's."""
+    """A Jinja template; by default the tokenizer's."""
     tools_column: str
-    """The column whose values the template is given as `tools`: lists of JSON schemas, or their text. By default
-    `tools`, if there is one; an empty name gives none."""
+    """The column passed to the template as `tools`: lists of JSON schemas, or JSON text. By default `tools`, if it
+    exists; an empty name passes no tools."""
 
 
 class Parameters(TypedDict, total=False):
-    """How a dataset is tokenized; what is left out takes its default."""
+    """Parameters of a tokenization, all optional."""
 
     text_column: str
-    """The column that holds the text or conversations; by default the one that there is no doubt about, which the
-    record then names and gives the reason for: `text`, the only one of conversations, the only one with another usual
-    name of text (`content`, `document`, `body`), or the only one of strings."""
+    """The column with the text or conversations. By default `text`, the only column of conversations, the only one
+    with another usual name (`content`, `document`, `body`), or the only one of strings. The record names the column
+    and the reason."""
     chat: Chat | bool
-    """Renders conversations through a chat template; by default wherever text_column holds them."""
+    """How to render conversations with a chat template; by default done if text_column holds conversations."""
     max_length: int
-    """Tokens in a sequence at most, special tokens included; by default the model's context length."""
+    """Maximum tokens per sequence, including special tokens; by default the model's context length."""
     truncation: Literal["right", "left", "none"]
-    """What a document longer than max_length keeps: its start (`right`), its end (`left`), all of it (`none`)."""
+    """Side to truncate documents longer than max_length: `right` keeps the start, `left` the end, `none` everything."""
     add_special_tokens: bool
     """Whether the tokenizer adds its special tokens; by default true, and false when packing."""
     overflow: bool
-    """Keeps all of a document longer than max_length, as several sequences."""
+    """Whether to split a document longer than max_length into several sequences instead of truncating it."""
     stride: int
-    """Tokens that each of those shares with the one before; 0 by default."""
+    """Number of overlapping tokens between consecutive windows; 0 by default."""
     padding: Padding | Literal["max_length", "longest"]
-    """Fills sequences up to one length; by default each stays as long as it is."""
+    """How to pad sequences to one length; by default they are not padded."""
     filters: Filters
-    """Drops whole documents; by default none."""
+    """Which documents to drop; none by default."""
     normalization: Literal["nfc", "nfkc"]
-    """Changes the text before it is filtered and tokenized; by default every byte stays as it is."""
+    """Unicode normalization before filtering and tokenizing; by default the text is not changed."""
     max_documents: int
-    """Takes only so many documents: the first of the dataset, or with shuffle_seed a random sample; by default all."""
+    """Maximum number of documents: the first ones, or with shuffle_seed a random sample; by default all."""
     shuffle_seed: int
-    """Shuffles the documents of the whole dataset, the same way for the same seed; by default they stay in order."""
+    """Seed for shuffling the documents of the whole dataset; by default they stay in order."""
     packing: Packing | bool
-    """Packs documents into sequences of exactly max_length tokens; True takes the defaults."""
+    """How to pack documents into sequences of exactly max_length tokens; True takes the defaults."""
 
 
 def to_message(parameters: Parameters) -> pb.TokenizationParameters:
-    """Return the message for the parameters.
-
-    Raises InvalidArgument, which names what there is not or cannot be sent.
-    """
+    """Return the message of the parameters. Raises InvalidArgument for unknown fields and values."""
     values: dict[str, Any] = {name: value for name, value in parameters.items() if value is not None}
     packing = values.pop("packing", False)
     chat = values.pop("chat", False)
@@ -113,7 +110,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     unknown = values.keys() - Parameters.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(
-            f"There is no parameter {min(unknown)!r}; there are: {', '.join(Parameters.__annotations__)}."
+            f"Unknown parameter {min(unknown)!r}. Expected one of: {', '.join(Parameters.__annotations__)}."
         )
     message = message_builder.build(pb.TokenizationParameters, **values)
     if truncation is not None:
@@ -132,13 +129,13 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
 
 
 def _known(name: str, given: Any, kind: Any) -> dict[str, Any]:
-    """Return the values of a parameter that has fields of its own. Raises InvalidArgument for others."""
+    """Return the fields of a nested parameter. Raises InvalidArgument for unknown ones."""
     known = ", ".join(kind.__annotations__)
     if not isinstance(given, Mapping):
-        raise errors.InvalidArgument(f"{name} is a dict, not {given!r}; it has: {known}.")
+        raise errors.InvalidArgument(f"{name} must be a dict, not {given!r}. Its fields: {known}.")
     unknown = given.keys() - kind.__annotations__.keys()
     if unknown:
-        raise errors.InvalidArgument(f"{name} has no {min(unknown, key=str)!r}; it has: {known}.")
+        raise errors.InvalidArgument(f"Unknown field {min(unknown, key=str)!r} of {name}. Expected one of: {known}.")
     return dict(given)
 
 
@@ -159,5 +156,5 @@ def _enum(enum: Any, prefix: str, value: str) -> Any:
     names = [name.removeprefix(f"{prefix}_") for name in enum.keys() if not name.endswith("_UNSPECIFIED")]  # noqa: SIM118
     if str(value).upper() not in names:
         allowed = ", ".join(name.lower() for name in names)
-        raise errors.InvalidArgument(f"{value!r} is no {prefix.lower()}; one of: {allowed}.")
+        raise errors.InvalidArgument(f"Unknown {prefix.lower()} {value!r}. Expected one of: {allowed}.")
     return enum.Value(f"{prefix}_{str(value).upper()}")

@@ -1,4 +1,4 @@
-"""Tokenizers of models: what they are, and what they make of a text."""
+"""Tokenizers of models: inspect them, encode texts, verify tokenizations."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1.tokenizer_pb2_grpc import TokenizerServiceStub
 
 Sample = int | Literal["all"]
-"""How many documents are encoded again."""
+"""Number of documents that are encoded again."""
 
 
 class _Tokenizers(Service):
@@ -92,8 +92,8 @@ def _utf8(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise errors.InvalidArgument(
-            f"The text has no UTF-8: character {error.start} is {text[error.start]!r}, half of a pair or a byte that "
-            "was not decoded. Replace it, or read the text as what it is."
+            f"The text cannot be encoded as UTF-8: character {error.start} is {text[error.start]!r}, a lone surrogate. "
+            "Replace it, or decode the text with the right encoding."
         ) from error
     return text
 

@@ -1,4 +1,4 @@
-"""Sparse autoencoders and how they are trained, as keyword arguments; the trainer fills in every default."""
+"""Sparse autoencoders and training parameters as keyword arguments; the trainer fills in the defaults."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
@@ -13,20 +13,20 @@ Architecture = Literal["standard", "gated", "topk", "batchtopk", "jumprelu", "ma
 
 
 class Sae(TypedDict, total=False):
-    """One sparse autoencoder. `hook` and `d_sae` are required; coefficients are the architecture's."""
+    """One sparse autoencoder. `hook` and `d_sae` are required; coefficients depend on the architecture."""
 
     hook: str
-    """TransformerLens's name, such as `blocks.3.hook_resid_post`."""
+    """TransformerLens name, such as `blocks.3.hook_resid_post`."""
     architecture: Architecture
     """`topk` by default."""
     d_sae: int
-    """Latents."""
+    """Number of latents."""
     name: str
-    """Unique within the training; by default made of hook and architecture."""
+    """Unique within the training; by default derived from hook and architecture."""
     d_in: int
-    """Width of the hook's activations; by default found out."""
+    """Width of the hook's activations; by default inferred."""
     k: float
-    """topk, batchtopk, matryoshka_batchtopk: active latents for each activation (on average); 100 by default."""
+    """topk, batchtopk, matryoshka_batchtopk: active latents per activation (on average); 100 by default."""
     aux_loss_coefficient: float
     rescale_acts_by_decoder_norm: bool
     topk_threshold_lr: float
@@ -64,14 +64,14 @@ class Sae(TypedDict, total=False):
 
 
 class Parameters(TypedDict, total=False):
-    """How long and how a training goes; a sample is an activation of one token. What is left out takes its default."""
+    """Parameters of a training, all optional; a sample is the activation of one token."""
 
     total_samples: int
-    """Samples in all; by default every token of the source once."""
+    """Total number of samples; by default every token of the source once."""
     batch_size: int
-    """Samples a step; 4096 by default."""
+    """Samples per step; 4096 by default."""
     buffer_samples: int
-    """Samples that the mixing buffer holds of each hook."""
+    """Size of the activation buffer of each hook, in samples."""
     seed: int
     dead_feature_window: int
     feature_sampling_window: int
@@ -80,30 +80,30 @@ class Parameters(TypedDict, total=False):
     compile: bool
     reference: bool
     log_every: int
-    """Steps from one row of metrics to the next."""
+    """Steps between rows of metrics."""
     checkpoint_every: int
-    """Steps from one checkpoint to the next; 1000 by default."""
+    """Steps between checkpoints; 1000 by default."""
     evaluate_every: int
     evaluation_sequences: int
     processes: int
-    """Processes that train together, a GPU each; 1 by default."""
+    """Number of processes, one GPU each; 1 by default."""
     spread: Literal["data", "autoencoders"]
-    """What they share: every batch, or the autoencoders."""
+    """How to divide the work among processes: by data (each batch) or by autoencoders."""
 
 
 class Live(TypedDict, total=False):
     """How the model runs while autoencoders are trained on its activations."""
 
     context_size: int
-    """Tokens that sequences are cut to; by default they stay as they are."""
+    """Maximum tokens per sequence; by default sequences are not cut."""
     dtype: Literal["float32", "bfloat16", "float16"]
     batch_tokens: int
     exclude_special_tokens: bool
-    """Whether activations of special tokens are left out."""
+    """Whether to leave out the activations of special tokens."""
 
 
 def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
-    """Return the message of an autoencoder. Raises InvalidArgument for names and words that do not exist."""
+    """Return the message of an autoencoder. Raises InvalidArgument for unknown fields and values."""
     if isinstance(sae, saes_pb2.Sae):
         return sae
     values: dict[str, Any] = {name: value for name, value in sae.items() if value is not None}
@@ -111,7 +111,7 @@ def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
     architecture = values.pop("architecture", "topk")
     if architecture not in Architecture.__args__:  # type: ignore[attr-defined]
         known = ", ".join(Architecture.__args__)  # type: ignore[attr-defined]
-        raise errors.InvalidArgument(f"{architecture!r} is no architecture; one of: {known}.")
+        raise errors.InvalidArgument(f"Unknown architecture {architecture!r}. Expected one of: {known}.")
     own = getattr(message, architecture)
     own.SetInParent()
     places: Sequence[Message] = (own, message, message.optimizer)
@@ -119,7 +119,9 @@ def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
         place = next((each for each in places if _has(each, name)), None)
         if place is None:
             known = ", ".join(field for each in places for field in _names(each))
-            raise errors.InvalidArgument(f"A {architecture} autoencoder has no {name!r}; it has: {known}.")
+            raise errors.InvalidArgument(
+                f"Unknown field {name!r} of a {architecture} autoencoder. Expected one of: {known}."
+            )
         _set(place, name, value)
     return message
 
@@ -127,21 +129,23 @@ def to_message(sae: Sae | saes_pb2.Sae) -> saes_pb2.Sae:
 def parameters(values: Mapping[str, Any]) -> trainings_pb2.TrainingParameters:
     """Return the message of a training's parameters."""
     message = trainings_pb2.TrainingParameters()
-    _fill(message, values, "A training")
+    _fill(message, values, "a training")
     return message
 
 
 def live(dataset: str, model: str, variant: str, values: Mapping[str, Any]) -> trainings_pb2.LiveSource:
     """Return the message of a live source."""
     message = message_builder.build(trainings_pb2.LiveSource, dataset=dataset, model=model, variant=variant)
-    _fill(message, values, "A live source")
+    _fill(message, values, "a live source")
     return message
 
 
 def _fill(message: Message, values: Mapping[str, Any], what: str) -> None:
     for name, value in values.items():
         if not _has(message, name):
-            raise errors.InvalidArgument(f"{what} has no {name!r}; it has: {', '.join(_names(message))}.")
+            raise errors.InvalidArgument(
+                f"Unknown field {name!r} of {what}. Expected one of: {', '.join(_names(message))}."
+            )
         if value is not None:
             _set(message, name, value)
 
@@ -173,5 +177,5 @@ def _number(enum: Any, name: str, value: object) -> int:
     words = {each.name.removeprefix(prefix).lower(): each.number for each in enum.values if each.number}
     word = str(value).lower()
     if word not in words:
-        raise errors.InvalidArgument(f"{value!r} is no {name}; one of: {', '.join(words)}.")
+        raise errors.InvalidArgument(f"Unknown {name} {value!r}. Expected one of: {', '.join(words)}.")
     return int(words[word])

@@ -1,4 +1,4 @@
-"""Trainings: sparse autoencoders, learned from the activations of a model over a tokenization."""
+"""Trainings: sparse autoencoders, trained on the activations of a model over a tokenization."""
 
 import asyncio
 from collections.abc import AsyncGenerator, MutableSequence, Sequence
@@ -7,10 +7,10 @@ from typing import NamedTuple, Unpack
 from polytok import errors
 from polytok.client import (
     downloads,
+    files,
     message_builder,
     resource_names,
     sync,
-    tokenization_files,
     training_arguments,
     watch_stream,
 )
@@ -26,11 +26,11 @@ _PAGE = 10_000
 
 
 class Update(NamedTuple):
-    """A training as it is, and the metrics that came since the update before."""
+    """A version of a training, and the metrics since the previous update."""
 
     training: pb.Training
     metrics: Sequence[metrics_pb2.Metrics]
-    """A row of the same autoencoder, step and kind as an earlier one takes its place."""
+    """A row replaces an earlier one of the same autoencoder, step and kind."""
 
 
 class _Trainings(CancellableCollection[pb.Training]):
@@ -152,11 +152,11 @@ def _source(
     if extraction is not None:
         if dataset is not None or model is not None or variant or live:
             raise errors.InvalidArgument(
-                "An extraction has its dataset and model already; name it alone, or the dataset and the model."
+                "extraction cannot be combined with dataset, model, variant or live: it already has them."
             )
-        return message_builder.build(pb.TrainingSource, extraction=resource_names.extraction(extraction))
+        return message_builder.build(pb.TrainingSource, extraction=resource_names.resource("extractions", extraction))
     if dataset is None or model is None:
-        raise errors.InvalidArgument("Name the dataset and the model to train on, or an extraction.")
+        raise errors.InvalidArgument("Name a dataset and a model to train on, or an extraction.")
     return message_builder.build(
         pb.TrainingSource,
         live=training_arguments.live(resource_names.dataset(dataset), resource_names.model(model), variant, live or {}),
@@ -164,16 +164,16 @@ def _source(
 
 
 def sae_path(training: pb.Training, sae: str = "") -> str:
-    """The folder of an autoencoder of a training that is READY, on this machine: copied here from an object store."""
+    """Return the local folder of an autoencoder of a READY training; downloads it from an object store if needed."""
     watch_stream.ready(training)
     known = {result.name: result.path for result in training.results}
     if not sae and len(known) == 1:
         sae = next(iter(known))
     if sae in known:
         path = known[sae]
-        if not tokenization_files.is_remote(path):
+        if not files.is_remote(path):
             return path
-        return str(tokenization_files.local_copy(downloads.autoencoder(training, sae), "autoencoders"))
+        return str(files.local_copy(downloads.autoencoder(training, sae), "autoencoders"))
     what = f"{training.name} has no autoencoder {sae!r}" if sae else f"{training.name} has {len(known)} autoencoders"
     raise errors.InvalidArgument(f"{what}; name one of: {', '.join(known)}.")
 

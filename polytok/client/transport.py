@@ -1,4 +1,4 @@
-"""How requests reach the catalog: the one place of the client that blocks or awaits."""
+"""Transports send requests to a service. They are the only place in the client that blocks or awaits."""
 
 from __future__ import annotations  # the stubs' generic types exist for type checkers only
 
@@ -20,48 +20,50 @@ from polytok.client import row_upload
 
 Stub = TypeVar("Stub")
 Request = TypeVar("Request", bound=Message)
-Reply = TypeVar("Reply")
+Response = TypeVar("Response")
 
 
 class Transport(Protocol):
-    """Sends requests and waits, over a channel that it opens when it is first used."""
+    """Sends requests over a channel that is opened on first use."""
 
     timeout: float
-    """Seconds that a try of a call may take."""
+    """Seconds that one attempt of a call may take."""
     patience: float
-    """Seconds that a call goes on trying while the service is away, beyond the channel's own four tries."""
+    """Seconds for which a call is retried while the service is unavailable, beyond the channel's own four attempts."""
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
-        """Return the stub of a service on the channel."""
+        """Return a stub on the channel."""
 
     async def unary(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
-    ) -> Reply:
-        """Return the reply to a request, within so many seconds a try if given.
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float | None = None
+    ) -> Response:
+        """Return the response to a request. An attempt takes at most `seconds`, by default `timeout`.
 
         Raises the error that the service raised.
         """
 
     def stream(
-        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
-    ) -> AsyncGenerator[Reply, None]:
-        """Return the replies to a request, until the service ends them or the seconds are over."""
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Response, None]:
+        """Yield the responses to a request, until the service ends the stream or `seconds` have passed."""
 
-    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
-        """Return the reply to a stream of requests.
+    async def upload(
+        self, method: grpc.StreamUnaryMultiCallable[Request, Response], sent: row_upload.Upload
+    ) -> Response:
+        """Return the response to a stream of requests.
 
-        Raises what went wrong with the rows, or the error of the service.
+        Raises the error in the rows, or the error that the service raised.
         """
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
 
     async def close(self) -> None:
-        """Close the channel; an exchange that is used again opens another."""
+        """Close the channel. A transport that is used again opens another."""
 
 
 class SyncTransport:
-    """Blocks. Its coroutines never suspend, so `once.run` runs them without an event loop."""
+    """Blocks. Its coroutines never suspend, so `sync.run` runs them without an event loop."""
 
     def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
@@ -70,53 +72,55 @@ class SyncTransport:
         self._channel: grpc.Channel | None = None
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
-        """See Exchange."""
+        """See Transport."""
         if self._channel is None:
             self._channel = self._open()
         return kind(self._channel)
 
     async def unary(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
-    ) -> Reply:
-        """See Exchange."""
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float | None = None
+    ) -> Response:
+        """See Transport."""
 
-        async def once(request: Request) -> Reply:
+        async def once(request: Request) -> Response:
             with _translated_errors():
                 return method(request, timeout=seconds or self.timeout)
 
         return await _call_with_retry(self, once, request)
 
     async def stream(
-        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
-    ) -> AsyncGenerator[Reply, None]:
-        """See Exchange."""
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Response, None]:
+        """See Transport."""
         call = method(request, timeout=seconds)
         try:
             with _translated_errors():
-                for reply in call:
-                    yield reply
+                for response in call:
+                    yield response
         finally:
             call.cancel()
 
-    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
-        """See Exchange."""
+    async def upload(
+        self, method: grpc.StreamUnaryMultiCallable[Request, Response], sent: row_upload.Upload
+    ) -> Response:
+        """See Transport."""
         sent.identify()
         with _translated_errors(sent):
             return method(cast("Any", iter(sent)))
 
     async def sleep(self, seconds: float) -> None:
-        """See Exchange."""
-        time.sleep(seconds)  # noqa: ASYNC251  this is the exchange that blocks
+        """See Transport."""
+        time.sleep(seconds)  # noqa: ASYNC251  this transport blocks
 
     async def close(self) -> None:
-        """See Exchange."""
+        """See Transport."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
 
 class AsyncTransport:
-    """Awaits, on the event loop that first uses it."""
+    """Awaits, on the event loop that uses it first."""
 
     def __init__(self, address: str, tls_ca: str, timeout: float, patience: float) -> None:
         self.timeout = timeout
@@ -125,46 +129,48 @@ class AsyncTransport:
         self._channel: grpc.aio.Channel | None = None
 
     def stub(self, kind: Callable[[Any], Stub]) -> Stub:
-        """See Exchange."""
+        """See Transport."""
         if self._channel is None:
             self._channel = self._open()
         return kind(self._channel)
 
     async def unary(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Reply], request: Request, seconds: float | None = None
-    ) -> Reply:
-        """See Exchange."""
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, seconds: float | None = None
+    ) -> Response:
+        """See Transport."""
 
-        async def once(request: Request) -> Reply:
+        async def once(request: Request) -> Response:
             with _translated_errors():
                 return await cast("Any", method)(request, timeout=seconds or self.timeout)  # type: ignore[no-any-return]
 
         return await _call_with_retry(self, once, request)
 
     async def stream(
-        self, method: grpc.UnaryStreamMultiCallable[Request, Reply], request: Request, seconds: float | None
-    ) -> AsyncGenerator[Reply, None]:
-        """See Exchange."""
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, seconds: float | None
+    ) -> AsyncGenerator[Response, None]:
+        """See Transport."""
         call = cast("Any", method)(request, timeout=seconds)
         try:
             with _translated_errors():
-                async for reply in call:
-                    yield reply
+                async for response in call:
+                    yield response
         finally:
             call.cancel()
 
-    async def upload(self, method: grpc.StreamUnaryMultiCallable[Request, Reply], sent: row_upload.Upload) -> Reply:
-        """See Exchange."""
+    async def upload(
+        self, method: grpc.StreamUnaryMultiCallable[Request, Response], sent: row_upload.Upload
+    ) -> Response:
+        """See Transport."""
         sent.identify()
         with _translated_errors(sent):
             return await cast("Any", method)(aiter(sent))  # type: ignore[no-any-return]
 
     async def sleep(self, seconds: float) -> None:
-        """See Exchange."""
+        """See Transport."""
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """See Exchange."""
+        """See Transport."""
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
@@ -175,7 +181,7 @@ def _translated_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
     try:
         yield
     except (grpc.RpcError, asyncio.CancelledError) as error:
-        # gRPC cancels a call whose requests cannot be made.
+        # gRPC cancels a call if its iterator of requests raises.
         if sent is not None and sent.failure is not None:
             raise sent.failure from None
         if isinstance(error, asyncio.CancelledError):
@@ -184,9 +190,9 @@ def _translated_errors(sent: row_upload.Upload | None = None) -> Iterator[None]:
 
 
 async def _call_with_retry(
-    transport: Transport, once: Callable[[Request], Awaitable[Reply]], request: Request
-) -> Reply:
-    """Ask again and again while the service is away, as while it restarts; what is asked for happens once."""
+    transport: Transport, once: Callable[[Request], Awaitable[Response]], request: Request
+) -> Response:
+    """Retry while the service is unavailable, as during a restart. The request id makes the call happen once."""
     identified = _with_request_id(request)
     pauses = iter(_backoff_seconds())
     end = time.monotonic() + transport.patience
@@ -201,13 +207,13 @@ async def _call_with_retry(
 
 
 def _backoff_seconds() -> Iterator[float]:
-    """Second between tries: 0.2, 0.4, 0.8, and then 1 for ever."""
+    """Yield the pauses between attempts: 0.2, 0.4, 0.8, and then 1 second each."""
     yield from (0.2, 0.4, 0.8)
     yield from itertools.repeat(1.0)
 
 
 def _with_request_id(request: Request) -> Request:
-    """Return a changing request an id (AIP-155): however often the channel tries again, it happens once."""
+    """Set the request id of a mutating request (AIP-155), so that retries do not repeat it."""
     if "request_id" in request.DESCRIPTOR.fields_by_name and not cast("Any", request).request_id:
         cast("Any", request).request_id = str(uuid.uuid4())
     return request

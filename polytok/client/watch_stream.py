@@ -1,27 +1,29 @@
-"""Watching a record until its terminal state, across restarts of the catalog."""
+"""Watching a record until its state is terminal, across restarts of the service."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol, TypeVar
 
 from polytok import errors
-from polytok.client import resource_names, transport
+from polytok.client import resource_names
+from polytok.client.transport import Transport
 from polytok.errors import codec
 from polytok.errors.v1 import errors_pb2
 
 PATIENCE_SECONDS = 60
-"""How long a watch goes on asking a catalog that does not answer."""
+"""How long a watch keeps retrying a service that does not answer."""
+TERMINAL_STATES = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
 class HasState(Protocol):
-    """What has a state."""
+    """A message with a state."""
 
     DESCRIPTOR: Any
     state: Any
 
 
 class Record(HasState, Protocol):
-    """What datasets, models and tokenizations have in common."""
+    """The fields that all records share."""
 
     name: str
     error_reason: str
@@ -29,42 +31,40 @@ class Record(HasState, Protocol):
 
     @property
     def error(self) -> errors_pb2.Error:
-        """All of why it failed."""
+        """The error that ended the work, in full."""
 
 
 Watched = TypeVar("Watched", bound=Record)
 OpenStream = Callable[[float | None], AsyncGenerator[Watched, None]]
-"""Opens a stream of a record's versions that may last so many seconds."""
+"""Opens a stream of a record's versions that may last this many seconds."""
 
 _UNKNOWN = "UNKNOWN"
-_KINDS = {"datasets": "dataset", "models": "model", "extractions": "extraction", "trainings": "training"}
-TERMINAL_STATES = {"READY", "DONE", "ERROR", "CANCELLED", "PAUSED"}
 
 
 def state(record: HasState) -> str:
-    """Return the record's state as a word: READY, ERROR and so on; UNKNOWN_9 for one that only a newer server knows."""
+    """Return the name of the record's state, such as READY; UNKNOWN_9 for one that only a newer server knows."""
     known = record.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number.get(record.state)
     return f"{_UNKNOWN}_{record.state}" if known is None else str(known.name).removeprefix("STATE_")
 
 
 def is_terminal(record: HasState) -> bool:
-    """Return whether the state stays until somebody retries, or resumes."""
+    """Return whether the state changes only by a retry or a resume."""
     return state(record) in TERMINAL_STATES
 
 
 async def follow(
-    transport: transport.Transport, open_stream: OpenStream[Watched], seconds: float | None = None
+    transport: Transport, open_stream: OpenStream[Watched], seconds: float | None = None
 ) -> AsyncGenerator[Watched, None]:
-    """Yield the record as it is and after every change, to its terminal state; takes up again where a stream broke."""
-    clock = _RetryDeadline(seconds)
+    """Yield the record as it is and after every change, to a terminal state; reopens streams that break."""
+    deadline = _RetryDeadline(seconds)
     last: Watched | None = None
     ended: Watched | None = None
     while True:
         try:
-            stream = open_stream(clock.left())
+            stream = open_stream(deadline.left())
             try:
                 async for record in stream:
-                    clock.answered()
+                    deadline.answered()
                     _keep_progress(record, last)
                     last = record
                     yield record
@@ -72,19 +72,19 @@ async def follow(
                         return
             finally:
                 await stream.aclose()
-            clock.answered()  # a draining catalog ends streams early
+            deadline.answered()  # a draining service ends streams early
             if last is not None and state(last).startswith(_UNKNOWN) and last == ended:
-                # Streams end with it, and it does not change: whatever it means, the record is at rest.
+                # The stream ended twice in this unknown state without a change, so the state is terminal.
                 return
             ended = last
         except errors.Unavailable:
-            if clock.is_patience_over():
+            if deadline.is_patience_over():
                 raise
-        await transport.sleep(clock.pause())
+        await transport.sleep(deadline.pause())
 
 
 def _keep_progress(record: Any, last: Any) -> None:
-    """Leave progress where it was shown: a catalog that has just started has heard of less of it."""
+    """Never let progress decrease: a service that has just restarted knows an older figure."""
     if last is None or is_terminal(record) or "progress" not in record.DESCRIPTOR.fields_by_name:
         return
     if record.job == last.job:
@@ -92,7 +92,7 @@ def _keep_progress(record: Any, last: Any) -> None:
 
 
 class _RetryDeadline:
-    """How long to go on, and how long to wait between two tries."""
+    """Limits how long a watch lasts and keeps retrying, and spaces its retries."""
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
@@ -104,7 +104,7 @@ class _RetryDeadline:
             return None
         left = self._end - time.monotonic()
         if left <= 0:
-            raise errors.DeadlineExceeded(f"Not done within {self._timeout:g} s; the work goes on.")
+            raise errors.DeadlineExceeded(f"Not done within {self._timeout:g} s; the work continues.")
         return left
 
     def answered(self) -> None:
@@ -120,10 +120,8 @@ class _RetryDeadline:
         return pause
 
 
-async def until_ready(
-    transport: transport.Transport, open_stream: OpenStream[Watched], seconds: float | None = None
-) -> Watched:
-    """Return the record once it is READY; raises what ended it otherwise, or DeadlineExceeded."""
+async def until_ready(transport: Transport, open_stream: OpenStream[Watched], seconds: float | None = None) -> Watched:
+    """Return the record once it is READY. Raises the error that ended it otherwise, or DeadlineExceeded."""
     record: Watched | None = None
     try:
         async for version in follow(transport, open_stream, seconds):
@@ -132,41 +130,38 @@ async def until_ready(
         if record is None:
             raise
         raise errors.DeadlineExceeded(
-            f"{record.name} is {state(record)} and was not READY within {seconds:g} s; the work goes on."
+            f"{record.name} is {state(record)}; it was not READY within {seconds:g} s. The work continues."
         ) from None
     if record is None:
-        raise errors.Internal("The catalog told nothing of the record.")
+        raise errors.Internal("The watch stream ended before the first update.")
     return ready(record)
 
 
 def ready(record: Watched) -> Watched:
-    """Return the record if it is READY; raises what ended it otherwise."""
+    """Return the record if it is READY. Raises the error that ended it otherwise, or FailedPrecondition."""
     match state(record):
         case "READY":
             return record
         case "PAUSED":
-            raise errors.FailedPrecondition(
-                f"{record.name} is PAUSED; `polytok training resume {resource_names.short(record.name)}` continues it.",
-                reason="NOT_READY",
-            )
+            raise not_ready(record, f"`polytok training resume {resource_names.short(record.name)}` continues it.")
         case "CANCELLED":
             raise errors.Cancelled(f"{record.name} was cancelled.")
         case "ERROR":
             message = f"{record.name}: {record.error_message or 'it failed.'}"
             raise codec.from_record(record.error_reason, message, record.error)
-        case word:
-            advice = (
-                "this client is older than the server and does not know that state. Upgrade polytok."
-                if word.startswith(_UNKNOWN)
-                else f"`polytok {_kind(record)} watch {resource_names.short(record.name)}` shows how far it is."
+        case word if word.startswith(_UNKNOWN):
+            raise not_ready(
+                record, "this client is older than the server and does not know that state. Upgrade polytok."
             )
-            raise errors.FailedPrecondition(
-                f"{record.name} is {word} and not READY yet; {advice}",
-                reason="NOT_READY",
-                metadata={"resource": record.name, "state": word},
-            )
+        case _:
+            kind = resource_names.kind(record.name)
+            raise not_ready(record, f"`polytok {kind} watch {resource_names.short(record.name)}` shows its progress.")
 
 
-def _kind(record: Record) -> str:
-    """Return what commands call it."""
-    return "tokenization" if "/tokenizations/" in record.name else _KINDS[record.name.partition("/")[0]]
+def not_ready(record: Record, advice: str) -> errors.FailedPrecondition:
+    """Return the error of a record that is not READY."""
+    return errors.FailedPrecondition(
+        f"{record.name} is {state(record)}, not READY; {advice}",
+        reason="NOT_READY",
+        metadata={"resource": record.name, "state": state(record)},
+    )

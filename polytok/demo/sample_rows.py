@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.client import Client, resource_names, tokenization_files
+from polytok.client import Client, files, resource_names
 from polytok.demo import corpus
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization]
     for tokenization in tokenizations:
         folder = pathlib.Path(client.models.get(tokenization.model).repo_id)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        loaded = tokenization_files.load(tokenization)
+        loaded = files.load_tokenization(tokenization)
         for number in range(ROWS):
             place, ids = _row_from(loaded, number * (len(loaded) // ROWS))
             decoded = tokenizer.decode(ids)

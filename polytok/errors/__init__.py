@@ -1,18 +1,18 @@
-"""The error tree, one for client and services.
+"""The error hierarchy shared by client and services.
 
 PolytokError
-├── InvalidArgument       bad input: the message names the field and the mend
+├── InvalidArgument       invalid input: the message names the field and the fix
 ├── NotFound              no resource, file or column of that name
-├── AlreadyExists         another resource of that name, and what differs
-├── FailedPrecondition    right call, wrong moment: not READY, held, wrong state
+├── AlreadyExists         the name is taken; the message says what differs
+├── FailedPrecondition    valid call in the wrong state: not READY, held
 ├── Aborted               lost a race: a lease was fenced, an etag is stale
-├── PermissionDenied      credentials are missing or refused
-├── ResourceExhausted     a limit was hit
-├── Cancelled             somebody stopped it
-├── DeadlineExceeded      no answer in time      (may be tried again)
-├── Unavailable           a peer is away         (may be tried again)
-├── DataLoss              stored bytes are not what was written
-└── Internal              a defect of Polytok
+├── PermissionDenied      credentials are missing or rejected
+├── ResourceExhausted     a limit was reached
+├── Cancelled             the work was cancelled
+├── DeadlineExceeded      no response in time    (retryable)
+├── Unavailable           a service is away      (retryable)
+├── DataLoss              stored data is damaged
+└── Internal              a bug in Polytok
 
 Domain code raises these; services map them to a gRPC status with google.rpc.ErrorInfo and BadRequest details
 (AIP-193), and the client maps the status back to the same class. No framework is imported here.
@@ -26,18 +26,18 @@ DOMAIN = "polytok.dev"
 
 
 class FieldViolation(NamedTuple):
-    """A field of a request that is wrong, and why."""
+    """An invalid field of a request, and why it is invalid."""
 
     field: str
     description: str
 
 
 class PolytokError(Exception):
-    """Anything that Polytok raises.
+    """Base class of every error that Polytok raises.
 
-    `message` says what is wrong and what to do; `reason` is a `polytok.errors.v1.ErrorReason` without its prefix,
-    for programs; `metadata` holds short facts; `violations` lists the fields that are wrong; `retryable` tells
-    whether the same call may succeed later without anybody changing anything.
+    `message` says what is wrong and what to do; `reason` is a `polytok.errors.v1.ErrorReason` without its prefix, for
+    programs; `metadata` holds short values; `violations` lists the invalid fields; `retryable` says whether the same
+    call may succeed later without any change.
     """
 
     default_reason: ClassVar[str] = "INTERNAL"
@@ -61,19 +61,19 @@ class PolytokError(Exception):
 
 
 class InvalidArgument(PolytokError):
-    """The input is wrong."""
+    """The input is invalid."""
 
     default_reason = "INVALID_FIELD"
 
 
 class NotFound(PolytokError):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     default_reason = "RESOURCE_NOT_FOUND"
 
 
 class AlreadyExists(PolytokError):
-    """There is another thing of that name."""
+    """Another resource has that name."""
 
     default_reason = "RESOURCE_EXISTS"
 
@@ -91,44 +91,44 @@ class Aborted(PolytokError):
 
 
 class PermissionDenied(PolytokError):
-    """Credentials are missing or refused."""
+    """Credentials are missing or rejected."""
 
     default_reason = "HUB_UNAVAILABLE"
 
 
 class ResourceExhausted(PolytokError):
-    """A limit was hit."""
+    """A limit was reached."""
 
     default_reason = "STORAGE_FAILED"
 
 
 class Cancelled(PolytokError):
-    """Somebody stopped the work."""
+    """The work was cancelled."""
 
     default_reason = "CANCELLED"
 
 
 class DeadlineExceeded(PolytokError):
-    """No answer came in time; what was asked for may have happened."""
+    """No response arrived in time; the call may have been executed."""
 
     default_reason = "UNAVAILABLE"
     default_retryable = True
 
 
 class Unavailable(PolytokError):
-    """A peer is away."""
+    """A service is unavailable."""
 
     default_reason = "UNAVAILABLE"
     default_retryable = True
 
 
 class DataLoss(PolytokError):
-    """Stored bytes are not what was written."""
+    """Stored data is damaged."""
 
     default_reason = "CHECKSUM_MISMATCH"
 
 
 class Internal(PolytokError):
-    """A defect of Polytok."""
+    """A bug in Polytok."""
 
     default_retryable = True

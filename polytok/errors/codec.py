@@ -1,7 +1,7 @@
-"""How an error travels: one message, `polytok.errors.v1.Error`, and the gRPC status that says the same.
+"""Convert errors to and from the message `polytok.errors.v1.Error` and the equivalent gRPC status.
 
-A worker's process tells its worker, the worker the owner of the task, the owner keeps it on the record, and the record
-tells whoever reads it: all by this message. What is too long is cut, and says how much is missing.
+The message carries an error from a task process to its worker, to the server that owns the task, to the record, and to
+every reader of the record. Long values are truncated, and omitted entries are counted.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from polytok import errors
 from polytok.errors.v1 import errors_pb2
 
 MAX_BYTES = 16 << 10
-"""The most that a message takes."""
+"""The maximum size of a message."""
 MAX_STATUS_BYTES = 3600
-"""The most of a message that goes into a status: it takes a third more in headers, which hold 8 KiB by default, and the
-text is there twice."""
+"""The maximum size of a message in a status. In headers, which hold 8 KiB by default, it takes a third more, and the
+text occurs twice."""
 MAX_DETAILS_BYTES = 600
-"""The most of the text that goes beside a status, where every byte may take three."""
+"""The maximum size of the text beside a status, where a byte may take three."""
 OMITTED = "omitted"
-"""The metadata key that says how many further entries were left out."""
+"""The metadata key for the number of omitted entries."""
 
 _RETRYABLE = "retryable"
 _MAX_REASON = 64
@@ -43,7 +43,7 @@ CODES: dict[type[errors.PolytokError], int] = {
     errors.DataLoss: code_pb2.DATA_LOSS,
     errors.Internal: code_pb2.INTERNAL,
 }
-"""Each class of errors and its google.rpc.Code."""
+"""The google.rpc.Code of each class of errors."""
 
 _CLASSES: dict[int, type[errors.PolytokError]] = {
     **{code: kind for kind, code in CODES.items()},
@@ -56,12 +56,12 @@ _Detail = TypeVar("_Detail", bound=Message)
 
 
 def class_of(code: int) -> type[errors.PolytokError]:
-    """Return the class of errors that a google.rpc.Code stands for."""
+    """Return the class of errors for a google.rpc.Code."""
     return _CLASSES.get(code, errors.Internal)
 
 
 def to_message(error: errors.PolytokError, limit_bytes: int = MAX_BYTES) -> errors_pb2.Error:
-    """Return the message of an error, of about so many bytes at most."""
+    """Return the message of an error, limited to about `limit_bytes`."""
     kind = next(each for each in type(error).__mro__ if each in CODES)
     message = errors_pb2.Error(
         code=CODES[kind],
@@ -100,14 +100,14 @@ def from_message(message: errors_pb2.Error) -> errors.PolytokError:
     )
 
 
-def from_record(reason: str, message: str, told: errors_pb2.Error) -> errors.PolytokError:
-    """Return the error that a record keeps, with a message of its own.
+def from_record(reason: str, message: str, stored: errors_pb2.Error) -> errors.PolytokError:
+    """Return the error of a record, with another message.
 
-    One that an older service kept has no class, and is a FailedPrecondition.
+    The error of a record from an older service has no class and becomes FailedPrecondition.
     """
-    if not told.code:
+    if not stored.code:
         return errors.FailedPrecondition(message, reason=reason or None)
-    found = from_message(told)
+    found = from_message(stored)
     return type(found)(
         message, reason=reason, metadata=found.metadata, violations=found.violations, retryable=found.retryable
     )
@@ -120,7 +120,7 @@ def to_json(error: errors.PolytokError) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> errors_pb2.Error:
-    """Return the message that a document is of."""
+    """Return the message of a JSON document."""
     return json_format.ParseDict(dict(document), errors_pb2.Error(), ignore_unknown_fields=True)
 
 
@@ -145,7 +145,7 @@ def to_status(error: errors.PolytokError) -> status_pb2.Status:
 
 
 def from_status(status: status_pb2.Status) -> errors.PolytokError | None:
-    """Return the error that a status is of; None where it is none of ours."""
+    """Return the error of a status, or None if no Polytok service raised it."""
     info = _detail(status, error_details_pb2.ErrorInfo())
     if info is None:
         return None
@@ -169,7 +169,7 @@ def from_status(status: status_pb2.Status) -> errors.PolytokError | None:
 
 
 def short(text: str, limit_bytes: int) -> str:
-    """Return a text, cut where it takes more bytes in UTF-8."""
+    """Return a text, truncated to `limit_bytes` in UTF-8."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= limit_bytes:
         return encoded.decode()

@@ -9,7 +9,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from polytok.client import tokenization_files
+from polytok.client import files
 from tests.support import s3
 
 ROWS = {"input_ids": [[1, 2, 3], [4], [], [5, 6]]}
@@ -58,10 +58,10 @@ def _copies(tmp_path: pathlib.Path) -> list[str]:
 
 
 def test_it_is_copied_once(stored: Bucket, tmp_path: pathlib.Path) -> None:
-    assert tokenization_files.load(stored.record)["input_ids"][:] == ROWS["input_ids"]
+    assert files.load_tokenization(stored.record)["input_ids"][:] == ROWS["input_ids"]
     for file in stored.files:
         stored.client.delete_object(Bucket=stored.name, Key=f"tok/{file}")
-    assert tokenization_files.load(stored.record)["input_ids"][:] == ROWS["input_ids"]
+    assert files.load_tokenization(stored.record)["input_ids"][:] == ROWS["input_ids"]
     assert _copies(tmp_path) == [stored.digest]
 
 
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: p
     file = next(file for file in stored.files if file.endswith(".arrow"))
     stored.put(file, stored.files[file][:-1] + b"x")
     with pytest.raises(errors.DataLoss, match=f"`polytok tokenization repair {NAME}`") as caught:
-        tokenization_files.load(stored.record)
+        files.load_tokenization(stored.record)
     assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": file})
     assert file in caught.value.message
     assert _copies(tmp_path) == []
@@ -80,12 +80,12 @@ def test_one_that_was_deleted_or_made_anew_is_told(stored: Bucket, missing: str)
     record = stored.record
     stored.client.delete_object(Bucket=stored.name, Key=f"tok/{missing}")
     with pytest.raises(errors.Aborted, match=missing) as caught:
-        tokenization_files.load(record)
+        files.load_tokenization(record)
     assert (caught.value.reason, caught.value.metadata) == ("RESOURCE_CHANGED", {"resource": NAME})
     record.manifest_digest = "0" * 64
     stored.put("polytok.json", b"{}")
     with pytest.raises(errors.Aborted, match=r"polytok\.json") as caught:
-        tokenization_files.load(record)
+        files.load_tokenization(record)
     assert (caught.value.reason, caught.value.metadata) == ("RESOURCE_CHANGED", {"resource": NAME})
 
 
@@ -93,7 +93,7 @@ def test_one_that_was_deleted_or_made_anew_is_told(stored: Bucket, missing: str)
 def test_a_manifest_leads_nowhere_else(stored: Bucket, tmp_path: pathlib.Path, name: str) -> None:
     stored.publish([name])
     with pytest.raises(errors.DataLoss) as caught:
-        tokenization_files.load(stored.record)
+        files.load_tokenization(stored.record)
     assert all(named in caught.value.message for named in ("polytok.json", NAME, repr(name)))
     assert _copies(tmp_path) == []
     assert not list(tmp_path.rglob("escaped"))
@@ -102,12 +102,12 @@ def test_a_manifest_leads_nowhere_else(stored: Bucket, tmp_path: pathlib.Path, n
 def test_one_without_a_manifest_is_copied_as_it_is(stored: Bucket) -> None:
     record = stored.record
     record.manifest_digest = ""
-    assert tokenization_files.load(record)["input_ids"][:] == ROWS["input_ids"]
+    assert files.load_tokenization(record)["input_ids"][:] == ROWS["input_ids"]
 
 
 def test_a_bucket_that_is_not_there_is_told(stored: Bucket) -> None:
     record = stored.record
     record.tokenized_path = f"s3://{stored.name}-none/tok"
     with pytest.raises(errors.FailedPrecondition, match=f"s3://{stored.name}-none") as caught:
-        tokenization_files.load(record)
+        files.load_tokenization(record)
     assert caught.value.reason == "STORAGE_FAILED"

@@ -9,7 +9,7 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.cli import exit_codes
 from polytok.cli.render import json_documents
-from polytok.client import extraction_files, hub_export, trainings, transport, watch_stream
+from polytok.client import files, hub_export, trainings, transport, watch_stream
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
 
@@ -52,7 +52,7 @@ def test_others_at_work_are_told_alike(record: Any, command: str) -> None:
 
 def test_an_extraction_at_work_has_no_path() -> None:
     with pytest.raises(errors.FailedPrecondition, match=r"extractions/acts.*QUEUED") as caught:
-        extraction_files.path(Extraction(name="extractions/acts", state="STATE_QUEUED"))
+        files.extraction_path(Extraction(name="extractions/acts", state="STATE_QUEUED"))
     assert caught.value.reason == "NOT_READY"
     assert caught.value.metadata == {"resource": "extractions/acts", "state": "QUEUED"}
 

@@ -76,11 +76,11 @@ def path(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared
 
     [dim]ls $(polytok extraction path docs-gpt2-1f2e3d4c)[/]
     """
-    from polytok.client import extraction_files  # noqa: PLC0415  imports protobuf
+    from polytok.client import files  # noqa: PLC0415  imports protobuf
 
     with session.start(catalog, as_json) as run:
         record = run.client.extractions.get(extraction)
-        folder = extraction_files.path(record)
+        folder = files.extraction_path(record)
         run.out.result({"name": record.name, "path": folder}, folder)
 
 
