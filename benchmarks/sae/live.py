@@ -72,7 +72,7 @@ def measure(name: str, device: str) -> dict[str, list[float]]:
     """Step a second of both, a figure a round. To be called before the process has a second thread."""
     malloc_tuning.tune_malloc()
     size = SIZES[name]
-    rates: dict[str, list[float]] = {"bare": [], "train": []}
+    rates: dict[str, list[float]] = {"bare": [], "training": []}
     with tempfile.TemporaryDirectory() as folder:
         model = _model(pathlib.Path(folder), size, device)
         rows = _rows(size)

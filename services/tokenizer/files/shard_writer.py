@@ -36,9 +36,7 @@ def _schema(*, document_starts: bool) -> pa.Schema:
     return pa.schema(
         {name: pa.list_(kind) for name, kind in (_COLUMNS | _DOCUMENT_STARTS if document_starts else _COLUMNS).items()},
         metadata={
-            "huggingface": json.dumps(
-                {"info": {"describe_features": describe_features(document_starts=document_starts)}}
-            )
+            "huggingface": json.dumps({"info": {"features": describe_features(document_starts=document_starts)}})
         },
     )
 

@@ -232,7 +232,7 @@ class TrainingLoop:
         return f"data-{self._share.keeper:05d}"
 
     def _values(self) -> dict[str, Any]:
-        return {"configs": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
+        return {"plan": self._plan.to_dict(), "processes": self._group.size, "seconds": self.seconds}
 
     def _load(self, loaded: LoadedCheckpoint) -> None:
         self._check_same(loaded.values)

@@ -158,7 +158,7 @@ def _manifest(
         "format": FORMAT,
         "name": task.training,
         "lineage": json_format.MessageToDict(task.lineage, preserving_proto_field_name=True),
-        "configs": complete.to_dict(),
+        "plan": complete.to_dict(),
         "steps": result.step,
         "samples": result.samples,
         "available_samples": result.available_samples,

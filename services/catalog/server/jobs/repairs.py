@@ -288,7 +288,7 @@ class RepairJobHandler(RecordJobHandler):
         files = await self._new_files(conn, job)
         values = tokenizations.published(made)
         outcome = _with_damages(repair.outcome, await self._lost(conn, job))
-        outcome |= {"num_remade": len(files), "events": _differences(record, before, values, files)}
+        outcome |= {"num_remade": len(files), "changes": _differences(record, before, values, files)}
         for each in await sharing.of_folder(conn, record.tokenized_path):
             await repository.replace_files(conn, each.id, files)
             await repository.update(conn, each.id, tokenized_path=repair.tokenized_path, **values)

@@ -93,7 +93,7 @@ def error_from_dict(content: dict[str, Any]) -> errors.PolytokError:
 def _error_to_dict(failure: Exception) -> dict[str, Any]:
     if not isinstance(failure, errors.PolytokError):
         return {"kind": UNEXPECTED, "message": type(failure).__name__}
-    return {"kind": "", "message": failure.message, "error_from_dict": codec.to_json(failure)}
+    return {"kind": "", "message": failure.message, "error": codec.to_json(failure)}
 
 
 def main(opener: Opener) -> int:
@@ -138,7 +138,7 @@ def _train(job: RankJob, open_data: Callable[[str], ActivationDataset], events: 
         keep=job.keep,
     )
     content = dataclasses.asdict(done)
-    events.send("result_from_dict", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
+    events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
 
 
 if __name__ == "__main__":
