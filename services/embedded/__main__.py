@@ -9,18 +9,18 @@ from polytok import errors
 from services.embedded import folders, home, lock, supervisor
 
 ALREADY_RUNNING = 3
-"""Exit code when a stack runs on that home already."""
+"""Exit code if a stack already runs on that home."""
 
 
 def _workers(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError("it must be from 1 to 64")
+        raise argparse.ArgumentTypeError("must be between 1 and 64")
     return number
 
 
 def _report(line: str) -> None:
-    with contextlib.suppress(OSError):  # whoever read our lines may be gone
+    with contextlib.suppress(OSError):  # the reader of our output may be gone
         sys.stdout.write(f"polytok: {line}\n")
         sys.stdout.flush()
 
@@ -32,7 +32,7 @@ def _line(failure: Exception, root: pathlib.Path) -> str:
 
 
 def main() -> None:
-    """Read the command line and run the stack."""
+    """Parse the command line and run the stack."""
     parser = argparse.ArgumentParser(prog="python -m services.embedded", description=__doc__)
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="run Postgres, NATS, the catalog and its workers until Ctrl-C")
@@ -42,7 +42,7 @@ def main() -> None:
     root = (arguments.home or home.default()).absolute()
     try:
         supervisor.run(root, workers=arguments.workers or supervisor.default_workers(), report=_report)
-    except KeyboardInterrupt:  # before the supervisor listens to signals
+    except KeyboardInterrupt:  # before the supervisor handles signals
         sys.exit(130)
     except lock.AlreadyRunning as error:
         sys.stderr.write(f"{error.message}\n")

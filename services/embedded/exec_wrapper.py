@@ -1,13 +1,13 @@
-"""An exec wrapper: the program dies with its parent and, when root starts it, runs as an ordinary user.
+"""Exec wrapper: makes a program die with its parent and, when started by root, run as an ordinary user.
 
-Run as a script with `python -I -S guard.py SIGNAL PARENT OWNER -- PROGRAM ARGUMENT…`, where SIGNAL is what the
-program gets when its parent dies, PARENT the process id of that parent, and OWNER a folder whose owner the program
-is to run as (`-`: stay who we are). Only the standard library is imported, and little of it: this runs before every
-start of a server. `command` builds that line.
+Run it as a script: `python -I -S exec_wrapper.py SIGNAL PARENT OWNER -- PROGRAM ARGUMENT…`. SIGNAL is sent to the
+program when its parent dies, PARENT is the parent's process id, and OWNER is a folder whose owner the program runs as
+(`-`: do not change the user). It imports little, and only from the standard library, because it runs before every
+start of a server. `command` builds the command line.
 
-Postgres refuses to run as root. We neither create a user nor touch permissions outside our own data directory, so
-where that user cannot reach the program or its data (a checkout under /root, say), the program keeps the one
-capability that lets it, as an ambient capability (capabilities(7)), and nothing else.
+Postgres refuses to run as root. We neither create a user nor change permissions outside our own data directory. Where
+that user cannot reach the program or its data (a checkout under /root, say), the program keeps the one capability that
+allows it, as an ambient capability (capabilities(7)), and nothing else.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 NOBODY = 65534
-"""The numeric user and group that every Linux has for programs that should own nothing."""
+"""The numeric user and group that every Linux system has for programs that should own nothing."""
 
 # linux/prctl.h and linux/capability.h
 _PR_SET_PDEATHSIG = 1
@@ -29,21 +29,21 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE = 1
 _CAP_DAC_READ_SEARCH = 2
 
-# Least power first. DAC_READ_SEARCH is enough to pass through folders; container runtimes often give only the other.
+# Least privilege first. DAC_READ_SEARCH is enough to traverse folders; container runtimes often grant only the other.
 _ATTEMPTS: tuple[tuple[int, ...], ...] = ((), (_CAP_DAC_READ_SEARCH,), (_CAP_DAC_OVERRIDE,))
 
 _UNREACHABLE = (
     "cannot run {program} as user {uid}: that user cannot reach it or {folder}, and this system does not let root "
-    "lend it the right to. Put the virtual environment and POLYTOK_HOME where every user may pass (not under "
-    "/root), or start Polytok as an ordinary user."
+    "grant that access. Put the virtual environment and POLYTOK_HOME where every user has access (not under /root), "
+    "or start Polytok as an ordinary user."
 )
 
 
 def command(argv: Sequence[str], *, on_parent_death: signal.Signals, owner: str | None = None) -> list[str]:
-    """Return the command line that runs `argv` under this guard, as a child of this process.
+    """Return the command line that runs `argv` under this wrapper, as a child of this process.
 
-    The kernel ties the signal to the *thread* that starts the child, so start it from one that lives as long as the
-    program should.
+    The kernel ties the signal to the *thread* that starts the child, so start it from a thread that lives as long as
+    the program should.
     """
     return [
         *(sys.executable, "-I", "-S", os.path.abspath(__file__)),  # noqa: PTH100 - pathlib costs start time
@@ -71,7 +71,7 @@ def _capset(capabilities: Sequence[int]) -> None:
 
 
 def _assume(uid: int, gid: int, capabilities: Sequence[int]) -> None:
-    """Become that user for good, keeping only `capabilities`, also across exec."""
+    """Switch to that user permanently, keeping only `capabilities`, also across exec."""
     if capabilities:
         _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
@@ -84,7 +84,7 @@ def _assume(uid: int, gid: int, capabilities: Sequence[int]) -> None:
 
 
 def _can_run(program: str, folder: str, uid: int, gid: int, capabilities: Sequence[int]) -> bool:
-    """Return whether that user reaches `folder` and can run `program`, by doing both in a child process."""
+    """Return whether that user can reach `folder` and run `program`, by trying both in a child process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -100,7 +100,7 @@ def _can_run(program: str, folder: str, uid: int, gid: int, capabilities: Sequen
 
 
 def _drop(program: str, folder: str) -> None:
-    """Become the owner of `folder`, with the least power that still reaches everything."""
+    """Switch to the owner of `folder`, with the least privilege that still reaches everything."""
     status = os.stat(folder)  # noqa: PTH116 - pathlib costs start time
     uid, gid = (status.st_uid, status.st_gid) if status.st_uid else (NOBODY, NOBODY)
     for capabilities in _ATTEMPTS:
@@ -111,12 +111,12 @@ def _drop(program: str, folder: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepare this process and turn it into the program."""
+    """Prepare this process and replace it by the program."""
     signal_number, parent, owner, _, *argv = arguments
     os.chdir("/")
     if owner != "-" and os.geteuid() == 0:
         _drop(argv[0], owner)
-    # After the change of user, which clears it. The parent may have died before this call: look again.
+    # After the change of user, which clears it. The parent may have died before this call, so check again.
     _prctl(_PR_SET_PDEATHSIG, int(signal_number))
     if os.getppid() != int(parent):
         os.kill(os.getpid(), signal.SIGKILL)

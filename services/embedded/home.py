@@ -5,9 +5,9 @@ stack.json     how to reach the running stack; absent while none is ready
 secrets.json   the servers' passwords
 postgres/      the database
 nats/          the queue
-data/          datasets and tokenizations
-logs/          one log for each process
-run/           where each service says that it is ready
+data/          files of datasets, tokenizations, extractions and trainings
+logs/          one log per process
+run/           ready files: one per service, written when it is ready
 """
 
 import json
@@ -25,7 +25,7 @@ from services.embedded import folders
 _PASSWORDS = ("postgres", "nats")
 
 Replace = Callable[[str, Mapping[str, str]], None]
-"""Has the servers take new passwords, told what is wrong with the file of the old ones."""
+"""Set new passwords on the servers. Called with what is wrong with secrets.json and the new passwords."""
 
 
 class Home:
@@ -44,9 +44,9 @@ class Home:
         self._published = ""
 
     def create(self) -> None:
-        """Make the folders that are missing."""
+        """Create the missing folders."""
         try:
-            # Others may pass through, not look: the servers' user must reach its folders below.
+            # Others may traverse the folder but not list it: the servers' user must reach its own folders below.
             if not self.root.is_dir():
                 self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
                 folders.sync(self.root.parent)
@@ -57,16 +57,16 @@ class Home:
             folders.sync(self.root)
         except OSError as error:
             raise errors.FailedPrecondition(
-                f"Cannot make the data folder {self.root}: {error.strerror}. Choose another with POLYTOK_HOME or "
+                f"Cannot create the data folder {self.root}: {error.strerror}. Choose another one with POLYTOK_HOME or "
                 "--home."
             ) from error
 
     def passwords(self, replace: Replace | None = None) -> dict[str, str]:
-        """Return the servers' passwords, made at the first start.
+        """Return the servers' passwords, which are generated at the first start.
 
-        Where the file is lost or damaged and there is a database, `replace` is called with what is wrong and new
-        passwords, and has the database take its own; only then is the file written. A crash between the two repeats
-        that at the next start. NATS takes its password from its configuration at every start.
+        If the file is missing or damaged and a database exists, call `replace` with the problem and new passwords, so
+        that the database takes its new one, and write the file only afterwards. A crash in between repeats this at the
+        next start. NATS reads its password from its configuration at every start.
         """
         found, trouble = self._read()
         if not trouble:
@@ -75,54 +75,54 @@ class Home:
         if (self.postgres / "data").exists():
             try:
                 if replace is None:
-                    raise errors.FailedPrecondition("Nothing here gives the database another.")
+                    raise errors.FailedPrecondition("No way to reset the database password is available here.")
                 replace(trouble, made)
             except errors.PolytokError as error:
                 raise errors.FailedPrecondition(
-                    f"{self.secrets} {trouble}: the password of the database in {self.postgres} is lost, and it could "
-                    f"not be given a new one: {' '.join(error.message.split())} Put {self.secrets.name} back from a "
-                    "copy, or choose another POLYTOK_HOME."
+                    f"{self.secrets} {trouble}, so the password of the database in {self.postgres} is lost, and "
+                    f"resetting it failed: {' '.join(error.message.split())} Restore {self.secrets.name} from a "
+                    "backup, or choose another POLYTOK_HOME."
                 ) from error
         folders.write_private(self.secrets, json.dumps(made) + "\n")
         return made
 
     def _read(self) -> tuple[dict[str, str], str]:
-        """Return the passwords in the file, and what is wrong with it, or nothing."""
+        """Return the passwords in the file and, if the file cannot be used, the problem; else an empty string."""
         try:
             text = self.secrets.read_text(encoding="utf-8")
             found = json.loads(text) if text.strip() else None
         except FileNotFoundError:
-            return {}, "is gone"
+            return {}, "is missing"
         except OSError as error:
             raise errors.FailedPrecondition(
-                f"{self.secrets} cannot be read: {error.strerror}. Let the user who starts Polytok read it."
+                f"Cannot read {self.secrets}: {error.strerror}. Make it readable for the user who starts Polytok."
             ) from error
         except (ValueError, RecursionError):
-            return {}, "is damaged: it is not the JSON that was written"
+            return {}, "is damaged: it is not valid JSON"
         if found is None:
             return {}, "is empty"
         if isinstance(found, dict) and all(isinstance(found.get(name), str) and found[name] for name in _PASSWORDS):
             return found, ""
-        return {}, "is damaged: passwords are missing in it"
+        return {}, "is damaged: it does not contain all passwords"
 
     def publish(self, facts: dict[str, Any]) -> None:
-        """Tell the world how to reach the stack."""
+        """Write stack.json, by which clients find the stack."""
         self._published = json.dumps(facts, indent=2) + "\n"
         folders.write_private(self.stack, self._published)
 
     def is_published(self) -> bool:
-        """Return whether what `publish` wrote is still there, and whole."""
+        """Return whether stack.json still holds what `publish` wrote."""
         try:
             return self.stack.read_text(encoding="utf-8") == self._published
         except (OSError, ValueError):
             return False
 
     def withdraw(self) -> None:
-        """Take back what `publish`, here or in a stack that was killed, has told."""
+        """Remove stack.json, also one that a killed stack left."""
         self.stack.unlink(missing_ok=True)
 
 
 def default() -> pathlib.Path:
-    """POLYTOK_HOME, else the folder for data of this user."""
+    """Return POLYTOK_HOME, or the user data directory if it is not set."""
     named = os.environ.get("POLYTOK_HOME")
     return pathlib.Path(named).expanduser() if named else platformdirs.user_data_path("polytok")

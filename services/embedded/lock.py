@@ -1,7 +1,7 @@
-"""One stack for one home, and none before the last one is gone.
+"""Lock a home, so that one stack at a time runs on it.
 
-The lock is an flock(2), and every process of the stack inherits it: it is free once the last of them has ended, even
-when the supervisor was killed and its children are still on their way out.
+The lock is an flock(2) that every process of the stack inherits. It becomes free when the last of them has ended, even
+if the supervisor was killed while its children were still shutting down.
 """
 
 import fcntl
@@ -19,18 +19,18 @@ _RUNS = (
     "start this one on another folder with POLYTOK_HOME or --home."
 )
 _REMAINS = (
-    "Processes of a Polytok stack that was killed still run on {home}. End them first: `fuser {lock}` lists them."
+    "Processes of a killed Polytok stack still run on {home}. `fuser {lock}` lists them; stop them and try again."
 )
 
 
 class AlreadyRunning(errors.FailedPrecondition):
-    """Another stack runs on this home."""
+    """Raised when another stack runs on this home."""
 
 
 def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
-    """Take the lock and return its descriptor, for the children to inherit; it goes with this process.
+    """Take the lock and return its descriptor, which children inherit. It is released when this process ends.
 
-    Waits, after telling so, for the remains of a stack whose supervisor is dead.
+    If the supervisor is dead and its processes are still ending, call `waiting` and wait for them.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     told = False
@@ -60,14 +60,14 @@ def _try(descriptor: int) -> bool:
 
 
 def _is_alive(holder: str) -> bool:
-    """Return whether the supervisor that wrote `holder` lives: process ids are given again, start times are not."""
+    """Return whether the supervisor that wrote `holder` is alive: process ids are reused, start times are not."""
     pid, _, started = holder.partition(" ")
-    # A file that was damaged names nobody.
+    # a damaged file names no process
     return pid.isascii() and pid.isdigit() and _started(int(pid)) == started
 
 
 def _started(pid: int) -> str:
-    """When that process started, in ticks since boot; empty if there is none. See proc_pid_stat(5), field 22."""
+    """Return when a process started, in ticks since boot; empty if there is none. See proc_pid_stat(5), field 22."""
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

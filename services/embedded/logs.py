@@ -1,7 +1,7 @@
-"""Logs of the stack's processes: each writes its own file, which is turned over by size.
+"""Log files of the stack's processes, rotated by size.
 
-The processes write to the file themselves, not through a pipe of ours: what one has to say as it dies is kept even
-when the supervisor died first.
+Each process writes to its file directly and not through a pipe of the supervisor, so its last words are kept even if
+the supervisor died first.
 """
 
 import os
@@ -25,26 +25,25 @@ class Log:
         self.trouble = ""
 
     def open(self) -> BinaryIO:
-        """Open the file for a process to append to; what cannot be written goes nowhere, and `trouble` says why."""
+        """Open the file for a process to append to. On failure, discard the output and set `trouble` to the reason."""
         try:
             stream = self.path.open("ab")
             folders.hand_over(self.path)
         except OSError as error:
-            self.trouble = folders.explain(error, f"opening the log {self.path}; what it would hold is lost")
+            self.trouble = folders.explain(error, f"opening the log {self.path}, so the output is discarded")
             return pathlib.Path(os.devnull).open("ab")
         self.trouble = ""
         return stream
 
     def rotate(self) -> None:
-        """Put a file that has grown too large aside as `.1`, the one before it as `.2`, and so on.
+        """Rotate the file if it is too large: it becomes `.1`, the one before becomes `.2`, and so on.
 
-        The process keeps the file open, so it is copied and emptied, not renamed: the process appends, and goes on
-        at the start.
+        The process keeps the file open in append mode, so the file is copied and truncated, not renamed.
         """
         try:
             self._rotate()
         except OSError as error:
-            self.trouble = folders.explain(error, f"turning over the log {self.path}")
+            self.trouble = folders.explain(error, f"rotating the log {self.path}")
 
     def _rotate(self) -> None:
         if not self.path.is_file() or self.path.stat().st_size < self._maximum_bytes:
@@ -57,14 +56,14 @@ class Log:
         with self.path.open("rb+") as current:
             try:
                 with aside.open("wb") as copy:
-                    shutil.copyfileobj(current, copy)  # up to the end as it is now: next to nothing is left to be lost
+                    shutil.copyfileobj(current, copy)  # up to the current end: next to nothing is lost
             except OSError:
-                # A disk without room for the copy needs the room that the log takes.
+                # A disk too full for the copy needs the space of the log.
                 aside.unlink(missing_ok=True)
             current.truncate(0)
 
     def tail(self) -> str:
-        """Return the last lines."""
+        """Return the last lines of the log."""
         try:
             with self.path.open("rb") as stream:
                 size = stream.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Keeps one program running: starts it, starts it again when it dies, stops it."""
+"""Run one program: start it, restart it when it ends, stop it."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ _BACKOFF_SECONDS = 0.5
 _BACKOFF_MAXIMUM_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 _FAILED_STARTS = 3
-"""After how many a program does what may help it."""
+"""Failures in a row after which the program's `recover` is called."""
 _LINE = 300
 
 
 class StartFailed(errors.FailedPrecondition):
-    """A program did not come up. `line` says so in one line, the message with the end of its log."""
+    """Raised when a program does not start. `line` is a one-line summary; the message adds the end of the log."""
 
     def __init__(self, line: str, tail: str = "") -> None:
         super().__init__(f"{line}. {tail}" if tail else f"{line}.")
@@ -33,7 +33,7 @@ class StartFailed(errors.FailedPrecondition):
 
 
 class ManagedProcess:
-    """Keeps one program running. All of it runs on the event loop's thread: the kernel ties children to a thread."""
+    """Keeps one program running. Use it on the event loop's thread only: the kernel ties children to a thread."""
 
     def __init__(
         self, program: Program, log: Log, *, inherited: int, report: Callable[[str], None], changed: Callable[[], None]
@@ -50,11 +50,11 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id now; 0 between two lives."""
+        """The current process id; 0 while the program does not run."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
     async def start(self) -> None:
-        """Start the program and returns once it is ready; raises StartFailed if it ends, or takes too long."""
+        """Start the program and return once it is ready. Raise StartFailed if it ends first or takes too long."""
         self._started_at = time.monotonic()
         await asyncio.to_thread(self.program.prepare)
         self.log.rotate()
@@ -68,20 +68,20 @@ class ManagedProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._inherited,),
-                start_new_session=True,  # Ctrl-C on the terminal is for the supervisor alone: it stops in good order
+                start_new_session=True,  # Ctrl-C on the terminal goes to the supervisor alone, which stops this
             )
         self._started_at = time.monotonic()
         while not await asyncio.to_thread(self.program.is_ready):
             code = self._process.returncode
             if code is not None:
-                raise self._explain(f"ended at its start ({_outcome(code)})")
+                raise self._explain(f"ended during startup ({_outcome(code)})")
             if time.monotonic() - self._started_at > START_SECONDS:
                 await self.stop()
                 raise self._explain(f"was not ready within {START_SECONDS:g} s")
             await asyncio.sleep(_POLL_SECONDS)
 
     async def keep(self) -> None:
-        """Start the program again whenever it ends, waiting longer each time that it does so soon. Until cancelled."""
+        """Restart the program whenever it ends, with a growing delay while it keeps ending soon."""
         wait = _BACKOFF_SECONDS
         failed = 0
         while True:
@@ -92,7 +92,7 @@ class ManagedProcess:
                 self._renewing = False
                 await self._recover()
             else:
-                self._report(f"{self.program.name} {what}; starting it again in {wait:g} s")
+                self._report(f"{self.program.name} {what}; restarting in {wait:g} s")
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _BACKOFF_MAXIMUM_SECONDS)
             if await self._start_again():
@@ -103,12 +103,12 @@ class ManagedProcess:
                 await self._recover()
 
     async def renew(self) -> None:
-        """Have the program, which runs and does not work, recover and start again; `keep` must be at work."""
+        """Recover and restart a program that runs but does not work. Needs a running `keep`."""
         self._renewing = True
         await self.stop()
 
     async def _until_it_ends(self) -> str:
-        """Wait until the program does not run, and says why."""
+        """Wait until the program does not run, and return why."""
         if self._failure:
             what, self._failure = self._failure, ""
             return what
@@ -127,7 +127,7 @@ class ManagedProcess:
         return True
 
     async def fail(self, error: errors.PolytokError | OSError) -> None:
-        """Tell in one line why the program could not be started, and leave nothing of it behind: `keep` goes on."""
+        """Record in one line why the program could not be started, and stop what is left of it; `keep` tries again."""
         if isinstance(error, StartFailed):
             self._report(error.line)
             return
@@ -136,31 +136,31 @@ class ManagedProcess:
             what = error.message
         else:
             what = folders.explain(error, "starting it", self.log.path.parent)
-        self._failure = f"could not be started: {' '.join(what.split()).rstrip('.')}"
+        self._failure = f"failed to start: {' '.join(what.split()).rstrip('.')}"
 
     async def _recover(self) -> None:
         try:
             did = await asyncio.to_thread(self.program.recover)
         except OSError as error:
-            did = folders.explain(error, "setting its files aside")
+            did = folders.explain(error, "moving its files aside")
         if did:
             self._report(f"{self.program.name}: {did}")
 
     async def stop(self) -> None:
-        """Stop the program in good order, or at once if that takes too long."""
+        """Stop the program gracefully, or kill it if that takes too long."""
         if self._process is None:
             return
         self._signal(self.program.stop_signal)
         if await self._ended(within=STOP_SECONDS):
             return
-        self._report(f"{self.program.name} did not stop within {STOP_SECONDS:g} s; ending it")
+        self._report(f"{self.program.name} did not stop within {STOP_SECONDS:g} s; killing it")
         self.force()
         if not await self._ended(within=_FORCE_SECONDS):
             self._signal(signal.SIGKILL)
             await self._process.wait()
 
     def force(self) -> None:
-        """End the program at once."""
+        """Kill the program."""
         self._signal(self.program.force_signal)
 
     async def _ended(self, *, within: float) -> bool:
@@ -187,7 +187,7 @@ class ManagedProcess:
             )
             if part
         )
-        return StartFailed(line, f"Its log is {self.log.path}" + (f" and ends with:\n{tail}" if tail else "."))
+        return StartFailed(line, f"See the log {self.log.path}" + (f", which ends with:\n{tail}" if tail else "."))
 
 
 def _outcome(code: int) -> str:

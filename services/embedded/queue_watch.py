@@ -1,7 +1,7 @@
-"""Restarts NATS on an empty store when the services have found for long enough that the work queue does not work.
+"""Restart NATS on an empty store when the services report for long enough that the work queue does not work.
 
-They try it all the time and make the queue again themselves; what that does not cure lies with the server or its files.
-Nothing in its store is needed: Postgres has every task, and what waits is dispatched again.
+The services test the queue all the time and recreate it themselves. What that does not fix is a problem of the server
+or its files. Nothing in its store is needed: Postgres has every task, and waiting tasks are dispatched again.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from services.embedded.program import Service
 
 LOOK_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0
-"""How long the queue must not have worked; doubles with each restart."""
+"""How long the queue must have failed before a restart; doubles with each restart."""
 _LAST_PATIENCE_SECONDS = 600.0
 
 
 class QueueWatch:
-    """Looks at what the owners of tasks say of the work queue."""
+    """Watches what the owners of tasks report about the work queue."""
 
     def __init__(self, home: Home, keepers: Sequence[ManagedProcess], report: Callable[[str], None]) -> None:
         self._home = home
@@ -30,7 +30,7 @@ class QueueWatch:
         self._owners = {owner.name for owner in services.SERVERS}
 
     async def run(self) -> None:
-        """Look until it is cancelled."""
+        """Watch until cancelled."""
         patience, since, told = PATIENCE_SECONDS, 0.0, ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -45,7 +45,7 @@ class QueueWatch:
             if line != told:
                 self._report(line)
             since, told = since or time.monotonic(), line
-            # On a full disk an empty store is no better than the one that is there.
+            # On a full disk an empty store is no better than the present one.
             if not full and time.monotonic() - since >= patience:
                 self._report("restarting nats on an empty store")
                 await self._renew()

@@ -1,7 +1,7 @@
-"""The services that a stack runs. To add one is to add a line here.
+"""The services that a stack runs. Add a service by adding a line here.
 
-A service that owns records has a server and a schema in the database; its address goes to every process as
-`POLYTOK_{NAME}_ADDRESS` and into `stack.json` as `{name}_address`. Workers take tasks, and some listen too.
+A service that owns records has a server and a database schema. Every process gets its address as
+`POLYTOK_{NAME}_ADDRESS`, and `stack.json` has it as `{name}_address`. Workers run tasks, and some serve calls too.
 """
 
 import os
@@ -15,29 +15,29 @@ class Server(NamedTuple):
 
     name: str
     module: Sequence[str]
-    """What `python -m` runs."""
+    """The module that `python -m` runs."""
     schema: str
-    """The module that has the runner of its migrations."""
+    """The module with its migration runner."""
     late: bool = False
-    """Whether it starts once the stack is ready, which it is with the catalog; clients wait for it."""
+    """Whether it starts after the stack is ready, which needs the catalog only; clients wait for it."""
 
     @property
     def variable(self) -> str:
-        """The environment variable that tells its address."""
+        """The environment variable with its address."""
         return f"POLYTOK_{self.name.upper()}_ADDRESS"
 
 
 class WorkerGroup(NamedTuple):
-    """Processes that take tasks."""
+    """Processes that run tasks."""
 
     name: str
     module: Sequence[str]
     number: Literal["one", "as asked", "a GPU"]
-    """How many: one; as many as `--workers` says; one for each GPU, and one where there is none."""
+    """How many: one; the value of `--workers`; or one per GPU, and one without a GPU."""
     listens: bool = False
-    """Whether the first has an address of its own, `{name}_address`."""
+    """Whether the first one serves calls at an address, `{name}_address`."""
     late: bool = False
-    """Whether they start once the stack is ready: their work waits for them anyway."""
+    """Whether they start after the stack is ready: their tasks wait for them anyway."""
 
 
 SERVERS = (
@@ -45,7 +45,7 @@ SERVERS = (
     Server("extractor", ("services.extractor", "serve"), "services.extractor.server.migrations.schema", late=True),
     Server("trainer", ("services.trainer", "serve"), "services.trainer.server.migrations.schema", late=True),
 )
-"""In the order in which they may depend on one another."""
+"""In the order of their dependencies."""
 
 WORKERS = (
     WorkerGroup("ingest", ("services.catalog", "ingest"), "one"),
@@ -66,7 +66,7 @@ class Process(NamedTuple):
 
 
 def processes(asked: int) -> Iterator[Process]:
-    """Yield every worker process of a stack that was asked for so many."""
+    """Yield every worker process of a stack with `workers` tokenizer workers."""
     for workers in WORKERS:
         if workers.number == "one":
             yield Process(workers.name, workers.module, workers.listens, workers.late, {})
@@ -80,7 +80,7 @@ def processes(asked: int) -> Iterator[Process]:
 
 
 def gpus() -> Sequence[str]:
-    """Return the NVIDIA GPUs that may be used, as CUDA names them; no library is loaded to find out."""
+    """Return the available NVIDIA GPUs as CUDA names them, without loading a library."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [gpu for gpu in chosen.split(",") if gpu.strip() not in {"", "-1"}]

@@ -1,8 +1,8 @@
-"""The embedded stack: Postgres, NATS, the services and their workers, each a process of its own on free ports.
+"""The embedded stack: Postgres, NATS, the services and their workers, each its own process on a free port.
 
-Two lines start side by side: Postgres, migrations, owners of records; and NATS, workers, which need an owner only for
-a task. Stopping goes from the workers through the owners and NATS to Postgres, so that each still reaches what it needs
-to end in good order. This process does none of their work, and does not import gRPC.
+Two sequences start in parallel: Postgres, migrations, owners of records; and NATS, workers, which need an owner only
+once there is a task. Shutdown goes from workers through owners and NATS to Postgres, so that each process still
+reaches what it needs to end gracefully. This process does none of their work, and does not import gRPC.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ _HOST = "127.0.0.1"
 
 
 def _inherited() -> dict[str, str]:
-    """Return what the services take from our environment: all but what is meant for other servers than ours."""
+    """Return the environment that services inherit: ours, without variables meant for another Postgres server."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    environment.pop("POLYTOK_WORKER_NAME", None)  # several workers cannot share one
+    environment.pop("POLYTOK_WORKER_NAME", None)  # must differ between workers
     environment.setdefault("POLYTOK_LOG_FORMAT", "console")  # people read the logs of one machine
     return environment
 
@@ -46,18 +46,18 @@ def default_workers() -> int:
 
 
 def passwords_of(home: Home, report: Callable[[str], None]) -> dict[str, str]:
-    """The servers' passwords. Those that were lost are replaced, which keeps all data; the home is locked."""
+    """Return the servers' passwords. Lost ones are replaced, and all data is kept. Needs the lock of the home."""
 
     def replace(trouble: str, made: Mapping[str, str]) -> None:
-        # No process uses the lost ones: what an earlier stack left had ended before this one got the lock.
+        # No process uses the lost ones: everything that an earlier stack started had ended before we got the lock.
         postgres.Postgres(home.postgres, port=0, password=made["postgres"]).replace_password()
-        report(f"{home.secrets} {trouble}: the servers were given new passwords, and all data is kept")
+        report(f"{home.secrets} {trouble}: the servers have new passwords now, and all data is kept")
 
     return home.passwords(replace)
 
 
 class Supervisor:
-    """One stack on one home, whose lock `held` is handed on to every process."""
+    """Runs one stack on one home. Every process inherits `held`, the descriptor of the home's lock."""
 
     def __init__(self, home: Home, *, held: int, workers: int, report: Callable[[str], None]) -> None:
         self._home = home
@@ -73,7 +73,7 @@ class Supervisor:
         self._addresses: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Run the stack until a signal asks it to stop."""
+        """Run the stack until a signal stops it."""
         self._home.withdraw()
         self._handle_signals()
         asked = asyncio.create_task(self._stop.wait())
@@ -91,12 +91,12 @@ class Supervisor:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in effect
                 loop.add_signal_handler(number, self._asked)
 
     def _asked(self) -> None:
         if not self._stop.is_set():
-            self._report("stopping; once more to force it")
+            self._report("stopping; press Ctrl-C again to force it")
             self._stop.set()
             return
         self._forced = True
@@ -133,7 +133,7 @@ class Supervisor:
         }
         self._publish()
         took = time.monotonic() - self._began
-        self._report(f"ready in {took:.1f} s: catalog at {self._addresses['catalog']}. Ctrl-C stops it.")
+        self._report(f"ready in {took:.1f} s: catalog at {self._addresses['catalog']}. Press Ctrl-C to stop.")
         async with asyncio.TaskGroup() as group:
             for each in self._keepers:
                 group.create_task(each.keep())
@@ -152,7 +152,7 @@ class Supervisor:
         await self._migrate({**_inherited(), **self._stores(database)})
 
     async def _start_on_free_port(self, server: postgres.Postgres | nats.Nats) -> None:
-        """Start a server; on another port if it does not come up, since somebody may have taken the first."""
+        """Start a server, on another port if it does not come up: another process may have taken the first one."""
         for _ in range(_PORT_ATTEMPTS - 1):
             with contextlib.suppress(managed_process.StartFailed):
                 await self._start(server)
@@ -178,7 +178,7 @@ class Supervisor:
         return kept
 
     async def _start_late(self, program: Program) -> managed_process.ManagedProcess:
-        """Start a program that the rest can do without: if that fails, its keeper has to try again."""
+        """Start a program that the rest can do without. If it fails, its ManagedProcess tries again."""
         kept = self._keep(program)
         try:
             await kept.start()
@@ -221,7 +221,7 @@ class Supervisor:
         }
 
     async def _migrate(self, environment: Mapping[str, str]) -> None:
-        """Bring the schemas up to date, in one process."""
+        """Migrate all schemas, in one process."""
         log = Log(self._home.logs / "migrate.log")
         log.rotate()
         argv = [sys.executable, "-m", "services.runtime.migrations", *(owner.schema for owner in services.SERVERS)]
@@ -243,17 +243,17 @@ class Supervisor:
             raise
         if code != 0:
             raise managed_process.StartFailed(
-                f"The database could not be brought up to date (exit code {code})",
-                f"The log is {log.path} and ends with:\n{log.tail()}",
+                f"The database migration failed (exit code {code})",
+                f"See the log {log.path}, which ends with:\n{log.tail()}",
             )
         self._report("the database is up to date")
 
     def _publish(self) -> None:
-        """Return how to reach the stack, or why that cannot be told: then it is told with the next round."""
+        """Write stack.json. If that fails, report the reason once; `_tidy` tries again."""
         try:
             self._write_facts()
         except OSError as error:
-            trouble = folders.explain(error, f"writing {self._home.stack}; clients do not find this stack by it")
+            trouble = folders.explain(error, f"writing {self._home.stack}, by which clients find this stack")
             if trouble != self._untold:
                 self._report(trouble)
             self._untold = trouble
@@ -272,7 +272,7 @@ class Supervisor:
         )
 
     async def _tidy(self) -> None:
-        """Turn logs over that have grown, and write again what tells of the stack, if it got lost."""
+        """Rotate large logs, and write stack.json again if it is missing."""
         while True:
             await asyncio.sleep(_TIDY_SECONDS)
             for each in self._keepers:
@@ -284,7 +284,7 @@ class Supervisor:
                 self._publish()
 
     async def _down(self) -> None:
-        """Stop everything, the last started first; workers together."""
+        """Stop all processes in reverse order of their start, workers together."""
         with contextlib.suppress(OSError):
             self._home.withdraw()
         owners = [owner.name for owner in services.SERVERS]
@@ -297,7 +297,7 @@ class Supervisor:
 
 
 def run(root: pathlib.Path, *, workers: int, report: Callable[[str], None]) -> None:
-    """Run a stack on that home until it is asked to stop."""
+    """Run a stack on that home until a signal stops it."""
     home = Home(root)
     home.create()
     held = lock.acquire(home.lock, waiting=lambda: report("waiting for the processes of a killed stack to end"))
