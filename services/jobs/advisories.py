@@ -1,4 +1,4 @@
-"""What JetStream tells about the work queue: logged, counted, and a reason to reconcile at once."""
+"""JetStream advisories about the work queue: logged, counted, and a reason to reconcile immediately."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ from services.runtime import messaging
 from services.runtime.telemetry import logging
 
 _PREFIX = "$JS.EVENT.ADVISORY."
-# What goes on all the time, or is our own doing, loses no message.
+# These happen all the time or are our own doing, and lose no message.
 _HARMLESS = frozenset({"STREAM.CREATE", "STREAM.UPDATE", "CONSUMER.CREATE", "CONSUMER.UPDATE", "CONSUMER.MSG_NAKED"})
 
 _log = logging.get(__name__)
 
 
 class Advisories:
-    """Listens to the advisories on one stream."""
+    """Subscribes to the advisories of one stream."""
 
     def __init__(self, client: Client, subjects: messaging.Subjects, reconciler: Reconciler) -> None:
         self._client = client
@@ -26,7 +26,7 @@ class Advisories:
         self._reconciler = reconciler
 
     async def run(self) -> None:
-        """Listen until it is cancelled."""
+        """Listen until cancelled."""
         subjects = (f"{_PREFIX}STREAM.*.{self._stream}", f"{_PREFIX}CONSUMER.*.{self._stream}.*")
         subscriptions = [await self._client.subscribe(subject, cb=self._hear) for subject in subjects]
         try:

@@ -1,4 +1,4 @@
-"""LeaseService: the store over gRPC (polytok/jobs/v1/leases.proto)."""
+"""LeaseService: the job store over gRPC (polytok/jobs/v1/leases.proto)."""
 
 import uuid
 from datetime import timedelta
@@ -17,7 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
-    """Serves the leases of one store. Requests come validated."""
+    """Serves the leases of one store. Requests are already validated."""
 
     def __init__(self, database: Database, store: JobStore) -> None:
         self._database = database
@@ -26,13 +26,13 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def AcquireLease(  # noqa: N802
         self, request: leases_pb2.AcquireLeaseRequest, context: Context
     ) -> leases_pb2.AcquireLeaseResponse:
-        """Take a task."""
+        """Lease a task to a worker."""
         task_id = uuid.UUID(request.task_id)
         async with self._database.transaction() as conn:
             lease = await self._store.acquire(conn, task_id, request.worker, uuid.UUID(request.request_id))
         if lease is None:
             raise errors.FailedPrecondition(
-                f"Task {task_id} is not to be had: it ended, waits, or another worker has it.",
+                f"Task {task_id} is not available: it is finished, delayed, or leased by another worker.",
                 reason="TASK_UNAVAILABLE",
                 metadata={"task": str(task_id)},
             )
@@ -50,7 +50,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def ExtendLease(  # noqa: N802
         self, request: leases_pb2.ExtendLeaseRequest, context: Context
     ) -> leases_pb2.ExtendLeaseResponse:
-        """Prolong a lease."""
+        """Extend a lease."""
         progress = (request.progress.done, request.progress.total) if request.HasField("progress") else None
         async with self._database.transaction() as conn:
             extension = await self._store.extend(
@@ -66,7 +66,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def CompleteTask(  # noqa: N802
         self, request: leases_pb2.CompleteTaskRequest, context: Context
     ) -> leases_pb2.CompleteTaskResponse:
-        """End a task well."""
+        """Complete a task."""
         result = request.result.SerializeToString()
         async with self._database.transaction() as conn:
             await self._store.complete(conn, uuid.UUID(request.task_id), request.epoch, result)
@@ -75,7 +75,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def FailTask(  # noqa: N802
         self, request: leases_pb2.FailTaskRequest, context: Context
     ) -> leases_pb2.FailTaskResponse:
-        """End an attempt badly."""
+        """Fail an attempt."""
         failure = Failure.from_message(request.error)
         async with self._database.transaction() as conn:
             will_retry = await self._store.fail(conn, uuid.UUID(request.task_id), request.epoch, failure)
@@ -84,7 +84,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def ReleaseLease(  # noqa: N802
         self, request: leases_pb2.ReleaseLeaseRequest, context: Context
     ) -> leases_pb2.ReleaseLeaseResponse:
-        """Take a task back."""
+        """Release a task before its lease expires."""
         async with self._database.transaction() as conn:
             await self._store.release(conn, uuid.UUID(request.task_id), request.epoch, request.resume_point)
         return leases_pb2.ReleaseLeaseResponse()
@@ -92,7 +92,7 @@ class LeaseServicer(leases_pb2_grpc.LeaseServiceServicer):
     async def ListOverdueTasks(  # noqa: N802
         self, request: leases_pb2.ListOverdueTasksRequest, context: Context
     ) -> leases_pb2.ListOverdueTasksResponse:
-        """Names tasks that have waited too long."""
+        """List tasks that have waited too long."""
         async with self._database.connection() as conn:
             overdue = await self._store.overdue(conn, request.kinds, queue_unavailable=request.queue_unavailable)
         return leases_pb2.ListOverdueTasksResponse(task_ids=[str(task_id) for task_id in overdue])

@@ -1,4 +1,4 @@
-"""What a service that owns jobs runs beside its server."""
+"""Background tasks of a service that owns jobs."""
 
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -32,9 +32,9 @@ class JobBackgroundTasks:
         self.advisories = Advisories(client, subjects, self.reconciler)
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """Return the side tasks, for `process.supervise`.
+        """Return the background tasks, for `process.supervise`.
 
-        The listener is the caller's to run, for it has other users.
+        The caller runs the listener, which has other subscribers too.
         """
         return {
             "dispatcher": self.dispatcher.run(),

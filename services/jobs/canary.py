@@ -1,7 +1,7 @@
-"""The canary: a message that an owner of tasks sends to itself through the work queue, to see whether it works.
+"""The canary: a message that an owner of tasks sends to itself through the work queue, to test it.
 
 A stream can refuse, lose or hide messages while NATS reports that all is well: after its disk was full once, or with
-damaged files. Its listing is no proof; a message that went in and came out is.
+damaged files. Its listing proves nothing; a message that comes out again does.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ _STATUS = api.Header.STATUS.value
 
 
 class QueueHealth:
-    """What a process knows of the work queue. `trouble` says in plain words what is wrong; empty: nothing."""
+    """What a process knows about the work queue. `trouble` describes the problem; empty means none."""
 
     def __init__(self) -> None:
         self.trouble = ""
         self.since = 0.0
 
     def fail(self, trouble: str) -> None:
-        """Record what is wrong."""
+        """Record a problem."""
         if not self.trouble:
             self.since = time.monotonic()
         self.trouble = trouble
@@ -40,7 +40,7 @@ class QueueHealth:
 
 
 class Canary:
-    """The canary of one owner. One is sent at a time, by whichever replica holds the reconciler's lock."""
+    """The canary of one owner. The replica that holds the reconciler's lock sends one at a time."""
 
     def __init__(self, client: Client, subjects: messaging.Subjects, owner: str) -> None:
         self._client = client
@@ -50,11 +50,11 @@ class Canary:
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.stream}.{self._consumer}"
 
     async def trouble(self) -> str:
-        """Send a canary; says what went wrong, or nothing."""
+        """Send a canary and return the problem, or an empty string."""
         token = secrets.token_hex(8).encode()
         try:
             await self._ensure_consumer()
-            # No Nats-Msg-Id: each counts. The stream keeps one message a subject, so canaries do not pile up.
+            # No Nats-Msg-Id: each one counts. The stream keeps one message per subject, so canaries do not pile up.
             await self._client.jetstream().publish(self._subject, token, timeout=_PUBLISH_SECONDS)
         except (nats.errors.Error, OSError) as error:
             return f"it does not accept messages ({describe(error)})"
@@ -78,7 +78,7 @@ class Canary:
 
     async def _pull(self) -> bytes | None:
         request = json.dumps({"batch": 1, "expires": int(_PULL_SECONDS * 1e9)}).encode()
-        # In the old style, for what is delivered keeps its subject, by which the new one would look for the request.
+        # Old style: a delivered message keeps its subject, and the new style would match the request by that subject.
         message = await self._client.request(self._next, request, timeout=_PULL_SECONDS * 2, old_style=True)
         if _STATUS in (message.headers or {}):
             return None
@@ -87,8 +87,8 @@ class Canary:
 
 
 def describe(error: BaseException) -> str:
-    """Return what NATS said, in a few words."""
+    """Return a short description of what NATS reported."""
     if isinstance(error, TimeoutError):
-        return "NATS gives no answer"
+        return "NATS does not answer"
     description = getattr(error, "description", None)
-    return f"NATS says: {description}" if description else f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"NATS reports: {description}" if description else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""The dispatcher: publishes a message for every due row of the outbox, and notifies workers at once when a job ends."""
+"""The dispatcher: publishes a message for every due outbox row, and notifies workers when a job ends."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ _log = logging.get(__name__)
 
 
 class Dispatcher:
-    """Publishes what the outbox holds. Any number of dispatchers may run over one outbox."""
+    """Publishes the rows of the outbox. Any number of dispatchers may run over one outbox."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Dispatcher:
         *,
         alarm: Callable[[], None] = lambda: None,
     ) -> None:
-        """`alarm` is called when the queue does not take a message."""
+        """`alarm` is called when the queue does not accept a message."""
         self._database = database
         self._store = store
         self._client = client
@@ -53,7 +53,7 @@ class Dispatcher:
         self._troubled = False
 
     async def run(self) -> None:
-        """Dispatch until it is cancelled."""
+        """Dispatch until cancelled."""
         unsubscribe = self._listener.subscribe(CHANNEL, self._hear)
         try:
             while True:
@@ -72,7 +72,7 @@ class Dispatcher:
         self._woken.set()
 
     async def _round(self) -> float:
-        """Do what there is to do, and return for how long there is nothing."""
+        """Publish everything that is due, and return the seconds until the next row is."""
         try:
             await self._publish_stops()
             pause = await self._dispatch_due()
@@ -100,9 +100,9 @@ class Dispatcher:
             if pause is None or pause > 0:
                 return _POLL_SECONDS if pause is None else min(_POLL_SECONDS, pause)
             if not self._client.is_connected:
-                raise errors.Unavailable("NATS is away; tasks wait in the outbox.")
+                raise errors.Unavailable("NATS cannot be reached; tasks wait in the outbox.")
             if not await self._dispatch_batch():
-                # Another dispatcher has them.
+                # Another dispatcher has locked them.
                 return _POLL_SECONDS
 
     async def _dispatch_batch(self) -> int:
@@ -120,7 +120,7 @@ class Dispatcher:
 
     async def _dispatch(self, row: sa.Row[Any]) -> None:
         if not row.live:
-            # The task is gone, or continued without this dispatch.
+            # The task is gone, or has been leased without this dispatch.
             return
         message = messages_pb2.TaskMessage(
             task_id=str(row.task_id), owner=self._store.owner, kind=row.kind, dispatch=row.dispatch
@@ -135,7 +135,7 @@ class Dispatcher:
 
     async def _recover(self, failure: BaseException) -> None:
         if isinstance(failure, NoStreamResponseError):
-            _log.warning("the work queue is gone; making it again", stream=self._subjects.stream)
+            _log.warning("work queue is missing; recreating it", stream=self._subjects.stream)
             await messaging.ensure_stream(self._client, self._subjects)
             self._woken.set()
         elif self._client.is_connected:
@@ -143,5 +143,5 @@ class Dispatcher:
 
 
 def message_id(task_id: uuid.UUID, dispatch: int) -> str:
-    """The Nats-Msg-Id: a dispatch published twice counts once, and a later one is never mistaken for it."""
+    """Return the Nats-Msg-Id: a dispatch published twice counts once, and never for a later dispatch."""
     return f"{task_id}:{dispatch}"

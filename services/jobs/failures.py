@@ -1,4 +1,4 @@
-"""Why an attempt at a task failed, on its way from the worker's process to the record of what it worked at."""
+"""Why an attempt failed, on its way from the task process to the record."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,36 +21,36 @@ class Failure:
     reason: str
     """A `polytok.errors.v1.ErrorReason` without prefix."""
     message: str
-    """What a user reads."""
+    """The message that a user reads."""
     retryable: bool
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """A polytok.errors.v1.Error as JSON, for class, violations and metadata; none from an older worker."""
+    """A polytok.errors.v1.Error as JSON, with class, violations and metadata; empty from an older worker."""
 
     @classmethod
     def of(cls, error: errors.PolytokError) -> Self:
-        """Return the failure of an error."""
+        """Return the failure for an error."""
         return cls(error.reason, error.message, error.retryable, codec.to_json(error))
 
     @classmethod
     def from_message(cls, told: leases_pb2.TaskError) -> Self:
-        """Return the failure that a worker told."""
+        """Return the failure that a worker reported."""
         details: dict[str, Any] = {}
         if told.HasField("error"):
             details = json_format.MessageToDict(told.error, preserving_proto_field_name=True)
         return cls(told.reason, told.message, told.retryable, details)
 
     def columns(self) -> dict[str, Any]:
-        """Return what a record keeps of it."""
+        """Return what a record stores of it."""
         return {"error_reason": self.reason, "error_message": self.message, "error": dict(self.details)}
 
 
 NO_ERROR: Mapping[str, Any] = {"error_reason": "", "error_message": "", "error": {}}
-"""What a record keeps that did not fail, or is tried again."""
+"""Return what a record stores that did not fail or is tried again."""
 
 
 def to_task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
-    """Return what a worker tells of an error."""
-    # Empty or boundless messages are refused by the contract.
+    """Return the message by which a worker reports an error."""
+    # The contract rejects empty or unbounded messages.
     return leases_pb2.TaskError(
         reason=error.reason,
         message=(error.message or error.reason)[:_MAX_MESSAGE],
@@ -60,12 +60,12 @@ def to_task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
 
 
 def from_task_error(told: leases_pb2.TaskError) -> errors.PolytokError:
-    """Return the error that a process or a worker told."""
+    """Return the error that a process or worker reported."""
     if told.HasField("error"):
         return codec.from_message(told.error)
     return errors.Internal(told.message, reason=told.reason, retryable=told.retryable)
 
 
 def to_proto(document: Mapping[str, Any]) -> errors_pb2.Error | None:
-    """Return what a record shows of what it keeps; nothing where it keeps nothing."""
+    """Return what a record shows of what it stores; None if it stores nothing."""
     return codec.from_json(document) if document else None

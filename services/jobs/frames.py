@@ -1,4 +1,4 @@
-"""Messages between a worker and its child process: four bytes of length, then a serialized protobuf message."""
+"""Frames between a worker and its task process: four bytes of length, then a serialized protobuf message."""
 
 import asyncio
 import struct
@@ -10,11 +10,11 @@ M = TypeVar("M", bound=Message)
 
 _LENGTH = struct.Struct(">I")
 MAX_BYTES = 256 << 20
-"""Longer frames are no frames of ours: somebody else wrote to the pipe."""
+"""A longer frame is not ours: another program wrote to the pipe."""
 
 
 class BrokenFrame(Exception):
-    """What came through the pipe is no frame."""
+    """Raised when the bytes from the pipe are not a frame."""
 
 
 def encode(message: Message) -> bytes:
@@ -24,14 +24,14 @@ def encode(message: Message) -> bytes:
 
 
 def read(stream: BinaryIO, kind: type[M]) -> M | None:
-    """Read a message; None once the other side closed."""
+    """Read a message; return None once the other side has closed."""
     head = _read_exactly(stream, _LENGTH.size)
     body = None if head is None else _read_exactly(stream, _size(head))
     return None if body is None else _parse(body, kind)
 
 
 async def receive(stream: asyncio.StreamReader, kind: type[M]) -> M | None:
-    """Like `read`, from an asyncio stream."""
+    """Read a message from an asyncio stream; return None once the other side has closed."""
     try:
         return _parse(await stream.readexactly(_size(await stream.readexactly(_LENGTH.size))), kind)
     except asyncio.IncompleteReadError:
@@ -46,7 +46,7 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes | None:
 def _size(head: bytes) -> int:
     (size,) = _LENGTH.unpack(head)
     if size > MAX_BYTES:
-        raise BrokenFrame(f"A frame of {size} bytes was announced; at most {MAX_BYTES} are taken.")
+        raise BrokenFrame(f"The frame announces {size} bytes; the limit is {MAX_BYTES}.")
     return int(size)
 
 
@@ -55,5 +55,5 @@ def _parse(data: bytes, kind: type[M]) -> M:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise BrokenFrame(f"A frame holds no {kind.DESCRIPTOR.name}.") from error
+        raise BrokenFrame(f"The frame does not contain a {kind.DESCRIPTOR.name}.") from error
     return message

@@ -1,4 +1,4 @@
-"""Calls to the service that owns a task, with patience: an owner that is away may be back before the lease ends."""
+"""Calls to the owner of a task, retried while the owner is unavailable and the lease lasts."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,9 +23,9 @@ async def call_with_retry(
     until: Callable[[], float],
     try_seconds: float = _TRY_SECONDS,
 ) -> tuple[Response, float]:
-    """Call, and again while the owner is away or its disk full, until a time of the loop's clock, asked each time.
+    """Call, and retry while the owner is unavailable or its disk is full, until a time of the loop's clock.
 
-    Gives the response and when the request for it was sent; raises our errors.
+    `until` is evaluated before each retry. Return the response and when its request was sent; raise our errors.
     """
     loop = asyncio.get_running_loop()
     pause = _FIRST_PAUSE_SECONDS
@@ -43,6 +43,6 @@ async def call_with_retry(
 
 
 def is_transient(error: errors.PolytokError) -> bool:
-    """Return whether the owner may answer later: it is away, or its database has no room now."""
+    """Return whether the owner may answer later: it is unavailable, or its database has no space now."""
     full = isinstance(error, errors.ResourceExhausted) and error.reason == disk_space.REASON
     return full or isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

@@ -1,7 +1,7 @@
-"""What a job is, free of any framework.
+"""The job model, free of any framework.
 
-A job makes one resource. It has stages, each stage has tasks, and workers take tasks under a lease. When every
-task of a stage has succeeded, the owner's handler names the next stage's tasks, or none, and then the job is done.
+A job produces one resource. It has stages, each stage has tasks, and workers take tasks under a lease. When every task
+of a stage has succeeded, the owner's handler returns the tasks of the next stage, or none if the job is done.
 """
 
 import enum
@@ -18,11 +18,11 @@ from services.jobs.failures import Failure
 MAX_BACKOFF = timedelta(seconds=60)
 _FULL_DISK_PATIENCE = 10
 TOTAL_WEIGHT = 10**9
-"""The work of a whole job, in the parts that the shares of its tasks are kept in."""
+"""The work of a whole job, in the units of its tasks' shares."""
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands; every state but ACTIVE is final."""
+    """State of a job; every state but ACTIVE is final."""
 
     ACTIVE = "ACTIVE"
     SUCCEEDED = "SUCCEEDED"
@@ -31,7 +31,7 @@ class JobState(enum.StrEnum):
 
 
 class TaskState(enum.StrEnum):
-    """Where a task stands; READY and RUNNING are the two that go on."""
+    """State of a task; every state but READY and RUNNING is final."""
 
     READY = "READY"
     RUNNING = "RUNNING"
@@ -41,24 +41,24 @@ class TaskState(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """How an attempt went."""
+    """Outcome of an attempt."""
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     LOST = "LOST"
-    """The lease ran out: the worker died, hung or was cut off."""
+    """The lease expired: the worker died, hung or was cut off."""
     RELEASED = "RELEASED"
-    """The worker gave the task back; this costs no attempt."""
+    """The worker released the task; this costs no attempt."""
     CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True)
 class NewTask:
-    """A task to be made. `payload` is a serialized google.protobuf.Any.
+    """A task to create. `payload` is a serialized google.protobuf.Any.
 
-    `weight` is its work and `ahead` the work that later stages will have with what it makes, both in one measure, bytes
-    say, which each stage chooses for itself.
+    `weight` is its own work and `ahead` the work that it causes in later stages. Both have the same unit, such as
+    bytes, which each stage chooses.
     """
 
     kind: str
@@ -68,12 +68,12 @@ class NewTask:
     ahead: int = 0
     max_attempts: int | None = None
     resume_point: bytes = b""
-    """Where an earlier job of the same resource left off."""
+    """The point that an earlier job of the same resource reached."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its row has it."""
+    """A job, as in its row."""
 
     id: uuid.UUID
     kind: str
@@ -82,14 +82,14 @@ class Job:
     error_reason: str | None
     error_message: str | None
     error: Mapping[str, Any]
-    """A polytok.errors.v1.Error as JSON, or nothing."""
+    """A polytok.errors.v1.Error as JSON, or empty."""
     created_at: datetime
     finished_at: datetime | None
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task of a stage gave. `result` is a serialized google.protobuf.Any."""
+    """Result of a task. `result` is a serialized google.protobuf.Any."""
 
     ordinal: int
     kind: str
@@ -98,7 +98,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One lease on one task and how it ended."""
+    """One lease on one task, and how it ended."""
 
     task_id: uuid.UUID
     epoch: int
@@ -114,7 +114,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Lease:
-    """A right to work on a task for `ttl` from now, by the database's clock."""
+    """The right to work on a task for `ttl` from now, by the database's clock."""
 
     epoch: int
     ttl: timedelta
@@ -127,7 +127,7 @@ class Lease:
 
 
 class Extension(NamedTuple):
-    """A lease that goes on for `ttl` from now; `pause_requested`: the task is to pause."""
+    """A lease extended by `ttl` from now; `pause_requested` asks the task to pause."""
 
     ttl: timedelta
     pause_requested: bool
@@ -135,7 +135,7 @@ class Extension(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far one running task is; `weight` is its part of WHOLE."""
+    """Progress of one running task; `weight` is its part of WHOLE."""
 
     task_id: uuid.UUID
     epoch: int
@@ -146,7 +146,7 @@ class TaskProgress:
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is: its tasks counted and weighed in parts of WHOLE, those that succeeded, and those that run."""
+    """Progress of a job: counts and weights, in parts of WHOLE, of all tasks, succeeded ones and running ones."""
 
     state: JobState
     count: int
@@ -156,7 +156,7 @@ class JobProgress:
     running: Sequence[TaskProgress]
 
     def percent(self) -> float:
-        """From 0 to 100. Tasks without weight count only where none of the job's tasks has one."""
+        """Percentage from 0 to 100. Tasks without weight count only if no task of the job has one."""
         if self.state is JobState.SUCCEEDED:
             return 100.0
         weighed = self.weight > 0
@@ -169,10 +169,10 @@ class JobProgress:
 
 
 def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
-    """Return how long a task waits after its failed attempt number `attempt`: doubling, capped, with a jitter of 20 %.
+    """Return the delay after failed attempt number `attempt`: doubling, capped, with a jitter of 20 %.
 
-    0 is the number of an attempt that moved the resume point. A full disk is given ten times as long: it takes
-    somebody to make room.
+    0 is the number of an attempt that moved the resume point. After a full disk the delay is ten times as long, because
+    someone has to free space.
     """
     patience = _FULL_DISK_PATIENCE if reason == disk_space.REASON else 1
     seconds = min(base * patience * 2.0 ** max(0, attempt - 1), MAX_BACKOFF.total_seconds())
@@ -180,62 +180,62 @@ def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
 
 
 class JobHandler(Protocol):
-    """The owning service's part in a job, one object for each job kind.
+    """The owning service's part in a job: one object per job kind.
 
-    Every method runs inside the transaction that makes the change, on `conn` (an SQLAlchemy AsyncConnection), with
-    the job's row and the task's row locked. Locks are taken in the order job, task, the owner's own record: code
-    that changes a record and its job together calls the store first. A method that raises undoes the change; a
-    PolytokError out of `next_stage` or `succeeded` becomes the failure of the task that was completed.
+    Every method runs inside the transaction that makes the change, on `conn` (an SQLAlchemy AsyncConnection), with the
+    rows of the job and the task locked. Locks are taken in the order job, task, the owner's own record: code that
+    changes a record and its job together calls the store first. A method that raises rolls the change back; a
+    PolytokError from `next_stage` or `succeeded` becomes the failure of the completed task.
     """
 
     async def started(self, conn: Any, job: Job) -> None:
-        """The job's first lease was given."""
+        """Handle the job's first lease."""
 
     async def next_stage(self, conn: Any, job: Job, stage: int, results: Sequence[TaskResult]) -> Sequence[NewTask]:
-        """Return every task of `stage` (from 0) succeeded. The tasks of the next stage, or none: the job is done."""
+        """Return the tasks of the stage after `stage` (from 0), all of which succeeded; none ends the job."""
 
     async def succeeded(self, conn: Any, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish, with the results of the last stage.
 
-        May do storage I/O, for at most one lease TTL: the lease is checked again after it, and when it ran out the
-        transaction is undone and another attempt comes. What it did to storage must bear repeating.
+        May do storage I/O, for at most one lease TTL: the lease is checked again afterwards, and if it has expired, the
+        transaction is rolled back and another attempt follows. Effects on storage must therefore be idempotent.
         """
 
     async def failed(self, conn: Any, job: Job, failure: Failure) -> None:
-        """The job ended badly."""
+        """Handle the failure of the job."""
 
     async def cancelled(self, conn: Any, job: Job) -> None:
-        """Somebody cancelled the job."""
+        """Handle the cancellation of the job."""
 
     async def progressed(self, conn: Any, job: Job, percent: float) -> None:
-        """A worker reported; `percent` is the whole job's."""
+        """Handle a worker's report; `percent` is the progress of the whole job."""
 
 
 @runtime_checkable
 class ReportingJobHandler(Protocol):
-    """A handler that keeps what tasks report on the way."""
+    """A handler that stores reports of running tasks."""
 
     async def record(self, conn: Any, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
-        """Keep reports (serialized google.protobuf.Any, in order) of the task that holds a lease under `epoch`.
+        """Store reports (serialized google.protobuf.Any, in order) of the task leased under `epoch`.
 
-        In the transaction that keeps the resume point, the task's row locked. The same reports may come again.
+        Runs in the transaction that stores the resume point, with the task's row locked. Reports may arrive twice.
         """
 
 
 @runtime_checkable
 class ResumableJobHandler(Protocol):
-    """A handler that can tell resume points apart; for any other, one that differs is further."""
+    """A handler that can compare resume points; for other handlers a different one counts as further."""
 
     def is_further(self, before: bytes, after: bytes) -> bool:
-        """Return whether `after` is further on than `before`, which is empty at the start of a task."""
+        """Return whether `after` is further than `before`, which is empty at the start of a task."""
 
 
 @runtime_checkable
 class PausableJobHandler(Protocol):
-    """A handler whose jobs can stop for a while: the job ends, and another goes on from its resume point."""
+    """A handler whose jobs can pause: the job ends, and another one continues from its resume point."""
 
     async def is_pause_requested(self, conn: Any, job: Job) -> bool:
-        """Return whether the job is to stop."""
+        """Return whether a pause of the job is requested."""
 
     async def paused(self, conn: Any, job: Job, resume_point: bytes) -> None:
-        """The job ended, CANCELLED, because a pause was requested; `resume_point` is its task's last, empty if none."""
+        """Handle the end of a paused job, CANCELLED; `resume_point` is the last one of its task, empty if none."""

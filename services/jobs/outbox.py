@@ -1,4 +1,4 @@
-"""The SQL of the outbox: dispatches that are still to be published, and tasks whose message was lost."""
+"""The SQL of the outbox: dispatches to be published, and tasks whose message was lost."""
 
 import uuid
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ class Outbox:
         self._jobs, self._tasks, self._outbox = tables.jobs, tables.tasks, tables.outbox
 
     async def clear(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drop the dispatches of a job, except those that a dispatcher has locked: it drops them itself."""
+        """Delete the dispatches of a job, except those locked by a dispatcher, which deletes them itself."""
         tasks, outbox = self._tasks, self._outbox
         free = sa.select(outbox.c.task_id, outbox.c.dispatch).join(tasks, tasks.c.id == outbox.c.task_id)
         free = free.where(tasks.c.job_id == job_id).with_for_update(of=outbox, skip_locked=True)
         await conn.execute(outbox.delete().where(sa.tuple_(outbox.c.task_id, outbox.c.dispatch).in_(free)))
 
     async def find_undispatched(self, conn: AsyncConnection) -> Sequence[sa.Row[uuid.UUID, str, int]]:
-        """Tasks that are due and have no row in the outbox: id, kind and the number of the last dispatch."""
+        """Return tasks that are due and have no outbox row: id, kind and number of the last dispatch."""
         table = self._tasks
         dispatched = sa.exists().where(
             self._outbox.c.task_id == table.c.id, self._outbox.c.dispatch == table.c.dispatch
@@ -46,7 +46,7 @@ class Outbox:
     async def overdue(
         self, conn: AsyncConnection, kinds: Sequence[str] | None, waited: timedelta, limit: int
     ) -> Sequence[sa.Row[uuid.UUID, str]]:
-        """Tasks (id, kind) that have been due for longer than `waited`, the oldest first; of any kind for None."""
+        """Return tasks (id, kind) that have been due for longer than `waited`, oldest first; None means any kind."""
         table = self._tasks
         query = sa.select(table.c.id, table.c.kind).where(table.c.state == TaskState.READY.value)
         query = query.where(table.c.not_before <= _CLOCK - waited)
@@ -55,9 +55,9 @@ class Outbox:
         return (await conn.execute(query.order_by(table.c.not_before, table.c.ordinal).limit(limit))).all()
 
     async def redispatch(self, conn: AsyncConnection, dispatches: dict[uuid.UUID, int]) -> int:
-        """Put tasks into the outbox again that have not gone on since the dispatch given for each; return how many.
+        """Put tasks back into the outbox that have not moved since the given dispatch; return how many.
 
-        Tasks that somebody else has locked are going on: skipping them also keeps two writers of many rows apart.
+        Tasks locked by others are moving: skipping them also avoids deadlocks between two writers of many rows.
         """
         table = self._tasks
         query = sa.select(table.c.id, table.c.dispatch).with_for_update(skip_locked=True)
@@ -71,12 +71,12 @@ class Outbox:
         return len(locked)
 
     async def next_due(self, conn: AsyncConnection) -> float | None:
-        """Second until the outbox's first row is due, 0 or less if it is; None if the outbox is empty."""
+        """Return the seconds until the first outbox row is due, 0 or less if it is; None if the outbox is empty."""
         first = (await conn.execute(sa.select(sa.func.min(self._outbox.c.due_at) - _CLOCK))).scalar_one()
         return None if first is None else float(first.total_seconds())
 
     async def lock_due(self, conn: AsyncConnection, limit: int) -> Sequence[sa.Row[Any]]:
-        """Lock rows of the outbox that are due, except those locked by another; `live` if they are to be published."""
+        """Lock due outbox rows, except those locked by others; `live` tells whether they still need publishing."""
         outbox, tasks, jobs = self._outbox, self._tasks, self._jobs
         ready = sa.and_(tasks.c.state == TaskState.READY.value, tasks.c.dispatch == outbox.c.dispatch)
         query = (
@@ -91,7 +91,7 @@ class Outbox:
         return (await conn.execute(query)).all()
 
     async def drop(self, conn: AsyncConnection, dispatched: Sequence[sa.Row[Any]]) -> None:
-        """Drop rows of the outbox."""
+        """Delete rows of the outbox."""
         if dispatched:
             keys = [(row.task_id, row.dispatch) for row in dispatched]
             await conn.execute(

@@ -1,7 +1,8 @@
-"""Tasks that have waited too long, asked of their owners: so no state of the queue stops a job.
+"""Ask the owners for tasks that have waited too long, so that no state of the queue can stop a job.
 
-The queue tells workers of tasks at once, and that is all it is for. What it lost, hides, or cannot tell because it is
-down, the owners know: every worker asks them a few times in the time that a task may wait, between two tasks too.
+The queue only announces tasks early. What it lost, hides or cannot deliver, the owners know: every worker asks them a
+few
+times within the time that a task may wait, also between two tasks.
 """
 
 import random
@@ -15,9 +16,9 @@ from services.jobs import metrics
 from services.runtime.telemetry import logging
 
 _TIMES = 3
-"""How often owners are asked in the time that a task may wait."""
+"""How often owners are asked within the time that a task may wait."""
 _AWAY_SECONDS = 2.0
-"""How often at least while the queue is away."""
+"""Longest interval while the queue is unavailable."""
 _CALL_SECONDS = 5.0
 
 _log = logging.get(__name__)
@@ -37,12 +38,12 @@ class OverduePoller:
         self._rest(self._asked_at)
 
     def seconds(self, *, queue_unavailable: bool) -> float:
-        """Until the owners are to be asked, which is soon while the queue is away; 0 or less: now."""
+        """Return the seconds until the next poll, fewer while the queue is unavailable; 0 or less means now."""
         pause = min(self._pause, _AWAY_SECONDS) if queue_unavailable else self._pause
         return self._asked_at + pause - time.monotonic()
 
     async def ask(self, *, queue_unavailable: bool) -> list[messages_pb2.TaskMessage]:
-        """Names overdue tasks, or all that wait; none where an owner is away or of a version that does not tell."""
+        """Return overdue tasks, or all that wait. Skip owners that are unavailable or too old to answer."""
         self._rest(time.monotonic())
         request = leases_pb2.ListOverdueTasksRequest(kinds=self._kinds, queue_unavailable=queue_unavailable)
         found = []
@@ -50,15 +51,15 @@ class OverduePoller:
             try:
                 answer = await stub.ListOverdueTasks(request, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                _log.debug("owner names no overdue tasks", owner=owner, error=error.details())
+                _log.debug("owner did not list overdue tasks", owner=owner, error=error.details())
                 continue
             found += [messages_pb2.TaskMessage(task_id=task_id, owner=owner) for task_id in answer.task_ids]
-        # Workers that ask at the same time do not all want the same one.
+        # Shuffled, so that workers asking at the same time do not all try the same task.
         random.shuffle(found)
         return found
 
     def taken(self) -> None:
-        """Record that one of them was to be had: there may be more, to be asked for at once."""
+        """Record that an overdue task was leased: there may be more, so ask again immediately."""
         metrics.overdue.inc()
         self._pause = 0.0
 

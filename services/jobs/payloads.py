@@ -20,7 +20,7 @@ def to_any(message: Message) -> bytes:
 
 
 def from_any(results: Sequence[TaskResult], expected: type[Result]) -> list[Result]:
-    """Return the results of a stage, in the tasks' order."""
+    """Return the results of a stage, in the order of its tasks."""
     return [_unpacked(result, expected) for result in sorted(results, key=lambda each: each.ordinal)]
 
 
@@ -33,8 +33,8 @@ def _unpacked(result: TaskResult, expected: type[Result]) -> Result:
         right = False
     if not right:
         raise errors.Internal(
-            f"A worker answered task {result.kind!r} with something other than {expected.DESCRIPTOR.name}; "
-            "its version does not fit this service's.",
+            f"A worker returned something other than {expected.DESCRIPTOR.name} for task {result.kind!r}: "
+            "it runs another version than this service. Upgrade the older one.",
             retryable=False,
         )
     return message

@@ -1,4 +1,4 @@
-"""Live progress: what the rows say, overlaid by what workers told since."""
+"""Live progress: the rows' figures, overlaid by what workers have reported since."""
 
 import asyncio
 import dataclasses
@@ -31,7 +31,7 @@ class _Live:
 
 
 class ProgressHub:
-    """Hears the progress of every task of the namespace."""
+    """Subscribes to the progress of every task of the namespace."""
 
     def __init__(self, client: Client, subjects: messaging.Subjects, store: JobStore) -> None:
         self._client = client
@@ -41,7 +41,7 @@ class ProgressHub:
         self._callbacks: defaultdict[uuid.UUID, list[Callback]] = defaultdict(list)
 
     async def run(self) -> None:
-        """Listen until it is cancelled."""
+        """Listen until cancelled."""
         subscription = await self._client.subscribe(self._subjects.progress("*"), cb=self._hear)
         try:
             while True:
@@ -52,7 +52,7 @@ class ProgressHub:
                 await subscription.unsubscribe()
 
     def subscribe(self, job_id: uuid.UUID, callback: Callback) -> Callable[[], None]:
-        """Call back whenever a task of the job tells of progress; the answer ends that."""
+        """Call back whenever a task of the job reports progress. Return a function that unsubscribes."""
         self._callbacks[job_id].append(callback)
 
         def unsubscribe() -> None:
@@ -65,7 +65,7 @@ class ProgressHub:
         return unsubscribe
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
-        """Return how far a job is, from 0 to 100: `JobStore.percent`, seconds fresher."""
+        """Return the progress of a job from 0 to 100: `JobStore.percent`, but seconds fresher."""
         standing = await self._store.rows.job_progress(conn, job_id)
         if standing is None:
             return 0.0
@@ -83,7 +83,7 @@ class ProgressHub:
             event = messages_pb2.ProgressEvent.FromString(message.data)
             task_id, job_id = uuid.UUID(event.task_id), uuid.UUID(event.job_id)
         except (DecodeError, ValueError):
-            # Progress may get lost, and so may whatever this is.
+            # Progress may be lost, and so may an invalid message.
             return
         known = self._live.get(task_id)
         if known is not None and (event.epoch, event.progress.done) < (known.epoch, known.done):

@@ -1,8 +1,9 @@
-"""What each task is of its whole job, so that progress runs evenly to the end although stages are planned one by one.
+"""Each task's share of its job, so that progress runs evenly although stages are planned one at a time.
 
-A stage is given what is left of the job, less the part for the work that its tasks foresee for stages after it. So the
-shares of all tasks never come to more than the whole, however wrong what was foreseen is, and progress cannot go back:
-a stage that turned out not to be needed leaves its part to the next.
+A stage gets what is left of the job, less the part for the work that its tasks expect in later stages. The shares never
+add up to more than the whole, however wrong an estimate is, so progress never decreases. A stage that turns out not to
+be
+needed leaves its part to the next one.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from services.jobs.model import TOTAL_WEIGHT, NewTask
 
 
 def stage_weights(tasks: Sequence[NewTask], given: int) -> list[int]:
-    """Return the tasks' shares in parts of WHOLE, where stages before were given `given`.
+    """Return the tasks' shares in parts of WHOLE; earlier stages got `given`.
 
     All 0 for tasks without weight.
     """
@@ -21,6 +22,6 @@ def stage_weights(tasks: Sequence[NewTask], given: int) -> list[int]:
         return [0] * len(tasks)
     ahead = sum(task.ahead for task in tasks)
     stage = max(0, TOTAL_WEIGHT - given) * own // (own + ahead)
-    # Where each ends, rounded, less where the one before ends: together they are the stage, to the last part.
+    # Round where each share ends and subtract where the previous one ends: the shares then add up exactly.
     ends = [stage * done // own for done in itertools.accumulate((task.weight for task in tasks), initial=0)]
     return [end - start for start, end in itertools.pairwise(ends)]

@@ -1,7 +1,7 @@
-"""Pulling from the work queue, one message at a time, whatever becomes of the server.
+"""Pull messages from the work queue, one at a time, across failures of the server.
 
-A consumer that was deleted looks like an empty queue, and a pull does not survive its server. So the server is asked
-for a sign of life while a pull waits; when none comes, stream and consumer are made sure of and the pull is repeated.
+A deleted consumer looks like an empty queue, and a pull does not survive a restart of its server. So heartbeats are
+requested while a pull waits; if none arrives, stream and consumer are checked and the pull is repeated.
 """
 
 import asyncio
@@ -52,20 +52,20 @@ class QueueConsumer:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the queue was there when it was last heard of."""
+        """Whether the queue existed at the last check."""
         return self._sure
 
     async def open(self) -> None:
-        """Start to listen."""
+        """Start listening."""
         self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._arrived.put)
 
     def end(self) -> None:
-        """Make `next` answer None from now on."""
+        """Make `next` return None from now on."""
         self._ended = True
         self._arrived.put_nowait(None)
 
     async def next(self) -> Msg | None:
-        """Wait for a message; None once `end` was called."""
+        """Wait for a message; return None once `end` was called."""
         while not self._ended:
             messaging.check_cancelled()
             try:
@@ -83,14 +83,14 @@ class QueueConsumer:
         return None
 
     async def renew(self) -> None:
-        """Make the consumer anew: tasks wait, and the one that is there gives none."""
-        _log.warning("tasks wait and the queue gives none; making the consumer anew", pool=self._pool)
+        """Recreate the consumer: tasks wait, and it delivers none."""
+        _log.warning("tasks wait but the queue delivers none; recreating the consumer", pool=self._pool)
         self._sure = False
         with contextlib.suppress(nats.errors.Error, OSError):
             await messaging.delete_consumer(self._client, self._subjects, self._pool)
 
     async def close(self) -> None:
-        """Return back what came too late."""
+        """Return a message to the queue that arrived too late."""
         self._ended = True
         await self._subscription.unsubscribe()
         while not self._arrived.empty():
@@ -107,10 +107,10 @@ class QueueConsumer:
                 self._client, self._subjects, self._pool, self._kinds, ack_seconds=self._ack_seconds
             )
         except ServerError:
-            # A consumer whose files are damaged can be neither made nor deleted while its stream is there.
+            # With damaged files, a consumer can be neither created nor deleted while its stream exists.
             self._refusals += 1
             if self._refusals % _REFUSALS == 0:
-                _log.warning("NATS cannot make the consumer; making the work queue again", pool=self._pool)
+                _log.warning("NATS cannot create the consumer; recreating the work queue", pool=self._pool)
                 await messaging.recreate_stream(self._client, self._subjects)
             raise
         self._refusals = 0
@@ -137,7 +137,7 @@ class QueueConsumer:
             status = None if message is None else _status(message)
             if status is None:
                 return message
-            # Words about a pull before this one say nothing about this one.
+            # Status messages for an earlier pull do not concern this one.
             if message is None or message.subject != reply or status == _HEARTBEAT:
                 continue
             if status not in _EXPIRED:
@@ -147,5 +147,5 @@ class QueueConsumer:
 
 
 def _status(message: Msg) -> str | None:
-    """Return the code of a message from the server itself; None for one from the queue."""
+    """Return the status code of a message from the server itself; None for one from the queue."""
     return (message.headers or {}).get(api.Header.STATUS.value)

@@ -1,8 +1,9 @@
-"""The reconciler: makes good whatever got lost between Postgres and the queue.
+"""The reconciler: repairs whatever got lost between Postgres and the queue.
 
-Leases that ran out go back; tasks that are due and neither in the outbox nor on the queue are dispatched again; a queue
-that is gone, or does not work, is made again. Every step bears being done twice, so any number of replicas may run: the
-advisory lock only spares them the work.
+It ends expired leases, dispatches due tasks again that are neither in the outbox nor on the queue, and recreates a
+queue
+that is missing or does not work. Every step is idempotent, so any number of replicas may run; an advisory lock merely
+saves them the work.
 """
 
 import asyncio
@@ -27,14 +28,14 @@ from services.runtime.telemetry import logging
 
 _EXPIRED_AT_ONCE = 500
 _OVERDUE = 500
-# Looking through a long queue takes its time: no more than a twentieth of it all.
+# Scanning a long queue takes time: spend at most a twentieth of all time on it.
 _REST = 20
 
 _log = logging.get(__name__)
 
 
 class Reconciler:
-    """Looks for lost tasks every `reconcile_seconds`, and when it is woken."""
+    """Looks for lost tasks every `reconcile_seconds`, and when woken."""
 
     def __init__(
         self, database: Database, store: JobStore, client: Client, subjects: messaging.Subjects, settings: JobSettings
@@ -52,13 +53,13 @@ class Reconciler:
         self._troubles: dict[str, str] = {}
 
     def wake(self) -> None:
-        """Ask for a whole round now."""
+        """Request a full round now."""
         self._rest_until = 0.0
         self._queue.suspect()
         self._woken.set()
 
     async def run(self) -> None:
-        """Reconcile until it is cancelled."""
+        """Reconcile until cancelled."""
         while True:
             self._woken.clear()
             with self._trouble("database"):
@@ -70,7 +71,7 @@ class Reconciler:
                     await self._woken.wait()
 
     async def reconcile(self) -> None:
-        """Do one round, unless another replica is at it."""
+        """Do one round, unless another replica is doing one."""
         async with self._database.transaction() as guard:
             key = sa.func.hashtextextended(f"reconcile {self._store.tables.jobs.fullname}", 0)
             if not (await guard.execute(sa.select(sa.func.pg_try_advisory_xact_lock(key)))).scalar_one():
@@ -83,7 +84,7 @@ class Reconciler:
     async def _publish_metrics(self) -> None:
         async with self._database.connection() as conn:
             backlog = await self._store.rows.backlog(conn)
-        # No scrape comes between: what is not there any more is not told as it was.
+        # No scrape can come in between, so kinds that have disappeared are not reported with their old value.
         metrics.unfinished.clear()
         for kind, state, number in backlog:
             metrics.unfinished.labels(kind, state).set(number)
@@ -92,18 +93,18 @@ class Reconciler:
         async with self._database.connection() as conn:
             expired = await self._store.rows.expired(conn, _EXPIRED_AT_ONCE)
         for task_id in expired:
-            # One task whose handler fails must not keep the others.
+            # One task whose handler fails must not hold up the others.
             try:
                 async with self._database.transaction() as conn:
                     lost = await self._store.expire(conn, task_id)
             except (errors.Unavailable, errors.ResourceExhausted):
                 raise
             except Exception:
-                _log.exception("a lost task could not be taken back", task=str(task_id))
+                _log.exception("expired lease could not be ended", task=str(task_id))
                 continue
             if lost:
                 metrics.leases_expired.inc()
-                _log.warning("lease ran out", task=str(task_id))
+                _log.warning("lease expired", task=str(task_id))
 
     async def _dispatch_again(self) -> None:
         started = time.monotonic()
@@ -113,7 +114,7 @@ class Reconciler:
         self._rest_until = time.monotonic() + _REST * (time.monotonic() - started)
 
     async def _dispatch_lost(self) -> None:
-        # The rows are read before the queue: what was put on the queue in between then is no loss.
+        # Rows are read before the queue, so tasks published in between do not count as lost.
         async with self._database.connection() as conn:
             silent = await self._store.outbox.find_undispatched(conn)
         if not silent:
@@ -130,16 +131,16 @@ class Reconciler:
                 dispatched = await self._store.outbox.redispatch(conn, lost)
                 await self._store.wake_dispatcher(conn)
             metrics.redispatched.inc(dispatched)
-            _log.warning("tasks are not on the queue; dispatching them again", tasks=dispatched)
+            _log.warning("tasks are not on the queue; redispatching", tasks=dispatched)
 
     async def _hidden(self) -> set[str]:
-        """The kinds whose tasks have waited too long while their consumer has nothing, whatever the stream lists."""
+        """Return the kinds whose tasks waited too long while their consumer has nothing, whatever the stream lists."""
         if time.monotonic() < self._hidden_after:
             return set()
         async with self._database.connection() as conn:
             overdue = await self._store.outbox.overdue(conn, None, timedelta(seconds=self._bound), _OVERDUE)
         hidden = await self._queue.undeliverable({row.kind for row in overdue}) if overdue else set()
-        # A message that was sent again takes a moment; one that is hidden again and again means a broken stream.
+        # A redispatched message takes a moment; one that is hidden repeatedly means a broken stream.
         self._hidden_rounds = self._hidden_rounds + 1 if hidden else 0
         if hidden:
             self._hidden_after = time.monotonic() + self._bound
@@ -149,7 +150,7 @@ class Reconciler:
 
     @contextlib.contextmanager
     def _trouble(self, part: str) -> Generator[None]:
-        """Let the loop go on without Postgres or NATS, and says so once."""
+        """Continue the loop without Postgres or NATS, and log that once."""
         try:
             yield
         except (errors.PolytokError, nats.errors.Error, OSError) as error:

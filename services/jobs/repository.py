@@ -1,4 +1,4 @@
-"""The SQL of jobs, one statement a method. What the statements mean together is `store`'s business."""
+"""The SQL of jobs, one statement per method. The store combines the statements."""
 
 import uuid
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from services.jobs.outbox import any_of
 from services.jobs.tables import JobTables
 
 KEPT_ATTEMPTS = 100
-"""How many attempts at a task are kept, the newest."""
+"""How many attempts of a task are kept: the newest ones."""
 _CLOCK = sa.func.clock_timestamp()
 _LIVE = (TaskState.READY.value, TaskState.RUNNING.value)
 
 
 @dataclass(frozen=True)
 class LockedTask:
-    """A task whose job's row and own row are locked, and the database's clock after that."""
+    """A task whose own row and job row are locked, and the database's clock after that."""
 
     job: sa.Row[Any]
     task: sa.Row[Any]
@@ -31,7 +31,7 @@ class LockedTask:
 
     @property
     def leased(self) -> bool:
-        """Whether a worker holds the task now."""
+        """Whether a worker has leased the task now."""
         return bool(self.task.state == TaskState.RUNNING and self.task.lease_expires_at > self.now)
 
 
@@ -58,17 +58,17 @@ class JobRepository:
         self._attempts, self._outbox = tables.attempts, tables.outbox
 
     async def lock_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> sa.Row[Any] | None:
-        """Lock a job; None if there is none."""
+        """Lock a job; return None if it does not exist."""
         return (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == job_id).with_for_update())).first()
 
     async def lock(self, conn: AsyncConnection, task_id: uuid.UUID) -> LockedTask | None:
-        """Lock a task's job and then the task; None if there is no such task."""
+        """Lock a task's job and then the task; return None if it does not exist."""
         owner = sa.select(self._tasks.c.job_id).where(self._tasks.c.id == task_id).scalar_subquery()
         job = (await conn.execute(sa.select(self._jobs).where(self._jobs.c.id == owner).with_for_update())).first()
         task = await self.lock_task(conn, task_id) if job else None
         if job is None or task is None:
             return None
-        # Asked last: the clock must not be read before the locks were waited for.
+        # Read last: the clock must be read after waiting for the locks.
         return LockedTask(job, task, (await conn.execute(sa.select(_CLOCK))).scalar_one())
 
     async def lock_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> sa.Row[Any] | None:
@@ -91,7 +91,7 @@ class JobRepository:
         return (await conn.execute(sa.select(table).where(table.c.task_id == task_id, table.c.epoch == epoch))).first()
 
     async def insert_job(self, conn: AsyncConnection, kind: str, resource: str, trace: dict[str, str]) -> uuid.UUID:
-        """Make a job without tasks."""
+        """Create a job without tasks."""
         job_id = uuid.uuid4()
         await conn.execute(self._jobs.insert().values(id=job_id, kind=kind, resource=resource, trace=trace))
         return job_id
@@ -99,7 +99,7 @@ class JobRepository:
     async def insert_tasks(
         self, conn: AsyncConnection, job_id: uuid.UUID, stage: int, tasks: Sequence[NewTask], max_attempts: int
     ) -> None:
-        """Make the tasks of a stage, each with its share of the job, and their first entries in the outbox."""
+        """Create the tasks of a stage, each with its share of the job, and their first outbox rows."""
         ids = [uuid.uuid4() for _ in tasks]
         weights = progress_weights.stage_weights(tasks, await self._weight(conn, job_id) if stage else 0)
         values = [
@@ -121,13 +121,13 @@ class JobRepository:
         await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(stage=stage))
 
     async def start_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Record that the job's first lease was given."""
+        """Record the job's first lease."""
         await conn.execute(self._jobs.update().where(self._jobs.c.id == job_id).values(started_at=_CLOCK))
 
     async def lease(
         self, conn: AsyncConnection, task: sa.Row[Any], worker: str, request_id: uuid.UUID, ttl: timedelta
     ) -> sa.Row[Any]:
-        """Return the task to a worker under the next epoch, open the attempt, and return the task's row."""
+        """Lease the task to a worker under the next epoch, open the attempt, and return the task's row."""
         epoch, number = task.epoch + 1, task.attempts + 1
         values: dict[str, Any] = {
             "state": TaskState.RUNNING.value,
@@ -144,7 +144,7 @@ class JobRepository:
         attempt = {"task_id": task.id, "epoch": epoch, "number": number, "worker": worker}
         await conn.execute(self._attempts.insert().values(attempt))
         if epoch > KEPT_ATTEMPTS:
-            # A task that gets further each time may be tried without end.
+            # A task that progresses each time may be retried without limit.
             table = self._attempts
             old = table.c.task_id == task.id, table.c.epoch <= epoch - KEPT_ATTEMPTS
             await conn.execute(table.delete().where(*old))
@@ -153,11 +153,11 @@ class JobRepository:
     async def extend(
         self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, ttl: timedelta, changes: dict[str, Any]
     ) -> bool:
-        """Prolong a lease that is valid now and stores `changes`; return whether it was."""
+        """Extend a lease that is valid now and store `changes`; return whether it was valid."""
         return await self._fenced(conn, task_id, epoch, lease_expires_at=_CLOCK + ttl, **changes)
 
     async def succeed(self, conn: AsyncConnection, task_id: uuid.UUID, result: bytes, ttl: timedelta) -> None:
-        """End a task well; its lease goes on for `ttl` so that `close` can tell whether publishing took too long."""
+        """Complete a task. Its lease lasts `ttl` longer, so that `close` can tell whether publishing took too long."""
         done = sa.func.greatest(self._tasks.c.progress_done, self._tasks.c.progress_total)
         await self._change(
             conn,
@@ -170,14 +170,14 @@ class JobRepository:
         )
 
     async def close(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
-        """Take the lease off a task that succeeded; return whether it was still valid."""
+        """Remove the lease of a succeeded task; return whether it was still valid."""
         query = self._tasks.update().where(self._tasks.c.id == task_id, self._tasks.c.lease_expires_at > _CLOCK)
         return (await conn.execute(query.values(lease_expires_at=None))).rowcount == 1
 
     async def requeue(
         self, conn: AsyncConnection, task: sa.Row[Any], delay: timedelta, changes: dict[str, Any] | None = None
     ) -> None:
-        """Make a task READY again, to be dispatched after `delay`."""
+        """Make a task READY again, due after `delay`."""
         due = (await conn.execute(sa.select(_CLOCK + delay))).scalar_one()
         await self._change(
             conn,
@@ -193,7 +193,7 @@ class JobRepository:
         await conn.execute(self._outbox.insert().values(task_id=task.id, dispatch=task.dispatch + 1, due_at=due))
 
     async def fail_task(self, conn: AsyncConnection, task_id: uuid.UUID) -> None:
-        """End a task badly."""
+        """Fail a task."""
         await self._change(conn, task_id, state=TaskState.FAILED.value, finished_at=_CLOCK, lease_expires_at=None)
 
     async def end_attempt(
@@ -205,7 +205,7 @@ class JobRepository:
         *,
         will_retry: bool | None = None,
     ) -> None:
-        """Record how the current attempt of a task went."""
+        """Record the outcome of a task's current attempt."""
         table = self._attempts
         await conn.execute(
             table.update()
@@ -231,7 +231,7 @@ class JobRepository:
         return row
 
     async def cancel_tasks(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """End every live task of a job; the epoch goes up, so that no worker can write any more."""
+        """End every live task of a job and increment its epoch, so that no worker can write any more."""
         ended = (
             self._tasks.update()
             .where(self._tasks.c.job_id == job_id, self._tasks.c.state.in_(_LIVE))
@@ -253,30 +253,30 @@ class JobRepository:
         )
 
     async def delete_job(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drop a job with its tasks and attempts."""
+        """Delete a job with its tasks and attempts."""
         await conn.execute(self._jobs.delete().where(self._jobs.c.id == job_id))
 
     async def unfinished(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> bool:
-        """Return whether a stage has tasks that did not succeed yet."""
+        """Return whether a stage has tasks that have not succeeded yet."""
         query = sa.select(self._tasks.c.id).where(self._tasks.c.job_id == job_id, self._tasks.c.stage == stage)
         query = query.where(self._tasks.c.state != TaskState.SUCCEEDED.value).limit(1)
         return (await conn.execute(query)).first() is not None
 
     async def live(self, conn: AsyncConnection, job_id: uuid.UUID) -> Sequence[uuid.UUID]:
-        """Return the tasks of a job that go on."""
+        """Return the unfinished tasks of a job."""
         table = self._tasks
         query = sa.select(table.c.id).where(table.c.job_id == job_id, table.c.state.in_(_LIVE))
         return (await conn.execute(query.order_by(table.c.ordinal))).scalars().all()
 
     async def results(self, conn: AsyncConnection, job_id: uuid.UUID, stage: int) -> list[TaskResult]:
-        """Return what the tasks of a stage gave, by kind and ordinal."""
+        """Return the results of a stage's tasks, by kind and ordinal."""
         table = self._tasks
         query = sa.select(table.c.ordinal, table.c.kind, table.c.result)
         query = query.where(table.c.job_id == job_id, table.c.stage == stage).order_by(table.c.kind, table.c.ordinal)
         return [TaskResult(row.ordinal, row.kind, row.result) for row in await conn.execute(query)]
 
     async def job_progress(self, conn: AsyncConnection, job_id: uuid.UUID) -> JobProgress | None:
-        """Count and weighs the tasks of a job; None if there is none."""
+        """Count and weigh the tasks of a job; return None if it does not exist."""
         table = self._tasks
         job = await self.job(conn, job_id)
         if job is None:
@@ -297,12 +297,12 @@ class JobRepository:
         return JobProgress(JobState(job.state), count, weight_sum, good, good_weight, running)
 
     async def _weight(self, conn: AsyncConnection, job_id: uuid.UUID) -> int:
-        """Return the shares of all tasks of a job together."""
+        """Return the sum of the shares of all tasks of a job."""
         weight = sa.func.coalesce(sa.func.sum(self._tasks.c.weight), 0)
         return int((await conn.execute(sa.select(weight).where(self._tasks.c.job_id == job_id))).scalar_one())
 
     async def backlog(self, conn: AsyncConnection) -> Sequence[tuple[str, str, int]]:
-        """Kind, state and number of the tasks that go on; each state has an index of its own."""
+        """Return kind, state and count of unfinished tasks; each state has its own index."""
         table = self._tasks
         parts = [
             sa.select(table.c.kind, sa.literal(state).label("state"), sa.func.count())
@@ -313,7 +313,7 @@ class JobRepository:
         return [(kind, state, number) for kind, state, number in await conn.execute(sa.union_all(*parts))]
 
     async def expired(self, conn: AsyncConnection, limit: int) -> Sequence[uuid.UUID]:
-        """Tasks whose lease ran out."""
+        """Return tasks whose lease has expired."""
         table = self._tasks
         query = sa.select(table.c.id).where(
             table.c.state == TaskState.RUNNING.value, table.c.lease_expires_at <= _CLOCK

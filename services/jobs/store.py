@@ -1,8 +1,9 @@
 """Jobs in Postgres: every change of a job, as one step of a transaction that the caller opens.
 
-Fencing is by rows: whoever writes a task locks it, looks at state, epoch and lease under that lock by the database's
-clock, and writes. A lease is valid while the task is RUNNING, the epoch is the caller's, and its time has not come.
-Locks go job, task, the owner's record; an extension locks the task alone and then the record.
+Rows do the fencing: a writer locks the task, checks state, epoch and lease under that lock by the database's clock, and
+writes. A lease is valid while the task is RUNNING, the epoch is the caller's, and it has not expired. Locks are taken
+in
+the order job, task, the owner's record; an extension locks only the task and then the record.
 """
 
 import dataclasses
@@ -27,19 +28,19 @@ from services.runtime.settings import JobSettings
 from services.runtime.telemetry import tracing
 
 CHANNEL = "jobs"
-"""The Postgres channel that wakes dispatchers: payload `dispatch`, or `stop:` and a job's id."""
+"""The Postgres channel that wakes dispatchers, with payload `dispatch`, or `stop:` and a job's id."""
 DISPATCH = "dispatch"
 STOP = "stop:"
 
 _OVERDUE_AT_ONCE = 16
 
 _WORKER_LOST = Failure.of(
-    errors.Unavailable("The worker stopped answering while it held the task.", reason="WORKER_LOST", retryable=True)
+    errors.Unavailable("The worker stopped responding while it ran the task.", reason="WORKER_LOST", retryable=True)
 )
 
 
 class JobStore:
-    """The jobs of one service. `owner` is the name under which workers reach its LeaseService."""
+    """The jobs of one service. `owner` is the name by which workers reach its LeaseService."""
 
     def __init__(
         self, tables: JobTables, handlers: Mapping[str, model.JobHandler], settings: JobSettings, owner: str
@@ -56,17 +57,17 @@ class JobStore:
     async def create(
         self, conn: AsyncConnection, kind: str, resource: str, tasks: Sequence[model.NewTask]
     ) -> uuid.UUID:
-        """Make a job with its first stage's tasks; once the transaction commits, it will run."""
+        """Create a job with the tasks of its first stage. Once the transaction commits, it will run."""
         if kind not in self._handlers:
-            raise ValueError(f"There is no handler for jobs of kind {kind!r}.")
+            raise ValueError(f"No handler for jobs of kind {kind!r}.")
         if not tasks:
-            raise ValueError("A job needs a task to start with.")
+            raise ValueError("A job needs at least one task.")
         job_id = await self.rows.insert_job(conn, kind, resource, tracing.inject())
         await self._add_stage(conn, job_id, 0, tasks)
         return job_id
 
     async def cancel(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
-        """End a job at once, fencing its workers; False if it had ended already, or there is none."""
+        """End a job and fence its workers. Return False if it had already ended or does not exist."""
         job = await self.rows.lock_job(conn, job_id)
         if job is None or job.state != JobState.ACTIVE:
             return False
@@ -74,7 +75,7 @@ class JobStore:
         return True
 
     async def delete(self, conn: AsyncConnection, job_id: uuid.UUID) -> None:
-        """Drop every row of a job, whatever its state, without telling its handler."""
+        """Delete every row of a job, whatever its state, without calling its handler."""
         job = await self.rows.lock_job(conn, job_id)
         if job is None:
             return
@@ -84,9 +85,9 @@ class JobStore:
             await notifications.notify(conn, CHANNEL, f"{STOP}{job_id}")
 
     async def request_pause(self, conn: AsyncConnection, job_id: uuid.UUID) -> bool:
-        """End a job that is to pause, if no worker has a task of it; return whether it did.
+        """End a job whose pause is requested, if no worker has leased a task of it; return whether it did.
 
-        Otherwise the workers are told, and the job ends once they have given their tasks back.
+        Otherwise the workers are notified, and the job ends once they have released their tasks.
         """
         job = await self.rows.lock_job(conn, job_id)
         if job is None or job.state != JobState.ACTIVE:
@@ -104,7 +105,7 @@ class JobStore:
         return to_job(row) if row else None
 
     async def attempts(self, conn: AsyncConnection, job_id: uuid.UUID) -> list[model.Attempt]:
-        """Read every attempt at the job's tasks, oldest first."""
+        """Read every attempt of the job's tasks, oldest first."""
         return [
             model.Attempt(
                 task_id=row.task_id,
@@ -122,17 +123,17 @@ class JobStore:
         ]
 
     async def percent(self, conn: AsyncConnection, job_id: uuid.UUID) -> float:
-        """Return how far a job is by its rows, from 0 to 100."""
+        """Return the progress of a job from 0 to 100, according to its rows."""
         standing = await self.rows.job_progress(conn, job_id)
         return standing.percent() if standing else 0.0
 
     async def acquire(
         self, conn: AsyncConnection, task_id: uuid.UUID, worker: str, request_id: uuid.UUID
     ) -> model.Lease | None:
-        """Return a task to a worker; None if it is not to be had now. The caller commits in both cases."""
+        """Lease a task to a worker; return None if it is not available. The caller commits in both cases."""
         held = await self.rows.lock(conn, task_id)
         if held is None:
-            raise errors.NotFound(f"There is no task {task_id}; its job was deleted.")
+            raise errors.NotFound(f"Task {task_id} does not exist; its job was deleted.")
         if held.leased:
             again = held.task.worker == worker and held.task.request_id == request_id
             return _lease(held.job, held.task, held.task.lease_expires_at - held.now) if again else None
@@ -156,11 +157,11 @@ class JobStore:
         resume_point: bytes = b"",
         reports: Sequence[bytes] = (),
     ) -> model.Extension:
-        """Prolong a lease; `progress` is (done, total). `reports` are kept with the resume point, or not at all."""
+        """Extend a lease; `progress` is (done, total). `reports` are stored with the resume point, or not at all."""
         task = await self.rows.lock_task(conn, task_id)
         changes: dict[str, Any] = {}
         if task is not None and progress is not None:
-            # A report that came late never takes progress back.
+            # A late report never decreases progress.
             changes = {"progress_done": max(task.progress_done, progress[0]), "progress_total": progress[1]}
         row = await self.rows.job(conn, task.job_id) if task is not None else None
         if resume_point and row is not None:
@@ -174,7 +175,7 @@ class JobStore:
         return model.Extension(self._ttl, await self._is_pause_requested(conn, row))
 
     async def complete(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, result: bytes) -> None:
-        """End a task well, and with the last one of the stage, the stage or the job."""
+        """Complete a task and, with the last one of a stage, the stage or the job."""
         held = await self.rows.lock(conn, task_id)
         if held and held.task.state == TaskState.SUCCEEDED and held.task.epoch == epoch:
             return
@@ -183,12 +184,12 @@ class JobStore:
         await self.rows.succeed(conn, task_id, result, self._ttl)
         await self.rows.end_attempt(conn, held.task, Outcome.SUCCEEDED)
         await self._advance(conn, held)
-        # The handler may have taken its time: what it did counts only if the lease is valid to the end.
+        # The handler may have taken long: its work counts only if the lease is still valid.
         if not await self.rows.close(conn, task_id):
             raise lease_lost_error(task_id, epoch)
 
     async def fail(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, failure: Failure) -> bool:
-        """End an attempt badly; return whether another will be made."""
+        """Fail an attempt; return whether there will be another."""
         held = await self.rows.lock(conn, task_id)
         if held and held.leased and held.task.epoch == epoch:
             return await self._fail(conn, held, failure, Outcome.FAILED)
@@ -198,7 +199,7 @@ class JobStore:
         return bool(before.will_retry)
 
     async def release(self, conn: AsyncConnection, task_id: uuid.UUID, epoch: int, resume_point: bytes = b"") -> None:
-        """Take a task back unfinished, to be given out again at once; the attempt does not count."""
+        """Release an unfinished task, available immediately; the attempt does not count."""
         held = await self.rows.lock(conn, task_id)
         if held is None or not held.leased or held.task.epoch != epoch:
             before = await self.rows.attempt(conn, task_id, epoch)
@@ -217,7 +218,7 @@ class JobStore:
         await self.wake_dispatcher(conn)
 
     async def expire(self, conn: AsyncConnection, task_id: uuid.UUID) -> bool:
-        """Take a task back if its lease ran out; return whether it did."""
+        """End the lease of a task if it has expired; return whether it had."""
         held = await self.rows.lock(conn, task_id)
         if held is None or held.leased or held.task.state != TaskState.RUNNING:
             return False
@@ -227,20 +228,20 @@ class JobStore:
     async def overdue(
         self, conn: AsyncConnection, kinds: Sequence[str], *, queue_unavailable: bool = False
     ) -> Sequence[uuid.UUID]:
-        """Names tasks of these kinds that have waited for a worker for too long, those that waited longest first.
+        """Return tasks of these kinds that have waited too long for a worker, the longest-waiting first.
 
-        All that wait, if the queue is away for the worker that asks, or is known not to work.
+        Return all that wait if the queue is unavailable to the asking worker or known not to work.
         """
         away = queue_unavailable or bool(self.queue_health.trouble)
         waited = timedelta(0) if away else timedelta(seconds=self._settings.redispatch_seconds)
         return [row.id for row in await self.outbox.overdue(conn, kinds, waited, _OVERDUE_AT_ONCE)]
 
     async def wake_dispatcher(self, conn: AsyncConnection) -> None:
-        """Have the outbox looked into as soon as the transaction commits."""
+        """Wake the dispatchers as soon as the transaction commits."""
         await notifications.notify(conn, CHANNEL, DISPATCH)
 
     def _resume_point_changes(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
-        """Return what changes with a resume point: an attempt that moved it on starts the count of attempts again."""
+        """Return the columns that change with a resume point: an attempt that moved it restarts the attempt count."""
         handler = self._handler(job)
         moved = resume_point != task.resume_point
         if moved and isinstance(handler, model.ResumableJobHandler):
@@ -267,8 +268,8 @@ class JobStore:
         handler = self._handler(row)
         if not isinstance(handler, model.ReportingJobHandler):
             raise errors.InvalidArgument(
-                f"Jobs of kind {row.kind!r} keep no reports; worker and {self.owner} are of different versions, "
-                "upgrade the older one.",
+                f"Jobs of kind {row.kind!r} do not accept reports: the worker and {self.owner} run different versions. "
+                "Upgrade the older one.",
                 reason="MESSAGE_INVALID",
             )
         await handler.record(conn, to_job(row), epoch, reports)
@@ -278,7 +279,7 @@ class JobStore:
         return isinstance(handler, model.PausableJobHandler) and await handler.is_pause_requested(conn, to_job(row))
 
     async def _end_paused(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
-        """End a job that is to pause, with all its tasks."""
+        """End a job whose pause is requested, with all its tasks."""
         handler = self._handler(row)
         assert isinstance(handler, model.PausableJobHandler)
         ended = await self._close(conn, row.id, JobState.CANCELLED)
@@ -312,8 +313,8 @@ class JobStore:
             await self.wake_dispatcher(conn)
             return True
         if failure.retryable and task.max_attempts > 1:
-            further = " without getting further" if task.resume_point else ""
-            message = f"{failure.message} It was tried {task.attempts} times{further}."
+            further = " without progress" if task.resume_point else ""
+            message = f"{failure.message} Gave up after {task.attempts} attempts{further}."
             failure = dataclasses.replace(failure, message=message)
         await self.rows.fail_task(conn, task.id)
         await self._end(conn, held.job.id, JobState.FAILED, failure)
@@ -352,8 +353,8 @@ def _lease(job: sa.Row[Any], task: sa.Row[Any], ttl: timedelta) -> model.Lease:
 
 
 def lease_lost_error(task_id: uuid.UUID, epoch: int) -> errors.Aborted:
-    """Return what a worker is told whose lease is no more."""
+    """Return the error for a worker whose lease is no longer valid."""
     return errors.Aborted(
-        f"Epoch {epoch} of task {task_id} no longer holds a lease; stop working on it.",
+        f"Epoch {epoch} of task {task_id} no longer holds a lease. Stop working on it.",
         metadata={"task": str(task_id), "epoch": str(epoch)},
     )

@@ -1,7 +1,8 @@
-"""A process that answers one question after another: started when it is first asked, ended when nobody asks.
+"""A process that answers one request after another, started by the first request and stopped when idle.
 
-It runs `task_process_main.serve`, as the process that does a worker's tasks, and is another than that one,
-which is busy for minutes where somebody waits for an answer.
+It runs `task_process_main.serve` like the process that runs a worker's tasks, but is separate from that one, which is
+busy
+for minutes at a time.
 """
 
 import asyncio
@@ -19,10 +20,10 @@ from services.jobs.task_process import TaskProcess, TaskProcessFailed
 from services.runtime.telemetry import logging
 
 IDLE_SECONDS = 300.0
-"""How long a process that nobody asks is kept."""
+"""How long an idle process is kept."""
 _WAITING = 64
 ANSWER_SECONDS = 60.0
-"""How long a process has for an answer, its start included, before it is ended."""
+"""How long a process may take to answer, including its start, before it is killed."""
 
 _log = logging.get(__name__)
 
@@ -30,7 +31,7 @@ Answer = TypeVar("Answer", bound=Message)
 
 
 class SubprocessClient:
-    """One process that answers one question after another."""
+    """One process that answers one request after another."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class SubprocessClient:
         idle_seconds: float = IDLE_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """`about` is what is asked about, for messages: "The tokenizer"."""
+        """`about` is the subject in messages, such as "The tokenizer"."""
         self._child = TaskProcess(command, service=service, memory_bytes=memory_bytes)
         self._about = about
         self._idle_seconds = idle_seconds
@@ -53,26 +54,26 @@ class SubprocessClient:
 
     @property
     def pid(self) -> int:
-        """The process id; 0 while nobody asks."""
+        """The process id; 0 without a process."""
         return self._child.pid if self._child.alive else 0
 
     async def ask(self, kind: str, question: Message, answer: type[Answer]) -> Answer:
-        """Ask the process; raise the error that it had."""
+        """Send a request and return the answer, or raise the process's error."""
         if len(self._asked) >= _WAITING:
-            raise errors.Unavailable(f"{self._about} is asked more at once than can wait; try again in a moment.")
+            raise errors.Unavailable(f"{self._about} has too many pending requests. Try again shortly.")
         payload = any_pb2.Any()
         payload.Pack(question)
         task = asyncio.create_task(self._exchange(kind, payload.SerializeToString()), name=f"answer-{kind}")
         self._asked.add(task)
         task.add_done_callback(self._forget)
-        # A caller that hangs up leaves its question behind: the answer to it must not be taken for the next one's.
+        # A caller that disconnects leaves its request behind: its answer must not be taken for that to the next one.
         found = any_pb2.Any.FromString(await asyncio.shield(task))
         message = answer()
         found.Unpack(message)
         return message
 
     async def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         waiting = [*self._asked, *([self._idle] if self._idle else [])]
         for task in waiting:
             task.cancel()
@@ -82,7 +83,7 @@ class SubprocessClient:
     def _forget(self, task: asyncio.Task[bytes]) -> None:
         self._asked.discard(task)
         if not task.cancelled():
-            # Whoever asked may be gone.
+            # The caller may have disconnected.
             task.exception()
 
     async def _exchange(self, kind: str, payload: bytes) -> bytes:
@@ -95,8 +96,8 @@ class SubprocessClient:
             except TimeoutError:
                 await self._child.kill()
                 raise errors.DeadlineExceeded(
-                    f"{self._about} gave no answer within {self._answer_seconds:g} s. Check the log and, for a "
-                    "repository of the hub, the way there."
+                    f"{self._about} did not answer within {self._answer_seconds:g} s. Check the log and, for a hub "
+                    "repository, the network connection.",
                 ) from None
             except asyncio.CancelledError:
                 await self._child.kill()
@@ -111,7 +112,7 @@ class SubprocessClient:
             try:
                 await self._child.start()
             except TaskProcessFailed as failure:
-                raise errors.Unavailable(f"{failure} The log has the details.") from failure
+                raise errors.Unavailable(f"{failure} See the log for details.") from failure
             _log.info("answers ready", pid=self._child.pid)
         await self._child.send(task)
         while (event := await self._child.receive()) is not None:
@@ -127,7 +128,7 @@ class SubprocessClient:
 
 
 def process_lost_error(child: TaskProcess) -> errors.Unavailable:
-    """Return the error for a process that died over a question."""
+    """Return the error for a process that died while it answered."""
     return errors.Unavailable(
-        f"The process that was asked {child.end()}; try again, or give it more memory.", reason="WORKER_LOST"
+        f"The answering process {child.end()}. Try again, or give it more memory.", reason="WORKER_LOST"
     )

@@ -1,6 +1,6 @@
-"""The four tables of jobs, made part of the owning service's metadata.
+"""The four tables of jobs, as part of the owning service's metadata.
 
-Times are the database's. Lease checks use clock_timestamp(), never now(), which stands still in a transaction.
+All times are the database's. Lease checks use clock_timestamp(), not now(), which is constant in a transaction.
 """
 
 from datetime import datetime
@@ -97,8 +97,9 @@ class JobTables:
             sa.CheckConstraint(_states("outcome", Outcome), name="job_attempts_outcome_check"),
             schema=schema,
         )
-        # No foreign key: a row that the dispatcher has locked must never make a cancel or a delete wait. It drops
-        # rows whose task is gone or went on.
+        # No foreign key: a row locked by the dispatcher must never block a cancel or a delete. The dispatcher deletes
+        # rows
+        # whose task is gone or has moved on.
         self.outbox = sa.Table(
             "job_outbox",
             metadata,

@@ -1,4 +1,4 @@
-"""One lease in a worker's hands, from the first byte to the child to the last word to the owner."""
+"""Execution of one leased task in the task process, and the report of its outcome to the owner."""
 
 import asyncio
 import contextlib
@@ -19,16 +19,16 @@ from services.runtime.telemetry import logging
 
 _PROGRESS_SECONDS = 0.2
 _REPORT_SECONDS = 0.4
-"""From one word to the owner to the next, while the task reports."""
+"""Shortest interval between two reports to the owner."""
 _RELEASE_SECONDS = 5.0
 
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 RELEASED = "released"
 FENCED = "fenced"
-"""The owner gave the task to somebody else, or nobody is to do it any more."""
+"""The owner leased the task to another worker, or the task has ended."""
 UNREACHABLE = "unreachable"
-"""The owner could not be asked before the lease ran out."""
+"""The owner could not be reached before the lease expired."""
 
 _PAUSED = messages_pb2.TaskEvent(paused=True)
 
@@ -37,7 +37,7 @@ _log = logging.get(__name__)
 
 @dataclass
 class LeasedTask:
-    """Does one task under one lease. `sent_at`: when the request for the lease left, on the event loop's clock."""
+    """Runs one task under one lease. `sent_at` is when the request for the lease left, on the event loop's clock."""
 
     stub: "leases_pb2_grpc.LeaseServiceAsyncStub"
     lease: leases_pb2.AcquireLeaseResponse
@@ -47,7 +47,7 @@ class LeasedTask:
     client: Client
     subjects: messaging.Subjects
     pause_seconds: float = 0.0
-    """How long the task may take to stop by itself once a pause is requested; 0: it cannot, and is ended."""
+    """How long the task may take to stop by itself after a pause request; 0 means it cannot, and is killed."""
     _progress: leases_pb2.TaskProgress | None = None
     _resume_point: bytes = b""
     _saved_resume_point: bytes = b""
@@ -63,7 +63,7 @@ class LeasedTask:
         self._extended_at = self.sent_at
 
     async def run(self, stop: StopSignal) -> str:
-        """Work until the task is done, the lease is lost or the worker stops; return how it ended."""
+        """Work until the task is done, the lease is lost or the worker stops; return the outcome."""
         work = asyncio.create_task(self._work(), name="work")
         beat = asyncio.create_task(self._heartbeat(), name="beat")
         asked = asyncio.create_task(stop.event.wait(), name="stop")
@@ -78,23 +78,23 @@ class LeasedTask:
                 await self.child.kill()
             if not done and beat.done():
                 return beat.result()
-            # The last word to the owner must not race with an extension.
+            # The final report to the owner must not race with an extension.
             await _cancel(beat)
             return await self._report(work.result() if done else _PAUSED)
         finally:
             await _cancel(work, beat, asked)
 
     def recheck_lease(self) -> None:
-        """Somebody said that the job is gone, or is to pause: asks the owner at once."""
+        """Check the lease with the owner now: an event says that the job has ended or should pause."""
         self._recheck = True
         self._woken.set()
 
     def _ends(self, sent_at: float) -> float:
-        """When the child must be gone: a little before the lease runs out."""
+        """When the child must have stopped: a little before the lease expires."""
         return sent_at + self._ttl * 0.85
 
     async def _work(self) -> messages_pb2.TaskEvent:
-        """Have the child do the task, and return its last event."""
+        """Have the child run the task, and return its last event."""
         task = messages_pb2.TaskCommand(
             task_id=self.task_id,
             epoch=self.lease.epoch,
@@ -119,13 +119,13 @@ class LeasedTask:
                     return event
 
     def _process_lost(self) -> leases_pb2.TaskError:
-        hint = " Most often that means that memory ran out." if "SIGKILL" in self.child.end() else ""
-        message = f"The process that did the task {self.child.end()}.{hint}"
-        _log.error("child died", task=self.task_id, end=self.child.end())
+        hint = " The most common cause is that memory ran out." if "SIGKILL" in self.child.end() else ""
+        message = f"The task process {self.child.end()}.{hint}"
+        _log.error("task process died", task=self.task_id, end=self.child.end())
         return failures.to_task_error(errors.Unavailable(message, reason="WORKER_LOST", retryable=True))
 
     async def _publish_progress(self) -> None:
-        """Tell people how far the task is, a few times a second, if anybody can hear it."""
+        """Publish progress a few times a second; it may be lost."""
         now = time.monotonic()
         if now - self._progress_at < _PROGRESS_SECONDS or not self.client.is_connected:
             return
@@ -137,7 +137,7 @@ class LeasedTask:
             await self.client.publish(self.subjects.progress(self.task_id), event.SerializeToString())
 
     async def _heartbeat(self) -> str:
-        """Prolong the lease every third of its TTL, and sooner with reports, until that fails; tells why."""
+        """Extend the lease every third of its TTL, sooner with reports, until that fails; return why it failed."""
         while True:
             await self._until_due()
             lost = await self._extend()
@@ -157,9 +157,9 @@ class LeasedTask:
                     await self._woken.wait()
 
     async def _extend(self) -> str:
-        """Prolong the lease, and hands over what the task told since; tells why not, or nothing."""
+        """Extend the lease and pass on what the task reported since; return why that failed, or None."""
         self._recheck = False
-        # One snapshot: a resume point never reaches the owner without the reports that came before it.
+        # One snapshot: a resume point never reaches the owner without the reports before it.
         reports = self._reports[:]
         request = leases_pb2.ExtendLeaseRequest(
             task_id=self.task_id,
@@ -195,14 +195,14 @@ class LeasedTask:
         return ""
 
     async def _request_pause(self) -> None:
-        """Ask the child, once, to stop where another attempt can go on."""
+        """Ask the child, once, to stop at a resume point."""
         if not self._pause_sent:
             self._pause_sent = True
             task = messages_pb2.TaskCommand(task_id=self.task_id, epoch=self.lease.epoch, pause_requested=True)
             await self.child.send(task)
 
     async def _report(self, event: messages_pb2.TaskEvent) -> str:
-        """Tell the owner how the task ended."""
+        """Report to the owner how the task ended."""
         lost = await self._extend() if self._reports else ""
         if lost:
             return lost
@@ -217,7 +217,7 @@ class LeasedTask:
         request = leases_pb2.CompleteTaskRequest(
             task_id=self.task_id, epoch=self.lease.epoch, result=any_pb2.Any.FromString(event.result)
         )
-        # Publishing may take as long as a lease; the owner sees to it that it does not take longer.
+        # Publishing may take as long as a lease; the owner enforces that limit.
         seconds = max(self._deadline - asyncio.get_running_loop().time(), 0) + 2 * self._ttl
         try:
             await lease_client.call_with_retry(
@@ -225,17 +225,17 @@ class LeasedTask:
             )
         except errors.PolytokError as error:
             if lease_client.is_transient(error):
-                _log.warning("owner away; the result is lost", task=self.task_id, error=str(error))
+                _log.warning("owner unavailable; the result is lost", task=self.task_id, error=str(error))
                 return UNREACHABLE
             if _fenced(error):
-                _log.warning("result came too late", task=self.task_id, epoch=self.lease.epoch)
+                _log.warning("result arrived too late", task=self.task_id, epoch=self.lease.epoch)
                 return FENCED
             return await self._fail(failures.to_task_error(error))
         return SUCCEEDED
 
     async def _fail(self, error: leases_pb2.TaskError) -> str:
         if error.reason == "WORKER_LOST":
-            # A child that ran into its limits is not given another task.
+            # A child that ran into its limits does not get another task.
             await self.child.kill()
         request = leases_pb2.FailTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, error=error)
         try:

@@ -1,4 +1,4 @@
-"""The worker's side of its child process: start, talk, and end it."""
+"""The worker's side of a task process: start it, exchange messages, stop it."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ _log = logging.get(__name__)
 
 
 class TaskProcessFailed(Exception):
-    """The child process did not come up."""
+    """Raised when a task process does not start."""
 
 
 class TaskProcess:
-    """A child process that does one task after another."""
+    """A task process, which runs one task after another."""
 
     def __init__(self, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
         self._command = command
@@ -43,18 +43,19 @@ class TaskProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def warm(self) -> bool:
-        """Whether the process runs and has come up."""
+        """Whether the process is running and ready."""
         return self.alive and self._warmed
 
     async def start(self) -> None:
-        """Start the process and wait until it is warm."""
-        # By exec, never by fork alone: threads and gRPC do not survive a fork. A group of its own, so that whatever
-        # the task starts can be ended with it.
+        """Start the process and wait until it is ready."""
+        # By exec, never by fork alone: threads and gRPC do not survive a fork. In its own process group, so that
+        # whatever
+        # the task starts can be killed with it.
         self._warmed = False
         reading, writing = os.pipe()
         try:
@@ -84,41 +85,41 @@ class TaskProcess:
                 event = await self.receive()
         except TimeoutError:
             await self.kill()
-            raise TaskProcessFailed(f"The child process was not ready within {_READY_SECONDS:.0f} seconds.") from None
+            raise TaskProcessFailed(f"The task process was not ready within {_READY_SECONDS:.0f} seconds.") from None
         except asyncio.CancelledError:
             await self.kill()
             raise
         if event is None or not event.ready:
             await self.kill()
-            raise TaskProcessFailed(f"The child process did not come up: it {self.end()}.")
+            raise TaskProcessFailed(f"The task process did not start: it {self.end()}.")
         self._warmed = True
 
     async def send(self, task: messages_pb2.TaskCommand) -> None:
-        """Have the child start a task."""
+        """Send the child a task."""
         assert self._process is not None
         assert self._process.stdin is not None
-        # A child that just died is noticed by `receive`.
+        # `receive` notices a child that has just died.
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(frames.encode(task))
             await self._process.stdin.drain()
 
     async def receive(self) -> messages_pb2.TaskEvent | None:
-        """Wait for the child's next event; None once it ended."""
+        """Wait for the child's next event; return None once it has ended."""
         assert self._events is not None
         assert self._process is not None
         try:
             event = await frames.receive(self._events, messages_pb2.TaskEvent)
         except frames.BrokenFrame as error:
-            _log.error("child speaks nonsense; ending it", error=str(error))
+            _log.error("invalid message from task process; killing it", error=str(error))
             event = None
         if event is None:
-            # Its end of the pipe is closed: it is dying, or of no use any more.
+            # Its end of the pipe is closed: it is dying, or useless from now on.
             await self._wait(_LEAVE_SECONDS)
             await self.kill()
         return event
 
     async def kill(self) -> None:
-        """End the process and everything it started, and wait until it is gone."""
+        """Kill the process and everything it started, and wait until it is gone."""
         if self._process is None:
             return
         if self._process.returncode is None:
@@ -132,17 +133,17 @@ class TaskProcess:
             self._transport = None
 
     async def stop(self) -> None:
-        """Let an idle process end by itself, and then makes sure."""
+        """Let an idle process end by itself, and kill it if it does not."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             await self._wait(_LEAVE_SECONDS)
         await self.kill()
 
     def end(self) -> str:
-        """Return how the process ended, as the end of a sentence."""
+        """Return how the process ended, as the predicate of a sentence."""
         code = self._process.returncode if self._process else None
         if code is None:
-            return "still runs"
+            return "is still running"
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
@@ -153,6 +154,6 @@ class TaskProcess:
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
-        # Whatever the task started goes too. Now: later the number could be another group's.
+        # Also kill what the task started. Now, because the id may belong to another group later.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The work queue as its owners see it: tried with a canary, made again when it does not work, and what waits on it."""
+"""The work queue as its owners see it: tested with a canary, recreated when it does not work, and its contents."""
 
 import asyncio
 import json
@@ -21,19 +21,19 @@ _SPREAD_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 2.0
 _LAST_PAUSE_SECONDS = 60.0
 _CANARIES = 3
-"""How many are sent for each time that a task may wait."""
+"""Canaries sent within the time that a task may wait."""
 
-_AWAY = "NATS does not answer. Jobs run, started late, as long as the database and the workers do."
+_AWAY = "NATS does not answer. Jobs still run, but start late."
 _BROKEN = (
-    "The work queue does not work, although it was made again: {trouble}. Jobs start late. Look at the log of NATS and "
-    "at the free space of its disk; then restart NATS with an empty store: nothing is lost, Postgres has all jobs."
+    "The work queue does not work even after it was recreated: {trouble}. Jobs start late. Check the log of NATS and "
+    "the free space on its disk, then restart NATS with an empty store. Nothing is lost: all jobs are in Postgres."
 )
 
 _log = logging.get(__name__)
 
 
 class WorkQueue:
-    """The stream of a namespace. `owner` is whose tasks are asked about; `seconds`, how long a task may wait."""
+    """The stream of a namespace. `owner` owns the tasks; `seconds` is how long a task may wait."""
 
     def __init__(
         self, client: Client, subjects: messaging.Subjects, owner: str, seconds: float, health: QueueHealth
@@ -47,12 +47,12 @@ class WorkQueue:
         self._pause = _FIRST_PAUSE_SECONDS
 
     def suspect(self) -> None:
-        """Have the queue tried in the next round, unless it was found broken a moment ago."""
+        """Have the queue tested in the next round, unless it was found broken a moment ago."""
         if not self._health.trouble:
             self._due_at = 0.0
 
     async def check(self) -> None:
-        """Try the queue when that is due, and make it again if it does not work; raises if NATS is away."""
+        """Test the queue if a test is due, and recreate it if it does not work. Raise if NATS is unavailable."""
         if time.monotonic() < self._due_at:
             return
         try:
@@ -62,7 +62,7 @@ class WorkQueue:
             raise
         trouble = await self._canary.trouble()
         if trouble:
-            # Another owner may have made it again just now, or the server is slow: one canary may get lost.
+            # Another owner may have recreated it just now, or the server is slow: one canary may get lost.
             await asyncio.sleep(random.uniform(0, _SPREAD_SECONDS))  # noqa: S311  no secret
             trouble = await self._canary.trouble()
         if trouble:
@@ -79,23 +79,23 @@ class WorkQueue:
         self._due_at = time.monotonic() + self._seconds / _CANARIES
 
     async def recreate(self, trouble: str) -> None:
-        """Make the queue again although canaries get through, and has it tried at once."""
+        """Recreate the queue although canaries pass, and have it tested immediately."""
         await self._recreate(trouble)
         self._due_at = 0.0
 
     async def _recreate(self, trouble: str) -> str:
-        """Make the queue again; says what is still wrong with it, or nothing."""
+        """Recreate the queue; return the remaining problem, or an empty string."""
         if not self._health.trouble:
-            _log.warning("making the work queue again", stream=self._subjects.stream, trouble=trouble)
+            _log.warning("recreating the work queue", stream=self._subjects.stream, trouble=trouble)
         metrics.queue_recreated.inc()
         try:
             await messaging.recreate_stream(self._client, self._subjects)
         except (nats.errors.Error, OSError) as error:
-            return f"{trouble}; it cannot be made again ({describe(error)})"
+            return f"{trouble}; recreating it failed ({describe(error)})"
         return await self._canary.trouble()
 
     async def pending(self) -> set[str]:
-        """Return the subjects that have a message on the queue, if NATS is to be believed."""
+        """Return the subjects that have a message on the queue, according to NATS."""
         pending: set[str] = set()
         while True:
             query = {"subjects_filter": self._subjects.tasks[0], "offset": len(pending)}
@@ -111,7 +111,7 @@ class WorkQueue:
                 return pending
 
     async def undeliverable(self, kinds: Iterable[str]) -> set[str]:
-        """Those of the kinds whose consumer has nothing to give and nothing in workers' hands.
+        """Return the kinds whose consumer has no message to deliver and none in delivery.
 
         A task of such a kind that the stream lists is hidden: no worker will ever get its message.
         """

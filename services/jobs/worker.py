@@ -1,4 +1,4 @@
-"""The worker: takes tasks from the queue, one at a time, and has its child process do them."""
+"""The worker: takes tasks from the queue, one at a time, and runs them in its task process."""
 
 import asyncio
 import contextlib
@@ -30,17 +30,17 @@ _OWNER_UNKNOWN_SECONDS = 30.0
 _PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 2.0
 _SIGNS = 3
-"""How many signs of life the queue is given for each time that it would wait for one."""
+"""Heartbeats sent to the queue within the time after which it would redeliver the message."""
 
 _log = logging.get(__name__)
 _validator = protovalidate.Validator()
 
 
 class Worker:
-    """Serves one pool. `owners` has the LeaseService of every service whose tasks it may get.
+    """Serves one pool. `owners` has the LeaseService of every service that owns its tasks.
 
-    `lazy` starts the child with the first task, and ends it when it is idle, for children that cost much and may not be
-    needed. `pausable`: tasks stop by themselves at a resume point once `TaskContext.pause_requested` is set.
+    `lazy` starts the child with the first task and stops it when idle, for expensive children that may not be needed.
+    `pausable` tasks stop by themselves at a resume point once `TaskContext.pause_requested` is set.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Worker:
         self._subjects = subjects
         self._kinds = kinds
         self._owners = owners
-        # Then the task is given to another worker, which may reach the owner.
+        # After that another worker gets the task, one that may reach the owner.
         self._patience = min(job_settings.lease_ttl_seconds, _PATIENCE_SECONDS)
         self._sign_seconds = job_settings.dispatch_ack_seconds / _SIGNS
         self._consumer = QueueConsumer(client, subjects, pool, kinds, job_settings.dispatch_ack_seconds)
@@ -77,27 +77,27 @@ class Worker:
 
     @property
     def child_pid(self) -> int:
-        """The process id of the child; 0 before there is one."""
+        """The process id of the child; 0 before the first start."""
         return self._child.pid
 
     async def ready(self) -> bool:
-        """Return whether a task would be taken now."""
+        """Return whether a task would be accepted now."""
         return self._client.is_connected and (self._lazy or self._child.warm) and self._consumer.confirmed
 
     async def can_work(self) -> bool:
-        """Whether a task would be done now, whoever tells of it: the queue, or its owner once it has waited long."""
+        """Return whether a task would run now, announced by the queue or, once it has waited long, by its owner."""
         return self._lazy or self._child.warm
 
     def queue_trouble(self) -> str:
-        """Return what is wrong with the work queue, or nothing."""
+        """Return the problem with the work queue, or an empty string."""
         if not self._client.is_connected:
-            return "NATS cannot be reached. This worker asks the owners of tasks for what has waited long."
+            return "NATS cannot be reached. This worker polls the owners for tasks that have waited long."
         if not self._consumer.confirmed:
-            return "The work queue is not found, or gives no answer. This worker asks owners for what has waited long."
+            return "The work queue is missing or does not answer. This worker polls the owners for waiting tasks."
         return ""
 
     async def run(self, stop: StopSignal) -> None:
-        """Work until it is asked to stop; then return its task back and end its child."""
+        """Work until asked to stop; then release the task and stop the child."""
         stops = await self._client.subscribe(self._subjects.stop("*"), cb=self._hear_stop)
         await self._consumer.open()
         ending = asyncio.create_task(self._end_pull(stop), name="end-pull")
@@ -109,7 +109,7 @@ class Worker:
                 if message is None:
                     continue
                 async with self._holding(message):
-                    # An idle child may have died since; that is not the task's fault.
+                    # An idle child may have died in the meantime, which is not the task's fault.
                     if await self._have_child(stop):
                         await self._take(message, stop)
                     else:
@@ -124,7 +124,7 @@ class Worker:
                 await stops.unsubscribe()
 
     async def _next(self, stop: StopSignal) -> Msg | None:
-        """Wait for a message, and does overdue tasks meanwhile; an idle lazy child is ended. None at the stop."""
+        """Wait for a message, running overdue tasks and stopping an idle lazy child meanwhile. None on stop."""
         began = asyncio.get_running_loop().time()
         while not stop.is_set():
             due_in = self._overdue.seconds(queue_unavailable=bool(self.queue_trouble()))
@@ -133,27 +133,27 @@ class Worker:
                 if await self._do_overdue(stop, idle_for):
                     began = asyncio.get_running_loop().time()
                 continue
-            # Kept from one call to the next: a pull that is given up may have been given a message already.
+            # Kept across calls: an abandoned pull may already have received a message.
             self._coming = self._coming or asyncio.create_task(self._consumer.next(), name="next")
             ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
             idles = self._lazy and self._child.alive
-            # The queue may be lost meanwhile, and then owners are asked sooner.
+            # The queue may fail meanwhile, and then owners are polled sooner.
             pause = min(due_in, _LOOK_SECONDS, ends_in if idles else due_in)
             came, _ = await asyncio.wait({self._coming}, timeout=max(0.0, pause))
             if came:
                 coming, self._coming = self._coming, None
                 return coming.result()
             if idles and asyncio.get_running_loop().time() - began >= self._settings.idle_seconds:
-                _log.info("idle child ended", pid=self._child.pid)
+                _log.info("idle task process stopped", pid=self._child.pid)
                 await self._child.stop()
         return None
 
     async def _do_overdue(self, stop: StopSignal, idle_for: float) -> bool:
-        """Do a task that has waited too long, if there is one; return whether it did."""
+        """Run a task that has waited too long, if there is one; return whether it did."""
         away = bool(self.queue_trouble())
         found = await self._overdue.ask(queue_unavailable=away)
         if found and idle_for > self._bound and not away:
-            # The queue works, a worker waits, and so does a task: the consumer does not deliver.
+            # The queue works, a worker is idle and a task waits: the consumer does not deliver.
             await self._consumer.renew()
         if not found or not await self._have_child(stop):
             return False
@@ -179,15 +179,16 @@ class Worker:
     async def _hear_stop(self, message: Msg) -> None:
         run = self._run
         if run is not None and message.subject == self._subjects.stop(run.lease.job_id):
-            # The event decides nothing; the owner is asked.
+            # The event decides nothing: ask the owner.
             run.recheck_lease()
 
     @contextlib.asynccontextmanager
     async def _holding(self, message: Msg) -> AsyncGenerator[None]:
-        """Return the queue signs of life for a message, from its arrival to its end.
+        """Send heartbeats to the queue for a message, from its arrival to its end.
 
-        A worker that dies before it has the lease leaves no trace in Postgres: only the queue knows of it, and gives
-        the message to another once the signs stop. That decides nothing: the owner gives a task to one at a time.
+        A worker that dies before it has the lease leaves no trace in Postgres. Only the queue knows about it, and
+        redelivers the message once heartbeats stop. That decides nothing: the owner leases a task to one worker at a
+        time.
         """
         signing = asyncio.create_task(self._sign(message), name="sign")
         try:
@@ -203,7 +204,7 @@ class Worker:
                 await message.in_progress()
 
     async def _have_child(self, stop: StopSignal) -> bool:
-        """Make sure of a warm child; after a failure, once the pause is over."""
+        """Ensure that the child is running; after failures, wait first."""
         if self._child.alive:
             return True
         pause = _RESTART_SECONDS[min(self._failed_starts, len(_RESTART_SECONDS) - 1)]
@@ -218,21 +219,21 @@ class Worker:
             starting.result()
         except TaskProcessFailed as error:
             self._failed_starts += 1
-            _log.error("child does not start", error=str(error), failures=self._failed_starts)
+            _log.error("task process does not start", error=str(error), failures=self._failed_starts)
             return False
         finally:
             asked.cancel()
             starting.cancel()
             await asyncio.gather(starting, asked, return_exceptions=True)
         self._failed_starts = 0
-        _log.info("child ready", pid=self._child.pid)
+        _log.info("task process ready", pid=self._child.pid)
         return True
 
     async def _take(self, message: Msg, stop: StopSignal) -> None:
         try:
             task = self._read(message)
             if task is None:
-                # Nobody could do anything with it. The owner's reconciler redispatches a task that it may have hidden.
+                # No worker could use it. If it hides a task, the owner's reconciler redispatches that.
                 metrics.garbage.inc()
                 await message.term()
             elif task.owner not in self._owners:
@@ -242,24 +243,29 @@ class Worker:
                 with tracing.span(f"task {task.kind}", tracing.extract(message.headers), task=task.task_id):
                     await self._do(task, message, stop)
         except (nats.errors.Error, OSError) as error:
-            # What the queue was not told it finds out: it repeats the message, and the owner refuses the task.
-            _log.warning("queue not told", error=f"{type(error).__name__}: {error}")
+            # What the queue missed it finds out: it redelivers the message, and the owner refuses the task.
+            _log.warning("queue could not be notified", error=f"{type(error).__name__}: {error}")
 
     def _read(self, message: Msg) -> messages_pb2.TaskMessage | None:
         try:
             task = messages_pb2.TaskMessage.FromString(message.data)
         except DecodeError:
-            _log.error("garbage on the queue", subject=message.subject, size=len(message.data))
+            _log.error("invalid message on the queue", subject=message.subject, size=len(message.data))
             return None
         violations = _validator.collect_violations(task)
         misplaced = message.subject != self._subjects.task(task.kind, task.task_id)
         if violations or misplaced:
-            _log.error("garbage on the queue", subject=message.subject, violations=len(violations), misplaced=misplaced)
+            _log.error(
+                "invalid message on the queue",
+                subject=message.subject,
+                violations=len(violations),
+                misplaced=misplaced,
+            )
             return None
         return task
 
     async def _do(self, task: messages_pb2.TaskMessage, message: Msg | None, stop: StopSignal) -> bool:
-        """Do a task; `message` told of it, if any did. False if it was not to be had."""
+        """Run a task, announced by `message` if any. Return False if it was not available."""
         stub = self._owners[task.owner]
         give_up = asyncio.get_running_loop().time() + self._patience
         request = leases_pb2.AcquireLeaseRequest(task_id=task.task_id, worker=self._settings.name, request_id=_uuid())
@@ -268,13 +274,13 @@ class Worker:
                 stub.AcquireLease, request, until=lambda: 0.0 if stop.is_set() else give_up
             )
         except (errors.NotFound, errors.FailedPrecondition) as error:
-            # Done, gone, or somebody else's: nothing is left to dispatch.
+            # Done, deleted, or leased by another worker: nothing is left to do.
             _log.info("task not taken", task=task.task_id, reason=error.reason)
             if message is not None:
                 await message.ack()
             return False
         except errors.PolytokError as error:
-            _log.warning("owner gives no lease", task=task.task_id, owner=task.owner, error=error.message)
+            _log.warning("owner did not grant a lease", task=task.task_id, owner=task.owner, error=error.message)
             if message is not None:
                 await message.nak(delay=_OWNER_AWAY_SECONDS)
             return False
@@ -291,7 +297,7 @@ class Worker:
             ),
             stop,
         )
-        # Whatever came out is in Postgres by now, or will be when the lease runs out.
+        # The outcome is in Postgres by now, or will be once the lease expires.
         if message is not None:
             await message.ack()
         return True

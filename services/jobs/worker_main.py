@@ -1,4 +1,4 @@
-"""The `main` of a worker that serves one owner's tasks and nothing else."""
+"""The `main` of a worker that runs the tasks of one owner."""
 
 import contextlib
 from collections.abc import Sequence
@@ -13,33 +13,33 @@ from services.runtime.telemetry import endpoint, logging, tracing
 
 
 class WorkerPool(NamedTuple):
-    """Workers that take the same tasks."""
+    """Workers that run the same tasks."""
 
     name: str
     kinds: Sequence[str]
     owner: str
     """The service that owns the tasks."""
     child: Sequence[str]
-    """The command line of the process that does them."""
+    """The command line of the task process."""
     lazy: bool = False
-    """Whether that process starts with the first task: it costs much, and may not be needed."""
+    """Whether the task process starts with the first task: it is expensive and may not be needed."""
     pausable: bool = False
     """Whether tasks stop by themselves at a resume point when a pause is requested."""
 
     @property
     def service(self) -> str:
-        """What logs, traces and metrics call the worker: never as the service that owns its tasks."""
+        """The name of the worker in logs, traces and metrics, always different from that of the owning service."""
         return f"{self.name}-worker" if self.name == self.owner else self.name
 
 
 async def run_worker(stopping: StopSignal, pool: WorkerPool, address: str, peers: settings.TransportSettings) -> None:
-    """Take tasks of a pool, whose owner is at `address`, until it is asked to stop."""
+    """Run tasks of a pool, whose owner is at `address`, until asked to stop."""
     telemetry = settings.TelemetrySettings()
     logging.configure(telemetry, pool.service)
     tracing.configure(telemetry, pool.service)
     worker_settings = settings.WorkerSettings()
     messages = settings.MessagingSettings()
-    # The child's, read here too: what is wrong with it stops the service, not one child after another.
+    # The task process uses these. Read them here too, so that an error in them stops the service at once.
     settings.StorageSettings()
     async with contextlib.AsyncExitStack() as opened:
         client = await messaging.connect(messages, worker_settings.name)
