@@ -121,9 +121,10 @@ async def migrated_database_settings(
 @pytest.fixture
 async def database(migrated_database_settings: settings.DatabaseSettings) -> AsyncIterator[runtime_database.Database]:
     """An open database of the test's own with the catalog's schema."""
+    from services.catalog.server.migrations import SEARCH_PATH
     from services.runtime import database as runtime_database
 
-    opened = runtime_database.open_database(migrated_database_settings)
+    opened = runtime_database.open_database(migrated_database_settings, search_path=SEARCH_PATH)
     yield opened
     await opened.close()
 

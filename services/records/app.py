@@ -45,11 +45,12 @@ class RecordApp:
         jobs: settings.JobSettings,
         tables: JobTables,
         handlers: Mapping[str, JobHandler],
+        search_path: str = "public",
     ) -> None:
         self.name = name
         self._messages = messages
         self._jobs = jobs
-        self.database = open_database(database)
+        self.database = open_database(database, search_path=search_path)
         self._listener = Listener(database)
         self.watch = Watch(self.database, self._listener, name)
         self.store = JobStore(tables, handlers, jobs, name)

@@ -66,7 +66,7 @@ class Database:
         await self.engine.dispose()
 
 
-def open_database(settings: DatabaseSettings) -> Database:
+def open_database(settings: DatabaseSettings, *, search_path: str = "public") -> Database:
     """Make the pool; the first connection is opened when it is needed."""
     url = sa.make_url(settings.url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(
@@ -83,9 +83,7 @@ def open_database(settings: DatabaseSettings) -> Database:
                 "jit": "off",
                 # Nothing waits for ever behind a transaction that got stuck.
                 "lock_timeout": "30s",
-                # While old and new code run side by side, tables whose meaning changes are there twice: the coming
-                # ones in the schema `rollout`, which exists only then (docs/migrations.md).
-                "search_path": "rollout, public",
+                "search_path": search_path,
             },
         },
     )

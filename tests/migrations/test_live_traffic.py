@@ -10,12 +10,11 @@ import asyncpg
 import pytest
 
 from polytok import errors
+from services.catalog.server import migrations
 from services.catalog.server.migrations.schema import runner
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
 from tests.migrations import old
-
-_NEW_PATH = "rollout, public"
 
 
 class Traffic:
@@ -131,7 +130,7 @@ async def test_new_code_runs_on_during_the_second_phase(
     await old.fill(before)
     await _upgrade(database_settings, "pre")
     made: set[uuid.UUID] = set()
-    connection = await old.connect(database_settings.url, search_path=_NEW_PATH)
+    connection = await old.connect(database_settings.url, search_path=migrations.SEARCH_PATH)
 
     async def make(number: int) -> None:
         identifier = uuid.uuid4()

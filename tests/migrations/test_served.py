@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
+from services.catalog.server import migrations
 from services.catalog.server.migrations.schema import runner
 from services.runtime import database as databases
 from services.runtime import storage as storages
@@ -34,7 +35,7 @@ async def test_old_records_are_served(
     for key in files:
         storage.write_bytes(key, b"old bytes")
     await asyncio.to_thread(runner.upgrade, database_settings, phase, storage_root=root)
-    database = databases.open_database(database_settings)
+    database = databases.open_database(database_settings, search_path=migrations.SEARCH_PATH)
     async with hands.running(database, database_settings, messaging_settings, storage) as serving:
         listed = await serving.datasets.ListDatasets(datasets_pb2.ListDatasetsRequest(page_size=1000))
         assert len(listed.datasets) == await before.fetchval("SELECT count(*) FROM public.datasets")

@@ -20,6 +20,7 @@ from services.catalog.server.jobs import datasets as dataset_jobs
 from services.catalog.server.jobs import models as model_jobs
 from services.catalog.server.jobs import repairs as repair_jobs
 from services.catalog.server.jobs import tokenizations as tokenization_jobs
+from services.catalog.server.migrations import SEARCH_PATH
 from services.catalog.server.service.sharing import SharedTokenizationResolver
 from services.catalog.server.service.tokenizations import TokenizationService
 from services.catalog.server.settings import CatalogSettings
@@ -55,6 +56,7 @@ class CatalogApp(RecordApp):
             server=server,
             jobs=jobs,
             tables=tables.jobs,
+            search_path=SEARCH_PATH,
             handlers={
                 dataset_jobs.KIND: dataset_jobs.DatasetJobHandler(storage, settings.shard_bytes),
                 model_jobs.KIND: model_jobs.ModelJobHandler(),

@@ -136,7 +136,7 @@ async def _run_async(
     opened = database.open_database(settings.model_copy(update={"pool_size": 2}))
     try:
         async with _alone(opened) if alone else contextlib.nullcontext(), _connected(opened) as connection:
-            # Revisions name their schemas; what looks tables up must not find those of `rollout` first.
+            # Revisions name their schemas; lookups of tables by name must find those of this service.
             await connection.execute(sa.text(f"SET search_path = {schema}"))
             await connection.commit()
             await connection.run_sync(work)
