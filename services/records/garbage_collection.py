@@ -1,13 +1,13 @@
 """Removes files that no record refers to: what a late worker wrote, what a crash kept from being cleaned up.
 
 A file is deleted once it has been seen without a record for the grace period; what a job at work writes is left alone,
-and so is a folder without a record while files are added to it.
+and so is a folder without a record while files are added to it. What cannot be deleted is skipped.
 """
 
 import asyncio
 import bisect
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -17,10 +17,11 @@ from polytok import errors
 from services.records.storage_folders import StorageFolders
 from services.runtime.database import Database
 from services.runtime.settings import Settings
-from services.runtime.storage import Storage
+from services.runtime.storage import Storage, keys
 from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
+_LOGGED_KEYS = 10
 
 
 Orphans = Callable[[AsyncConnection, Iterable[str]], Awaitable[tuple[set[str], set[str]]]]
@@ -68,6 +69,8 @@ class GarbageCollector:
         self._settings = settings
         self._seen: dict[str, tuple[int, float]] = {}
         """What lay below each orphan, and since when it has been so."""
+        self._reported: set[str] = set()
+        """Orphans that could not be deleted and were logged."""
 
     async def run(self) -> None:
         """Collect garbage until it is cancelled."""
@@ -80,19 +83,44 @@ class GarbageCollector:
 
     async def collect(self) -> list[str]:
         """Delete what has been an orphan for long enough, and return which keys: of folders, and of single files."""
-        listed = await asyncio.to_thread(self._storage.list, self._policy.root_key)
+        found = await asyncio.to_thread(self._storage.list, self._policy.root_key)
+        # The database takes no name that is not UTF-8. Escaped, it has a backslash, which no key of ours has.
+        listed = sorted(key.encode("utf-8", "backslashreplace").decode() for key in found)
         async with self._database.transaction() as conn:
             await self._policy.expire(conn)
         async with self._database.connection() as conn:
             folders, files = await self._policy.orphans(conn, listed)
         due = self._due({*folders, *files}, listed)
-        swept = [key for key in sorted(folders) if key in due and await self._folders.delete_if_unused(key)]
-        for key in sorted(files & due):
-            await asyncio.to_thread(self._storage.delete, key)
-            swept.append(key)
+        swept = []
+        failed: dict[str, str] = {}
+        for key in (*sorted(folders & due), *sorted(files & due)):
+            try:
+                if await self._delete(key, is_folder=key in folders):
+                    swept.append(key)
+            except errors.PolytokError as error:
+                failed[key] = error.message
         if swept:
-            _log.info("swept", count=len(swept), keys=swept[:10])
+            _log.info("swept", count=len(swept), keys=swept[:_LOGGED_KEYS])
+        self._report(failed)
         return swept
+
+    async def _delete(self, key: str, *, is_folder: bool) -> bool:
+        keys.check(key)
+        if is_folder:
+            return await self._folders.delete_if_unused(key)
+        await asyncio.to_thread(self._storage.delete, key)
+        return True
+
+    def _report(self, failed: Mapping[str, str]) -> None:
+        unreported = [key for key in failed if key not in self._reported]
+        if unreported:
+            _log.warning(
+                "garbage not deleted; delete it by hand if it stays",
+                count=len(unreported),
+                keys=unreported[:_LOGGED_KEYS],
+                error=failed[unreported[0]],
+            )
+        self._reported = set(failed)
 
     def _due(self, orphans: Collection[str], listed: Sequence[str]) -> set[str]:
         now = time.monotonic()

@@ -1,8 +1,11 @@
 """Garbage collection: what no record refers to is deleted, and nothing else."""
 
+import os
+import pathlib
 import uuid
 
 import pytest
+import structlog.testing
 
 from services.records.garbage_collection import GarbageCollector
 
@@ -73,3 +76,31 @@ async def test_foreign_files_are_kept(ready):
         ready.storage.write_bytes(key, b"x")
     assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.exists("datasets/notes/a/b")
+
+
+def _touch(catalog, key, *names):
+    """Make an empty file below a folder, by names that no key can have."""
+    path = pathlib.Path(catalog.storage.local_path(key), *names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize("name", [b"a[1].txt", b"a*", b"a?", b"back\\slash", b"line\nbreak", b"latin-\xe9.txt"])
+async def test_files_with_unusable_names_are_skipped_and_logged_once(ready, name):
+    published = next(key for key in ready.storage.list("datasets") if "_tokenized_" in key)
+    folder, name = published.rpartition("/")[0], os.fsdecode(name)
+    stray = _touch(ready, folder, name)
+    _touch(ready, folder.rpartition("/")[0], f"raw_tokenized_{name}", "file")
+    late, orphan = f"{folder}/zz-late.arrow", f"datasets/{uuid.uuid4()}"
+    reports = []
+    for _ in range(2):
+        for key in (late, f"{orphan}/raw/part.arrow"):
+            ready.storage.write_bytes(key, b"x")
+        beside = _touch(ready, orphan, name)
+        with structlog.testing.capture_logs() as logs:
+            assert sorted(await ready.catalog.garbage_collector.collect()) == sorted([orphan, late])
+        assert not beside.parent.exists()
+        reports.append([entry["count"] for entry in logs if entry["log_level"] == "warning"])
+    assert reports == [[2], []]
+    assert stray.exists()
