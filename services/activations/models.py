@@ -224,15 +224,19 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise errors.InvalidArgument(f"device: {name!r} is no device; name cpu, cuda or cuda:0, cuda:1, ….") from error
+        raise _wrong_device(f"{name!r} is not a device; name cpu, cuda or cuda:0, cuda:1, ….") from error
     if device.type not in {"cpu", "cuda"}:
-        raise errors.InvalidArgument(f"device: models are not run on {device.type!r}; name cpu, cuda or cuda:0, ….")
+        raise _wrong_device(f"models do not run on {device.type!r}; name cpu, cuda or cuda:0, ….")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise errors.InvalidArgument(
-            f"device: there is no {name!r} here; {torch.cuda.device_count()} GPUs are seen. "
-            "Take cpu, or install a torch that fits the driver."
+        raise _wrong_device(
+            f"{name!r} is not on this machine, where PyTorch finds {torch.cuda.device_count()} GPUs. "
+            "Use cpu, or install a PyTorch that fits the driver."
         )
     return device
+
+
+def _wrong_device(why: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(f"device: {why}", violations=[errors.FieldViolation("device", why)])
 
 
 def _check_fits(

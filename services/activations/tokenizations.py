@@ -143,9 +143,8 @@ class TokenizationReader:
             what = (
                 f"{content.size} bytes with sha256 {sha256[:12]}…, not {file.size_bytes} bytes with {file.sha256[:12]}…"
             )
-            raise self._storage.damaged(
-                f"{posixpath.basename(file.key)} of {name}", what, _repair_advice(name), sha256=file.sha256
-            )
+            shown = f"{posixpath.basename(file.key)} of {name}"
+            raise self._storage.damaged(file.key, what, _repair_advice(name), sha256=file.sha256, shown=shown)
 
 
 def _nulls(schema: pa.Schema, count: int) -> pa.Table:

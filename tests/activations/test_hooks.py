@@ -116,6 +116,7 @@ def test_none_is_refused(gpt2: LoadedModel) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         hooks.parse_hooks([], gpt2.description)
     assert caught.value.reason == "HOOK_NOT_FOUND"
+    assert [violation.field for violation in caught.value.violations] == ["hook_names"]
 
 
 @pytest.mark.parametrize("kind", material.CONFIGURATIONS)

@@ -174,6 +174,7 @@ def test_wrong_options(folder: pathlib.Path, options: dict[str, str], named: set
         models.load(folder, **options)  # type: ignore[arg-type]
     ((field, value),) = options.items()
     assert caught.value.reason == "INVALID_FIELD"
+    assert [violation.field for violation in caught.value.violations] == [field]
     assert {field, value, *named} <= words(caught.value.message)
 
 

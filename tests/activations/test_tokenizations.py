@@ -69,6 +69,7 @@ def test_damage_is_found_where_it_is_read(storage: Storage) -> None:
     with pytest.raises(errors.DataLoss) as caught:
         reader.open(manifest, 8, 1)
     assert (caught.value.reason, caught.value.retryable) == ("CHECKSUM_MISMATCH", False)
+    assert caught.value.metadata == {"file": manifest.files[2].key}
     assert {"shard-2.arrow", NAME, manifest.files[2].sha256[:12]} <= words(caught.value.message)
     assert "`polytok tokenization repair docs gpt2 --variant packed`" in caught.value.message
 
@@ -82,6 +83,7 @@ def test_a_damaged_copy_is_dropped_and_made_again(tmp_path: pathlib.Path) -> Non
     with pytest.raises(errors.DataLoss) as caught:
         reader.open(manifest)
     assert (caught.value.reason, caught.value.retryable) == ("CHECKSUM_MISMATCH", True)
+    assert caught.value.metadata == {"file": manifest.files[1].key}
     assert {"shard-1.arrow", NAME} <= words(caught.value.message)
     assert reader.open(manifest).equals(whole)
 

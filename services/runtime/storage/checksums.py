@@ -36,10 +36,13 @@ class CheckedFile:
         return self.position, self._digest.hexdigest()
 
 
-def damaged(key: str, what: str, advice: str, *, retryable: bool = False) -> errors.DataLoss:
-    """Return the error for a file that is not what was written: `what` is wrong, and what to do about it."""
+def damaged(key: str, what: str, advice: str, *, retryable: bool = False, shown: str = "") -> errors.DataLoss:
+    """Return the error for a file that is not what was written: `what` is wrong, and what to do about it.
+
+    The message calls the file `shown`, where that says more to users than its key.
+    """
     return errors.DataLoss(
-        f"{key} does not hold what was written: {what}. {advice}",
+        f"{shown or key} does not hold what was written: {what}. {advice}",
         metadata={"file": key},
         retryable=retryable,
     )

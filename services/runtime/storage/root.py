@@ -95,13 +95,13 @@ class Storage:
             what = f"it has {found[0]} bytes with sha256 {found[1][:12]}…, not {written[0]} with {written[1][:12]}…"
             raise self.damaged(key, what, advice, sha256=written[1])
 
-    def damaged(self, key: str, what: str, advice: str, *, sha256: str = "") -> errors.DataLoss:
+    def damaged(self, key: str, what: str, advice: str, *, sha256: str = "", shown: str = "") -> errors.DataLoss:
         """Return the error for a file that is not what was written.
 
         Where the bytes were those of a copy on this machine, the copy is dropped, and another attempt may succeed.
         """
         dropped = self._cache is not None and self._cache.discard(sha256)
-        return checksums.damaged(key, what, advice, retryable=dropped)
+        return checksums.damaged(key, what, advice, retryable=dropped, shown=shown)
 
     def read_checked(self, key: str, sha256: str, advice: str) -> bytes:
         """Read all of a file; raises DataLoss, with the advice, unless it has this checksum."""
