@@ -1,1 +1,1 @@
-"""The ground floor that every service stands on. Knows no domain."""
+"""Infrastructure that every service uses. Knows no domain."""

@@ -1,8 +1,8 @@
 """Postgres through SQLAlchemy's asyncio engine and asyncpg.
 
-A database that cannot be reached, or a pool with no free connection, surfaces as errors.Unavailable, one whose disk is
-full as errors.ResourceExhausted (DISK_FULL); both may be tried again. Every other database error passes unchanged: it
-is a defect, or a constraint that the caller expects.
+A database that cannot be reached, or a pool without a free connection, raises errors.Unavailable; a full disk raises
+errors.ResourceExhausted (DISK_FULL). Both may be retried. All other database errors pass unchanged: they are bugs, or
+constraint violations that the caller expects.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ _CONNECT_TIMEOUT_SECONDS = 10.0
 # SQLSTATE classes and codes (PostgreSQL, appendix A) that say nothing about the statement.
 _AWAY_CLASSES = frozenset({"08", "57"})
 _REFUSED_CLASSES = frozenset({"28", "3D"})
-# Losers of a race, whom the server asks to try again; and statements that took too long.
+# Losers of a race, which the server asks to retry, and statements that took too long.
 _BUSY_CODES = frozenset({"40001", "40P01", "55P03", "57014"})
-# Insufficient resources, of which a full disk is no business of a moment.
+# Insufficient resources. A full disk (below) does not pass in a moment.
 _DISK_FULL = "53100"
 _SHORT_CODES = {"53200": "is out of memory", "53300": "has as many connections as it allows"}
 
-_AWAY = "The database does not answer; try again when it is back."
+_AWAY = "The database does not answer. Try again when it is available."
 
 
 class Database:
@@ -35,7 +35,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        # Shares the pool; a read then costs one round trip and no BEGIN and ROLLBACK.
+        # Shares the pool; a read then costs one round trip, without BEGIN and ROLLBACK.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextlib.asynccontextmanager
@@ -47,7 +47,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[AsyncConnection]:
-        """Return a connection on which each statement is its own transaction; for reads."""
+        """Return a connection on which each statement is its own transaction, for reads."""
         with _unavailable():
             async with _acquired(self._autocommit) as connection:
                 yield connection
@@ -67,7 +67,7 @@ class Database:
 
 
 def open_database(settings: DatabaseSettings, *, search_path: str = "public") -> Database:
-    """Make the pool; the first connection is opened when it is needed."""
+    """Create the pool; connections are opened when needed."""
     url = sa.make_url(settings.url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(
         url,
@@ -79,9 +79,9 @@ def open_database(settings: DatabaseSettings, *, search_path: str = "public") ->
             "timeout": _CONNECT_TIMEOUT_SECONDS,
             "server_settings": {
                 "application_name": "polytok",
-                # Our statements are short: compiling them costs more than it gives.
+                # Our statements are short: compiling them costs more than it saves.
                 "jit": "off",
-                # Nothing waits for ever behind a transaction that got stuck.
+                # Nothing waits forever behind a stuck transaction.
                 "lock_timeout": "30s",
                 "search_path": search_path,
             },
@@ -95,7 +95,7 @@ async def _acquired(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
     connection = engine.connect()
     try:
         await connection.start()
-    # Before a connection exists, asyncpg raises the operating system's and its own errors as they are.
+    # Before a connection exists, asyncpg raises its own and the operating system's errors unwrapped.
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise _ours(error) or errors.Unavailable(_AWAY) from error
     try:
@@ -109,7 +109,7 @@ def _unavailable() -> Generator[None]:
     try:
         yield
     except sa.exc.TimeoutError as error:
-        raise errors.Unavailable("Every connection to the database is in use; try again in a moment.") from error
+        raise errors.Unavailable("All database connections are in use. Try again in a moment.") from error
     except sa.exc.DBAPIError as error:
         ours = errors.Unavailable(_AWAY) if error.connection_invalidated else _ours(error.orig)
         if ours is None:
@@ -118,16 +118,16 @@ def _unavailable() -> Generator[None]:
 
 
 def _ours(error: BaseException | None) -> errors.PolytokError | None:
-    """Return the error of ours for a driver's error that says nothing about the statement."""
+    """Convert a driver's error that is not about the statement."""
     state = getattr(error, "sqlstate", None) or ""
     if state[:2] in _REFUSED_CLASSES:
         return errors.FailedPrecondition(f"The database refuses POLYTOK_DATABASE_URL: {error}.")
     if state == _DISK_FULL or (state[:2] == "58" and "No space left" in str(error)):
         return disk_space.full("the database was writing")
     if state in _SHORT_CODES:
-        return errors.Unavailable(f"The database {_SHORT_CODES[state]} ({state}); try again in a moment.")
+        return errors.Unavailable(f"The database {_SHORT_CODES[state]} ({state}). Try again in a moment.")
     if state in _BUSY_CODES or state[:2] == "53":
-        return errors.Unavailable(f"The database is busy ({state}); try again.")
+        return errors.Unavailable(f"The database is busy ({state}). Try again.")
     if state[:2] in _AWAY_CLASSES or isinstance(error, OSError):
         return errors.Unavailable(_AWAY)
     return None

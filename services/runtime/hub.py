@@ -1,6 +1,6 @@
-"""Where a repository's files are: a local folder as it is, a repository of the Hugging Face hub once it is downloaded.
+"""Resolve a repository to a folder: a local folder as it is, a repository of the Hugging Face hub by downloading it.
 
-Only the files that are asked for are fetched, never code. What was fetched before serves again when the hub is away.
+Only the requested files are fetched, never code. Files fetched earlier are used again while the hub is unavailable.
 Needs the package `huggingface_hub`, which workers have.
 """
 
@@ -28,7 +28,7 @@ TOKENIZER = (
     "chat_template*",
     "additional_chat_templates/*.jinja",
 )
-"""The files of a repository that a tokenizer and a model's configuration consist of; no weights."""
+"""The files of a repository with its tokenizer and model configuration; no weights."""
 MODEL = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 """The files that a model consists of."""
 
@@ -44,9 +44,9 @@ def folder(
     reason: str = "TOKENIZER_INVALID",
     endpoint: str | None = None,
 ) -> pathlib.Path:
-    """Return a folder with the files of a local or a hub repository; `reason` is that of an error about a folder.
+    """Return a folder with the files of a local or hub repository; `reason` is that of errors about a folder.
 
-    Raises PermissionDenied (SOURCE_REFUSED) where `POLYTOK_SOURCE_ALLOWLIST` does not allow it.
+    Raise PermissionDenied (SOURCE_REFUSED) if `POLYTOK_SOURCE_ALLOWLIST` does not allow it.
     """
     SourceAllowlist().check_repository(repo_id)
     if repo_id.startswith(("/", ".", "~")):
@@ -61,7 +61,7 @@ def folder(
 
 
 def commit(folder: pathlib.Path) -> str:
-    """Return the commit whose files a folder that `folder` returned has; empty for a local repository."""
+    """Return the commit of the files in a folder that `folder` returned; empty for a local repository."""
     is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
     return folder.name if is_snapshot else ""
 
@@ -69,7 +69,7 @@ def commit(folder: pathlib.Path) -> str:
 def _local(path: pathlib.Path, reason: str) -> pathlib.Path:
     if not path.is_absolute():
         raise errors.InvalidArgument(
-            f"{path} is no absolute path; workers run in folders of their own, so give the whole path.",
+            f"{path} is not an absolute path. Give the absolute path: workers run in other directories.",
             reason=reason,
         )
     try:
@@ -78,13 +78,13 @@ def _local(path: pathlib.Path, reason: str) -> pathlib.Path:
             next(path.iterdir(), None)
     except OSError as error:
         raise errors.InvalidArgument(
-            f"The folder {path} cannot be read ({error.strerror}). Let the user that the worker runs as read it.",
+            f"The folder {path} cannot be read ({error.strerror}). Make it readable for the worker's user.",
             reason=reason,
         ) from error
     if not is_folder:
         raise errors.InvalidArgument(
-            f"There is no folder {path} on the worker's machine. Put the model's files there, "
-            "or register the model again with the folder that has them.",
+            f"The folder {path} does not exist on the worker's machine. Put the model's files there, "
+            "or register the model again with another folder.",
             reason=reason,
         )
     return path
@@ -100,10 +100,10 @@ def _downloaded(repo_id: str, revision: str, files: Sequence[str], endpoint: str
         )
     except hub_errors.RevisionNotFoundError as error:
         raise errors.NotFound(
-            f"The hub's repository {repo_id!r} has no revision {revision!r}. Register the model with one that exists.",
+            f"The hub repository {repo_id!r} has no revision {revision!r}. Register the model with an existing one.",
             reason="HUB_UNAVAILABLE",
         ) from error
-    # Whatever else goes wrong: the client lets errors of the HTTP library below it through, and changed that before.
+    # Any other failure: the client passes on errors of its HTTP library, which has changed before.
     except Exception as error:
         raise _refused(what, error) from error
 
@@ -112,14 +112,14 @@ def _refused(what: str, error: Exception) -> errors.PolytokError:
     status = _status(error) or _status(error.__cause__)
     if status in {401, 403, 404}:
         return errors.PermissionDenied(
-            f"The hub refused {what} (HTTP {status}): there is no such repository, or it is private or gated. "
-            "Check the name, and set HF_TOKEN for the worker to a token that may read it.",
+            f"The hub refused {what} (HTTP {status}): the repository does not exist, or it is private or gated. "
+            "Check the name, and set HF_TOKEN of the worker to a token that may read it.",
             reason="HUB_UNAVAILABLE",
         )
     detail = f"HTTP {status}" if status else str(error).strip().split("\n")[0][:300] or type(error).__name__
     return errors.Unavailable(
-        f"The hub did not give {what} ({detail}). Check the worker's way to the hub, or register the model with "
-        "a local folder.",
+        f"The hub did not return {what} ({detail}). Check the worker's connection to the hub, or register the model "
+        "with a local folder.",
         reason="HUB_UNAVAILABLE",
     )
 

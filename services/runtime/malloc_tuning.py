@@ -1,8 +1,9 @@
-"""How the C library's malloc treats freed memory: for processes that take the same large blocks over and over.
+"""Tuning of the C library's malloc, for processes that allocate the same large blocks over and over.
 
-By default glibc gives large blocks back to the system at once and takes new ones, whose pages the kernel clears and
-maps on first touch. For a model on a CPU, whose layers take and free tens of megabytes many times a second, that was an
-eighth of the processor time. See mallopt(3); elsewhere than on glibc nothing is done.
+By default glibc returns large blocks to the system immediately and takes new ones, whose pages the kernel clears and
+maps
+on first touch. For a model on a CPU, whose layers allocate and free tens of megabytes many times a second, that took an
+eighth of the processor time. See mallopt(3). On other C libraries nothing is done.
 """
 
 import ctypes
@@ -19,10 +20,10 @@ _HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
 def huge_pages() -> dict[str, str]:
-    """Return the variable for processes to be started whose malloc is to ask for large pages.
+    """Return the environment variable that makes malloc of a new process use huge pages.
 
-    A page of 2 MiB costs little more to get than one of 4 KiB. Whoever has chosen is left with the choice. See "Memory
-    Allocation Tunables" in glibc's manual; before 2.35, and where the kernel has no such pages, nothing changes.
+    A page of 2 MiB costs little more to get than one of 4 KiB. A value set by the user is kept. See "Memory Allocation
+    Tunables" in glibc's manual; before 2.35, or without huge pages in the kernel, nothing changes.
     """
     chosen = os.environ.get(_TUNABLES, "")
     if _HUGE_PAGES in chosen:
@@ -31,10 +32,10 @@ def huge_pages() -> dict[str, str]:
 
 
 def tune_malloc(heaps: int = 1) -> bool:
-    """Let the process keep what it frees, for its next blocks; return whether that could be arranged.
+    """Let the process keep freed memory for its next blocks; return whether that was possible.
 
-    To be called before the first thread starts: threads that have a heap of their own by then keep it, and such heaps
-    are given back all the same. With several heaps, threads that take many small blocks wait less for each other.
+    Call it before the first thread starts: threads that already have a heap of their own keep it, and such heaps are
+    still returned to the system. With several heaps, threads that allocate many small blocks contend less.
     """
     mallopt = _function("mallopt")
     if mallopt is None:
@@ -45,12 +46,12 @@ def tune_malloc(heaps: int = 1) -> bool:
 
 
 def trim() -> None:
-    """Return what is free back to the system now, so that it counts as such."""
+    """Return free memory to the system now, so that it counts as free."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(ctypes.c_size_t(0))
 
 
 def _function(name: str) -> Any:
-    # musl and macOS have no such functions.
+    # musl and macOS lack these functions.
     return getattr(ctypes.CDLL(None), name, None)

@@ -1,4 +1,4 @@
-"""A bound on what a piece of work may allocate, for libraries that take as much as their input makes them take."""
+"""A limit on what a piece of work may allocate, for libraries whose memory use depends on their input."""
 
 import contextlib
 import pathlib
@@ -9,14 +9,14 @@ from collections.abc import Generator
 
 
 class MemoryLimitExceeded(Exception):
-    """More memory was asked for than the bound leaves."""
+    """Raised when more memory was requested than the limit leaves."""
 
 
 class MemoryLimit:
-    """Private memory up to `size` bytes beyond what the process has when this is made.
+    """A limit of `size` bytes of private memory beyond what the process has when this is created.
 
-    It binds all threads of the process while `held`: for processes that do one thing at a time. Elsewhere than on Linux
-    nothing is bound, for there the kernel does not count what is mapped (RLIMIT_DATA).
+    It applies to all threads of the process while `held`: for processes that do one thing at a time. Outside Linux
+    nothing is limited, because the kernel does not count mappings there (RLIMIT_DATA).
     """
 
     def __init__(self, size: int) -> None:
@@ -24,10 +24,10 @@ class MemoryLimit:
 
     @contextlib.contextmanager
     def held(self) -> Generator[None]:
-        """Raise Exceeded in place of a MemoryError that is this bound's doing."""
+        """Raise Exceeded in place of a MemoryError that this limit caused."""
         before, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if self._limit == resource.RLIM_INFINITY or (before != resource.RLIM_INFINITY and before <= self._limit):
-            # The process as a whole is bound closer.
+            # The process as a whole has a tighter limit.
             yield
             return
         resource.setrlimit(resource.RLIMIT_DATA, (self._limit, hard))
@@ -40,6 +40,6 @@ class MemoryLimit:
 
 
 def _allocated() -> int:
-    """Bytes of private, writable memory, as the kernel counts them against RLIMIT_DATA."""
+    """Return the bytes of private, writable memory that the kernel counts against RLIMIT_DATA."""
     found = re.search(r"^VmData:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) << 10 if found else 0

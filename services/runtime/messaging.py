@@ -1,6 +1,6 @@
-"""NATS: the connection, the names of subjects, the work queue and its consumers.
+"""NATS: the connection, the subjects, the work queue and its consumers.
 
-NATS only notifies (DESIGN §2): whatever is lost here is dispatched again by the reconciler.
+NATS only notifies: the reconciler dispatches again whatever is lost here.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ _STREAM_NAME_IN_USE = 10058
 
 
 def check_cancelled() -> None:
-    """Raise CancelledError if the running task was cancelled, for loops that call NATS.
+    """Raise CancelledError if the running task was cancelled. For loops that call NATS.
 
-    nats-py drops the cancellation of a task that waits in it, or raises an error of its own in its place: a loop that
-    goes on after errors would never end.
+    nats-py swallows the cancellation of a task that waits in it, or raises its own error instead: a loop that continues
+    after errors would never end.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -42,28 +42,28 @@ class Subjects:
         self.tasks = [f"{namespace}.tasks.>"]
 
     def task(self, kind: str, task_id: object) -> str:
-        """Return the subject on which one task is dispatched."""
+        """Return the subject of one task's messages."""
         return f"{self.namespace}.tasks.{kind}.{task_id}"
 
     def kind(self, kind: str) -> str:
-        """Match every task of one kind."""
+        """Return the pattern for all tasks of one kind."""
         return f"{self.namespace}.tasks.{kind}.*"
 
     def canary(self, owner: str) -> str:
-        """Return where an owner of tasks tries whether the queue works; no kind of task is called so."""
+        """Return the subject of an owner's canary; no task kind has this name."""
         return f"{self.namespace}.tasks.canary.{owner}"
 
     def progress(self, task_id: object) -> str:
-        """Return where the progress of one task is told; `*` matches every task."""
+        """Return the subject of one task's progress; `*` matches every task."""
         return f"{self.namespace}.progress.{task_id}"
 
     def stop(self, job_id: object) -> str:
-        """Return where workers hear that a job was stopped; `*` matches every job."""
+        """Return the subject that announces the stop of a job; `*` matches every job."""
         return f"{self.namespace}.stop.{job_id}"
 
 
 async def connect(settings: MessagingSettings, name: str) -> Client:
-    """Connect, for as long as it takes, and reconnects for ever; each change of state is logged."""
+    """Connect, waiting as long as it takes, and reconnect forever; log each change of state."""
     state = _ConnectionLog()
     return await nats.connect(
         settings.url,
@@ -80,13 +80,13 @@ async def connect(settings: MessagingSettings, name: str) -> Client:
 
 
 async def close(client: Client) -> None:
-    """Close a connection, or what is left of one to a server that is away."""
+    """Close a connection, even if its server is unavailable."""
     with contextlib.suppress(nats.errors.Error, OSError):
         await client.close()
 
 
 class _ConnectionLog:
-    """Logs a trouble once, not with every try."""
+    """Logs a problem once, not at every retry."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -106,14 +106,14 @@ class _ConnectionLog:
 
 
 async def ensure_stream(client: Client, subjects: Subjects) -> None:
-    """Make the work queue, or bring it to this configuration."""
+    """Create the work queue, or update its configuration."""
     stream = api.StreamConfig(
         name=subjects.stream,
         subjects=subjects.tasks,
         retention=api.RetentionPolicy.WORK_QUEUE,
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.OLD,
-        # A task has one message at a time: a further dispatch replaces the one before.
+        # A task has one message at a time: another dispatch replaces the previous one.
         max_msgs_per_subject=1,
         duplicate_window=_DUPLICATE_WINDOW_SECONDS,
     )
@@ -127,29 +127,29 @@ async def ensure_stream(client: Client, subjects: Subjects) -> None:
 
 
 async def recreate_stream(client: Client, subjects: Subjects) -> None:
-    """Delete the work queue with its consumers and make it anew. Owners dispatch again what was on it."""
+    """Delete and recreate the work queue with its consumers. Owners dispatch its messages again."""
     with contextlib.suppress(NotFoundError):
         await client.jsm().delete_stream(subjects.stream)
     await ensure_stream(client, subjects)
 
 
 def consumer_name(pool: str) -> str:
-    """Return the durable consumer that all workers of a pool share."""
+    """Return the name of the durable consumer that all workers of a pool share."""
     return f"worker-{pool}"
 
 
 async def ensure_consumer(
     client: Client, subjects: Subjects, pool: str, kinds: Sequence[str], *, ack_seconds: float
 ) -> None:
-    """Make the durable pull consumer of a pool, or bring it to this configuration.
+    """Create the durable pull consumer of a pool, or update its configuration.
 
-    A message whose worker gives no sign of life (+WPI) for `ack_seconds` is given to another.
+    A message whose worker sends no heartbeat (+WPI) for `ack_seconds` is redelivered to another.
     """
     consumer = api.ConsumerConfig(
         durable_name=consumer_name(pool),
         ack_policy=api.AckPolicy.EXPLICIT,
         ack_wait=ack_seconds,
-        # Attempts are counted in Postgres, never here.
+        # Postgres counts the attempts.
         max_deliver=-1,
         max_ack_pending=10_000,
         filter_subjects=[subjects.kind(kind) for kind in kinds],
@@ -158,13 +158,13 @@ async def ensure_consumer(
 
 
 async def delete_consumer(client: Client, subjects: Subjects, pool: str) -> None:
-    """Delete the consumer of a pool; what was delivered and not acknowledged is delivered to the next one."""
+    """Delete the consumer of a pool; unacknowledged messages are delivered to the next one."""
     with contextlib.suppress(NotFoundError):
         await client.jsm().delete_consumer(subjects.stream, consumer_name(pool))
 
 
 async def stream_exists(client: Client, subjects: Subjects) -> bool:
-    """Return whether the work queue is there."""
+    """Return whether the work queue exists."""
     try:
         await client.jsm().stream_info(subjects.stream)
     except NotFoundError:

@@ -1,6 +1,6 @@
 """Postgres LISTEN and NOTIFY: wake-ups between replicas.
 
-A wake-up may be lost (the listener was reconnecting, the queue overflowed); whoever waits for one also polls.
+A wake-up may be lost while the listener reconnects or the queue overflows, so a waiting loop also polls.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ async def notify(conn: AsyncConnection, channel: str, payload: str) -> None:
 
 
 class Listener:
-    """Listens on a connection of its own, and opens another when that is lost.
+    """Listens on its own connection, and reconnects when that is lost.
 
-    After every new LISTEN each callback of the channel is called with "", which means that anything may have changed.
+    After every new LISTEN each callback of the channel is called with "": anything may have changed.
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
@@ -44,7 +44,7 @@ class Listener:
         self._changed = asyncio.Event()
 
     def subscribe(self, channel: str, callback: Callback) -> Callable[[], None]:
-        """Call the callback with the payload of every wake-up; the answer ends that."""
+        """Call the callback with the payload of every wake-up. Return a function that unsubscribes."""
         self._callbacks[channel].append(callback)
         self._changed.set()
 
@@ -55,7 +55,7 @@ class Listener:
         return unsubscribe
 
     async def run(self) -> None:
-        """Listen until it is cancelled."""
+        """Listen until cancelled."""
         delay: float = _FIRST_DELAY_SECONDS
         while True:
             try:
@@ -75,14 +75,14 @@ class Listener:
         listening: set[str] = set()
         try:
             while True:
-                # Cleared first, so that whatever changes from here on is seen in the next round.
+                # Cleared first, so that the next round sees whatever changes from here on.
                 self._changed.clear()
                 await self._listen_to_new_channels(connection, listening)
                 try:
                     async with asyncio.timeout(_CHECK_SECONDS):
                         await self._changed.wait()
                 except TimeoutError:
-                    # A connection that a firewall dropped looks like one on which nothing happens.
+                    # A connection dropped by a firewall looks like an idle one.
                     await connection.execute("SELECT 1", timeout=_CONNECT_SECONDS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.warning("listener lost its connection", error=f"{type(error).__name__}: {error}")

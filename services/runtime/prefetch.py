@@ -1,4 +1,4 @@
-"""Lets a step of some work run in a thread of its own, a bounded number of items ahead of the next step."""
+"""Run one step of a pipeline in its own thread, a bounded number of items ahead of the next step."""
 
 import collections
 import threading
@@ -10,7 +10,7 @@ _Item = TypeVar("_Item")
 
 
 class PrefetchIterator(Generic[_Item]):
-    """Iterates over a source in a thread while the block runs; at its end the thread has ended too."""
+    """Iterate over a source in a thread while the block runs; the thread has ended when the block does."""
 
     def __init__(self, source: Iterable[_Item], name: str, depth: int = 2) -> None:
         self._source = source
@@ -55,7 +55,7 @@ class PrefetchIterator(Generic[_Item]):
                         return
                     self._items.append(item)
                     self._changed.notify_all()
-        # Raised again where the items are taken.
+        # Raised again where the items are consumed.
         except BaseException as error:
             self._error = error
         finally:

@@ -1,4 +1,4 @@
-"""The frame of a service's `main`: signals, side tasks, and one line on standard error when it cannot start."""
+"""The frame of a service's `main`: signals, background tasks, and one line on standard error if it cannot start."""
 
 import asyncio
 import contextlib
@@ -19,21 +19,21 @@ _log = logging.get(__name__)
 
 
 class StopSignal:
-    """Tells every part of a process that it is asked to stop."""
+    """Signals every part of a process to stop."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
 
     def is_set(self) -> bool:
-        """Return whether the stop was asked for."""
+        """Return whether a stop was requested."""
         return self.event.is_set()
 
     def set(self) -> None:
-        """Ask for the stop."""
+        """Request the stop."""
         self.event.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the stop, at most so many seconds; return whether it was asked for."""
+        """Wait for the stop, for at most `seconds`; return whether it was requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.event.wait()
@@ -41,10 +41,10 @@ class StopSignal:
 
 
 def run(main: Callable[[StopSignal], Awaitable[None]]) -> None:
-    """Run a service until it ends; the first SIGTERM or SIGINT asks it to stop, the second ends it at once.
+    """Run a service until it ends. The first SIGTERM or SIGINT requests a stop, the second kills it.
 
-    An error of ours (a variable that is wrong, a database that is away) ends the process with one line and status 1;
-    any other with its traceback in the log and status 1.
+    An error of ours (an invalid variable, an unavailable database) ends the process with one line and status 1; any
+    other error with its traceback in the log and status 1.
     """
     try:
         asyncio.run(_until_done(main))
@@ -53,12 +53,12 @@ def run(main: Callable[[StopSignal], Awaitable[None]]) -> None:
         sys.exit(1)
     except OSError as error:
         if not disk_space.is_full(error):
-            _log.exception("stopped by a defect")
+            _log.exception("stopped by an unexpected error")
             sys.exit(1)
         sys.stderr.write(f"{disk_space.full('starting or running', error.filename, error=error).message}\n")
         sys.exit(1)
     except Exception:
-        _log.exception("stopped by a defect")
+        _log.exception("stopped by an unexpected error")
         sys.exit(1)
 
 
@@ -80,10 +80,10 @@ async def _until_done(main: Callable[[StopSignal], Awaitable[None]]) -> None:
 async def supervise(
     *, stop: StopSignal, tasks: Mapping[str, Coroutine[Any, Any, None]], drain_seconds: float = 0
 ) -> None:
-    """Run named side tasks until the stop is asked for, or all have ended.
+    """Run named background tasks until a stop is requested or all have ended.
 
-    One that fails ends all, and its error is raised again. At the stop each has drain_seconds to end by itself before
-    it is cancelled.
+    If one fails, the others are cancelled and its error is raised. After a stop request each has drain_seconds to end
+    before it is cancelled.
     """
     if not tasks:
         await stop.wait()
@@ -100,7 +100,7 @@ async def supervise(
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel until all have ended: Python 3.11's `wait_for` loses a cancellation that meets its answer."""
+    """Cancel until all have ended: Python 3.11's `wait_for` loses a cancellation that coincides with its result."""
     pending = tasks
     while pending:
         for task in pending:
@@ -122,12 +122,12 @@ def _raise_failure(done: set[asyncio.Task[None]]) -> None:
     for task in done:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            _log.error("side task failed", task=task.get_name(), error=f"{type(error).__name__}: {error}")
+            _log.error("background task failed", task=task.get_name(), error=f"{type(error).__name__}: {error}")
             raise error
 
 
 def write_ready_file(**facts: Any) -> None:
-    """Write the facts as JSON to the path in POLYTOK_READY_FILE, at once whole, for whoever started the process."""
+    """Write the facts as JSON to the path in POLYTOK_READY_FILE, atomically, for the parent process."""
     target = os.environ.get("POLYTOK_READY_FILE")
     if not target:
         return

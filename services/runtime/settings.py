@@ -1,6 +1,6 @@
 """Configuration from the environment: one typed class per concern, every variable with the prefix POLYTOK_.
 
-Every field can be given to the constructor too. A missing or bad value raises ConfigurationError, whose message
+Every field can also be passed to the constructor. A missing or invalid value raises ConfigurationError, whose message
 names the variable, so that `process.run` can stop the service with one line.
 """
 
@@ -17,11 +17,11 @@ from polytok import errors
 
 
 class ConfigurationError(errors.InvalidArgument):
-    """The environment, or a constructor's argument, does not configure the service."""
+    """Raised when the environment, or a constructor's argument, does not configure the service."""
 
 
 class Settings(BaseSettings):
-    """What all settings share: frozen, unknown arguments refused, an empty variable counts as unset."""
+    """Base of all settings: frozen, rejects unknown arguments, and treats an empty variable as unset."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True)
 
@@ -36,7 +36,7 @@ def _explain(settings: type[Settings], error: ValidationError) -> str:
     sentences = []
     for detail in error.errors(include_url=False, include_context=False):
         field = str(detail["loc"][0]) if detail["loc"] else ""
-        what = "is not set" if detail["type"] == "missing" else f"is wrong: {_reason(detail['msg'])}"
+        what = "is not set" if detail["type"] == "missing" else f"is invalid: {_reason(detail['msg'])}"
         sentences.append(f"{_variable(settings, field)} {what}.")
     return " ".join(sentences)
 
@@ -55,26 +55,26 @@ def _reason(message: str) -> str:
 
 
 def _checked_url(value: str, schemes: tuple[str, ...]) -> str:
-    # The value itself stays out of the message: it may hold a password.
+    # The value itself stays out of the message: it may contain a password.
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise ValueError("it is no URL") from None
+        raise ValueError("not a URL") from None
     if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"it must look like {schemes[0]}://host:port")
+        raise ValueError(f"must look like {schemes[0]}://host:port")
     return value
 
 
 class DatabaseSettings(Settings):
-    """Where the database is."""
+    """The database."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_DATABASE_")
 
     url: str = Field(default=..., repr=False)
     """postgresql://user:password@host:port/name."""
     pool_size: int = Field(default=10, ge=1, le=1000)
-    """Connections at most in one process."""
+    """Maximum number of connections per process."""
 
     @field_validator("url")
     @classmethod
@@ -83,14 +83,14 @@ class DatabaseSettings(Settings):
 
 
 class MessagingSettings(Settings):
-    """Where NATS is."""
+    """The NATS server."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_NATS_")
 
     url: str = Field(default="nats://127.0.0.1:4222", repr=False)
-    """nats://host:port; user and password, or a token, inside."""
+    """nats://host:port, with user and password or a token in it."""
     namespace: str = Field(default="polytok", pattern="^[a-z][a-z0-9_-]{0,62}$")
-    """First word of every subject, so that several installations can share one NATS."""
+    """First part of every subject, so that several installations can share one NATS server."""
 
     @field_validator("url")
     @classmethod
@@ -99,7 +99,7 @@ class MessagingSettings(Settings):
 
 
 class ServerSettings(Settings):
-    """How a gRPC server listens."""
+    """The address and TLS of a gRPC server."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_GRPC_")
 
@@ -110,11 +110,11 @@ class ServerSettings(Settings):
     tls_certificate: str = ""
     """PEM file with the certificate chain; empty serves plaintext."""
     tls_key: str = ""
-    """PEM file with the key of tls_certificate."""
+    """PEM file with the key of the certificate."""
     tls_client_ca: str = ""
-    """PEM file with the authorities whose client certificates are demanded; empty demands none."""
+    """PEM file with the authorities for client certificates, which are then required; empty requires none."""
     drain_seconds: float = Field(default=10, ge=0, le=3600)
-    """How long running calls may take to end once the server stops."""
+    """How long running calls may take to finish during shutdown."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "ServerSettings":
@@ -126,76 +126,76 @@ class ServerSettings(Settings):
 
 
 class TransportSettings(Settings):
-    """How a client of other services proves who it is, and they to it. Settings that name peers extend this."""
+    """TLS of clients of other services. Settings that name peers extend this."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_")
 
     tls_ca: str = ""
-    """PEM file with the authority that signed the servers' certificates; empty talks plaintext."""
+    """PEM file with the authority that signed the servers' certificates; empty connects in plaintext."""
     tls_certificate: str = ""
-    """PEM file with this client's certificate, where servers demand one."""
+    """PEM file with this client's certificate, for servers that require one."""
     tls_key: str = ""
-    """PEM file with the key of tls_certificate."""
+    """PEM file with the key of the certificate."""
 
 
 ADDRESS = r"^.+:\d{1,5}$"
-"""What an address looks like."""
+"""Format of an address."""
 
 
 class PeerSettings(TransportSettings):
-    """Where the catalog is."""
+    """Address of the catalog."""
 
     catalog_address: str = Field(default=..., pattern=ADDRESS)
     """host:port of the catalog."""
 
 
 class StorageSettings(Settings):
-    """Where files go."""
+    """Storage of files."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_STORAGE_")
 
     root: str = Field(default=..., min_length=1)
     """A folder, or any URI that fsspec opens."""
     cache: str = ""
-    """The folder for copies of remote files that a worker reads; empty takes the user's cache folder."""
+    """Folder for a worker's copies of remote files; empty means the user's cache folder."""
     cache_bytes: int = Field(default=20 * 1024**3, ge=0)
-    """How large it may grow, about; 0 keeps no copies."""
+    """Approximate size limit of the cache; 0 keeps no copies."""
 
 
 class TelemetrySettings(Settings):
-    """What the service tells about itself."""
+    """Logs, traces and metrics of a service."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe level that is written."""
+    """Lowest level that is logged."""
     log_format: Literal["json", "console"] = "json"
-    """One JSON document a line, or coloured text for people."""
+    """One JSON document per line, or coloured text for terminals."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics, /livez and /readyz."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of /metrics, /livez and /readyz; 0 takes a free one."""
     otlp_endpoint: str = Field(default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
-    """Where traces go, OTLP over gRPC; empty records none."""
+    """Endpoint for traces, OTLP over gRPC; empty records none."""
 
 
 class JobSettings(Settings):
-    """How jobs are kept alive."""
+    """Leases and dispatching of jobs."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_JOBS_")
 
     lease_ttl_seconds: float = Field(default=30, gt=0, le=3600)
     """How long a lease lasts without an extension."""
     dispatch_ack_seconds: float = Field(default=10, ge=0.5, le=3600)
-    """How long the queue waits for a sign of life of a worker that took a message, before it gives it to another."""
+    """How long the queue waits for a worker's heartbeat before it redelivers a message."""
     reconcile_seconds: float = Field(default=5, gt=0, le=3600)
-    """How often lost tasks are looked for."""
+    """How often the reconciler looks for lost tasks."""
     redispatch_seconds: float = Field(default=30, gt=0, le=3600)
-    """How long a task may wait before workers get it from its owner, whatever NATS says; NATS is tried as often."""
+    """How long a task may wait before workers get it from its owner instead of NATS."""
     backoff_seconds: float = Field(default=1, ge=0, le=3600)
-    """Wait before the second attempt; doubles with every further one, up to a minute."""
+    """Delay before the second attempt; doubles with every further one, up to a minute."""
     max_attempts: int = Field(default=4, ge=1, le=100)
-    """Attempts of a task before its job fails."""
+    """Attempts without progress before a task, and so its job, fails."""
 
 
 def _worker_name() -> str:
@@ -203,17 +203,15 @@ def _worker_name() -> str:
 
 
 class WorkerSettings(Settings):
-    """How a worker runs."""
+    """Configuration of a worker."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_WORKER_")
 
-    pool: str = Field(default="", pattern="^[a-z0-9-]{0,32}$")
-    """Which tasks it takes; each service's `main` sets it."""
     name: str = Field(default_factory=_worker_name, min_length=1, max_length=200)
-    """Unique among live workers."""
+    """Name of the worker, unique among live workers."""
     memory_bytes: int = Field(default=0, ge=0)
-    """Private memory (RLIMIT_DATA) that the child may use; 0 sets no limit."""
+    """Memory limit of the task process (RLIMIT_DATA); 0 means none."""
     idle_seconds: float = Field(default=600, gt=0)
-    """How long a child that was started for a task stays without another: a model that is loaded takes its memory."""
+    """How long an idle task process with a loaded model is kept before its memory is freed."""
     pause_seconds: float = Field(default=20, ge=0, le=3600)
-    """How long a task that can go on later may take to stop by itself once the worker stops."""
+    """How long a pausable task may take to stop by itself when the worker shuts down."""

@@ -1,4 +1,4 @@
-"""`python -m services.runtime.migrations MODULE…`: brings the schemas of several services up to date, in one process.
+"""`python -m services.runtime.migrations MODULE…`: migrates the schemas of several services in one process.
 
 Each module is a service's own, such as `services.catalog.server.migrations.schema`, and has a `runner`.
 """
@@ -17,7 +17,7 @@ from services.runtime.telemetry import logging
 
 
 def main(modules: Sequence[str]) -> None:
-    """Apply what is missing of each, one after the other, on the database of POLYTOK_DATABASE_URL."""
+    """Apply the missing revisions of each, one after the other, to the database of POLYTOK_DATABASE_URL."""
 
     async def migrate(_: StopSignal) -> None:
         logging.configure(TelemetrySettings(), "migrate")

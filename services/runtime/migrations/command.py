@@ -25,26 +25,26 @@ def main(runner: Runner, arguments: Sequence[str]) -> None:
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m {program} migrate", description="Changes the schema of POLYTOK_DATABASE_URL."
+        prog=f"python -m {program} migrate", description="Migrate the schema in the database of POLYTOK_DATABASE_URL."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="apply what is missing")
+    up = commands.add_parser("up", help="apply missing revisions")
     up.add_argument(
         "--phase",
         choices=("pre", "post", "all"),
         default="all",
-        help="before a rollout, after it, or all at once where no old code runs",
+        help="revisions before a rollout (pre), after it (post), or all, if no old code runs",
     )
-    down = commands.add_parser("down", help="go back to a revision")
-    down.add_argument("revision", help='its id, "-1" for one back, or "base"')
-    commands.add_parser("current", help="print the revision that the database is at")
+    down = commands.add_parser("down", help="return to an earlier revision")
+    down.add_argument("revision", help='its id, "-1" for one step back, or "base"')
+    commands.add_parser("current", help="print the revision of the database")
     commands.add_parser("check", help="fail unless the database has exactly the service's tables")
     return parser
 
 
 def _run(runner: Runner, chosen: argparse.Namespace) -> None:
     settings = DatabaseSettings()
-    # Paths of old records become storage keys where the root is known.
+    # Paths in old records become storage keys if the root is known.
     storage_root = os.environ.get("POLYTOK_STORAGE_ROOT", "")
     match chosen.command:
         case "up":

@@ -1,14 +1,14 @@
-"""How the tables in the database differ from those of a service's metadata.
+"""Compare the tables in the database with those of a service's metadata.
 
-The metadata's tables are made in a schema that is rolled back, and Postgres itself describes both: columns, defaults,
-constraints and indexes, each as it would print them.
+The metadata's tables are created in a schema that is rolled back, and Postgres itself describes both: columns,
+defaults, constraints and indexes, as it would print them.
 """
 
 import sqlalchemy as sa
 
 _SCRATCH = "polytok_check"
 
-# Nothing of order: columns that were added later stand at the end. NOT NULL is told with the column.
+# Order does not matter: columns added later come last. NOT NULL is part of the column.
 _DESCRIPTION = """
     WITH relations AS (
         SELECT c.oid, c.relname FROM pg_class AS c
@@ -32,7 +32,7 @@ _DESCRIPTION = """
 
 
 def differences(connection: sa.Connection, metadata: sa.MetaData, schema: str) -> list[str]:
-    """Return what differs from the tables in a schema, a phrase a thing; nothing when all is alike."""
+    """Return the differences from the tables in a schema, one phrase each; empty if there are none."""
     nested = connection.begin_nested()
     try:
         connection.execute(sa.text(f"CREATE SCHEMA {_SCRATCH}"))
@@ -59,5 +59,5 @@ def _phrase(wanted: str | None, found: str | None) -> str:
     if found is None:
         return "is missing"
     if wanted is None:
-        return "should not be there"
-    return f"is {found!r}, not {wanted!r}"
+        return "should not exist"
+    return f"is {found!r}, expected {wanted!r}"

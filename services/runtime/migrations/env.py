@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions on the connection that `runner` gives."""
+"""Alembic's environment: runs the revisions on the connection that `runner` provides."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ context.configure(
     connection=_given["connection"],
     target_metadata=_given["metadata"],
     version_table_schema=_given["schema"],
-    # A revision that fails takes only itself back; those before it stay.
+    # A failing revision rolls back only itself; earlier ones stay applied.
     transaction_per_migration=True,
 )
 with context.begin_transaction():

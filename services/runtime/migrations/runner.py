@@ -1,6 +1,6 @@
-"""Applying a service's revisions.
+"""Apply a service's revisions.
 
-One process at a time works on a database; the others wait, so that replicas may start together.
+One process at a time migrates a database and the others wait, so replicas may start together.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from services.runtime.settings import DatabaseSettings
 Phase = Literal["pre", "post", "all"]
 
 _PUBLIC = "public"
-# Any number will do, if it is always the same and nobody else's.
+# An arbitrary but fixed number that no other program uses.
 _LOCK_KEY = 7_310_871_224_019_115_077
 _LOCK_PATIENCE_SECONDS = 1800.0
 
@@ -31,8 +31,8 @@ _LOCK_PATIENCE_SECONDS = 1800.0
 class Runner:
     """The schema of one service. Its methods block: a coroutine calls them through `asyncio.to_thread`.
 
-    `schema` is the Postgres schema that holds its tables and Alembic's own; `package` the one whose subpackage
-    `versions` holds the revisions; `program` what a user runs, such as `services.catalog`.
+    `schema` is the Postgres schema with its tables and Alembic's own; `package` has a subpackage `versions` with the
+    revisions; `program` is what a user runs, such as `services.catalog`.
     """
 
     def __init__(self, *, schema: str, package: str, metadata: sa.MetaData, program: str) -> None:
@@ -42,9 +42,9 @@ class Runner:
         self._metadata = metadata
 
     def upgrade(self, settings: DatabaseSettings, phase: Phase = "all", *, storage_root: str = "") -> None:
-        """Apply what is missing: before a rollout "pre", after it "post", or "all" where no old code runs.
+        """Apply missing revisions: "pre" before a rollout, "post" after it, or "all" if no old code runs.
 
-        With `storage_root`, paths of old records below it become storage keys.
+        With `storage_root`, paths in old records below it become storage keys.
         """
 
         def work(connection: sa.Connection) -> None:
@@ -59,19 +59,19 @@ class Runner:
         self._run(settings, work)
 
     def downgrade(self, settings: DatabaseSettings, revision: str, *, storage_root: str = "") -> None:
-        """Go back to a revision: an id, "-1" for one back, or "base"."""
+        """Return to a revision: an id, "-1" for one step back, or "base"."""
         self._run(
             settings, lambda connection: command.downgrade(self._configuration(connection, storage_root), revision)
         )
 
     def current(self, settings: DatabaseSettings) -> str | None:
-        """Tell the revision that the database is at; None before the first."""
+        """Return the revision of the database; None before the first one."""
         found: list[str | None] = []
         self._run(settings, lambda connection: found.append(self._revision(connection)), alone=False)
         return found[0]
 
     def check(self, settings: DatabaseSettings) -> None:
-        """Raise FailedPrecondition unless the database is at the last revision and has exactly the tables."""
+        """Raise FailedPrecondition unless the database is at the last revision and has exactly these tables."""
         self._run(settings, self._check, alone=False)
 
     def _run(self, settings: DatabaseSettings, work: Callable[[sa.Connection], None], *, alone: bool = True) -> None:
@@ -82,15 +82,15 @@ class Runner:
         revision = self._revision(connection)
         if revision != head:
             raise errors.FailedPrecondition(
-                f"The database is at revision {revision or 'none'}, not {head}; "
-                f"run `python -m {self.program} migrate up`."
+                f"The database is at revision {revision or 'none'}, but {head} is required. "
+                f"Run `python -m {self.program} migrate up`.",
             )
         differences = comparison.differences(connection, self._metadata, self.schema)
         if differences:
             service = self.program.rpartition(".")[2]
             raise errors.FailedPrecondition(
-                f"The database's tables are not the {service}'s: {'; '.join(differences[:20])}. Add a revision to "
-                f"{self._package.replace('.', '/')}/versions, or undo what was changed by hand."
+                f"The database's tables differ from those of the {service}: {'; '.join(differences[:20])}. Add "
+                f"a revision to {self._package.replace('.', '/')}/versions, or undo manual changes.",
             )
 
     def _configuration(self, connection: sa.Connection, storage_root: str) -> config.Config:
@@ -110,18 +110,18 @@ class Runner:
     def _revision(self, connection: sa.Connection) -> str | None:
         context = migration.MigrationContext.configure(connection, opts={"version_table_schema": self.schema})
         revision = context.get_current_revision()
-        connection.rollback()  # Alembic would take a transaction that is left open for its caller's
+        connection.rollback()  # Alembic would mistake an open transaction for its caller's
         return revision
 
     def _target(self, scripts: script.ScriptDirectory, connection: sa.Connection, phase: Phase) -> str | None:
-        """Return the revision to upgrade to: the last of those missing that may run in this phase."""
+        """Return the revision to upgrade to: the last missing one that may run in this phase."""
         revision = self._revision(connection)
         missing = [step for step in reversed(list(scripts.walk_revisions())) if _is_after(step.revision, revision)]
         if phase == "post" and missing and missing[0].module.phase != phase:
             raise errors.FailedPrecondition(
-                f"The database is at revision {revision or 'none'}; run the phase 'pre' and roll out before 'post'."
+                f"The database is at revision {revision or 'none'}. Run the phase 'pre' and roll out before 'post'."
             )
-        # Once no code but this one runs, what prepares a later rollout harms nobody either.
+        # Once no older code runs, preparing a later rollout does no harm either.
         steps = itertools.takewhile(lambda step: step.module.phase == "pre", missing) if phase == "pre" else missing
         return max((step.revision for step in steps), default=None)
 
@@ -144,14 +144,15 @@ async def _run_async(
         if not _is_away(error):
             raise
         raise errors.Unavailable(
-            "The database went away during a migration; migrate again when it is back, and it goes on where it stopped."
+            "The database became unavailable during a migration. Migrate again; it continues where it stopped."
         ) from error
     finally:
         await opened.close()
 
 
 def _is_away(error: BaseException | None) -> bool:
-    # The loss may hide behind the failure to end what it interrupted. 08 and 57: connection exceptions and operator
+    # The failure to end what was interrupted may hide the lost connection. 08 and 57: connection exceptions and
+    # operator
     # intervention (PostgreSQL, appendix A).
     while error is not None:
         if isinstance(error, sa.exc.DBAPIError):
@@ -166,7 +167,7 @@ def _is_away(error: BaseException | None) -> bool:
 async def _connected(opened: database.Database) -> AsyncGenerator[AsyncConnection]:
     # Alembic begins and ends the transactions itself.
     if not await opened.check():
-        raise errors.Unavailable("The database does not answer; migrate again when it is back.")
+        raise errors.Unavailable("The database does not answer. Migrate again when it is available.")
     async with opened.engine.connect() as connection:
         yield connection
 
@@ -180,14 +181,14 @@ async def _alone(opened: database.Database) -> AsyncGenerator[None]:
 
 
 async def _lock(connection: AsyncConnection) -> None:
-    # Asks again and again rather than waits: a statement that waits holds a snapshot, and would make whatever a
-    # revision waits for (CREATE INDEX CONCURRENTLY, say) wait for it.
+    # Polls instead of waiting: a waiting statement holds a snapshot, and whatever a revision waits for (CREATE INDEX
+    # CONCURRENTLY, say) would wait for it.
     deadline = asyncio.get_running_loop().time() + _LOCK_PATIENCE_SECONDS
     statement = sa.text("SELECT pg_try_advisory_lock(:key)")
     while not (await connection.execute(statement, {"key": _LOCK_KEY})).scalar_one():
         if asyncio.get_running_loop().time() > deadline:
             raise errors.Unavailable(
-                f"Another process has been migrating this database for {_LOCK_PATIENCE_SECONDS:.0f} s; "
-                f"look what it is at (pg_stat_activity), and try again."
+                f"Another process has been migrating this database for {_LOCK_PATIENCE_SECONDS:.0f} s. "
+                f"See pg_stat_activity for what it is doing, and try again."
             )
         await asyncio.sleep(0.1)

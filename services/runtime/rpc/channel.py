@@ -12,7 +12,7 @@ from services.runtime.telemetry import tracing
 def open_channel(
     address: str, *, tls_ca: str = "", tls_certificate: str = "", tls_key: str = "", service: str
 ) -> grpc.aio.Channel:
-    """Open a channel on which calls carry the current trace; `service` is who calls, for the server's logs."""
+    """Open a channel whose calls carry the current trace; `service` names the caller in the server's logs."""
     return channels.open_async_channel(
         address,
         tls_ca,

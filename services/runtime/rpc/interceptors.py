@@ -1,7 +1,7 @@
 """The one interceptor of every server: trace, deadline, validation, errors, metrics and log of each call.
 
-It is one layer and not six because each layer of grpc.aio costs every call; what a method needs is prepared at its
-first call. A call is logged at debug, and above that only if it was slow or failed.
+It is one layer and not six because each layer of grpc.aio slows down every call. What a method needs is prepared at its
+first call. Calls are logged at debug, and above that only if they were slow or failed.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from services.runtime.telemetry import logging, metrics, tracing
 _log = logging.get(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# Its stubs know the handlers of the synchronous server only.
+# Its stubs only know the handlers of the synchronous server.
 Handler = Any
 Writer = Callable[[Any, Context], Awaitable[None]]
 
 _SLOW_SECONDS = 1.0
 _NEVER_SECONDS = 365 * 86400.0
 
-# Failures of ours; all others are the caller's.
+# Our failures; all others are the caller's.
 _FAULTS = frozenset(
     {
         grpc.StatusCode.INTERNAL,
@@ -43,14 +43,14 @@ _FAULTS = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-# A caller that hangs up, as one who watches does, is nothing to tell.
+# A caller that disconnects, as watchers do, is not worth logging.
 _QUIET = frozenset({grpc.StatusCode.OK, grpc.StatusCode.CANCELLED})
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _TRACE_HEADERS = frozenset({"traceparent", "tracestate"})
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of unary methods and of those that stream one way."""
+    """Wraps the handlers of unary methods and of methods that stream in one direction."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
@@ -63,19 +63,19 @@ class Interceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Answer the wrapped handler of the method."""
+        """Return the wrapped handler of the method."""
         method = str(handler_call_details.method)
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            # Unknown methods have no handler, and reflection streams both ways, which nothing of ours does.
+            # Unknown methods have no handler; only reflection streams in both directions.
             if handler is None or (handler.request_streaming and handler.response_streaming):
                 return handler
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
     def end_streams(self) -> None:
-        """End every streaming call with UNAVAILABLE, so that clients go to another replica and nobody waits."""
+        """End every streaming call with UNAVAILABLE, so that clients move to another replica immediately."""
         self._stopping = True
         for task in self._streams:
             self._ended.add(task)
@@ -127,14 +127,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
             if task not in self._ended:
                 raise
             task.uncancel()
-            raise errors.Unavailable("The service is stopping; call again to reach one that runs.") from None
+            raise errors.Unavailable("The service is shutting down. Call again to reach another replica.") from None
         finally:
             self._streams.discard(task)
             self._ended.discard(task)
 
 
 def _as_writer(behavior: Callable[..., Any]) -> Writer:
-    """Return the two forms that a streaming handler may have (asynchronous generator, coroutine that writes) one."""
+    """Convert both forms of a streaming handler (asynchronous generator, coroutine that writes) to one."""
     if not inspect.isasyncgenfunction(behavior):
         return behavior
     generator: Callable[..., AsyncGenerator[Any]] = behavior
@@ -154,7 +154,7 @@ def _unary(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callab
                 validation.check(request)
                 remaining = context.time_remaining()
                 if remaining is not None and remaining < _NEVER_SECONDS:
-                    # gRPC itself cancels this call when its deadline has passed.
+                    # gRPC itself cancels this call once its deadline has passed.
                     return await behavior(request, context)
                 return await _within(method.deadline_seconds, behavior(request, context))
             except grpc.aio.AbortError:
@@ -166,7 +166,7 @@ def _unary(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callab
 
 
 def _receiving(method: "_Method", behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap a method to which a stream is sent: it takes as long as the caller sends, or as its deadline says."""
+    """Wrap a client-streaming method: it takes as long as the caller sends, or until its deadline."""
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
         with _Call(method, context) as call:
@@ -193,7 +193,7 @@ async def _within(seconds: float, answer: Awaitable[Any]) -> Any:
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise errors.DeadlineExceeded(f"The call took longer than {seconds:g} s, the most there is.") from error
+        raise errors.DeadlineExceeded(f"The call took longer than the limit of {seconds:g} s.") from error
 
 
 class _Method:
@@ -258,10 +258,10 @@ class _Call:
         if error is None:
             return grpc.StatusCode.OK
         if isinstance(error, grpc.aio.AbortError):
-            # A handler used context.abort itself. The stubs say StatusCode; grpc.aio answers the number, too.
+            # A handler called context.abort itself. The stubs say StatusCode; grpc.aio also returns the number.
             code: Any = self._context.code()
             return code if isinstance(code, grpc.StatusCode) else _CODES.get(code, grpc.StatusCode.UNKNOWN)
-        # The caller hung up, or its deadline passed.
+        # The caller disconnected, or its deadline passed.
         return grpc.StatusCode.CANCELLED
 
     def _log(self, code: grpc.StatusCode, seconds: float) -> None:

@@ -1,7 +1,7 @@
-"""Says in words what a regular expression of our contracts allows.
+"""Describe in words what a regular expression of our contracts allows.
 
-The contracts use a small part of the language: literals, classes as `[a-z0-9._-]`, `{m}`, `{m,n}`, `?` and groups. A
-pattern with anything else is shown as it is.
+The contracts use a small subset of the language: literals, classes such as `[a-z0-9._-]`, `{m}`, `{m,n}`, `?` and
+groups. A pattern with anything else is shown as it is.
 """
 
 import functools
@@ -29,7 +29,7 @@ def describe(pattern: str) -> str:
     distinct = list(dict.fromkeys(slots))
     if len(distinct) == 1:
         return f"{empty}look like '{shape}', where {{id}} is {distinct[0]}"
-    # A part that may be missing comes last, and its rule with it.
+    # An optional part comes last, and so does its rule.
     return f"{empty}look like '{shape}', where {{id}} is {distinct[0]}; the last one {distinct[-1]}"
 
 
@@ -67,7 +67,7 @@ def _shape(text: str) -> tuple[str, list[str]]:
             continue
         token = _TOKEN.match(text, position)
         if token is None:
-            raise ValueError("not of the small language")
+            raise ValueError("outside the supported subset")
         position = token.end()
         if token["set"]:
             run.append((token["set"], int(token["low"] or 1), int(token["high"] or token["low"] or 1)))
@@ -77,7 +77,7 @@ def _shape(text: str) -> tuple[str, list[str]]:
 
 
 def _group(text: str) -> tuple[str, list[str], int, bool]:
-    """Return the first group of the text: its shape, its slots, its length, and whether it only goes on with a run."""
+    """Return the first group of the text: its shape, slots, length, and whether it is followed by a run only."""
     end = _closing(text)
     inside = text[1:end]
     optional = text[end + 1 : end + 2] == "?"

@@ -22,16 +22,16 @@ _OPTIONS = (
     ("grpc.max_send_message_length", channels.MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", channels.MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", channels.MAX_METADATA_BYTES),
-    # Clients ask every KEEPALIVE_SECONDS, strictly less often than what is refused here.
+    # Clients ping every KEEPALIVE_SECONDS, which is strictly less often than this limit.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", channels.SERVER_KEEPALIVE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # A port that is taken is an error, not a second server that gets every other call.
+    # A port in use is an error, not a second server that gets every other call.
     ("grpc.so_reuseport", 0),
 )
 
-# How long clients have to hear the last words of their streams before connections close.
+# How long clients have to read the end of their streams before connections close.
 _LAST_WORDS_SECONDS = 1.0
 
 Register = Callable[[Any, grpc.aio.Server], None]
@@ -55,7 +55,7 @@ class Server:
         self._names.append(service_full_name)
 
     async def start(self) -> int:
-        """Listen and reports SERVING; return the port."""
+        """Start listening and report SERVING; return the port."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -74,7 +74,7 @@ class Server:
             return self._server.add_secure_port(address, self._credentials())
         except RuntimeError as error:
             raise ConfigurationError(
-                f"POLYTOK_GRPC_HOST and POLYTOK_GRPC_PORT: {address} cannot be bound; is the port in use?"
+                f"Cannot listen on {address}. Check POLYTOK_GRPC_HOST and POLYTOK_GRPC_PORT, and that the port is free."
             ) from error
 
     def _credentials(self) -> grpc.ServerCredentials:
@@ -84,16 +84,16 @@ class Server:
         return grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
 
     async def set_serving(self, serving: bool) -> None:
-        """Report SERVING or NOT_SERVING, of the server and of each service, to health checks."""
+        """Report SERVING or NOT_SERVING to health checks, for the server and for each service."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def drain(self) -> None:
-        """Refuse new calls, ends streams, and let the calls that run end within drain_seconds."""
+        """Reject new calls, end streams, and let running calls finish within drain_seconds."""
         await self._health.enter_graceful_shutdown()
         stopping = asyncio.create_task(self._server.stop(self._settings.drain_seconds))
-        # Health watchers read NOT_SERVING before their stream ends.
+        # Health watchers receive NOT_SERVING before their stream ends.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await asyncio.shield(stopping)

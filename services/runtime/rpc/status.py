@@ -1,4 +1,4 @@
-"""From an exception to a google.rpc.Status with details (AIP-193)."""
+"""Convert an exception to a google.rpc.Status with details (AIP-193)."""
 
 import secrets
 
@@ -13,12 +13,12 @@ _log = logging.get(__name__)
 
 
 def to_status(error: BaseException) -> status_pb2.Status:
-    """Return the status of an error of ours; any other is logged under an id, which is all that the caller learns."""
+    """Return the status of an error of ours; any other is logged under an id, and the caller gets only that id."""
     if isinstance(error, NotImplementedError):
-        # The generated base class raises it for methods that a servicer leaves out.
-        return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message="There is no such call here.")
+        # The generated base class raises it for methods that a servicer does not implement.
+        return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message="Unknown method.")
     if isinstance(error, grpc.RpcError):
-        # A call to another service failed; its words are the best there are.
+        # A call to another service failed; its message is the best available.
         error = channels.from_rpc_error(error)
     elif not isinstance(error, errors.PolytokError):
         error = _full(error) if disk_space.is_full(error) else _internal(error)
@@ -34,4 +34,4 @@ def _full(error: BaseException) -> errors.ResourceExhausted:
 def _internal(error: BaseException) -> errors.Internal:
     number = secrets.token_hex(6)
     _log.error("internal error", error_id=number, exc_info=error)
-    return errors.Internal(f"Internal error {number}; the service's log has the details.", metadata={"id": number})
+    return errors.Internal(f"Internal error {number}. See the service's log for details.", metadata={"id": number})

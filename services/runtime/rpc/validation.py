@@ -1,4 +1,4 @@
-"""Enforces the rules that stand in the protos (protovalidate), in words that people understand."""
+"""Enforce the validation rules of the protos (protovalidate), with readable messages."""
 
 import protovalidate
 from google.protobuf.message import Message
@@ -12,7 +12,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def check(message: Message) -> None:
-    """Raise InvalidArgument, with a violation for each broken rule."""
+    """Raise InvalidArgument with a violation for each broken rule."""
     broken = _validator.collect_violations(message)
     if not broken:
         return
@@ -24,7 +24,7 @@ def check(message: Message) -> None:
 
 
 def is_valid(message: Message) -> bool:
-    """Return whether the message keeps every rule."""
+    """Return whether the message satisfies every rule."""
     return not _validator.collect_violations(message)
 
 
@@ -55,7 +55,7 @@ def _description(broken: protovalidate.Violation) -> str:
 
 
 def _given(value: object) -> str:
-    """Return what the field holds, where that is short enough to help."""
+    """Return the field's value, if it is short enough to help."""
     if isinstance(value, bool | bytes) or not isinstance(value, str | int | float):
         return ""
     if value == "":

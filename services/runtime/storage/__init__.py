@@ -1,7 +1,7 @@
 """Files under one root: a local folder or anything that fsspec opens.
 
-Files are named by keys: relative paths with `/`, as `datasets/…/raw/part-00000.arrow`. A key cannot leave the root.
-A file appears under its key whole or not at all. Every call blocks; event loops use asyncio.to_thread.
+Keys name files: relative paths with `/`, such as `datasets/…/raw/part-00000.arrow`. A key cannot leave the root. A file
+appears under its key complete or not at all. Every call blocks; event loops use asyncio.to_thread.
 """
 
 from services.runtime.storage.factory import open_storage

@@ -1,10 +1,10 @@
-"""Files that are mapped into memory, whose bytes are checked when they are used.
+"""Memory-mapped files whose bytes are checked when they are used.
 
-The checksum of a whole file is no help where parts of it are read from a mapping: to compute it takes all of the file,
-and a page may be read from the disk again long after that. So such a file has a digest for every block, XXH3 of 64 bits
-(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), which is faster than memory, and whoever uses bytes
-has the blocks that hold them compared first. The digests stand behind the content, and the sha256 of all of them
-travels in the result of the task that wrote the file; or they are kept elsewhere, as an extraction's are.
+The checksum of a whole file does not help where parts of it are read from a mapping: computing it takes the whole file,
+and a page may be read from the disk again long after. So such a file has a digest per block, XXH3 of 64 bits
+(https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), which is faster than memory, and readers have the
+blocks that they use checked first. The digests follow the content, and their sha256 travels in the result of the task
+that wrote the file; or they are stored elsewhere, as for an extraction.
 """
 
 import hashlib
@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 from polytok import errors
 
 BLOCK_BYTES = 8192
-"""Few enough that documents which are read in any order take few bytes beside their own, and enough to be fast."""
+"""Small, so that documents read in any order cost few bytes beside their own, and large enough to be fast."""
 _DIGEST = np.dtype("<u8")
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 Damaged = Callable[[str], errors.DataLoss]
-"""Gives the error for a file that is not what was written, told what is wrong: "its bytes 0 to 4095 were changed"."""
+"""Returns the error for a damaged file, from a description such as "its bytes 0 to 4095 were changed"."""
 
 
 class Sink(Protocol):
-    """What is written to."""
+    """A writable object."""
 
     def write(self, data: memoryview, /) -> object:
-        """Take all of the data."""
+        """Write all of the data."""
 
 
 class Hasher:
-    """Computes the digests of the blocks of what it is given."""
+    """Computes the digests of the blocks of a byte stream."""
 
     def __init__(self, block_bytes: int = BLOCK_BYTES) -> None:
         self._block_bytes = block_bytes
@@ -57,13 +57,13 @@ class Hasher:
         self._pending += view[stop:]
 
     def digests(self) -> bytes:
-        """Return the digests, 64-bit little-endian integers; the last block may be a shorter one."""
+        """Return the digests, 64-bit little-endian integers; the last block may be shorter."""
         last = [xxhash.xxh3_64_intdigest(self._pending)] if self._pending else []
         return np.array([*self._digests, *last], _DIGEST).tobytes()
 
 
 class Writer:
-    """Writes content, and at the end the digests of its blocks."""
+    """Writes content, followed by the digests of its blocks."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -75,14 +75,14 @@ class Writer:
         self._sink.write(data)
 
     def finish(self) -> str:
-        """Write the digests and return the sha256 of them."""
+        """Write the digests and return their sha256."""
         digests = self._hasher.digests()
         self._sink.write(memoryview(digests))
         return hashlib.sha256(digests).hexdigest()
 
 
 class Blocks:
-    """The content of a mapped file, none of which is given out unchecked."""
+    """The content of a mapped file, which returns only checked bytes."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Blocks:
         block_bytes: int = BLOCK_BYTES,
         once: bool = False,
     ) -> None:
-        """With `once`, a block that was right is not checked again. Raises what `damaged` gives for another size."""
+        """With `once`, a block is checked only until it was right. Raise `damaged` for a wrong size."""
         self.content = content
         """The content, unchecked."""
         self._bytes = content.data
@@ -105,12 +105,12 @@ class Blocks:
             raise damaged(f"it has {len(content)} bytes, which is not what was written")
 
     def read(self, begin: int, end: int) -> Bytes:
-        """Return the bytes from a place up to another."""
+        """Return the bytes from `first` to `last`."""
         self._check(range(begin // self._block_bytes, -(-end // self._block_bytes)) if begin < end else ())
         return self.content[begin:end]
 
     def check(self, begins: Places, ends: Places) -> None:
-        """Check the bytes from each of some places up to another, which may be the same."""
+        """Check several byte ranges, which may be empty."""
         first, behind = begins // self._block_bytes, -(-ends // self._block_bytes)
         counts = np.where(begins < ends, behind - first, 0)
         within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -130,10 +130,10 @@ class Blocks:
 
 
 def opened(file: Bytes, sha256: str, damaged: Damaged) -> tuple[Bytes, list[int]]:
-    """Take what `Writer` wrote apart: content and digests, of which the latter are checked."""
+    """Split what `Writer` wrote into content and digests, and check the digests."""
     count = -(-len(file) // (BLOCK_BYTES + _DIGEST.itemsize))
     size = max(0, len(file) - count * _DIGEST.itemsize)
     digests = file[size:].tobytes()
     if hashlib.sha256(digests).hexdigest() != sha256:
-        raise damaged(f"it has {len(file)} bytes, and their digests are not those that were written")
+        raise damaged(f"it has {len(file)} bytes, and the digests in it are damaged")
     return file[:size], np.frombuffer(digests, _DIGEST).tolist()

@@ -1,7 +1,7 @@
-"""Copies of remote files on this machine, so that a shard that several tasks read is fetched once.
+"""Local copies of remote files, so that a shard that several tasks read is fetched once.
 
-A copy is named by the sha256 of its content, checked while it is made, and so never out of date. The folder may be
-shared by any number of processes; the copies that were not used for longest go first. Losing it costs time alone.
+A copy is named by the sha256 of its content, checked while it is made, and so never stale. Any number of processes may
+share the folder; the least recently used copies are deleted first. Losing the folder costs only time.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Cache:
-    """A folder of copies, of so many bytes at most and a few more while one is added."""
+    """A folder of copies with a size limit, exceeded only while a copy is added."""
 
     def __init__(self, folder: str, most_bytes: int) -> None:
         self._folder = pathlib.Path(folder)
         self._most_bytes = most_bytes
 
     def open(self, sha256: str) -> BinaryIO | None:
-        """Open the copy of this content; None if there is none."""
+        """Open the copy of this content; return None if there is none."""
         path = self._path(sha256)
         try:
             file = path.open("rb")
@@ -37,7 +37,7 @@ class Cache:
         return file
 
     def discard(self, sha256: str) -> bool:
-        """Remove the copy of this content, which turned out to be damaged; return whether there was one."""
+        """Delete a damaged copy; return whether there was one."""
         try:
             self._path(sha256).unlink()
         except OSError:
@@ -45,9 +45,9 @@ class Cache:
         return True
 
     def add(self, source: BinaryIO, sha256: str) -> BinaryIO:
-        """Copy a file and open the copy, which stays in the folder only if it is what it should be.
+        """Copy a file and open the copy, which is kept only if its content is right.
 
-        Whatever goes wrong with the folder itself costs the copy and no more: the answer is then the source.
+        A problem with the cache folder is logged and the source is returned instead.
         """
         path = self._path(sha256)
         temporary = path.with_name(f".{secrets.token_hex(8)}.part")
@@ -55,7 +55,7 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             copy = temporary.open("x+b")
         except OSError as error:
-            _log.warning("no copy kept", folder=str(self._folder), error=str(error))
+            _log.warning("file not cached", folder=str(self._folder), error=str(error))
             return source
         try:
             return self._filled(copy, source, temporary, path, sha256)
@@ -74,14 +74,14 @@ class Cache:
             try:
                 copy.write(chunk)
             except OSError as error:
-                _log.warning("no copy kept", folder=str(self._folder), error=str(error))
+                _log.warning("file not cached", folder=str(self._folder), error=str(error))
                 copy.close()
                 source.seek(0)
                 return source
         source.close()
         copy.flush()
         copy.seek(0)
-        # What is not as it should be is for the caller to see, and for nobody after.
+        # The caller sees wrong content; nobody else will.
         if digest.hexdigest() == sha256:
             temporary.replace(path)
             self._make_room()
@@ -93,7 +93,7 @@ class Cache:
     def _make_room(self) -> None:
         copies = []
         for path in self._folder.glob("??/*"):
-            # Another process may have removed it.
+            # Another process may have deleted it.
             with contextlib.suppress(OSError):
                 status = path.stat()
                 copies.append((status.st_mtime_ns, status.st_size, path))
@@ -101,6 +101,6 @@ class Cache:
         for _, size, path in sorted(copies)[:-1]:
             if total <= self._most_bytes:
                 return
-            # Whoever has it open reads on.
+            # Processes that have it open can still read it.
             path.unlink(missing_ok=True)
             total -= size

@@ -1,4 +1,4 @@
-"""A file that is hashed as it is read, and what is said of one that is not what was written."""
+"""A file that is hashed while it is read, and the error for a damaged one."""
 
 import hashlib
 from typing import BinaryIO
@@ -9,7 +9,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class CheckedFile:
-    """A file that hashes what is read of it, once and in order; pyarrow reads from it."""
+    """A file that hashes its content as it is read once, in order; pyarrow reads from it."""
 
     closed = False
 
@@ -19,30 +19,30 @@ class CheckedFile:
         self.position = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read, as every file does."""
+        """Read like any file."""
         data = self._file.read(size)
         self._digest.update(data)
         self.position += len(data)
         return data
 
     def readable(self) -> bool:
-        """Tell pyarrow that it may read."""
+        """Return True, for pyarrow."""
         return True
 
     def drain(self) -> tuple[int, str]:
-        """Read what is left; gives size and sha256 of the whole file."""
+        """Read the rest; return size and sha256 of the whole file."""
         while self.read(_CHUNK_BYTES):
             pass
         return self.position, self._digest.hexdigest()
 
 
 def damaged(key: str, what: str, advice: str, *, retryable: bool = False, shown: str = "") -> errors.DataLoss:
-    """Return the error for a file that is not what was written: `what` is wrong, and what to do about it.
+    """Return the error for a damaged file: `what` is wrong, and what to do about it.
 
     The message calls the file `shown`, where that says more to users than its key.
     """
     return errors.DataLoss(
-        f"{shown or key} does not hold what was written: {what}. {advice}",
+        f"{shown or key} is damaged: {what}. {advice}",
         metadata={"file": key},
         retryable=retryable,
     )

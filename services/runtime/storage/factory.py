@@ -1,4 +1,4 @@
-"""The storage that the settings name."""
+"""Open the storage that the settings name."""
 
 import platformdirs
 
@@ -8,6 +8,6 @@ from services.runtime.storage.root import Storage
 
 
 def open_storage(settings: StorageSettings) -> Storage:
-    """Open it, with a cache of its remote files unless that is given no room."""
+    """Open the storage, with a cache for remote files unless its size is 0."""
     folder = settings.cache or str(platformdirs.user_cache_path("polytok") / "files")
     return Storage(settings.root, Cache(folder, settings.cache_bytes) if settings.cache_bytes else None)

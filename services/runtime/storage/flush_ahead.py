@@ -1,7 +1,7 @@
-"""A local file whose bytes go to the disk while more are written, so that there is little to wait for at its end.
+"""A local file that is flushed while more is written, so that fsync at the end is short.
 
-Linux keeps what is written until it has to, or until fsync(2), which then waits for all of it. sync_file_range(2) only
-starts what fsync still makes sure of; elsewhere than on Linux nothing is started.
+Linux keeps written bytes in memory until fsync(2), which then waits for all of them. sync_file_range(2) starts writing
+earlier; fsync still guarantees the result. On other systems nothing happens early.
 """
 
 import ctypes
@@ -13,26 +13,26 @@ _START = 2
 
 
 class BackgroundFlushFile:
-    """Writes to a file that nobody else writes to, from its beginning."""
+    """Writes a file from its beginning, as its only writer."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._written = self._started = 0
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Take all of the data."""
+        """Write all of the data."""
         self._file.write(data)
         self._written += len(data)
         if self._written - self._started >= _AT_ONCE:
             self._file.flush()
             if _start is not None:
-                # What it answers does not matter: fsync tells what fails.
+                # The result does not matter: fsync reports failures.
                 _start(self._file.fileno(), self._started, self._written - self._started, _START)
             self._started = self._written
         return len(data)
 
     def flush(self) -> None:
-        """Hand everything to the system below."""
+        """Flush to the operating system."""
         self._file.flush()
 
 

@@ -1,4 +1,4 @@
-"""A root that is a folder of this machine."""
+"""A storage root that is a local folder."""
 
 import contextlib
 import enum
@@ -15,7 +15,7 @@ from services.runtime.storage.staging import StagedFile
 
 
 class Entry(enum.Enum):
-    """What may be at a key."""
+    """What exists at a key."""
 
     NONE = "nothing"
     FILE = "a file"
@@ -34,24 +34,24 @@ class LocalRoot:
         self._real = os.path.realpath(self._folder)
 
     def uri(self, key: str) -> str:
-        """Return the absolute path that the key names, whatever is there."""
+        """Return the absolute path of a key, whatever exists there."""
         return str(self._folder / key)
 
     def path(self, key: str) -> pathlib.Path:
-        """Return where the file of a key is; raises DataLoss where a link out of the root is on the way."""
+        """Return the path of a file; raise DataLoss if a link on the way leaves the root."""
         path = self._folder / key
         self._check_inside(path, key)
         return path
 
     def _entry(self, key: str) -> pathlib.Path:
-        # The folder's entry itself, be it a link to anywhere: for removing or replacing it.
+        # The entry itself, even if it is a link to elsewhere: for removing or replacing it.
         path = self._folder / key
         self._check_inside(path.parent, key)
         return path
 
     def _check_inside(self, path: pathlib.Path, key: str) -> None:
         if not self._is_inside(path):
-            # Keys have no "..": only a link leads out.
+            # Keys contain no "..": only a link can lead out.
             steps = pathlib.PurePath(key)
             links = [step for step in (*reversed(steps.parents), steps) if not self._is_inside(self._folder / step)]
             raise keys.outside_link(key, links[0].as_posix())
@@ -61,7 +61,7 @@ class LocalRoot:
         return real == self._real or real.startswith(self._real.rstrip("/") + "/")
 
     def entry(self, key: str) -> Entry:
-        """Return what is at the key itself; a link is not followed."""
+        """Return what exists at the key itself; links are not followed."""
         try:
             mode = self._entry(key).lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -71,11 +71,11 @@ class LocalRoot:
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Open a temporary file beside the key and rename it at the end; a link there is replaced, not followed."""
+        """Write a temporary file beside the key and rename it at the end; a link there is replaced, not followed."""
         path = self._entry(key)
         with keys.translated("creating", key, place=self._folder):
             _make_folder(path.parent)
-        # A long name leaves no room for more within the 255 bytes that file systems allow.
+        # A long name leaves no room for a suffix within the 255 bytes that file systems allow.
         temporary = path.with_name(f".{path.name[:48]}.{secrets.token_hex(8)}.part")
         with keys.translated("creating", key, place=self._folder):
             sink = temporary.open("xb")
@@ -91,7 +91,7 @@ class LocalRoot:
             staged.finish(publish)
             sink.close()
         except BaseException:
-            # On a full disk, closing fails once more over what is still to be written; the first failure is told.
+            # On a full disk, closing fails again over what is not yet written; report the first failure.
             with contextlib.suppress(OSError):
                 sink.close()
             temporary.unlink(missing_ok=True)
@@ -102,18 +102,18 @@ class LocalRoot:
         return self.path(key).open("rb")
 
     def is_file(self, key: str) -> bool:
-        """Return whether there is a file; none that only a link out of the root leads to."""
+        """Return whether the file exists; False if only a link that leaves the root leads to it."""
         path = self._folder / key
         return self._is_inside(path) and path.is_file()
 
     def size(self, key: str) -> int:
-        """Bytes in the file."""
+        """Return the file's size in bytes."""
         return self.path(key).stat().st_size
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Rename a file, in place of whatever had the name."""
+        """Rename a file, replacing any file of that name."""
         source, target = self.path(source_key), self._entry(target_key)
-        # Before any folder is made, so that a missing source leaves no trace.
+        # Before any folder is created, so that a missing source leaves no trace.
         source.stat()
         _make_folder(target.parent)
         source.replace(target)
@@ -122,7 +122,7 @@ class LocalRoot:
             _sync_folder(source.parent)
 
     def list(self, key: str) -> list[str]:
-        """Keys of all files below a folder, links among them, none of which is entered."""
+        """Return the keys of all files below a folder, including links, without entering them."""
         found = []
         for folder, folders, files in os.walk(self.path(key)):
             relative = pathlib.Path(folder).relative_to(self._folder)
@@ -135,7 +135,7 @@ class LocalRoot:
         self._entry(key).unlink(missing_ok=True)
 
     def delete_tree(self, key: str) -> None:
-        """Remove a folder with all below it, or one file; a link is removed, never what it leads to."""
+        """Remove a folder with everything below it, or one file; a link is removed, never its target."""
         path = self._entry(key)
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(FileNotFoundError):
@@ -144,14 +144,14 @@ class LocalRoot:
             path.unlink(missing_ok=True)
 
     def clear(self, key: str) -> None:
-        """Remove a folder with all below it, and neither a file nor a link, even one that appears meanwhile."""
+        """Remove a folder with everything below it, but never a file or link, even one that appears meanwhile."""
         if self.entry(key) is Entry.FOLDER:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 shutil.rmtree(self._entry(key))
 
 
 def _make_folder(folder: pathlib.Path) -> None:
-    """Make a folder and its parents, each of which is on disk before a file in it is."""
+    """Create a folder and its parents, each of which is on disk before a file in it is."""
     missing = []
     current = folder
     while not current.exists():

@@ -1,4 +1,4 @@
-"""A root that fsspec reaches: S3, GCS, Azure, HDFS, memory and others."""
+"""A storage root behind fsspec: S3, GCS, Azure, HDFS, memory and others."""
 
 import contextlib
 import io
@@ -14,13 +14,13 @@ from services.runtime.storage import keys
 from services.runtime.storage.staging import StagedFile
 
 _OBJECT_STORES = frozenset({"S3FileSystem", "GCSFileSystem"})
-"""Stores that have no folders, and show an object when its upload is committed, and never a part of it."""
+"""Stores without folders that show an object when its upload is committed, and never a part of it."""
 _S3_OPTIONS = {"default_block_size": 16 << 20, "max_concurrency": 4}
-"""Blocks that are read ahead and uploaded: their number bounds the memory that one file takes."""
+"""Block size for read-ahead and uploads; it bounds the memory per file."""
 
 
 class _Object(io.RawIOBase):
-    """An object that is read; what goes wrong on the way is told in our words."""
+    """An object opened for reading; errors are converted to ours."""
 
     def __init__(self, file: Any, key: str, uri: str) -> None:
         self._file = file
@@ -36,42 +36,42 @@ class _Object(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, or all that are left; never fewer before the end."""
+        """Read `size` bytes, or all that are left; fewer only at the end."""
         with keys.translated("reading", self._key, self._uri):
             return cast("bytes", self._file.read(size))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place."""
+        """Seek to a position."""
         return cast("int", self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        """Return where it is."""
+        """Return the position."""
         return cast("int", self._file.tell())
 
     def close(self) -> None:
-        """Let go of what was read ahead."""
+        """Free the read-ahead buffer."""
         self._file.close()
         super().close()
 
 
 class RemoteRoot:
-    """Objects below a prefix. Only whole objects appear under their keys.
+    """Objects below a prefix. Only complete objects appear under their keys.
 
-    A process that is killed in the middle of an upload leaves parts that nobody sees and the store keeps: give the
-    bucket a rule that removes incomplete uploads (`AbortIncompleteMultipartUpload`).
+    A process killed during an upload leaves invisible parts that the store keeps: give the bucket a rule that removes
+    incomplete uploads (`AbortIncompleteMultipartUpload`).
     """
 
     def __init__(self, root: str) -> None:
         protocol = fsspec.core.split_protocol(root)[0]
         options = _S3_OPTIONS if protocol in {"s3", "s3a"} else {}
         with keys.translated("opening", root, root):
-            # Other processes write here too, so no listing may be kept.
+            # Other processes write here too, so listings must not be cached.
             self._filesystem: Any = fsspec.filesystem(protocol, use_listings_cache=False, **options)
         self._prefix = str(self._filesystem._strip_protocol(root)).rstrip("/")  # noqa: SLF001  as url_to_fs does
         self._is_object_store = type(self._filesystem).__name__ in _OBJECT_STORES
 
     def path(self, key: str) -> str:
-        """Return the object's path as the file system names it."""
+        """Return the object's path in the file system."""
         return posixpath.join(self._prefix, key)
 
     def uri(self, key: str) -> str:
@@ -79,16 +79,16 @@ class RemoteRoot:
         return cast("str", self._filesystem.unstrip_protocol(self.path(key)))
 
     def _make_folder(self, folder: str) -> None:
-        # On an object store this would make a bucket whose name was misspelt.
+        # On an object store this would create a bucket for a misspelt name.
         if not self._is_object_store:
             self._filesystem.makedirs(folder, exist_ok=True)
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Upload, and return the object its name at the end."""
+        """Upload, and give the object its name at the end."""
         path, uri = self.path(key), self.uri(key)
         folder, name = posixpath.split(path)
-        # Elsewhere than on these stores half a file could be seen, and the last step is a rename.
+        # Other stores would show half a file, so the last step is a rename.
         atomic = self._is_object_store
         upload = path if atomic else posixpath.join(folder, f".{name[:48]}.{secrets.token_hex(8)}.part")
         with keys.translated("creating", key, uri):
@@ -107,10 +107,10 @@ class RemoteRoot:
 
             staged.finish(publish)
         except BaseException:
-            # What went wrong is known already; a store that cannot even discard has nothing to add.
+            # The cause is already known; a store that cannot even discard has nothing to add.
             with contextlib.suppress(Exception):
                 if atomic:
-                    # Closing would upload what is left.
+                    # Closing would upload the rest.
                     sink.closed = True
                     sink.discard()
                 else:
@@ -123,9 +123,9 @@ class RemoteRoot:
         return cast("BinaryIO", _Object(self._filesystem.open(self.path(key), "rb"), key, self.uri(key)))
 
     def is_file(self, key: str) -> bool:
-        """Return whether there is an object."""
+        """Return whether the object exists."""
         try:
-            # Not `isfile`, for which a store that cannot be reached has no file.
+            # Not `isfile`, which returns False for a store that cannot be reached.
             return bool(self._filesystem.info(self.path(key))["type"] == "file")
         except FileNotFoundError as error:
             if object_store_errors.translate(error, self.uri(key)):
@@ -133,20 +133,20 @@ class RemoteRoot:
             return False
 
     def size(self, key: str) -> int:
-        """Bytes in the object."""
+        """Return the object's size in bytes."""
         return int(self._filesystem.size(self.path(key)))
 
     def move(self, source_key: str, target_key: str) -> None:
-        """Rename an object; a store without renames copies it on its side, then delete the source.
+        """Rename an object; a store without renames copies it and then deletes the source.
 
-        Between the two both are there; the target is the old one or the new one at any time, and whole.
+        In between both exist; the target is complete at any time, the old one or the new one.
         """
         target = self.path(target_key)
         self._make_folder(posixpath.dirname(target))
         self._filesystem.mv(self.path(source_key), target)
 
     def list(self, key: str) -> list[str]:
-        """Keys of all objects below a prefix."""
+        """Return the keys of all objects below a prefix."""
         self._filesystem.invalidate_cache()
         start = len(self._prefix) + 1
         return sorted(path[start:] for path in self._filesystem.find(self.path(key)) if not path.endswith("/"))

@@ -1,4 +1,4 @@
-"""A file while it is written."""
+"""A file that is being written."""
 
 import hashlib
 import pathlib
@@ -9,25 +9,25 @@ from services.runtime.storage import keys
 
 
 class Sink(Protocol):
-    """What a staged file needs of the file below it."""
+    """What a staged file needs from the underlying file."""
 
     def write(self, data: bytes | memoryview, /) -> int | None:
-        """Take all of the data."""
+        """Write all of the data."""
 
     def flush(self) -> None:
-        """Hand everything to the system below."""
+        """Flush to the operating system."""
 
 
 class StagedFile:
-    """A binary file to write to, for pyarrow too; it gets its name when the `with` block ends well.
+    """A binary file to write to, also for pyarrow; it gets its name when the `with` block succeeds.
 
-    After that, `sha256` (hex) and `size` tell what was written.
+    Afterwards `sha256` (hex) and `size` describe what was written.
     """
 
     mode = "wb"
 
     def __init__(self, sink: Sink, key: str, uri: str = "", place: pathlib.Path | None = None) -> None:
-        """`uri` is the store's, or `place` the folder on this machine, for what errors say."""
+        """`uri` is the object's, or `place` the local folder, for error messages."""
         self._sink = sink
         self._key = key
         self._uri = uri
@@ -53,19 +53,19 @@ class StagedFile:
         return view.nbytes
 
     def watch(self, watch: Callable[[memoryview], None]) -> None:
-        """Have all that is written from now on told to `watch` too."""
+        """Pass everything written from now on to `watch` too."""
         self._watch = watch
 
     def leave_checksum_out(self) -> None:
-        """Leave `sha256` empty, for a file whose checksum nobody will ask for."""
+        """Leave `sha256` empty, for a file whose checksum is not needed."""
         self._digest = None
 
     def tell(self) -> int:
-        """Return how many bytes were written."""
+        """Return the number of bytes written."""
         return self.size
 
     def flush(self) -> None:
-        """Hand everything written so far to the system below."""
+        """Flush everything written so far."""
         with keys.translated("writing", self._key, self._uri, self._place):
             self._sink.flush()
 
@@ -82,10 +82,10 @@ class StagedFile:
         return False
 
     def close(self) -> None:
-        """Do nothing: some writers close what they were given, and only the `with` block may end the file."""
+        """Do nothing: some writers close their file, but only the `with` block may finish it."""
 
     def finish(self, publish: Callable[[], None]) -> None:
-        """End the file and return it its name."""
+        """Finish the file and give it its name."""
         self.flush()
         self.closed = True
         with keys.translated("writing", self._key, self._uri, self._place):

@@ -1,4 +1,4 @@
-"""Reads files before they are published, and compares them with what was written."""
+"""Check files against their checksums before they are published."""
 
 import hashlib
 import mmap
@@ -14,7 +14,7 @@ _WINDOW_BYTES = 4 << 20
 
 
 class File(Protocol):
-    """A file, as the result of the task that wrote it describes it."""
+    """A file, as described in the result of the task that wrote it."""
 
     key: str
     size_bytes: int
@@ -25,7 +25,7 @@ _File = TypeVar("_File", bound=File)
 
 
 def measured(storage: Storage, key: str) -> tuple[int, str]:
-    """Read a file of any size in little memory, without copies if it is on this machine; return its size and sha256."""
+    """Read a file with little memory, without copying if it is local; return its size and sha256."""
     path = storage.local_path(key)
     if path is None or not storage.size(key):
         with storage.open(key) as opened:
@@ -36,7 +36,7 @@ def measured(storage: Storage, key: str) -> tuple[int, str]:
     with memoryview(pages) as view:
         for start in range(0, len(pages), _WINDOW_BYTES):
             digest.update(view[start : start + _WINDOW_BYTES])
-            # A file's size is not the process's.
+            # The size of a mapped file is not memory of the process.
             pages.madvise(mmap.MADV_DONTNEED, start, min(_WINDOW_BYTES, len(pages) - start))
     return len(pages), digest.hexdigest()
 
@@ -48,13 +48,13 @@ def verify(
     report: Callable[[int, int], None],
     measure: Callable[[_File], tuple[int, str]] | None = None,
 ) -> None:
-    """Compare files with what was written, several at a time; raises DataLoss, with the advice, for one that differs.
+    """Check several files in parallel; raise DataLoss, with the advice, for one that differs.
 
-    `measure` gives size and sha256 of a file, where more is done with it than to read it.
+    `measure` returns size and sha256 of a file, if reading it should do more.
     """
     total = sum(file.size_bytes for file in files)
     done = 0
-    # Hashing and reading leave Python's lock to others: a thread a core.
+    # Hashing and reading release the GIL: one thread per core.
     with futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = pool.map(measure or (lambda file: measured(storage, file.key)), files)
         for file, each in zip(files, found, strict=True):

@@ -1,6 +1,6 @@
-"""A small HTTP endpoint for machines: /metrics (Prometheus), /livez and /readyz (Kubernetes probes).
+"""A small HTTP endpoint: /metrics (Prometheus), /livez and /readyz (Kubernetes probes).
 
-It runs in the service's own event loop, so that /livez answers only while that loop turns.
+It runs in the service's own event loop, so /livez answers only while that loop runs.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ Trouble = Callable[[], str]
 class Endpoint:
     """The endpoint of a process, on metrics_host:metrics_port.
 
-    `queue` says what is wrong with the work queue, or nothing. `/readyz?exclude=queue` leaves that out, as the probe of
-    a server does that answers calls, and leases to workers, all the same.
+    `queue` returns the problem with the work queue, or an empty string. `/readyz?exclude=queue` leaves the queue
+    out, for probes of a server that still answers calls and leases tasks without it.
     """
 
     def __init__(self, settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> None:
@@ -40,12 +40,12 @@ class Endpoint:
             self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_REQUEST_BYTES)
         except OSError as error:
             raise errors.InvalidArgument(
-                f"POLYTOK_METRICS_PORT: {host}:{port} cannot be bound: {error.strerror}."
+                f"Cannot listen on {host}:{port} (POLYTOK_METRICS_PORT): {error.strerror}."
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening, if it did."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -57,7 +57,7 @@ class Endpoint:
                 writer.write(await self._answer(request))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # Whoever asked is slow, gone, or speaks no HTTP; there is nobody to tell.
+            # The client is slow, gone, or does not speak HTTP; it cannot be answered.
             pass
         finally:
             writer.close()
@@ -68,9 +68,9 @@ class Endpoint:
         method, _, rest = request.partition(b"\r\n")[0].decode("latin-1").partition(" ")
         path, _, query = rest.partition(" ")[0].partition("?")
         if method not in {"GET", "HEAD"}:
-            return _response("405 Method Not Allowed", b"Only GET and HEAD.\n")
+            return _response("405 Method Not Allowed", b"Use GET or HEAD.\n")
         answer = await self._page(path, query)
-        # A HEAD keeps the length and leaves the body out (RFC 9110, 9.3.2).
+        # HEAD keeps the length and omits the body (RFC 9110, 9.3.2).
         return answer if method == "GET" else answer[: answer.index(b"\r\n\r\n") + 4]
 
     async def _page(self, path: str, query: str) -> bytes:
@@ -81,7 +81,7 @@ class Endpoint:
                 return _response("200 OK", b"alive\n")
             case "/readyz":
                 return await self._readiness(query)
-        return _response("404 Not Found", b"There are /metrics, /livez and /readyz.\n")
+        return _response("404 Not Found", b"Not found. Available paths: /metrics, /livez, /readyz.\n")
 
     async def _readiness(self, query: str) -> bytes:
         trouble = "" if "exclude=queue" in query.split("&") else self._queue()

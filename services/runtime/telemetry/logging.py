@@ -1,6 +1,6 @@
-"""Structured logs on standard error, one JSON document a line, without secrets.
+"""Structured logs on standard error, one JSON document per line, without secrets.
 
-A library module takes its logger with `get(__name__)`; `configure` is called once by `main`.
+A library module gets its logger from `get(__name__)`; `main` calls `configure` once.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Event = MutableMapping[str, Any]
 
 
 def configure(settings: TelemetrySettings, service: str) -> None:
-    """Set up this process's logs, those of libraries included."""
+    """Configure the logs of this process, including those of libraries."""
     level = standard.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -52,23 +52,23 @@ def configure(settings: TelemetrySettings, service: str) -> None:
     )
     handler = standard.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    # Libraries are chatty below warning, and may log what they send.
+    # Libraries are noisy below warning, and may log what they send.
     standard.basicConfig(handlers=[handler], level=max(level, standard.WARNING), force=True)
 
 
 class _Lossy:
-    """A stream that loses what cannot be written: a log on a full disk stops no service."""
+    """A stream that drops what cannot be written: a log on a full disk stops no service."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Write, or does not."""
+        """Write, or drop the text."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush, or does not."""
+        """Flush, ignoring failures."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 
@@ -85,7 +85,7 @@ def _with_origin(service: str) -> structlog.typing.Processor:
 
 
 def redact(_logger: Any, _method: str, event: Event) -> Event:
-    """Blank values under keys that name a secret, and user and password inside URLs."""
+    """Redact values under keys that name a secret, and user and password in URLs."""
     for key, value in event.items():
         if _SECRET_KEY.search(key):
             event[key] = _REDACTED
@@ -105,11 +105,11 @@ def _clean(value: Any) -> Any:
 
 
 def _console(colors: bool) -> structlog.dev.ConsoleRenderer:
-    # The default would print every local variable of every frame: secrets, and messages of many megabytes.
+    # The default would print every local variable of every frame, including secrets and messages of many megabytes.
     return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
 
-# Until `configure`, and in programs that never call it: warnings alone, and never on standard output.
+# Until `configure` is called, and in programs that never do: warnings only, and never on standard output.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,

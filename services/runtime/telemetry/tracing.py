@@ -19,7 +19,7 @@ from services.runtime.settings import TelemetrySettings
 Context = contexts.Context
 
 _propagator = TraceContextTextMapPropagator()
-# Ids need to be unlike each other, not unguessable; the operating system is asked for a seed only.
+# Ids must be distinct, not unguessable; the operating system provides only the seed.
 _ids = random.Random()  # noqa: S311
 
 
@@ -31,7 +31,7 @@ def configure(settings: TelemetrySettings, service: str) -> None:
     """Send this process's spans to the OTLP endpoint, if one is set."""
     if not settings.otlp_endpoint:
         return
-    # The SDK and its gRPC exporter take a quarter of a second to import; most processes do without.
+    # Importing the SDK and its gRPC exporter takes a quarter of a second; most processes do without.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -43,19 +43,19 @@ def configure(settings: TelemetrySettings, service: str) -> None:
 
 
 def record(provider: trace.TracerProvider) -> None:
-    """Make spans with this provider from now on."""
+    """Create spans with this provider from now on."""
     _Recording.tracer = provider.get_tracer("polytok")
 
 
 def inject() -> dict[str, str]:
-    """Header that carry the current trace to another process."""
+    """Return headers that carry the current trace to another process."""
     headers: dict[str, str] = {}
     _propagator.inject(headers)
     return headers
 
 
 def extract(headers: Mapping[str, str] | None) -> Context:
-    """Return the trace that came with the headers; of its own if there was none."""
+    """Return the trace in the headers, or a new one."""
     if not headers or "traceparent" not in headers:
         return Context()
     return _propagator.extract(headers, context=Context())
