@@ -44,6 +44,15 @@ def test_a_whole_tokenization(polytok_: Run, made: tuple[str, pathlib.Path]) -> 
     assert "✗" not in shown.out
 
 
+def test_unknown_files_are_noted(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
+    name, folder = made
+    (folder / "notes[1].txt").touch()
+    found = polytok_("tokenization", "verify", name, "--json").json()
+    assert (found["findings"], found["unknown_files"], found["num_unknown_files"]) == ([], ["notes[1].txt"], 1)
+    shown = polytok_("tokenization", "verify", name)
+    assert (shown.code, "notes[1].txt" in shown.out) == (0, True)
+
+
 def test_every_document(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
     name, _ = made
     found = polytok_("tokenization", "verify", name, "--sample", "all", "--json").json()

@@ -105,6 +105,19 @@ def test_nothing_is_wrong(made: Made) -> None:
     assert made.runner.events[-1].progress.done == made.runner.events[-1].progress.total > 0
 
 
+def test_unknown_files_are_not_damage(made: Made) -> None:
+    assert (list(made.verify().unknown_files), made.verify().num_unknown_files) == ([], 0)
+    folder = made.path("polytok.json").parent
+    (folder / "below").mkdir()
+    for name in ("below/polytok.json", "0-\udce9\n[é]", *(f"notes-{number:02}" for number in range(25))):
+        (folder / name).touch()
+    result = made.verify()
+    assert told(result) == []
+    assert result.num_files == 5
+    assert list(result.unknown_files[:3]) == ["0-\\udce9\\n[é]", "below/polytok.json", "notes-00"]
+    assert (len(result.unknown_files), result.num_unknown_files) == (20, 27)
+
+
 @pytest.mark.parametrize("change", [{"_split": "train"}, {"_format_kwargs": {"a": 1}}, {"extra": 1}])
 def test_every_field_of_the_state_is_compared(made: Made, change: dict[str, Any]) -> None:
     made.change("state.json", lambda data: json.dumps(json.loads(data) | change).encode())

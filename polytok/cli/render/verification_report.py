@@ -68,4 +68,12 @@ def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
         )
     else:
         lines.append(f"[green]✓[/] {result.name} is whole: {read}.")
+    if result.num_unknown_files:
+        more = result.num_unknown_files - len(result.unknown_files)
+        names = ", ".join(result.unknown_files) + (f" and {tables.count(more)} more" if more else "")
+        lines.append(
+            f"[yellow]Note:[/] polytok.json does not list {tables.count(result.num_unknown_files)} of the files in the "
+            f"folder: {escape(names)}. Garbage collection deletes such files after its grace period, except files in "
+            "subfolders and names that are not valid storage keys."
+        )
     out.result(json_documents.record(result), "\n".join(lines))

@@ -412,6 +412,8 @@ class VerifyResult(_message.Message):
     NUM_FILES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SAMPLED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FILES_FIELD_NUMBER: _builtins.int
+    NUM_UNKNOWN_FILES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The tokenization."""
     num_files: _builtins.int
@@ -420,9 +422,17 @@ class VerifyResult(_message.Message):
     """Bytes that were read of them."""
     sampled_documents: _builtins.int
     """Documents that were encoded again; at most 2147483647 is reported."""
+    num_unknown_files: _builtins.int
+    """How many such files there are."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyFinding]:
         """What is wrong; empty if nothing is. At most 1000 are told."""
+
+    @_builtins.property
+    def unknown_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files in the tokenization's folder that its manifest does not list, by their paths below it: at most 20, each of at
+        most 255 characters, with characters that cannot be printed escaped. They are not damage.
+        """
 
     def __init__(
         self,
@@ -432,10 +442,12 @@ class VerifyResult(_message.Message):
         num_files: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         sampled_documents: _builtins.int = ...,
+        unknown_files: _abc.Iterable[_builtins.str] | None = ...,
+        num_unknown_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "name", b"name", "num_files", b"num_files", "sampled_documents", b"sampled_documents", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "name", b"name", "num_files", b"num_files", "num_unknown_files", b"num_unknown_files", "sampled_documents", b"sampled_documents", "size_bytes", b"size_bytes", "unknown_files", b"unknown_files"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

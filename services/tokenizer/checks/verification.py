@@ -12,6 +12,7 @@ import pyarrow as pa
 from polytok import errors
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
+from services.records import publication
 from services.runtime.storage import Entry, Storage
 from services.tokenizer.checks import document_check
 from services.tokenizer.checks.document_check import Finding
@@ -20,6 +21,8 @@ from services.tokenizer.models import loader
 
 MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
+_MOST_UNKNOWN_FILES = 20
+_LONGEST_PATH = 255
 _CHUNK_BYTES = 1 << 20
 _REPORT_SECONDS = 0.2
 _LARGEST = (1 << 31) - 1
@@ -50,6 +53,7 @@ def verify(
     manifest = read_manifest(storage, folder, task.manifest_digest, result)
     if manifest is None:
         return result
+    _report_unknown_files(storage, folder, manifest, result)
     files = _Files(storage, folder, context, result)
     total = sum(file["size_bytes"] for file in manifest["files"])
     whole = [file for file in manifest["files"] if files.check(file, total)]
@@ -62,6 +66,20 @@ def verify(
         result.findings.extend(findings)
     del result.findings[_MOST_FINDINGS:]
     return result
+
+
+def _report_unknown_files(
+    storage: Storage, folder: str, manifest: dict[str, Any], result: tokenizer_pb2.VerifyResult
+) -> None:
+    listed = {*publication.MANIFESTS, *(file["name"] for file in manifest["files"])}
+    paths = [key.removeprefix(f"{folder}/") for key in storage.list(folder)]
+    unknown = [path for path in paths if path not in listed]
+    result.num_unknown_files = min(len(unknown), _LARGEST)
+    result.unknown_files.extend(_printable(path)[:_LONGEST_PATH] for path in unknown[:_MOST_UNKNOWN_FILES])
+
+
+def _printable(path: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in path)
 
 
 def _reporting(context: TaskContext, total_bytes: int) -> document_check.Report:
