@@ -1,1 +1,1 @@
-"""The ingest worker: reads files and hub repositories, once, into Arrow shards."""
+"""The ingest worker: reads files and hub repositories once, into Arrow shards."""

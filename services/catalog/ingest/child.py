@@ -1,4 +1,4 @@
-"""The process that does the work: `python -m services.catalog.ingest.child`, started by the worker."""
+"""The ingest worker's task process: `python -m services.catalog.ingest.child`."""
 
 from services.catalog.ingest import tasks
 from services.jobs import task_process_main
@@ -6,5 +6,5 @@ from services.runtime.settings import StorageSettings
 from services.runtime.storage import open_storage
 
 if __name__ == "__main__":
-    # Everything that takes time to import came with `tasks`: there is nothing left to warm.
+    # Importing `tasks` did everything that takes time: there is nothing left to warm up.
     task_process_main.serve(tasks.functions(open_storage(StorageSettings())), lambda: None)

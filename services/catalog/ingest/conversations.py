@@ -1,4 +1,4 @@
-"""Which columns of JSON hold conversations: their type does not say it, so their values do."""
+"""Find the columns of JSON that hold conversations: their type does not say so, but their values do."""
 
 import json
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import pyarrow as pa
 from services.catalog.ingest import schemas
 
 _MOST_VALUES = 1000
-"""If that many values of a column are lists of other objects, no conversations are looked for any more."""
+"""After this many values that are lists of other objects, a column is not examined any more."""
 _TEXTS = frozenset({"role", "from", "value"})
 _FORMS = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
-"""What turns have, those of OpenAI's form and those of ShareGPT's; not every turn has all of it."""
+"""Keys of turns, in OpenAI's form and ShareGPT's; not every turn has all of them."""
 _FIELDS = frozenset().union(*_FORMS)
 
 
 class Finder:
-    """Looks at the values of columns of JSON until it is clear what they are."""
+    """Examines the values of JSON columns until their kind is clear."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()
@@ -26,7 +26,7 @@ class Finder:
         self._left: dict[str, int] = {}
 
     def look(self, batch: pa.RecordBatch) -> None:
-        """Take further rows."""
+        """Examine more rows."""
         for field, column in zip(batch.schema, batch.columns, strict=True):
             if field.name not in self.found and _is_json(field.type):
                 self._look(field.name, column)
@@ -53,7 +53,7 @@ def _is_json(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """Yield the values that are there, as far as they are JSON."""
+    """Yield the non-null values, as far as they are JSON."""
     for value in column:
         held = value.as_py()
         if held is not None:
@@ -61,6 +61,6 @@ def _values(column: pa.Array) -> Iterator[Any]:
             try:
                 decoded = [None if text is None else json.loads(text) for text in texts]
             except (ValueError, RecursionError):
-                # Whoever reads it is told where it is.
+                # Readers of the column report where it is.
                 continue
             yield decoded if isinstance(held, list) else decoded[0]

@@ -1,20 +1,20 @@
-"""How much is held in memory at a time. Together these keep a reader far below 1 GiB, whatever it reads."""
+"""Memory limits. Together they keep a reader far below 1 GiB, whatever it reads."""
 
 ROW_BYTES = 32 << 20
-"""The longest line that is read."""
+"""The longest line."""
 CSV_ROW_BYTES = 8 << 20
-"""The longest row of CSV. Arrow reads CSV in blocks that hold a row each, and up to 32 of them ahead."""
+"""The longest row of CSV. Arrow reads CSV in blocks of at least a row, and up to 32 of them ahead."""
 BLOCK_BYTES = 4 << 20
-"""Lines are parsed in blocks of about this size."""
+"""Approximate size of the blocks in which lines are parsed."""
 BATCH_ROWS = 10_000
-"""Rows of a record batch, at most."""
+"""Maximum number of rows in a record batch."""
 BATCH_BYTES = 16 << 20
-"""Bytes of a record batch, about; a single row may be larger."""
+"""Approximate size of a record batch; a single row may be larger."""
 PARTS = 10_000
-"""Files or hub shards of one source, each of which becomes a task."""
+"""Maximum number of files or hub shards of one source, each of which becomes a task."""
 DOCUMENTS = 100_000
-"""Files of one source that are a row each."""
+"""Maximum number of files that are one row each."""
 PART_FILES = 1000
-"""Files of a row each that are read as one part, at most."""
+"""Maximum number of one-row files read as one part."""
 PART_BYTES = 64 << 20
-"""Bytes of such files, as they are stored, that are read as one part, about."""
+"""Approximate stored size of one-row files read as one part."""

@@ -1,4 +1,4 @@
-"""`ingest.plan`: what a source consists of."""
+"""`ingest.plan`: list the parts of a source."""
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
@@ -8,7 +8,7 @@ from services.catalog.server.domain import sources
 
 
 def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
-    """List what can be read independently, in the order of the rows."""
+    """List the parts that can be read independently, in the order of their rows."""
     if task.source.WhichOneof("source") == "hub":
         parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
     elif task.source.WhichOneof("source") == "upload":
@@ -25,12 +25,12 @@ def _is_documents(source: datasets_pb2.FileSource) -> bool:
 
 
 def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
-    # A file that two patterns match is read once.
+    # A file that matches two patterns is read once.
     most = limits.DOCUMENTS if _is_documents(source) else limits.PARTS
     found = list(dict.fromkeys(file for uri in source.uris for file in locations.find(uri, source.format, most)))
     if len(found) > most:
         raise source_errors.invalid(
-            f"The source has {len(found):,} files; {most:,} is the most. Join them into larger ones."
+            f"The source has {len(found):,} files; the limit is {most:,}. Merge them into larger files."
         )
     parts = [
         tasks_pb2.FilePart(
@@ -52,19 +52,19 @@ def _files(source: datasets_pb2.FileSource) -> list[tasks_pb2.FilePart]:
 
 
 def empty_message(uris: list[str]) -> str:
-    """That files have no rows."""
+    """Return the message about files without rows."""
     first = source_errors.redact_uri(uris[0])
     if len(uris) == 1:
-        return f"{first} is empty. Give a file with at least one row."
-    return f"All {len(uris)} files are empty, {first} the first of them. Give files with at least one row."
+        return f"{first} is empty. Use a file with at least one row."
+    return f"All {len(uris)} files are empty, for example {first}. Use files with at least one row."
 
 
 def _format(uri: str, chosen: formats.Format) -> formats.Format:
     by_name = chosen or formats.of_name(uri).format
     if not by_name:
         raise source_errors.invalid(
-            f"{source_errors.redact_uri(uri)} has an ending that tells no format. Name the format, or use one of"
-            f" {formats.known()}, each also compressed as {', '.join(formats.COMPRESSIONS)}."
+            f"{source_errors.redact_uri(uri)}: the file extension does not identify a format. Name the format, or use"
+            f" one of {formats.known()}, optionally compressed as {', '.join(formats.COMPRESSIONS)}."
         )
     return by_name
 
@@ -72,7 +72,7 @@ def _format(uri: str, chosen: formats.Format) -> formats.Format:
 def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
     by_kind: dict[formats.Format, tasks_pb2.FilePart] = {}
     for part in parts:
-        # Rows of JSON are the same whether they stand in lines or in an array.
+        # JSON rows are the same in lines and in an array.
         kind = FileSource.FORMAT_JSONL if part.format == FileSource.FORMAT_JSON else part.format
         by_kind.setdefault(kind, part)
     if len(by_kind) > 1:

@@ -1,4 +1,4 @@
-"""`ingest.publish`: that the parts fit together, and the manifest with which `datasets` opens them."""
+"""`ingest.publish`: check that the parts fit together, and write the manifest with which `datasets` opens them."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from services.runtime.storage import Storage, verification
 def publish(
     storage: Storage, task: tasks_pb2.PublishDatasetTask, tag: str, report: Report
 ) -> tasks_pb2.PublishDatasetResult:
-    """Check the shards and stages the manifest.
+    """Check the shards and stage the manifest.
 
-    Shards of a narrower type than the others are written anew. Their first files stay, as another attempt may still be
-    reading them; the catalog's garbage collection deletes what no manifest names.
+    Shards with a narrower type than the others are rewritten. Their first files stay, because another attempt may
+    still be reading them; the catalog's garbage collection deletes files that no manifest names.
     """
     parts = [part for part in task.parts if part.columns]
     if not any(part.shards for part in parts):
@@ -38,8 +38,8 @@ def publish(
 
 def _no_rows(parts: list[tasks_pb2.ReadPartResult]) -> str:
     if len(parts) == 1:
-        return f"{_origin(parts[0])} has no rows. Give a source with at least one row."
-    return f"None of the {len(parts)} parts of the source has rows. Give a source with at least one row."
+        return f"{_origin(parts[0])} has no rows. Use a source with at least one row."
+    return f"None of the {len(parts)} parts of the source has rows. Use a source with at least one row."
 
 
 def _arrow_schema(part: tasks_pb2.ReadPartResult) -> pa.Schema:
@@ -51,7 +51,7 @@ def _origin(part: tasks_pb2.ReadPartResult) -> str:
 
 
 def _schema(parts: list[tasks_pb2.ReadPartResult]) -> pa.Schema:
-    """Return the schema that all rows fit in. The same columns must be in every part; types may widen without loss."""
+    """Return the schema that fits all rows. Every part must have the same columns; types may widen without loss."""
     first = parts[0]
     kept = {name for part in parts for name in schemas.json_columns(_arrow_schema(part))}
     schema = schemas.with_json(schemas.stored(_arrow_schema(first)), kept)
@@ -117,7 +117,7 @@ def _widened(
                 writer.write(schemas.conformed(batch, schema))
     except schemas.Unfit as unfit:
         raise source_errors.invalid(
-            f"{origin.name}: column {unfit.column!r} cannot take the type that it has in other files without loss"
+            f"{origin.name}: column {unfit.column!r} cannot be converted to its type in the other files without loss"
             f" ({unfit}). Give it the same type in all files."
         ) from unfit
     (only,) = writer.shards
@@ -125,7 +125,7 @@ def _widened(
 
 
 def _columns(parts: list[tasks_pb2.ReadPartResult], schema: pa.Schema) -> list[datasets_pb2.Column]:
-    """Return the columns of all parts; those of which any part says what they hold hold that."""
+    """Return the columns of all parts, with what any part says about their content."""
     contents = {column.name: column.content for part in parts for column in part.columns if column.content}
     return [
         datasets_pb2.Column(

@@ -1,4 +1,4 @@
-"""`ingest.read`: the rows of one part, as raw Arrow shards."""
+"""`ingest.read`: write the rows of one part as raw Arrow shards."""
 
 import posixpath
 from collections.abc import Callable, Iterator
@@ -12,37 +12,37 @@ from services.catalog.ingest.sources import delimited, files, hub, text_document
 from services.runtime.storage import Storage
 
 ORIGIN = b"polytok.source"
-"""Metadata of a result's schema: what the part is, for messages about it."""
+"""Schema metadata key of a result, with the name of the part for messages."""
 
 Report = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """What a part is read from."""
+    """The source of a part's rows."""
 
     name: str
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Return its rows."""
+        """Yield its rows."""
 
     def progress(self) -> tuple[int, int]:
-        """Return how much of how much was read."""
+        """Return how much has been read, and the total."""
 
 
 def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Report) -> tasks_pb2.ReadPartResult:
-    """Write the shards of one part; after an error there are none."""
+    """Write the shards of one part; after an error none are left."""
     part = _Part(storage, task, tag, report)
     try:
         written, schema = _write_part(part)
     except schemas.Differs as differs:
         raise source_errors.invalid(
-            f"{part.source.name}: column {differs.column!r} holds {differs.first} and {differs.second}."
-            " Make the values of a column the same type."
+            f"{part.source.name}: column {differs.column!r} contains both {differs.first} and {differs.second}."
+            " Give all values of the column the same type."
         ) from differs
     except schemas.Unfit as unfit:
         raise source_errors.invalid(
             f"{part.source.name}: column {unfit.column!r} cannot be stored without loss ({unfit})."
-            " Make the values of the column the same type."
+            " Give all values of the column the same type."
         ) from unfit
     columns = [part.column(field) for field in schema]
     origin = {**(schema.metadata or {}), ORIGIN: part.source.name.encode()}
@@ -52,7 +52,7 @@ def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Repor
 
 
 class _Part:
-    """One part, and where its rows go."""
+    """One part and its shards."""
 
     def __init__(self, storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Report) -> None:
         self.storage = storage
@@ -66,13 +66,13 @@ class _Part:
         self.conversations = conversations.Finder()
 
     def column(self, field: pa.Field) -> datasets_pb2.Column:
-        """Return a column as the dataset's record has it."""
+        """Return a column as the dataset's record stores it."""
         is_chat = field.name in self.conversations.found
         content = datasets_pb2.Column.CONTENT_CONVERSATIONS if is_chat else datasets_pb2.Column.CONTENT_UNSPECIFIED
         return datasets_pb2.Column(name=field.name, type=str(field.type), content=content)
 
     def report(self) -> None:
-        """Return how far the reading is; what is read a second time does not count."""
+        """Return the progress of reading, not counting what is read a second time."""
         done, total = self.source.progress()
         self._reported = max(self._reported, done)
         self._report(self._reported, total)
@@ -83,7 +83,7 @@ class _Part:
 
 
 def origin(name: str) -> shards.RowOrigin:
-    """A source as its rows' shards name it: without folders, so that the same file makes the same shards anywhere."""
+    """Return a source as its shards name it: without folders, so that a file makes the same shards anywhere."""
     return shards.RowOrigin(posixpath.basename(name))
 
 
@@ -129,7 +129,7 @@ def _try_write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
 
 
 def _rewrite_with_schema(part: _Part, narrow: shards.ShardWriter, schema: pa.Schema) -> list[tasks_pb2.RawShard]:
-    """Write the rows once more, all with the columns that were known at the end."""
+    """Write the rows again, all with the columns known at the end."""
     with part.writer("w") as writer:
         for shard in narrow.shards:
             with shards.opened(part.storage, shard) as batches:
@@ -140,7 +140,7 @@ def _rewrite_with_schema(part: _Part, narrow: shards.ShardWriter, schema: pa.Sch
 
 def _check_columns(name: str, batch: pa.RecordBatch, schema: pa.Schema) -> None:
     if batch.num_rows and not schema.names:
-        raise source_errors.invalid(f"{name} has rows without any column. Give each row at least one.")
+        raise source_errors.invalid(f"{name} has rows without any column. Give each row at least one column.")
     twice = sorted({column for column in batch.schema.names if batch.schema.names.count(column) > 1})
     if twice:
         raise source_errors.invalid(f"{name} has two columns named {twice[0]!r}. Rename one of them.")
@@ -151,6 +151,5 @@ def _check_columns(name: str, batch: pa.RecordBatch, schema: pa.Schema) -> None:
 def _check_storable(name: str, field: pa.Field, kind: pa.DataType) -> None:
     if not schemas.known_to_datasets(kind):
         raise source_errors.invalid(
-            f"{name}: column {field.name!r} holds {field.type}, which `datasets` cannot load."
-            " Leave it out, or convert it."
+            f"{name}: `datasets` cannot load column {field.name!r} of type {field.type}. Omit the column or convert it."
         )

@@ -1,4 +1,4 @@
-"""Arrow schemas of raw shards: what is stored, what fits together, and what becomes of values on the way."""
+"""Arrow schemas of raw shards: what is stored, which types fit together, and how values are converted."""
 
 import functools
 import json
@@ -14,11 +14,11 @@ FEATURES = b"huggingface"
 
 
 JSON = pa.json_()
-"""Texts of JSON, marked as such: Arrow's canonical extension type, for values of any kind."""
+"""JSON texts, marked as such: Arrow's canonical extension type, for values of any kind."""
 
 
 class Differs(Exception):
-    """Two schemas have no type in common for a column."""
+    """Raised when two schemas have no common type for a column."""
 
     def __init__(self, column: str, first: pa.DataType, second: pa.DataType) -> None:
         super().__init__(column)
@@ -28,7 +28,7 @@ class Differs(Exception):
 
 
 class Unfit(Exception):
-    """A value of a column cannot be stored as another type without loss."""
+    """Raised when a value of a column cannot be stored as another type without loss."""
 
     def __init__(self, column: str, message: str) -> None:
         super().__init__(message)
@@ -36,40 +36,40 @@ class Unfit(Exception):
 
 
 def stored(schema: pa.Schema) -> pa.Schema:
-    """Return the schema that rows of this one are stored with: plain layouts, which every reader of Arrow knows."""
+    """Return the schema in which such rows are stored: plain layouts that every Arrow reader supports."""
     features = (schema.metadata or {}).get(FEATURES)
     fields = [pa.field(field.name, _stored_type(field.type)) for field in schema]
     return pa.schema(fields, metadata={FEATURES: features} if features else None)
 
 
 def empty(schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch of no rows, for what it tells of the columns."""
-    # Arrow's own ways to make one know no extension types within lists and objects.
-    # That its columns have names is seen here, and not where nobody explains it.
+    """Return a batch without rows, which describes the columns."""
+    # Arrow's own constructors do not support extension types within lists and objects. Invalid column names fail here,
+    # where the error can be explained.
     named = zip(schema.names, schema.types, strict=True)
     return pa.RecordBatch.from_arrays([pa.nulls(0, kind) for _, kind in named], schema=schema)
 
 
 def is_json(kind: pa.DataType) -> bool:
-    """Return whether values are texts of JSON, marked as such."""
+    """Return whether values are marked as JSON texts."""
     return isinstance(kind, pa.JsonType)
 
 
 def json_array(texts: Iterable[str | None]) -> pa.Array:
-    """Texts of JSON, marked as such."""
+    """Return the type of JSON texts."""
     return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
 
 
 def without_times(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with text in place of whatever only looks like a time."""
+    """Return the schema with text in place of inferred times."""
     return pa.schema([pa.field(field.name, _without_times(field.type)) for field in schema])
 
 
 def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
-    """Return the schema that holds the rows of both; the features are the first's. Raises Differs.
+    """Return the schema that holds the rows of both, with the features of the first. Raise Differs.
 
-    What is JSON in one becomes JSON in the other, unless that has numbers of which it is no longer known how they were
-    written.
+    A column that is JSON in one becomes JSON in the other, unless that has numbers whose original notation is no
+    longer known.
     """
     if not first.names:
         return second
@@ -84,18 +84,18 @@ def merged(first: pa.Schema, second: pa.Schema) -> pa.Schema:
 
 
 def json_columns(schema: pa.Schema) -> set[str]:
-    """Return the columns whose values are texts of JSON."""
+    """Return the columns whose values are JSON texts."""
     return {field.name for field in schema if is_json(field.type)}
 
 
 def with_json(schema: pa.Schema, wanted: Collection[str]) -> pa.Schema:
-    """Return the schema with JSON in place of the types of these columns, as far as that tells what was read."""
+    """Return the schema with JSON in place of the types of these columns, where that preserves what was read."""
     fields = [field.with_type(JSON) if field.name in wanted and _is_exact(field.type) else field for field in schema]
     return pa.schema(fields, metadata=schema.metadata)
 
 
 def _is_exact(kind: pa.DataType) -> bool:
-    """Return whether values of this type, written as JSON, are what the JSON said that they were read from."""
+    """Return whether values of this type, written as JSON, equal the JSON that they were read from."""
     if arrow_types.is_list(kind):
         return _is_exact(kind.value_type)
     exact = (arrow_types.is_null, arrow_types.is_string, arrow_types.is_boolean, arrow_types.is_integer, is_json)
@@ -103,7 +103,7 @@ def _is_exact(kind: pa.DataType) -> bool:
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the same rows under a wider schema; columns that are not there are null. Raises Unfit."""
+    """Return the same rows under a wider schema, with nulls in missing columns. Raise Unfit."""
     if batch.schema.equals(schema, check_metadata=True):
         return batch
     columns = [_conformed(batch, field) for field in schema]
@@ -111,7 +111,7 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def difference(first: pa.Schema, second: pa.Schema) -> tuple[str, bool] | None:
-    """Return a column that only one of them has, and whether it is the second."""
+    """Return a column that only one of them has, and whether that is the second."""
     for name in first.names:
         if name not in second.names:
             return name, False
@@ -166,7 +166,7 @@ def _check_fits(name: str, first: pa.DataType, second: pa.DataType) -> None:
 
 
 _PLAIN: Sequence[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], pa.DataType]]] = (
-    # Record batches are small here, so that 32-bit offsets always suffice.
+    # Record batches are small here, so 32-bit offsets always suffice.
     (arrow_types.is_large_string, lambda _: pa.string()),
     (arrow_types.is_string_view, lambda _: pa.string()),
     (arrow_types.is_large_binary, lambda _: pa.binary()),

@@ -14,35 +14,36 @@ from services.runtime.storage import StagedFile, Storage
 
 _SOURCE = b"polytok.source"
 _SOURCE_ROW = b"polytok.source_row"
-# As polytok/catalog/v1/tasks.proto has them at RawShard.
+# The limits of RawShard in polytok/catalog/v1/tasks.proto.
 
-ADVICE = "Retry, and the source is read again: `polytok dataset retry`."
-"""What to do about a shard that was changed before it was published."""
+ADVICE = "Read the source again: `polytok dataset retry`."
+"""Advice about a shard that was damaged before it was published."""
 
 _SIZE_FACTOR = 4
-"""A shard with little text in it ends at this many times its share of text."""
+"""A shard with little text ends at this multiple of its share of text."""
 
 
 class RowOrigin(NamedTuple):
-    """What rows were read from, as messages about them name it."""
+    """The origin of rows, as messages name it."""
 
     name: str
     first_row: int = 0
-    """The place in it of the first row that is written, from 0."""
+    """The position in it of the first row that is written, from 0."""
 
 
 class ShardWriter:
     """Writes rows as shards, the files of one task.
 
-    A shard ends after the row with which its text reaches `shard_bytes`, wherever the batches end that bring the rows,
-    so that the same rows make the same shards. If the block ends with an error, all files written are removed.
+    A shard ends after the row with which its text reaches `shard_bytes`, regardless of how rows are batched, so that
+    the
+    same rows make the same shards. If the block ends with an error, all files are removed.
     """
 
     def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origin: RowOrigin) -> None:
         self.shards: list[tasks_pb2.RawShard] = []
-        """The shards that are finished."""
+        """The finished shards."""
         self.rows = 0
-        """How many rows were taken."""
+        """Number of rows added."""
         self._storage = storage
         self._prefix = prefix
         self._suffix = suffix
@@ -69,7 +70,7 @@ class ShardWriter:
             self.discard()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows. A schema that differs from the rows' before begins a new shard."""
+        """Add rows. A schema that differs from that of the previous rows starts a new shard."""
         if self._shard is not None and not self._shard.schema.equals(batch.schema, check_metadata=True):
             self._end_shard()
         sizes = text_size.text_bytes_per_row(batch)
@@ -87,7 +88,7 @@ class ShardWriter:
         self.shards = []
 
     def _rows_that_fit(self, sizes: Any) -> int:
-        """Return how many rows the current shard, and the batch that is being gathered, still take."""
+        """Return how many more rows fit into the current shard and the current batch."""
         written = self._shard.text_bytes if self._shard else 0
         room = self._shard_bytes - written
         total = np.cumsum(sizes)
@@ -126,7 +127,7 @@ class ShardWriter:
 
 
 class _Shard:
-    """One file, while it is written."""
+    """One file that is being written."""
 
     def __init__(self, storage: Storage, key: str, schema: pa.Schema, about: dict[bytes, bytes]) -> None:
         self.text_bytes = 0
@@ -152,12 +153,12 @@ class _Shard:
         self._rows += batch.num_rows
 
     def abandon(self, error: BaseException) -> None:
-        """Leave no file."""
+        """Discard the file."""
         with contextlib.suppress(BaseException):
             self._storing.__exit__(type(error), error, error.__traceback__)
 
     def finish(self) -> tasks_pb2.RawShard:
-        """Return the file its name."""
+        """Finish the file and give it its name."""
         try:
             self._stream.close()
         except BaseException as error:
@@ -177,7 +178,7 @@ class _Shard:
 def opened(storage: Storage, shard: tasks_pb2.RawShard) -> Generator[pa.RecordBatchReader]:
     """Open the record batches of a shard.
 
-    The block has to read all of them, and ends well only if the shard is what was written; else it raises DataLoss.
+    The block must read all of them, and succeeds only if the shard is undamaged; otherwise it raises DataLoss.
     """
     with (
         storage.verified(shard.key, shard.sha256, shard.size_bytes, ADVICE) as file,

@@ -1,6 +1,6 @@
-"""What goes wrong with a source, in words for its owner.
+"""Errors of sources, worded for the owner of the dataset.
 
-Content that is wrong stays wrong, and fails at once; a disk or a network that failed may work again, and is retried.
+Invalid content stays invalid and fails immediately; a failed disk or network may recover, and is retried.
 """
 
 import errno
@@ -12,32 +12,32 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
 def redact_uri(uri: str) -> str:
-    """Return a URI as messages show it: without password and without query, which may be a signature."""
+    """Return a URI as messages show it: without password and query, which may contain a signature."""
     if "://" not in uri:
         return uri
     return re.sub(r"://[^/@]*@", "://", uri).split("?", 1)[0]
 
 
 def invalid(message: str) -> errors.InvalidArgument:
-    """Return the source is there, and cannot be read as what it says it is."""
+    """Return the error for a source that exists but cannot be read in its format."""
     return errors.InvalidArgument(message, reason="SOURCE_INVALID")
 
 
 def empty(message: str) -> errors.InvalidArgument:
-    """Return the source has no rows."""
+    """Return the error for a source without rows."""
     return errors.InvalidArgument(message, reason="SOURCE_EMPTY")
 
 
 def not_found(uri: str) -> errors.NotFound:
-    """There is nothing at this path or URI."""
+    """Return the error for a path or URI at which nothing exists."""
     return errors.NotFound(
-        f"{redact_uri(uri)} does not exist, or not on the machine of the worker. Check the path.",
+        f"{redact_uri(uri)} does not exist on the worker's machine. Check the path.",
         reason="SOURCE_NOT_FOUND",
     )
 
 
 def from_io_error(uri: str, error: Exception) -> errors.PolytokError:
-    """Why a file system could not open, list or read something."""
+    """Return the error for a file system that could not open, list or read something."""
     found = error if isinstance(error, errors.PolytokError) else _of_store(uri, error)
     if found:
         return found
@@ -47,15 +47,13 @@ def from_io_error(uri: str, error: Exception) -> errors.PolytokError:
         return not_found(str(getattr(error, "filename", None) or uri))
     if isinstance(error, PermissionError) or number in _REFUSED:
         return errors.PermissionDenied(
-            f"{name} may not be read by the worker's user. Give it the right to read.", reason="SOURCE_NOT_FOUND"
+            f"{name} is not readable for the worker's user. Grant read permission.", reason="SOURCE_NOT_FOUND"
         )
     if number == errno.ENAMETOOLONG:
-        return errors.NotFound(
-            f"{name[:200]}… is longer than a file name can be. Check the path.", reason="SOURCE_NOT_FOUND"
-        )
+        return errors.NotFound(f"{name[:200]}… is too long for a file name. Check the path.", reason="SOURCE_NOT_FOUND")
     if isinstance(error, ImportError):
         return errors.FailedPrecondition(
-            f"{name} needs a package that the worker lacks ({error}). Install it, or copy the files to a local folder.",
+            f"{name} needs a Python package that the worker lacks ({error}). Install it, or copy the files locally.",
             reason="SOURCE_NOT_FOUND",
         )
     cause = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The kinds of tasks that the ingest worker does. Apart from the rest, as the worker itself reads no files."""
+"""The task kinds of the ingest worker. In a module of their own, because the worker itself reads no files."""
 
 PLAN = "ingest.plan"
 READ = "ingest.read"

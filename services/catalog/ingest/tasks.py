@@ -16,7 +16,7 @@ _Task = TypeVar("_Task", bound=Message)
 
 
 def functions(storage: Storage) -> Mapping[str, TaskFunction]:
-    """Return what a child process serves."""
+    """Return the task functions of a task process."""
 
     def run_plan(payload: any_pb2.Any, _: TaskContext) -> tasks_pb2.PlanIngestResult:
         return plan_task.plan(_unpacked(payload, tasks_pb2.PlanIngestTask()))

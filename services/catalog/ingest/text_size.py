@@ -1,4 +1,4 @@
-"""How much text there is in rows, that of lists and objects included: what a shard's size is measured by."""
+"""The amount of text in rows, including that in lists and objects, by which shards are sized."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Sizes = NDArray[np.int64]
 
 
 def text_bytes_per_row(batch: pa.RecordBatch) -> Sizes:
-    """Bytes of UTF-8 in each row."""
+    """Return the UTF-8 bytes in each row."""
     total = np.zeros(batch.num_rows, np.int64)
     for column in batch.columns:
         total += _of(column)
@@ -28,7 +28,7 @@ def _of(array: pa.Array) -> Sizes:
         summed: Sizes = np.sum([np.zeros(len(array), np.int64), *map(_of, array.flatten())], axis=0)
         return summed
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        # What a null holds in its place is not flattened, and it has no length.
+        # The hidden value behind a null is not flattened, and has no length.
         ends = np.cumsum(_filled(pc.list_value_length(array)))
         before = np.concatenate([[0], np.cumsum(_of(array.flatten()))])
         found: Sizes = np.diff(before[ends], prepend=0)

@@ -13,6 +13,6 @@ POOL = worker_main.WorkerPool(
 
 
 async def run(stopping: StopSignal) -> None:
-    """Work until it is asked to stop."""
+    """Work until asked to stop."""
     peers = PeerSettings()
     await worker_main.run_worker(stopping, POOL, peers.catalog_address, peers)

@@ -1,1 +1,1 @@
-"""Sources: from a part of one to record batches."""
+"""Sources: readers that turn parts into record batches."""

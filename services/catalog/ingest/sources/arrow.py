@@ -1,7 +1,7 @@
-"""Arrow IPC, file and stream.
+"""Arrow IPC, file and stream format.
 
-An Arrow file is a stream between two magic words, with a footer for random access. It is read as the stream that it
-holds, so that it need not be sought in and may be compressed; the closing word tells that it is whole.
+An Arrow file is a stream between two magic strings, with a footer for random access. It is read as the stream in it, so
+it needs no seeking and may be compressed; the closing magic string shows that it is complete.
 """
 
 import io
@@ -20,11 +20,11 @@ _MAGIC = b"ARROW1"
 _FILE_HEADER_BYTES = 8
 _MESSAGE_BYTES = 192 << 20
 _DECOMPRESSED_BYTES = 512 << 20
-"""Of a record batch whose buffers are compressed. Uncompressed ones are bounded by the message."""
+"""Limit for a record batch with compressed buffers. Uncompressed ones are bounded by the message."""
 
 
 def batches(source: Readable, name: str) -> Iterator[pa.RecordBatch]:
-    """Record batches, small ones even where the file has large ones; an empty one first, for the columns."""
+    """Yield record batches, small ones even if the file has large ones; an empty one first, for the columns."""
     stream = _Stream(source, name)
     with content_validation.explained(name, "Arrow"):
         reader = pa.ipc.open_stream(pa.PythonFile(stream, mode="r"))
@@ -42,7 +42,7 @@ def _pieces(batch: pa.RecordBatch, name: str) -> Iterator[pa.RecordBatch]:
 
 
 class _Stream(io.RawIOBase):
-    """The stream within a file or stream, message by message, with a bound on each as it is and decompressed."""
+    """The stream within a file or stream, message by message, with a size limit, also after decompression."""
 
     def __init__(self, source: Readable, name: str) -> None:
         self._source = source
@@ -54,11 +54,11 @@ class _Stream(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes. Arrow asks for the body of a record batch at once."""
+        """Return the next bytes. Arrow requests the body of a record batch in one call."""
         assert size is not None
         found = []
         while size > 0 and (self._pieces or self._fill()):
@@ -71,7 +71,7 @@ class _Stream(io.RawIOBase):
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _fill(self) -> bool:
-        """Take the next message; return whether there is one."""
+        """Read the next message; return whether there is one."""
         if self._ended:
             return False
         try:
@@ -87,7 +87,7 @@ class _Stream(io.RawIOBase):
                 self._check(size, _DECOMPRESSED_BYTES, ", decompressed")
         except struct.error as error:
             raise source_errors.invalid(
-                f"{self._name} is not whole Arrow ({error}). It may have been cut off: copy or write it again."
+                f"{self._name} is not valid Arrow ({error}). It may be truncated: copy or write it again."
             ) from error
         self._pieces.extend(piece for piece in (message.head, body) if piece)
         return True
@@ -95,8 +95,8 @@ class _Stream(io.RawIOBase):
     def _check(self, size: int, most: int, how: str) -> None:
         if size > most:
             raise source_errors.invalid(
-                f"{self._name} has a record batch of {size >> 20:,} MiB{how}; {most >> 20:,} MiB is the most."
-                " Write it again in smaller batches, or as Parquet."
+                f"{self._name} has a record batch of {size >> 20:,} MiB{how}; the limit is {most >> 20:,} MiB."
+                " Rewrite it with smaller batches, or as Parquet."
             )
 
     def _exactly(self, size: int) -> bytes:
@@ -105,16 +105,18 @@ class _Stream(io.RawIOBase):
         return head + _exactly(self._source, size - len(head))
 
     def check_end(self) -> None:
-        """Refuse an Arrow file without its closing word."""
+        """Reject an Arrow file without its closing magic string."""
         tail = b""
         while chunk := self._source.read(limits.BLOCK_BYTES):
             tail = (tail + chunk)[-len(_MAGIC) :]
         if self._is_file and tail != _MAGIC:
-            raise source_errors.invalid(f"{self._name} is not whole Arrow: its end is missing. Copy or write it again.")
+            raise source_errors.invalid(
+                f"{self._name} is truncated: the end of the Arrow file is missing. Copy it again."
+            )
 
 
 def _exactly(source: Any, size: int) -> bytes:
-    """So many bytes, or all that are left."""
+    """Read `size` bytes, or all that are left."""
     chunks = []
     while size > 0 and (chunk := source.read(size)):
         chunks.append(chunk)

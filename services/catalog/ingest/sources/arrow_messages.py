@@ -1,10 +1,10 @@
-"""The messages of an Arrow stream, one at a time, and how large each becomes when its buffers are decompressed.
+"""The messages of an Arrow stream, one at a time, with their size after decompression.
 
-Arrow decompresses a record batch as a whole and has no bound for it: a few kilobytes may stand for many gigabytes. What
-a batch will take is told in the message itself, so it can be refused before any of it is decompressed.
+Arrow decompresses a record batch as a whole and has no limit for it: a few kilobytes may expand to many gigabytes. The
+message itself states the size, so a batch can be rejected before any of it is decompressed.
 
 Layout: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format and, for the metadata,
-format/Message.fbs, of whose FlatBuffers only the few fields that are needed are read.
+format/Message.fbs. Only the few FlatBuffers fields that are needed are read.
 """
 
 import struct
@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 
 _CONTINUATION = b"\xff\xff\xff\xff"
 _DICTIONARY, _BATCH = 2, 3
-"""Of the union MessageHeader."""
+"""Values of the union MessageHeader."""
 _AS_IT_IS = -1
-"""Stands in place of a buffer's length where compressing it did not pay."""
+"""Stored in place of a buffer's length if the buffer is not compressed."""
 
 
 class Message(NamedTuple):
-    """The framing with the metadata, and the body; both shorter than they tell where the stream was cut off."""
+    """The framing with the metadata, and the body; both are short if the stream is truncated."""
 
     head: bytes
     metadata: bytes
     body_bytes: int
-    """How long the body is, as the metadata tell."""
+    """Length of the body according to the metadata."""
 
 
 class _Table:
-    """A table of FlatBuffers: fields by their place in the schema."""
+    """A FlatBuffers table: fields by their position in the schema."""
 
     def __init__(self, data: bytes, place: int) -> None:
         self._data = data
@@ -42,38 +42,38 @@ class _Table:
         return self._place + offset if offset else None
 
     def number(self, field: int, kind: str) -> int:
-        """Return a scalar; 0 where it is left out."""
+        """Return a scalar; 0 if it is omitted."""
         place = self._at(field)
         return 0 if place is None else _int(self._data, kind, place)
 
     def target(self, field: int) -> int | None:
-        """Return where the table or vector of a field begins; None where it is left out."""
+        """Return the position of a field's table or vector; None if it is omitted."""
         place = self._at(field)
         return None if place is None else place + _int(self._data, "<I", place)
 
     def table(self, field: int) -> "_Table | None":
-        """Return a table within."""
+        """Return a nested table."""
         place = self.target(field)
         return None if place is None else _Table(self._data, place)
 
 
 def _int(data: bytes, kind: str, place: int) -> int:
     if place < 0:
-        raise struct.error("an offset leads out of the message")
+        raise struct.error("an offset points outside the message")
     return int(struct.unpack_from(kind, data, place)[0])
 
 
 def read(read_exactly: Any) -> Message | None:
-    """Read the head of the next message; None at the end of the stream.
+    """Read the head of the next message; return None at the end of the stream.
 
-    `read_exactly(size)` gives so many bytes, or all that are left. Raises struct.error where this is no Arrow.
+    `read_exactly(size)` returns `size` bytes, or all that are left. Raise struct.error if this is not Arrow.
     """
     head = read_exactly(4)
     if head == _CONTINUATION:
         head += read_exactly(4)
     size = _int(head[-4:], "<i", 0) if len(head) >= 4 else 0
     if size <= 0:
-        # The end, or what Arrow will refuse.
+        # The end, or something that Arrow will reject.
         return Message(head, b"", 0) if head else None
     metadata = read_exactly(size)
     if len(metadata) < size:
@@ -85,14 +85,14 @@ def read(read_exactly: Any) -> Message | None:
 
 
 def batch_rows(metadata: bytes) -> int:
-    """Return how many rows a record batch tells that it has, whose buffers are not compressed.
+    """Return the number of rows that a record batch with uncompressed buffers states.
 
-    Raises struct.error where the metadata are of anything else.
+    Raise struct.error for metadata of anything else.
     """
     message = _Table(metadata, _int(metadata, "<I", 0))
     header = message.table(2)
     if message.number(1, "<B") != _BATCH or header is None:
-        raise struct.error("it is of another kind")
+        raise struct.error("it is a message of another kind")
     if header.target(3) is not None:
         raise struct.error("it is compressed")
     rows = header.number(0, "<q")
@@ -102,9 +102,9 @@ def batch_rows(metadata: bytes) -> int:
 
 
 def decompressed_bytes(metadata: bytes, body: bytes) -> int:
-    """Return how many bytes the buffers of a record batch or dictionary are once they are decompressed; else 0.
+    """Return the decompressed size of the buffers of a record batch or dictionary; 0 for other messages.
 
-    Raises struct.error where the metadata are no metadata, or point out of the body.
+    Raise struct.error if the metadata are invalid or point outside the body.
     """
     message = _Table(metadata, _int(metadata, "<I", 0))
     kind, header = message.number(1, "<B"), message.table(2)

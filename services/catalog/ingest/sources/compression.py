@@ -1,7 +1,7 @@
-"""Compressed files, read through. A file that ends before its data does is refused, never taken as shorter.
+"""Decompression of source files. A truncated file is rejected, never read as a shorter one.
 
-What is read is bounded in memory, for every reader of text or Arrow is; here it is bounded in all, and so is what a
-decompressor may keep to look back at: a file names that itself, and may name gigabytes.
+Readers of text and Arrow bound what they hold in memory. Here the total size is bounded, and the window of the
+decompressor, whose size the file itself states and which could be gigabytes.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ from services.catalog.ingest import limits, source_errors
 from services.catalog.ingest.sources.raw_file import RawFile
 
 _EXPANSION = 1000
-"""More than text is ever compressed by; what is, repeats itself without end."""
+"""Higher than the compression ratio of any real text: beyond it the content repeats endlessly."""
 _EXPANDED_BYTES = 1 << 30
-"""Up to here it is harmless."""
+"""Harmless below this size."""
 _XZ_BYTES = 192 << 20
-"""Memory for looking back, as `xz -9` needs a third of it. Zstandard's readers have such a bound by themselves."""
+"""Limit for the window, three times what `xz -9` needs. Zstandard's readers have such a limit themselves."""
 
 
 class Readable(Protocol):
     """Anything to read bytes from."""
 
     def read(self, size: int, /) -> bytes:
-        """Return the next bytes, as many as asked for unless the input ends."""
+        """Return the next bytes, as many as requested unless the input ends."""
 
 
 class Decompressed:
-    """The bytes inside a compressed file; several members one after another count as one."""
+    """The decompressed bytes of a file; several members count as one stream."""
 
     def __init__(self, raw: RawFile, compression: str) -> None:
         self._raw = raw
@@ -43,16 +43,16 @@ class Decompressed:
         if compression == "xz":
             self._inner = io.BufferedReader(_Xz(raw))
         else:
-            # Not the modules of Python: zstandard's own readers end quietly where a file was cut off.
+            # Not Python's modules: zstandard's own readers end silently on a truncated file.
             self._inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
 
     def head(self, size: int) -> bytes:
-        """Return the first bytes, which `read` gives too; before anything is read."""
+        """Return the first bytes without consuming them, before anything is read."""
         self._ahead = self.read(size)
         return self._ahead
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, as many as asked for unless the file ends."""
+        """Return the next bytes, as many as requested unless the file ends."""
         ahead, self._ahead = self._ahead[:size], self._ahead[size:]
         return ahead + self._unpacked(size - len(ahead)) if len(ahead) < size else ahead
 
@@ -62,8 +62,8 @@ class Decompressed:
         self._bytes += len(found)
         if self._bytes > max(_EXPANDED_BYTES, _EXPANSION * self._raw.bytes_read):
             raise source_errors.invalid(
-                f"{self._name} unpacks to more than {_EXPANSION:,} times its size, as no text does. Check what is in"
-                " it, and unpack it if that is right."
+                f"{self._name} decompresses to more than {_EXPANSION:,} times its size, which text never does. Check"
+                " its content, and decompress it yourself if it is right."
             )
         return found
 
@@ -76,13 +76,13 @@ class Decompressed:
         except (lzma.LZMAError, OSError) as error:
             if "Memory usage limit" in str(error):
                 raise source_errors.invalid(
-                    f"{self._name} needs more than {_XZ_BYTES >> 20} MiB of memory to be unpacked. Compress it with a"
+                    f"{self._name} needs more than {_XZ_BYTES >> 20} MiB of memory to decompress. Compress it with a"
                     " smaller dictionary, as `xz -9` does."
                 ) from error
             if "Truncated" in str(error):
                 raise self._cut_off() from error
             raise source_errors.invalid(
-                f"{self._name} is not whole {self._compression} data ({error}). Copy or make it again."
+                f"{self._name} is not valid {self._compression} data ({error}). Copy or compress it again."
             ) from error
 
     def _cut_off(self) -> Exception:
@@ -90,7 +90,7 @@ class Decompressed:
 
 
 class _Xz(io.RawIOBase):
-    """The bytes inside a file of xz, in a bounded memory, which `lzma.LZMAFile` has no parameter for."""
+    """Decompress an xz file with a memory limit, for which `lzma.LZMAFile` has no parameter."""
 
     def __init__(self, raw: RawFile) -> None:
         self._raw = raw
@@ -100,15 +100,15 @@ class _Xz(io.RawIOBase):
         return lzma.LZMADecompressor(memlimit=_XZ_BYTES)
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer, at least in part unless the file ends."""
+        """Fill a buffer, at least partly unless the file ends."""
         while True:
             given = b""
             if self._member.eof:
-                # Zeros may stand between members.
+                # There may be zeros between members.
                 given = self._member.unused_data.lstrip(b"\0")
                 while not given and (chunk := self._raw.read(limits.BLOCK_BYTES)):
                     given = chunk.lstrip(b"\0")

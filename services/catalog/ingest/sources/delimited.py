@@ -1,7 +1,8 @@
-"""Comma-separated values (RFC 4180) with a header; tab-separated ones too.
+"""Comma-separated values (RFC 4180) with a header, and tab-separated ones.
 
-A column is int64, double or bool if all its cells are, and text otherwise: cells that look like dates stay text, and
-in a column of text every cell is kept as written, "NA" and the empty one among them.
+A column is int64, double or bool if all its cells are, and text otherwise. Cells that look like dates stay text, and
+text
+columns keep every cell as written, including "NA" and empty cells.
 """
 
 import re
@@ -23,11 +24,11 @@ _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 
 
 class StartAgain(Exception):
-    """A cell does not fit the type that the cells before gave its column: read again from the start."""
+    """Raised when a cell does not fit the type inferred from earlier cells: read again from the start."""
 
 
 class _Text(Utf8):
-    """The text, and what is needed to see that it ends too early."""
+    """The text, and what is needed to detect that it ends too early."""
 
     def __init__(self, inner: Readable, name: str) -> None:
         super().__init__(inner, name)
@@ -42,7 +43,7 @@ class _Text(Utf8):
         return chunk
 
     def ended_within(self, cell: pa.Scalar) -> bool:
-        """Return whether the last cell runs to the end because its quotation is open, which Arrow accepts."""
+        """Return whether the file ends inside an open quotation, which Arrow accepts."""
         if self._quotes % 2 == 0 or cell.type != pa.string():
             return False
         written = cell.as_buffer().to_pybytes().replace(b'"', b'""')[-_TAIL_BYTES:]
@@ -50,11 +51,11 @@ class _Text(Utf8):
 
 
 class _Blank(Exception):
-    """There is not even a header with a line end."""
+    """Raised when there is not even a header with a line ending."""
 
 
 class Delimited:
-    """One file. Types are guessed from its beginning and corrected, at most once a column, by starting again."""
+    """One file. Types are inferred from its beginning and corrected, at most once per column, by starting again."""
 
     def __init__(self, open_bytes: Callable[[], Readable], name: str, delimiter: str) -> None:
         self._open_bytes = open_bytes
@@ -63,7 +64,7 @@ class Delimited:
         self._types: dict[str, pa.DataType] = {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Record batches of one schema, the first of them empty; none at all if the file has no line."""
+        """Yield record batches of one schema, an empty one first; none if the file has no line."""
         try:
             self._types = self._types or self._guess()
         except _Blank:
@@ -81,7 +82,7 @@ class Delimited:
             raise self._corrected(str(error)) from error
         if last is not None and source.ended_within(last.column(last.num_columns - 1)[0]):
             raise source_errors.invalid(
-                f"{self._name} ends inside a quoted cell. Close the quotation, or copy it again."
+                f"{self._name} ends inside a quoted cell. Close the quotation, or copy the file again."
             )
 
     def _open(self) -> _Text:
@@ -98,7 +99,7 @@ class Delimited:
         try:
             return self._reader(self._open(), _GUESS_BYTES).schema
         except pa.ArrowInvalid:
-            # A row longer than that, or something that the full reader will tell of.
+            # A row longer than that, or an error that the full reader will report.
             pass
         try:
             return self._reader(self._open(), limits.CSV_ROW_BYTES).schema
@@ -128,14 +129,14 @@ class Delimited:
     def _explained(self, message: str) -> errors.PolytokError:
         if ragged := _RAGGED.search(message):
             return source_errors.invalid(
-                f"{self._name}, row {ragged[1]} (the header is row 1): {ragged[3]} cells, and the header has"
-                f" {ragged[2]}. Mend the row, and quote cells that hold commas or line ends."
+                f"{self._name}, row {ragged[1]} (the header is row 1): {ragged[3]} cells, but the header has"
+                f" {ragged[2]}. Fix the row, and quote cells that contain commas or line endings."
             )
         if "straddl" in message:
             return source_errors.invalid(
-                f"{self._name} has a row longer than {limits.CSV_ROW_BYTES >> 20} MiB, the most that a row of"
-                " CSV may hold. Write the file as Parquet or jsonl, or check that every quotation is closed."
+                f"{self._name} has a row longer than the limit of {limits.CSV_ROW_BYTES >> 20} MiB for CSV."
+                " Write the file as Parquet or jsonl, or check that every quotation is closed."
             )
         return source_errors.invalid(
-            f"{self._name} is not CSV that can be read ({message[:200]}). Mend it, or name another format."
+            f"{self._name} is not valid CSV ({message[:200]}). Fix it, or name another format."
         )

@@ -17,11 +17,11 @@ _HEAD_BYTES = 16
 
 
 class SourceFile:
-    """A file, opened anew for each reading of it."""
+    """A file, reopened for each reading of it."""
 
     def __init__(self, part: tasks_pb2.FilePart) -> None:
         self.name = source_errors.redact_uri(part.uri)
-        """For messages."""
+        """The name in messages."""
         self._uri = part.uri
         self._format = part.format
         self._by_name = formats.of_name(part.uri)
@@ -32,12 +32,12 @@ class SourceFile:
         self._delimited = delimited.Delimited(self._decompressed, self.name, delimiter)
 
     def progress(self) -> tuple[int, int]:
-        """Bytes read and bytes in all, as stored."""
+        """Return bytes read and total bytes, as stored."""
         done = self._raw.bytes_read if self._raw else 0
         return (min(done, self._total) if self._total else done), self._total
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield its rows. May raise delimited.StartAgain, which asks to be called once more."""
+        """Yield its rows. May raise delimited.StartAgain, after which it is called once more."""
         try:
             yield from self._readers()[self._format]()
         finally:
@@ -72,7 +72,7 @@ class SourceFile:
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         if self._by_name.compression:
             raise source_errors.invalid(
-                f"{self.name}: Parquet cannot be read through {self._by_name.compression}. Unpack it."
+                f"{self.name}: Parquet cannot be read through {self._by_name.compression}. Decompress it."
             )
         raw = self._open()
         formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
@@ -84,9 +84,9 @@ class SourceFile:
             formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
             return raw
         if not raw.head(1):
-            # No compressor writes nothing at all: this was never written to its end.
+            # No compressor writes an empty file: this one is incomplete.
             raise source_errors.invalid(
-                f"{self.name} is not {self._by_name.compression} data: it has no bytes. Copy it again."
+                f"{self.name} is not valid {self._by_name.compression} data: the file is empty. Copy it again."
             )
         unpacked = Decompressed(raw, self._by_name.compression)
         formats.check_content(self.name, self._format, unpacked.head(_HEAD_BYTES))

@@ -1,4 +1,4 @@
-"""Formats of files: by their name, and by their first bytes."""
+"""Detect formats of files by their name and their first bytes."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ Format: TypeAlias = datasets_pb2.FileSource.Format.ValueType
 """One of the formats of a FileSource."""
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
-"""Endings of compressed files that are read through."""
+"""Extensions of supported compressed files."""
 
 _ENDINGS = {
     ".jsonl": FileSource.FORMAT_JSONL,
@@ -58,22 +58,22 @@ _MAGICS = (
     (b"\xfe\xff", "UTF-16 text"),
 )
 _JSON = re.compile(rb'\s*(\{\s*"|\[\s*[\[{"])')
-"""How JSON begins, and no header of a table does."""
+"""How JSON begins, and no table header does."""
 
 
 class Name(NamedTuple):
-    """What a file's name says of it."""
+    """What a file's name says about it."""
 
     format: Format
-    """FORMAT_UNSPECIFIED if the name does not tell."""
+    """FORMAT_UNSPECIFIED if the name does not say."""
     compression: str
-    """gzip, zstd, bz2, xz, or nothing."""
+    """gzip, zstd, bz2, xz, or empty."""
     tabs: bool
     """Whether cells are separated by tabs instead of commas."""
 
 
 def of_name(uri: str) -> Name:
-    """Read the endings of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
+    """Parse the extensions of a file's name; `docs.jsonl.gz` is JSON lines, compressed."""
     path = pathlib.PurePosixPath(source_errors.redact_uri(uri).lower())
     compression = COMPRESSIONS.get(path.suffix, "")
     ending = pathlib.PurePosixPath(path.stem).suffix if compression else path.suffix
@@ -81,33 +81,33 @@ def of_name(uri: str) -> Name:
 
 
 def word(chosen: Format) -> str:
-    """Return a format as the command line names it."""
+    """Return the name of a format on the command line."""
     return _WORDS[chosen]
 
 
 def known() -> str:
-    """Return the endings that tell a format, for messages."""
+    """Return the extensions that identify a format, for messages."""
     return ", ".join(sorted(_ENDINGS))
 
 
 def check_content(name: str, chosen: Format, head: bytes) -> None:
-    """Refuse a file whose first bytes show that it is something else than text, Parquet, Arrow as it was named."""
+    """Reject a file whose first bytes contradict the format: text, Parquet or Arrow."""
     found = next((what for magic, what in _MAGICS if head.startswith(magic)), "")
     if chosen == FileSource.FORMAT_CSV and _JSON.match(head):
         found = "JSON"
     if chosen == FileSource.FORMAT_PARQUET:
         if not head.startswith(b"PAR1"):
-            raise source_errors.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_MEND}")
+            raise source_errors.invalid(f"{name} is not a Parquet file: {_what(found, head)}. {_ADVICE}")
     elif chosen == FileSource.FORMAT_ARROW:
         if "Arrow" not in found:
-            raise source_errors.invalid(f"{name} is not an Arrow file: {_what(found, head)}. {_MEND}")
+            raise source_errors.invalid(f"{name} is not an Arrow file: {_what(found, head)}. {_ADVICE}")
     elif found == "UTF-16 text":
-        raise source_errors.invalid(f"{name} is UTF-16, not UTF-8. Convert it, as with `iconv -f UTF-16 -t UTF-8`.")
+        raise source_errors.invalid(f"{name} is UTF-16, not UTF-8. Convert it: `iconv -f UTF-16 -t UTF-8`.")
     elif found:
-        raise source_errors.invalid(f"{name} is to be read as {word(chosen)}, and is {found}. {_MEND}")
+        raise source_errors.invalid(f"{name} should be {word(chosen)} but is {found}. {_ADVICE}")
 
 
-_MEND = "Give the file the ending of what it is, or name its format."
+_ADVICE = "Rename the file with the right extension, or name its format."
 
 
 def _what(found: str, head: bytes) -> str:

@@ -1,7 +1,7 @@
-"""Repositories of the Hugging Face hub, and folders that are laid out as one.
+"""Repositories of the Hugging Face hub, and local folders with the same layout.
 
-The `datasets` library finds the files of a configuration and split and streams their rows, so that nothing is kept but
-what becomes of them. Where it has a choice, it is told to take small batches.
+The `datasets` library finds the files of a configuration and split and streams their rows, so that only the result is
+stored. Where it has a choice, it is configured to use small batches.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 30
 
 
 def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
-    """Return the shards of a split, all of one commit even if a branch moves on while they are read."""
+    """Return the shards of a split, all of one commit even if a branch moves while they are read."""
     pinned = datasets_pb2.HubSource()
     pinned.CopyFrom(source)
     with hub_errors.explained(source):
@@ -43,12 +43,12 @@ class HubShard:
 
     def __init__(self, part: tasks_pb2.HubPart) -> None:
         self.name = f"{part.source.repo_id}, split {part.source.split!r}, shard {part.index + 1} of {part.count}"
-        """For messages."""
+        """The name in messages."""
         self._part = part
         self._rows = 0
 
     def progress(self) -> tuple[int, int]:
-        """Rows read; how many there are is not known."""
+        """Return the rows read; the total is unknown."""
         return self._rows, 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -77,7 +77,7 @@ def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
             source.repo_id,
             source.config or None,
             revision=source.revision or None,
-            # Streaming needs no cache, but a lock and a folder are made all the same.
+            # Streaming needs no cache, but a lock and a folder are created anyway.
             cache_dir=cache,
         )
         if _is_folder(source):
@@ -85,6 +85,6 @@ def _streamed(source: datasets_pb2.HubSource) -> Generator[Any]:
                 for file in files:  # a link may lead elsewhere
                     roots.check(str(file))
         if hasattr(builder.config, "batch_size"):
-            # A row group as a whole otherwise, which may be larger than the memory.
+            # Otherwise a row group as a whole, which may exceed the memory.
             builder.config.batch_size = _READ_ROWS
         yield builder.as_streaming_dataset(split=source.split)

@@ -1,4 +1,4 @@
-"""What goes wrong with the hub, in words for the owner of a dataset."""
+"""Errors of the hub, worded for the owner of a dataset."""
 
 import contextlib
 import re
@@ -11,12 +11,12 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
 from services.catalog.ingest import source_errors
 
-_LOCAL = "Or download the files by hand, and give their folder as the source."
+_LOCAL = "Or download the files yourself, and use their folder as the source."
 
 
 @contextlib.contextmanager
 def explained(source: datasets_pb2.HubSource) -> Generator[None]:
-    """Turn what the hub's libraries raise into our errors."""
+    """Convert errors of the hub's libraries to ours."""
     try:
         yield
     except (errors.PolytokError, MemoryError, GeneratorExit):
@@ -26,7 +26,7 @@ def explained(source: datasets_pb2.HubSource) -> Generator[None]:
 
 
 def no_folder(source: datasets_pb2.HubSource) -> errors.PolytokError:
-    """Return a local repository is not there."""
+    """Return the error for a local repository that does not exist."""
     return source_errors.not_found(source.repo_id)
 
 
@@ -37,7 +37,7 @@ def _translated(source: datasets_pb2.HubSource, error: Exception) -> errors.Poly
             return cause
         if isinstance(cause, hub_errors.OfflineModeIsEnabled) or "OfflineModeIsEnabled" in str(cause):
             return _unavailable(
-                f"The hub may not be reached for {name!r}: HF_HUB_OFFLINE is set for the worker. Unset it. {_LOCAL}",
+                f"Access to the hub for {name!r} is disabled: HF_HUB_OFFLINE is set for the worker. Unset it. {_LOCAL}",
                 retryable=False,
             )
         if isinstance(cause, hub_errors.HfHubHTTPError):
@@ -57,20 +57,20 @@ def _answered(source: datasets_pb2.HubSource, error: hub_errors.HfHubHTTPError) 
     revision = f" at revision {source.revision!r}" if source.revision else ""
     if isinstance(error, hub_errors.GatedRepoError) or status == 403:
         return errors.PermissionDenied(
-            f"The hub refused {name!r}: {status}. Ask for access on its page, and set HF_TOKEN for the worker to a"
-            " token that may read it.",
+            f"The hub refused {name!r}: {status}. Request access on its page, and set HF_TOKEN of the worker to a token"
+            " that may read it.",
             reason="HUB_UNAVAILABLE",
         )
     if status == 401:
         return errors.PermissionDenied(
-            f"The hub refused {name!r}: 401. It does not exist or is private: check the name, or set HF_TOKEN for the"
+            f"The hub refused {name!r}: 401. It does not exist or is private. Check the name, or set HF_TOKEN of the"
             " worker to a token that may read it.",
             reason="HUB_UNAVAILABLE",
         )
     if status == 404:
         return errors.NotFound(
-            f"The hub has no dataset {name!r}{revision}. Check the name; a private one needs HF_TOKEN set for the"
-            " worker.",
+            f"The hub has no dataset {name!r}{revision}. Check the name. A private one needs HF_TOKEN of the worker to"
+            " be set.",
             reason="SOURCE_NOT_FOUND",
         )
     return _unavailable(
@@ -79,25 +79,21 @@ def _answered(source: datasets_pb2.HubSource, error: hub_errors.HfHubHTTPError) 
 
 
 def _refused(source: datasets_pb2.HubSource, error: Exception) -> errors.PolytokError:
-    """Return what `datasets` says of a repository's content, or of what was asked for."""
+    """Return the error that `datasets` reports about a repository's content, or about the request."""
     said = _said(error)
     name = source.repo_id
     if available := re.search(r"Bad split: .*Available splits: (.*)", said):
-        return source_errors.invalid(
-            f"{name} has no split {source.split!r}; it has {_plain(available[1])}. Name one of them."
-        )
+        return source_errors.invalid(f"{name} has no split {source.split!r}. Choose one of {_plain(available[1])}.")
     if available := re.search(r"BuilderConfig .* not found\. Available: (.*)", said):
         return source_errors.invalid(
-            f"{name} has no configuration {source.config!r}; it has {_plain(available[1])}. Name one of them."
+            f"{name} has no configuration {source.config!r}. Choose one of {_plain(available[1])}."
         )
     if "Config name is missing" in said:
-        return source_errors.invalid(f"{name} has several configurations. Name one of them. ({said})")
+        return source_errors.invalid(f"{name} has several configurations. Choose one. ({said})")
     if isinstance(error, OSError) and error.errno is not None:
         return source_errors.from_io_error(name, error)
     if isinstance(error, pa.ArrowException | ValueError | OSError | TypeError):
-        return source_errors.invalid(
-            f"{name} cannot be read by `datasets` ({said}). Mend the repository, or name its files."
-        )
+        return source_errors.invalid(f"`datasets` cannot read {name} ({said}). Fix the repository, or name its files.")
     return errors.Internal(f"{name} could not be read ({type(error).__name__}: {said}).")
 
 
@@ -107,7 +103,7 @@ def _unavailable(message: str, *, retryable: bool) -> errors.PolytokError:
 
 def _is_network(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    # The hub's client is httpx under a changing name, whose errors share no base with Python's own.
+    # The hub's client is httpx under changing names, whose errors share no base class with Python's own.
     return isinstance(error, ConnectionError | TimeoutError) or "TransportError" in names
 
 

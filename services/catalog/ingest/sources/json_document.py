@@ -1,6 +1,6 @@
 """JSON as one document: an array of objects, or an object with such an array in one of its fields.
 
-Rows are read as they pass, however large the document is.
+Rows are read in a stream, however large the document is.
 """
 
 import json
@@ -17,12 +17,12 @@ _KINDS = {b"[": "an array", b'"': "a string", b"t": "a boolean", b"f": "a boolea
 
 
 def batches(source: Utf8, name: str, field: str) -> Iterator[pa.RecordBatch]:
-    """Record batches of the array, or of the array in this field; without a name, of the only one there is."""
+    """Yield record batches of the array, or of the array in this field; without a name, of the only array field."""
     return json_rows.batches(_blocks(_rows(json_scan.Scanner(source, name), field)), name)
 
 
 def is_lines(source: Utf8, name: str) -> bool:
-    """Return whether these are JSON lines in truth: an object on the first line, and something after it."""
+    """Return whether this is really JSON lines: an object on the first line, and something after it."""
     scanner = json_scan.Scanner(source, name)
     if scanner.peek() != b"{":
         return False
@@ -41,28 +41,28 @@ def _rows(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]
     if begin == b"{":
         yield from _of_fields(scanner, field)
     elif begin != b"[":
-        raise scanner.wrong("JSON rows are an array of objects, or stand in a field of an object. Name another format.")
+        raise scanner.wrong("expected an array of objects, or an object with such a field. Name another format.")
     elif field:
-        raise scanner.wrong(f"the file is an array, and has no field {field!r}. Leave json_field out.")
+        raise scanner.wrong(f"the file is an array and has no field {field!r}. Omit json_field.")
     else:
         scanner.take(b"[")
         yield from _of_array(scanner)
     if scanner.peek():
         raise scanner.wrong(
-            "something follows the end of the array or object. Write the rows as one array, or one object a line."
+            "unexpected content after the array or object. Write the rows as one array, or one object per line."
         )
 
 
 def _of_array(scanner: json_scan.Scanner) -> Iterator[tuple[int, bytes]]:
-    """Yield the objects of an array whose opening bracket has passed."""
+    """Yield the objects of an array whose opening bracket has been read."""
     if scanner.peek() == b"]":
         scanner.take(b"]")
         return
     while True:
         if (begin := scanner.peek()) != b"{":
             raise scanner.wrong(
-                f"each element should be an object, and here is {_kind(begin)}."
-                " Write each row as an object, with the names of its columns."
+                f"expected an object as array element, found {_kind(begin)}."
+                " Write each row as an object with the names of its columns."
             )
         line = scanner.line
         yield line, scanner.value()
@@ -71,7 +71,7 @@ def _of_array(scanner: json_scan.Scanner) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_fields(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the objects of the one field that holds them."""
+    """Yield the objects of the one field that contains them."""
     scanner.take(b"{")
     found = ""
     names: list[str] = []
@@ -82,32 +82,32 @@ def _of_fields(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, by
         if _holds_rows(scanner, name, field):
             if found:
                 raise scanner.wrong(
-                    f"two fields hold lists of objects, {found!r} and {name!r}. Name one of them as json_field."
+                    f"two fields contain lists of objects, {found!r} and {name!r}. Set json_field to one of them."
                 )
             found = name
             yield from _of_array(scanner)
         ended = scanner.take(b",", b"}") == b"}"
     if not found:
-        lacks = f"without a field {field!r}" if field else "in which no field holds a list of objects"
+        lacks = f"without a field {field!r}" if field else "in which no field contains a list of objects"
         raise scanner.wrong(
             f"the file is an object {lacks}; its fields: {', '.join(map(repr, names)) or 'none'}."
-            " Name the one with the rows as json_field, or, if the object itself is a row, the format jsonl."
+            " Set json_field to the one with the rows or, if the object itself is a row, the format to jsonl."
         )
 
 
 def _field_name(scanner: json_scan.Scanner) -> str:
     if scanner.peek() != b'"':
-        raise scanner.wrong("there should be the name of a field in quotation marks. Mend the file.")
+        raise scanner.wrong("expected a quoted field name. Fix the file.")
     try:
         name = str(json.loads(scanner.value()))
     except json.JSONDecodeError as error:
-        raise scanner.wrong(f"the name of a field is not JSON ({error.msg}). Mend the file.") from error
+        raise scanner.wrong(f"the name of a field is not valid JSON ({error.msg}). Fix the file.") from error
     scanner.take(b":")
     return name
 
 
 def _holds_rows(scanner: json_scan.Scanner, name: str, field: str) -> bool:
-    """Go to the first row if the value here is the list of rows; past the value if not."""
+    """Move to the first row if the value here is the list of rows, else past the value."""
     if field and name != field:
         scanner.skip()
         return False
@@ -119,7 +119,7 @@ def _holds_rows(scanner: json_scan.Scanner, name: str, field: str) -> bool:
         scanner.skip(within=1)
         return False
     if field:
-        raise scanner.wrong(f"the field {field!r} is to hold the rows, and is no array. Name another as json_field.")
+        raise scanner.wrong(f"the field {field!r} is not an array of rows. Set json_field to another field.")
     scanner.skip()
     return False
 

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object per line."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from services.catalog.ingest.sources.utf8 import Utf8
 
 
 def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    """Record batches, whose columns may grow from one to the next."""
+    """Yield record batches, whose columns may grow from one to the next."""
     return json_rows.batches(map(_block, line_blocks.blocks(source, name)), name)
 
 

@@ -1,7 +1,7 @@
-"""Objects in rows of JSON stay what their file says: the text of each is kept, as Arrow's type `arrow.json`.
+"""Keep objects in JSON rows as their file has them: as text, of Arrow's type `arrow.json`.
 
-Arrow itself gives one type to all rows: an integer becomes a float because another row has one, keys take the order
-of an earlier row, and a null is no longer told from a key that is not there.
+Arrow gives all rows one type: an integer becomes a float because another row has one, keys take the order of an earlier
+row, and a null is no longer distinguishable from a missing key.
 """
 
 import json
@@ -18,29 +18,29 @@ _NOT_BLANK = re.compile(r"[^ \t\r\n]")
 
 
 class Wrong(ValueError):
-    """A row is no object of JSON, or one that Python cannot take in."""
+    """Raised for a row that is not a JSON object, or one that Python cannot parse."""
 
 
 class Split(NamedTuple):
-    """Rows of which some columns hold objects."""
+    """Rows, some of whose columns hold objects."""
 
     names: Collection[str]
-    """All columns, in the order in which they occur."""
+    """All columns, in order of occurrence."""
     objects: Mapping[str, pa.Array]
     """The columns that hold objects, as JSON."""
     rest: bytes
-    """The rows without those columns, an object after another with line ends between them."""
+    """The rows without those columns, one object per line."""
 
 
 def hold(schema: pa.Schema) -> bool:
-    """Return whether columns hold objects, by the types that Arrow finds for them."""
+    """Return whether columns hold objects, by the types that Arrow infers for them."""
     return any(_is_of_objects(field.type) for field in schema)
 
 
 def split(rows: Iterable[bytes], known: Collection[str]) -> Split:
-    """Separate the columns that hold objects, those that are `known` to and others. Raises Wrong.
+    """Separate the columns that hold objects: those in `known`, and others. Raise Wrong.
 
-    What a row says twice under one name counts as it says it last.
+    If a row repeats a name, its last value counts.
     """
     found = [fields(row.decode()) for row in rows if row.strip()]
     names = dict.fromkeys(name for row in found for name in row)
@@ -61,20 +61,20 @@ class Value(NamedTuple):
     """The value of a field."""
 
     text: str
-    """As the file has it."""
+    """As in the file."""
     is_of_objects: bool
-    """Whether it is an object, or a list with an object somewhere in it."""
+    """Whether it is an object, or a list that contains one."""
 
 
 def fields(row: str) -> dict[str, Value]:
-    """Return the fields of an object. Raises Wrong."""
+    """Return the fields of an object. Raise Wrong."""
     found: dict[str, Value] = {}
     place = _passed(row, 0, "{")
     ends = row.startswith("}", place)
     while not ends:
         name, place = _decoded(row, place)
         if not isinstance(name, str):
-            raise Wrong("a name that is no string")
+            raise Wrong("a name that is not a string")
         begin = _passed(row, place, ":")
         value, end = _decoded(row, begin)
         text = row[begin:end]
@@ -88,29 +88,29 @@ def fields(row: str) -> dict[str, Value]:
 
 
 def _skipped(row: str, place: int) -> int:
-    """Return the place of what follows blanks."""
+    """Return the position after blanks."""
     found = _NOT_BLANK.search(row, place)
     return found.start() if found else len(row)
 
 
 def _passed(row: str, place: int, character: str) -> int:
-    """Return the place of what follows a character and blanks; the character may follow blanks."""
+    """Return the position after a character, which blanks may surround."""
     place = _skipped(row, place)
     if not row.startswith(character, place):
-        raise Wrong(f"no {character!r}")
+        raise Wrong(f"missing {character!r}")
     return _skipped(row, place + 1)
 
 
 def _decoded(row: str, place: int) -> tuple[Any, int]:
     try:
         return _DECODER.raw_decode(row, place)
-    # Beside what is no JSON: integers of more digits than Python converts, and nesting.
+    # Besides invalid JSON: integers with more digits than Python converts, and nesting.
     except (ValueError, RecursionError) as error:
         raise Wrong(str(error)) from error
 
 
 def _holds_object(value: Any) -> bool:
-    """Return whether a value is an object, or a list with one in it, however deep."""
+    """Return whether a value is an object, or a list that contains one at any depth."""
     left = [value]
     while left:
         value = left.pop()

@@ -1,7 +1,8 @@
-"""Objects of JSON as rows, wherever they stand in their file.
+"""JSON objects as rows, wherever they are in their file.
 
-Arrow parses block after block. Each block is parsed with the columns known so far, so that the outcome does not depend
-on where blocks end; a block that does not fit is parsed again with the columns that fit both.
+Arrow parses block after block. Each block is parsed with the columns known so far, so that the result does not depend
+on
+where blocks end; a block that does not fit is parsed again with columns that fit both.
 """
 
 import json
@@ -17,30 +18,30 @@ from services.catalog.ingest import schemas, source_errors
 from services.catalog.ingest.sources import json_objects
 from services.runtime import memory_limit
 
-ONE_A_LINE = "Write one object a line, as `jq -c` does."
+ONE_A_LINE = "Write one object per line, as `jq -c` does."
 _ROW = re.compile(r"in row (\d+)$")
 _CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
 _OBJECT_BYTES = 512 << 20
-"""What the objects of a block of rows may take in Python's memory."""
-_MEND = "Mend the line, or name another format."
+"""Limit for the memory that the objects of a block of rows may take in Python."""
+_ADVICE = "Fix the line, or name another format."
 
 
 class Block(NamedTuple):
-    """Some objects, one after another with line ends between them."""
+    """Some objects, separated by line endings."""
 
     data: bytes
     first_line: int
-    """Number of the first object's line, from 1."""
+    """Line number of the first object, from 1."""
     last_line: int
-    """Number of the last object's line."""
+    """Line number of the last object."""
     rows: Callable[[], Iterable[tuple[int, bytes]]]
-    """The objects, each with the number of the line on which it begins; blank ones are no rows."""
+    """The objects, each with the number of its first line; blank ones are not rows."""
     multiline: bool
-    """Whether an object may go on over several lines."""
+    """Whether an object may span several lines."""
 
 
 def batches(blocks: Iterable[Block], name: str) -> Iterator[pa.RecordBatch]:
-    """Record batches, whose columns may grow from one to the next."""
+    """Yield record batches, whose columns may grow from one to the next."""
     known = pa.schema([])
     for block in blocks:
         table = _parse(block, known, name)
@@ -59,7 +60,7 @@ def _parse(block: Block, known: pa.Schema, name: str) -> pa.Table:
     others = pa.schema([field for field in known if field.name not in split.objects])
     plain = block._replace(data=split.rest)
     rest = _fitted(plain, others, name, _tried(plain, others))
-    # A column that is not in these rows is known from rows before.
+    # A column that is not in these rows is known from earlier ones.
     names = dict.fromkeys([*known.names, *split.names])
     columns = [split.objects[each] if each in split.objects else rest.column(each) for each in names]
     return pa.table(columns, names=list(names))
@@ -79,16 +80,16 @@ def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split
     except memory_limit.MemoryLimitExceeded as error:
         raise source_errors.invalid(
             f"{name}, lines {block.first_line} to {block.last_line}: the objects take more than {_OBJECT_BYTES >> 20} "
-            "MiB of memory. Split the rows, or leave out what is not needed."
+            "MiB of memory. Split the rows, or omit what is not needed."
         ) from error
     except json_objects.Wrong as error:
         raise _explained(block, name, str(error)) from error
 
 
 def _fitted(block: Block, known: pa.Schema, name: str, table: pa.Table | None) -> pa.Table:
-    """Return what Arrow made of a block, if anything, with the columns that are known and those that are new."""
+    """Parse a block; return the result, if any, with the known columns and the new ones."""
     if table is None or table.schema != known:
-        # What looks like a date stays the text it is.
+        # What looks like a date stays text.
         found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
         merged = _merged(known, found, block, name)
         if table is None or table.schema != merged:
@@ -118,13 +119,13 @@ def _merged(known: pa.Schema, found: pa.Schema, block: Block, name: str) -> pa.S
         return schemas.merged(known, found)
     except schemas.Differs as differs:
         raise source_errors.invalid(
-            f"{name}, lines {block.first_line} to {block.last_line}: column {differs.column!r} holds {differs.second},"
-            f" and {differs.first} in the lines before. Make the values of a column the same type."
+            f"{name}, lines {block.first_line} to {block.last_line}: column {differs.column!r} contains"
+            f" {differs.second}, but {differs.first} in earlier lines. Give all values of the column the same type."
         ) from differs
 
 
 def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
-    """Find the line that is wrong: Arrow counts rows, people count lines."""
+    """Find the invalid line: Arrow counts rows, people count lines."""
     rows = []
     for number, text in block.rows():
         if text.strip():
@@ -136,12 +137,11 @@ def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
     place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
     if changed := _CHANGED.search(message):
         return source_errors.invalid(
-            f"{name}, {place}: column {changed[1]!r} holds {_a(changed[3])}, and {_a(changed[2])} in the lines"
-            " before."
-            " Make the values of a column the same type."
+            f"{name}, {place}: column {changed[1]!r} contains {_a(changed[3])}, but {_a(changed[2])} in earlier lines."
+            " Give all values of the column the same type."
         )
     said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
-    return source_errors.invalid(f"{name}, {place}: not JSON that can be read ({said[:200]}). {_MEND}")
+    return source_errors.invalid(f"{name}, {place}: not valid JSON ({said[:200]}). {_ADVICE}")
 
 
 def _a(kind: str) -> str:
@@ -149,14 +149,14 @@ def _a(kind: str) -> str:
 
 
 def _wrong(text: bytes) -> tuple[int, str] | None:
-    """Return what is wrong with a row, and how many lines after its first; or nothing."""
+    """Return the problem with a row and how many lines after its first it is; None without a problem."""
     try:
         value = json.loads(text.decode())
     except json.JSONDecodeError as error:
         begun = text.strip() in {b"[", b"{"}
         return (
             error.lineno - 1,
-            f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno}). {ONE_A_LINE if begun else _MEND}",
+            f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno}). {ONE_A_LINE if begun else _ADVICE}",
         )
     except RecursionError:
         return 0, "nested too deeply. Flatten the object."

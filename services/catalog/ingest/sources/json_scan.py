@@ -1,6 +1,6 @@
-"""Goes through JSON of any size without taking it in: finds where values begin and end, and on which line.
+"""Scan JSON of any size without loading it: find where values begin and end, and on which line.
 
-What a value holds is for its reader to check; here, only brackets and quotations count.
+Only brackets and quotation marks count here; the reader of a value checks its content.
 """
 
 import re
@@ -16,14 +16,14 @@ _BACKSLASH = ord("\\")
 
 
 class _Nesting:
-    """How deep in a value its scanner is."""
+    """The scanner's position within the nesting of a value."""
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
         self._quoted = False
 
     def end(self, data: bytes, at: int) -> int:
-        """Go on from `at`; return the place after the value, or -1 if the data ends before it does."""
+        """Continue at `at`; return the position after the value, or -1 if the data ends before it does."""
         while True:
             if self._quoted:
                 at = _quotation_end(data, at)
@@ -47,22 +47,22 @@ class _Nesting:
 
 
 class TooLong(errors.InvalidArgument):
-    """A value is too long to be a row."""
+    """Raised when a value is too long to be a row."""
 
 
 class Scanner:
-    """A place in a text of JSON, which only goes forward."""
+    """A position in a JSON text, which only moves forward."""
 
     def __init__(self, source: Utf8, name: str) -> None:
         self.line = 1
-        """The line of the place."""
+        """The line of the position."""
         self._source = source
         self._name = name
         self._data = b""
         self._place = 0
 
     def peek(self) -> bytes:
-        """Go to the next character that is not blank and return it; nothing at the end."""
+        """Move to the next non-blank character and return it; empty at the end."""
         while True:
             if found := _NOT_BLANK.search(self._data, self._place):
                 self._go(found.start())
@@ -72,20 +72,20 @@ class Scanner:
                 return b""
 
     def take(self, *expected: bytes) -> bytes:
-        """Pass the next character that is not blank, which must be one of these."""
+        """Consume the next non-blank character, which must be one of these."""
         found = self.peek()
         if found not in expected:
             wanted = " or ".join(repr(each.decode()) for each in expected)
-            raise self.wrong(f"there should be {wanted}, and there is {self._shown(found)}. Mend the file.")
+            raise self.wrong(f"expected {wanted}, found {self._shown(found)}. Fix the file.")
         self._go(self._place + 1)
         return found
 
     def value(self) -> bytes:
-        """Pass the object, array or string that begins here and return it. It may be as long as a row."""
+        """Consume and return the object, array or string that begins here. It may be as long as a row."""
         return self._passed(_Nesting(0), kept=True)
 
     def skip(self, *, within: int = 0) -> None:
-        """Pass the value that begins here, or the rest of so many arrays or objects, however long they are."""
+        """Skip the value that begins here, or the rest of `within` arrays or objects, of any length."""
         if within or self.peek() in (b"{", b"[", b'"'):
             self._passed(_Nesting(within), kept=False)
             return
@@ -96,7 +96,7 @@ class Scanner:
         self._go(found.start())
 
     def wrong(self, problem: str) -> errors.PolytokError:
-        """Return an error about this place."""
+        """Return an error about this position."""
         return source_errors.invalid(f"{self._name}, line {self.line}: {problem}")
 
     def _passed(self, nesting: _Nesting, *, kept: bool) -> bytes:
@@ -107,7 +107,7 @@ class Scanner:
                 self._go(_whole_escapes(self._data, self._place))
             held = len(self._data) - self._place
             if not self._more():
-                raise self.wrong("the file ends inside what begins here or before. Was it cut off? Copy it again.")
+                raise self.wrong("the file ends inside a value that begins here or earlier. Copy it again.")
             at = held
         self._check_length(end, kept=kept)
         value = self._data[self._place : end] if kept else b""
@@ -117,8 +117,8 @@ class Scanner:
     def _check_length(self, end: int, *, kept: bool) -> None:
         if kept and end - self._place > limits.ROW_BYTES:
             raise TooLong(
-                f"{self._name}, line {self.line}: an object longer than {limits.ROW_BYTES >> 20} MiB, the most that a"
-                " row may hold, begins here. Split it.",
+                f"{self._name}, line {self.line}: an object begins here that is longer than the row limit of"
+                f" {limits.ROW_BYTES >> 20} MiB. Split it.",
                 reason="SOURCE_INVALID",
             )
 
@@ -151,6 +151,6 @@ def _before_backslashes(data: bytes, end: int) -> int:
 
 
 def _whole_escapes(data: bytes, begin: int) -> int:
-    """Return the last place from which on the data can be understood: not between a backslash and what it escapes."""
+    """Return the last position from which the data can be parsed: not between a backslash and what it escapes."""
     backslashes = len(data) - max(_before_backslashes(data, len(data)), begin)
     return len(data) - backslashes % 2

@@ -8,16 +8,16 @@ from services.catalog.ingest.sources.utf8 import Utf8
 
 
 class Block(NamedTuple):
-    """Some whole lines."""
+    """A block of whole lines."""
 
     data: bytes
-    """The lines with their ends, of which only the last line of a file may lack one."""
+    """The lines with their line endings; only the last line of a file may lack one."""
     first_line: int
-    """Number of the first of them, from 1."""
+    """Number of the first line, from 1."""
 
 
 def blocks(source: Utf8, name: str) -> Iterator[Block]:
-    """Cuts the input after line ends. A line that is too long to hold in memory is refused."""
+    """Split the input after line endings. Reject a line that is too long to hold in memory."""
     number = 1
     begun: list[bytes] = []
     begun_bytes = 0
@@ -26,8 +26,8 @@ def blocks(source: Utf8, name: str) -> Iterator[Block]:
         first_end = chunk.find(b"\n") if end else len(chunk)
         if begun_bytes + first_end > limits.ROW_BYTES:
             raise source_errors.invalid(
-                f"{name}, line {number} is longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
-                " Split it, or check that the file has line ends."
+                f"{name}, line {number} is longer than the row limit of {limits.ROW_BYTES >> 20} MiB."
+                " Split it, or check that the file has line endings."
             )
         if not end:
             begun.append(chunk)

@@ -1,4 +1,4 @@
-"""Paths, URIs, folders and globs: which files they name."""
+"""Resolve paths, URIs, folders and glob patterns to files."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -22,24 +22,24 @@ class Found(NamedTuple):
 
 
 def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Found]:
-    """Return the files that a path or URI names, in order of their names.
+    """Return the files that a path or URI names, ordered by name.
 
-    A folder stands for all files below it whose names have the ending of the wanted format, or of any; those whose
-    names, or whose folders' names, begin with `.` or `_` are left out.
+    A folder means all files below it with an extension of the requested format, or of any format. Files and folders
+    whose names begin with `.` or `_` are skipped.
     """
     _check(uri)
     roots = SourceAllowlist()
     roots.check(uri)
     try:
-        # Others add and replace files while this process lives.
+        # Others add and replace files during the life of this process.
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         files = _listed(filesystem, path, uri, wanted)
     except Exception as error:
         raise source_errors.from_io_error(uri, error) from error
     if len(files) > most:
         raise source_errors.invalid(
-            f"{source_errors.redact_uri(uri)} stands for {len(files):,} files; {most:,} is the most. "
-            "Join them into larger ones."
+            f"{source_errors.redact_uri(uri)} matches {len(files):,} files; the limit is {most:,}. "
+            "Merge them into larger files."
         )
     found = [Found(_uri(filesystem, name), size) for name, size in sorted(files.items())]
     for file in found:  # a link may lead elsewhere
@@ -50,15 +50,15 @@ def find(uri: str, wanted: formats.Format, most: int = limits.PARTS) -> list[Fou
 def _check(uri: str) -> None:
     scheme = uri.split("://", 1)[0] if "://" in uri else ""
     if "\0" in uri:
-        problem = "has a NUL character in it. Take it out."
+        problem = "contains a NUL character. Remove it."
     elif "::" in uri:
-        problem = "chains file systems with '::', which is not supported. Unpack the archive and name its files."
+        problem = "chains file systems with '::', which is not supported. Extract the archive and name its files."
     elif scheme == "hf":
-        problem = "is on the hub. Give the repository as a hub source instead."
+        problem = "is on the hub. Use a hub source for the repository instead."
     elif scheme and scheme not in _SCHEMES:
         problem = f"has the scheme {scheme!r}, which is not supported. Use a path, or s3, gs, az, abfs, http or https."
     elif not scheme and not pathlib.PurePath(uri).is_absolute():
-        problem = "is a relative path, and the workers run elsewhere. Give an absolute path or a URI."
+        problem = "is a relative path, but the workers run elsewhere. Use an absolute path or a URI."
     else:
         return
     shown = source_errors.redact_uri(uri).replace("\0", "\\0")
@@ -86,7 +86,7 @@ def _matching(filesystem: Any, pattern: str, uri: str) -> dict[str, int]:
     files = _regular(filesystem, filesystem.glob(pattern, detail=True))
     if not files:
         raise errors.NotFound(
-            f"{source_errors.redact_uri(uri)} matches no file on the machine of the worker. Check the pattern.",
+            f"{source_errors.redact_uri(uri)} matches no file on the worker's machine. Check the pattern.",
             reason="SOURCE_NOT_FOUND",
         )
     return files
@@ -96,17 +96,17 @@ def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> di
     found = filesystem.find(folder, detail=True)
     files = _regular(filesystem, {name: info for name, info in found.items() if _is_data(name[len(folder) :], wanted)})
     if not files:
-        endings = f"ending for {formats.word(wanted)}" if wanted else f"ending of {formats.known()}"
+        endings = f"the extension of {formats.word(wanted)}" if wanted else f"one of the extensions {formats.known()}"
         raise errors.NotFound(
-            f"The folder {source_errors.redact_uri(uri)} holds no file with an {endings}."
-            f" Name the files, as by {source_errors.redact_uri(uri).rstrip('/')}/*.",
+            f"The folder {source_errors.redact_uri(uri)} contains no file with {endings}."
+            f" Name the files, for example as {source_errors.redact_uri(uri).rstrip('/')}/*.",
             reason="SOURCE_NOT_FOUND",
         )
     return files
 
 
 def _regular(filesystem: Any, found: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Return the files among what was found, by links too: the hub's cache is made of those."""
+    """Return the files among the entries, following links: the hub's cache consists of links."""
     files = {}
     for name, listed in found.items():
         info = filesystem.info(name) if listed.get("islink") else listed

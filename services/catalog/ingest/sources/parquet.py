@@ -13,21 +13,21 @@ from services.runtime import memory_limit
 
 _READ_BYTES = 4 << 20
 _READ_ROWS = 256
-"""Rows decoded at a time, at most: a page of a dictionary can repeat a long value in every one of them."""
+"""Maximum number of rows decoded at a time: a dictionary page can repeat a long value in every one of them."""
 _BUFFER_BYTES = 1 << 20
 _PAGE_BYTES = parquet_pages.PAGE_BYTES
 _MEMORY_BYTES = 512 << 20
-"""What reading a file may take. Pages are bounded, but small ones may stand for very many values in one row."""
+"""Memory limit for reading a file. Pages are bounded, but small ones may expand to very many values in one row."""
 
 
 def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
-    """Record batches, row group after row group; an empty one first, for the columns."""
+    """Yield record batches, row group by row group; an empty one first, for the columns."""
     bound = memory_limit.MemoryLimit(_MEMORY_BYTES)
     with content_validation.explained(raw.name, "Parquet"):
         checked = parquet_pages.Checked(raw, _PAGE_BYTES)
         try:
             with bound.held():
-                # With a buffer, a column of a row group is read page by page and not at once.
+                # With a buffer, a column of a row group is read page by page and not as a whole.
                 file = pq.ParquetFile(pa.PythonFile(checked, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False)
         except memory_limit.MemoryLimitExceeded as error:
             raise _too_large(raw, "footer") from error
@@ -48,7 +48,7 @@ def _of_group(
     rows = max(1, min(_READ_ROWS, _READ_BYTES // max(row_bytes, 1)))
     coming = file.iter_batches(rows, row_groups=[group], use_threads=False)
     while True:
-        # Not while the batch is elsewhere: the bound is on reading.
+        # Not while the caller has the batch: the limit is for reading.
         with bound.held():
             batch = next(coming, None)
         if batch is None:
@@ -60,5 +60,5 @@ def _of_group(
 def _too_large(raw: RawFile, what: str) -> Exception:
     return source_errors.invalid(
         f"{raw.name}: reading its {what} takes more than {_MEMORY_BYTES >> 20} MiB of memory."
-        " Write it again with smaller row groups and pages, without dictionaries, and with shorter lists in each row."
+        " Rewrite it with smaller row groups and pages, without dictionaries, and with shorter lists in each row."
     )

@@ -1,8 +1,10 @@
-"""The page headers of a Parquet file, looked at as they are read.
+"""The page headers of a Parquet file, checked while they are read.
 
-What a page takes when it is decompressed is told by its own header, and by that alone: the sizes in the file's footer
-may say anything, and a few kilobytes may stand for gigabytes. Arrow reads each column of a row group from its start to
-its end, so the headers pass by here before Arrow decompresses what follows them.
+Only a page's own header states its decompressed size: the sizes in the file's footer may say anything, and a few
+kilobytes
+may expand to gigabytes. Arrow reads each column of a row group from start to end, so the headers pass through here
+before
+Arrow decompresses what follows them.
 
 Layout: https://github.com/apache/parquet-format (PageHeader in parquet.thrift), in Thrift's compact protocol.
 """
@@ -15,7 +17,7 @@ from services.catalog.ingest import source_errors
 from services.catalog.ingest.sources.raw_file import RawFile
 
 PAGE_BYTES = 160 << 20
-"""The largest page that is read: Arrow holds a page packed, unpacked and, of a dictionary, once more."""
+"""The largest page: Arrow holds a page compressed, decompressed and, for a dictionary, once more."""
 _HEADER_BYTES = 16 << 20
 """The longest header that Arrow reads."""
 _GAP_BYTES = 1 << 20
@@ -27,20 +29,20 @@ _BINARY, _LISTS = 8, (9, 10)
 
 
 class Header(NamedTuple):
-    """What is needed of a page's header."""
+    """The required fields of a page's header."""
 
     uncompressed_bytes: int
     compressed_bytes: int
     length: int
-    """Bytes of the header itself."""
+    """Length of the header itself."""
 
 
 class Incomplete(Exception):
-    """The header goes on behind the data."""
+    """Raised when the header continues after the data."""
 
 
 def header(data: bytes) -> Header:
-    """Read the header at the beginning of `data`; raises Incomplete, or ValueError for what is none."""
+    """Parse the header at the beginning of `data`; raise Incomplete, or ValueError if it is not a header."""
     reader = _Compact(data)
     sizes = {2: -1, 3: -1}
     field = 0
@@ -58,7 +60,7 @@ def header(data: bytes) -> Header:
 
 
 class _Compact:
-    """Values of Thrift's compact protocol, one after the other."""
+    """Values of Thrift's compact protocol, in sequence."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -86,25 +88,25 @@ class _Compact:
         return (value >> 1) ^ -(value & 1)
 
     def field(self, before: int) -> tuple[int, int] | None:
-        """Number and type of the next field of a struct; None at its end."""
+        """Return number and type of the next field of a struct; None at its end."""
         byte = self._byte()
         if byte == _STOP:
             return None
         return (before + (byte >> 4) if byte >> 4 else self.integer()), byte & 0x0F
 
     def skip(self, kind: int, depth: int = 0, *, in_list: bool = False) -> None:
-        """Pass over a value."""
+        """Skip a value."""
         if depth > 16:
             raise ValueError("a page header is nested too deeply")
         if kind in _BOOLEANS:
-            # In a struct it is told by the type.
+            # In a struct, the type carries the value.
             self.place += in_list
         elif kind in _SIZES:
             self.place += _SIZES[kind]
         elif kind in _INTEGERS:
             self._varint()
         elif kind == _BINARY:
-            # Not in one: the length moves the place as well.
+            # Two statements: reading the length moves the position as well.
             size = self._varint()
             self.place += size
         elif kind in _LISTS:
@@ -115,8 +117,8 @@ class _Compact:
                 field = found[0]
                 self.skip(found[1], depth + 1)
         else:
-            # Maps too: a page header has none.
-            raise ValueError("a page header holds what none does")
+            # Including maps: a page header has none.
+            raise ValueError("unexpected content in a page header")
 
     def _skip_list(self, depth: int) -> None:
         byte = self._byte()
@@ -129,21 +131,21 @@ class _Compact:
 
 @dataclass
 class _Column:
-    """A column of a row group on its way past."""
+    """A column of a row group that is being read."""
 
     name: str
     start: int
     end: int
     at: int
-    """Where what was not looked at yet begins."""
+    """Position up to which the column has been examined."""
     header: int
-    """Where the next header begins."""
+    """Position of the next header."""
     begun: bytes = b""
-    """What is there of it already."""
+    """The part of it that has been read."""
 
 
 class Checked(io.RawIOBase):
-    """A file in which no page of the row group in hand is larger than the bound."""
+    """A file in which no page of the current row group exceeds the limit."""
 
     def __init__(self, raw: RawFile, most: int) -> None:
         self._raw = raw
@@ -152,7 +154,7 @@ class Checked(io.RawIOBase):
         self._group = 0
 
     def watch(self, about: Any, group: int) -> None:
-        """Look at the columns of this row group from now on; `about` is its pyarrow.parquet.RowGroupMetaData."""
+        """Examine the columns of this row group from now on; `about` is its pyarrow.parquet.RowGroupMetaData."""
         self._group = group
         self._columns = []
         for column in (about.column(place) for place in range(about.num_columns)):
@@ -163,23 +165,23 @@ class Checked(io.RawIOBase):
             self._columns.append(_Column(column.path_in_schema, start, end, start, start))
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return whether any place in it can be reached."""
+        """Return whether the file is seekable."""
         return self._raw.seekable()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place."""
+        """Seek to a position."""
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return where it is."""
+        """Return the position."""
         return self._raw.tell()
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes; raises for those of a page that is too large."""
+        """Return the next bytes; raise if they belong to a page that is too large."""
         start = self._raw.tell()
         data = self._raw.read(size)
         for column in self._columns:
@@ -189,10 +191,10 @@ class Checked(io.RawIOBase):
         return data
 
     def _catch_up(self, column: _Column, start: int) -> None:
-        """Read what Arrow left out."""
+        """Read what Arrow skipped."""
         place = self._raw.tell()
         while column.at < start:
-            # Nothing is to be seen before the next header.
+            # Nothing needs examining before the next header.
             column.at = max(column.at, min(column.header, start))
             self._raw.seek(column.at)
             if not (gap := self._raw.read(min(_GAP_BYTES, start - column.at))):
@@ -201,7 +203,7 @@ class Checked(io.RawIOBase):
         self._raw.seek(place)
 
     def _look(self, column: _Column, data: bytes) -> None:
-        """Look at the bytes of a column that follow those seen before."""
+        """Examine the bytes of a column that follow those seen before."""
         end = column.at + len(data)
         if column.begun:
             data, column.at = column.begun + data, column.header
@@ -225,11 +227,11 @@ class Checked(io.RawIOBase):
         if size > self._most:
             raise source_errors.invalid(
                 f"{self._raw.name}, column {column.name!r} has a page of {size >> 20:,} MiB in row group {self._group};"
-                f" {self._most >> 20} MiB is the most. Write it again with smaller row groups."
+                f" the limit is {self._most >> 20} MiB. Rewrite it with smaller row groups."
             )
 
     def _broken(self, column: _Column) -> Exception:
         return source_errors.invalid(
-            f"{self._raw.name} is not whole Parquet (the pages of column {column.name!r} in row group {self._group}"
-            " are damaged). It may have been cut off: copy or write it again."
+            f"{self._raw.name} is not valid Parquet (the pages of column {column.name!r} in row group {self._group}"
+            " are damaged). It may be truncated: copy or write it again."
         )

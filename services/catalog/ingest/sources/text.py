@@ -1,4 +1,4 @@
-"""Text files: rows in a column `text`, of which each is a line, the whole file, or what stands between separators."""
+"""Text files: rows in a column `text`, one per line, per file, or per section between separators."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -19,17 +19,17 @@ _LINE_ENDS = frozenset({b"", b"\n", b"\r\n"})
 
 
 def by_line(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    r"""Split at `\n` and `\r\n`, which are taken off; any other character is kept. An empty line is an empty row."""
+    r"""Split at `\n` and `\r\n`, which are removed; all other characters are kept. An empty line is an empty row."""
     for block in line_blocks.blocks(source, name):
         data = block.data.replace(b"\r\n", b"\n") if b"\r" in block.data else block.data
         split = pc.split_pattern(utf8.as_array(data), "\n").flatten().cast(pa.string())
-        # What follows the last line end is not a line, unless there is something.
+        # What follows the last line ending is a line only if it is not empty.
         rows = split.slice(0, len(split) - 1) if data.endswith(b"\n") else split
         yield pa.record_batch([rows], schema=SCHEMA)
 
 
 def whole(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    """Return one row, with every character of the file; none if the file is empty."""
+    """Yield one row with every character of the file; none if the file is empty."""
     chunks: list[bytes] = []
     size = 0
     while chunk := source.read(limits.BLOCK_BYTES):
@@ -37,14 +37,14 @@ def whole(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
         size += len(chunk)
         if size > limits.ROW_BYTES:
             raise source_errors.invalid(
-                f"{name} is longer than {limits.ROW_BYTES >> 20} MiB, the most that a row may hold."
-                " Split the file, or make a row of each line or of what stands between separators."
+                f"{name} is longer than the row limit of {limits.ROW_BYTES >> 20} MiB."
+                " Split the file, or make one row per line or per section between separators."
             )
     return _batches([b"".join(chunks)] if size else [])
 
 
 def by_separator(source: Utf8, name: str, separator: str) -> Iterator[pa.RecordBatch]:
-    """Rows as they stand between separators; those that are empty, and a line end after the last, are left out.
+    """Yield the sections between separators, without empty ones and without a line ending after the last.
 
     Without a separator, rows are the paragraphs between blank lines.
     """
@@ -59,14 +59,14 @@ def by_separator(source: Utf8, name: str, separator: str) -> Iterator[pa.RecordB
 
 
 class _Pieces:
-    """What stands between separators, and of each piece whether it is the last."""
+    """Yield the sections between separators, and whether each piece is its section's last."""
 
     def __init__(self, source: Utf8, name: str, pattern: re.Pattern[bytes], length: int | None) -> None:
         self._source = source
         self._name = name
         self._pattern = pattern
         self._length = length
-        """How long a separator is; None if what is read later may lengthen it."""
+        """Return the length of a separator; None if data read later may extend it."""
         self._line = 1
         self._data = b""
 
@@ -88,7 +88,7 @@ class _Pieces:
         yield self._data, True
 
     def _unsearched(self) -> int:
-        """Return where a separator may begin that goes on in what is read next."""
+        """Return where a separator may begin that continues in the data read next."""
         if self._length is not None:
             return max(0, len(self._data) - self._length + 1)
         return len(self._data.rstrip(b"\r\n"))
@@ -96,8 +96,8 @@ class _Pieces:
     def _check_length(self, begin: int, end: int) -> None:
         if end - begin > limits.ROW_BYTES:
             raise source_errors.invalid(
-                f"{self._name}: the text that begins on line {self._line} is longer than {limits.ROW_BYTES >> 20} MiB,"
-                " the most that a row may hold, without a separator. Split it, or name the separator that it has."
+                f"{self._name}: the text from line {self._line} on has no separator within the row limit of"
+                f" {limits.ROW_BYTES >> 20} MiB. Split it, or name the separator that it uses."
             )
 
 

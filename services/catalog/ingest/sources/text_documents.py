@@ -1,4 +1,4 @@
-"""Text files that are a row each, many of them read as one part."""
+"""Text files that are one row each, many of them read as one part."""
 
 from collections.abc import Iterator
 
@@ -17,12 +17,12 @@ class Documents:
         first = source_errors.redact_uri(part.documents[0].uri)
         others = len(part.documents) - 1
         self.name = f"{first} and {others} files after it" if others else first
-        """For messages."""
+        """The name in messages."""
         self._documents = part.documents
         self._done = 0
 
     def progress(self) -> tuple[int, int]:
-        """Files read and files in all."""
+        """Return files read and total files."""
         return self._done, len(self._documents)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -40,7 +40,7 @@ class Documents:
 
 
 def parts(found: list[tasks_pb2.FilePart]) -> Iterator[tasks_pb2.DocumentsPart]:
-    """Files in their order, as many together as make a part worth a task."""
+    """Group files in order into parts that are worth a task."""
     part = tasks_pb2.DocumentsPart()
     size = 0
     for file in found:

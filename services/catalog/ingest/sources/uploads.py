@@ -1,4 +1,4 @@
-"""A file of rows that were uploaded to the catalog."""
+"""A file of rows uploaded to the catalog."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ from services.runtime.storage import Storage
 
 
 class UploadRows:
-    """The rows of one file, in the catalog's own storage."""
+    """The rows of one file in the catalog's storage."""
 
     name = "the uploaded rows"
-    """For messages."""
+    """The name in messages."""
 
     def __init__(self, storage: Storage, part: tasks_pb2.UploadPart) -> None:
         self._storage = storage
@@ -21,11 +21,11 @@ class UploadRows:
         self._done = 0
 
     def progress(self) -> tuple[int, int]:
-        """Bytes read and bytes in all."""
+        """Return bytes read and total bytes."""
         return self._done, self._part.size_bytes
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield its rows. Raises DataLoss at their end if the bytes are not those that were uploaded."""
+        """Yield its rows. Raise DataLoss at their end if the bytes are not those that were uploaded."""
         advice = "Delete the dataset and upload its rows again."
         with self._storage.verified(self._part.key, self._part.sha256, self._part.size_bytes, advice) as file:
             for batch in arrow.batches(file, self.name):

@@ -1,4 +1,4 @@
-"""Bytes that are checked to be UTF-8 while they pass."""
+"""Check bytes to be UTF-8 while they are read."""
 
 import io
 
@@ -9,28 +9,28 @@ from services.catalog.ingest.sources.compression import Readable
 
 _MARK = b"\xef\xbb\xbf"
 _LOOK_BYTES = 64 << 10
-"""Binary data have a NUL byte in far fewer bytes than these."""
+"""Binary data contain a NUL byte well within this many bytes."""
 _LEADS = ((0xF0, 4), (0xE0, 3), (0xC0, 2))
 
 
 class Utf8(io.RawIOBase):
-    """Reads through, less a byte-order mark at the beginning; bytes that are not UTF-8 are refused with their place."""
+    """Reads through, skips a byte-order mark, and rejects bytes that are not UTF-8, with their position."""
 
     def __init__(self, inner: Readable, name: str) -> None:
         self._inner = inner
         self._name = name
         self._unchecked = b""
-        """A character that was cut by the end of the last chunk."""
+        """A character that the end of the last chunk cut off."""
         self._offset = 0
         self.line_ends = 0
-        """How many line ends passed."""
+        """Number of line endings read."""
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return True."""
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes, as many as asked for unless the input ends."""
+        """Return the next bytes, as many as requested unless the input ends."""
         assert size is not None
         at_start = self._offset == 0 and not self._unchecked
         chunk: bytes = self._inner.read(size)
@@ -50,10 +50,10 @@ class Utf8(io.RawIOBase):
 
     def _invalid(self, chunk: bytes) -> Exception:
         if b"\0" in chunk[:_LOOK_BYTES]:
-            # No encoding of letters that a converter knows: Latin-1 and its like have no use for it.
+            # Not an encoding of text that a converter could handle: Latin-1 and the like do not use NUL.
             return source_errors.invalid(
-                f"{self._name} is not text: it holds NUL bytes, the first at offset {self._offset + chunk.index(0)}."
-                " Give the file the ending of what it is, or leave it out."
+                f"{self._name} is not text: it contains NUL bytes, the first at offset {self._offset + chunk.index(0)}."
+                " Rename the file with the right extension, or exclude it."
             )
         try:
             chunk.decode()
@@ -61,8 +61,8 @@ class Utf8(io.RawIOBase):
             line = self.line_ends + 1 + chunk.count(b"\n", 0, error.start)
             return source_errors.invalid(
                 f"{self._name}, line {line}: not UTF-8 (byte 0x{chunk[error.start]:02x} at offset"
-                f" {self._offset + error.start} of the file). Convert the file to UTF-8, as with"
-                " `iconv -f LATIN1 -t UTF-8` if it is Latin-1."
+                f" {self._offset + error.start} of the file). Convert the file to UTF-8, for example"
+                " `iconv -f LATIN1 -t UTF-8` for Latin-1."
             )
         raise AssertionError("Arrow and Python differ on what is UTF-8")
 
@@ -82,7 +82,7 @@ def _is_utf8(data: memoryview) -> bool:
 
 
 def _cut_bytes(chunk: bytes) -> int:
-    """Return how many bytes at the end begin a character that goes on after them."""
+    """Return how many bytes at the end begin a character that continues after them."""
     for back in range(1, min(3, len(chunk)) + 1):
         byte = chunk[-back]
         if byte >= 0xC0:
