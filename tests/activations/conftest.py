@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from services.activations.models import LoadedModel
-from tests.activations import material
+from tests.activations import tiny_models
 
 Loader = Callable[[str], LoadedModel]
 
@@ -17,7 +17,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loader:
 
     def load(kind: str) -> LoadedModel:
         if kind not in kept:
-            kept[kind] = material.load(kind, tmp_path_factory.mktemp("models"))
+            kept[kind] = tiny_models.load(kind, tmp_path_factory.mktemp("models"))
         return kept[kind]
 
     return load

@@ -7,7 +7,7 @@ import pytest
 from polytok import errors
 from services.activations import compatibility
 from services.activations.models import LoadedModel
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.support.messages import words
 
 NAME = "datasets/docs/tokenizations/gpt2"
@@ -56,8 +56,8 @@ def test_context_beyond_the_models(gpt2: LoadedModel) -> None:
 
 def test_largest_id() -> None:
     rows = [[3, 9], [], [96, 4]]
-    assert compatibility.largest_id(material.dataset(rows)) == 96
-    assert compatibility.largest_id(material.dataset(rows).select([1, 0])) == 9
+    assert compatibility.largest_id(tiny_models.dataset(rows)) == 96
+    assert compatibility.largest_id(tiny_models.dataset(rows).select([1, 0])) == 9
     assert compatibility.largest_id(pa.table({"input_ids": rows})) == 96
     empty = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("int32"))})
     assert compatibility.largest_id(datasets.Dataset.from_dict({"input_ids": [[]]}, features=empty)) is None

@@ -10,7 +10,7 @@ from torch._inductor import config
 from polytok import errors
 from services.activations import compilation, forward_capture, hooks
 from services.activations.models import LoadedModel
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.support.messages import words
 
 # What PyTorch's compiler warns of are its own parts.
@@ -26,9 +26,9 @@ def _captured(model: LoadedModel, batches: list[torch.Tensor]) -> list[dict[str,
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_models_equal_plain_ones(tmp_path: pathlib.Path) -> None:
-    plain, compiled = material.load("gpt2", tmp_path), material.load("gpt2", tmp_path, compile=True)
+    plain, compiled = tiny_models.load("gpt2", tmp_path), tiny_models.load("gpt2", tmp_path, compile=True)
     shapes = [(2, 4), (5, 9), (7, 30), (3, 17), (6, 6), (4, 25), (9, 3), (2, 31), (8, 8), (10, 12), (11, 5)]
-    batches = [torch.randint(0, material.ROWS, shape) for shape in shapes]
+    batches = [torch.randint(0, tiny_models.ROWS, shape) for shape in shapes]
     expected, before = _captured(plain, batches), compilation.count_compiled_versions()
     found = _captured(compiled, batches[:1])
     made = compilation.count_compiled_versions()
@@ -43,12 +43,12 @@ def test_compiled_models_equal_plain_ones(tmp_path: pathlib.Path) -> None:
 
 
 def test_without_a_compiler(tmp_path: pathlib.Path) -> None:
-    material.load("gpt2", tmp_path)
+    tiny_models.load("gpt2", tmp_path)
     with (
         config.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(errors.FailedPrecondition) as caught,
     ):
-        material.load("gpt2", tmp_path, compile=True)
+        tiny_models.load("gpt2", tmp_path, compile=True)
     assert caught.value.reason == "MODEL_INVALID"
     assert {"compile", "C++", "cpu", "g++", "CXX"} <= words(caught.value.message)
 

@@ -12,11 +12,11 @@ import torch
 from services.activations import activation_stream, device_transfer
 from services.activations.statistics import ActivationStatistics
 from services.extractor.worker import extraction
-from tests.activations import material
+from tests.activations import tiny_models
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 HOOKS = ("blocks.0.hook_resid_post", "blocks.2.mlp.hook_post")
-ROWS = material.rows(200, 40)
+ROWS = tiny_models.rows(200, 40)
 
 
 def _settings(batch_tokens: int = 256) -> activation_stream.StreamSettings:
@@ -38,13 +38,13 @@ def test_same_as_on_the_cpu(tmp_path: pathlib.Path) -> None:
     found: dict[str, dict[str, torch.Tensor]] = {}
     counted: dict[str, dict[str, ActivationStatistics]] = {"cpu": {}, "cuda": {}}
     for device, seen in counted.items():
-        model = material.load("llama", tmp_path, device=device)
+        model = tiny_models.load("llama", tmp_path, device=device)
 
         def look(name: str, value: torch.Tensor, seen: dict[str, ActivationStatistics] = seen) -> None:
             assert value.device.type == device  # noqa: B023  it is called within the loop
             seen.setdefault(name, ActivationStatistics(value.shape[1])).add(value)
 
-        stream = activation_stream.ActivationStream(model, material.dataset(ROWS), _settings())
+        stream = activation_stream.ActivationStream(model, tiny_models.dataset(ROWS), _settings())
         found[device] = _all(stream.pieces(), device, look)
     for name in HOOKS:
         torch.testing.assert_close(found["cuda"][name], found["cpu"][name], rtol=1e-3, atol=1e-3)
@@ -55,8 +55,8 @@ def test_same_as_on_the_cpu(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_what_arrives_is_what_was_made(tmp_path: pathlib.Path, dtype: str) -> None:
     """Bit for bit what is there once everything has been waited for, though nobody waits for anything else."""
-    model = material.load("llama", tmp_path, device="cuda", dtype=dtype)
-    dataset = material.dataset(ROWS)
+    model = tiny_models.load("llama", tmp_path, device="cuda", dtype=dtype)
+    dataset = tiny_models.dataset(ROWS)
     expected = []
     for piece in activation_stream.ActivationStream(model, dataset, _settings()).pieces():
         torch.cuda.synchronize()
@@ -77,12 +77,12 @@ def test_a_range_in_bfloat16(tmp_path: pathlib.Path) -> None:
     """From the model's thread over the side stream to the disk, as a worker does it."""
     found = []
     for device, dtype in (("cuda", "bfloat16"), ("cpu", "float32")):
-        model = material.load("gpt2", tmp_path / device, device=device, dtype=dtype, attention="sdpa")
+        model = tiny_models.load("gpt2", tmp_path / device, device=device, dtype=dtype, attention="sdpa")
         settings = extraction.RangeSettings(
             hooks=("blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"), context_size=16, storage_dtype=dtype
         )
         made = extraction.extract(
-            model, material.dataset(ROWS), 0, len(ROWS), settings, tmp_path / f"{device}-files", "a", _nothing
+            model, tiny_models.dataset(ROWS), 0, len(ROWS), settings, tmp_path / f"{device}-files", "a", _nothing
         )
         (file,) = made.files
         table = datasets.Dataset.from_file(str(tmp_path / f"{device}-files" / file.key)).with_format("numpy")
@@ -98,10 +98,10 @@ def test_a_range_in_bfloat16(tmp_path: pathlib.Path) -> None:
 
 
 def test_batches_halve_when_the_gpu_is_full(tmp_path: pathlib.Path) -> None:
-    model = material.load("gpt2", tmp_path, device="cuda")
+    model = tiny_models.load("gpt2", tmp_path, device="cuda")
     # What all of it would give takes 160 MiB, and the attention of one batch of it 256 MiB on the way.
     stream = activation_stream.ActivationStream(
-        model, material.dataset(material.rows(4096, 64, 64)), _settings(4096 * 64)
+        model, tiny_models.dataset(tiny_models.rows(4096, 64, 64)), _settings(4096 * 64)
     )
     torch.cuda.empty_cache()
     share = (torch.cuda.memory_reserved() + 192 * 2**20) / torch.cuda.get_device_properties(0).total_memory

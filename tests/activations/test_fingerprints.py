@@ -8,13 +8,13 @@ import torch
 
 from polytok import errors
 from services.activations import fingerprints, models
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.support.messages import words
 
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    return material.save("gpt2", tmp_path / "model")
+    return tiny_models.save("gpt2", tmp_path / "model")
 
 
 def fingerprint(folder: pathlib.Path, expected: str = "") -> str:

@@ -6,7 +6,7 @@ import torch
 from polytok import errors
 from services.activations import architectures, forward_capture, hook_names, hooks
 from services.activations.models import LoadedModel
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.activations.conftest import Loader
 from tests.support.messages import words
 
@@ -119,9 +119,9 @@ def test_none_is_refused(gpt2: LoadedModel) -> None:
     assert [violation.field for violation in caught.value.violations] == ["hook_names"]
 
 
-@pytest.mark.parametrize("kind", material.CONFIGURATIONS)
+@pytest.mark.parametrize("kind", tiny_models.CONFIGURATIONS)
 def test_every_model_has_the_common_hooks(kind: str) -> None:
-    assert set(architectures.find_family(material.CONFIGURATIONS[kind]()).points) > hook_names.COMMON
+    assert set(architectures.find_family(tiny_models.CONFIGURATIONS[kind]()).points) > hook_names.COMMON
 
 
 def test_common_hooks() -> None:

@@ -11,7 +11,7 @@ import transformers
 from polytok import errors
 from services.activations import architectures, forward_capture, hooks, memory, models
 from services.activations.models import LoadedModel
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.activations.conftest import Loader
 from tests.support.messages import words
 
@@ -32,20 +32,20 @@ def test_context_of_roberta(loaded: Loader) -> None:
 @pytest.mark.parametrize("kind", architectures.NAMES)
 def test_default_attention(kind: str, tmp_path: pathlib.Path, loaded: Loader) -> None:
     """Fused kernels where the family has them, and the same values."""
-    model, exact = models.load(material.save(kind, tmp_path)), loaded(kind)
+    model, exact = models.load(tiny_models.save(kind, tmp_path)), loaded(kind)
     found = []
     for each in (model, exact):
         with forward_capture.ActivationCapture(
             each, hooks.parse_hooks(["blocks.2.hook_resid_post"], each.description)
         ) as capture:
-            found.append(capture.run(torch.tensor(material.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
+            found.append(capture.run(torch.tensor(tiny_models.rows(2, 20, 20)))["blocks.2.hook_resid_post"])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
     taken = model.module.config._attn_implementation
     assert taken == ("eager" if kind in {"gemma2", "gpt_neo", "gpt_oss", "gptj"} else "sdpa")
 
 
 def test_many_files(tmp_path: pathlib.Path) -> None:
-    whole = material.load("llama", tmp_path)
+    whole = tiny_models.load("llama", tmp_path)
     whole.module.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
     assert (tmp_path / "parts" / "model.safetensors.index.json").exists()
     parts = models.load(tmp_path / "parts")
@@ -58,13 +58,13 @@ def test_many_files(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_number_formats(dtype: str, tmp_path: pathlib.Path) -> None:
-    model = material.load("llama", tmp_path, dtype=dtype)
+    model = tiny_models.load("llama", tmp_path, dtype=dtype)
     assert {parameter.dtype for parameter in model.module.parameters()} == {models.DTYPES[dtype]}
     assert not model.module.training
 
 
 def test_weights_without_the_head(tmp_path: pathlib.Path) -> None:
-    material.save("llama", tmp_path)
+    tiny_models.save("llama", tmp_path)
     transformers.AutoModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "base")
     assert not models.load(tmp_path / "base").has_head
 
@@ -79,7 +79,7 @@ def _refusal(folder: pathlib.Path) -> set[str]:
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """A model to spoil."""
-    return material.save("gpt2", tmp_path)
+    return tiny_models.save("gpt2", tmp_path)
 
 
 def test_no_weights(folder: pathlib.Path) -> None:

@@ -14,10 +14,10 @@ import torch
 
 from services.activations import hooks, models
 from services.trainer.sae.evaluation import splice
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.activations.conftest import Loader
 
-IDS, OTHERS = (torch.tensor(material.rows(2, 5, 5, seed)) for seed in (0, 1))
+IDS, OTHERS = (torch.tensor(tiny_models.rows(2, 5, 5, seed)) for seed in (0, 1))
 LAYERS = (0, 2)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox sequential": ("gpt_neox", {"use_parallel_residual": False}),
@@ -26,12 +26,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 POST_NORM = frozenset({"bert", "distilbert", "roberta", "xlm-roberta", "opt post-norm"})
 
 
-@pytest.fixture(params=[*material.CONFIGURATIONS, *VARIANTS])
+@pytest.fixture(params=[*tiny_models.CONFIGURATIONS, *VARIANTS])
 def named(request: pytest.FixtureRequest, tmp_path: pathlib.Path, loaded: Loader) -> tuple[str, models.LoadedModel]:
     if request.param not in VARIANTS:
         return request.param, loaded(request.param)
     kind, changes = VARIANTS[request.param]
-    return request.param, models.load(material.save(kind, tmp_path, **changes), attention="eager")
+    return request.param, models.load(tiny_models.save(kind, tmp_path, **changes), attention="eager")
 
 
 Run = Callable[..., torch.Tensor]
@@ -68,7 +68,7 @@ def test_replaced_values_reach_later_layers_only(named: tuple[str, models.Loaded
         torch.testing.assert_close(run(other, lambda x: x + shift), shifted, rtol=1e-3, atol=1e-3, msg=_of(other))
         assert (shifted - clean).abs().max() > 1e-2, one
     for layer in LAYERS:
-        for point in material.points(model, layer):
+        for point in tiny_models.points(model, layer):
             name = f"blocks.{layer}.{point}"
             torch.testing.assert_close(run(name, torch.clone), clean, rtol=1e-4, atol=1e-4, msg=_of(name))
             if "resid" in point:
@@ -108,7 +108,7 @@ def _compare_embedding(run: Run, model: models.LoadedModel, shift: torch.Tensor)
 
 def test_a_large_stream_in_bfloat16(tmp_path: pathlib.Path) -> None:
     """As there would be if the difference were added behind: 3000 and its neighbours are 16 apart in bfloat16."""
-    model = models.load(material.save("gpt2", tmp_path), dtype="bfloat16", attention="eager")
+    model = models.load(tiny_models.save("gpt2", tmp_path), dtype="bfloat16", attention="eager")
     with torch.no_grad():
         model.module.transformer.h[0].mlp.c_proj.bias += 3000
     run = runner(model)

@@ -17,7 +17,7 @@ import transformers
 from services.activations import forward_capture, hooks
 from services.activations.models import LoadedModel
 from services.trainer.sae.evaluation import splice
-from tests.activations import material
+from tests.activations import tiny_models
 
 pytestmark = [
     # Of TransformerLens and what it imports.
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-IDS = torch.tensor(material.rows(2, 5, 5))
+IDS = torch.tensor(tiny_models.rows(2, 5, 5))
 """No longer than the shortest window, as TransformerLens knows of windows in some families only."""
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def _names(model: LoadedModel) -> list[str]:
     layers = range(model.description.n_layers)
-    return [f"blocks.{layer}.{point}" for layer in layers for point in material.points(model, layer)]
+    return [f"blocks.{layer}.{point}" for layer in layers for point in tiny_models.points(model, layer)]
 
 
 def _captured(model: LoadedModel) -> dict[str, torch.Tensor]:
@@ -98,8 +98,8 @@ def _compare(model: LoadedModel, cache: Any, renamed: dict[str, str] | None = No
 def test_hooked_transformer(kind: str, folder: pathlib.Path) -> None:
     from transformer_lens import HookedTransformer
 
-    model = material.load(kind, folder)
-    hooked, state = _hooked(folder / material.FOLDER, model, HookedTransformer)
+    model = tiny_models.load(kind, folder)
+    hooked, state = _hooked(folder / tiny_models.FOLDER, model, HookedTransformer)
     hooked.load_and_process_state_dict(
         state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
@@ -114,12 +114,14 @@ def test_hooked_transformer(kind: str, folder: pathlib.Path) -> None:
 def test_hooked_encoder(folder: pathlib.Path) -> None:
     from transformer_lens import HookedEncoder
 
-    model = material.load("bert", folder)
+    model = tiny_models.load("bert", folder)
     whole = transformers.BertForPreTraining(model.module.config)
     whole.bert.load_state_dict(model.base.state_dict(), strict=False)
     whole.cls.predictions.load_state_dict(model.module.cls.predictions.state_dict())
     whole.save_pretrained(folder / "whole")
-    hooked, state = _hooked(folder / material.FOLDER, LoadedModel(**model.__dict__ | {"module": whole}), HookedEncoder)
+    hooked, state = _hooked(
+        folder / tiny_models.FOLDER, LoadedModel(**model.__dict__ | {"module": whole}), HookedEncoder
+    )
     hooked.load_state_dict(state, strict=False)
     _, cache = hooked.run_with_cache(IDS)
     # HookedEncoder's residual stream behind a block is the one before its norm.
@@ -150,17 +152,17 @@ def test_hooked_encoder(folder: pathlib.Path) -> None:
 def test_transformer_bridge(kind: str, folder: pathlib.Path) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
-    model = material.load(kind, folder)
-    vocabulary = {f"t{number}": number for number in range(material.ROWS)}
+    model = tiny_models.load(kind, folder)
+    vocabulary = {f"t{number}": number for number in range(tiny_models.ROWS)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="t0"))
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="t0", eos_token="t1", pad_token="t2"
-    ).save_pretrained(folder / material.FOLDER)
-    theirs = material.load(kind, folder).module
+    ).save_pretrained(folder / tiny_models.FOLDER)
+    theirs = tiny_models.load(kind, folder).module
     bridge = TransformerBridge.boot_transformers(
-        str(folder / material.FOLDER),
+        str(folder / tiny_models.FOLDER),
         hf_model=theirs,
-        tokenizer=transformers.AutoTokenizer.from_pretrained(folder / material.FOLDER),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder / tiny_models.FOLDER),
         device="cpu",
     )
     with torch.no_grad():

@@ -12,7 +12,7 @@ import pytest
 import polytok
 from tests.badinput import commands
 from tests.badinput.commands import Bystander
-from tests.client import material
+from tests.client import samples
 
 if TYPE_CHECKING:
     from tests.support.stacks import Stack
@@ -33,9 +33,9 @@ def client(stack: Stack) -> Iterator[polytok.Client]:
 def bystander(client: polytok.Client, tmp_path_factory: pytest.TempPathFactory) -> Bystander:
     """What was READY before anything went wrong."""
     folder = tmp_path_factory.mktemp("bystander")
-    dataset, model = material.unique("bystander"), material.unique("model")
-    client.datasets.create(dataset, files=material.write_jsonl(folder / "docs.jsonl"))
-    client.models.create(model, str(material.write_model(folder / "model")))
+    dataset, model = samples.unique("bystander"), samples.unique("model")
+    client.datasets.create(dataset, files=samples.write_jsonl(folder / "docs.jsonl"))
+    client.models.create(model, str(samples.write_model(folder / "model")))
     client.datasets.wait(dataset, timeout=120)
     client.models.wait(model, timeout=120)
     client.tokenizations.create(dataset, model, max_length=16)
@@ -50,7 +50,7 @@ def _nothing_else_was_harmed(client: polytok.Client, bystander: Bystander) -> It
     yield
     assert _records(client, bystander) == records
     assert _checksums(client, bystander) == files
-    assert len(client.load(bystander.dataset, bystander.model)) == len(material.TEXTS)
+    assert len(client.load(bystander.dataset, bystander.model)) == len(samples.TEXTS)
     client.tokenizations.create(bystander.dataset, bystander.model, variant="next", max_length=8)
     client.tokenizations.wait(bystander.dataset, bystander.model, variant="next", timeout=120)
     client.tokenizations.delete(bystander.dataset, bystander.model, variant="next")

@@ -8,13 +8,13 @@ import pytest
 import polytok
 from polytok import errors
 from tests.badinput.commands import Bystander, Command
-from tests.client import material
+from tests.client import samples
 from tests.support.messages import check_names
 
 
 def add(command: Command, path: pathlib.Path, rows: list[dict[str, object]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    name = material.unique("columns")
+    name = samples.unique("columns")
     command.done("dataset", "add", name, path)
     return name
 
@@ -22,7 +22,7 @@ def add(command: Command, path: pathlib.Path, rows: list[dict[str, object]]) -> 
 def test_row_without_text(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    rows: list[dict[str, object]] = [{"text": text, "title": "t"} for text in material.TEXTS]
+    rows: list[dict[str, object]] = [{"text": text, "title": "t"} for text in samples.TEXTS]
     rows[7]["text"] = None
     name = add(command, tmp_path / "docs.jsonl", rows)
     message = command.refused("tokenize", name, "--model", bystander.model, "--watch", code=1)
@@ -39,12 +39,12 @@ def test_row_without_text(
 def test_row_number_counts_all_files(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    material.write_jsonl(tmp_path / "a.jsonl")
+    samples.write_jsonl(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "fine", "number": 1}\n{"text": null, "number": 2}\n')
-    name = material.unique("columns")
+    name = samples.unique("columns")
     client.datasets.create(name, files=[tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
     client.datasets.wait(name, timeout=120)
-    row = len(material.TEXTS) + 1
+    row = len(samples.TEXTS) + 1
     message = command.refused("tokenize", name, "--model", bystander.model, "--watch", code=1)
     check_names(message, f"row {row}", f"datasets/{name}")
 

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from tests.badinput.commands import Bystander, Command
-from tests.client import material
+from tests.client import samples
 from tests.support.messages import check_names
 
 
@@ -46,7 +46,7 @@ def test_unknown_column(command: Command, bystander: Bystander) -> None:
 def test_dataset_name_with_path_traversal(
     command: Command, tmp_path: pathlib.Path, bystander: Bystander, name: str, code: int, expected: tuple[str, ...]
 ) -> None:
-    message = command.refused("dataset", "add", name, material.write_jsonl(tmp_path / "docs.jsonl"), code=2)
+    message = command.refused("dataset", "add", name, samples.write_jsonl(tmp_path / "docs.jsonl"), code=2)
     assert "dataset_id" in message
     assert "'..'" in message or name in message
     check_names(command.refused("tokenize", name, "--model", bystander.model, code=code), *expected)
@@ -54,7 +54,7 @@ def test_dataset_name_with_path_traversal(
 
 
 def test_model_name_with_path_traversal(command: Command, tmp_path: pathlib.Path) -> None:
-    message = command.refused("model", "add", "../m", material.write_model(tmp_path / "model"), code=2)
+    message = command.refused("model", "add", "../m", samples.write_model(tmp_path / "model"), code=2)
     assert "model_id" in message
     check_names(command.refused("model", "show", "../m", code=2), "'../m'")
 

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from tests.badinput.commands import Bystander, Command
-from tests.client import material
+from tests.client import samples
 from tests.support.messages import check_names
 
 
@@ -37,12 +37,12 @@ def test_tokenization_exists_with_other_parameters(command: Command, bystander: 
 
 
 def test_dataset_exists_with_another_source(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
-    other = material.write_jsonl(tmp_path / "others.jsonl", ["another corpus"])
+    other = samples.write_jsonl(tmp_path / "others.jsonl", ["another corpus"])
     message = command.refused("dataset", "add", bystander.dataset, other, code=5)
     check_names(message, f"datasets/{bystander.dataset}", "others.jsonl")
 
 
 def test_model_exists_with_another_tokenizer(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
-    other = material.write_model(tmp_path / "other")
+    other = samples.write_model(tmp_path / "other")
     message = command.refused("model", "add", bystander.model, other, code=5)
     check_names(message, f"models/{bystander.model}", other)

@@ -10,20 +10,20 @@ import pytest
 
 import polytok
 from tests.badinput.commands import Bystander, Command
-from tests.client import material
+from tests.client import samples
 from tests.support.messages import check_names
 
-LINES = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in material.TEXTS)
+LINES = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in samples.TEXTS)
 
 
 def cut_parquet(path: pathlib.Path) -> None:
-    pq.write_table(pa.table({"text": material.TEXTS}), path)
+    pq.write_table(pa.table({"text": samples.TEXTS}), path)
     path.write_bytes(path.read_bytes()[:-200])
 
 
 def add(command: Command, path: pathlib.Path, reason: str) -> str:
     """Adds a file as a dataset, which fails, and returns the message without the dataset's name."""
-    name = material.unique("bad")
+    name = samples.unique("bad")
     message = command.refused("dataset", "add", name, path, code=1)
     shown = json.loads(command.done("dataset", "show", name, "--json"))
     assert shown["state"] == "ERROR"
@@ -41,14 +41,14 @@ def test_missing_file(command: Command, tmp_path: pathlib.Path, bystander: Bysta
 def test_tokenize_after_retry_of_a_failed_dataset(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    name, path = material.unique("late"), tmp_path / "docs.jsonl"
+    name, path = samples.unique("late"), tmp_path / "docs.jsonl"
     command.refused("dataset", "add", name, path, code=1)
     message = command.refused("tokenize", name, "--model", bystander.model, code=5)
     check_names(message, f"datasets/{name}", "ERROR", f"`polytok dataset retry {name}`", path)
-    material.write_jsonl(path)
+    samples.write_jsonl(path)
     command.done("dataset", "retry", name)
     command.done("tokenize", name, "--model", bystander.model, "--watch")
-    assert len(client.load(name, bystander.model)) == len(material.TEXTS)
+    assert len(client.load(name, bystander.model)) == len(samples.TEXTS)
 
 
 def test_truncated_compressed_file(command: Command, tmp_path: pathlib.Path) -> None:
@@ -69,7 +69,7 @@ def test_truncated_line(command: Command, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_bytes(LINES[:-20])
     message = add(command, path, "SOURCE_INVALID")
-    check_names(message, path, f"line {len(material.TEXTS)}")
+    check_names(message, path, f"line {len(samples.TEXTS)}")
 
 
 def test_file_is_not_utf8(command: Command, tmp_path: pathlib.Path) -> None:

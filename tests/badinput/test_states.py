@@ -11,7 +11,7 @@ import pytest
 import polytok
 from polytok.client import watch_stream
 from tests.badinput.commands import Bystander, Command
-from tests.client import material
+from tests.client import samples
 from tests.support.messages import check_names
 from tests.support.servers import await_condition
 
@@ -56,8 +56,8 @@ def children(pid: int, module: str) -> list[int]:
 
 @pytest.mark.usefixtures("held_ingest")
 def test_tokenize_before_the_dataset_is_ready(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
-    name = material.unique("early")
-    command.done("dataset", "add", name, material.write_jsonl(tmp_path / "docs.jsonl"), "--no-watch")
+    name = samples.unique("early")
+    command.done("dataset", "add", name, samples.write_jsonl(tmp_path / "docs.jsonl"), "--no-watch")
     message = command.refused("tokenize", name, "--model", bystander.model, code=5)
     check_names(message, f"datasets/{name}", "PENDING", f"`polytok dataset watch {name}`")
     # A pending dataset is deleted at once.
@@ -69,8 +69,8 @@ def test_tokenize_before_the_dataset_is_ready(command: Command, tmp_path: pathli
 def test_delete_a_running_tokenization(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    name, model = material.unique("busy"), bystander.model
-    begin(client, name, model, material.write_jsonl(tmp_path / "docs.jsonl"))
+    name, model = samples.unique("busy"), bystander.model
+    begin(client, name, model, samples.write_jsonl(tmp_path / "docs.jsonl"))
     message = command.refused("dataset", "delete", name, code=5)
     tokenization = f"datasets/{name}/tokenizations/{model}"
     check_names(message, f"datasets/{name}", 1, tokenization, f"`polytok dataset delete {name} --force`")
@@ -81,15 +81,15 @@ def test_delete_a_running_tokenization(
     command.refused("tokenization", "show", name, model, code=4)
     client.tokenizations.create(name, model)
     assert client.tokenizations.wait(name, model, timeout=120).tokenized_path == path
-    assert len(client.load(name, model)) == len(material.TEXTS)
+    assert len(client.load(name, model)) == len(samples.TEXTS)
 
 
 @pytest.mark.usefixtures("held_tokenizer")
 def test_delete_a_dataset_with_a_running_tokenization(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
-    name, model = material.unique("busy"), bystander.model
-    begin(client, name, model, material.write_jsonl(tmp_path / "docs.jsonl"))
+    name, model = samples.unique("busy"), bystander.model
+    begin(client, name, model, samples.write_jsonl(tmp_path / "docs.jsonl"))
     folder = pathlib.Path(client.datasets.get(name).raw_path).parent
     command.done("dataset", "delete", name, "--force")
     command.refused("dataset", "show", name, code=4)

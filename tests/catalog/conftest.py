@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from polytok.catalog.v1 import datasets_pb2
-from tests.catalog import hands
-from tests.catalog.doing import Doer
-from tests.client import material
+from tests.catalog import harness
+from tests.catalog.task_runner import TaskRunner
+from tests.client import samples
 
 if TYPE_CHECKING:
     import pathlib
@@ -27,34 +27,34 @@ async def catalog(
     migrated_database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
-) -> AsyncIterator[hands.Running]:
+) -> AsyncIterator[harness.CatalogHarness]:
     """A catalog that serves, and its stubs."""
-    async with hands.running(database, migrated_database_settings, messaging_settings, storage) as running:
+    async with harness.run_catalog(database, migrated_database_settings, messaging_settings, storage) as running:
         yield running
 
 
 @pytest.fixture
-def worker(catalog: hands.Running) -> hands.Worker:
+def worker(catalog: harness.CatalogHarness) -> harness.FakeWorker:
     """A worker that does what a test tells it to."""
-    return hands.Worker(catalog)
+    return harness.FakeWorker(catalog)
 
 
 @pytest.fixture
-def doer(catalog: hands.Running) -> Doer:
+def runner(catalog: harness.CatalogHarness) -> TaskRunner:
     """A worker that does tasks as a real one does."""
-    return Doer(catalog)
+    return TaskRunner(catalog)
 
 
 @pytest.fixture
-async def docs(catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path) -> hands.Running:
+async def docs(catalog: harness.CatalogHarness, runner: TaskRunner, tmp_path: pathlib.Path) -> harness.CatalogHarness:
     """A dataset of several shards, and two models of one tokenizer."""
-    texts = [f"{text} Number {number}." for number, text in enumerate(material.TEXTS * 2)]
-    source = material.write_jsonl(tmp_path / "docs.jsonl", [*texts, *texts[:5]])
-    created = await catalog.create_dataset("docs", source=hands.file_source(str(source)))
-    await doer.run(created.job)
-    folder = material.write_model(tmp_path / "small")
+    texts = [f"{text} Number {number}." for number, text in enumerate(samples.TEXTS * 2)]
+    source = samples.write_jsonl(tmp_path / "docs.jsonl", [*texts, *texts[:5]])
+    created = await catalog.create_dataset("docs", source=harness.file_source(str(source)))
+    await runner.run(created.job)
+    folder = samples.write_model(tmp_path / "small")
     for name in ("small", "other"):
         path = folder if name == "small" else shutil.copytree(folder, tmp_path / name)
-        await doer.run((await catalog.create_model(name, repo_id=str(path))).job)
+        await runner.run((await catalog.create_model(name, repo_id=str(path))).job)
     assert (await catalog.dataset("docs")).state == datasets_pb2.Dataset.STATE_READY
     return catalog

@@ -15,12 +15,12 @@ from services.catalog.server import tables
 from services.jobs.task_process_main import TaskContext
 from services.tokenizer.checks import verification
 from services.tokenizer.models import loader
-from tests.catalog import hands
+from tests.catalog import harness
 
 _records, _files = tables.dataset_tokenizations, tables.tokenization_files
 
 
-def findings(catalog: hands.Running, record: tokenizations_pb2.Tokenization, raw: str) -> list[str]:
+def findings(catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, raw: str) -> list[str]:
     """What a verification of every document finds, as kinds and files."""
     task = answers_pb2.VerifyTask(
         tokenized_path=record.tokenized_path, manifest_digest=record.manifest_digest, raw_path=raw, every_document=True
@@ -31,7 +31,7 @@ def findings(catalog: hands.Running, record: tokenizations_pb2.Tokenization, raw
     return [f"{kinds.Name(each.kind).removeprefix('KIND_')} {each.file}" for each in result.findings]
 
 
-async def forge_ids(catalog: hands.Running, record: tokenizations_pb2.Tokenization, place: int) -> str:
+async def forge_ids(catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, place: int) -> str:
     """Changes one id of one of the Arrow files, and gives the file's name."""
     folder = pathlib.Path(record.tokenized_path)
     manifest = json.loads((folder / "polytok.json").read_text())
@@ -54,7 +54,7 @@ async def forge_ids(catalog: hands.Running, record: tokenizations_pb2.Tokenizati
 
 
 async def forge_manifest(
-    catalog: hands.Running, record: tokenizations_pb2.Tokenization, change: Callable[[dict[str, Any]], object]
+    catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, change: Callable[[dict[str, Any]], object]
 ) -> None:
     """Changes the manifest, and its digest wherever that is told."""
     folder = pathlib.Path(record.tokenized_path)

@@ -4,7 +4,7 @@ import asyncio
 
 import sqlalchemy as sa
 
-from tests.catalog import hands
+from tests.catalog import harness
 
 _WAITING = sa.text(
     "SELECT count(DISTINCT pid) FROM pg_locks JOIN pg_stat_activity USING (pid) "
@@ -12,7 +12,7 @@ _WAITING = sa.text(
 )
 
 
-async def queued(catalog: hands.Running, count: int) -> None:
+async def queued(catalog: harness.CatalogHarness, count: int) -> None:
     """Returns once so many transactions wait for a lock."""
     async with asyncio.timeout(60):
         while True:

@@ -9,8 +9,8 @@ from google.protobuf import field_mask_pb2
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.server import tables
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 State = datasets_pb2.Dataset.State
@@ -21,7 +21,7 @@ async def test_create_returns_a_pending_dataset(catalog):
     assert created.name == "datasets/docs"
     assert str(uuid.UUID(created.uid)) == created.uid
     assert created.state == State.STATE_PENDING
-    assert created.source == hands.file_source()
+    assert created.source == harness.file_source()
     assert created.raw_path == catalog.storage.uri(f"datasets/{created.uid}/raw")
     assert dict(created.metadata) == {"team": "sae"}
     assert created.etag
@@ -40,14 +40,14 @@ async def test_same_source_returns_the_existing_dataset(catalog):
 
 
 async def test_other_source_is_refused_with_differences(catalog):
-    await catalog.create_dataset("docs", source=hands.file_source("/a.jsonl"))
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
-        await catalog.create_dataset("docs", source=hands.file_source("/b.csv", format="FORMAT_CSV"))
+    await catalog.create_dataset("docs", source=harness.file_source("/a.jsonl"))
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+        await catalog.create_dataset("docs", source=harness.file_source("/b.csv", format="FORMAT_CSV"))
     assert caught[0].metadata["resource"] == "datasets/docs"
     for text in (caught[0].message, caught[0].metadata["differs"]):
         check_names(text, "uris", "'/a.jsonl'", "'/b.csv'", "format", "unset", "'FORMAT_CSV'")
     hub = datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="org/docs", split="train"))
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.create_dataset("docs", source=hub)
     check_names(caught[0].metadata["differs"], "source", "'files'", "'hub'")
 
@@ -63,7 +63,7 @@ UID = "0190aa4f-93cc-4a1f-8d0c-2f1d5a8f7c11"
 
 @pytest.mark.parametrize("name", ["../etc", "a/b", "UPPER", "", "a" * 64, "a..b", "-a", "ä", UID])
 async def test_bad_ids_are_refused(catalog, name):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_dataset(name)
     assert "dataset_id" in [violation.field for violation in caught[0].violations]
     assert await catalog.count(tables.datasets) == 0
@@ -72,8 +72,8 @@ async def test_bad_ids_are_refused(catalog, name):
 @pytest.mark.parametrize(
     ("source", "field", "name"),
     [
-        (hands.file_source("docs.jsonl"), "files.uris[0]", "'docs.jsonl'"),
-        (hands.file_source("/a\0b"), "files.uris[0]", "NUL"),
+        (harness.file_source("docs.jsonl"), "files.uris[0]", "'docs.jsonl'"),
+        (harness.file_source("/a\0b"), "files.uris[0]", "NUL"),
         (
             datasets_pb2.DatasetSource(hub=datasets_pb2.HubSource(repo_id="../docs", split="train")),
             "hub.repo_id",
@@ -83,7 +83,7 @@ async def test_bad_ids_are_refused(catalog, name):
     ],
 )
 async def test_sources_that_no_worker_can_open_are_refused(catalog, source, field, name):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_dataset("docs", source=source)
     assert [violation.field for violation in caught[0].violations] == [f"dataset.source.{field}"]
     check_names(caught[0].message, f"dataset.source.{field}", name)
@@ -91,13 +91,13 @@ async def test_sources_that_no_worker_can_open_are_refused(catalog, source, fiel
 
 
 async def test_metadata_with_nul_is_refused(catalog):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await catalog.create_dataset("docs", metadata={"a": "\0"})
 
 
 async def test_unknown_dataset_suggests_close_names(catalog):
     await catalog.create_dataset("python-docs")
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await catalog.dataset("pyton-docs")
     check_names(caught[0].message, "'pyton-docs'", "'python-docs'", "`polytok dataset list`")
     assert caught[0].metadata == {"resource": "datasets/pyton-docs"}
@@ -120,13 +120,13 @@ async def test_ingestion_becomes_ready(catalog, worker):
     raw_key = f"datasets/{created.uid}/raw"
     shards, columns = [], [datasets_pb2.Column(name="text", type="string")]
     for ordinal, part in enumerate(parts):
-        held = await worker.take(created.job)
+        leased = await worker.take(created.job)
         expected = tasks_pb2.ReadPartTask(part=part, raw_key=raw_key, ordinal=ordinal, shard_bytes=1024)
-        assert held.payload(tasks_pb2.ReadPartTask) == expected
-        key = f"{raw_key}/part-{ordinal:05d}-00000-{held.tag}.arrow"
+        assert leased.payload(tasks_pb2.ReadPartTask) == expected
+        key = f"{raw_key}/part-{ordinal:05d}-00000-{leased.tag}.arrow"
         digest = catalog.storage.write_bytes(key, b"rows")
         shards.append(tasks_pb2.RawShard(key=key, num_rows=2, size_bytes=4, sha256=digest, text_bytes=7))
-        await held.complete(tasks_pb2.ReadPartResult(shards=[shards[-1]], columns=columns))
+        await leased.complete(tasks_pb2.ReadPartResult(shards=[shards[-1]], columns=columns))
         if ordinal == 0:
             assert (await catalog.dataset("docs")).progress == pytest.approx(25 / 1.1), "what was read is checked"
 
@@ -196,9 +196,9 @@ async def test_files_outside_the_folder_are_not_published(catalog, worker):
         tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
     )
     await (await worker.take(created.job)).complete(tasks_pb2.ReadPartResult())
-    held = await worker.take(created.job)
-    staged = held.stage("elsewhere", "state.json", b"{}")
-    await held.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
+    leased = await worker.take(created.job)
+    staged = leased.stage("elsewhere", "state.json", b"{}")
+    await leased.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
     failed = await catalog.dataset("docs")
     assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "INTERNAL")
     assert "'elsewhere/state.json." in failed.error_message
@@ -211,10 +211,10 @@ async def test_changed_staged_files_are_not_published(catalog, worker):
         tasks_pb2.PlanIngestResult(parts=[tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/a", size_bytes=1))])
     )
     await (await worker.take(created.job)).complete(tasks_pb2.ReadPartResult())
-    held = await worker.take(created.job)
-    staged = held.stage(f"datasets/{created.uid}/raw", "state.json", b"{}")
+    leased = await worker.take(created.job)
+    staged = leased.stage(f"datasets/{created.uid}/raw", "state.json", b"{}")
     catalog.storage.write_bytes(staged.staged_key, b"{ }")
-    await held.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
+    await leased.complete(tasks_pb2.PublishDatasetResult(staged_files=[staged]))
     failed = await catalog.dataset("docs")
     assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "CHECKSUM_MISMATCH")
 
@@ -226,7 +226,7 @@ async def test_retry_after_cancel_makes_a_new_job(catalog, worker):
     cancelled = await catalog.datasets.CancelDataset(name)
     assert cancelled.state == State.STATE_CANCELLED
     assert await catalog.datasets.CancelDataset(name) == cancelled
-    async with refused(errors.Aborted, "LEASE_LOST"):
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
         await plan.complete(tasks_pb2.PlanIngestResult())
     retried = await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/docs"))
     assert retried.state == State.STATE_PENDING
@@ -238,12 +238,12 @@ async def test_retry_after_cancel_makes_a_new_job(catalog, worker):
 
 async def test_states_for_cancel_and_retry(catalog, worker):
     await catalog.create_dataset("docs")
-    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.datasets.RetryDataset(datasets_pb2.RetryDatasetRequest(name="datasets/docs"))
     assert caught[0].metadata == {"resource": "datasets/docs", "state": "PENDING"}
     check_names(caught[0].message, "datasets/docs", "PENDING", "ERROR", "CANCELLED")
     await worker.ingest("docs")
-    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/docs"))
     assert caught[0].metadata == {"resource": "datasets/docs", "state": "READY"}
     check_names(caught[0].message, "datasets/docs", "READY", "PENDING", "DOWNLOADING", "PROCESSING")
@@ -256,11 +256,11 @@ async def test_update_changes_metadata_only(catalog):
     assert dict(updated.metadata) == {"b": "2"}
     assert updated.num_samples == 0
     assert updated.etag != created.etag
-    async with refused(errors.Aborted, "ETAG_MISMATCH") as caught:
+    async with expect_error(errors.Aborted, "ETAG_MISMATCH") as caught:
         await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
     assert caught[0].metadata == {"resource": "datasets/docs"}
     mask = field_mask_pb2.FieldMask(paths=["num_samples"])
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed, update_mask=mask))
     assert [violation.field for violation in caught[0].violations] == ["update_mask"]
     check_names(caught[0].message, "update_mask", "'num_samples'", "'metadata'")
@@ -270,7 +270,7 @@ async def test_update_keeps_the_limits_on_metadata(catalog):
     await catalog.create_dataset("docs")
     for metadata in ({"k" * 64: "v"}, {"": "v"}, {"k": "v" * 1025}, {str(i): "" for i in range(65)}):
         changed = datasets_pb2.Dataset(name="datasets/docs", metadata=metadata)
-        async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
             await catalog.datasets.UpdateDataset(datasets_pb2.UpdateDatasetRequest(dataset=changed))
 
 
@@ -279,13 +279,13 @@ async def test_delete_removes_record_files_and_jobs(catalog, worker):
     await worker.ingest("docs")
     assert catalog.storage.list(f"datasets/{created.uid}")
     etag = datasets_pb2.DeleteDatasetRequest(name="datasets/docs", etag="stale")
-    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+    async with expect_error(errors.Aborted, "ETAG_MISMATCH"):
         await catalog.datasets.DeleteDataset(etag)
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
     assert catalog.storage.list("datasets") == []
     for table in (tables.datasets, tables.dataset_shards, tables.jobs.jobs, tables.jobs.tasks, tables.jobs.outbox):
         assert await catalog.count(table) == 0
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
 
 
@@ -307,7 +307,7 @@ async def test_delete_during_ingestion_fences_the_worker(catalog, worker):
     created = await catalog.create_dataset("docs")
     plan = await worker.take(created.job)
     await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
-    async with refused(errors.Aborted, "LEASE_LOST"):
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
         await plan.complete(tasks_pb2.PlanIngestResult())
     assert await catalog.count(tables.jobs.jobs) == 0
 
@@ -319,7 +319,7 @@ async def test_delete_with_tokenizations_needs_force(catalog, worker):
     await worker.inspect("gpt2")
     tokenization = await catalog.tokenize("docs", "gpt2")
     await worker.finish(tokenization)
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs"))
     assert caught[0].metadata == {"resource": "datasets/docs", "holders": tokenization.name}
     check_names(caught[0].message, "datasets/docs", 1, tokenization.name, "`polytok dataset delete docs --force`")
@@ -353,6 +353,6 @@ async def test_page_tokens_belong_to_their_list(catalog):
         datasets_pb2.ListDatasetsRequest(page_token="nonsense"),
         datasets_pb2.ListDatasetsRequest(page_token=page.next_page_token, states=[State.STATE_READY]),
     ):
-        async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
             await catalog.datasets.ListDatasets(request)
         assert caught[0].violations[0].field == "page_token"

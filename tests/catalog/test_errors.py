@@ -9,8 +9,8 @@ from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.cli.render import json_documents
 from polytok.client import watch_stream
 from polytok.errors import codec
-from tests.catalog import hands
-from tests.catalog.doing import Doer
+from tests.catalog import harness
+from tests.catalog.task_runner import TaskRunner
 
 NAME = "datasets/docs/tokenizations/small"
 
@@ -37,14 +37,16 @@ def check(record: Any, sent: errors.PolytokError) -> None:
 
 
 @pytest.mark.parametrize("kind", list(codec.CODES))
-async def test_of_a_dataset(catalog: hands.Running, worker: hands.Worker, kind: type[errors.PolytokError]) -> None:
+async def test_of_a_dataset(
+    catalog: harness.CatalogHarness, worker: harness.FakeWorker, kind: type[errors.PolytokError]
+) -> None:
     created = await catalog.create_dataset("docs")
     assert json_documents.record(created)["error"] is None
     await (await worker.take(created.job)).fail_as(made(kind))
     check(await catalog.dataset("docs"), made(kind))
 
 
-async def test_of_a_model(catalog: hands.Running, worker: hands.Worker) -> None:
+async def test_of_a_model(catalog: harness.CatalogHarness, worker: harness.FakeWorker) -> None:
     created = await catalog.create_model("gpt2")
     await (await worker.take(created.job)).fail_as(made(errors.DataLoss))
     found = await catalog.models.GetModel(models_pb2.GetModelRequest(name="models/gpt2"))
@@ -53,17 +55,17 @@ async def test_of_a_model(catalog: hands.Running, worker: hands.Worker) -> None:
     assert not retried.HasField("error")
 
 
-async def test_of_a_tokenization_and_of_its_repair(docs: hands.Running, doer: Doer) -> None:
+async def test_of_a_tokenization_and_of_its_repair(docs: harness.CatalogHarness, runner: TaskRunner) -> None:
     created = await docs.tokenize("docs", "small", max_length=16)
-    await (await doer.take(created.job)).fail_as(made(errors.NotFound))
+    await (await runner.take(created.job)).fail_as(made(errors.NotFound))
     check(await docs.tokenization(NAME), made(errors.NotFound))
     retry = tokenizations_pb2.RetryTokenizationRequest(name=NAME)
     retried = await docs.tokenizations.RetryTokenization(retry)
     assert not retried.HasField("error")
-    await doer.run(retried.job)
+    await runner.run(retried.job)
     repair = tokenizations_pb2.RepairTokenizationRequest(name=NAME)
     job = (await docs.tokenizations.RepairTokenization(repair)).repair.job
-    await (await doer.take(job)).fail_as(made(errors.ResourceExhausted))
+    await (await runner.take(job)).fail_as(made(errors.ResourceExhausted))
     found = await docs.tokenization(NAME)
     assert not found.HasField("error")
     assert vars(codec.from_message(found.repair.error)) == vars(made(errors.ResourceExhausted))

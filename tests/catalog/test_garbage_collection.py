@@ -46,17 +46,17 @@ async def test_orphans_are_deleted(ready):
 
 async def test_files_of_a_running_job_are_kept(ready, worker):
     created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
-    held = await worker.take(created.job)
-    key = held.shard_result().files[0].key
+    leased = await worker.take(created.job)
+    key = leased.shard_result().files[0].key
     assert await ready.catalog.garbage_collector.collect() == []
     assert ready.storage.exists(key)
 
 
 async def test_files_of_a_failed_job_are_deleted(ready, worker):
     created = await ready.tokenize("docs", "gpt2", variant="v", max_length=8)
-    held = await worker.take(created.job)
-    key = held.shard_result().files[0].key
-    await held.fail("INTERNAL", "A defect.")
+    leased = await worker.take(created.job)
+    key = leased.shard_result().files[0].key
+    await leased.fail("INTERNAL", "A defect.")
     assert await ready.catalog.garbage_collector.collect() == [key.rpartition("/")[0]]
     assert not ready.storage.exists(key)
 

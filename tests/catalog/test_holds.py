@@ -7,7 +7,7 @@ from google.protobuf import duration_pb2
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
 from services.catalog.server import tables
-from tests.catalog.hands import refused
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 NAME = "datasets/docs/tokenizations/gpt2"
@@ -46,11 +46,11 @@ async def test_held_tokenization_is_not_deleted(catalog, made):
     await _hold(catalog, "trainings/t1")
     assert held.tokenization == made
     assert catalog.storage.uri(held.storage_key) == made.tokenized_path
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await _delete(catalog)
     assert caught[0].metadata == {"resource": NAME, "holders": "extractions/e1, trainings/t1"}
     check_names(caught[0].message, NAME, "extractions/e1", "trainings/t1")
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD"):
         await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/docs", force=True))
     await _release(catalog)
     await _release(catalog, "trainings/t1")
@@ -76,16 +76,16 @@ async def test_expired_hold_is_swept(catalog, made):
 
 
 async def test_hold_needs_the_same_ready_tokenization(catalog, made, worker):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await _hold(catalog, name="datasets/docs/tokenizations/gpt2~other")
     await _delete(catalog)
     again = await catalog.tokenize("docs", "gpt2")
-    async with refused(errors.FailedPrecondition, "NOT_READY"):
+    async with expect_error(errors.FailedPrecondition, "NOT_READY"):
         await _hold(catalog)
     await worker.finish(again)
-    async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await _hold(catalog, digest="0" * 64)
     assert caught[0].metadata == {"resource": NAME}
     check_names(caught[0].message, NAME, "extractions/e1")
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await _hold(catalog, holder="nobody")

@@ -12,9 +12,9 @@ from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server.repository import distrusted_engines
 from services.tokenizer.engines import selection, spot_check, versions
 from services.tokenizer.engines.reference import Reference
-from tests.catalog import hands
-from tests.catalog.doing import Doer
-from tests.client import material
+from tests.catalog import harness
+from tests.catalog.task_runner import TaskRunner
+from tests.client import samples
 from tests.tokenizer import oracle
 from tests.tokenizer.test_fast_engines import Wrong, other_ids
 
@@ -26,7 +26,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "packed": {"max_length": 16, "packing": {}},
     "all": {"max_length": 16, "packing": {}, "shuffle_seed": 3, "filters": {"drop_duplicates": True}},
 }
-TEXTS = [*(f"{text} Number {number}." for number, text in enumerate(material.TEXTS)), "a zebra", *material.TEXTS[:5]]
+TEXTS = [*(f"{text} Number {number}." for number, text in enumerate(samples.TEXTS)), "a zebra", *samples.TEXTS[:5]]
 
 
 @pytest.fixture
@@ -48,12 +48,14 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Wrong]
 
 
 @pytest.fixture
-async def zebras(made: list[Wrong], catalog: hands.Running, doer: Doer, tmp_path: pathlib.Path) -> hands.Running:
+async def zebras(
+    made: list[Wrong], catalog: harness.CatalogHarness, runner: TaskRunner, tmp_path: pathlib.Path
+) -> harness.CatalogHarness:
     """A dataset of several shards, of which the last but one or so has a zebra, and a model."""
-    source = material.write_jsonl(tmp_path / "docs.jsonl", TEXTS)
-    await doer.run((await catalog.create_dataset("docs", source=hands.file_source(str(source)))).job)
-    folder = material.write_model(tmp_path / "small")
-    await doer.run((await catalog.create_model("small", repo_id=str(folder))).job)
+    source = samples.write_jsonl(tmp_path / "docs.jsonl", TEXTS)
+    await runner.run((await catalog.create_dataset("docs", source=harness.file_source(str(source)))).job)
+    folder = samples.write_model(tmp_path / "small")
+    await runner.run((await catalog.create_model("small", repo_id=str(folder))).job)
     assert (await catalog.dataset("docs")).num_shards > 3
     return catalog
 
@@ -80,21 +82,23 @@ def _is_told(record: tokenizations_pb2.Tokenization, shards: int) -> None:
 
 
 @pytest.mark.parametrize("plan", ["plain", pytest.param("packed", marks=pytest.mark.long), "all"])
-async def test_every_shard_of_the_engine_is_encoded_again(zebras: hands.Running, made: list[Wrong], plan: str) -> None:
+async def test_every_shard_of_the_engine_is_encoded_again(
+    zebras: harness.CatalogHarness, made: list[Wrong], plan: str
+) -> None:
     shards = (await zebras.dataset("docs")).num_shards
     created = await zebras.tokenize("docs", "small", **PLANS[plan])
     # All are taken before the first is done; what one process learns the others do not know.
-    workers = [Doer(zebras) for _ in range(shards)]
+    workers = [TaskRunner(zebras) for _ in range(shards)]
     taken = [(worker, await worker.take(created.job)) for worker in workers]
-    for worker, held in reversed(taken):
-        await worker.end(held)
-    (kind,) = {held.lease.kind for _, held in taken}
+    for worker, leased in reversed(taken):
+        await worker.end(leased)
+    (kind,) = {leased.lease.kind for _, leased in taken}
     again = [await workers[0].take(created.job) for _ in range(shards - 1)]
-    tasks = [held.payload(tasks_pb2.TokenizeShardTask) for held in again]
-    assert {held.lease.kind for held in again} == {kind}
+    tasks = [leased.payload(tasks_pb2.TokenizeShardTask) for leased in again]
+    assert {leased.lease.kind for leased in again} == {kind}
     assert {(task.reference_only, *task.distrusted_engines) for task in tasks} == {(True, ENGINE)}
-    for held in again:
-        await workers[0].end(held)
+    for leased in again:
+        await workers[0].end(leased)
     await workers[0].run(created.job)
     record = await zebras.tokenization(NAME)
     assert record.state == State.STATE_READY, record.error_message
@@ -103,45 +107,51 @@ async def test_every_shard_of_the_engine_is_encoded_again(zebras: hands.Running,
     _is_told(record, shards)
 
 
-async def test_later_tokenizations_avoid_the_engine(zebras: hands.Running, doer: Doer, made: list[Wrong]) -> None:
-    await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
+async def test_later_tokenizations_avoid_the_engine(
+    zebras: harness.CatalogHarness, runner: TaskRunner, made: list[Wrong]
+) -> None:
+    await runner.run((await zebras.tokenize("docs", "small", max_length=16)).job)
     del made[:]
-    await Doer(zebras).run((await zebras.tokenize("docs", "small", "other", max_length=17)).job)
+    await TaskRunner(zebras).run((await zebras.tokenize("docs", "small", "other", max_length=17)).job)
     found = (await zebras.tokenization(f"{NAME}~other")).statistics
     assert (found.engine, list(found.distrusted_engines)) == ("reference", [ENGINE])
     assert (found.num_engine_mismatches, found.num_shards_encoded_again) == (0, 0)
     assert sum(wrong.calls for wrong in made) == 0
 
 
-async def test_worker_dies_after_finding_a_mismatch(zebras: hands.Running, doer: Doer) -> None:
+async def test_worker_dies_after_finding_a_mismatch(zebras: harness.CatalogHarness, runner: TaskRunner) -> None:
     created = await zebras.tokenize("docs", "small", max_length=16)
-    dying, taken = Doer(zebras), 0
+    dying, taken = TaskRunner(zebras), 0
     while not await _distrusted(zebras):
-        held = await dying.take(created.job)
+        leased = await dying.take(created.job)
         taken += 1
-        result = await dying.result(held)
+        result = await dying.result(leased)
         if not await _distrusted(zebras):
-            await held.complete(result)
-    await held.fail("WORKER_LOST", "It died before it could tell.", retryable=True)
-    await Doer(zebras).run(created.job)
+            await leased.complete(result)
+    await leased.fail("WORKER_LOST", "It died before it could tell.", retryable=True)
+    await TaskRunner(zebras).run(created.job)
     record = await zebras.tokenization(NAME)
     assert _rows(record) == _expected(record)
     # The process that finds it again has used the engine for no shard after it.
     _is_told(record, taken)
 
 
-async def _distrusted(catalog: hands.Running) -> list[str]:
+async def _distrusted(catalog: harness.CatalogHarness) -> list[str]:
     fingerprint = (await catalog.tokenization(NAME)).tokenizer_fingerprint
     async with catalog.database.connection() as conn:
         return await distrusted_engines.distrusted(conn, fingerprint)
 
 
 async def test_output_of_a_distrusted_engine_is_not_shared(
-    zebras: hands.Running, doer: Doer, made: list[Wrong], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    zebras: harness.CatalogHarness,
+    runner: TaskRunner,
+    made: list[Wrong],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
 ) -> None:
     monkeypatch.setattr(spot_check, "SHARE", 0.0)
     monkeypatch.setattr(spot_check, "_LEAST", 0)
-    await doer.run((await zebras.tokenize("docs", "small", max_length=16)).job)
+    await runner.run((await zebras.tokenize("docs", "small", max_length=16)).job)
     wrong = await zebras.tokenization(NAME)
     assert list(wrong.statistics.engine_versions) == [ENGINE]
     assert _rows(wrong) != _expected(wrong)
@@ -149,8 +159,8 @@ async def test_output_of_a_distrusted_engine_is_not_shared(
     async with zebras.database.transaction() as conn:
         await distrusted_engines.distrust(conn, found, wrong.name)
     folder = tmp_path / "small"
-    await doer.run((await zebras.create_model("other", repo_id=str(folder))).job)
+    await runner.run((await zebras.create_model("other", repo_id=str(folder))).job)
     other = await zebras.tokenize("docs", "other", max_length=16)
     assert (other.state, other.shared_from) == (State.STATE_QUEUED, "")
-    await Doer(zebras).run(other.job)
+    await TaskRunner(zebras).run(other.job)
     assert _rows(await zebras.tokenization(other.name)) == _expected(wrong)

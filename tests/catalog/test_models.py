@@ -8,7 +8,7 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server import tables
-from tests.catalog.hands import refused
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 State = models_pb2.Model.State
@@ -23,14 +23,14 @@ async def test_inspection_makes_a_model_ready(catalog, worker):
     assert created.name == "models/gpt2"
     assert re.fullmatch("m_[0-9a-f]{8}", created.uid)
     assert created.state == State.STATE_PENDING
-    held = await worker.take(created.job)
-    assert held.lease.kind == "model.inspect"
-    assert held.payload(tasks_pb2.InspectModelTask) == tasks_pb2.InspectModelTask(
+    leased = await worker.take(created.job)
+    assert leased.lease.kind == "model.inspect"
+    assert leased.payload(tasks_pb2.InspectModelTask) == tasks_pb2.InspectModelTask(
         tokenizer=tasks_pb2.TokenizerReference(repo_id="openai/gpt2", revision="main"),
         repo_id="openai/gpt2",
         revision="main",
     )
-    await held.complete(
+    await leased.complete(
         tasks_pb2.InspectModelResult(
             tokenizer_fingerprint="f" * 64,
             tokenizer_class="GPT2Tokenizer",
@@ -79,7 +79,7 @@ async def test_separate_tokenizer_repository(catalog, worker):
 async def test_same_source_returns_the_existing_model(catalog):
     created = await catalog.create_model("gpt2", repo_id="openai/gpt2")
     assert await catalog.create_model("gpt2", repo_id="openai/gpt2") == created
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.create_model("gpt2", repo_id="openai/gpt2", revision="v2")
     assert caught[0].metadata["resource"] == "models/gpt2"
     for text in (caught[0].message, caught[0].metadata["differs"]):
@@ -88,13 +88,13 @@ async def test_same_source_returns_the_existing_model(catalog):
 
 @pytest.mark.parametrize("name", ["m_0123abcd", "../gpt2", "GPT2"])
 async def test_bad_ids_are_refused(catalog, name):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await catalog.create_model(name)
     assert await catalog.count(tables.models) == 0
 
 
 async def test_relative_paths_are_refused(catalog):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_model("gpt2", repo_id="./gpt2")
     assert [violation.field for violation in caught[0].violations] == ["model.repo_id"]
     check_names(caught[0].message, "model.repo_id", "'./gpt2'", "relative")
@@ -102,7 +102,7 @@ async def test_relative_paths_are_refused(catalog):
 
 async def test_unknown_model_suggests_close_names(catalog):
     await catalog.create_model("gpt2")
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await _model(catalog, "gpt3")
     assert caught[0].metadata == {"resource": "models/gpt3"}
     check_names(caught[0].message, "'gpt3'", "'gpt2'", "`polytok model list`")
@@ -110,8 +110,8 @@ async def test_unknown_model_suggests_close_names(catalog):
 
 async def test_retry_of_a_failed_inspection(catalog, worker):
     created = await catalog.create_model("gpt2")
-    held = await worker.take(created.job)
-    await held.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
+    leased = await worker.take(created.job)
+    await leased.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
     failed = await _model(catalog, "gpt2")
     assert failed.state == State.STATE_ERROR
     assert failed.error_reason == "TOKENIZER_INVALID"
@@ -120,7 +120,7 @@ async def test_retry_of_a_failed_inspection(catalog, worker):
     assert (retried.state, retried.error_message) == (State.STATE_PENDING, "")
     await worker.inspect("gpt2")
     assert (await _model(catalog, "gpt2")).state == State.STATE_READY
-    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await catalog.models.RetryModel(models_pb2.RetryModelRequest(name="models/gpt2"))
     assert caught[0].metadata == {"resource": "models/gpt2", "state": "READY"}
     check_names(caught[0].message, "models/gpt2", "READY", "ERROR")
@@ -128,8 +128,8 @@ async def test_retry_of_a_failed_inspection(catalog, worker):
 
 async def test_result_of_another_type_is_an_error(catalog, worker):
     created = await catalog.create_model("gpt2")
-    held = await worker.take(created.job)
-    await held.complete(tasks_pb2.PublishTokenizationResult())
+    leased = await worker.take(created.job)
+    await leased.complete(tasks_pb2.PublishTokenizationResult())
     failed = await _model(catalog, "gpt2")
     assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "INTERNAL")
     check_names(failed.error_message, "InspectModelResult")
@@ -154,24 +154,24 @@ async def test_delete_with_tokenizations_needs_force(catalog, worker):
     await catalog.create_model("gpt2")
     await worker.inspect("gpt2")
     tokenization = await catalog.tokenize("docs", "gpt2")
-    held = await worker.take(tokenization.job)
+    leased = await worker.take(tokenization.job)
     request = models_pb2.DeleteModelRequest(name="models/gpt2")
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.models.DeleteModel(request)
     assert caught[0].metadata == {"resource": "models/gpt2", "holders": tokenization.name}
     check_names(caught[0].message, "models/gpt2", 1, tokenization.name, "`polytok model delete gpt2 --force`")
     assert (await catalog.tokenization(tokenization.name)).state == 2  # still PROCESSING
     await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True))
-    async with refused(errors.Aborted, "LEASE_LOST"):
-        await held.complete(held.shard_result())
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
+        await leased.complete(leased.shard_result())
     assert await catalog.count(tables.dataset_tokenizations) == 0
     assert (await catalog.dataset("docs")).state == 4  # READY, as it was
 
 
 async def test_delete_during_inspection(catalog, worker):
     created = await catalog.create_model("gpt2")
-    held = await worker.take(created.job)
+    leased = await worker.take(created.job)
     await catalog.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2"))
-    async with refused(errors.Aborted, "LEASE_LOST"):
-        await held.complete(tasks_pb2.InspectModelResult())
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
+        await leased.complete(tasks_pb2.InspectModelResult())
     assert await catalog.count(tables.jobs.jobs) == 0

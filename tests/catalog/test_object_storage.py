@@ -18,8 +18,8 @@ from transformers import AutoTokenizer
 import polytok
 from polytok.catalog.v1 import tokenizations_pb2
 from services.runtime import storage as storages
-from tests.catalog import hands
-from tests.client import material
+from tests.catalog import harness
+from tests.client import samples
 from tests.support import s3
 
 READY = tokenizations_pb2.Tokenization.STATE_READY
@@ -33,7 +33,7 @@ def storage(bucket: str) -> storages.Storage:
 
 @pytest.fixture
 def workers(
-    catalog: hands.Running, s3_server: s3.Server, bucket: str, messaging_settings, tmp_path: pathlib.Path
+    catalog: harness.CatalogHarness, s3_server: s3.Server, bucket: str, messaging_settings, tmp_path: pathlib.Path
 ) -> Iterator[pathlib.Path]:
     """Both kinds of workers, as a deployment starts them; gives the folder of their cache."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POLYTOK_")}
@@ -56,7 +56,7 @@ def workers(
 
 
 @contextlib.contextmanager
-def _client(catalog: hands.Running) -> Iterator[polytok.Client]:
+def _client(catalog: harness.CatalogHarness) -> Iterator[polytok.Client]:
     with polytok.Client(catalog.address) as client:
         yield client
 
@@ -74,9 +74,9 @@ def _damage_and_repair(user: polytok.Client, made: tokenizations_pb2.Tokenizatio
     assert {each["Key"]: client.get_object(Bucket=bucket, Key=each["Key"])["Body"].read() for each in listed} == whole
 
 
-def _use(catalog: hands.Running, bucket: str, s3_server: s3.Server, tmp_path: pathlib.Path) -> None:
-    model = material.write_model(tmp_path / "model")
-    texts = [f"{text} {number}" for number, text in enumerate(material.TEXTS * 3)]
+def _use(catalog: harness.CatalogHarness, bucket: str, s3_server: s3.Server, tmp_path: pathlib.Path) -> None:
+    model = samples.write_model(tmp_path / "model")
+    texts = [f"{text} {number}" for number, text in enumerate(samples.TEXTS * 3)]
     client = s3_server.client()
     for part, half in enumerate((texts[:50], texts[50:])):
         body = "".join(json.dumps({"text": text}) + "\n" for text in half).encode()
@@ -114,7 +114,7 @@ def _use(catalog: hands.Running, bucket: str, s3_server: s3.Server, tmp_path: pa
 
 @pytest.mark.long
 async def test_from_s3_to_s3_and_back(
-    catalog: hands.Running,
+    catalog: harness.CatalogHarness,
     workers: pathlib.Path,
     bucket: str,
     s3_server: s3.Server,

@@ -12,7 +12,7 @@ import pytest
 from polytok import channels
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
 from services.runtime import settings
-from tests.catalog import hands
+from tests.catalog import harness
 from tests.support.messages import check_names
 
 SERVE = [sys.executable, "-m", "services.catalog", "serve"]
@@ -85,10 +85,10 @@ async def test_it_announces_itself_serves_and_drains(migrated_database_settings,
 
 async def test_without_nats_it_serves_all_the_same(database, migrated_database_settings, storage, unused_port):
     away = settings.MessagingSettings(url=f"nats://127.0.0.1:{unused_port}", namespace="away")
-    async with hands.running(database, migrated_database_settings, away, storage) as catalog:
+    async with harness.run_catalog(database, migrated_database_settings, away, storage) as catalog:
         created = await catalog.create_dataset("docs")
         # A worker that gets the task by other means can do it: the database decides.
-        await hands.Worker(catalog).ingest("docs")
+        await harness.FakeWorker(catalog).ingest("docs")
         stream = catalog.datasets.WatchDataset(datasets_pb2.WatchDatasetRequest(name=created.name))
         assert [each.dataset.state async for each in stream] == [datasets_pb2.Dataset.STATE_READY]
 

@@ -10,14 +10,14 @@ from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from services.catalog.server import tables
 from services.records import idempotency
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 
 def _create(name="docs", request_id="", uri="/a.jsonl"):
     return datasets_pb2.CreateDatasetRequest(
-        dataset_id=name, dataset=datasets_pb2.Dataset(source=hands.file_source(uri)), request_id=request_id
+        dataset_id=name, dataset=datasets_pb2.Dataset(source=harness.file_source(uri)), request_id=request_id
     )
 
 
@@ -39,11 +39,11 @@ async def test_request_id_is_for_one_request(catalog):
     request_id = str(uuid.uuid4())
     await catalog.datasets.CreateDataset(_create(request_id=request_id))
     for other in (_create("other", request_id), _create(request_id=request_id, uri="/b.jsonl")):
-        async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED") as caught:
+        async with expect_error(errors.InvalidArgument, "REQUEST_ID_REUSED") as caught:
             await catalog.datasets.CreateDataset(other)
         assert [violation.field for violation in caught[0].violations] == ["request_id"]
         check_names(caught[0].message, "request_id", request_id, "CreateDataset")
-    async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED"):
+    async with expect_error(errors.InvalidArgument, "REQUEST_ID_REUSED"):
         await catalog.models.CreateModel(
             models_pb2.CreateModelRequest(model_id="gpt2", model=models_pb2.Model(repo_id="a/b"), request_id=request_id)
         )
@@ -51,7 +51,7 @@ async def test_request_id_is_for_one_request(catalog):
 
 async def test_refused_request_does_not_use_its_id(catalog):
     request = datasets_pb2.DeleteDatasetRequest(name="datasets/docs", request_id=str(uuid.uuid4()))
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await catalog.datasets.DeleteDataset(request)
     await catalog.create_dataset("docs")
     await catalog.datasets.DeleteDataset(request)
@@ -95,7 +95,7 @@ async def _model(catalog):
 
 
 async def test_malformed_request_id_is_refused(catalog):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await catalog.datasets.CreateDataset(_create(request_id="one"))
 
 

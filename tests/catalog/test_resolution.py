@@ -6,8 +6,8 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 
@@ -52,18 +52,18 @@ async def test_concurrent_calls_get_their_own_answers(ready, worker):
 
 
 async def test_only_published_tokenizations_are_found(ready, worker):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await _resolve(ready)
     assert caught[0].metadata == {"resource": "datasets/docs/tokenizations/gpt2"}
     check_names(caught[0].message, "`polytok tokenize docs --model gpt2`")
     created = await ready.tokenize("docs", "gpt2")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await _resolve(ready)
     assert caught[0].metadata == {"resource": created.name, "state": "QUEUED"}
     check_names(caught[0].message, created.name, "QUEUED", "`polytok tokenization watch docs/gpt2`")
-    held = await worker.take(created.job)
-    await held.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    leased = await worker.take(created.job)
+    await leased.fail("TOKENIZER_INVALID", "/models/gpt2 holds no tokenizer.json.")
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await _resolve(ready)
     assert caught[0].metadata == {"resource": created.name, "state": "ERROR"}
     check_names(caught[0].message, created.name, "ERROR", "`polytok tokenization retry docs/gpt2`")
@@ -75,7 +75,7 @@ async def test_deletion_is_seen_at_once(ready, worker):
     await worker.finish(created)
     assert (await _resolve(ready)).uid == created.uid
     await ready.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=created.name))
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await _resolve(ready)
 
 
@@ -86,5 +86,5 @@ async def test_misses_do_not_affect_concurrent_hits(ready, worker):
         _resolve(ready), _resolve(ready, model="gpt3"), _resolve(ready, dataset="dcos"), return_exceptions=True
     )
     assert found.uid == created.uid
-    assert hands.as_error(missed).metadata == {"resource": "models/gpt3"}
-    assert hands.as_error(other).metadata == {"resource": "datasets/dcos"}
+    assert harness.as_error(missed).metadata == {"resource": "models/gpt3"}
+    assert harness.as_error(other).metadata == {"resource": "datasets/dcos"}

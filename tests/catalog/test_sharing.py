@@ -14,7 +14,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog.server import tables
 from services.catalog.server.repository import tokenizations
 from services.records.queries import Lock
-from tests.catalog import hands, locks
+from tests.catalog import harness, locks
 
 READY = tokenizations_pb2.Tokenization.STATE_READY
 QUEUED = tokenizations_pb2.Tokenization.STATE_QUEUED
@@ -216,7 +216,7 @@ async def test_waiting_tokenization_can_be_cancelled(models, worker) -> None:
     await worker.finish(first)
     await models.catalog.waiting.resolve_pending()
     assert (await models.tokenization(_name("gpt2-medium"))).etag == cancelled.etag
-    async with hands.refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with harness.expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await models.tokenization(_name("gpt2-xl"))
 
 

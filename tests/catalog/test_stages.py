@@ -5,7 +5,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from tests.catalog import hands
+from tests.catalog import harness
 from tests.support.messages import check_names
 
 State = tokenizations_pb2.Tokenization.State
@@ -30,39 +30,39 @@ class Staged:
         self.job = created.job
 
     async def encode(self):
-        held = await self.worker.take(self.job)
-        assert held.lease.kind == "tokenize.encode"
-        task = held.payload(tasks_pb2.TokenizeShardTask)
+        leased = await self.worker.take(self.job)
+        assert leased.lease.kind == "tokenize.encode"
+        task = leased.payload(tasks_pb2.TokenizeShardTask)
         documents = stages_pb2.StagedDocuments(key=f"{task.tokenized_key}/staged-ids", num_rows=5, num_ids=50)
         statistics = tokenizations_pb2.TokenizationStatistics(num_documents=5, text_bytes=9)
-        await held.complete(stages_pb2.EncodeShardResult(documents=documents, statistics=statistics))
+        await leased.complete(stages_pb2.EncodeShardResult(documents=documents, statistics=statistics))
         return documents
 
     async def arrange(self, **found):
         """Takes `tokenize.arrange`, and answers with this."""
-        held = await self.worker.take(self.job)
-        assert held.lease.kind == "tokenize.arrange"
-        task = held.payload(stages_pb2.ArrangeTask)
-        key = f"{task.tokenized_key}/staged-arrangement-{held.tag}"
-        await held.complete(stages_pb2.ArrangeResult(**{"arrangement_key": key, "num_files": 2} | found))
+        leased = await self.worker.take(self.job)
+        assert leased.lease.kind == "tokenize.arrange"
+        task = leased.payload(stages_pb2.ArrangeTask)
+        key = f"{task.tokenized_key}/staged-arrangement-{leased.tag}"
+        await leased.complete(stages_pb2.ArrangeResult(**{"arrangement_key": key, "num_files": 2} | found))
         return task, key
 
     async def each(self, kind, count, answer):
         """Takes all tasks of a stage; the answer is made of the task's place."""
-        held = [await self.worker.take(self.job) for _ in range(count)]
-        tasks = [each.payload(stages_pb2.ArrangedTask) for each in held]
-        assert {each.lease.kind for each in held} == {f"tokenize.{kind}"}
+        leased = [await self.worker.take(self.job) for _ in range(count)]
+        tasks = [each.payload(stages_pb2.ArrangedTask) for each in leased]
+        assert {each.lease.kind for each in leased} == {f"tokenize.{kind}"}
         assert [(task.ordinal, task.count) for task in tasks] == [(place, count) for place in range(count)]
         # The last one first: results keep the order of the tasks.
         for place in reversed(range(count)):
-            await held[place].complete(answer(place))
+            await leased[place].complete(answer(place))
         return tasks
 
     async def publish(self):
-        held = await self.worker.take(self.job)
-        assert held.lease.kind == "tokenize.publish"
-        await held.complete(held.publication())
-        return held.payload(tasks_pb2.PublishTokenizationTask)
+        leased = await self.worker.take(self.job)
+        assert leased.lease.kind == "tokenize.publish"
+        await leased.complete(leased.publication())
+        return leased.payload(tasks_pb2.PublishTokenizationTask)
 
 
 def assembled(place):
@@ -159,10 +159,10 @@ async def test_other_parameters_are_refused(ready, worker):
     created = await ready.tokenize("docs", "gpt2", **ALL)
     same = await ready.tokenize("docs", "gpt2", **ALL)
     assert same.parameters.shuffle_seed == 3
-    async with hands.refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with harness.expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await ready.tokenize("docs", "gpt2", packing={}, filters={})
     assert caught[0].metadata["resource"] == created.name
     for text in (caught[0].message, caught[0].metadata["differs"]):
         check_names(text, "filters.drop_duplicates", True, "shuffle_seed", 3, "unset")
-    async with hands.refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with harness.expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await ready.tokenize("docs", "gpt2", variant="v", shuffle_seed=-1)

@@ -12,8 +12,8 @@ from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server import tables
 from services.catalog.server.domain import columns
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 State = tokenizations_pb2.Tokenization.State
@@ -59,7 +59,7 @@ async def test_create_returns_a_queued_tokenization(ready):
     assert created.parameters.text_column == "text"
     assert created.parameters.max_length == 2048
     assert created.tokenizer_repo_id == "/models/gpt2"
-    assert created.tokenizer_fingerprint == hands.fingerprint("gpt2")
+    assert created.tokenizer_fingerprint == harness.fingerprint("gpt2")
     assert created.vocab_size == 1000
     assert (
         created.tokenized_path
@@ -77,7 +77,9 @@ async def test_tokenization_becomes_ready(ready, worker):
     task = shard.payload(tasks_pb2.TokenizeShardTask)
     assert (task.ordinal, task.count) == (0, 1)
     assert task.parameters == created.parameters
-    assert task.tokenizer == tasks_pb2.TokenizerReference(repo_id="/models/gpt2", fingerprint=hands.fingerprint("gpt2"))
+    assert task.tokenizer == tasks_pb2.TokenizerReference(
+        repo_id="/models/gpt2", fingerprint=harness.fingerprint("gpt2")
+    )
     assert task.shard.text_bytes == 5
     assert ready.storage.sha256(task.shard.key) == task.shard.sha256
     processing = await ready.tokenization(NAME)
@@ -128,12 +130,12 @@ async def test_one_task_for_each_shard_in_order(ready, worker):
             ],
         )
     created = await ready.tokenize("docs", "gpt2")
-    held = [await worker.take(created.job) for _ in range(4)]
-    for each in reversed(held):
+    leased = [await worker.take(created.job) for _ in range(4)]
+    for each in reversed(leased):
         await each.complete(each.shard_result())
     publishing = await worker.take(created.job)
     files = [shard.files[0].key for shard in publishing.payload(tasks_pb2.PublishTokenizationTask).shards]
-    assert files == [each.shard_result().files[0].key for each in held]
+    assert files == [each.shard_result().files[0].key for each in leased]
     async with ready.database.connection() as conn:
         keys = await conn.execute(
             sa.select(tables.tokenization_files.c.key).order_by(tables.tokenization_files.c.ordinal)
@@ -153,7 +155,7 @@ async def test_same_parameters_return_the_existing_one(ready, worker):
 
 async def test_other_parameters_are_refused_with_differences(ready):
     await ready.tokenize("docs", "gpt2", max_length=512)
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await ready.tokenize("docs", "gpt2", max_length=1024)
     assert caught[0].metadata["resource"] == NAME
     check_names(caught[0].metadata["differs"], "max_length", 512, 1024)
@@ -176,16 +178,16 @@ async def test_unknown_dataset_model_and_tokenization(ready):
         ("doc", "gpt2", "datasets/doc", ("'doc'", "'docs'", "`polytok dataset list`")),
         ("docs", "gpt3", "models/gpt3", ("'gpt3'", "'gpt2'", "`polytok model list`")),
     ):
-        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+        async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
             await ready.tokenize(dataset, model)
         assert caught[0].metadata == {"resource": resource}
         check_names(caught[0].message, *names)
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await ready.tokenization(NAME)
     assert caught[0].metadata == {"resource": NAME}
     check_names(caught[0].message, NAME, "`polytok tokenize docs --model gpt2`", "`polytok tokenization list docs`")
     await ready.tokenize("docs", "gpt2", variant="packed")
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await ready.tokenization(f"{NAME}~packd")
     assert caught[0].metadata == {"resource": f"{NAME}~packd"}
     check_names(caught[0].message, "'gpt2~packed'", "`polytok tokenize docs --model gpt2 --variant packd`")
@@ -194,19 +196,19 @@ async def test_unknown_dataset_model_and_tokenization(ready):
 async def test_dataset_and_model_must_be_ready(catalog, worker):
     dataset = await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await catalog.tokenize("docs", "gpt2")
     assert caught[0].metadata == {"resource": "datasets/docs", "state": "PENDING"}
     check_names(caught[0].message, "datasets/docs", "PENDING", "`polytok dataset watch docs`")
     await (await worker.take(dataset.job)).fail("SOURCE_NOT_FOUND", "/corpus/docs.jsonl does not exist.")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await catalog.tokenize("docs", "gpt2")
     assert caught[0].metadata == {"resource": "datasets/docs", "state": "ERROR"}
     check_names(caught[0].message, "datasets/docs", "ERROR", "`polytok dataset retry docs`")
     assert "/corpus/docs.jsonl does not exist." in caught[0].message, "the error of the record itself"
     await catalog.create_dataset("more")
     await worker.ingest("more")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await catalog.tokenize("more", "gpt2")
     assert caught[0].metadata == {"resource": "models/gpt2", "state": "PENDING"}
     check_names(caught[0].message, "models/gpt2", "PENDING", "`polytok model watch gpt2`")
@@ -218,7 +220,7 @@ async def test_empty_dataset_is_refused(catalog, worker):
     await catalog.create_model("gpt2")
     await worker.ingest("docs", rows=0)
     await worker.inspect("gpt2")
-    async with refused(errors.FailedPrecondition, "SOURCE_EMPTY") as caught:
+    async with expect_error(errors.FailedPrecondition, "SOURCE_EMPTY") as caught:
         await catalog.tokenize("docs", "gpt2")
     assert caught[0].metadata == {"resource": "datasets/docs"}
     check_names(caught[0].message, "datasets/docs")
@@ -232,18 +234,18 @@ async def test_dataset_of_an_earlier_version_is_refused(ready, worker):
         await conn.execute(tables.dataset_shards.delete())
         await conn.execute(tables.datasets.update().values(num_shards=0, fingerprint=""))
     for call in (ready.tokenize("docs", "gpt2"), _retry(ready, cancelled.name)):
-        async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+        async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
             await call
         assert caught[0].metadata == {"resource": "datasets/docs"}
         check_names(caught[0].message, "datasets/docs", "earlier version")
 
 
 async def test_columns_are_checked(ready):
-    async with refused(errors.InvalidArgument, "COLUMN_NOT_FOUND") as caught:
+    async with expect_error(errors.InvalidArgument, "COLUMN_NOT_FOUND") as caught:
         await ready.tokenize("docs", "gpt2", text_column="body")
     check_names(caught[0].message, "datasets/docs", "'body'", "id, text, label")
     assert caught[0].metadata == {"columns": "id, text, label"}
-    async with refused(errors.InvalidArgument, "COLUMN_INVALID") as caught:
+    async with expect_error(errors.InvalidArgument, "COLUMN_INVALID") as caught:
         await ready.tokenize("docs", "gpt2", text_column="label")
     assert caught[0].metadata == {"column": "label", "type": "int64"}
     check_names(caught[0].message, "'label'", "datasets/docs", "int64", "text")
@@ -251,7 +253,7 @@ async def test_columns_are_checked(ready):
 
 @pytest.mark.parametrize("max_length", [0, -1, 1_000_000, 2049])
 async def test_max_length_has_its_limits(ready, max_length):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await ready.tokenize("docs", "gpt2", max_length=max_length)
     assert [violation.field for violation in caught[0].violations] == ["parameters.max_length"]
     assert await ready.count(tables.dataset_tokenizations) == 0
@@ -260,7 +262,7 @@ async def test_max_length_has_its_limits(ready, max_length):
 @pytest.mark.parametrize("parent", ["datasets/../x", "datasets/", "docs", "datasets/a/b"])
 async def test_malformed_parents_are_refused(ready, parent):
     request = tokenizations_pb2.CreateTokenizationRequest(parent=parent, model="models/gpt2")
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await ready.tokenizations.CreateTokenization(request)
 
 
@@ -268,9 +270,9 @@ async def test_failure_does_not_affect_others(ready, worker):
     before = await ready.dataset("docs")
     created = await ready.tokenize("docs", "gpt2")
     other = await ready.tokenize("docs", "gpt2", variant="other", max_length=10)
-    held = await worker.take(created.job)
-    held.shard_result()
-    await held.fail("COLUMN_INVALID", "Column 'text' of datasets/docs holds a null in row 17.")
+    leased = await worker.take(created.job)
+    leased.shard_result()
+    await leased.fail("COLUMN_INVALID", "Column 'text' of datasets/docs holds a null in row 17.")
     failed = await ready.tokenization(NAME)
     assert failed.state == State.STATE_ERROR
     assert failed.error_reason == "COLUMN_INVALID"
@@ -283,11 +285,11 @@ async def test_failure_does_not_affect_others(ready, worker):
 
 async def test_retry_after_an_error_makes_a_new_job(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
-    leftover = held.shard_result().files[0].key
-    assert await held.fail("WORKER_LOST", "Killed.", retryable=True)
-    held = await worker.take(created.job)
-    assert not await held.fail("WORKER_LOST", "Killed.", retryable=True)
+    leased = await worker.take(created.job)
+    leftover = leased.shard_result().files[0].key
+    assert await leased.fail("WORKER_LOST", "Killed.", retryable=True)
+    leased = await worker.take(created.job)
+    assert not await leased.fail("WORKER_LOST", "Killed.", retryable=True)
     failed = await ready.tokenization(NAME)
     assert failed.error_reason == "WORKER_LOST"
     check_names(failed.error_message, "Killed.", 2)
@@ -300,7 +302,7 @@ async def test_retry_after_an_error_makes_a_new_job(ready, worker):
     assert not ready.storage.exists(leftover)
     await worker.finish(retried)
     assert (await ready.tokenization(NAME)).state == State.STATE_READY
-    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await _retry(ready)
     assert caught[0].metadata == {"resource": NAME, "state": "READY"}
     check_names(caught[0].message, NAME, "READY", "ERROR", "CANCELLED")
@@ -308,19 +310,19 @@ async def test_retry_after_an_error_makes_a_new_job(ready, worker):
 
 async def test_cancel_fences_the_worker_and_removes_its_files(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
-    result = held.shard_result()
+    leased = await worker.take(created.job)
+    result = leased.shard_result()
     cancelled = await _cancel(ready)
     assert cancelled.state == State.STATE_CANCELLED
     assert cancelled.HasField("complete_time")
     assert ready.storage.list(result.files[0].key.rpartition("/")[0]) == []
-    async with refused(errors.Aborted, "LEASE_LOST"):
-        await held.complete(result)
-    async with refused(errors.Aborted, "LEASE_LOST"):
-        await held.extend(1, 2)
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
+        await leased.complete(result)
+    async with expect_error(errors.Aborted, "LEASE_LOST"):
+        await leased.extend(1, 2)
     assert await _cancel(ready) == cancelled
     await worker.finish(await _retry(ready))
-    async with refused(errors.FailedPrecondition, "WRONG_STATE") as caught:
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE") as caught:
         await _cancel(ready)
     assert caught[0].metadata == {"resource": NAME, "state": "READY"}
     check_names(caught[0].message, NAME, "READY", "QUEUED", "PROCESSING")
@@ -329,17 +331,17 @@ async def test_cancel_fences_the_worker_and_removes_its_files(ready, worker):
 async def test_delete_while_processing_fences_the_worker(ready, worker):
     before = await ready.dataset("docs")
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
-    result = held.shard_result()
+    leased = await worker.take(created.job)
+    result = leased.shard_result()
     folder = result.files[0].key.rpartition("/")[0]
     jobs = await ready.count(tables.jobs.jobs)
     await _delete(ready)
     assert ready.storage.list(folder) == []
     assert await ready.count(tables.jobs.jobs) == jobs - 1
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await ready.tokenization(NAME)
-    for late in (held.complete(result), held.extend(1, 2)):
-        async with refused(errors.Aborted, "LEASE_LOST"):
+    for late in (leased.complete(result), leased.extend(1, 2)):
+        async with expect_error(errors.Aborted, "LEASE_LOST"):
             await late
     assert await ready.dataset("docs") == before
 
@@ -364,7 +366,7 @@ async def test_delete_keeps_other_tokenizations(ready, worker):
     await worker.finish(created)
     await worker.finish(other)
     files = ready.storage.list("datasets")
-    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+    async with expect_error(errors.Aborted, "ETAG_MISMATCH"):
         await _delete(ready, etag="stale")
     assert ready.storage.list("datasets") == files
     await _delete(ready, etag=(await ready.tokenization(NAME)).etag)
@@ -389,7 +391,7 @@ async def test_hold_prevents_deletion(ready, worker):
         ready.models.DeleteModel(models_pb2.DeleteModelRequest(name="models/gpt2", force=True)),
     )
     for refusal in refusals:
-        async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+        async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
             await refusal
         assert caught[0].metadata == {"resource": NAME, "holders": "extractions/e1"}
         check_names(caught[0].message, NAME, "extractions/e1")
@@ -402,10 +404,10 @@ async def test_hold_prevents_deletion(ready, worker):
 
 async def test_foreign_files_are_not_published(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
-    result = held.shard_result()
+    leased = await worker.take(created.job)
+    result = leased.shard_result()
     result.files[0].key = "datasets/another/raw/part.arrow"
-    await held.complete(result)
+    await leased.complete(result)
     failed = await ready.tokenization(NAME)
     assert (failed.state, failed.error_reason) == (State.STATE_ERROR, "INTERNAL")
     check_names(failed.error_message, "datasets/another/raw/part.arrow")
@@ -429,11 +431,11 @@ async def test_lists_are_filtered_and_paged(ready, worker):
     page = await _list(ready, page_size=2)
     assert len(page.tokenizations) == 2
     assert await names(page_token=page.next_page_token) == [first.name]
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await _list(ready, parent="datasets/dcos")
     assert caught[0].metadata == {"resource": "datasets/dcos"}
     check_names(caught[0].message, "'docs'")
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await _list(ready, model="models/gpt4")
 
 
@@ -453,22 +455,22 @@ async def test_concurrent_delete_and_completion(ready, worker):
     for _ in range(5):
         created = await ready.tokenize("docs", "gpt2")
         await worker.tokenize_shard(created.job)
-        held = await worker.take(created.job)
-        result = held.publication()
-        completed, _ = await asyncio.gather(held.complete(result), _delete(ready), return_exceptions=True)
-        assert completed is None or "LEASE_LOST" in str(hands.as_error(completed).reason)
+        leased = await worker.take(created.job)
+        result = leased.publication()
+        completed, _ = await asyncio.gather(leased.complete(result), _delete(ready), return_exceptions=True)
+        assert completed is None or "LEASE_LOST" in str(harness.as_error(completed).reason)
         await ready.catalog.garbage_collector.collect()
         assert {key.split("/")[2] for key in ready.storage.list("datasets")} == {"raw"}
         assert await ready.count(tables.tokenization_files) == 0
 
 
 async def test_invalid_regular_expression(ready):
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await ready.tokenize("docs", "gpt2", filters=tokenizations_pb2.Filters(keep_pattern="a("))
     assert [violation.field for violation in caught[0].violations] == ["parameters.filters.keep_pattern"]
     check_names(caught[0].message, "a(")
     kept = await ready.tokenize("docs", "gpt2", filters=tokenizations_pb2.Filters(keep_pattern="a()"))
     assert kept.parameters.filters.keep_pattern == "a()"
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await ready.tokenize("docs", "gpt2")
     check_names(caught[0].metadata["differs"], "filters.keep_pattern", "'a()'", "unset")

@@ -16,8 +16,8 @@ from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import plan_task
 from services.catalog.server import tables
 from services.catalog.server.service import upload_files
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def whole(name: str, **fields: Any) -> list[Request]:
     return [begun(name, **fields), *map(sent, BATCHES), ended()]
 
 
-def stored(catalog: hands.Running) -> list[str]:
+def stored(catalog: harness.CatalogHarness) -> list[str]:
     return catalog.storage.list("datasets")
 
 
 async def test_uploaded_rows_are_stored_and_ingested(
-    catalog: hands.Running, worker: hands.Worker, monkeypatch: pytest.MonkeyPatch
+    catalog: harness.CatalogHarness, worker: harness.FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload_files, "_FILE_BYTES", 1)  # a file a batch
     made = await catalog.datasets.UploadDataset(iter(whole("rows", metadata={"team": "sae"})))
@@ -71,40 +71,40 @@ async def test_uploaded_rows_are_stored_and_ingested(
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file.size_bytes, file.sha256)
         assert pa.ipc.open_stream(data).read_all().equals(pa.Table.from_batches([batch]))
         assert file.num_rows == batch.num_rows
-    held = await worker.take(made.job)
-    parts = plan_task.plan(held.payload(tasks_pb2.PlanIngestTask)).parts
+    leased = await worker.take(made.job)
+    parts = plan_task.plan(leased.payload(tasks_pb2.PlanIngestTask)).parts
     assert [(part.upload.key, part.upload.first_row) for part in parts] == [
         (f"{folder}/{file.name}", first) for file, first in zip(source.files, (0, 4, 8), strict=True)
     ]
 
 
-async def test_the_same_rows_make_the_same_dataset(catalog: hands.Running) -> None:
+async def test_the_same_rows_make_the_same_dataset(catalog: harness.CatalogHarness) -> None:
     first = await catalog.datasets.UploadDataset(iter(whole("rows")))
     files = stored(catalog)
     assert await catalog.datasets.UploadDataset(iter(whole("rows"))) == first
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await catalog.datasets.UploadDataset(iter([begun("rows"), sent(BATCHES[0]), ended(4, 1)]))
     check_names(caught[0].metadata["differs"], "num_rows", 12, 4)
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS"):
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS"):
         await catalog.create_dataset("rows")
     await catalog.create_dataset("files")
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS"):
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS"):
         await catalog.datasets.UploadDataset(iter(whole("files")))
     assert stored(catalog) == files
     assert await catalog.count(tables.datasets) == 2
 
 
-async def test_repeated_request_id_is_answered_at_once(catalog: hands.Running) -> None:
+async def test_repeated_request_id_is_answered_at_once(catalog: harness.CatalogHarness) -> None:
     request_id = str(uuid.uuid4())
     first = await catalog.datasets.UploadDataset(iter(whole("rows", request_id=request_id)))
     # Before the rows are sent again.
     assert await catalog.datasets.UploadDataset(iter([begun("rows", request_id=request_id)])) == first
-    async with refused(errors.InvalidArgument, "REQUEST_ID_REUSED"):
+    async with expect_error(errors.InvalidArgument, "REQUEST_ID_REUSED"):
         await catalog.datasets.UploadDataset(iter(whole("other", request_id=request_id)))
     assert await catalog.count(tables.datasets) == 1
 
 
-async def test_concurrent_uploads_make_one_dataset(catalog: hands.Running) -> None:
+async def test_concurrent_uploads_make_one_dataset(catalog: harness.CatalogHarness) -> None:
     answers = await asyncio.gather(*(catalog.datasets.UploadDataset(iter(whole("rows"))) for _ in range(4)))
     assert len({answer.uid for answer in answers}) == 1
     assert stored(catalog) == [f"datasets/{answers[0].uid}/upload/00000.arrow"]
@@ -161,11 +161,11 @@ def compressed() -> bytes:
     ],
 )
 async def test_malformed_uploads_are_refused(
-    catalog: hands.Running, requests: list[Request], reason: str, field: str, names: tuple[object, ...]
+    catalog: harness.CatalogHarness, requests: list[Request], reason: str, field: str, names: tuple[object, ...]
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await catalog.datasets.UploadDataset(iter(requests))
-    found = hands.as_error(caught.value)
+    found = harness.as_error(caught.value)
     assert isinstance(found, errors.InvalidArgument)
     assert found.reason == reason
     assert [violation.field for violation in found.violations] == [field] * bool(field)
@@ -174,11 +174,11 @@ async def test_malformed_uploads_are_refused(
     assert await catalog.count(tables.datasets) == 0
 
 
-async def test_names_and_metadata_are_validated(catalog: hands.Running) -> None:
+async def test_names_and_metadata_are_validated(catalog: harness.CatalogHarness) -> None:
     for bad in (begun("../x"), begun("x", metadata={"k" * 64: "v"}), begun("x", request_id="no uuid")):
-        async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+        async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
             await catalog.datasets.UploadDataset(iter([bad, *whole("x")[1:]]))
-    async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
         await catalog.create_dataset(
             "x", source=datasets_pb2.DatasetSource(upload=datasets_pb2.UploadSource(files=[{"name": "../../etc"}]))
         )
@@ -187,17 +187,17 @@ async def test_names_and_metadata_are_validated(catalog: hands.Running) -> None:
     assert stored(catalog) == []
 
 
-async def test_oversized_upload_is_refused(catalog: hands.Running) -> None:
-    # tests.catalog.hands runs it with a limit.
-    batch = pa.RecordBatch.from_pylist([{"text": "x" * hands.UPLOAD_BYTES, "n": 1}], SCHEMA)
-    async with refused(errors.ResourceExhausted, "STORAGE_FAILED") as caught:
+async def test_oversized_upload_is_refused(catalog: harness.CatalogHarness) -> None:
+    # tests.catalog.harness runs it with a limit.
+    batch = pa.RecordBatch.from_pylist([{"text": "x" * harness.UPLOAD_BYTES, "n": 1}], SCHEMA)
+    async with expect_error(errors.ResourceExhausted, "STORAGE_FAILED") as caught:
         await catalog.datasets.UploadDataset(iter([begun("x"), sent(BATCHES[0]), sent(batch), ended(5, 2)]))
     check_names(caught[0].message, "POLYTOK_CATALOG_UPLOAD_BYTES")
     assert caught[0].retryable is False
     assert stored(catalog) == []
 
 
-async def test_interrupted_upload_leaves_nothing(catalog: hands.Running) -> None:
+async def test_interrupted_upload_leaves_nothing(catalog: harness.CatalogHarness) -> None:
     cut = asyncio.Event()
 
     async def requests() -> Any:
@@ -219,7 +219,7 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_abandoned_uploads_are_swept(catalog: hands.Running) -> None:
+async def test_abandoned_uploads_are_swept(catalog: harness.CatalogHarness) -> None:
     folder = f"datasets/{uuid.uuid4()}/upload"
     garbage_collector = catalog.catalog.garbage_collector
     garbage_collector._settings = garbage_collector._settings.model_copy(update={"garbage_grace_seconds": 3600.0})
@@ -233,7 +233,9 @@ async def test_abandoned_uploads_are_swept(catalog: hands.Running) -> None:
     assert stored(catalog) == []
 
 
-async def test_uploaded_rows_are_kept_until_ingested(catalog: hands.Running, worker: hands.Worker) -> None:
+async def test_uploaded_rows_are_kept_until_ingested(
+    catalog: harness.CatalogHarness, worker: harness.FakeWorker
+) -> None:
     made = await catalog.datasets.UploadDataset(iter(whole("rows")))
     kept = stored(catalog)
     await catalog.datasets.CancelDataset(datasets_pb2.CancelDatasetRequest(name="datasets/rows"))
@@ -248,7 +250,7 @@ async def test_uploaded_rows_are_kept_until_ingested(catalog: hands.Running, wor
     assert stored(catalog) == []
 
 
-async def test_concurrent_uploads_are_limited(catalog: hands.Running) -> None:
+async def test_concurrent_uploads_are_limited(catalog: harness.CatalogHarness) -> None:
     waiting = asyncio.Event()
 
     async def slow(name: str) -> Any:
@@ -271,7 +273,7 @@ async def test_concurrent_uploads_are_limited(catalog: hands.Running) -> None:
                 await catalog.datasets.UploadDataset(iter(whole("more")))
                 await catalog.datasets.DeleteDataset(datasets_pb2.DeleteDatasetRequest(name="datasets/more"))
             except grpc.aio.AioRpcError as error:
-                refusal = hands.as_error(error)
+                refusal = harness.as_error(error)
     check_names(refusal.message, 16)
     waiting.set()
     assert len({made.uid for made in await asyncio.gather(*calls)}) == 16

@@ -11,8 +11,8 @@ from polytok.catalog.v1 import datasets_pb2, models_pb2, tokenizations_pb2
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.records import watch
 from services.runtime import messaging
-from tests.catalog import hands
-from tests.catalog.hands import refused
+from tests.catalog import harness
+from tests.catalog.harness import expect_error
 from tests.support.messages import check_names
 
 State = tokenizations_pb2.Tokenization.State
@@ -47,11 +47,11 @@ async def test_a_watch_shows_every_state_and_ends(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
     stream = _watch(ready)
     assert (await anext(stream)).tokenization == created
-    held = await worker.take(created.job)
+    leased = await worker.take(created.job)
     await _until(stream, lambda each: each.state == State.STATE_PROCESSING)
-    await held.extend(1, 4)
+    await leased.extend(1, 4)
     await _until(stream, lambda each: each.progress == pytest.approx(25 / 1.08))
-    await held.complete(held.shard_result())
+    await leased.complete(leased.shard_result())
     await worker.publish(created.job)
     done = await _until(stream, lambda each: each.state == State.STATE_READY)
     assert done.progress == 100
@@ -76,16 +76,16 @@ async def test_changes_arrive_without_polling(ready, worker, monkeypatch):
 
 async def test_live_progress_is_shown_and_never_goes_back(ready, worker, nats_client, messaging_settings):
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
+    leased = await worker.take(created.job)
     stream = _watch(ready)
     await _until(stream, lambda each: each.state == State.STATE_PROCESSING)
-    subject = messaging.Subjects(messaging_settings.namespace).progress(held.task_id)
+    subject = messaging.Subjects(messaging_settings.namespace).progress(leased.task_id)
 
     async def publish(done):
         event = messages_pb2.ProgressEvent(
-            task_id=held.task_id,
+            task_id=leased.task_id,
             job_id=created.job,
-            epoch=held.lease.epoch,
+            epoch=leased.lease.epoch,
             progress=leases_pb2.TaskProgress(done=done, total=100),
         )
         await nats_client.publish(subject, event.SerializeToString())
@@ -104,7 +104,7 @@ async def test_live_progress_is_shown_and_never_goes_back(ready, worker, nats_cl
         with contextlib.suppress(asyncio.CancelledError):
             await publishing
     await publish(30)
-    await held.extend(10, 100)
+    await leased.extend(10, 100)
     await publish(60)
     shown = []
     async with asyncio.timeout(60):
@@ -117,7 +117,7 @@ async def test_live_progress_is_shown_and_never_goes_back(ready, worker, nats_cl
 
 async def test_stream_rate_is_limited(ready, worker):
     created = await ready.tokenize("docs", "gpt2")
-    held = await worker.take(created.job)
+    leased = await worker.take(created.job)
     began = time.monotonic()
     stream = _watch(ready)
     seen = []
@@ -127,8 +127,8 @@ async def test_stream_rate_is_limited(ready, worker):
 
     reading = asyncio.create_task(read())
     for done in range(1, 60):
-        await held.extend(done, 60)
-    await held.complete(held.shard_result())
+        await leased.extend(done, 60)
+    await leased.complete(leased.shard_result())
     await worker.publish(created.job)
     await reading
     assert seen[-1].state == State.STATE_READY
@@ -140,14 +140,14 @@ async def test_watch_of_a_deleted_record_ends(ready):
     stream = _watch(ready)
     await anext(stream)
     await ready.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=NAME))
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         async for _ in stream:
             pass
     check_names(caught[0].message, "deleted")
 
 
 async def test_watch_of_an_unknown_dataset(catalog):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await anext(_watch(catalog))
     assert caught[0].metadata == {"resource": "datasets/docs"}
 
@@ -176,7 +176,7 @@ async def test_changes_by_another_replica_are_seen(
     ready, worker, database, migrated_database_settings, messaging_settings, storage
 ):
     created = await ready.tokenize("docs", "gpt2")
-    async with hands.running(database, migrated_database_settings, messaging_settings, storage) as other:
+    async with harness.run_catalog(database, migrated_database_settings, messaging_settings, storage) as other:
         stream = _watch(other)
         await anext(stream)
         await worker.finish(created)  # through the first

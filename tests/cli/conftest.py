@@ -14,7 +14,7 @@ import pytest
 
 import polytok
 from polytok.cli import main
-from tests.client import material
+from tests.client import samples
 
 if TYPE_CHECKING:
     from tests.support.stacks import Stack
@@ -79,17 +79,17 @@ def process(stack: Stack) -> Run:
 
 @pytest.fixture
 def documents(tmp_path: pathlib.Path) -> pathlib.Path:
-    return material.write_jsonl(tmp_path / "docs.jsonl")
+    return samples.write_jsonl(tmp_path / "docs.jsonl")
 
 
 @pytest.fixture(scope="session")
 def ready(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The ids of a dataset and a model that are READY; tests leave them be."""
-    dataset, model = material.unique("docs"), material.unique("model")
+    dataset, model = samples.unique("docs"), samples.unique("model")
     folder = tmp_path_factory.mktemp("material")
     with polytok.Client(stack.catalog_address) as client:
-        client.datasets.create(dataset, files=material.write_jsonl(folder / "docs.jsonl"))
-        client.models.create(model, str(material.write_model(folder / "model")))
+        client.datasets.create(dataset, files=samples.write_jsonl(folder / "docs.jsonl"))
+        client.models.create(model, str(samples.write_model(folder / "model")))
         client.datasets.wait(dataset, timeout=120)
         client.models.wait(model, timeout=120)
     return dataset, model

@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from tests.cli.conftest import Run
-from tests.client import material
+from tests.client import samples
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}{% endfor %}"
@@ -17,7 +17,7 @@ TEMPLATE = (
 )
 CHATS = [
     [{"role": "user", "content": text}, {"role": "assistant", "content": f"That is {place} of them."}]
-    for place, text in enumerate(material.TEXTS)
+    for place, text in enumerate(samples.TEXTS)
 ]
 SHAREGPT = [
     [{"from": {"user": "human", "assistant": "gpt"}[turn["role"]], "value": turn["content"]} for turn in chat]
@@ -33,7 +33,7 @@ def jsonl(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A model whose tokenizer has a chat template."""
-    folder = material.write_model(tmp_path_factory.mktemp("chat-model"))
+    folder = samples.write_model(tmp_path_factory.mktemp("chat-model"))
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": TEMPLATE, "model_max_length": 512}))
     config = folder / "config.json"
@@ -48,10 +48,10 @@ def oracle(folder: pathlib.Path, **how: Any) -> list[list[int]]:
 
 @pytest.mark.long
 def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    model = material.unique("chat-model")
+    model = samples.unique("chat-model")
     polytok_("model", "add", model, folder)
     for column, chats in (("messages", CHATS), ("conversations", SHAREGPT)):
-        name = material.unique("chats")
+        name = samples.unique("chats")
         rows = [{"id": f"c{place}", "source": "test", column: chat} for place, chat in enumerate(chats)]
         assert polytok_("dataset", "add", name, jsonl(tmp_path / f"{column}.jsonl", rows)).code == 0
         told = polytok_("tokenize", name, "-m", model, "--watch")
@@ -73,8 +73,8 @@ def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_pa
 
 
 def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    plain, name = material.unique("plain-model"), material.unique("chats")
-    polytok_("model", "add", plain, material.write_model(tmp_path / "plain"))
+    plain, name = samples.unique("plain-model"), samples.unique("chats")
+    polytok_("model", "add", plain, samples.write_model(tmp_path / "plain"))
     polytok_(
         "dataset", "add", name, jsonl(tmp_path / "chats.jsonl", [{"text": "x", "messages": chat} for chat in CHATS])
     )
@@ -110,7 +110,7 @@ def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: p
 def test_a_malformed_turn_is_found_in_the_users_file(
     polytok_: Run, folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    model, name = material.unique("chat-model"), material.unique("chats")
+    model, name = samples.unique("chat-model"), samples.unique("chats")
     polytok_("model", "add", model, folder)
     rows: list[dict[str, Any]] = [{"messages": chat} for chat in CHATS]
     rows[17] = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None}]}
@@ -128,9 +128,9 @@ def test_a_malformed_turn_is_found_in_the_users_file(
     assert [place for place in places if place not in refused.err] == []
 
 
-def test_the_column_is_told(polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path) -> None:
+def test_the_text_column_is_reported(polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path) -> None:
     _, model = ready
-    name = material.unique("columns")
+    name = samples.unique("columns")
     polytok_("dataset", "add", name, jsonl(tmp_path / "a.jsonl", [{"title": "t", "content": text} for text in "abc"]))
     told = polytok_("tokenize", name, "-m", model).out
     chosen = polytok_("tokenization", "show", name, model, "--json").json()["parameters"]["column_choice"]
@@ -154,12 +154,10 @@ WITH_TOOLS = (
 )
 
 
-def test_conversations_are_what_the_file_says_by_the_template_that_was_registered(
-    polytok_: Run, tmp_path: pathlib.Path
-) -> None:
-    folder = material.write_model(tmp_path / "model")
+def test_conversations_follow_the_registered_template(polytok_: Run, tmp_path: pathlib.Path) -> None:
+    folder = samples.write_model(tmp_path / "model")
     (folder / "chat_template.jinja").write_text(WITH_TOOLS)
-    model, name = material.unique("tools-model"), material.unique("tools")
+    model, name = samples.unique("tools-model"), samples.unique("tools")
     polytok_("model", "add", model, folder)
     (tmp_path / "tools.jsonl").write_text("\n".join(EXACT))
     polytok_("dataset", "add", name, tmp_path / "tools.jsonl")
@@ -190,7 +188,7 @@ def test_conversations_are_what_the_file_says_by_the_template_that_was_registere
     assert "changed" in refused.err
     for failure in (refused, polytok_("tokenization", "verify", name, model, "--sample", "9")):
         assert f"chat template in '{folder}'" in failure.err
-    other = material.unique("without")
+    other = samples.unique("without")
     polytok_("model", "add", other, folder)
     told = polytok_("tokenize", name, "-m", other, "--watch")
     (line,) = (line for line in told.out.splitlines() if f"models/{other}" in line and "--no-tools" in line)

@@ -9,18 +9,18 @@ import datasets
 import pytest
 
 from tests.cli.conftest import Run
-from tests.client import material
+from tests.client import samples
 
 if TYPE_CHECKING:
     from tests.support.stacks import Stack
 
 
 def test_a_dataset_from_add_to_delete(polytok_: Run, documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     added = polytok_("dataset", "add", name, documents, "--metadata", "team=sae", "--json").json()
     assert added["name"] == f"datasets/{name}"
     assert added["state"] == "READY"
-    assert added["num_samples"] == len(material.TEXTS)
+    assert added["num_samples"] == len(samples.TEXTS)
     assert added["metadata"] == {"team": "sae"}
     assert {key: value for key, value in added["source"]["files"].items() if value} == {"uris": [str(documents)]}
     assert polytok_("dataset", "show", name, "--json").json() == added
@@ -37,40 +37,38 @@ def test_relative_paths_are_taken_from_here(
     polytok_: Run, documents: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(documents.parent)
-    added = polytok_("dataset", "add", material.unique("docs"), "docs.jsonl", "--no-watch", "--json").json()
+    added = polytok_("dataset", "add", samples.unique("docs"), "docs.jsonl", "--no-watch", "--json").json()
     assert added["source"]["files"]["uris"] == [str(documents)]
 
 
 def test_how_files_are_read(polytok_: Run, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "notes"
     path.write_text("text\tid\nx\t1\n")
-    added = polytok_("dataset", "add", material.unique("t"), path, "--format=csv", r"--delimiter=\t", "--json").json()
+    added = polytok_("dataset", "add", samples.unique("t"), path, "--format=csv", r"--delimiter=\t", "--json").json()
     assert [column["name"] for column in added["columns"]] == ["text", "id"]
     path.write_text('{"train": [{"text": "x"}], "test": [{"text": "y"}, {"text": "z"}]}')
-    added = polytok_(
-        "dataset", "add", material.unique("j"), path, "--format=json", "--json-field=test", "--json"
-    ).json()
+    added = polytok_("dataset", "add", samples.unique("j"), path, "--format=json", "--json-field=test", "--json").json()
     assert (added["state"], added["num_samples"]) == ("READY", 2)
     path.write_text("one\ntwo\n--\nthree\n")
     for options, rows in ((["--text-rows=file"], 1), ([r"--text-separator=\n--\n"], 2), ([], 4)):
-        added = polytok_("dataset", "add", material.unique("x"), path, "--format=text", *options, "--json").json()
+        added = polytok_("dataset", "add", samples.unique("x"), path, "--format=text", *options, "--json").json()
         assert (added["state"], added["num_samples"]) == ("READY", rows)
 
 
 def test_lines_on_a_pipe(polytok_: Run, documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     lines = polytok_("dataset", "add", name, documents).out.splitlines()
     assert f"{name} READY" in lines
     assert all("╭" not in line and line == line.rstrip() for line in lines)
 
 
 def test_a_failed_dataset(polytok_: Run, tmp_path: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     failed = polytok_("dataset", "add", name, tmp_path / "absent.jsonl", "--json")
     assert failed.code == 1
     assert json.loads(failed.out)["state"] == "ERROR"
     assert json.loads(failed.err)["error"]["reason"] == "SOURCE_NOT_FOUND"
-    material.write_jsonl(tmp_path / "absent.jsonl")
+    samples.write_jsonl(tmp_path / "absent.jsonl")
     assert polytok_("dataset", "retry", name, "--json").json()["state"] == "READY"
     again = polytok_("dataset", "retry", name)
     assert again.code == 5
@@ -93,8 +91,8 @@ def test_bad_values(polytok_: Run, documents: pathlib.Path) -> None:
 
 
 def test_a_model_from_add_to_delete(polytok_: Run, tmp_path: pathlib.Path) -> None:
-    name = material.unique("model")
-    added = polytok_("model", "add", name, material.write_model(tmp_path / "model"), "--json").json()
+    name = samples.unique("model")
+    added = polytok_("model", "add", name, samples.write_model(tmp_path / "model"), "--json").json()
     assert added["state"] == "READY"
     assert added["context_length"] == 64
     assert polytok_("model", "show", name, "--json").json() == added
@@ -105,7 +103,7 @@ def test_a_model_from_add_to_delete(polytok_: Run, tmp_path: pathlib.Path) -> No
 
 
 def test_a_tokenization_from_tokenize_to_delete(polytok_: Run, documents: pathlib.Path, ready: tuple[str, str]) -> None:
-    dataset, (_, model) = material.unique("docs"), ready
+    dataset, (_, model) = samples.unique("docs"), ready
     polytok_("dataset", "add", dataset, documents, "--json").json()
     command = ("tokenize", dataset, "--model", model, "--max-length", "16", "--truncation", "left")
     made = polytok_(*command, "--watch", "--json").json()["tokenizations"]
@@ -123,7 +121,7 @@ def test_a_tokenization_from_tokenize_to_delete(polytok_: Run, documents: pathli
     assert re.search(r"statistics.padded_share +0.00 %\n", shown)
     path = polytok_("tokenization", "path", dataset, model).out.strip()
     assert path == made[0]["tokenized_path"]
-    assert len(datasets.load_from_disk(path)) == len(material.TEXTS)
+    assert len(datasets.load_from_disk(path)) == len(samples.TEXTS)
     other = polytok_("tokenize", dataset, "--model", model, "--max-length", "32")
     assert other.code == 5
     assert "max_length" in other.err

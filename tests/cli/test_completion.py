@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import polytok
-from tests.client import material
+from tests.client import samples
 from tests.support import servers
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_names_of_what_there_is(stack: "Stack", ready: tuple[str, str], monkeypa
     monkeypatch.setenv("POLYTOK_HOME", str(stack.home))
     servers.await_condition(stack.is_complete, "extractor and trainer have come up")
     dataset, model = ready
-    extraction, training = material.unique("extraction"), material.unique("training")
+    extraction, training = samples.unique("extraction"), samples.unique("training")
     with polytok.Client(stack.catalog_address) as client:
         client.tokenizations.create(dataset, model, variant="complete", max_length=16)
         client.tokenizations.wait(dataset, model, variant="complete", timeout=90)

@@ -41,7 +41,7 @@ def test_several_models_and_standard_input(
     assert polytok_("model", "delete", other).code == 0
 
 
-def test_what_is_wrong_is_told(polytok_: Run, ready: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_requests_are_reported(polytok_: Run, ready: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     _, model = ready
     assert polytok_("encode", "a", "-m", "absent").code == 4
     refused = polytok_("encode", "a" * ((1 << 20) + 1), "-m", model, "--json")

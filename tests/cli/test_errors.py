@@ -51,7 +51,7 @@ def test_a_training_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
         assert shown.count(text) == 1, (text, shown)
 
 
-def test_the_end_of_a_watch_tells_what_its_message_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_of_a_watch_adds_what_its_message_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     output.Output(as_json=False).failure(SENT)
     assert capsys.readouterr().err == ("Error: Two columns are wrong.\n  parameters.text_column: holds a null\n")
     plain = errors.InvalidArgument("holds a null.", violations=[errors.FieldViolation("column", "holds a null")])

@@ -58,7 +58,7 @@ def every_command(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
         yield from every_command(command, (*path, name))
 
 
-def test_names_of_options_are_whole_on_a_terminal_of_80_characters(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_option_names_are_whole_at_80_columns(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     root = typer.main.get_command(main.app)
     found = list(every_command(root))
@@ -80,7 +80,7 @@ def test_usage_names_arguments_as_they_are_listed(here: Run) -> None:
     assert "Usage: polytok tokenization show [OPTIONS] DATASET [MODEL]" in shown
 
 
-def test_help_tells_ranges_defaults_and_variables(here: Run) -> None:
+def test_help_shows_ranges_defaults_and_variables(here: Run) -> None:
     shown = " ".join(here("up", "--help").out.replace("│", " ").split())
     assert "[1<=x<=64]" in shown
     assert "[env var: POLYTOK_HOME]" in shown
@@ -126,7 +126,7 @@ def test_version(here: Run) -> None:
     assert here("--version").out.startswith("polytok 0.")
 
 
-def test_completion_scripts_exist_and_complete_nothing_without_a_stack(here: Run) -> None:
+def test_completion_without_a_stack(here: Run) -> None:
     del here  # its environment is what counts
     program = pathlib.Path(sys.executable).with_name("polytok")
     # As the shell's own hook asks; --show-completion would look at the parent process to find out which shell it is.

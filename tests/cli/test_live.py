@@ -18,7 +18,7 @@ from polytok import errors
 from polytok.cli.render import progress
 from polytok.cli.render.output import Output
 from polytok.client import watch_stream
-from tests.client import material
+from tests.client import samples
 
 if TYPE_CHECKING:
     from tests.support.stacks import Stack
@@ -45,7 +45,7 @@ def _on_a_terminal(stack: "Stack", *arguments: str | pathlib.Path) -> tuple[int,
 
 
 def test_bars_and_tables(stack: "Stack", documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     code, output = _on_a_terminal(stack, "dataset", "add", name, documents)
     assert code == 0
     assert "100 %" in output
@@ -54,7 +54,7 @@ def test_bars_and_tables(stack: "Stack", documents: pathlib.Path) -> None:
 
 
 def test_bars_beside_json(stack: "Stack", documents: pathlib.Path) -> None:
-    code, output = _on_a_terminal(stack, "dataset", "add", material.unique("docs"), documents, "--json")
+    code, output = _on_a_terminal(stack, "dataset", "add", samples.unique("docs"), documents, "--json")
     assert code == 0
     assert "100 %" in output
     assert '"state": "READY"' in output
@@ -71,7 +71,7 @@ def idle_ingest(stack: "Stack") -> Iterator[None]:
 
 @pytest.mark.usefixtures("idle_ingest")
 def test_interrupted_watch_leaves_the_work_going(stack: "Stack", documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     process = subprocess.Popen(
         [PROGRAM, "dataset", "add", name, documents],
         env=stack.env,

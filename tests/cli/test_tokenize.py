@@ -10,7 +10,7 @@ import pytest
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.cli.commands import tokenize
 from tests.cli.conftest import Run
-from tests.client import material
+from tests.client import samples
 from tests.tokenizer.test_permutation import shuffled
 
 
@@ -58,7 +58,7 @@ def test_document_options(polytok_: Run, ready: tuple[str, str]) -> None:
         "drop_duplicates": False,
     }
     assert (parameters["normalization"], parameters["max_documents"]) == ("NFC", 30)
-    texts = material.TEXTS[:30]
+    texts = samples.TEXTS[:30]
     kept = [text for text in texts if "7" in text and "77 ships" not in text]
     assert statistics["num_documents"] == 30
     assert statistics["num_unmatched"] == sum("7" not in text for text in texts)
@@ -74,8 +74,8 @@ def test_shuffled_sample_without_duplicates(polytok_: Run, ready: tuple[str, str
     parameters, statistics = made["parameters"], made["statistics"]
     assert (parameters["shuffle_seed"], parameters["max_documents"]) == (5, 20)
     assert parameters["filters"]["drop_duplicates"] is True
-    rows = shuffled(5, len(material.TEXTS))[:20]
-    texts = [material.TEXTS[row] for row in rows]
+    rows = shuffled(5, len(samples.TEXTS))[:20]
+    texts = [samples.TEXTS[row] for row in rows]
     assert statistics["num_documents"] == 20
     assert statistics.get("num_duplicates", 0) == len(texts) - len(set(texts))
     other = polytok_(*command, "--shuffle-seed", "6")
@@ -88,10 +88,10 @@ def test_lengths_are_shown(polytok_: Run, ready: tuple[str, str]) -> None:
     dataset, model = ready
     command = ("tokenize", dataset, "-m", model, "--variant", "lengths", "--max-length", "8", "--watch", "--json")
     made = polytok_(*command).json()["tokenizations"][0]
-    assert made["statistics"]["length_histogram"] == [0, 0, 0, 0, len(material.TEXTS)]
+    assert made["statistics"]["length_histogram"] == [0, 0, 0, 0, len(samples.TEXTS)]
     assert made["statistics"]["median_seq_length"] == 8
     shown = polytok_("tokenization", "show", dataset, model, "--variant", "lengths").out
-    assert f"8 to 15 tokens: {len(material.TEXTS)}" in shown
+    assert f"8 to 15 tokens: {len(samples.TEXTS)}" in shown
     assert polytok_("tokenization", "delete", dataset, model, "--variant", "lengths").code == 0
 
 
@@ -104,9 +104,11 @@ def test_nothing_is_made_where_a_model_is_missing(polytok_: Run, ready: tuple[st
     assert polytok_("tokenization", "show", dataset, model, "--variant", "none").code == 4
 
 
-def test_what_was_made_before_an_error_is_told(polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path) -> None:
+def test_records_made_before_an_error_are_reported(
+    polytok_: Run, ready: tuple[str, str], tmp_path: pathlib.Path
+) -> None:
     dataset, model = ready
-    broken = material.unique("broken")
+    broken = samples.unique("broken")
     assert polytok_("model", "add", broken, tmp_path / "absent").code == 1
     command = ("tokenize", dataset, "--variant", "some", "-m", model, "-m", f"models/{model}", "-m", broken)
     failed = polytok_(*command, "--json")
@@ -121,7 +123,7 @@ def test_what_was_made_before_an_error_is_told(polytok_: Run, ready: tuple[str, 
 
 
 @pytest.mark.parametrize(("separator", "is_told"), [("NONE", True), ("BOS", False)])
-def test_nothing_between_documents_is_told(separator: str, is_told: bool) -> None:
+def test_no_separator_is_reported(separator: str, is_told: bool) -> None:
     told: list[str] = []
     run = types.SimpleNamespace(out=types.SimpleNamespace(remark=told.append))
     packed = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/qwen~packed")

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from tests.cli.conftest import Run
-from tests.client import material
+from tests.client import samples
 
 TRAIN = ("train", "plot", "--hook", "blocks.0.hook_resid_post", "--latents", "64", "--k", "4")
 
@@ -35,5 +35,5 @@ def test_a_dataset_called_plot(polytok_: Run, ready: tuple[str, str], documents:
     told = polytok_(*TRAIN, "--model", model)
     assert told.code in (4, 5)
     assert f"plot/tokenizations/{model}" in told.err or f"polytok tokenize plot -m {model}" in told.err
-    assert polytok_("train", "plot", material.unique("absent")).code == 4
+    assert polytok_("train", "plot", samples.unique("absent")).code == 4
     assert polytok_("dataset", "delete", "plot").code == 0

@@ -13,7 +13,7 @@ from polytok import errors
 from polytok.cli.render import verification_report
 from polytok.tokenizer.v1 import tokenizer_pb2
 from tests.cli.conftest import Run
-from tests.client import material
+from tests.client import samples
 from tests.support import processes
 from tests.support.servers import await_condition
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def made(polytok_: Run, ready: tuple[str, str]) -> Iterator[tuple[str, pathlib.Path]]:
     """A READY tokenization of the test's own, and its folder."""
     dataset, model = ready
-    variant = material.unique("v")
+    variant = samples.unique("v")
     command = ("tokenize", dataset, "-m", model, "--variant", variant, "--max-length", "16", "--watch", "--json")
     (record,) = polytok_(*command).json()["tokenizations"]
     yield f"{dataset}/{model}~{variant}", pathlib.Path(record["tokenized_path"])

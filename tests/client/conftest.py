@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import polytok
-from tests.client import material
+from tests.client import samples
 
 if TYPE_CHECKING:
     import pathlib
@@ -30,19 +30,19 @@ async def async_client(stack: Stack) -> AsyncIterator[polytok.AsyncClient]:
 
 @pytest.fixture
 def documents(tmp_path: pathlib.Path) -> pathlib.Path:
-    return material.write_jsonl(tmp_path / "docs.jsonl")
+    return samples.write_jsonl(tmp_path / "docs.jsonl")
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return material.write_model(tmp_path_factory.mktemp("model"))
+    return samples.write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
 def ready(stack: Stack, model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The ids of a dataset and a model that are READY; tests leave them be."""
-    dataset, model = material.unique("docs"), material.unique("model")
-    path = material.write_jsonl(tmp_path_factory.mktemp("docs") / "docs.jsonl")
+    dataset, model = samples.unique("docs"), samples.unique("model")
+    path = samples.write_jsonl(tmp_path_factory.mktemp("docs") / "docs.jsonl")
     with polytok.Client(stack.catalog_address) as client:
         client.datasets.create(dataset, files=path)
         client.models.create(model, str(model_folder))

@@ -8,15 +8,15 @@ import pytest
 import polytok
 from polytok import errors
 from polytok.client import watch_stream
-from tests.client import material
+from tests.client import samples
 
 
 def test_from_file_to_ready(client: polytok.Client, documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     created = client.datasets.create(name, files=documents, metadata={"team": "sae"})
     assert created.name == f"datasets/{name}"
     record = client.datasets.wait(name, timeout=120)
-    assert record.num_samples == len(material.TEXTS)
+    assert record.num_samples == len(samples.TEXTS)
     assert [column.name for column in record.columns] == ["text", "number"]
     assert dict(record.metadata) == {"team": "sae"}
     assert client.datasets.get(record) == record
@@ -24,15 +24,15 @@ def test_from_file_to_ready(client: polytok.Client, documents: pathlib.Path) -> 
     assert name in [each.name.removeprefix("datasets/") for each in client.datasets.list(states=["READY"])]
 
 
-def test_watch_tells_every_state_to_the_end(client: polytok.Client, documents: pathlib.Path) -> None:
-    record = client.datasets.create(material.unique("docs"), files=documents)
+def test_watch_yields_every_state_to_the_end(client: polytok.Client, documents: pathlib.Path) -> None:
+    record = client.datasets.create(samples.unique("docs"), files=documents)
     states = [watch_stream.state(version) for version in client.datasets.watch(record)]
     assert states[-1] == "READY"
     assert "READY" not in states[:-1]
 
 
 def test_the_same_request_twice(client: polytok.Client, documents: pathlib.Path) -> None:
-    name, request_id = material.unique("docs"), str(uuid.uuid4())
+    name, request_id = samples.unique("docs"), str(uuid.uuid4())
     first = client.datasets.create(name, files=documents, request_id=request_id)
     assert client.datasets.create(name, files=documents, request_id=request_id).uid == first.uid
     assert client.datasets.create(name, files=documents).uid == first.uid
@@ -42,19 +42,19 @@ def test_the_same_request_twice(client: polytok.Client, documents: pathlib.Path)
 
 def test_a_failure_is_an_exception_with_the_reason(client: polytok.Client, tmp_path: pathlib.Path) -> None:
     absent = tmp_path / "absent.jsonl"
-    record = client.datasets.create(material.unique("docs"), files=absent)
+    record = client.datasets.create(samples.unique("docs"), files=absent)
     with pytest.raises(errors.NotFound, match=str(absent)) as caught:
         client.datasets.wait(record, timeout=120)
     assert caught.value.reason == "SOURCE_NOT_FOUND"
-    material.write_jsonl(absent)
+    samples.write_jsonl(absent)
     client.datasets.retry(record)
-    assert client.datasets.wait(record, timeout=120).num_samples == len(material.TEXTS)
+    assert client.datasets.wait(record, timeout=120).num_samples == len(samples.TEXTS)
     with pytest.raises(errors.FailedPrecondition):
         client.datasets.retry(record)
 
 
 def test_update_and_delete(client: polytok.Client, documents: pathlib.Path) -> None:
-    record = client.datasets.create(material.unique("docs"), files=documents)
+    record = client.datasets.create(samples.unique("docs"), files=documents)
     record = client.datasets.wait(record, timeout=120)
     changed = client.datasets.update(record, metadata={"note": "new"}, etag=record.etag)
     assert dict(changed.metadata) == {"note": "new"}
@@ -73,7 +73,7 @@ def test_bad_ids(client: polytok.Client, documents: pathlib.Path, name: str) -> 
 
 
 async def test_asynchronous(async_client: polytok.AsyncClient, documents: pathlib.Path) -> None:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     await async_client.datasets.create(name, files=documents)
     states = [watch_stream.state(version) async for version in async_client.datasets.watch(name)]
     assert states[-1] == "READY"

@@ -62,12 +62,12 @@ def test_what_a_killed_stack_left_is_no_stack(folder: pathlib.Path) -> None:
         b'{"catalog_address": "127.0.0.1:3", "pid": 99999999999999999999}',
     ],
 )
-def test_a_damaged_file_tells_of_no_stack(folder: pathlib.Path, content: bytes) -> None:
+def test_a_damaged_file_means_no_stack(folder: pathlib.Path, content: bytes) -> None:
     (folder / "stack.json").write_bytes(content)
     assert discovery.stack() is None
 
 
-def test_what_services_say_of_the_queue_is_told() -> None:
+def test_queue_problems_are_reported() -> None:
     class Probe(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(503)
@@ -85,7 +85,7 @@ def test_what_services_say_of_the_queue_is_told() -> None:
     assert discovery.queue_problem({}) == ""
 
 
-def test_nobody_answers() -> None:
+def test_unreachable_services() -> None:
     with (
         polytok.Client("127.0.0.1:1", patience=0) as client,
         pytest.raises(errors.Unavailable, match=r"127\.0\.0\.1:1") as caught,

@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: p
 
 
 @pytest.mark.parametrize("missing", ["polytok.json", "state.json"])
-def test_one_that_was_deleted_or_made_anew_is_told(stored: Bucket, missing: str) -> None:
+def test_a_deleted_or_recreated_tokenization_is_an_error(stored: Bucket, missing: str) -> None:
     record = stored.record
     stored.client.delete_object(Bucket=stored.name, Key=f"tok/{missing}")
     with pytest.raises(errors.Aborted, match=missing) as caught:
@@ -105,7 +105,7 @@ def test_one_without_a_manifest_is_copied_as_it_is(stored: Bucket) -> None:
     assert files.load_tokenization(record)["input_ids"][:] == ROWS["input_ids"]
 
 
-def test_a_bucket_that_is_not_there_is_told(stored: Bucket) -> None:
+def test_a_missing_bucket_is_an_error(stored: Bucket) -> None:
     record = stored.record
     record.tokenized_path = f"s3://{stored.name}-none/tok"
     with pytest.raises(errors.FailedPrecondition, match=f"s3://{stored.name}-none") as caught:

@@ -76,7 +76,7 @@ def test_what_is_no_name(nowhere: Any, value: str, what: str, call: Callable[[An
     assert what in caught.value.message
 
 
-def test_a_refusal_tells_the_range_and_not_all_of_a_long_value() -> None:
+def test_a_range_error_shortens_long_values() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         message_builder.build(tokenizations_pb2.TokenizationParameters, max_length=2**31)
     assert caught.value.message.startswith("max_length ")

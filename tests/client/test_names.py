@@ -35,14 +35,14 @@ def test_tokenizations(arguments: tuple[str, ...], name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["docs", "datasets/docs", "a/b/c", "docs/", ""])
-def test_what_names_no_tokenization_is_told(text: str) -> None:
+def test_invalid_tokenization_names(text: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="tokenization") as caught:
         resource_names.tokenization(text)
     assert repr(text) in caught.value.message
 
 
 @pytest.mark.parametrize("text", ["../docs", "models/docs", "/docs", "docs/"])
-def test_what_names_no_dataset_is_told(text: str) -> None:
+def test_invalid_dataset_names(text: str) -> None:
     with pytest.raises(errors.InvalidArgument, match="`polytok dataset list`") as caught:
         resource_names.dataset(text)
     assert repr(text) in caught.value.message

@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 import polytok
 from polytok import errors
 from polytok.client import watch_stream
-from tests.client import material
+from tests.client import samples
 
 
 @pytest.fixture
 def dataset(client: polytok.Client, documents: pathlib.Path) -> str:
-    name = material.unique("docs")
+    name = samples.unique("docs")
     client.datasets.create(name, files=documents)
     client.datasets.wait(name, timeout=120)
     return name
@@ -30,7 +30,7 @@ def test_from_create_to_rows(
     assert record.parameters.max_length == 16
     rows = client.load(dataset, model)
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
-    assert [row["input_ids"] for row in rows] == [tokenizer.encode(text).ids[:16] for text in material.TEXTS]
+    assert [row["input_ids"] for row in rows] == [tokenizer.encode(text).ids[:16] for text in samples.TEXTS]
     assert record.statistics.num_tokens == sum(len(row["input_ids"]) for row in rows)
     assert client.tokenizations.resolve(dataset, model).tokenized_path == record.tokenized_path
     assert client.tokenizations.get(record.uid) == record
@@ -93,6 +93,6 @@ async def test_asynchronous(
     created = await async_client.tokenizations.create(dataset, model, max_length=8)
     states = [watch_stream.state(version) async for version in async_client.tokenizations.watch(created)]
     assert states[-1] == "READY"
-    assert len(await async_client.load(dataset, model)) == len(material.TEXTS)
+    assert len(await async_client.load(dataset, model)) == len(samples.TEXTS)
     await async_client.tokenizations.delete(created)
     assert [each async for each in async_client.tokenizations.list(dataset)] == []

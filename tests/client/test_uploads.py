@@ -14,7 +14,7 @@ import pytest
 import polytok
 from polytok import errors
 from polytok.client import row_upload as uploading
-from tests.client import material
+from tests.client import samples
 
 LABELS = datasets.ClassLabel(names=["short", "long"])
 FEATURES = datasets.Features(
@@ -22,7 +22,7 @@ FEATURES = datasets.Features(
 )
 ROWS = [
     {"text": text, "label": len(text) % 2, "tags": text.split()[: place % 3]}
-    for place, text in enumerate(material.TEXTS)
+    for place, text in enumerate(samples.TEXTS)
 ]
 
 
@@ -33,7 +33,7 @@ def made_of(record: Any) -> datasets.Dataset:
 def test_a_dataset_in_its_own_order(client: polytok.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploading, "_MESSAGE_BYTES", 2000)  # so that there are several
     given = datasets.Dataset.from_list(ROWS, features=FEATURES).shuffle(seed=7).select(range(3, 33))
-    name = material.unique("memory")
+    name = samples.unique("memory")
     made = client.datasets.create(name, rows=given, metadata={"from": "a test"})
     assert made.name == f"datasets/{name}"
     ready = client.datasets.wait(name, timeout=120)
@@ -49,10 +49,8 @@ def test_a_dataset_in_its_own_order(client: polytok.Client, monkeypatch: pytest.
 
 def test_a_table_is_tokenized(client: polytok.Client, ready: tuple[str, str]) -> None:
     _, model = ready
-    name = material.unique("memory")
-    table = pa.table(
-        {"text": pa.array([*material.TEXTS, "x"]).dictionary_encode(), "n": range(len(material.TEXTS) + 1)}
-    )
+    name = samples.unique("memory")
+    table = pa.table({"text": pa.array([*samples.TEXTS, "x"]).dictionary_encode(), "n": range(len(samples.TEXTS) + 1)})
     client.datasets.create(name, rows=table)
     record = client.datasets.wait(name, timeout=120)
     assert made_of(record)["text"][:] == table["text"].to_pylist()
@@ -76,7 +74,7 @@ async def test_iterators_of_both_kinds(async_client: polytok.AsyncClient) -> Non
             yield batch
 
     uids = set()
-    name = material.unique("memory")
+    name = samples.unique("memory")
     for rows in (batches(), later(), list(batches())):
         uids.add((await async_client.datasets.create(name, rows=rows)).uid)
     assert len(uids) == 1
@@ -89,7 +87,7 @@ def test_rows_that_fail_on_the_way_leave_nothing(client: polytok.Client) -> None
         yield from batches()
         raise ZeroDivisionError("the caller's own")
 
-    name = material.unique("memory")
+    name = samples.unique("memory")
     with pytest.raises(ZeroDivisionError, match="the caller's own"):
         client.datasets.create(name, rows=failing())
     other = pa.RecordBatch.from_pylist([{"other": 1}])
@@ -105,7 +103,7 @@ async def test_rows_that_fail_on_the_way_leave_nothing_in_asyncio(async_client: 
             yield batch
         raise ZeroDivisionError("the caller's own")
 
-    name = material.unique("memory")
+    name = samples.unique("memory")
     with pytest.raises(ZeroDivisionError, match="the caller's own"):
         await async_client.datasets.create(name, rows=failing())
     with pytest.raises(errors.InvalidArgument, match=r"0.*dict.*pyarrow\.RecordBatch"):
@@ -129,18 +127,18 @@ async def test_rows_that_fail_on_the_way_leave_nothing_in_asyncio(async_client: 
 )
 def test_what_are_no_rows(client: polytok.Client, rows: Any, more: Any, reason: str, named: str) -> None:
     with pytest.raises(errors.InvalidArgument, match=named) as caught:
-        client.datasets.create(material.unique("memory"), rows=rows, **more)
+        client.datasets.create(samples.unique("memory"), rows=rows, **more)
     assert caught.value.reason == reason
 
 
 def test_a_row_may_be_large_and_not_too_large(client: polytok.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = material.unique("memory")
+    name = samples.unique("memory")
     large = pa.table({"text": ["a", "b" * (5 << 20), "c"]})
     client.datasets.create(name, rows=large)
     assert client.datasets.wait(name, timeout=120).num_samples == 3
     monkeypatch.setattr(uploading, "_ROW_BYTES", 4 << 20)
     with pytest.raises(errors.InvalidArgument, match=r"Row 1\b.*\b5 MiB.*\b4 MiB"):
-        client.datasets.create(material.unique("memory"), rows=large)
+        client.datasets.create(samples.unique("memory"), rows=large)
 
 
 async def test_asynchronous_rows_need_the_asynchronous_client(client: polytok.Client) -> None:
@@ -149,7 +147,7 @@ async def test_asynchronous_rows_need_the_asynchronous_client(client: polytok.Cl
             yield batch
 
     with pytest.raises(errors.InvalidArgument, match=r"polytok\.AsyncClient"):
-        client.datasets.create(material.unique("memory"), rows=rows())
+        client.datasets.create(samples.unique("memory"), rows=rows())
 
 
 def test_who_has_no_rows_needs_no_arrow() -> None:

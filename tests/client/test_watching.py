@@ -43,7 +43,7 @@ def test_a_training_at_work_is_not_called_failed(needs: Callable[[Training], Any
     ],
     ids=["dataset", "model", "tokenization", "extraction"],
 )
-def test_others_at_work_are_told_alike(record: Any, command: str) -> None:
+def test_other_records_under_way_are_reported_alike(record: Any, command: str) -> None:
     with pytest.raises(errors.FailedPrecondition, match=record.name) as caught:
         watch_stream.ready(record)
     assert caught.value.reason == "NOT_READY"
@@ -57,7 +57,7 @@ def test_an_extraction_at_work_has_no_path() -> None:
     assert caught.value.metadata == {"resource": "extractions/acts", "state": "QUEUED"}
 
 
-def test_a_failure_is_told_by_its_own_words() -> None:
+def test_a_failure_keeps_its_message() -> None:
     record = Training(
         name="trainings/first", state="STATE_ERROR", error_reason="NOT_FINITE", error_message="It diverged."
     )

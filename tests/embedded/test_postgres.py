@@ -93,7 +93,7 @@ async def test_lost_passwords_are_replaced_and_data_is_kept(folder: pathlib.Path
     assert len(told) == 1
 
 
-def test_passwords_are_not_written_where_the_database_did_not_take_them(folder: pathlib.Path) -> None:
+def test_refused_passwords_are_not_written(folder: pathlib.Path) -> None:
     home = Home(folder.parent)
     home.secrets.write_bytes(b"")
     (folder / "data" / "global" / "pg_control").unlink()

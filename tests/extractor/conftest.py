@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from services.runtime import settings
     from services.runtime import storage as storages
     from services.runtime.database import Database
-    from tests.catalog import hands as catalog_hands
-    from tests.extractor import hands
+    from tests.catalog import harness as catalog_harness
+    from tests.extractor import harness
 
 
 @pytest.fixture
@@ -22,12 +22,14 @@ async def catalog(
     migrated_database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
-) -> AsyncIterator[catalog_hands.Running]:
+) -> AsyncIterator[catalog_harness.CatalogHarness]:
     """A catalog with a dataset and a model that are READY, and no tokenization."""
-    from tests.catalog import hands as catalog_hands
+    from tests.catalog import harness as catalog_harness
 
-    async with catalog_hands.running(database, migrated_database_settings, messaging_settings, storage) as running:
-        worker = catalog_hands.Worker(running)
+    async with catalog_harness.run_catalog(
+        database, migrated_database_settings, messaging_settings, storage
+    ) as running:
+        worker = catalog_harness.FakeWorker(running)
         await running.create_dataset("docs")
         await running.create_model("gpt2")
         await worker.ingest("docs")
@@ -37,25 +39,25 @@ async def catalog(
 
 @pytest.fixture
 async def extractor(
-    catalog: catalog_hands.Running,
+    catalog: catalog_harness.CatalogHarness,
     migrated_database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
-) -> AsyncIterator[hands.Running]:
+) -> AsyncIterator[harness.ExtractorHarness]:
     """An extractor that serves beside the catalog."""
     from services.extractor.server.migrations.schema import runner
-    from tests.extractor import hands
+    from tests.extractor import harness
 
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)
-    async with hands.running(catalog, migrated_database_settings, messaging_settings, storage) as running:
+    async with harness.run_extractor(catalog, migrated_database_settings, messaging_settings, storage) as running:
         yield running
 
 
 @pytest.fixture
-async def tokenized(catalog: catalog_hands.Running) -> str:
+async def tokenized(catalog: catalog_harness.CatalogHarness) -> str:
     """The name of a READY tokenization."""
-    from tests.catalog import hands as catalog_hands
+    from tests.catalog import harness as catalog_harness
 
     created = await catalog.tokenize("docs", "gpt2", max_length=32)
-    await catalog_hands.Worker(catalog).finish(created)
+    await catalog_harness.FakeWorker(catalog).finish(created)
     return created.name

@@ -12,8 +12,8 @@ from services.extractor.worker import file_writer
 from services.records import publication
 from services.trainer.sae.data import extraction
 from services.trainer.sae.data.extraction_files import ExtractionFiles
-from tests.extractor import orders
-from tests.extractor.orders import Workplace
+from tests.extractor import worker_harness
+from tests.extractor.worker_harness import WorkerHarness
 from tests.support import damage, messages
 
 HOOKS = ("blocks.0.hook_mlp_out", "blocks.2.hook_resid_post")
@@ -28,7 +28,7 @@ NAMES = {
 }
 
 
-def published(place: Workplace) -> pathlib.Path:
+def published(place: WorkerHarness) -> pathlib.Path:
     """Extracts and publishes as workers and the owner do; gives the folder."""
     order = place.order(hooks=HOOKS)
     plan = place.plan(order, range_bytes=place.plan(order).size_bytes // 2)
@@ -38,30 +38,30 @@ def published(place: Workplace) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return orders.workplace(tmp_path_factory.mktemp("place"))
+def place(tmp_path_factory: pytest.TempPathFactory) -> WorkerHarness:
+    return worker_harness.create_worker_harness(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture
-def folder(place: Workplace, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def folder(place: WorkerHarness, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A published extraction; its blocks are much smaller than its record batches."""
     monkeypatch.setattr(file_writer, "BLOCK_BYTES", 512)
     shutil.copytree(place.storage.uri("x")[:-2], tmp_path / "storage")
-    whole = Workplace(damage.Damaging(str(tmp_path / "storage")), place.model, place.digest, place.files)
+    whole = WorkerHarness(damage.Damaging(str(tmp_path / "storage")), place.model, place.digest, place.files)
     return published(whole)
 
 
-def test_a_bit_flipped_before_publication(place: Workplace, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_bit_flipped_before_publication(place: WorkerHarness, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fresh = damage.Damaging(str(tmp_path / "again"))
     shutil.copytree(place.storage.uri("x")[:-2], tmp_path / "again", dirs_exist_ok=True)
-    published(Workplace(fresh, place.model, place.digest, place.files))
+    published(WorkerHarness(fresh, place.model, place.digest, place.files))
     assert damage.kinds(fresh.written) == NAMES
     for number, victim in enumerate(fresh.written):
         root = tmp_path / str(number)
         shutil.copytree(place.storage.uri("x")[:-2], root)
         storage = damage.Damaging(str(root), victim, place=(0.0, 0.5, 1.0)[number % 3])
         with pytest.raises(errors.DataLoss) as caught:
-            published(Workplace(storage, place.model, place.digest, place.files))
+            published(WorkerHarness(storage, place.model, place.digest, place.files))
         # Small files have their final names by then.
         names = storage.victim_key, f"extractions/e/{victim.partition(' ')[0]}"
         assert caught.value.reason == "CHECKSUM_MISMATCH", victim

@@ -12,7 +12,7 @@ from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
 from services.jobs import failures
 from services.trainer.server import tables
 from services.trainer.server.migrations.schema import runner
-from tests.extractor import trainings
+from tests.extractor import trainer_harness
 from tests.support import messages
 
 SENT = errors.InvalidArgument(
@@ -40,13 +40,13 @@ async def test_of_an_extraction(extractor, tokenized):
 async def test_of_a_training(extractor, tokenized, migrated_database_settings, messaging_settings):
     await extractor.finish(await extractor.create("mine"))
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)
-    async with trainings.running(extractor, migrated_database_settings, messaging_settings) as trainer:
+    async with trainer_harness.run_trainer(extractor, migrated_database_settings, messaging_settings) as trainer:
         created = await trainer.create("t1", extraction="extractions/mine")
         tasks, leases = tables.jobs.tasks, leases_pb2_grpc.LeaseServiceStub(trainer.channel)
         async with trainer.trainer.database.connection() as conn:
             task = str((await conn.execute(sa.select(tasks.c.id))).scalar_one())
         lease = await leases.AcquireLease(
-            leases_pb2.AcquireLeaseRequest(task_id=task, worker="hands", request_id=str(uuid.uuid4()))
+            leases_pb2.AcquireLeaseRequest(task_id=task, worker="fake-worker", request_id=str(uuid.uuid4()))
         )
         told = failures.to_task_error(SENT)
         await leases.FailTask(leases_pb2.FailTaskRequest(task_id=task, epoch=lease.epoch, error=told))

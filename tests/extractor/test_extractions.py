@@ -10,9 +10,9 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.extractor.server import tables
 from services.extractor.server.migrations.schema import runner
-from tests.catalog import hands as catalog_hands
-from tests.extractor import hands
-from tests.extractor.hands import refused, until
+from tests.catalog import harness as catalog_harness
+from tests.extractor import harness
+from tests.extractor.harness import expect_error, until
 from tests.support import messages
 
 TOKENIZATION = "datasets/docs/tokenizations/gpt2"
@@ -28,7 +28,7 @@ async def test_from_queued_to_ready(extractor, tokenized):
     assert created.parameters.storage_format == extractions_pb2.NUMBER_FORMAT_FLOAT32
     assert await extractor.holders() == [created.name]
     ready = await extractor.finish(created)
-    assert (ready.state, ready.progress, ready.expected_tokens) == (hands.READY, 100, 40)
+    assert (ready.state, ready.progress, ready.expected_tokens) == (harness.READY, 100, 40)
     assert ready.statistics.num_tokens == 32
     assert ready.statistics.seconds > 0
     names = {key.rpartition("/")[2] for key in extractor.storage.list("extractions")}
@@ -82,7 +82,7 @@ async def test_create_is_idempotent(extractor, tokenized):
 
 async def test_name_with_other_parameters(extractor, tokenized):
     await extractor.create("mine")
-    async with refused(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
+    async with expect_error(errors.AlreadyExists, "RESOURCE_EXISTS") as caught:
         await extractor.create(
             "mine", context_size=4, exclude_special_tokens=True, compute_format="NUMBER_FORMAT_BFLOAT16"
         )
@@ -119,7 +119,7 @@ async def test_wildcard_layer(extractor, tokenized):
     ],
 )
 async def test_invalid_parameters(extractor, tokenized, asked, reason, field, names):
-    async with refused(errors.InvalidArgument, reason) as caught:
+    async with expect_error(errors.InvalidArgument, reason) as caught:
         await extractor.create(**asked)
     assert [each.field for each in caught[0].violations] == [field]
     messages.check_names(caught[0].message, *names)
@@ -138,7 +138,7 @@ async def test_invalid_parameters(extractor, tokenized, asked, reason, field, na
     ],
 )
 async def test_missing_source(extractor, tokenized, asked, resource, names):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.create(**asked)
     assert caught[0].metadata == {"resource": resource}
     messages.check_names(caught[0].message, *names)
@@ -146,12 +146,12 @@ async def test_missing_source(extractor, tokenized, asked, resource, names):
 
 
 async def test_tokenization_not_ready(extractor, catalog):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.create()
     assert caught[0].metadata == {"resource": TOKENIZATION}
     messages.check_names(caught[0].message, TOKENIZATION, MAKE)
     await catalog.tokenize("docs", "gpt2", max_length=32)
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await extractor.create()
     assert caught[0].metadata == {"resource": TOKENIZATION, "state": "QUEUED"}
     messages.check_names(caught[0].message, TOKENIZATION, "QUEUED", "`polytok tokenization watch docs/gpt2`")
@@ -162,7 +162,7 @@ async def test_tokenizer_mismatch(extractor, catalog, tokenized):
 
     async with catalog.database.transaction() as conn:
         await conn.execute(catalog_tables.models.update().values(tokenizer_fingerprint="f" * 64))
-    async with refused(errors.FailedPrecondition, "MODEL_MISFIT") as caught:
+    async with expect_error(errors.FailedPrecondition, "MODEL_MISFIT") as caught:
         await extractor.create()
     assert caught[0].metadata == {"tokenization": TOKENIZATION, "model": "models/gpt2"}
     messages.check_names(caught[0].message, TOKENIZATION, "models/gpt2", "f" * 12, MAKE)
@@ -173,12 +173,12 @@ async def test_sequences_beyond_the_context(extractor, catalog, tokenized):
 
     async with catalog.database.transaction() as conn:
         await conn.execute(catalog_tables.models.update().values(context_length=16))
-    async with refused(errors.InvalidArgument, "MODEL_MISFIT") as caught:
+    async with expect_error(errors.InvalidArgument, "MODEL_MISFIT") as caught:
         await extractor.stub.CreateExtraction(
             extractions_pb2.CreateExtractionRequest(
                 dataset="datasets/docs",
                 model="models/gpt2",
-                parameters=extractions_pb2.ExtractionParameters(hooks=[hands.HOOK]),
+                parameters=extractions_pb2.ExtractionParameters(hooks=[harness.HOOK]),
             )
         )
     assert [each.field for each in caught[0].violations] == ["parameters.context_size"]
@@ -188,11 +188,11 @@ async def test_sequences_beyond_the_context(extractor, catalog, tokenized):
 async def test_a_tokenization_being_read_cannot_be_deleted(extractor, catalog, tokenized):
     created = await extractor.create("mine")
     request = tokenizations_pb2.DeleteTokenizationRequest(name=tokenized)
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await catalog.tokenizations.DeleteTokenization(request)
     assert caught[0].metadata == {"resource": TOKENIZATION, "holders": "extractions/mine"}
     messages.check_names(caught[0].message, TOKENIZATION, "extractions/mine")
-    assert (await extractor.cancel(created.name)).state == hands.CANCELLED
+    assert (await extractor.cancel(created.name)).state == harness.CANCELLED
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
     await catalog.tokenizations.DeleteTokenization(request)
 
@@ -208,7 +208,7 @@ async def test_another_process_renews_the_hold(
     holds = catalog_tables.tokenization_holds
     async with catalog.database.transaction() as conn:
         await conn.execute(holds.update().values(expires_at=sa.func.now()))
-    async with hands.running(catalog, migrated_database_settings, messaging_settings, storage):
+    async with harness.run_extractor(catalog, migrated_database_settings, messaging_settings, storage):
 
         async def renewed():
             statement = sa.select(holds.c.holder).where(holds.c.expires_at > sa.func.now())
@@ -220,38 +220,38 @@ async def test_another_process_renews_the_hold(
 
 async def test_cancel_then_retry(extractor, tokenized):
     created = await extractor.create()
-    held = await extractor.take(created.job)
-    assert (await extractor.cancel(created.name)).state == hands.CANCELLED
-    async with refused(errors.Aborted, "LEASE_LOST") as caught:
-        await held.complete(held.plan())
-    assert caught[0].metadata == {"task": held.task_id, "epoch": "1"}
+    leased = await extractor.take(created.job)
+    assert (await extractor.cancel(created.name)).state == harness.CANCELLED
+    async with expect_error(errors.Aborted, "LEASE_LOST") as caught:
+        await leased.complete(leased.plan())
+    assert caught[0].metadata == {"task": leased.task_id, "epoch": "1"}
     again = await extractor.retry(created.name)
     assert again.job != created.job
-    assert (await extractor.finish(again)).state == hands.READY
-    async with refused(errors.FailedPrecondition, "WRONG_STATE"):
+    assert (await extractor.finish(again)).state == harness.READY
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE"):
         await extractor.retry(created.name)
-    async with refused(errors.FailedPrecondition, "WRONG_STATE"):
+    async with expect_error(errors.FailedPrecondition, "WRONG_STATE"):
         await extractor.cancel(created.name)
 
 
 async def test_retry_after_an_error_reads_the_current_tokenization(extractor, catalog, tokenized):
     created = await extractor.create()
-    held = await extractor.take(created.job)
-    await held.fail("RESOURCE_CHANGED", f"{TOKENIZATION} was deleted since this was created.")
+    leased = await extractor.take(created.job)
+    await leased.fail("RESOURCE_CHANGED", f"{TOKENIZATION} was deleted since this was created.")
     failed = await extractor.get(created.name)
     assert (failed.error_reason, failed.progress) == ("RESOURCE_CHANGED", 0)
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
     await catalog.tokenizations.DeleteTokenization(tokenizations_pb2.DeleteTokenizationRequest(name=tokenized))
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await extractor.retry(created.name)
-    await catalog_hands.Worker(catalog).finish(await catalog.tokenize("docs", "gpt2", max_length=32))
+    await catalog_harness.FakeWorker(catalog).finish(await catalog.tokenize("docs", "gpt2", max_length=32))
     assert (await extractor.finish(await extractor.retry(created.name))).error_message == ""
 
 
 async def test_delete_removes_files_and_hold(extractor, tokenized):
     created = await extractor.create()
     ready = await extractor.finish(created)
-    async with refused(errors.Aborted, "ETAG_MISMATCH"):
+    async with expect_error(errors.Aborted, "ETAG_MISMATCH"):
         await extractor.delete(created.name, etag="other")
     await extractor.delete(created.name, etag=ready.etag)
     assert extractor.storage.list("extractions") == []
@@ -259,7 +259,7 @@ async def test_delete_removes_files_and_hold(extractor, tokenized):
     await extractor.take(running.job)
     await extractor.delete(running.name)
     await until(lambda: _is_empty(extractor.holders()), "the hold has ended")
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND") as caught:
         await extractor.get(running.name)
     assert caught[0].metadata == {"resource": "extractions/second"}
     messages.check_names(caught[0].message, "'second'", "`polytok extraction list`")
@@ -283,14 +283,14 @@ async def test_workers_share_ranges(extractor, tokenized):
     # A result of files in another's folder is refused: they could be another's.
     foreign = first.range()
     foreign.files[0].key = "extractions/other/a.arrow"
-    async with refused(errors.Internal, "INTERNAL") as caught:
+    async with expect_error(errors.Internal, "INTERNAL") as caught:
         await first.complete(foreign)
     messages.check_names(caught[0].message, "'extractions/other/a.arrow'", f"'extractions/{created.uid}'")
     await first.complete(first.range())
     publishing = await extractor.take(created.job)
     await publishing.complete(publishing.publication())
     ready = await extractor.get(created.name)
-    assert ready.state == hands.READY
+    assert ready.state == harness.READY
 
 
 async def test_lists_by_page_and_filter(extractor, tokenized):
@@ -303,7 +303,7 @@ async def test_lists_by_page_and_filter(extractor, tokenized):
     )
     assert [each.name for each in (*first.extractions, *second.extractions)] == [each.name for each in created[::-1]]
     for fields, count in (
-        ({"states": [hands.READY]}, 1),
+        ({"states": [harness.READY]}, 1),
         ({"dataset": "datasets/other"}, 0),
         ({"model": "models/gpt2"}, 3),
     ):
@@ -324,7 +324,7 @@ async def test_watch_ends_with_the_extraction(extractor, tokenized):
     await until(lambda: _any(seen), "the first version has come")
     await extractor.finish(created)
     await asyncio.wait_for(watching, 60)
-    assert seen[-1].state == hands.READY
+    assert seen[-1].state == harness.READY
     assert [each.progress for each in seen] == sorted(each.progress for each in seen)
 
 
@@ -351,7 +351,7 @@ async def test_estimate(extractor, tokenized):
     request = extractions_pb2.EstimateExtractionRequest(
         dataset="datasets/docs",
         model="models/gpt2",
-        parameters=extractions_pb2.ExtractionParameters(hooks=[hands.HOOK]),
+        parameters=extractions_pb2.ExtractionParameters(hooks=[harness.HOOK]),
     )
 
     async def job():
@@ -364,10 +364,10 @@ async def test_estimate(extractor, tokenized):
     await until(job, "the trial is asked for")
     from polytok.extractor.v1 import tasks_pb2
 
-    held = await extractor.take(str(await job()))
-    assert held.payload(tasks_pb2.EstimateExtractionTask).order.tokenization == TOKENIZATION
+    leased = await extractor.take(str(await job()))
+    assert leased.payload(tasks_pb2.EstimateExtractionTask).order.tokenization == TOKENIZATION
     answer = extractions_pb2.EstimateExtractionResponse(num_tokens=30, device="cpu")
-    await held.complete(tasks_pb2.EstimateExtractionResult(estimate=answer))
+    await leased.complete(tasks_pb2.EstimateExtractionResult(estimate=answer))
     assert await asked == answer
     assert await job() is None
     assert await extractor.holders() == []
@@ -377,7 +377,7 @@ async def test_estimate(extractor, tokenized):
     violation = errors.FieldViolation("parameters.hooks[0]", "is not there")
     sent = errors.InvalidArgument("No.", reason="HOOK_NOT_FOUND", metadata={"hook": "x"}, violations=[violation])
     await (await extractor.take(str(await job()))).fail_as(sent)
-    async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+    async with expect_error(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
         await asked
     assert vars(caught[0]) == vars(sent)
 

@@ -16,8 +16,8 @@ from services.extractor.server.migrations.schema import runner as extractor_runn
 from services.records.queries import Lock
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import locks
-from tests.extractor import hands, trainings
-from tests.extractor.hands import refused, until
+from tests.extractor import harness, trainer_harness
+from tests.extractor.harness import expect_error, until
 from tests.support import messages
 
 MINE = "extractions/mine"
@@ -32,7 +32,7 @@ async def ready(extractor, tokenized):
 @pytest.fixture
 async def trainer(extractor, migrated_database_settings, messaging_settings):
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)
-    async with trainings.running(extractor, migrated_database_settings, messaging_settings) as running:
+    async with trainer_harness.run_trainer(extractor, migrated_database_settings, messaging_settings) as running:
         yield running
 
 
@@ -64,11 +64,11 @@ async def _is_deleted(extractor):
     return True
 
 
-async def test_what_is_held_is_not_deleted_and_the_refusal_names_the_holders(extractor, ready):
+async def test_delete_refuses_while_held(extractor, ready):
     held = await _hold(extractor, digest=ready.manifest_digest)
     await _hold(extractor, "trainings/t2")
     assert held.extraction == ready
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await extractor.delete(MINE)
     assert caught[0].metadata == {"resource": MINE, "holders": "trainings/t1, trainings/t2"}
     messages.check_names(caught[0].message, MINE, "trainings/t1", "trainings/t2")
@@ -87,19 +87,19 @@ async def test_a_hold_is_prolonged_and_never_shortened(extractor, ready):
 
 
 async def test_only_what_is_ready_and_the_same_is_held(extractor, ready):
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await _hold(extractor, name="extractions/other")
     await extractor.delete(MINE)
     again = await extractor.create("mine")
-    async with refused(errors.FailedPrecondition, "NOT_READY") as caught:
+    async with expect_error(errors.FailedPrecondition, "NOT_READY") as caught:
         await _hold(extractor)
     assert caught[0].metadata == {"resource": MINE, "state": "QUEUED"}
     messages.check_names(caught[0].message, MINE, "QUEUED", "`polytok extraction watch mine`")
     await extractor.finish(again)
-    async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await _hold(extractor, digest="0" * 64)
     _check_changed(caught[0])
-    async with refused(errors.InvalidArgument, "INVALID_FIELD"):
+    async with expect_error(errors.InvalidArgument, "INVALID_FIELD"):
         await _hold(extractor, holder="nobody")
 
 
@@ -118,7 +118,7 @@ async def _expire(extractor):
         await conn.execute(tables.extraction_holds.update().values(expires_at=sa.func.now()))
 
 
-async def test_a_training_is_told_which_tokens_an_extraction_has(extractor, tokenized, trainer):
+async def test_training_reads_the_token_selection_of_an_extraction(extractor, tokenized, trainer):
     asked = {"exclude_special_tokens": True, "excluded_token_ids": [7], "excluded_positions": [3, 0]}
     made = await extractor.finish(await extractor.create("mine", **asked))
     assert made.selection.context_size == 8
@@ -134,13 +134,13 @@ async def test_a_training_holds_what_it_reads_until_it_ends(extractor, ready, tr
     created = await trainer.create("t1", extraction=MINE)
     assert await extractor.readers() == ["trainings/t1"]
     assert await extractor.holders() == ["trainings/t1"]
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD") as caught:
         await extractor.delete(MINE)
     assert caught[0].metadata == {"resource": MINE, "holders": "trainings/t1"}
     messages.check_names(caught[0].message, MINE, "trainings/t1")
     # A paused training goes on from where it was: it still needs what it reads.
     await trainer.pause(created.name)
-    async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD"):
         await extractor.delete(MINE)
     await trainer.cancel(created.name)
     await _let_go(extractor)
@@ -156,13 +156,13 @@ async def test_a_training_on_what_is_gone_or_another_is_refused(extractor, ready
     await trainer.cancel(created.name)
     await _let_go(extractor)
     await extractor.delete(MINE)
-    async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+    async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
         await trainer.retry(created.name)
     await extractor.finish(await extractor.create("mine"))
     async with extractor.extractor.database.transaction() as conn:
-        # Made anew, with other content.
+        # Created again, with other content.
         await conn.execute(tables.extractions.update().values(manifest_digest="a" * 64))
-    async with refused(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
+    async with expect_error(errors.FailedPrecondition, "RESOURCE_CHANGED") as caught:
         await trainer.retry(created.name)
     _check_changed(caught[0])
 
@@ -177,7 +177,7 @@ async def test_a_hold_outlives_the_trainer_and_is_renewed(
 ):
     await trainer.create("t1", extraction=MINE)
     await _expire(extractor)
-    async with trainings.running(extractor, migrated_database_settings, messaging_settings):
+    async with trainer_harness.run_trainer(extractor, migrated_database_settings, messaging_settings):
 
         async def renewed():
             holds = tables.extraction_holds
@@ -186,7 +186,7 @@ async def test_a_hold_outlives_the_trainer_and_is_renewed(
                 return (await conn.execute(statement)).scalars().all() == ["trainings/t1"]
 
         await until(renewed, "another process has renewed the hold")
-        async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+        async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD"):
             await extractor.delete(MINE)
 
 
@@ -197,24 +197,24 @@ async def test_an_extractor_that_is_away_keeps_no_hold_at_the_catalog(
         await asyncio.to_thread(schema.upgrade, migrated_database_settings)
     services = (migrated_database_settings, messaging_settings)
     async with contextlib.AsyncExitStack() as stack:
-        extractor = await stack.enter_async_context(hands.running(catalog, *services, storage))
+        extractor = await stack.enter_async_context(harness.run_extractor(catalog, *services, storage))
         await extractor.finish(await extractor.create("mine"))
-        async with trainings.running(extractor, *services) as trainer:
+        async with trainer_harness.run_trainer(extractor, *services) as trainer:
             created = await trainer.create("t1", extraction=MINE)
             await stack.aclose()
             await trainer.cancel(created.name)
 
-            async def let_go():
+            async def released():
                 return created.name not in await extractor.holders()
 
-            await until(let_go, "the tokenization is let go of")
+            await until(released, "the hold on the tokenization is released")
             # What could not be told to the extractor is remembered.
             (kept,) = await trainer.ended()
             assert kept == created.name
 
 
 @pytest.mark.parametrize("first", ["deletion", "training"])
-async def test_a_deletion_and_a_training_that_come_at_once_have_one_winner(extractor, ready, trainer, first):
+async def test_concurrent_delete_and_training_have_one_winner(extractor, ready, trainer, first):
     calls = {"deletion": extractor.delete, "training": lambda name: trainer.create("t1", extraction=name)}
     second = next(name for name in calls if name != first)
     async with extractor.extractor.database.transaction() as conn:
@@ -226,14 +226,14 @@ async def test_a_deletion_and_a_training_that_come_at_once_have_one_winner(extra
         await locks.queued(extractor.catalog, 2)
     await asyncio.wait(asked.values())
     if asked["deletion"].exception() is None:
-        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
             await asked["training"]
-        async with refused(errors.NotFound, "RESOURCE_NOT_FOUND"):
+        async with expect_error(errors.NotFound, "RESOURCE_NOT_FOUND"):
             await trainer.get("trainings/t1")
     else:
-        async with refused(errors.FailedPrecondition, "RESOURCE_HELD"):
+        async with expect_error(errors.FailedPrecondition, "RESOURCE_HELD"):
             await asked["deletion"]
-        assert (await extractor.get(MINE)).state == hands.READY
+        assert (await extractor.get(MINE)).state == harness.READY
         assert await extractor.readers() == [(await asked["training"]).name]
 
 

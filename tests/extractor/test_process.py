@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.extractor.server.migrations.schema import runner
-from tests.extractor.hands import refused
+from tests.extractor.harness import expect_error
 from tests.support import messages
 
 SERVE = [sys.executable, "-m", "services.extractor", "serve"]
@@ -88,12 +88,12 @@ async def test_it_serves_without_catalog_and_queue_and_drains(database_settings,
             model="models/gpt2",
             parameters=extractions_pb2.ExtractionParameters(hooks=["blocks.0.hook_mlp_out"]),
         )
-        async with refused(errors.Unavailable, "UNAVAILABLE") as caught:
+        async with expect_error(errors.Unavailable, "UNAVAILABLE") as caught:
             await stub.CreateExtraction(create, timeout=60)
         assert caught[0].retryable
         messages.check_names(caught[0].message.lower(), "catalog")
         wrong = extractions_pb2.CreateExtractionRequest(dataset="docs", model="models/gpt2")
-        async with refused(errors.InvalidArgument, "INVALID_FIELD") as caught:
+        async with expect_error(errors.InvalidArgument, "INVALID_FIELD") as caught:
             await stub.CreateExtraction(wrong)
         assert {each.field for each in caught[0].violations} >= {"dataset", "parameters"}
     reader, writer = await asyncio.open_connection("127.0.0.1", facts["metrics"])

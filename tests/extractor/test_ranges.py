@@ -15,19 +15,19 @@ from services.activations import activation_stream, models
 from services.activations.models import LoadedModel
 from services.activations.token_selection import TokenSelection
 from services.extractor.worker import arrow_columns, extraction, file_writer
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.support import messages
 
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.mlp.hook_post")
 WIDTHS = dict(zip(HOOKS, (32, 128), strict=True))
-PACKED = material.rows(30, 16, 16)
-RAGGED = material.rows(30, 40, 0)
+PACKED = tiny_models.rows(30, 16, 16)
+RAGGED = tiny_models.rows(30, 40, 0)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A tiny GPT-2."""
-    return material.load("gpt2", tmp_path_factory.mktemp("gpt2"))
+    return tiny_models.load("gpt2", tmp_path_factory.mktemp("gpt2"))
 
 
 def _extract(
@@ -41,7 +41,7 @@ def _extract(
 ) -> extraction.ExtractionResult:
     chosen = extraction.RangeSettings(**({"hooks": HOOKS, "context_size": 16} | settings))
     number = len(rows) - first if count is None else count
-    return extraction.extract(model, material.dataset(rows), first, number, chosen, folder, stem, lambda *_: None)
+    return extraction.extract(model, tiny_models.dataset(rows), first, number, chosen, folder, stem, lambda *_: None)
 
 
 def publish(folder: pathlib.Path, files: list[str], storage_dtype: str = "float32", context_size: int = 16) -> None:
@@ -61,7 +61,7 @@ def _opened(folder: pathlib.Path, made: extraction.ExtractionResult, storage_dty
 def _expected(model: LoadedModel, rows: list[list[int]], **settings: Any) -> dict[str, np.ndarray[Any, Any]]:
     selection = TokenSelection(**({"context_size": 16} | settings))
     stream = activation_stream.ActivationStream(
-        model, material.dataset(rows), activation_stream.StreamSettings(HOOKS, selection=selection)
+        model, tiny_models.dataset(rows), activation_stream.StreamSettings(HOOKS, selection=selection)
     )
     pieces = list(stream.pieces())
     found = {name: torch.cat([piece.values[name] for piece in pieces]).numpy() for name in HOOKS}
@@ -157,11 +157,11 @@ def test_a_limit_of_tokens(model: LoadedModel, tmp_path: pathlib.Path, limit: in
     assert made.statistics[HOOKS[0]].count == min(limit, 480)
 
 
-def test_progress_is_told(model: LoadedModel, tmp_path: pathlib.Path) -> None:
+def test_progress_is_reported(model: LoadedModel, tmp_path: pathlib.Path) -> None:
     told: list[tuple[int, int]] = []
     settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, batch_size=4)
     extraction.extract(
-        model, material.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: told.append(now)
+        model, tiny_models.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: told.append(now)
     )
     assert told == [(done, 20) for done in (4, 8, 12, 16, 20)]
 
@@ -184,15 +184,17 @@ def test_bfloat16_keeps_its_bits_under_a_name_of_its_own(model: LoadedModel, tmp
 
 
 def test_a_model_in_bfloat16(tmp_path: pathlib.Path) -> None:
-    model = material.load("llama", tmp_path, dtype="bfloat16")
+    model = tiny_models.load("llama", tmp_path, dtype="bfloat16")
     hooks = ("blocks.2.hook_resid_post",)
     settings = extraction.RangeSettings(hooks=hooks, context_size=16, storage_dtype="bfloat16")
-    made = extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "a", lambda *_: None)
+    made = extraction.extract(
+        model, tiny_models.dataset(PACKED), 0, 30, settings, tmp_path / "out", "a", lambda *_: None
+    )
     column = datasets.Dataset.from_file(str(tmp_path / "out" / made.files[0].key)).with_format("numpy")[:][
         "blocks.2.hook_resid_post.bfloat16"
     ]
     stream = activation_stream.ActivationStream(
-        model, material.dataset(PACKED), activation_stream.StreamSettings(hooks=hooks)
+        model, tiny_models.dataset(PACKED), activation_stream.StreamSettings(hooks=hooks)
     )
     expected = torch.cat([piece.values[hooks[0]] for piece in stream.pieces()])
     assert torch.equal(torch.from_numpy(column.astype(np.uint16)).view(torch.bfloat16).flatten(0, 1), expected)
@@ -201,7 +203,7 @@ def test_a_model_in_bfloat16(tmp_path: pathlib.Path) -> None:
 @pytest.fixture
 def spoiled(tmp_path: pathlib.Path) -> LoadedModel:
     """A model that gives NaN and infinity for token 40, and a large number for token 41."""
-    folder = material.save("gpt2", tmp_path / "spoiled")
+    folder = tiny_models.save("gpt2", tmp_path / "spoiled")
     module = models.load(folder)
     with torch.no_grad():
         module.module.transformer.wte.weight[40, :2] = torch.tensor([torch.nan, torch.inf])
@@ -243,7 +245,7 @@ def test_what_float16_cannot_hold_is_refused(spoiled: LoadedModel, tmp_path: pat
 
 
 def test_nothing_stays_of_a_range_that_fails(model: LoadedModel, tmp_path: pathlib.Path) -> None:
-    rows = [*PACKED, [material.ROWS] * 16]
+    rows = [*PACKED, [tiny_models.ROWS] * 16]
     with pytest.raises(errors.InvalidArgument) as caught:
         _extract(model, rows, tmp_path / "out", batch_size=1)
     assert caught.value.reason == "MODEL_MISFIT"
@@ -258,7 +260,7 @@ def test_an_error_in_the_callers_report_ends_it(model: LoadedModel, tmp_path: pa
 
     settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, batch_size=2)
     with pytest.raises(errors.Cancelled):
-        extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path / "out", "part", refuse)
+        extraction.extract(model, tiny_models.dataset(PACKED), 0, 30, settings, tmp_path / "out", "part", refuse)
     assert not list((tmp_path / "out").rglob("*"))
     assert not [hook for block in model.module.transformer.h for hook in block._forward_hooks.values()]
 
@@ -277,7 +279,7 @@ def test_less_than_a_row(model: LoadedModel, tmp_path: pathlib.Path) -> None:
 def test_modules_by_their_path(model: LoadedModel, tmp_path: pathlib.Path) -> None:
     settings = extraction.RangeSettings(hooks=("transformer.h.1.mlp.act",), context_size=16)
     assert extraction.widths(settings, model.description) == {"transformer.h.1.mlp.act": 0}
-    made = extraction.extract(model, material.dataset(PACKED), 0, 30, settings, tmp_path, "part", lambda *_: None)
+    made = extraction.extract(model, tiny_models.dataset(PACKED), 0, 30, settings, tmp_path, "part", lambda *_: None)
     opened = datasets.Dataset.from_file(str(tmp_path / made.files[0].key))
     assert opened.features["transformer.h.1.mlp.act"].shape == (16, 128)
 

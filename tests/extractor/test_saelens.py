@@ -9,7 +9,7 @@ import torch
 
 from services.activations.models import LoadedModel
 from services.extractor.worker import extraction
-from tests.activations import material
+from tests.activations import tiny_models
 from tests.extractor.test_ranges import HOOKS, publish
 
 pytestmark = [
@@ -18,18 +18,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-ROWS = material.rows(64, 24, 3)
+ROWS = tiny_models.rows(64, 24, 3)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A tiny GPT-2."""
-    return material.load("gpt2", tmp_path_factory.mktemp("model"))
+    return tiny_models.load("gpt2", tmp_path_factory.mktemp("model"))
 
 
 def _published(model: LoadedModel, folder: pathlib.Path, storage_dtype: str) -> extraction.ExtractionResult:
     settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, storage_dtype=storage_dtype)
-    made = extraction.extract(model, material.dataset(ROWS), 0, len(ROWS), settings, folder, "part", lambda *_: None)
+    made = extraction.extract(model, tiny_models.dataset(ROWS), 0, len(ROWS), settings, folder, "part", lambda *_: None)
     publish(folder, [file.key for file in made.files], storage_dtype)
     return made
 
@@ -118,7 +118,7 @@ def test_it_trains(model: LoadedModel, tmp_path: pathlib.Path) -> None:
         dtype="float32",
         prepend_bos=False,
     )
-    tokens = material.dataset([row[:1] * 16 for row in ROWS])
+    tokens = tiny_models.dataset([row[:1] * 16 for row in ROWS])
     sae = LanguageModelSAETrainingRunner(config, override_dataset=tokens, override_model=model.module).run()
     assert made.tokens >= 700
     assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in sae.parameters())

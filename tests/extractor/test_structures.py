@@ -14,9 +14,9 @@ from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.activations.structure_cache import ModelStructureCache
 from services.trainer.server.migrations.schema import runner
-from tests.catalog import hands as catalog_hands
-from tests.extractor import trainings
-from tests.extractor.hands import refused
+from tests.catalog import harness as catalog_harness
+from tests.extractor import trainer_harness
+from tests.extractor.harness import expect_error
 from tests.support import messages, processes
 
 pytestmark = pytest.mark.timeout(400)
@@ -124,7 +124,7 @@ async def test_waiting_is_bounded(tmp_path):
 async def small(extractor, catalog, tokenized, tmp_path):
     """A model whose folder the server reaches, tokenized for."""
     await catalog.create_model("small", repo_id=str(_write(tmp_path / "small")))
-    worker = catalog_hands.Worker(catalog)
+    worker = catalog_harness.FakeWorker(catalog)
     await worker.inspect("small", context_length=64)
     await worker.finish(await catalog.tokenize("docs", "small", max_length=32))
     return "small"
@@ -132,7 +132,7 @@ async def small(extractor, catalog, tokenized, tmp_path):
 
 async def test_unknown_hooks_are_refused_at_creation(extractor, small, migrated_database_settings, messaging_settings):
     async def wrong(*hooks):
-        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+        async with expect_error(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await extractor.create(model=small, hooks=list(hooks))
         return caught[0]
 
@@ -154,7 +154,7 @@ async def test_unknown_hooks_are_refused_at_creation(extractor, small, migrated_
         model="models/small",
         parameters=extractions_pb2.ExtractionParameters(hooks=["blocks.0.hook_nope"], context_size=8),
     )
-    async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND"):
+    async with expect_error(errors.InvalidArgument, "HOOK_NOT_FOUND"):
         await extractor.stub.EstimateExtraction(request)
     assert await extractor.holders() == []
     right = ["blocks.*.hook_resid_post", "hook_embed", "transformer.h.1.mlp"]
@@ -175,7 +175,7 @@ async def _trainings(extractor, model, database_settings, messaging_settings):
 
     live = {"dataset": "datasets/docs", "model": "models/small"}
     await asyncio.to_thread(runner.upgrade, database_settings)
-    async with trainings.running(extractor, database_settings, messaging_settings) as trainer:
+    async with trainer_harness.run_trainer(extractor, database_settings, messaging_settings) as trainer:
         request = trainings_pb2.CreateTrainingRequest(
             training_id="t1",
             source=trainings_pb2.TrainingSource(live=live),
@@ -183,7 +183,7 @@ async def _trainings(extractor, model, database_settings, messaging_settings):
             parameters=trainings_pb2.TrainingParameters(batch_size=4, total_samples=8),
         )
         await _known(trainer.trainer.structures, model)
-        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+        async with expect_error(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await trainer.stub.CreateTraining(request)
         assert [each.field for each in caught[0].violations] == ["saes[1].hook", "saes[2].hook"]
         messages.check_names(caught[0].message, "'hook_resid_pots'", *POINTS, *MEANT)
@@ -195,8 +195,8 @@ async def _trainings(extractor, model, database_settings, messaging_settings):
 async def test_hook_that_was_not_extracted(extractor, tokenized, migrated_database_settings, messaging_settings):
     ready = await extractor.finish(await extractor.create("mine"))
     await asyncio.to_thread(runner.upgrade, migrated_database_settings)
-    async with trainings.running(extractor, migrated_database_settings, messaging_settings) as trainer:
-        async with refused(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
+    async with trainer_harness.run_trainer(extractor, migrated_database_settings, messaging_settings) as trainer:
+        async with expect_error(errors.InvalidArgument, "HOOK_NOT_FOUND") as caught:
             await trainer.create("t1", hook="blocks.1.hook_resid_pots", extraction=ready.name)
         names = "blocks.1.hook_resid_pots", "extractions/mine", "blocks.1.hook_resid_post"
         messages.check_names(caught[0].message, *names)

@@ -18,8 +18,8 @@ from torch._inductor import config as inductor
 from polytok import errors
 from services.activations import models
 from services.extractor.worker.tasks import estimate_task
-from tests.extractor import orders
-from tests.extractor.orders import ROWS, Workplace
+from tests.extractor import worker_harness
+from tests.extractor.worker_harness import ROWS, WorkerHarness
 from tests.support import messages
 
 
@@ -27,15 +27,15 @@ from tests.support import messages
 def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A workplace's folder, to be copied."""
     folder = tmp_path_factory.mktemp("made")
-    orders.workplace(folder)
+    worker_harness.create_worker_harness(folder)
     return folder
 
 
 @pytest.fixture
-def place(made: pathlib.Path, tmp_path: pathlib.Path) -> Workplace:
+def place(made: pathlib.Path, tmp_path: pathlib.Path) -> WorkerHarness:
     """A workplace of the test's own."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    return orders.workplace(tmp_path)
+    return worker_harness.create_worker_harness(tmp_path)
 
 
 def _flip(path: pathlib.Path) -> None:
@@ -44,7 +44,7 @@ def _flip(path: pathlib.Path) -> None:
     path.write_bytes(data)
 
 
-def test_ranges_together_are_what_one_range_gives(place: Workplace) -> None:
+def test_ranges_together_are_what_one_range_gives(place: WorkerHarness) -> None:
     order = place.order(hooks=["blocks.0.hook_mlp_out", "blocks.2.hook_resid_post"])
     whole = place.extract(order, place.plan(order))
     (one,) = whole
@@ -66,7 +66,7 @@ def _rows(place, order, ranges):
     folder = place.storage.uri(order.extraction_key)
     manifest = json.loads(place.storage.read_bytes(f"{order.extraction_key}/polytok.json"))
     assert manifest["statistics"]["num_tokens"] == published.statistics.num_tokens == ROWS * 8
-    assert manifest["tokenization"] == {"name": orders.NAME, "manifest_digest": place.digest}
+    assert manifest["tokenization"] == {"name": worker_harness.NAME, "manifest_digest": place.digest}
     assert [hook.hook for hook in published.statistics.hooks] == list(order.parameters.hooks)
     vectors = load(place.storage.read_bytes(f"{order.extraction_key}/statistics.safetensors"))
     rows = datasets.load_from_disk(folder)
@@ -79,14 +79,14 @@ def _rows(place, order, ranges):
     return rows
 
 
-def test_limits_take_the_first_whole_sequences(place: Workplace) -> None:
+def test_limits_take_the_first_whole_sequences(place: WorkerHarness) -> None:
     assert sum(each.num_rows for each in place.plan(place.order(max_tokens=50)).ranges) == 6
     assert sum(each.num_rows for each in place.plan(place.order(max_tokens=1)).ranges) == 1
     assert sum(each.num_rows for each in place.plan(place.order(max_sequences=7)).ranges) == 7
 
 
 def test_padding_is_counted_and_stored_nowhere(tmp_path: pathlib.Path) -> None:
-    place = orders.workplace(tmp_path, padding=12)
+    place = worker_harness.create_worker_harness(tmp_path, padding=12)
     order = place.order(context_size=10)
     lengths = [min(16 - min(row, 12), 10) for row in range(ROWS)]
     plan = place.plan(order)
@@ -111,7 +111,7 @@ def test_padding_is_counted_and_stored_nowhere(tmp_path: pathlib.Path) -> None:
         ({"context_size": 65}, "MODEL_MISFIT", ["models/gpt2", 64, 65]),
     ],
 )
-def test_invalid_parameters(place: Workplace, parameters, reason: str, names: list[object]) -> None:
+def test_invalid_parameters(place: WorkerHarness, parameters, reason: str, names: list[object]) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         place.plan(place.order(**parameters))
     assert caught.value.reason == reason
@@ -119,15 +119,15 @@ def test_invalid_parameters(place: Workplace, parameters, reason: str, names: li
 
 
 def test_ids_beyond_the_embedding_are_refused(tmp_path: pathlib.Path) -> None:
-    place = orders.workplace(tmp_path, largest=120)
+    place = worker_harness.create_worker_harness(tmp_path, largest=120)
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(place.order())
     assert caught.value.reason == "MODEL_MISFIT"
     assert caught.value.metadata == {"largest_id": "120", "embedding_rows": "97"}
-    messages.check_names(caught.value.message, orders.NAME, 120, "models/gpt2", 97, "`polytok model add`")
+    messages.check_names(caught.value.message, worker_harness.NAME, 120, "models/gpt2", 97, "`polytok model add`")
 
 
-def test_a_flipped_bit_names_the_file(place: Workplace) -> None:
+def test_a_flipped_bit_names_the_file(place: WorkerHarness) -> None:
     path = place.storage.local_path(place.files[1])
     assert path is not None
     _flip(path)
@@ -135,32 +135,32 @@ def test_a_flipped_bit_names_the_file(place: Workplace) -> None:
         place.plan(place.order())
     assert caught.value.reason == "CHECKSUM_MISMATCH"
     messages.check_names(caught.value.metadata["file"], "shard-00001.arrow")
-    names = "shard-00001.arrow", orders.NAME, "`polytok tokenization repair docs gpt2`"
+    names = "shard-00001.arrow", worker_harness.NAME, "`polytok tokenization repair docs gpt2`"
     messages.check_names(caught.value.message, *names)
     # What lies elsewhere is read nevertheless.
     place.plan(place.order(max_sequences=ROWS // 2))
 
 
-def test_a_changed_or_deleted_tokenization(place: Workplace) -> None:
+def test_a_changed_or_deleted_tokenization(place: WorkerHarness) -> None:
     order = place.order()
     order.manifest_digest = "0" * 64
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(order)
     assert caught.value.reason == "RESOURCE_CHANGED"
-    assert caught.value.metadata == {"resource": orders.NAME}
+    assert caught.value.metadata == {"resource": worker_harness.NAME}
     changed = caught.value.message
-    place.storage.delete_tree(orders.KEY)
+    place.storage.delete_tree(worker_harness.KEY)
     with pytest.raises(errors.FailedPrecondition) as caught:
         place.plan(place.order())
     assert caught.value.reason == "RESOURCE_CHANGED"
-    assert caught.value.metadata == {"resource": orders.NAME}
+    assert caught.value.metadata == {"resource": worker_harness.NAME}
     for message in (changed, caught.value.message):
-        messages.check_names(message, orders.NAME, "`polytok tokenize docs --model gpt2`")
+        messages.check_names(message, worker_harness.NAME, "`polytok tokenize docs --model gpt2`")
     assert "deleted" in caught.value.message
     assert "deleted" not in changed
 
 
-def test_a_folder_without_weights(place: Workplace) -> None:
+def test_a_folder_without_weights(place: WorkerHarness) -> None:
     for path in place.model.glob("*.safetensors"):
         path.unlink()
     with pytest.raises(errors.FailedPrecondition) as caught:
@@ -169,7 +169,7 @@ def test_a_folder_without_weights(place: Workplace) -> None:
     messages.check_names(caught.value.message, place.model, "safetensors")
 
 
-def test_a_model_that_does_not_fit(place: Workplace) -> None:
+def test_a_model_that_does_not_fit(place: WorkerHarness) -> None:
     (weights,) = place.model.glob("*.safetensors")
     numbers = 1 << 40
     # The header of safetensors, and behind it a hole: four tebibytes that no disk has to hold.
@@ -182,7 +182,7 @@ def test_a_model_that_does_not_fit(place: Workplace) -> None:
     messages.check_names(caught.value.message, place.model, "1,099,511,627,776", "4096.0 GiB", "float32", "memory")
 
 
-def test_planning_refuses_a_disk_without_room(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_refuses_a_disk_without_room(place: WorkerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(errors.ResourceExhausted) as caught:
         place.plan(place.order())
@@ -193,7 +193,7 @@ def test_planning_refuses_a_disk_without_room(place: Workplace, monkeypatch: pyt
     assert place.storage.list("extractions") == []
 
 
-def test_nan_fails_or_is_counted(place: Workplace) -> None:
+def test_nan_fails_or_is_counted(place: WorkerHarness) -> None:
     model = models.load(place.model)
     with torch.no_grad():
         model.module.transformer.wpe.weight[3, 0] = float("nan")
@@ -209,7 +209,7 @@ def test_nan_fails_or_is_counted(place: Workplace) -> None:
     assert published.statistics.hooks[0].num_nonfinite == ROWS
 
 
-def test_a_file_that_changed_before_publication(place: Workplace) -> None:
+def test_a_file_that_changed_before_publication(place: WorkerHarness) -> None:
     order = place.order()
     ranges = place.extract(order, place.plan(order))
     path = place.storage.local_path(ranges[0].files[0].key)
@@ -222,7 +222,7 @@ def test_a_file_that_changed_before_publication(place: Workplace) -> None:
     messages.check_names(caught.value.message, ranges[0].files[0].key)
 
 
-def test_too_few_tokens_for_a_row(place: Workplace) -> None:
+def test_too_few_tokens_for_a_row(place: WorkerHarness) -> None:
     order = place.order(context_size=16, max_sequences=1)
     order.excluded_token_ids.extend(range(0, 97, 2))
     with pytest.raises(errors.FailedPrecondition) as caught:
@@ -231,7 +231,7 @@ def test_too_few_tokens_for_a_row(place: Workplace) -> None:
     messages.check_names(caught.value.message, 16)
 
 
-def test_tokens_and_places_are_left_out(place: Workplace) -> None:
+def test_tokens_and_places_are_left_out(place: WorkerHarness) -> None:
     order = place.order(excluded_positions=[0, 5])
     order.excluded_token_ids.extend(range(0, 97, 2))
     place.publish(order, place.extract(order, place.plan(order)))
@@ -241,7 +241,7 @@ def test_tokens_and_places_are_left_out(place: Workplace) -> None:
     assert (ids % 2 == 1).all()
 
 
-def test_a_full_disk_leaves_no_files(place: Workplace) -> None:
+def test_a_full_disk_leaves_no_files(place: WorkerHarness) -> None:
     order = place.order(storage_format=1)
     plan = place.plan(order)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -257,13 +257,13 @@ def test_a_full_disk_leaves_no_files(place: Workplace) -> None:
     assert place.storage.list("extractions") == []
 
 
-def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:
+def test_a_trial_leaves_nothing_behind(place: WorkerHarness) -> None:
     from polytok.extractor.v1 import tasks_pb2
 
     order = place.order()
     order.extraction_key = "estimates/trial"
     task = tasks_pb2.EstimateExtractionTask(order=order)
-    found = estimate_task.estimate(task, place.storage, place.reader, place.loaded, orders.context()).estimate
+    found = estimate_task.estimate(task, place.storage, place.reader, place.loaded, worker_harness.context()).estimate
     assert (found.num_sequences, found.num_tokens, found.device) == (ROWS, ROWS * 8, "cpu")
     assert found.size_bytes == place.plan(place.order()).size_bytes
     assert found.tokens_per_second > 0
@@ -271,14 +271,14 @@ def test_a_trial_leaves_nothing_behind(place: Workplace) -> None:
     assert place.storage.list("estimates") == []
 
 
-def test_another_model_replaces_the_loaded_one(place: Workplace, tmp_path: pathlib.Path) -> None:
+def test_another_model_replaces_the_loaded_one(place: WorkerHarness, tmp_path: pathlib.Path) -> None:
     first = place.loaded.get(place.order())
     assert place.loaded.get(place.order()) is first
     assert place.loaded.get(place.order(compute_format=3)).dtype == torch.bfloat16
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiling_needs_a_compiler(place: Workplace) -> None:
+def test_compiling_needs_a_compiler(place: WorkerHarness) -> None:
     with (
         inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
         pytest.raises(errors.FailedPrecondition) as caught,
@@ -289,7 +289,7 @@ def test_compiling_needs_a_compiler(place: Workplace) -> None:
     assert not place.storage.list("extractions")
 
 
-def test_weights_changed_since_the_plan(place: Workplace) -> None:
+def test_weights_changed_since_the_plan(place: WorkerHarness) -> None:
     order = place.order()
     plan = place.plan(order)
     order.weights_fingerprint = plan.weights_fingerprint

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import polytok
-from tests.client import material
-from tests.faults import scene as scenes
+from tests.client import samples
+from tests.faults import stack_harness
 from tests.support import stacks
 
 if TYPE_CHECKING:
@@ -33,33 +33,33 @@ def breakable(folder: pathlib.Path) -> Iterator[stacks.Stack]:
     """A stack with two tokenizer workers and a dataset of many shards."""
     # A fast engine is taken for little text too.
     engines = {"POLYTOK_TOKENIZER_PATIENCE_BYTES": "0", "POLYTOK_TOKENIZER_PROOFS": str(folder / "proofs")}
-    environment = {**os.environ, **scenes.SETTINGS, **engines}
+    environment = {**os.environ, **stack_harness.SETTINGS, **engines}
     with (
         stacks.new_home() as home,
-        stacks.started(home, workers=len(scenes.WORKERS), environment=environment) as stack,
+        stacks.started(home, workers=len(stack_harness.WORKERS), environment=environment) as stack,
         polytok.Client(stack.catalog_address) as client,
     ):
         client.datasets.create(DATASET, files=write_corpus(folder / "docs.jsonl"))
-        client.models.create(MODEL, str(material.write_model(folder / "model")))
-        assert client.datasets.wait(DATASET, timeout=scenes.PATIENCE_SECONDS).num_shards > 12
-        client.models.wait(MODEL, timeout=scenes.PATIENCE_SECONDS)
+        client.models.create(MODEL, str(samples.write_model(folder / "model")))
+        assert client.datasets.wait(DATASET, timeout=stack_harness.PATIENCE_SECONDS).num_shards > 12
+        client.models.wait(MODEL, timeout=stack_harness.PATIENCE_SECONDS)
         client.tokenizations.create(DATASET, MODEL, variant=CALM, max_length=32)
-        client.tokenizations.wait(DATASET, MODEL, variant=CALM, timeout=scenes.PATIENCE_SECONDS)
+        client.tokenizations.wait(DATASET, MODEL, variant=CALM, timeout=stack_harness.PATIENCE_SECONDS)
         yield stack
 
 
 @pytest.fixture
-async def scene(breakable: stacks.Stack, folder: pathlib.Path) -> AsyncIterator[scenes.Scene]:
+async def harness(breakable: stacks.Stack, folder: pathlib.Path) -> AsyncIterator[stack_harness.StackHarness]:
     async with polytok.AsyncClient(breakable.catalog_address) as client:
-        scene = scenes.Scene(breakable, client, DATASET, MODEL, folder)
-        await scene.at_rest()
-        yield scene
+        harness = stack_harness.StackHarness(breakable, client, DATASET, MODEL, folder)
+        await harness.at_rest()
+        yield harness
 
 
 @pytest.fixture
-async def calm(scene: scenes.Scene) -> list[list[int]]:
+async def calm(harness: stack_harness.StackHarness) -> list[list[int]]:
     """The rows of a run without faults."""
-    return scene.ids(await scene.client.tokenizations.get(DATASET, MODEL, variant=CALM))
+    return harness.ids(await harness.client.tokenizations.get(DATASET, MODEL, variant=CALM))
 
 
 def write_corpus(path: pathlib.Path) -> pathlib.Path:

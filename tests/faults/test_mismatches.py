@@ -8,38 +8,38 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import CALM, DATASET, MODEL
-from tests.faults.scene import WORKERS, Scene, eventually
+from tests.faults.stack_harness import WORKERS, StackHarness, eventually
 from tests.faults.test_stages import HOW
 from tests.faults.test_stages import is_whole as equals_the_oracle
 from tests.faults.watcher import Watcher
 
 
 @contextlib.asynccontextmanager
-async def distrusted(scene: Scene, fingerprint: str, engine: str) -> AsyncIterator[None]:
+async def distrusted(harness: StackHarness, fingerprint: str, engine: str) -> AsyncIterator[None]:
     """What a worker reports that finds a mismatch, for as long as the block lasts."""
     key = (fingerprint, engine)
-    await scene.rows("INSERT INTO distrusted_engines (tokenizer_fingerprint, engine) VALUES ($1, $2)", *key)
+    await harness.rows("INSERT INTO distrusted_engines (tokenizer_fingerprint, engine) VALUES ($1, $2)", *key)
     try:
         yield
     finally:
-        await scene.rows("DELETE FROM distrusted_engines WHERE tokenizer_fingerprint = $1 AND engine = $2", *key)
+        await harness.rows("DELETE FROM distrusted_engines WHERE tokenizer_fingerprint = $1 AND engine = $2", *key)
 
 
 @pytest.mark.parametrize("kind", ["tokenize.shard", pytest.param("tokenize.encode", marks=pytest.mark.long)])
-async def test_workers_die_while_shards_are_made_again(scene: Scene, calm: list[list[int]], kind: str) -> None:
-    before = await scene.client.tokenizations.get(DATASET, MODEL, variant=CALM)
+async def test_workers_die_while_shards_are_made_again(harness: StackHarness, calm: list[list[int]], kind: str) -> None:
+    before = await harness.client.tokenizations.get(DATASET, MODEL, variant=CALM)
     (engine,) = before.statistics.engine_versions
     variant = "distrusted-" + kind.partition(".")[2]
     how: dict[str, Any] = {} if kind == "tokenize.shard" else {**HOW, "shuffle_seed": 11}
     async with contextlib.AsyncExitStack() as stack:
-        async with scene.held(*WORKERS):
+        async with harness.held(*WORKERS):
             # Its tasks are written before anybody knows.
-            record = await scene.create(variant, **how)
-            watcher = Watcher(scene.client.tokenizations.watch(record))
-            await stack.enter_async_context(distrusted(scene, before.tokenizer_fingerprint, engine))
+            record = await harness.create(variant, **how)
+            watcher = Watcher(harness.client.tokenizations.watch(record))
+            await stack.enter_async_context(distrusted(harness, before.tokenizer_fingerprint, engine))
 
         async def is_made_again() -> bool:
-            ((count,),) = await scene.rows(
+            ((count,),) = await harness.rows(
                 "SELECT count(*) FROM job_tasks WHERE job_id = $1::uuid AND kind = $2 AND stage = 1 "
                 "AND state = 'RUNNING'",
                 record.job,
@@ -48,17 +48,17 @@ async def test_workers_die_while_shards_are_made_again(scene: Scene, calm: list[
             return int(count) > 0
 
         await eventually(is_made_again, "shards are made again")
-        await asyncio.gather(*(scene.killed(worker) for worker in WORKERS))
-        made = await scene.wait(variant)
+        await asyncio.gather(*(harness.killed(worker) for worker in WORKERS))
+        made = await harness.wait(variant)
     await watcher.verify()
     found = made.statistics
     assert (found.engine, list(found.engine_versions), list(found.distrusted_engines)) == ("reference", [], [engine])
-    ((shards,),) = await scene.rows(
+    ((shards,),) = await harness.rows(
         "SELECT count(*) FROM job_tasks WHERE job_id = $1::uuid AND kind = $2 AND stage = 0", record.job, kind
     )
     assert found.num_shards_encoded_again == shards
     if how:
-        await equals_the_oracle(scene, made)
+        await equals_the_oracle(harness, made)
     else:
-        assert scene.ids(made) == calm
-        await scene.nothing_left_behind(made)
+        assert harness.ids(made) == calm
+        await harness.nothing_left_behind(made)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from polytok.client import watch_stream
-from tests.faults.scene import PATIENCE_SECONDS
+from tests.faults.stack_harness import PATIENCE_SECONDS
 
 
 class Watcher:

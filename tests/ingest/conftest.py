@@ -5,12 +5,12 @@ import pathlib
 import pytest
 
 from services.runtime.storage import Storage
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 
 
 @pytest.fixture
-def ingest(storage: Storage) -> Ingest:
-    return Ingest(storage)
+def ingest(storage: Storage) -> IngestHarness:
+    return IngestHarness(storage)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import FileSource
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.support.messages import check_names
 
 SHARD_BYTES = 100_000
@@ -14,7 +14,7 @@ SHARD_BYTES = 100_000
 
 
 def refused(
-    ingest: Ingest,
+    ingest: IngestHarness,
     *uris: pathlib.Path | str,
     reason: str = "SOURCE_INVALID",
     format: FileSource.Format.ValueType = FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
@@ -27,7 +27,7 @@ def refused(
 
 
 def check_refused(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     name: str,
     content: bytes,

@@ -10,7 +10,7 @@ import pytest
 
 from polytok import errors
 from services.catalog.ingest.sources import arrow_messages
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.ingest.refusals import check_refused
 from tests.ingest.test_files import arrow
 
@@ -27,7 +27,7 @@ def _compressed(table: pa.Table, compression: str, *, stream: bool = True) -> by
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 @pytest.mark.parametrize("stream", [True, False])
 def test_huge_batch_is_refused_before_decompression(
-    ingest: Ingest, tmp_path: pathlib.Path, compression: str, stream: bool
+    ingest: IngestHarness, tmp_path: pathlib.Path, compression: str, stream: bool
 ) -> None:
     row = pa.array([b"\0" * 1_234_567], pa.large_binary())
     content = _compressed(pa.table({"data": row}), compression, stream=stream)
@@ -38,7 +38,7 @@ def test_huge_batch_is_refused_before_decompression(
     check_refused(ingest, tmp_path, "a.arrow", content, "1,073,741,824 MiB", "512 MiB")
 
 
-def test_dictionary_counts_too(ingest: Ingest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dictionary_counts_too(ingest: IngestHarness, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.catalog.ingest.sources.arrow._DECOMPRESSED_BYTES", 1 << 20)
     table = pa.table({"text": pa.array(["x" * (3 << 20)]).dictionary_encode()})
     check_refused(ingest, tmp_path, "a.arrow", _compressed(table, "zstd"), "3 MiB", "1 MiB")
@@ -46,7 +46,9 @@ def test_dictionary_counts_too(ingest: Ingest, tmp_path: pathlib.Path, monkeypat
 
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_compressed_batches_are_read(ingest: Ingest, tmp_path: pathlib.Path, compression: str, stream: bool) -> None:
+def test_compressed_batches_are_read(
+    ingest: IngestHarness, tmp_path: pathlib.Path, compression: str, stream: bool
+) -> None:
     table = pa.table(
         {
             "text": [f"row {number} " * (number % 50) for number in range(5000)],
@@ -67,7 +69,7 @@ def test_size_is_that_of_the_buffers() -> None:
     assert sizes == [0, 100_000 * 8 + 100_001 * 4 + 300_000]
 
 
-def test_wrong_byte_is_an_invalid_argument_or_harmless(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+def test_wrong_byte_is_an_invalid_argument_or_harmless(ingest: IngestHarness, tmp_path: pathlib.Path) -> None:
     whole = arrow(pa.table({"text": ["a", "b", "c"]}), stream=True)
     for where in range(0, len(whole), 5):
         (tmp_path / "a.arrow").write_bytes(whole[:where] + bytes([whole[where] ^ 0xFF]) + whole[where + 1 :])

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from services.catalog.ingest import limits
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.ingest.refusals import check_refused, refused
 from tests.ingest.test_files import arrow, jsonl, parquet
 from tests.support.messages import check_names
@@ -37,11 +37,13 @@ TABLE = pa.table({"text": [os.urandom(300).hex() for _ in range(3000)]})
         (b'{"a":' * 100_000, ("line 1", "nested")),
     ],
 )
-def test_bad_json(ingest: Ingest, source: pathlib.Path, content: bytes, names: tuple[str, ...]) -> None:
+def test_bad_json(ingest: IngestHarness, source: pathlib.Path, content: bytes, names: tuple[str, ...]) -> None:
     check_refused(ingest, source, "a.jsonl", content, *names)
 
 
-def test_type_change_after_many_lines(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_type_change_after_many_lines(
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "BLOCK_BYTES", 40)
     content = b'{"id": 1, "t": "x"}\n' * 6 + b'{"id": "7", "t": "x"}\n'
     check_refused(ingest, source, "a.jsonl", content, 7, "'id'", "string", "int64")
@@ -57,7 +59,7 @@ def test_type_change_after_many_lines(ingest: Ingest, source: pathlib.Path, monk
         (b'a,b\n1,"' + b"x" * 10_000, ("quoted",)),
     ],
 )
-def test_bad_csv(ingest: Ingest, source: pathlib.Path, content: bytes, names: tuple[object, ...]) -> None:
+def test_bad_csv(ingest: IngestHarness, source: pathlib.Path, content: bytes, names: tuple[object, ...]) -> None:
     check_refused(ingest, source, "a.csv", content, *names)
 
 
@@ -72,7 +74,7 @@ def test_bad_csv(ingest: Ingest, source: pathlib.Path, content: bytes, names: tu
 )
 @pytest.mark.parametrize("block_bytes", [limits.BLOCK_BYTES, 1000, 7])
 def test_not_utf8(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -101,7 +103,7 @@ def test_not_utf8(
 )
 @pytest.mark.parametrize("block_bytes", [limits.BLOCK_BYTES, 1000, 7])
 def test_not_text(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -113,7 +115,7 @@ def test_not_text(
     check_refused(ingest, source, name, content, *names)
 
 
-def test_parquet_and_arrow_not_utf8(ingest: Ingest, source: pathlib.Path) -> None:
+def test_parquet_and_arrow_not_utf8(ingest: IngestHarness, source: pathlib.Path) -> None:
     bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"]).buffers())
     table = pa.table({"id": [1], "text": bad})
     for name, content in (("a.parquet", parquet(table)), ("a.arrow", arrow(table, stream=True))):
@@ -138,7 +140,7 @@ def test_parquet_and_arrow_not_utf8(ingest: Ingest, source: pathlib.Path) -> Non
     ],
 )
 def test_not_what_its_name_says(
-    ingest: Ingest, source: pathlib.Path, name: str, content: bytes, names: tuple[str, ...]
+    ingest: IngestHarness, source: pathlib.Path, name: str, content: bytes, names: tuple[str, ...]
 ) -> None:
     check_refused(ingest, source, name, content, *names)
 
@@ -153,7 +155,7 @@ COMPRESSED = {
 
 @pytest.mark.parametrize("ending", COMPRESSED)
 @pytest.mark.parametrize("share", [0.3, 0.999])
-def test_truncated_compressed_file(ingest: Ingest, source: pathlib.Path, ending: str, share: float) -> None:
+def test_truncated_compressed_file(ingest: IngestHarness, source: pathlib.Path, ending: str, share: float) -> None:
     word, content = COMPRESSED[ending]
     check_refused(ingest, source, f"a.jsonl.{ending}", content[: int(len(content) * share)], word)
 
@@ -168,17 +170,17 @@ def test_truncated_compressed_file(ingest: Ingest, source: pathlib.Path, ending:
 )
 @pytest.mark.parametrize("share", [0.01, 0.6, 0.999])
 def test_truncated_binary_file(
-    ingest: Ingest, source: pathlib.Path, name: str, content: bytes, format_name: str, share: float
+    ingest: IngestHarness, source: pathlib.Path, name: str, content: bytes, format_name: str, share: float
 ) -> None:
     check_refused(ingest, source, name, content[: int(len(content) * share)], format_name)
 
 
-def test_arrow_file_without_its_footer(ingest: Ingest, source: pathlib.Path) -> None:
+def test_arrow_file_without_its_footer(ingest: IngestHarness, source: pathlib.Path) -> None:
     content = arrow(TABLE, stream=False, rows=100)
     check_refused(ingest, source, "a.arrow", content[:-4], "Arrow")
 
 
-def test_damaged_parquet_page(ingest: Ingest, source: pathlib.Path) -> None:
+def test_damaged_parquet_page(ingest: IngestHarness, source: pathlib.Path) -> None:
     content = bytearray(parquet(TABLE, row_group_size=500, compression="zstd", use_dictionary=False))
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     check_refused(ingest, source, "a.parquet", bytes(content), "Parquet")
@@ -196,18 +198,18 @@ def test_damaged_parquet_page(ingest: Ingest, source: pathlib.Path) -> None:
         ("a.parquet", parquet(TABLE.slice(0, 0))),
     ],
 )
-def test_empty_file(ingest: Ingest, source: pathlib.Path, name: str, content: bytes) -> None:
+def test_empty_file(ingest: IngestHarness, source: pathlib.Path, name: str, content: bytes) -> None:
     check_refused(ingest, source, name, content, reason="SOURCE_EMPTY")
 
 
-def test_several_empty_files(ingest: Ingest, source: pathlib.Path) -> None:
+def test_several_empty_files(ingest: IngestHarness, source: pathlib.Path) -> None:
     for content, names in ((b"", (2, source / "a.csv")), (b"text\n", (2,))):
         for name in ("a.csv", "b.csv"):
             (source / name).write_bytes(content)
         check_names(refused(ingest, source, reason="SOURCE_EMPTY").message, *names)
 
 
-def test_empty_compressed_file_is_truncated(ingest: Ingest, source: pathlib.Path) -> None:
+def test_empty_compressed_file_is_truncated(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "b.txt.gz").write_bytes(gzip.compress(b"x\n"))
     (source / "a.txt.gz").write_bytes(b"")
     check_names(refused(ingest, source).message, source / "a.txt.gz", "gzip")
@@ -216,7 +218,7 @@ def test_empty_compressed_file_is_truncated(ingest: Ingest, source: pathlib.Path
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
 @pytest.mark.parametrize("ends", [True, False])
 def test_oversized_row(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, ends: bool
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, ends: bool
 ) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 3 << 20)
     monkeypatch.setattr(limits, "CSV_ROW_BYTES", 3 << 20)
@@ -228,7 +230,7 @@ def test_oversized_row(
     check_refused(ingest, source, name, content, "3 MiB", *where)
 
 
-def test_oversized_arrow_batch(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_arrow_batch(ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.catalog.ingest.sources.arrow._MESSAGE_BYTES", 1 << 20)
     content = arrow(pa.table({"text": ["x" * 1000] * 5000}), stream=True)
     check_refused(ingest, source, "a.arrow", content, "4 MiB", "1 MiB")
@@ -236,7 +238,7 @@ def test_oversized_arrow_batch(ingest: Ingest, source: pathlib.Path, monkeypatch
 
 @pytest.mark.parametrize("use_dictionary", [True, False])
 def test_oversized_parquet_page(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, use_dictionary: bool
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, use_dictionary: bool
 ) -> None:
     monkeypatch.setattr("services.catalog.ingest.sources.parquet._PAGE_BYTES", 4 << 20)
     # Pages are cut after so many rows, whatever is in these: 1024 rows of 1 KiB fit, 1024 rows of 10 KiB do not.

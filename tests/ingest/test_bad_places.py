@@ -10,8 +10,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
-from tests.ingest import ingests
-from tests.ingest.ingests import Ingest
+from tests.ingest import harness
+from tests.ingest.harness import IngestHarness
 from tests.ingest.refusals import refused
 from tests.support.messages import check_names
 
@@ -33,7 +33,7 @@ from tests.support.messages import check_names
         ("/dev/zero", "SOURCE_REFUSED", ("/dev/zero",)),
     ],
 )
-def test_unreadable_places(ingest: Ingest, uri: str, reason: str, names: tuple[str, ...]) -> None:
+def test_unreadable_places(ingest: IngestHarness, uri: str, reason: str, names: tuple[str, ...]) -> None:
     error = refused(ingest, uri, reason=reason)
     check_names(error.message, *names)
     assert "secret" not in error.message
@@ -42,7 +42,9 @@ def test_unreadable_places(ingest: Ingest, uri: str, reason: str, names: tuple[s
     assert ingest.stored() == []
 
 
-def test_files_outside_of_the_roots(ingest: Ingest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_outside_of_the_roots(
+    ingest: IngestHarness, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     allowed, secret = tmp_path / "allowed", tmp_path / "secret.txt"
     allowed.mkdir()
     secret.write_text("root:x")
@@ -59,11 +61,11 @@ def test_files_outside_of_the_roots(ingest: Ingest, tmp_path: pathlib.Path, monk
     assert ingest.stored() == []
 
 
-def test_overlong_name(ingest: Ingest) -> None:
+def test_overlong_name(ingest: IngestHarness) -> None:
     refused(ingest, "/tmp/" + "x" * 300, reason="SOURCE_NOT_FOUND")
 
 
-def test_missing_file_system_package(ingest: Ingest) -> None:
+def test_missing_file_system_package(ingest: IngestHarness) -> None:
     pytest.importorskip("fsspec")
     try:
         import s3fs  # noqa: F401
@@ -75,7 +77,7 @@ def test_missing_file_system_package(ingest: Ingest) -> None:
         pytest.skip("s3fs is installed")
 
 
-def test_folder_without_data(ingest: Ingest, source: pathlib.Path) -> None:
+def test_folder_without_data(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "README.md").write_text("x")
     error = refused(ingest, source, reason="SOURCE_NOT_FOUND")
     check_names(error.message, source, ".arrow", ".csv", ".ndjson", ".tsv", f"{source}/*")
@@ -84,7 +86,7 @@ def test_folder_without_data(ingest: Ingest, source: pathlib.Path) -> None:
     assert ".arrow" not in error.message
 
 
-def test_mixed_formats(ingest: Ingest, source: pathlib.Path) -> None:
+def test_mixed_formats(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.jsonl").write_text('{"text": "x"}\n')
     (source / "b.csv").write_text("text\nx\n")
     check_names(refused(ingest, source).message, source / "a.jsonl", "jsonl", source / "b.csv", "csv")
@@ -105,13 +107,13 @@ def unprivileged() -> Iterator[pathlib.Path]:
             os.seteuid(user)
 
 
-def plan_and_read(ingest: Ingest, path: pathlib.Path) -> None:
-    for part in ingest.plan(ingests.files(path)):
+def plan_and_read(ingest: IngestHarness, path: pathlib.Path) -> None:
+    for part in ingest.plan(harness.files(path)):
         ingest.read(part)
 
 
 @pytest.mark.parametrize("closed", ["a.txt", "folder"])
-def test_file_without_permission(ingest: Ingest, unprivileged: pathlib.Path, closed: str) -> None:
+def test_file_without_permission(ingest: IngestHarness, unprivileged: pathlib.Path, closed: str) -> None:
     user = os.geteuid()
     os.seteuid(os.getuid())
     (unprivileged / "folder").mkdir()
@@ -127,7 +129,7 @@ def test_file_without_permission(ingest: Ingest, unprivileged: pathlib.Path, clo
     assert (caught.value.reason, caught.value.retryable) == ("SOURCE_NOT_FOUND", False)
 
 
-def test_failing_disk_is_retryable(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+def test_failing_disk_is_retryable(ingest: IngestHarness, tmp_path: pathlib.Path) -> None:
     # What was a file when it was found, and is none now, is one of the ways in which reading fails.
     path = tmp_path / "a.txt"
     path.mkdir()

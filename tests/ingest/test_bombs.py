@@ -18,7 +18,7 @@ from polytok import errors
 from services.catalog.ingest.sources import compression, parquet_pages
 from services.catalog.ingest.sources.raw_file import RawFile
 from services.runtime.storage import Storage
-from tests.ingest.ingests import Ingest, files
+from tests.ingest.harness import IngestHarness, files
 from tests.ingest.test_memory import BOUND, measured
 from tests.support.messages import check_names
 
@@ -64,7 +64,7 @@ def write(path: pathlib.Path, column: pa.Array, **options: object) -> None:
     )
 
 
-def refused(ingest: Ingest, path: pathlib.Path) -> str:
+def refused(ingest: IngestHarness, path: pathlib.Path) -> str:
     (part,) = ingest.plan(files(path))
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.read(part)
@@ -75,7 +75,7 @@ def refused(ingest: Ingest, path: pathlib.Path) -> str:
 
 @pytest.mark.parametrize("lies", [False, True])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_late_huge_page(ingest: Ingest, source: pathlib.Path, lies: bool, version: str) -> None:
+def test_late_huge_page(ingest: IngestHarness, source: pathlib.Path, lies: bool, version: str) -> None:
     path = source / "a.parquet"
     texts = [f"{number:01000}" for number in range(3000)] + ["x" * (200 * MEBIBYTE)]
     write(path, pa.array(texts), use_dictionary=False, data_page_version=version, write_batch_size=100)
@@ -150,7 +150,11 @@ def test_long_value_repeated_within_bounds(storage: Storage, source: pathlib.Pat
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
 def test_compressed_bomb(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, pack: Callable[[bytes], bytes]
+    ingest: IngestHarness,
+    source: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    pack: Callable[[bytes], bytes],
 ) -> None:
     monkeypatch.setattr(compression, "_EXPANDED_BYTES", 4 * MEBIBYTE)
     monkeypatch.setattr(compression, "_EXPANSION", 100)
@@ -163,7 +167,7 @@ def test_compressed_bomb(
     check_names(refused(ingest, path), path, 100)
 
 
-def test_xz_that_needs_too_much_memory(ingest: Ingest, source: pathlib.Path) -> None:
+def test_xz_that_needs_too_much_memory(ingest: IngestHarness, source: pathlib.Path) -> None:
     path = source / "a.txt.xz"
     # The default and the strongest preset are read, and several members with zeros between them.
     path.write_bytes(lzma.compress(b"one\n") + bytes(8) + lzma.compress(b"two\nthree\n", preset=9))
@@ -185,7 +189,7 @@ def with_dictionary(data: bytes, size: int) -> bytes:
     return data[:start] + bytes(block) + struct.pack("<I", zlib.crc32(block)) + data[end:]
 
 
-def test_zip_is_not_text(ingest: Ingest, source: pathlib.Path) -> None:
+def test_zip_is_not_text(ingest: IngestHarness, source: pathlib.Path) -> None:
     path = source / "a.txt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", "x" * MEBIBYTE)

@@ -12,7 +12,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import Column
 from services.catalog.ingest import limits, text_size
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.support.messages import check_names
 
 JSON = "extension<arrow.json>"
@@ -46,7 +46,7 @@ def write(path: pathlib.Path, chats: list[Any], column: str = "messages") -> pat
 @pytest.mark.parametrize("block_bytes", [20, 1 << 20])
 @pytest.mark.parametrize("ending", ["jsonl", "parquet", "arrow"])
 def test_turns_keep_their_keys(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, block_bytes: int
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, block_bytes: int
 ) -> None:
     monkeypatch.setattr(limits, "BLOCK_BYTES", block_bytes)
     path = source / f"a.{ending}"
@@ -71,7 +71,7 @@ def test_turns_keep_their_keys(
         assert field in kind
 
 
-def test_files_with_other_keys_get_one_type(ingest: Ingest, source: pathlib.Path) -> None:
+def test_files_with_other_keys_get_one_type(ingest: IngestHarness, source: pathlib.Path) -> None:
     files = [write(source / f"{place}.jsonl", [chat]) for place, chat in enumerate(CHATS)]
     result = ingest.files(*files)
     schemas = {str(batch.schema.field("messages").type) for shard in result.shards for batch in ingest.batches(shard)}
@@ -93,7 +93,7 @@ EXACT = (
 @pytest.mark.parametrize("block_bytes", [20, 1 << 20])
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
 def test_objects_of_json_are_what_the_file_says(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, block_bytes: int
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, block_bytes: int
 ) -> None:
     monkeypatch.setattr(limits, "BLOCK_BYTES", block_bytes)
     text = "\n".join(EXACT) if ending == "jsonl" else "[" + ",\n".join(EXACT) + "]"
@@ -119,7 +119,7 @@ def test_objects_of_json_are_what_the_file_says(
     }
 
 
-def test_files_without_objects_are_json_too(ingest: Ingest, source: pathlib.Path) -> None:
+def test_files_without_objects_are_json_too(ingest: IngestHarness, source: pathlib.Path) -> None:
     values = ['"[{}]"', "[]", "null", "7", "true", '["a", null]', '{"a": 1}']
     files = [source / f"{place}.jsonl" for place, _ in enumerate(values)]
     for file, value in zip(files, values, strict=True):
@@ -134,7 +134,7 @@ def test_files_without_objects_are_json_too(ingest: Ingest, source: pathlib.Path
     check_names(caught.value.message, "'tools'", "double", source / "8.jsonl", JSON)
 
 
-def test_lists_within_lists(ingest: Ingest, source: pathlib.Path) -> None:
+def test_lists_within_lists(ingest: IngestHarness, source: pathlib.Path) -> None:
     deep = '{"x": ' + "[" * 900 + "{}" + "]" * 900 + "}"
     (source / "a.jsonl").write_text(deep + "\n")
     assert ingest.files(source / "a.jsonl").columns[0].type == JSON
@@ -149,7 +149,7 @@ def test_lists_within_lists(ingest: Ingest, source: pathlib.Path) -> None:
         ('{"messages": ' + "[" * 5000 + "]" * 5000 + "}", "nested"),
     ],
 )
-def test_bad_objects_are_named_by_line(ingest: Ingest, source: pathlib.Path, row: str, name: str) -> None:
+def test_bad_objects_are_named_by_line(ingest: IngestHarness, source: pathlib.Path, row: str, name: str) -> None:
     (source / "a.jsonl").write_text(EXACT[0] + "\n" + row + "\n")
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(source / "a.jsonl")
@@ -158,7 +158,7 @@ def test_bad_objects_are_named_by_line(ingest: Ingest, source: pathlib.Path, row
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
-def test_json_within_lists_and_objects_of_arrow(ingest: Ingest, source: pathlib.Path, ending: str) -> None:
+def test_json_within_lists_and_objects_of_arrow(ingest: IngestHarness, source: pathlib.Path, ending: str) -> None:
     turns = pa.ListArray.from_arrays(
         pa.array([0, 1, 3]), pa.array(['{"role":"user","content":"a"}', "null", '{"from":"b"}'], pa.json_())
     )
@@ -189,7 +189,9 @@ def test_json_within_lists_and_objects_of_arrow(ingest: Ingest, source: pathlib.
         ([{"role": "user", "content": "x"}], False),
     ],
 )
-def test_what_conversations_are(ingest: Ingest, source: pathlib.Path, values: list[Any], *, is_chat: bool) -> None:
+def test_what_conversations_are(
+    ingest: IngestHarness, source: pathlib.Path, values: list[Any], *, is_chat: bool
+) -> None:
     path = source / "a.jsonl"
     path.write_text("".join(json.dumps({"x": value}) + "\n" for value in values))
     (column,) = ingest.files(path).columns
@@ -204,7 +206,7 @@ def python_bytes(value: Any) -> int:
     return sum(map(python_bytes, value)) if isinstance(value, list) else 0
 
 
-def test_text_sizes(ingest: Ingest, source: pathlib.Path) -> None:
+def test_text_sizes(ingest: IngestHarness, source: pathlib.Path) -> None:
     rows = [*CHATS, None, [None, {"role": "ü"}]]
     batch = pa.record_batch(
         {

@@ -14,7 +14,7 @@ from services.catalog.ingest import limits, read_task
 from services.catalog.ingest.sources import uploads
 from services.catalog.server.service import upload_files
 from services.records import publication
-from tests.ingest import ingests
+from tests.ingest import harness
 from tests.support import damage
 from tests.support.messages import check_names
 
@@ -30,7 +30,7 @@ def written(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def read_in(storage: damage.Damaging, *paths: pathlib.Path) -> list[dict[str, Any]]:
     """Reads files in, a row a shard, and publishes them as the catalog does."""
-    ingest = ingests.Ingest(storage)
+    ingest = harness.IngestHarness(storage)
     result = ingest.files(*paths, shard_bytes=1)
     publication.move(storage, result.staged_files)
     return list(ingest.dataset())
@@ -52,7 +52,7 @@ def test_a_flipped_bit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, 
         storage = damage.Damaging(str(tmp_path / str(number)), victim, place=(0.0, 0.5, 1.0)[number % 3])
         with pytest.raises(errors.DataLoss) as caught:
             read_in(storage, *paths)
-        names = storage.victim_key, f"{ingests.RAW}/{victim.partition(' ')[0]}"
+        names = storage.victim_key, f"{harness.RAW}/{victim.partition(' ')[0]}"
         assert any(name in caught.value.message for name in names), victim
         assert not caught.value.retryable
 
@@ -64,15 +64,15 @@ def test_a_flipped_bit_in_an_upload(tmp_path: pathlib.Path) -> None:
     sent.add(batch.serialize().to_pybytes())
     source = sent.finish(datasets_pb2.UploadEnd(num_rows=200, num_batches=1))
     (part,) = uploads.parts(source, "datasets/d/upload")
-    task = tasks_pb2.ReadPartTask(part=tasks_pb2.IngestPart(upload=part), raw_key=ingests.RAW, shard_bytes=1 << 20)
-    assert read_task.read(storage, task, "t-e1", ingests.no_report).shards[0].num_rows == 200
+    task = tasks_pb2.ReadPartTask(part=tasks_pb2.IngestPart(upload=part), raw_key=harness.RAW, shard_bytes=1 << 20)
+    assert read_task.read(storage, task, "t-e1", harness.no_report).shards[0].num_rows == 200
     path = storage.local_path(part.key)
     assert path is not None
     content = path.read_bytes()
     for place in (0.0, 0.1, 0.5, 1.0):
         damage.flip(path, place)
         with pytest.raises(errors.DataLoss) as caught:
-            read_task.read(storage, task, "t-e2", ingests.no_report)
+            read_task.read(storage, task, "t-e2", harness.no_report)
         assert caught.value.reason == "CHECKSUM_MISMATCH"
         check_names(caught.value.message, part.key)
         path.write_bytes(content)

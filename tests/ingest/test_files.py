@@ -17,8 +17,8 @@ import zstandard
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
-from tests.ingest import ingests
-from tests.ingest.ingests import Ingest
+from tests.ingest import harness
+from tests.ingest.harness import IngestHarness
 from tests.support.messages import check_names
 
 TEXTS = [
@@ -72,7 +72,7 @@ TABLE = pa.table({"text": TEXTS})
 )
 @pytest.mark.parametrize("shard_bytes", [1, 20, 1 << 20])
 def test_text_is_kept_exactly(
-    ingest: Ingest, source: pathlib.Path, name: str, content: bytes, shard_bytes: int
+    ingest: IngestHarness, source: pathlib.Path, name: str, content: bytes, shard_bytes: int
 ) -> None:
     (source / name).write_bytes(content)
     result = ingest.files(source / name, shard_bytes=shard_bytes)
@@ -92,7 +92,7 @@ def test_text_is_kept_exactly(
         ("tab\there 🙂\u2028\x85\x0c\n".encode(), ["tab\there 🙂\u2028\x85\x0c"]),
     ],
 )
-def test_a_line_of_text_is_a_row(ingest: Ingest, source: pathlib.Path, content: bytes, rows: list[str]) -> None:
+def test_a_line_of_text_is_a_row(ingest: IngestHarness, source: pathlib.Path, content: bytes, rows: list[str]) -> None:
     (source / "a.txt").write_bytes(content)
     ingest.files(source / "a.txt")
     assert ingest.dataset()["text"][:] == rows
@@ -108,7 +108,7 @@ COMPRESSORS: list[tuple[str, Callable[[bytes], bytes]]] = [
 
 @pytest.mark.parametrize(("ending", "compress"), COMPRESSORS)
 def test_compressed_files_are_read_through(
-    ingest: Ingest, source: pathlib.Path, ending: str, compress: Callable[[bytes], bytes]
+    ingest: IngestHarness, source: pathlib.Path, ending: str, compress: Callable[[bytes], bytes]
 ) -> None:
     first, second = jsonl([{"text": text} for text in TEXTS[:4]]), jsonl([{"text": text} for text in TEXTS[4:]])
     # Members one after another, as `cat a.gz b.gz` makes them, are one file.
@@ -118,13 +118,13 @@ def test_compressed_files_are_read_through(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_compressed_arrow_file_is_read_through(ingest: Ingest, source: pathlib.Path, stream: bool) -> None:
+def test_a_compressed_arrow_file_is_read_through(ingest: IngestHarness, source: pathlib.Path, stream: bool) -> None:
     (source / "a.arrow.gz").write_bytes(gzip.compress(arrow(TABLE, stream=stream)))
     ingest.files(source / "a.arrow.gz")
     assert ingest.dataset()["text"][:] == TEXTS
 
 
-def test_files_are_read_once_in_order_of_names(ingest: Ingest, source: pathlib.Path) -> None:
+def test_files_are_read_once_in_order_of_names(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "deep").mkdir()
     for number, name in enumerate(["b.txt", "a.txt", "deep/c.txt", "_SUCCESS", ".hidden.txt", "README.md"]):
         (source / name).write_text(f"{number}\n")
@@ -132,27 +132,27 @@ def test_files_are_read_once_in_order_of_names(ingest: Ingest, source: pathlib.P
     assert ingest.dataset()["text"][:] == ["1", "0", "2", "4"]
 
 
-def test_folder_is_filtered_by_format(ingest: Ingest, source: pathlib.Path) -> None:
+def test_folder_is_filtered_by_format(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.txt").write_text("text\n")
     (source / "b.jsonl").write_text('{"text": "json"}\n')
     ingest.files(source, format=FileSource.FORMAT_JSONL)
     assert ingest.dataset()["text"][:] == ["json"]
 
 
-def test_named_format_reads_any_name(ingest: Ingest, source: pathlib.Path) -> None:
+def test_named_format_reads_any_name(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "notes").write_text("a\nb\n")
     ingest.files(source / "notes", format=FileSource.FORMAT_TEXT)
     assert ingest.dataset()["text"][:] == ["a", "b"]
 
 
-def test_literal_name_wins_over_pattern(ingest: Ingest, source: pathlib.Path) -> None:
+def test_literal_name_wins_over_pattern(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a[1].txt").write_text("literal\n")
     (source / "a1.txt").write_text("pattern\n")
     ingest.files(source / "a[1].txt")
     assert ingest.dataset()["text"][:] == ["literal"]
 
 
-def test_links_are_followed_to_files(ingest: Ingest, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_links_are_followed_to_files(ingest: IngestHarness, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "blob").write_text("linked\n")
     (source / "a.txt").symlink_to(tmp_path / "blob")
     for uri in (source, source / "*.txt", source / "a.txt"):
@@ -160,16 +160,16 @@ def test_links_are_followed_to_files(ingest: Ingest, source: pathlib.Path, tmp_p
         assert ingest.dataset()["text"][:] == ["linked"]
     (source / "b.txt").symlink_to(tmp_path / "gone")
     with pytest.raises(errors.NotFound) as caught:
-        ingest.plan(ingests.files(source))
+        ingest.plan(harness.files(source))
     assert caught.value.reason == "SOURCE_NOT_FOUND"
     check_names(caught.value.message, source / "b.txt")
 
 
-def test_a_remote_file_is_read(ingest: Ingest) -> None:
+def test_a_remote_file_is_read(ingest: IngestHarness) -> None:
     with fsspec.open("memory://bucket/a.parquet", "wb") as file:
         file.write(parquet(TABLE))
     try:
-        (part,) = ingest.plan(ingests.files("memory://bucket/*.parquet"))
+        (part,) = ingest.plan(harness.files("memory://bucket/*.parquet"))
         assert (part.file.uri, part.file.format) == ("memory:///bucket/a.parquet", FileSource.FORMAT_PARQUET)
         ingest.files("memory://bucket/a.parquet")
     finally:
@@ -177,13 +177,13 @@ def test_a_remote_file_is_read(ingest: Ingest) -> None:
     assert ingest.dataset()["text"][:] == TEXTS
 
 
-def test_tab_separated_values(ingest: Ingest, source: pathlib.Path) -> None:
+def test_tab_separated_values(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.tsv").write_text("id\ttext\n1\ta,b\n")
     ingest.files(source / "a.tsv")
     assert ingest.dataset()[:] == {"id": [1], "text": ["a,b"]}
 
 
-def test_empty_file_beside_others(ingest: Ingest, source: pathlib.Path) -> None:
+def test_empty_file_beside_others(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.csv").write_text("")
     (source / "b.csv").write_text("text\nx\n")
     (source / "c.csv").write_text("text\n")
@@ -193,7 +193,7 @@ def test_empty_file_beside_others(ingest: Ingest, source: pathlib.Path) -> None:
 
 
 def test_shard_boundaries_do_not_depend_on_blocks(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"id": number, "text": "x" * (number % 50)} for number in range(2000)]
     (source / "a.jsonl").write_bytes(jsonl(rows))
@@ -215,7 +215,7 @@ def test_shard_boundaries_do_not_depend_on_blocks(
     assert [shard.num_rows for shard in again.shards] == [shard.num_rows for shard in result.shards]
 
 
-def test_shards_of_rows_without_text(ingest: Ingest, source: pathlib.Path) -> None:
+def test_shards_of_rows_without_text(ingest: IngestHarness, source: pathlib.Path) -> None:
     table = pa.table({"ids": [list(range(100))] * 30_000})
     (source / "a.arrow").write_bytes(arrow(table, stream=True))
     result = ingest.files(source / "a.arrow", shard_bytes=1 << 20)
@@ -224,7 +224,7 @@ def test_shards_of_rows_without_text(ingest: Ingest, source: pathlib.Path) -> No
     assert ingest.dataset().num_rows == 30_000
 
 
-def test_record_batches_are_bounded(ingest: Ingest, source: pathlib.Path) -> None:
+def test_record_batches_are_bounded(ingest: IngestHarness, source: pathlib.Path) -> None:
     table = pa.table({"text": ["x" * 10_000] * 5_000 + ["y"] * 30_000})
     (source / "a.arrow").write_bytes(arrow(table, stream=True))
     (source / "b.arrow").write_bytes(arrow(table, stream=False))
@@ -236,9 +236,9 @@ def test_record_batches_are_bounded(ingest: Ingest, source: pathlib.Path) -> Non
     assert ingest.dataset().num_rows == 70_000
 
 
-def test_progress_counts_bytes_of_the_file(ingest: Ingest, source: pathlib.Path) -> None:
+def test_progress_counts_bytes_of_the_file(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.csv").write_bytes(quoted(["x" * 1000] * 50_000))
-    (part,) = ingest.plan(ingests.files(source / "a.csv"))
+    (part,) = ingest.plan(harness.files(source / "a.csv"))
     reports: list[tuple[int, int]] = []
     ingest.read(part, report=lambda done, total: reports.append((done, total)))
     size = (source / "a.csv").stat().st_size
@@ -247,10 +247,10 @@ def test_progress_counts_bytes_of_the_file(ingest: Ingest, source: pathlib.Path)
     assert reports[-1] == (size, size)
 
 
-def test_file_deleted_after_planning(ingest: Ingest, source: pathlib.Path) -> None:
+def test_file_deleted_after_planning(ingest: IngestHarness, source: pathlib.Path) -> None:
     path = source / "a.txt"
     path.write_text("x\n")
-    (part,) = ingest.plan(ingests.files(path))
+    (part,) = ingest.plan(harness.files(path))
     path.unlink()
     with pytest.raises(errors.NotFound) as caught:
         ingest.read(part)
@@ -258,7 +258,7 @@ def test_file_deleted_after_planning(ingest: Ingest, source: pathlib.Path) -> No
     assert ingest.stored() == []
 
 
-def test_manifest_is_what_datasets_writes(ingest: Ingest, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_manifest_is_what_datasets_writes(ingest: IngestHarness, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (source / "a.jsonl").write_bytes(jsonl([{"id": 1, "text": "x", "tags": ["a"]}]))
     result = ingest.files(source / "a.jsonl")
     ours = ingest.dataset()
@@ -266,7 +266,7 @@ def test_manifest_is_what_datasets_writes(ingest: Ingest, source: pathlib.Path, 
     for name in ("state.json", "dataset_info.json"):
         mine, theirs = (
             json.loads((pathlib.Path(folder) / name).read_text())
-            for folder in (ingest.storage.uri(ingests.RAW), tmp_path / "theirs")
+            for folder in (ingest.storage.uri(harness.RAW), tmp_path / "theirs")
         )
         assert mine.keys() == theirs.keys()
     assert json.loads(result.features_json) == ours.features.to_dict()

@@ -16,7 +16,7 @@ import pytest
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.ingest.test_files import TEXTS, parquet
 from tests.support.messages import check_names
 
@@ -42,7 +42,7 @@ def repository(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def test_repository_is_read_by_shard(ingest: Ingest, repository: pathlib.Path) -> None:
+def test_repository_is_read_by_shard(ingest: IngestHarness, repository: pathlib.Path) -> None:
     parts = ingest.plan(hub(repository))
     assert [(part.hub.index, part.hub.count) for part in parts] == [(0, 2), (1, 2)]
     result = ingest.run(hub(repository))
@@ -50,7 +50,7 @@ def test_repository_is_read_by_shard(ingest: Ingest, repository: pathlib.Path) -
     assert (result.num_rows, len(result.shards)) == (9, 2)
 
 
-def test_json_columns_of_datasets_stay_exact(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+def test_json_columns_of_datasets_stay_exact(ingest: IngestHarness, tmp_path: pathlib.Path) -> None:
     chats = [
         [{"role": "user", "content": "a", "x": {"b": 1, "a": None}}],
         [{"role": "user", "content": "b"}, {"role": "tool", "x": 1.5}, {"role": "tool", "x": 9007199254740993}],
@@ -65,7 +65,9 @@ def test_json_columns_of_datasets_stay_exact(ingest: Ingest, tmp_path: pathlib.P
 
 
 @pytest.mark.parametrize(("split", "config", "text"), [("test", "", "test"), ("train", "en", "english")])
-def test_split_and_configuration(ingest: Ingest, repository: pathlib.Path, split: str, config: str, text: str) -> None:
+def test_split_and_configuration(
+    ingest: IngestHarness, repository: pathlib.Path, split: str, config: str, text: str
+) -> None:
     ingest.run(hub(repository, split=split, config=config))
     assert ingest.dataset()["text"][:] == [text]
 
@@ -75,7 +77,7 @@ def test_split_and_configuration(ingest: Ingest, repository: pathlib.Path, split
     [("dev", "", ("'dev'", "train", "test")), ("train", "fr", ("'fr'", "all", "en"))],
 )
 def test_unknown_split_or_configuration(
-    ingest: Ingest, repository: pathlib.Path, split: str, config: str, names: tuple[str, ...]
+    ingest: IngestHarness, repository: pathlib.Path, split: str, config: str, names: tuple[str, ...]
 ) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.plan(hub(repository, split=split, config=config))
@@ -83,14 +85,14 @@ def test_unknown_split_or_configuration(
     assert (caught.value.reason, caught.value.retryable) == ("SOURCE_INVALID", False)
 
 
-def test_missing_folder(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+def test_missing_folder(ingest: IngestHarness, tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.NotFound) as caught:
         ingest.plan(hub(tmp_path / "none"))
     check_names(caught.value.message, tmp_path / "none")
     assert (caught.value.reason, caught.value.retryable) == ("SOURCE_NOT_FOUND", False)
 
 
-def test_folder_without_data_files(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+def test_folder_without_data_files(ingest: IngestHarness, tmp_path: pathlib.Path) -> None:
     (tmp_path / "bare").mkdir()
     with pytest.raises(errors.PolytokError) as caught:
         ingest.plan(hub(tmp_path / "bare"))
@@ -98,7 +100,7 @@ def test_folder_without_data_files(ingest: Ingest, tmp_path: pathlib.Path) -> No
     assert (caught.value.reason, caught.value.retryable) == ("SOURCE_INVALID", False)
 
 
-def test_damaged_file_of_a_repository(ingest: Ingest, repository: pathlib.Path) -> None:
+def test_damaged_file_of_a_repository(ingest: IngestHarness, repository: pathlib.Path) -> None:
     path = repository / "data/train-1.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     first, second = ingest.plan(hub(repository))

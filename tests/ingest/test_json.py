@@ -9,8 +9,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
-from tests.ingest import ingests
-from tests.ingest.ingests import Ingest
+from tests.ingest import harness
+from tests.ingest.harness import IngestHarness
 from tests.support.messages import check_names
 
 ROWS: list[dict[str, Any]] = [
@@ -26,7 +26,7 @@ ROWS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("around", ["array", "field", "field among others"])
 def test_document_rows_do_not_depend_on_blocks(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     block_bytes: int,
@@ -54,7 +54,7 @@ def test_document_rows_do_not_depend_on_blocks(
     assert list(ingest.dataset()) == ROWS
 
 
-def test_named_field_is_read(ingest: Ingest, source: pathlib.Path) -> None:
+def test_named_field_is_read(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.json").write_text(json.dumps({"train": [{"a": 1}, {"a": 2}], "test": [{"a": 3}], "none": []}))
     ingest.files(source / "a.json", json_field="test")
     assert ingest.dataset()["a"][:] == [3]
@@ -62,7 +62,7 @@ def test_named_field_is_read(ingest: Ingest, source: pathlib.Path) -> None:
     assert ingest.dataset()["a"][:] == [1, 2]
 
 
-def test_row_that_holds_a_list_of_objects(ingest: Ingest, source: pathlib.Path) -> None:
+def test_row_that_holds_a_list_of_objects(ingest: IngestHarness, source: pathlib.Path) -> None:
     row = {"messages": [{"role": "user"}]}
     (source / "a.json").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
     ingest.files(source / "a.json")
@@ -72,7 +72,7 @@ def test_row_that_holds_a_list_of_objects(ingest: Ingest, source: pathlib.Path) 
     assert list(ingest.dataset()) == [row]
 
 
-def test_documents_and_lines_together(ingest: Ingest, source: pathlib.Path) -> None:
+def test_documents_and_lines_together(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.json").write_text('[{"a": 1}]')
     (source / "b.jsonl").write_text('{"a": 2}\n')
     (source / "c.json").write_text("[]")
@@ -81,7 +81,7 @@ def test_documents_and_lines_together(ingest: Ingest, source: pathlib.Path) -> N
 
 
 def test_columns_come_and_go_from_row_to_row(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The column that is new comes with the row after a full record batch.
     monkeypatch.setattr(limits, "BATCH_ROWS", 3)
@@ -113,7 +113,9 @@ def test_columns_come_and_go_from_row_to_row(
         ('[{"a": [}}]', ("line 1", "column 8")),
     ],
 )
-def test_errors_name_the_line(ingest: Ingest, source: pathlib.Path, content: str, names: tuple[str, ...]) -> None:
+def test_errors_name_the_line(
+    ingest: IngestHarness, source: pathlib.Path, content: str, names: tuple[str, ...]
+) -> None:
     path = source / "a.json"
     path.write_text(content)
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -127,7 +129,7 @@ def test_errors_name_the_line(ingest: Ingest, source: pathlib.Path, content: str
     ("content", "name"),
     [('[{"a": 1}]', "json_field"), ('{"b": [{}]}', "'b'"), ('{"rows": {}}', "array")],
 )
-def test_missing_field(ingest: Ingest, source: pathlib.Path, content: str, name: str) -> None:
+def test_missing_field(ingest: IngestHarness, source: pathlib.Path, content: str, name: str) -> None:
     path = source / "a.json"
     path.write_text(content)
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -136,7 +138,7 @@ def test_missing_field(ingest: Ingest, source: pathlib.Path, content: str, name:
     assert caught.value.reason == "SOURCE_INVALID"
 
 
-def test_oversized_row(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_row(ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 1 << 20)
     monkeypatch.setattr(limits, "BLOCK_BYTES", 1 << 16)
     path = source / "a.json"
@@ -151,16 +153,18 @@ def test_oversized_row(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest
     assert ingest.dataset()["a"][:] == ["x"]
 
 
-def test_option_of_another_format(ingest: Ingest, source: pathlib.Path) -> None:
+def test_option_of_another_format(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.csv").write_text("text\nx\n")
     with pytest.raises(errors.InvalidArgument) as caught:
-        ingest.plan(ingests.files(source / "a.csv", json_field="rows"))
+        ingest.plan(harness.files(source / "a.csv", json_field="rows"))
     assert [violation.field for violation in caught.value.violations] == ["source.files.json_field"]
     check_names(caught.value.message, "JSON")
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", "|"), ("a.tsv", ";"), ("a.csv", "\t")])
-def test_any_character_may_separate_cells(ingest: Ingest, source: pathlib.Path, name: str, delimiter: str) -> None:
+def test_any_character_may_separate_cells(
+    ingest: IngestHarness, source: pathlib.Path, name: str, delimiter: str
+) -> None:
     (source / name).write_text(f'id{delimiter}text\n1{delimiter}"a{delimiter}b"\n')
     ingest.files(source / name, delimiter=delimiter)
     assert ingest.dataset()[:] == {"id": [1], "text": [f"a{delimiter}b"]}

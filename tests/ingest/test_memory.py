@@ -25,7 +25,7 @@ from polytok import errors
 from polytok.catalog.v1 import tasks_pb2
 from services.catalog.ingest import plan_task, read_task
 from services.runtime.storage import Storage
-from tests.ingest.ingests import files
+from tests.ingest.harness import files
 storage = Storage(sys.argv[1])
 parts = plan_task.plan(tasks_pb2.PlanIngestTask(source=files(sys.argv[2]))).parts
 started = time.monotonic()

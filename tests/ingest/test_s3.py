@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from polytok import errors
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.ingest.test_files import arrow, jsonl, parquet
 from tests.support import s3
 from tests.support.messages import check_names
@@ -43,13 +43,15 @@ def corpus(bucket: str, s3_server: s3.Server) -> str:
         ("/d.arrow", 1),
     ],
 )
-def test_files_folders_and_globs(ingest: Ingest, corpus: str, what: str, times: int) -> None:
+def test_files_folders_and_globs(ingest: IngestHarness, corpus: str, what: str, times: int) -> None:
     result = ingest.files(corpus + what)
     assert result.num_rows == times * len(ROWS)
     assert ingest.dataset()[: len(ROWS)]["text"] == TABLE["text"].to_pylist()
 
 
-def test_added_and_changed_files_are_seen(ingest: Ingest, corpus: str, bucket: str, s3_server: s3.Server) -> None:
+def test_added_and_changed_files_are_seen(
+    ingest: IngestHarness, corpus: str, bucket: str, s3_server: s3.Server
+) -> None:
     assert ingest.files(f"{corpus}/deep").num_rows == len(ROWS)
     client = s3_server.client()
     client.put_object(Bucket=bucket, Key="corpus/deep/e.jsonl", Body=jsonl(ROWS * 2))
@@ -67,7 +69,7 @@ def test_added_and_changed_files_are_seen(ingest: Ingest, corpus: str, bucket: s
     ],
 )
 def test_missing_objects_and_buckets(
-    ingest: Ingest, bucket: str, uri: str, kind: type[errors.PolytokError], name: str
+    ingest: IngestHarness, bucket: str, uri: str, kind: type[errors.PolytokError], name: str
 ) -> None:
     with pytest.raises(kind) as caught:
         ingest.files(uri.format(bucket=bucket))

@@ -9,14 +9,14 @@ import pytest
 
 from polytok import errors
 from services.catalog.ingest import limits
-from tests.ingest.ingests import Ingest
+from tests.ingest.harness import IngestHarness
 from tests.ingest.test_files import arrow, jsonl, parquet
 from tests.support.messages import check_names
 
 
 @pytest.mark.parametrize("block_bytes", [20, 1 << 20])
 def test_json_columns_do_not_depend_on_blocks(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     monkeypatch.setattr(limits, "BLOCK_BYTES", block_bytes)
     rows: list[dict[str, object]] = [
@@ -40,7 +40,7 @@ def test_json_columns_do_not_depend_on_blocks(
     assert {key for key in ingest.stored() if key.endswith(".arrow")} == listed
 
 
-def test_later_cells_widen_csv_columns(ingest: Ingest, source: pathlib.Path) -> None:
+def test_later_cells_widen_csv_columns(ingest: IngestHarness, source: pathlib.Path) -> None:
     rows = 300_000
     lines = [f"{number},{number},{number},,2020-01-01,true" for number in range(rows)]
     (source / "a.csv").write_text("\n".join(["id,n,code,empty,day,flag", *lines, "7,1.5,007,NA,x,false"]) + "\n")
@@ -56,14 +56,14 @@ def test_later_cells_widen_csv_columns(ingest: Ingest, source: pathlib.Path) -> 
     assert dataset[0] == {"id": 1, "code": "1"}
 
 
-def test_a_csv_column_of_text_keeps_every_cell(ingest: Ingest, source: pathlib.Path) -> None:
+def test_a_csv_column_of_text_keeps_every_cell(ingest: IngestHarness, source: pathlib.Path) -> None:
     cells = ["NA", "null", "", "1", "2020-01-01", "true", " x "]
     (source / "a.csv").write_text("id,text\n" + "".join(f"{number},{cell}\n" for number, cell in enumerate(cells)))
     ingest.files(source / "a.csv")
     assert ingest.dataset()["text"][:] == cells
 
 
-def test_special_layouts_become_plain(ingest: Ingest, source: pathlib.Path) -> None:
+def test_special_layouts_become_plain(ingest: IngestHarness, source: pathlib.Path) -> None:
     dictionary = pa.array(["a", "b", "a"]).dictionary_encode()
     table = pa.table({
         "large": pa.array(["x", "y", None], pa.large_string()),
@@ -87,7 +87,7 @@ def test_special_layouts_become_plain(ingest: Ingest, source: pathlib.Path) -> N
     assert dataset["nested"][:] == [{"word": "a"}, {"word": "b"}, {"word": "a"}]
 
 
-def test_features_of_parquet_files_are_kept(ingest: Ingest, source: pathlib.Path) -> None:
+def test_features_of_parquet_files_are_kept(ingest: IngestHarness, source: pathlib.Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     datasets.Dataset.from_dict({"text": ["a"], "label": [1]}, features=features).to_parquet(source / "a.parquet")
     result = ingest.files(source / "a.parquet")
@@ -95,7 +95,7 @@ def test_features_of_parquet_files_are_kept(ingest: Ingest, source: pathlib.Path
     assert datasets.Features.from_dict(json.loads(result.features_json)) == features
 
 
-def test_types_widen_across_files(ingest: Ingest, source: pathlib.Path) -> None:
+def test_types_widen_across_files(ingest: IngestHarness, source: pathlib.Path) -> None:
     first = pa.table({"text": pa.array(["a", "b"]), "n": pa.array([1, 2], pa.int32())})
     second = pa.table({"text": pa.array([None, "c"], pa.large_string()), "n": pa.array([0.5, 1])})
     third = pa.table({"n": pa.array([1 << 40]), "text": pa.nulls(1)})
@@ -119,7 +119,7 @@ def test_types_widen_across_files(ingest: Ingest, source: pathlib.Path) -> None:
     ],
 )
 def test_incompatible_files(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     first: dict[str, list[object]],
     second: dict[str, list[object]],
@@ -135,7 +135,7 @@ def test_incompatible_files(
     assert [key for key in ingest.stored() if "publish" in key or "json" in key] == []
 
 
-def test_number_too_large_for_a_double(ingest: Ingest, source: pathlib.Path) -> None:
+def test_number_too_large_for_a_double(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.jsonl").write_text('{"n": 9007199254740993}\n' * 600_000 + '{"n": 0.5}\n')
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(source / "a.jsonl")
@@ -144,7 +144,7 @@ def test_number_too_large_for_a_double(ingest: Ingest, source: pathlib.Path) -> 
     assert ingest.stored() == []
 
 
-def test_type_that_datasets_cannot_load(ingest: Ingest, source: pathlib.Path) -> None:
+def test_type_that_datasets_cannot_load(ingest: IngestHarness, source: pathlib.Path) -> None:
     table = pa.table({"text": ["x"], "gap": pa.array([pa.MonthDayNano([1, 2, 3])])})
     (source / "a.arrow").write_bytes(arrow(table, stream=True))
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -154,7 +154,7 @@ def test_type_that_datasets_cannot_load(ingest: Ingest, source: pathlib.Path) ->
     assert ingest.stored() == []
 
 
-def test_shards_record_where_rows_come_from(ingest: Ingest, source: pathlib.Path) -> None:
+def test_shards_record_where_rows_come_from(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.jsonl").write_text("".join(f'{{"n": {number}, "text": "{"x" * 10}"}}\n' for number in range(10)))
     # The decimal makes the other file's shards be written again.
     (source / "b.jsonl").write_text('{"n": 0.5, "text": "y"}\n')

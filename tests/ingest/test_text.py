@@ -8,8 +8,8 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits
-from tests.ingest import ingests
-from tests.ingest.ingests import Ingest
+from tests.ingest import harness
+from tests.ingest.harness import IngestHarness
 from tests.support.messages import check_names
 
 FILE = FileSource.TEXT_ROWS_FILE
@@ -34,7 +34,7 @@ SEPARATED = FileSource.TEXT_ROWS_SEPARATED
     ],
 )
 def test_separated_rows_do_not_depend_on_blocks(
-    ingest: Ingest,
+    ingest: IngestHarness,
     source: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     content: str,
@@ -48,7 +48,7 @@ def test_separated_rows_do_not_depend_on_blocks(
     assert ingest.dataset()["text"][:] == rows
 
 
-def test_file_as_row_keeps_every_character(ingest: Ingest, source: pathlib.Path) -> None:
+def test_file_as_row_keeps_every_character(ingest: IngestHarness, source: pathlib.Path) -> None:
     texts = ["one\r\ntwo\n\n", "\n", "", "grüße 漢字 🙂\0"]
     for number, text in enumerate(texts):
         (source / f"{number}.txt").write_bytes(text.encode())
@@ -59,12 +59,12 @@ def test_file_as_row_keeps_every_character(ingest: Ingest, source: pathlib.Path)
 
 
 def test_files_as_rows_are_read_in_groups(
-    ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(7):
         (source / f"{number}.txt").write_text(str(number) * 10)
     monkeypatch.setattr(limits, "PART_FILES", 3)
-    wanted = ingests.files(source, text_rows=FILE)
+    wanted = harness.files(source, text_rows=FILE)
     parts = ingest.plan(wanted)
     assert [len(part.documents.documents) for part in parts] == [3, 3, 1]
     reports: list[tuple[int, int]] = []
@@ -83,7 +83,7 @@ def test_files_as_rows_are_read_in_groups(
     assert caught.value.reason == "SOURCE_INVALID"
 
 
-def test_bad_file_among_rows_is_named(ingest: Ingest, source: pathlib.Path) -> None:
+def test_bad_file_among_rows_is_named(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.txt").write_text("fine\n")
     (source / "b.txt").write_bytes(b"fine\n\xff")
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -93,7 +93,7 @@ def test_bad_file_among_rows_is_named(ingest: Ingest, source: pathlib.Path) -> N
     assert ingest.stored() == []
 
 
-def test_oversized_rows(ingest: Ingest, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_rows(ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ROW_BYTES", 1 << 20)
     monkeypatch.setattr(limits, "BLOCK_BYTES", 1 << 16)
     path = source / "a.txt"
@@ -109,16 +109,18 @@ def test_oversized_rows(ingest: Ingest, source: pathlib.Path, monkeypatch: pytes
     assert ingest.stored() == []
 
 
-def test_text_rows_of_another_format(ingest: Ingest, source: pathlib.Path) -> None:
+def test_text_rows_of_another_format(ingest: IngestHarness, source: pathlib.Path) -> None:
     (source / "a.csv").write_text("text\nx\n")
     with pytest.raises(errors.InvalidArgument) as caught:
-        ingest.plan(ingests.files(source / "a.csv", text_rows=FILE))
+        ingest.plan(harness.files(source / "a.csv", text_rows=FILE))
     assert [violation.field for violation in caught.value.violations] == ["source.files.text_rows"]
     check_names(caught.value.message, "text")
 
 
 @pytest.mark.parametrize("text_rows", [FILE, SEPARATED])
-def test_files_without_rows(ingest: Ingest, source: pathlib.Path, text_rows: FileSource.TextRows.ValueType) -> None:
+def test_files_without_rows(
+    ingest: IngestHarness, source: pathlib.Path, text_rows: FileSource.TextRows.ValueType
+) -> None:
     (source / "a.txt.gz").write_bytes(gzip.compress(b""))
     with pytest.raises(errors.InvalidArgument) as caught:
         ingest.files(source, text_rows=text_rows)

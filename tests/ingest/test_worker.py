@@ -15,7 +15,7 @@ from polytok.catalog.v1 import datasets_pb2
 from services.runtime import settings
 from services.runtime.database import Database
 from services.runtime.storage import Storage
-from tests.catalog import hands
+from tests.catalog import harness
 from tests.support.messages import check_names
 
 
@@ -25,14 +25,14 @@ async def catalog(
     migrated_database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
-) -> AsyncIterator[hands.Running]:
-    async with hands.running(database, migrated_database_settings, messaging_settings, storage) as running:
+) -> AsyncIterator[harness.CatalogHarness]:
+    async with harness.run_catalog(database, migrated_database_settings, messaging_settings, storage) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def worker(
-    catalog: hands.Running, messaging_settings: settings.MessagingSettings, storage: Storage
+    catalog: harness.CatalogHarness, messaging_settings: settings.MessagingSettings, storage: Storage
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.catalog", "ingest"),
@@ -53,7 +53,7 @@ async def worker(
     assert process.returncode == 0
 
 
-async def ended(catalog: hands.Running, name: str) -> datasets_pb2.Dataset:
+async def ended(catalog: harness.CatalogHarness, name: str) -> datasets_pb2.Dataset:
     """The dataset in its terminal state."""
     last = datasets_pb2.Dataset()
     async for response in catalog.datasets.WatchDataset(datasets_pb2.WatchDatasetRequest(name=f"datasets/{name}")):
@@ -62,7 +62,7 @@ async def ended(catalog: hands.Running, name: str) -> datasets_pb2.Dataset:
 
 
 async def test_worker_ingests_or_reports_errors(
-    catalog: hands.Running,
+    catalog: harness.CatalogHarness,
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
     source: pathlib.Path,
@@ -72,10 +72,10 @@ async def test_worker_ingests_or_reports_errors(
     (source / "c.csv").write_text("a,b\n1\n")
     (source / "d.jsonl").write_text('{"body": "x"}\n')
     async with worker(catalog, messaging_settings, storage):
-        await catalog.create_dataset("good", source=hands.file_source(f"{source}/a.jsonl", f"{source}/b.jsonl"))
-        await catalog.create_dataset("ragged", source=hands.file_source(f"{source}/c.csv"))
-        await catalog.create_dataset("unlike", source=hands.file_source(f"{source}/*.jsonl"))
-        await catalog.create_dataset("absent", source=hands.file_source("/nowhere/a.jsonl"))
+        await catalog.create_dataset("good", source=harness.file_source(f"{source}/a.jsonl", f"{source}/b.jsonl"))
+        await catalog.create_dataset("ragged", source=harness.file_source(f"{source}/c.csv"))
+        await catalog.create_dataset("unlike", source=harness.file_source(f"{source}/*.jsonl"))
+        await catalog.create_dataset("absent", source=harness.file_source("/nowhere/a.jsonl"))
         good, ragged, unlike, absent = [await ended(catalog, name) for name in ("good", "ragged", "unlike", "absent")]
     assert (good.state, good.num_samples, good.progress) == (datasets_pb2.Dataset.STATE_READY, 600, 100)
     assert datasets.load_from_disk(good.raw_path)["text"][299:301] == ["a 299", "b 0"]

@@ -1,11 +1,11 @@
-"""Fixtures of the job library's tests: a shop (database and store), and a house (with engine, server and queue)."""
+"""Fixtures of the job library's tests: a database with a job store, and a service with server and queue."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings
-from tests.jobs import toys
+from tests.jobs import job_harness
 
 
 @pytest.fixture
@@ -16,14 +16,16 @@ def job_settings(request: pytest.FixtureRequest) -> JobSettings:
 
 
 @pytest.fixture
-async def shop(database_settings: DatabaseSettings, job_settings: JobSettings) -> AsyncIterator[toys.Shop]:
-    async with toys.shop(database_settings, job_settings) as shop:
-        yield shop
+async def harness(
+    database_settings: DatabaseSettings, job_settings: JobSettings
+) -> AsyncIterator[job_harness.JobStoreHarness]:
+    async with job_harness.open_store_harness(database_settings, job_settings) as harness:
+        yield harness
 
 
 @pytest.fixture
-async def house(
-    shop: toys.Shop, database_settings: DatabaseSettings, messaging_settings: MessagingSettings
-) -> AsyncIterator[toys.House]:
-    async with toys.House(shop, database_settings, messaging_settings).open() as house:
-        yield house
+async def service(
+    harness: job_harness.JobStoreHarness, database_settings: DatabaseSettings, messaging_settings: MessagingSettings
+) -> AsyncIterator[job_harness.JobServiceHarness]:
+    async with job_harness.JobServiceHarness(harness, database_settings, messaging_settings).open() as service:
+        yield service

@@ -11,16 +11,18 @@ import pytest
 from polytok import errors
 
 if TYPE_CHECKING:
-    from tests.jobs.toys import House
+    from tests.jobs.job_harness import JobServiceHarness
 
 
 @pytest.mark.parametrize("error", [None, nats.errors.ConnectionClosedError()])
-async def test_the_reconciler_ends(house: House, monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+async def test_the_reconciler_ends(
+    service: JobServiceHarness, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
     waiting = asyncio.Event()
 
     async def reconcile() -> None:
         if asyncio.current_task() is not running:
-            # The house's own task.
+            # The service's own task.
             return
         if waiting.is_set():
             await asyncio.Event().wait()
@@ -32,7 +34,7 @@ async def test_the_reconciler_ends(house: House, monkeypatch: pytest.MonkeyPatch
             if error:
                 raise errors.Unavailable("NATS is closed.") from error
 
-    reconciler = house.engine.reconciler
+    reconciler = service.background.reconciler
     monkeypatch.setattr(reconciler, "reconcile", reconcile)
     running = asyncio.create_task(reconciler.run())
     await waiting.wait()

@@ -11,30 +11,30 @@ from nats.aio.msg import Msg
 
 from services.jobs.model import JobState, Outcome
 from services.runtime import messaging
+from tests.jobs.job_harness import JobServiceHarness, task, until
 from tests.jobs.test_jobs_run import queue_is_empty, running
-from tests.jobs.toys import House, task, until
 
 
 @pytest.mark.parametrize("job_settings", [{"dispatch_ack_seconds": 1, "reconcile_seconds": 3600}], indirect=True)
-async def test_worker_killed_before_lease_does_not_keep_task(house: House) -> None:
+async def test_worker_killed_before_lease_does_not_keep_task(service: JobServiceHarness) -> None:
     """It leaves no trace in Postgres. The queue notices, as soon as it was told to; no attempt is lost."""
-    async with deaf_owner() as address, house.worker_process(address) as process:
-        job_id = await house.shop.create(*(task(ordinal=n) for n in range(2)))
-        await until(lambda: taken(house, 1))
+    async with deaf_owner() as address, service.worker_process(address) as process:
+        job_id = await service.harness.create(*(task(ordinal=n) for n in range(2)))
+        await until(lambda: taken(service, 1))
         process.kill()
         await process.wait()
-    async with house.worker():
-        name = messaging.consumer_name("toys")
-        assert (await house.client.jsm().consumer_info(house.subjects.stream, name)).config.ack_wait == 1
-        assert (await house.shop.ended(job_id)).state == JobState.SUCCEEDED
-        await until(lambda: queue_is_empty(house))
-    assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.SUCCEEDED] * 2
-    assert {row.dispatch for row in await house.shop.tasks(job_id)} == {1}, "nobody rang again"
+    async with service.worker():
+        name = messaging.consumer_name("records")
+        assert (await service.client.jsm().consumer_info(service.subjects.stream, name)).config.ack_wait == 1
+        assert (await service.harness.ended(job_id)).state == JobState.SUCCEEDED
+        await until(lambda: queue_is_empty(service))
+    assert [a.outcome for a in await service.harness.attempts(job_id)] == [Outcome.SUCCEEDED] * 2
+    assert {row.dispatch for row in await service.harness.tasks(job_id)} == {1}, "nobody rang again"
 
 
 @pytest.mark.parametrize("job_settings", [{"dispatch_ack_seconds": 0.5}], indirect=True)
-async def test_slow_worker_sends_in_progress(house: House) -> None:
-    """It waits for an owner that does not answer, and then works: a message in its hands is in good hands."""
+async def test_slow_worker_sends_in_progress(service: JobServiceHarness) -> None:
+    """It waits for an owner that does not answer, and then works: its message is not delivered again meanwhile."""
     signs = 0
 
     async def hear(message: Msg) -> None:
@@ -44,20 +44,20 @@ async def test_slow_worker_sends_in_progress(house: House) -> None:
     async def came(count: int) -> bool:
         return signs >= count
 
-    await house.client.subscribe(f"$JS.ACK.{house.subjects.stream}.>", cb=hear)
-    await house.client.flush()
-    slow = SlowOwner(house.stub)
-    async with house.worker(slow):
-        job_id = await house.shop.create(task("work", seconds=600))
+    await service.client.subscribe(f"$JS.ACK.{service.subjects.stream}.>", cb=hear)
+    await service.client.flush()
+    slow = SlowOwner(service.stub)
+    async with service.worker(slow):
+        job_id = await service.harness.create(task("work", seconds=600))
         await asyncio.wait_for(slow.asked.wait(), 60)
         await until(lambda: came(4))
         slow.answers.set()
-        await until(lambda: running(house, job_id))
+        await until(lambda: running(service, job_id))
         before = signs
         await until(lambda: came(before + 4))
-        assert await house.shop.cancel(job_id)
-        await until(lambda: queue_is_empty(house))
-    assert [a.outcome for a in await house.shop.attempts(job_id)] == [Outcome.CANCELLED]
+        assert await service.harness.cancel(job_id)
+        await until(lambda: queue_is_empty(service))
+    assert [a.outcome for a in await service.harness.attempts(job_id)] == [Outcome.CANCELLED]
 
 
 class SlowOwner:
@@ -94,10 +94,10 @@ async def deaf_owner() -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-async def taken(house: House, count: int) -> bool:
+async def taken(service: JobServiceHarness, count: int) -> bool:
     """Whether workers have so many messages in hand."""
     with contextlib.suppress(nats.js.errors.NotFoundError):
-        name = messaging.consumer_name("toys")
-        info = await house.client.jsm().consumer_info(house.subjects.stream, name)
+        name = messaging.consumer_name("records")
+        info = await service.client.jsm().consumer_info(service.subjects.stream, name)
         return bool(info.num_ack_pending == count)
     return False

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from polytok import errors
 from services.embedded.postgres import Postgres
-from tests.jobs.machine import WORKERS, Jobs
+from tests.jobs.state_machine import WORKERS, JobStateMachine
 from tests.support import databases
 
 
-class Queue(Jobs):
+class Queue(JobStateMachine):
     """The machine with a queue between outbox and workers, which may repeat messages and lose all of them."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Queue(Jobs):
             return
         if task_id not in known:
             with pytest.raises(errors.NotFound):
-                self.run(self.shop.acquire(task_id, worker))
+                self.run(self.harness.acquire(task_id, worker))
         else:
             self.acquire(known[task_id], worker)
         if task_id not in known or known[task_id].state != "RUNNING":
@@ -74,18 +74,18 @@ class Queue(Jobs):
         self.wiped = False
 
     async def ring_due(self) -> set[uuid.UUID]:
-        async with self.shop.database.transaction() as conn:
-            due = await self.shop.store.outbox.lock_due(conn, 100)
-            await self.shop.store.outbox.drop(conn, due)
+        async with self.harness.database.transaction() as conn:
+            due = await self.harness.store.outbox.lock_due(conn, 100)
+            await self.harness.store.outbox.drop(conn, due)
         return {row.task_id for row in due if row.live}
 
     async def find_undispatched(self) -> Sequence[Any]:
-        async with self.shop.database.connection() as conn:
-            return await self.shop.store.outbox.find_undispatched(conn)
+        async with self.harness.database.connection() as conn:
+            return await self.harness.store.outbox.find_undispatched(conn)
 
     async def rung_again(self, lost: dict[uuid.UUID, int]) -> int:
-        async with self.shop.database.transaction() as conn:
-            return await self.shop.store.outbox.redispatch(conn, lost)
+        async with self.harness.database.transaction() as conn:
+            return await self.harness.store.outbox.redispatch(conn, lost)
 
     def dispatched_elsewhere(self, task_id: uuid.UUID) -> bool:
         """Whether a task has a message, or had one when all were lost."""

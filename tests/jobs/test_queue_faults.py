@@ -22,15 +22,15 @@ from services.jobs.reconciler import Reconciler
 from services.jobs.work_queue import WorkQueue
 from services.runtime import messaging
 from services.runtime.settings import DatabaseSettings, MessagingSettings
-from tests.jobs import toys
-from tests.jobs.toys import House, Shop, task, until
+from tests.jobs import job_harness
+from tests.jobs.job_harness import JobServiceHarness, JobStoreHarness, task, until
 from tests.support import servers
 
 SOON = pytest.mark.parametrize("job_settings", [{"redispatch_seconds": 1}], indirect=True)
 """Tasks may wait for a second."""
 QUIET = pytest.mark.parametrize("job_settings", [{"reconcile_seconds": 3600, "redispatch_seconds": 0.1}], indirect=True)
 
-MESSAGE = f".tasks.{toys.TASK}.".encode()
+MESSAGE = f".tasks.{job_harness.TASK}.".encode()
 """What is in each message of a task, and in nothing else of the stream's files."""
 
 LIMITED = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); "
@@ -76,9 +76,13 @@ async def own_nats(request: pytest.FixtureRequest) -> AsyncIterator[OwnNats]:
 
 
 @pytest.fixture
-async def own_house(own_nats: OwnNats, shop: Shop, database_settings: DatabaseSettings) -> AsyncIterator[House]:
-    async with toys.House(shop, database_settings, MessagingSettings(url=own_nats.url)).open() as house:
-        yield house
+async def own_service(
+    own_nats: OwnNats, harness: JobStoreHarness, database_settings: DatabaseSettings
+) -> AsyncIterator[JobServiceHarness]:
+    async with job_harness.JobServiceHarness(
+        harness, database_settings, MessagingSettings(url=own_nats.url)
+    ).open() as service:
+        yield service
 
 
 def flip(path: pathlib.Path) -> None:
@@ -110,45 +114,45 @@ def remove(path: pathlib.Path) -> None:
     path.unlink()
 
 
-async def use_consumer(house: House) -> None:
+async def use_consumer(service: JobServiceHarness) -> None:
     """Gives the workers' consumer state of its own, ahead of what a stream that lost its files begins with."""
-    subjects, client = house.subjects, house.client
-    await messaging.ensure_consumer(client, subjects, "toys", [toys.TASK], ack_seconds=10)
-    await client.jetstream().publish(subjects.task(toys.TASK, "none"), b"")
-    (message,) = await fetch(house, 60)
+    subjects, client = service.subjects, service.client
+    await messaging.ensure_consumer(client, subjects, "records", [job_harness.TASK], ack_seconds=10)
+    await client.jetstream().publish(subjects.task(job_harness.TASK, "none"), b"")
+    (message,) = await fetch(service, 60)
     await message.ack_sync(timeout=60)
 
 
-async def fetch(house: House, seconds: float) -> list[Msg]:
+async def fetch(service: JobServiceHarness, seconds: float) -> list[Msg]:
     """Fetches a message as a worker does."""
-    consumer = messaging.consumer_name("toys")
-    pull = await house.client.jetstream().pull_subscribe_bind(stream=house.subjects.stream, consumer=consumer)
+    consumer = messaging.consumer_name("records")
+    pull = await service.client.jetstream().pull_subscribe_bind(stream=service.subjects.stream, consumer=consumer)
     try:
         return await pull.fetch(1, timeout=seconds)
     finally:
         await pull.unsubscribe()
 
 
-async def connected(house: House) -> bool:
-    return bool(house.client.is_connected)
+async def connected(service: JobServiceHarness) -> bool:
+    return bool(service.client.is_connected)
 
 
-async def published(house: House) -> bool:
-    return not await house.shop.rows(toys.TABLES.outbox.select())
+async def published(service: JobServiceHarness) -> bool:
+    return not await service.harness.rows(job_harness.TABLES.outbox.select())
 
 
 @SOON
 @pytest.mark.parametrize("own_nats", [16_384], indirect=True)
-async def test_full_stream_is_recreated(own_house: House, own_nats: OwnNats) -> None:
+async def test_full_stream_is_recreated(own_service: JobServiceHarness, own_nats: OwnNats) -> None:
     """A write that failed once makes the stream refuse all others, without an answer, until it is made again."""
-    job_id = await own_house.shop.create(*(task(ordinal=n) for n in range(90)))
+    job_id = await own_service.harness.create(*(task(ordinal=n) for n in range(90)))
 
     async def full() -> bool:
         return "file too large" in (own_nats.folder / "server.log").read_text()
 
     await until(full)
-    async with own_house.worker():
-        assert (await own_house.shop.ended(job_id)).state == JobState.SUCCEEDED
+    async with own_service.worker():
+        assert (await own_service.harness.ended(job_id)).state == JobState.SUCCEEDED
 
 
 @SOON
@@ -164,58 +168,58 @@ async def test_full_stream_is_recreated(own_house: House, own_nats: OwnNats) -> 
     ],
 )
 async def test_tasks_of_damaged_queue_run(
-    own_house: House, own_nats: OwnNats, files: tuple[str, ...], damage: Callable[[pathlib.Path], None]
+    own_service: JobServiceHarness, own_nats: OwnNats, files: tuple[str, ...], damage: Callable[[pathlib.Path], None]
 ) -> None:
-    await use_consumer(own_house)
-    waiting = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
-    await until(lambda: published(own_house))
+    await use_consumer(own_service)
+    waiting = await own_service.harness.create(*(task(ordinal=n) for n in range(5)))
+    await until(lambda: published(own_service))
     await own_nats.stop()
     for path in own_nats.files(*files):
         damage(path)
     await own_nats.start()
-    async with own_house.worker():
-        assert (await own_house.shop.ended(waiting)).state == JobState.SUCCEEDED
-        later = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
-        assert (await own_house.shop.ended(later)).state == JobState.SUCCEEDED
+    async with own_service.worker():
+        assert (await own_service.harness.ended(waiting)).state == JobState.SUCCEEDED
+        later = await own_service.harness.create(*(task(ordinal=n) for n in range(5)))
+        assert (await own_service.harness.ended(later)).state == JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("job_settings", [{"redispatch_seconds": 3600}], indirect=True)
-async def test_worker_runs_tasks_without_nats(own_house: House, own_nats: OwnNats) -> None:
-    async with own_house.worker():
+async def test_worker_runs_tasks_without_nats(own_service: JobServiceHarness, own_nats: OwnNats) -> None:
+    async with own_service.worker():
         await own_nats.stop()
-        job_id = await own_house.shop.create(*(task(ordinal=n) for n in range(5)))
-        assert (await own_house.shop.ended(job_id)).state == JobState.SUCCEEDED
+        job_id = await own_service.harness.create(*(task(ordinal=n) for n in range(5)))
+        assert (await own_service.harness.ended(job_id)).state == JobState.SUCCEEDED
         await own_nats.start()
-        await until(lambda: connected(own_house))
+        await until(lambda: connected(own_service))
 
 
 @QUIET
-async def test_hidden_message_is_sent_again(own_house: House, own_nats: OwnNats) -> None:
+async def test_hidden_message_is_sent_again(own_service: JobServiceHarness, own_nats: OwnNats) -> None:
     """After a flipped bit NATS lists the message, accepts and delivers others, and never delivers this one."""
-    await use_consumer(own_house)
-    job_id = await own_house.shop.create(task())
-    await until(lambda: published(own_house))
+    await use_consumer(own_service)
+    job_id = await own_service.harness.create(task())
+    await until(lambda: published(own_service))
     await own_nats.stop()
     for path in own_nats.files("msgs/*.blk"):
         spoil_messages(path)
     await own_nats.start()
-    await until(lambda: connected(own_house))
+    await until(lambda: connected(own_service))
     with pytest.raises(TimeoutError):
-        await fetch(own_house, 1)
-    queue = WorkQueue(own_house.client, own_house.subjects, "toyshop", 1, QueueHealth())
-    task_id = await own_house.shop.task_id(job_id)
-    assert own_house.subjects.task(toys.TASK, task_id) in await queue.pending()
+        await fetch(own_service, 1)
+    queue = WorkQueue(own_service.client, own_service.subjects, "test-owner", 1, QueueHealth())
+    task_id = await own_service.harness.task_id(job_id)
+    assert own_service.subjects.task(job_harness.TASK, task_id) in await queue.pending()
 
     async def sent_again() -> bool:
-        if own_house.client.is_connected:
+        if own_service.client.is_connected:
             await Reconciler(
-                own_house.shop.database,
-                own_house.shop.store,
-                own_house.client,
-                own_house.subjects,
-                own_house.shop.settings,
+                own_service.harness.database,
+                own_service.harness.store,
+                own_service.client,
+                own_service.subjects,
+                own_service.harness.settings,
             ).reconcile()
-        return (await own_house.shop.tasks(job_id))[0].dispatch > 1
+        return (await own_service.harness.tasks(job_id))[0].dispatch > 1
 
     await until(sent_again)
 
@@ -224,7 +228,7 @@ async def test_hidden_message_is_sent_again(own_house: House, own_nats: OwnNats)
 async def test_broken_queue_is_reported(own_nats: OwnNats) -> None:
     client = await messaging.connect(MessagingSettings(url=own_nats.url), "test")
     health = QueueHealth()
-    queue = WorkQueue(client, messaging.Subjects("polytok"), "toyshop", 30, health)
+    queue = WorkQueue(client, messaging.Subjects("polytok"), "test-owner", 30, health)
     await queue.check()
     assert health.trouble
     await own_nats.stop()
@@ -234,7 +238,7 @@ async def test_broken_queue_is_reported(own_nats: OwnNats) -> None:
     async def works() -> bool:
         queue.suspect()
         with contextlib.suppress(OSError):
-            await WorkQueue(client, messaging.Subjects("polytok"), "toyshop", 30, health).check()
+            await WorkQueue(client, messaging.Subjects("polytok"), "test-owner", 30, health).check()
         return not health.trouble
 
     await until(works)

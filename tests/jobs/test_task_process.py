@@ -18,13 +18,13 @@ from polytok.errors import codec
 from polytok.jobs.v1 import messages_pb2
 from services.jobs import failures
 from services.jobs.task_process import TaskProcess, TaskProcessFailed
-from tests.jobs.packing import CHILD, pack, unpack
+from tests.jobs.payloads import TASK_PROCESS_PROGRAM, pack, unpack
 from tests.support.processes import is_alive
 
 
 @pytest.fixture
 async def child() -> AsyncIterator[TaskProcess]:
-    child = TaskProcess([sys.executable, str(CHILD)], service="toy-child")
+    child = TaskProcess([sys.executable, str(TASK_PROCESS_PROGRAM)], service="fake-task-process")
     await child.start()
     yield child
     await child.kill()
@@ -36,7 +36,7 @@ async def do(child: TaskProcess, do: str, *, epoch: int = 1, resume_point: bytes
         messages_pb2.TaskCommand(
             task_id=str(uuid.uuid4()),
             epoch=epoch,
-            kind="toy.make",
+            kind="test.run",
             payload=pack(do=do, **facts),
             resume_point=resume_point,
         )
@@ -107,8 +107,8 @@ async def test_an_error_comes_whole(child: TaskProcess) -> None:
         }
 
 
-async def test_a_kind_that_nobody_knows_is_an_error(child: TaskProcess) -> None:
-    await child.send(messages_pb2.TaskCommand(task_id=str(uuid.uuid4()), kind="toy.other", payload=pack(do="echo")))
+async def test_an_unknown_kind_is_an_error(child: TaskProcess) -> None:
+    await child.send(messages_pb2.TaskCommand(task_id=str(uuid.uuid4()), kind="test.other", payload=pack(do="echo")))
     event = await child.receive()
     assert event is not None
     assert not event.error.retryable
@@ -125,7 +125,9 @@ async def test_large_results_come_whole(child: TaskProcess) -> None:
 
 
 async def test_memory_limit_fails_task() -> None:
-    child = TaskProcess([sys.executable, str(CHILD)], service="toy-child", memory_bytes=300 << 20)
+    child = TaskProcess(
+        [sys.executable, str(TASK_PROCESS_PROGRAM)], service="fake-task-process", memory_bytes=300 << 20
+    )
     await child.start()
     try:
         assert unpack((await do(child, "eat", size=50 << 20))[-1].result)["size"] == 50 << 20
@@ -177,7 +179,7 @@ async def test_idle_child_stops_on_request(child: TaskProcess) -> None:
     ],
 )
 async def test_a_child_that_does_not_come_up_is_an_error(command: list[str], words: str) -> None:
-    child = TaskProcess(command, service="toy-child")
+    child = TaskProcess(command, service="fake-task-process")
     with pytest.raises(TaskProcessFailed, match=words):
         await child.start()
     assert not child.alive
@@ -190,11 +192,11 @@ import asyncio, os, pathlib, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parents[2])!r})
 from services.jobs.task_process import TaskProcess
 from polytok.jobs.v1 import messages_pb2
-from tests.jobs.packing import pack
+from tests.jobs.payloads import pack
 async def main():
-    child = TaskProcess([sys.executable, {str(CHILD)!r}], service="toy-child")
+    child = TaskProcess([sys.executable, {str(TASK_PROCESS_PROGRAM)!r}], service="fake-task-process")
     await child.start()
-    await child.send(messages_pb2.TaskCommand(task_id="x", kind="toy.make", payload=pack(do="work", seconds=60)))
+    await child.send(messages_pb2.TaskCommand(task_id="x", kind="test.run", payload=pack(do="work", seconds=60)))
     await child.receive()
     pathlib.Path({str(path)!r}).write_text(str(child.pid))
     await asyncio.sleep(600)

@@ -8,7 +8,7 @@ import pytest
 
 from services.catalog.server.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 
 
 @pytest.fixture
@@ -16,6 +16,6 @@ async def before(database_settings: DatabaseSettings) -> AsyncIterator[asyncpg.C
     """A connection, such as old code has, to a database at the old schema."""
     await asyncio.to_thread(runner.upgrade, database_settings)
     await asyncio.to_thread(runner.downgrade, database_settings, "0001")
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     yield connection
     await connection.close()

@@ -13,18 +13,18 @@ from services.catalog.server.domain import names
 from services.catalog.server.migrations.schema import runner
 from services.runtime import storage as storages
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 
 
 async def _migrated(settings: DatabaseSettings, connection: asyncpg.Connection, **options: Any) -> list[dict[str, Any]]:
     await asyncio.to_thread(runner.upgrade, settings, **options)
-    return await old.rows(connection, "datasets")
+    return await legacy.rows(connection, "datasets")
 
 
 async def test_old_records_are_copied(
     database_settings: DatabaseSettings, before: asyncpg.Connection, storage: storages.Storage
 ) -> None:
-    count = await old.fill(before)
+    count = await legacy.fill(before)
     datasets = await _migrated(database_settings, before)
     assert len(datasets) == count
     for dataset in datasets:
@@ -34,12 +34,12 @@ async def test_old_records_are_copied(
         json_format.ParseDict(dataset["source"], datasets_pb2.DatasetSource())
         assert all(isinstance(value, str) for value in dataset["metadata"].values())
         assert len(dataset["metadata"]) <= 64
-        assert dataset["metadata"]["display_name"] in old.NAMES
+        assert dataset["metadata"]["display_name"] in legacy.NAMES
         storage.uri(dataset["raw_path"])
-    for tokenization in await old.rows(before, "dataset_tokenizations"):
+    for tokenization in await legacy.rows(before, "dataset_tokenizations"):
         storage.uri(tokenization["tokenized_path"])
         json_format.ParseDict(tokenization["parameters"], tokenizations_pb2.TokenizationParameters())
-    for model in await old.rows(before, "models"):
+    for model in await legacy.rows(before, "models"):
         assert re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", model["name"])
         assert not names.is_model_uid(model["name"])
 
@@ -51,12 +51,12 @@ async def test_old_records_are_copied(
         ({"status": "processing", "raw_path": "/r"}, "PROCESSING", None),
         ({"status": "ready", "raw_path": "/r"}, "READY", None),
         ({"status": "tokenizing", "raw_path": "/r", "progress": 40.0}, "READY", "PROCESSING"),
-        (old.tokenized(), "READY", "READY"),
+        (legacy.tokenized(), "READY", "READY"),
         ({"status": "error", "error_message": "no network"}, "ERROR", None),
-        (old.tokenized() | {"status": "error", "error_message": "bad token"}, "READY", "ERROR"),
-        (old.tokenized() | {"status": "error", "tokenized_path": None}, "READY", "ERROR"),
-        (old.tokenized() | {"status": "downloading"}, "DOWNLOADING", "READY"),
-        (old.tokenized() | {"tokenized_path": None}, "READY", "ERROR"),
+        (legacy.tokenized() | {"status": "error", "error_message": "bad token"}, "READY", "ERROR"),
+        (legacy.tokenized() | {"status": "error", "tokenized_path": None}, "READY", "ERROR"),
+        (legacy.tokenized() | {"status": "downloading"}, "DOWNLOADING", "READY"),
+        (legacy.tokenized() | {"tokenized_path": None}, "READY", "ERROR"),
         ({"status": "paused"}, "ERROR", None),
     ],
 )
@@ -67,10 +67,10 @@ async def test_the_shared_status_is_split(
     dataset: str,
     tokenization: str | None,
 ) -> None:
-    await old.add(before, **columns)
+    await legacy.add(before, **columns)
     await asyncio.to_thread(runner.upgrade, database_settings, "pre")
-    (record,) = await old.rows(before, "rollout.datasets")
-    tokenizations = await old.rows(before, "dataset_tokenizations")
+    (record,) = await legacy.rows(before, "rollout.datasets")
+    tokenizations = await legacy.rows(before, "dataset_tokenizations")
     assert record["status"] == dataset
     assert [found["status"] for found in tokenizations] == ([tokenization] if tokenization else [])
     failed = [found for found in (record, *tokenizations) if found["status"] == "ERROR"]
@@ -78,10 +78,10 @@ async def test_the_shared_status_is_split(
 
 
 async def test_a_tokenization_keeps_its_facts(database_settings: DatabaseSettings, before: asyncpg.Connection) -> None:
-    identifier = await old.add(before, name="My Corpus", **old.tokenized("org/Model"))
+    identifier = await legacy.add(before, name="My Corpus", **legacy.tokenized("org/Model"))
     (dataset,) = await _migrated(database_settings, before, storage_root="/data/")
-    (tokenization,) = await old.rows(before, "dataset_tokenizations")
-    (model,) = await old.rows(before, "models")
+    (tokenization,) = await legacy.rows(before, "dataset_tokenizations")
+    (model,) = await legacy.rows(before, "models")
     assert (dataset["id"], dataset["name"], dataset["raw_path"]) == (str(identifier), "my-corpus", "corpus")
     assert dataset["metadata"] == {"display_name": "My Corpus"}
     assert tokenization["id"] == f"tok_{identifier}_{model['id']}"
@@ -98,7 +98,7 @@ async def test_models_are_found_by_tokenizer_or_made(
 ) -> None:
     await before.execute("INSERT INTO models (id, name, repo_id) VALUES ('m_00000001', 'GPT-2 small', 'gpt2')")
     for tokenizer in ("gpt2", "gpt2", "org/other", None):
-        await old.add(before, name=str(tokenizer), **old.tokenized(tokenizer))
+        await legacy.add(before, name=str(tokenizer), **legacy.tokenized(tokenizer))
     await _migrated(database_settings, before)
     found = await before.fetch(
         "SELECT d.metadata ->> 'display_name', m.name FROM dataset_tokenizations AS t "
@@ -114,19 +114,17 @@ async def test_models_are_found_by_tokenizer_or_made(
 
 async def test_names_stay_apart(database_settings: DatabaseSettings, before: asyncpg.Connection) -> None:
     for name in ("My Corpus", "my corpus", "my-corpus", "café", "cafe", "☕", "日本語"):
-        await old.add(before, name=name)
+        await legacy.add(before, name=name)
     found = [dataset["name"] for dataset in await _migrated(database_settings, before)]
     assert len(set(found)) == 7
     assert {"my-corpus", "cafe", "dataset"} <= set(found)
 
 
-async def test_work_that_nobody_will_finish_ends_in_error(
-    database_settings: DatabaseSettings, before: asyncpg.Connection
-) -> None:
-    await old.add(before, name="a", status="downloading")
-    await old.add(before, name="b", status="tokenizing", raw_path="/r")
+async def test_unfinished_work_ends_in_error(database_settings: DatabaseSettings, before: asyncpg.Connection) -> None:
+    await legacy.add(before, name="a", status="downloading")
+    await legacy.add(before, name="b", status="tokenizing", raw_path="/r")
     datasets = await _migrated(database_settings, before)
-    (tokenization,) = await old.rows(before, "dataset_tokenizations")
+    (tokenization,) = await legacy.rows(before, "dataset_tokenizations")
     assert {dataset["name"]: dataset["status"] for dataset in datasets} == {"a": "ERROR", "b": "READY"}
     assert tokenization["status"] == "ERROR"
     assert "Retry" in tokenization["error_message"]

@@ -14,7 +14,7 @@ from services.catalog.server import migrations
 from services.catalog.server.migrations.schema import runner
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 
 
 class Traffic:
@@ -62,14 +62,14 @@ def _life(connection: asyncpg.Connection, known: dict[uuid.UUID, str]) -> Callab
     """A dataset's life in old code, statement by statement; `known` is what old code believes."""
 
     async def live(number: int) -> None:
-        identifier = await old.add(connection, name=f"Live {number % 5}")
+        identifier = await legacy.add(connection, name=f"Live {number % 5}")
         change = "UPDATE datasets SET status = $2, progress = $3, updated_at = now() WHERE id = $1"
         await connection.execute(change, identifier, "processing", 50.0)
         await connection.execute("UPDATE datasets SET raw_path = '/r', num_samples = 3 WHERE id = $1", identifier)
         await connection.execute(change, identifier, "tokenizing", 10.0)
         final = ("ready", "error", "tokenizing", "deleted")[number % 4]
         if final == "ready":
-            columns = old.tokenized(f"tokenizer {number % 3}", path=f"/r_{identifier}")
+            columns = legacy.tokenized(f"tokenizer {number % 3}", path=f"/r_{identifier}")
             places = ", ".join(f"{column} = ${place}" for place, column in enumerate(columns, start=2))
             await connection.execute(f"UPDATE datasets SET {places} WHERE id = $1", identifier, *columns.values())
         elif final == "error":
@@ -102,7 +102,7 @@ async def test_old_code_runs_on_during_the_first_phase(
     async with contextlib.AsyncExitStack() as stack:
         writers = []
         for _ in range(3):
-            connection = await old.connect(database_settings.url)
+            connection = await legacy.connect(database_settings.url)
             stack.push_async_callback(connection.close)
             writers.append(await stack.enter_async_context(_traffic(_life(connection, known))))
         await asyncio.gather(*(writer.pass_(5) for writer in writers))
@@ -127,10 +127,10 @@ async def test_old_code_runs_on_during_the_first_phase(
 async def test_new_code_runs_on_during_the_second_phase(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    await old.fill(before)
+    await legacy.fill(before)
     await _upgrade(database_settings, "pre")
     made: set[uuid.UUID] = set()
-    connection = await old.connect(database_settings.url, search_path=migrations.SEARCH_PATH)
+    connection = await legacy.connect(database_settings.url, search_path=migrations.SEARCH_PATH)
 
     async def make(number: int) -> None:
         identifier = uuid.uuid4()
@@ -167,8 +167,8 @@ async def test_new_code_runs_on_during_the_second_phase(
 async def test_upgrade_waits_for_long_transaction_without_blocking(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    identifier = await old.add(before, name="held")
-    other = await old.connect(database_settings.url)
+    identifier = await legacy.add(before, name="held")
+    other = await legacy.connect(database_settings.url)
     transaction = before.transaction()
     await transaction.start()
     await before.execute("UPDATE datasets SET progress = 5 WHERE id = $1", identifier)
@@ -176,7 +176,7 @@ async def test_upgrade_waits_for_long_transaction_without_blocking(
 
     async def write(number: int) -> None:
         async with asyncio.timeout(60):
-            await old.add(other, name=f"quick {number}")
+            await legacy.add(other, name=f"quick {number}")
 
     async with _traffic(write) as traffic:
         await traffic.pass_(200)
@@ -190,7 +190,7 @@ async def test_upgrade_waits_for_long_transaction_without_blocking(
 @pytest.fixture
 async def between(database_settings: DatabaseSettings, before: asyncpg.Connection) -> asyncpg.Connection:
     """A connection of old code after the first phase, with one tokenized dataset."""
-    await old.add(before, name="corpus", **old.tokenized())
+    await legacy.add(before, name="corpus", **legacy.tokenized())
     await _upgrade(database_settings, "pre")
     return before
 
@@ -217,7 +217,7 @@ async def test_retokenizing_replaces_files_of_same_path(between: asyncpg.Connect
 async def test_a_failed_tokenization_leaves_its_dataset_ready(between: asyncpg.Connection) -> None:
     await between.execute("UPDATE datasets SET status = 'tokenizing'")
     await between.execute("UPDATE datasets SET status = 'error', error_message = 'bad token'")
-    (dataset,) = await old.rows(between, "rollout.datasets")
+    (dataset,) = await legacy.rows(between, "rollout.datasets")
     assert (dataset["status"], dataset["error_message"]) == ("READY", "")
     assert [found[1] for found in await _tokenizations(between)] == ["ERROR"]
 
@@ -225,7 +225,7 @@ async def test_a_failed_tokenization_leaves_its_dataset_ready(between: asyncpg.C
 async def test_a_failed_download_leaves_its_tokenization_ready(between: asyncpg.Connection) -> None:
     await between.execute("UPDATE datasets SET status = 'downloading', progress = 3")
     await between.execute("UPDATE datasets SET status = 'error', error_message = 'no network'")
-    (dataset,) = await old.rows(between, "rollout.datasets")
+    (dataset,) = await legacy.rows(between, "rollout.datasets")
     assert (dataset["status"], dataset["error_message"], dataset["progress"]) == ("ERROR", "no network", 3)
     assert [found[1] for found in await _tokenizations(between)] == ["READY"]
 
@@ -235,7 +235,7 @@ async def test_what_new_code_set_is_not_overwritten(between: asyncpg.Connection)
         "UPDATE rollout.datasets SET num_shards = 3, fingerprint = 'f', metadata = metadata || '{\"owner\": \"me\"}'"
     )
     await between.execute("UPDATE datasets SET name = 'Renamed', size_bytes = 7")
-    (dataset,) = await old.rows(between, "rollout.datasets")
+    (dataset,) = await legacy.rows(between, "rollout.datasets")
     assert (dataset["name"], dataset["num_shards"], dataset["size_bytes"]) == ("corpus", 3, 7)
     assert dataset["metadata"] == {"display_name": "Renamed", "owner": "me"}
 
@@ -243,7 +243,7 @@ async def test_what_new_code_set_is_not_overwritten(between: asyncpg.Connection)
 async def test_what_new_code_deletes_does_not_reappear(
     database_settings: DatabaseSettings, between: asyncpg.Connection
 ) -> None:
-    await old.add(between, name="second", **old.tokenized())
+    await legacy.add(between, name="second", **legacy.tokenized())
     await between.execute("DELETE FROM dataset_tokenizations")
     assert await between.fetchval("SELECT count(tokenized_path) FROM public.datasets") == 0
     await between.execute("DELETE FROM rollout.datasets WHERE name = 'second'")
@@ -259,13 +259,13 @@ async def test_dataset_used_by_new_code_survives_old_delete(between: asyncpg.Con
         "SELECT id || '_new', dataset_id, model_id, 'new', 'k' FROM dataset_tokenizations"
     )
     await between.execute("DELETE FROM datasets")
-    (dataset,) = await old.rows(between, "rollout.datasets")
+    (dataset,) = await legacy.rows(between, "rollout.datasets")
     assert (dataset["status"], dataset["error_reason"]) == ("ERROR", "SOURCE_NOT_FOUND")
     assert [found[3] for found in await _tokenizations(between)] == ["k"]
 
 
 async def test_both_tokenizing_for_one_model_keep_their_own(between: asyncpg.Connection) -> None:
-    identifier = await old.add(between, name="raw", status="ready", raw_path="/r", num_samples=1)
+    identifier = await legacy.add(between, name="raw", status="ready", raw_path="/r", num_samples=1)
     await between.execute(
         "INSERT INTO dataset_tokenizations (id, dataset_id, model_id, tokenized_path, num_tokens) "
         "SELECT 'tok_new', $1, model_id, 'k', 1 FROM dataset_tokenizations",

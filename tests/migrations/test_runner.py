@@ -8,7 +8,7 @@ import pytest
 from polytok import errors
 from services.catalog.server.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 
 
 async def test_a_fresh_installation_is_exact(database_settings: DatabaseSettings) -> None:
@@ -16,7 +16,7 @@ async def test_a_fresh_installation_is_exact(database_settings: DatabaseSettings
     await asyncio.to_thread(runner.upgrade, database_settings)
     assert await asyncio.to_thread(runner.current, database_settings) == "0009"
     await asyncio.to_thread(runner.check, database_settings)
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     schemas = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname IN ('rollout', 'retired')")
     await connection.close()
     assert schemas == []
@@ -54,7 +54,7 @@ async def test_the_phases_in_their_order(database_settings: DatabaseSettings) ->
 )
 async def test_check_names_difference(database_settings: DatabaseSettings, change: str, complaint: str) -> None:
     await asyncio.to_thread(runner.upgrade, database_settings)
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     await connection.execute(change)
     await connection.close()
     with pytest.raises(errors.FailedPrecondition, match=complaint):
@@ -66,16 +66,16 @@ async def test_tables_of_previous_version_are_adopted(
 ) -> None:
     await before.execute("DROP TABLE alembic_version")
     await before.execute("ALTER TABLE datasets ADD COLUMN local_notes text")
-    await old.add(before, name="kept", local_notes="mine")
+    await legacy.add(before, name="kept", local_notes="mine")
     await asyncio.to_thread(runner.upgrade, database_settings)
     await asyncio.to_thread(runner.check, database_settings)
-    assert [row["name"] for row in await old.rows(before, "datasets")] == ["kept"]
+    assert [row["name"] for row in await legacy.rows(before, "datasets")] == ["kept"]
     await asyncio.to_thread(runner.downgrade, database_settings, "0001")
-    assert [row["local_notes"] for row in await old.rows(before, "datasets")] == ["mine"]
+    assert [row["local_notes"] for row in await legacy.rows(before, "datasets")] == ["mine"]
 
 
-async def test_tables_of_somebody_else_are_refused(database_settings: DatabaseSettings) -> None:
-    connection = await old.connect(database_settings.url)
+async def test_foreign_tables_are_refused(database_settings: DatabaseSettings) -> None:
+    connection = await legacy.connect(database_settings.url)
     await connection.execute("CREATE TABLE datasets (id uuid PRIMARY KEY, status integer)")
     with pytest.raises(errors.FailedPrecondition, match=r"datasets\.status\b.*character varying"):
         await asyncio.to_thread(runner.upgrade, database_settings)
@@ -86,7 +86,7 @@ async def test_tables_of_somebody_else_are_refused(database_settings: DatabaseSe
 async def test_replicas_that_start_together_do_not_race(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    await old.fill(before)
+    await legacy.fill(before)
     await asyncio.gather(*(asyncio.to_thread(runner.upgrade, database_settings) for _ in range(4)))
     await asyncio.to_thread(runner.check, database_settings)
 
@@ -109,7 +109,7 @@ async def test_interrupted_copy_resumes(database_settings: DatabaseSettings, bef
     await holder.start()
     await before.execute("SELECT FROM datasets WHERE id = '00000000-0000-4000-8000-000000000300' FOR UPDATE")
     migrating = asyncio.create_task(asyncio.to_thread(runner.upgrade, database_settings))
-    watcher = await old.connect(database_settings.url)
+    watcher = await legacy.connect(database_settings.url)
     async with asyncio.timeout(60):
         while await _copied(watcher) < 449:  # noqa: ASYNC110  the condition is in the database
             await asyncio.sleep(0.02)

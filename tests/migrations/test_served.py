@@ -12,8 +12,8 @@ from services.runtime import database as databases
 from services.runtime import storage as storages
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings, MessagingSettings
-from tests.catalog import hands
-from tests.migrations import old
+from tests.catalog import harness
+from tests.migrations import legacy
 
 
 @pytest.mark.parametrize("phase", ["pre", "all"])
@@ -25,10 +25,10 @@ async def test_old_records_are_served(
     phase: Phase,
 ) -> None:
     root = str(storage.local_path("datasets")).removesuffix("/datasets")
-    await old.fill(before)
-    identifier = await old.add(before, name="My Corpus")
+    await legacy.fill(before)
+    identifier = await legacy.add(before, name="My Corpus")
     folder = f"datasets/{identifier}"
-    columns = old.tokenized("org/Model", path=f"{root}/{folder}/tokenized") | {"raw_path": f"{root}/{folder}/raw"}
+    columns = legacy.tokenized("org/Model", path=f"{root}/{folder}/tokenized") | {"raw_path": f"{root}/{folder}/raw"}
     places = ", ".join(f"{column} = ${place}" for place, column in enumerate(columns, start=2))
     await before.execute(f"UPDATE datasets SET {places} WHERE id = $1", identifier, *columns.values())
     files = [f"{folder}/raw/data.arrow", f"{folder}/tokenized/data.arrow"]
@@ -36,7 +36,7 @@ async def test_old_records_are_served(
         storage.write_bytes(key, b"old bytes")
     await asyncio.to_thread(runner.upgrade, database_settings, phase, storage_root=root)
     database = databases.open_database(database_settings, search_path=migrations.SEARCH_PATH)
-    async with hands.running(database, database_settings, messaging_settings, storage) as serving:
+    async with harness.run_catalog(database, database_settings, messaging_settings, storage) as serving:
         listed = await serving.datasets.ListDatasets(datasets_pb2.ListDatasetsRequest(page_size=1000))
         assert len(listed.datasets) == await before.fetchval("SELECT count(*) FROM public.datasets")
         await serving.models.ListModels(models_pb2.ListModelsRequest(page_size=1000))

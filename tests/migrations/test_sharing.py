@@ -10,7 +10,7 @@ import pytest
 from services.catalog.server.migrations import shared_files
 from services.catalog.server.migrations.schema import runner
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 from tests.migrations.test_live_traffic import _traffic
 
 
@@ -19,7 +19,7 @@ async def at_four(database_settings: DatabaseSettings) -> asyncpg.Connection:
     """A connection of code that knows no sharing, to a database as it left it."""
     await asyncio.to_thread(runner.upgrade, database_settings)
     await asyncio.to_thread(runner.downgrade, database_settings, "0004")
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     await connection.execute("ALTER TABLE dataset_tokenizations DROP COLUMN shared_from")
     await connection.execute("DROP TABLE tokenization_repairs")
     yield connection
@@ -62,7 +62,7 @@ async def _tokenization(connection: asyncpg.Connection, dataset: uuid.UUID, numb
 
 
 async def _rows(connection: asyncpg.Connection) -> list[list[dict[str, Any]]]:
-    return [await old.rows(connection, table) for table in ("dataset_tokenizations", "tokenization_files")]
+    return [await legacy.rows(connection, table) for table in ("dataset_tokenizations", "tokenization_files")]
 
 
 async def _keys(connection: asyncpg.Connection, uid: str) -> list[str]:
@@ -74,7 +74,7 @@ async def test_old_code_runs_during_both_phases(
     database_settings: DatabaseSettings, at_four: asyncpg.Connection
 ) -> None:
     dataset = await _dataset(at_four)
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     made = {await _tokenization(at_four, dataset, 1 << 20, "kept", "kept/a"): ["kept/a"]}
 
     async def tokenize(number: int) -> None:
@@ -97,7 +97,7 @@ async def test_old_code_runs_during_both_phases(
     await connection.close()
     await asyncio.to_thread(runner.check, database_settings)
     made[f"tok_{dataset}_m_{1 << 21:08x}"] = []
-    listed = {row["id"] for row in await old.rows(at_four, "dataset_tokenizations")}
+    listed = {row["id"] for row in await legacy.rows(at_four, "dataset_tokenizations")}
     assert listed == made.keys()
     assert {uid: await _keys(at_four, uid) for uid in made} == made
     # Now the key may repeat.
@@ -107,7 +107,7 @@ async def test_old_code_runs_during_both_phases(
 
 async def test_what_is_shared_comes_back_whole(database_settings: DatabaseSettings) -> None:
     await asyncio.to_thread(runner.upgrade, database_settings)
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     dataset = await _dataset(connection)
     for number, keys in enumerate((("a", "b"), ("a", "b"), ("c",), ("b", "a"))):
         uid = await _tokenization(connection, dataset, number, "path", *keys)
@@ -124,7 +124,7 @@ async def test_what_is_shared_comes_back_whole(database_settings: DatabaseSettin
 
 async def test_old_code_does_not_break_shared_files(database_settings: DatabaseSettings) -> None:
     await asyncio.to_thread(runner.upgrade, database_settings)
-    connection = await old.connect(database_settings.url)
+    connection = await legacy.connect(database_settings.url)
     dataset = await _dataset(connection)
     first, second, third = [await _tokenization(connection, dataset, number, "path", "a", "b") for number in range(3)]
     await asyncio.to_thread(runner.downgrade, database_settings, "0004")
@@ -136,7 +136,7 @@ async def test_old_code_does_not_break_shared_files(database_settings: DatabaseS
     await _tokenization(connection, dataset, 0, "path", "new")
     path = await connection.fetchval("SELECT tokenized_path FROM dataset_tokenizations WHERE id = $1", first)
     assert path.startswith("path_")
-    # A list that is written anew for its holder passes to nobody.
+    # A list that is written again for its holder passes to nobody.
     await connection.execute("DELETE FROM tokenization_files WHERE tokenization_id = $1", first)
     await connection.execute("DELETE FROM dataset_tokenizations WHERE id = $1", third)
     await asyncio.to_thread(runner.upgrade, database_settings)

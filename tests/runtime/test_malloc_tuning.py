@@ -1,4 +1,4 @@
-"""Freed memory stays with the process that asked for it, until it is given back."""
+"""Freed memory stays with the process that asked for it, until it is released."""
 
 import subprocess
 import sys

@@ -144,7 +144,7 @@ def test_a_store_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, bucket:
 
 
 class _Fickle(http.server.BaseHTTPRequestHandler):
-    """Answers every other request with 503, and hands the rest on."""
+    """Answer every other request with 503, and forward the rest."""
 
     server_port = 0
     count = 0

@@ -62,7 +62,7 @@ def test_a_large_file_written_in_pieces_of_all_sizes(any_storage: Storage) -> No
     assert staged.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_a_checksum_that_nobody_asks_for_is_left_out(any_storage: Storage) -> None:
+def test_an_unrequested_checksum_is_left_out(any_storage: Storage) -> None:
     with any_storage.create("a/b") as staged:
         staged.leave_checksum_out()
         staged.write(b"data")

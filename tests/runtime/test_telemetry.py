@@ -191,7 +191,7 @@ async def test_the_endpoint(machines: tuple[endpoint.Endpoint, Readiness]) -> No
     assert (await get(served.port, "/livez", "HEAD"))[::2] == (200, "")
 
 
-async def test_garbage_harms_nobody(machines: tuple[endpoint.Endpoint, Readiness]) -> None:
+async def test_garbage_requests_are_ignored(machines: tuple[endpoint.Endpoint, Readiness]) -> None:
     served, _ = machines
     for garbage in (b"\0\xff\r\n\r\n", b"x" * 100_000, b""):
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)

@@ -66,7 +66,7 @@ async def test_a_proxy_is_not_asked_for_this_machine(
     assert leases.calls == 1
 
 
-async def test_nobody_there() -> None:
+async def test_no_server_at_the_address() -> None:
     async with channels.open_async_channel(f"127.0.0.1:{ports.free_port()}") as opened:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await leases_pb2_grpc.LeaseServiceStub(opened).ExtendLease(EXTEND)

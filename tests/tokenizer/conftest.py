@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 from services.tokenizer.models import loader
-from tests.tokenizer import material
+from tests.tokenizer import samples
 
-MAKERS = {"byte_level": material.byte_level, "sentencepiece": material.sentencepiece, "wordpiece": material.wordpiece}
+MAKERS = {"byte_level": samples.byte_level, "sentencepiece": samples.sentencepiece, "wordpiece": samples.wordpiece}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

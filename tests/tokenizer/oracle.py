@@ -12,8 +12,8 @@ import transformers
 
 from polytok.catalog.v1 import tokenizations_pb2
 from services.tokenizer.sequences.packing import Boundaries
-from tests.tokenizer.jobs import Parameters
 from tests.tokenizer.saelens import batched
+from tests.tokenizer.task_runner import Parameters
 from tests.tokenizer.test_packing import walked_starts
 from tests.tokenizer.test_permutation import shuffled
 from tests.tokenizer.test_preprocessing import junk

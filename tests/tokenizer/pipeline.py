@@ -11,8 +11,8 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.tokenizer.worker.tasks import arrange_task, assemble_task, duplicates_task, encode_task
-from tests.tokenizer import jobs
-from tests.tokenizer.jobs import Parameters, Runner
+from tests.tokenizer import task_runner
+from tests.tokenizer.task_runner import Parameters, TaskRunner
 
 Made = TypeVar("Made")
 
@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 class Pipeline:
     """Runs all stages; the tasks of each are done in some order or other."""
 
-    def __init__(self, runner: Runner, parameters: Parameters, *, shares: int = 3) -> None:
+    def __init__(self, runner: TaskRunner, parameters: Parameters, *, shares: int = 3) -> None:
         self.runner = runner
         self.parameters = parameters
         self.shares = shares
@@ -31,12 +31,12 @@ class Pipeline:
     def run(self, parts: Sequence[Sequence[str]]) -> datasets.Dataset:
         """Tokenizes the texts of some raw shards, and opens what comes out."""
         raw = [
-            jobs.text_shard(self.runner.storage, part[: len(part) // 2], part[len(part) // 2 :], key=key(number))
+            task_runner.text_shard(self.runner.storage, part[: len(part) // 2], part[len(part) // 2 :], key=key(number))
             for number, part in enumerate(parts)
         ]
         made = self.assembled(raw)
         self.published = self.runner.publish(made, self.parameters, counted=self.counted)
-        return jobs.opened(self.runner.storage, self.published)
+        return task_runner.opened(self.runner.storage, self.published)
 
     def assembled(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[tasks_pb2.TokenizeShardResult]:
         """All stages but the last."""
@@ -74,7 +74,7 @@ class Pipeline:
                 shard=raw[place],
                 tokenizer=self.runner.reference,
                 parameters=self.parameters,
-                tokenized_key=jobs.TOKENIZED,
+                tokenized_key=task_runner.TOKENIZED,
                 ordinal=place,
                 count=taken,
                 first_row=first_rows[place],
@@ -96,7 +96,7 @@ class Pipeline:
                 "arrangement_key": before.arrangement_key,
                 "arrangement_sha256": before.arrangement_sha256,
             }
-        task = stages_pb2.ArrangeTask(tokenized_key=jobs.TOKENIZED, parameters=self.parameters, **given)
+        task = stages_pb2.ArrangeTask(tokenized_key=task_runner.TOKENIZED, parameters=self.parameters, **given)
         found = arrange_task.arrange(task, self.runner.storage, self._context())
         self.counted.append(tokenizations_pb2.TokenizationStatistics(num_duplicates=found.num_duplicates))
         return found
@@ -115,7 +115,7 @@ class Pipeline:
         return stages_pb2.ArrangedTask(
             arrangement_key=found.arrangement_key,
             arrangement_sha256=found.arrangement_sha256,
-            tokenized_key=jobs.TOKENIZED,
+            tokenized_key=task_runner.TOKENIZED,
             tokenizer=self.runner.reference,
             parameters=self.parameters,
             ordinal=place,

@@ -10,7 +10,7 @@ from services.tokenizer.engines import reference
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import bounded_runs
 from services.tokenizer.text import shard_reader
-from tests.tokenizer import jobs, material
+from tests.tokenizer import samples, task_runner
 from tests.tokenizer.test_packing import rows_of
 
 
@@ -36,7 +36,7 @@ def test_the_reference_encodes_runs(
 ) -> None:
     monkeypatch.setattr(reference, "_RUN_BYTES", most)
     backend = loader.load(folders["byte_level"]).backend
-    texts = [*material.ADVERSARIAL, *material.DOCUMENTS[:5]]
+    texts = [*samples.ADVERSARIAL, *samples.DOCUMENTS[:5]]
     rows = reference.Reference(backend).encode(pa.array(texts, pa.large_string()))
     assert rows_of(rows) == [backend.encode(text, add_special_tokens=False).ids for text in texts]
 
@@ -44,7 +44,7 @@ def test_the_reference_encodes_runs(
 def test_batches_of_all_sizes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 1000)
     batches = [*([f"{number:0100}"] for number in range(30)), ["x" * 400] * 9, ["last"]]
-    shard = jobs.text_shard(storage, *batches)
+    shard = task_runner.text_shard(storage, *batches)
     with shard_reader.open_verified(storage, shard) as file:
         pieces = list(shard_reader.slices(file, shard, "text"))
     assert [text for piece in pieces for text in piece.texts.to_pylist()] == [text for b in batches for text in b]

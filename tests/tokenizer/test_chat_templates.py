@@ -13,7 +13,7 @@ from services.tokenizer.checks import verification
 from services.tokenizer.models import description, fingerprints, loader
 from services.tokenizer.worker.tasks import inspect_task
 from tests.support.messages import words
-from tests.tokenizer import jobs
+from tests.tokenizer import task_runner
 from tests.tokenizer.test_chats import LLAMA, OPENAI, expected, plain, shard, with_template
 
 
@@ -38,11 +38,11 @@ def change(model: pathlib.Path, template: str = "{{ messages[0].role }}") -> Non
 
 @pytest.mark.parametrize("is_warm", [True, False])
 def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *, is_warm: bool) -> None:
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     runner.reference.CopyFrom(inspected(model))
     raw = shard(storage, OPENAI[:2])
     before = runner.tokenize(raw, plain())
-    assert jobs.rows(storage, before) == expected(model, OPENAI[:2])
+    assert task_runner.rows(storage, before) == expected(model, OPENAI[:2])
     change(model)
     if not is_warm:
         runner.tokenizers = loader.TokenizerCache(1)
@@ -53,26 +53,28 @@ def test_a_changed_template_is_refused(storage: Storage, model: pathlib.Path, *,
     assert {str(model), registered[:12], found[:12]} <= words(caught.value.message)
     # Nothing else depends on it: text, and a template that comes with the tokenization.
     runner.reference.chat_template_fingerprint = ""
-    assert jobs.rows(storage, runner.tokenize(raw, plain(template=LLAMA), epoch=3)) == jobs.rows(storage, before)
+    assert task_runner.rows(storage, runner.tokenize(raw, plain(template=LLAMA), epoch=3)) == task_runner.rows(
+        storage, before
+    )
     # The old files again are the old model again.
     change(model, LLAMA)
     runner.reference.CopyFrom(inspected(model))
-    assert jobs.rows(storage, runner.tokenize(raw, plain(), epoch=4)) == jobs.rows(storage, before)
+    assert task_runner.rows(storage, runner.tokenize(raw, plain(), epoch=4)) == task_runner.rows(storage, before)
 
 
 def test_verification_compares_templates(storage: Storage, model: pathlib.Path) -> None:
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     runner.reference.CopyFrom(inspected(model))
     raw = shard(storage, OPENAI[:2])
     parameters = plain()
     published = runner.publish([runner.tokenize(raw, parameters)], parameters)
-    jobs.opened(storage, published)
-    manifest = json.loads(storage.read_bytes(f"{jobs.TOKENIZED}/polytok.json"))
+    task_runner.opened(storage, published)
+    manifest = json.loads(storage.read_bytes(f"{task_runner.TOKENIZED}/polytok.json"))
     assert manifest["tokenizer"]["chat_template_fingerprint"] == runner.reference.chat_template_fingerprint != ""
     raw_folder, _, name = raw.key.rpartition("/")
     storage.write_bytes(f"{raw_folder}/state.json", json.dumps({"_data_files": [{"filename": name}]}).encode())
     task = answers_pb2.VerifyTask(
-        tokenized_path=storage.uri(jobs.TOKENIZED),
+        tokenized_path=storage.uri(task_runner.TOKENIZED),
         manifest_digest=published.manifest_digest,
         raw_path=storage.uri(raw_folder),
         sample=9,

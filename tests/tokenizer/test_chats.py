@@ -18,10 +18,10 @@ from services.tokenizer.models import loader
 from services.tokenizer.sequences.packing import Boundaries
 from services.tokenizer.text import chat_templates, conversations, shard_reader
 from tests.support.messages import words
-from tests.tokenizer import jobs
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import task_runner
 from tests.tokenizer.pipeline import Pipeline
 from tests.tokenizer.saelens import batched
+from tests.tokenizer.task_runner import Parameters
 from tests.tokenizer.test_permutation import shuffled
 
 Chat = tokenizations_pb2.Chat
@@ -79,7 +79,7 @@ def shard(storage: Storage, rows: list[Any], column: str = "messages") -> catalo
     # Each row a batch of its own, under the one schema that all of them fit in, as the ingest writes them.
     kind = pa.array(rows).type
     batches = [pa.record_batch({column: pa.array([row], kind)}) for row in rows]
-    return jobs.raw_shard(storage, batches)
+    return task_runner.raw_shard(storage, batches)
 
 
 def with_template(folder: pathlib.Path, to: pathlib.Path, template: str | None, *added: str) -> pathlib.Path:
@@ -107,10 +107,10 @@ def test_the_ids_are_those_of_transformers(
     storage: Storage, folder: pathlib.Path, tmp_path: pathlib.Path, *, prompt: bool
 ) -> None:
     model = with_template(folder, tmp_path / "model", CHATML, "<|im_start|>", "<|im_end|>")
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     result = runner.tokenize(shard(storage, OPENAI), plain(add_generation_prompt=prompt))
     oracle = expected(model, OPENAI, add_generation_prompt=prompt)
-    assert jobs.rows(storage, result) == oracle
+    assert task_runner.rows(storage, result) == oracle
     begin = runner.tokenizers.get(runner.reference).backend.token_to_id("<|im_start|>")
     assert [row.count(begin) for row in oracle] == [len(turns) + prompt for turns in OPENAI]
     assert result.statistics.num_documents == len(OPENAI)
@@ -118,7 +118,7 @@ def test_the_ids_are_those_of_transformers(
     cut = plain(add_generation_prompt=prompt)
     cut.truncation, cut.max_length = Parameters.TRUNCATION_RIGHT, 24
     again = runner.tokenize(shard(storage, OPENAI), cut, epoch=2)
-    assert jobs.rows(storage, again) == expected(
+    assert task_runner.rows(storage, again) == expected(
         model, OPENAI, add_generation_prompt=prompt, truncation=True, max_length=24
     )
 
@@ -127,8 +127,8 @@ def test_special_tokens_are_there_once(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     model = with_template(folders["sentencepiece"], tmp_path / "model", LLAMA)
-    runner = jobs.Runner(storage, model)
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI[:2]), plain()))
+    runner = task_runner.TaskRunner(storage, model)
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, OPENAI[:2]), plain()))
     assert rows == expected(model, OPENAI[:2])
     begin = runner.tokenizers.get(runner.reference).special("bos_token")
     # The second conversation has the text of the token in it, which is that token wherever it stands.
@@ -137,33 +137,33 @@ def test_special_tokens_are_there_once(
 
 def test_the_form_of_sharegpt(storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", CHATML, "<|im_start|>", "<|im_end|>")
-    runner = jobs.Runner(storage, model)
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, SHAREGPT), plain()))
+    runner = task_runner.TaskRunner(storage, model)
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, SHAREGPT), plain()))
     assert rows == expected(model, AS_OPENAI)
 
 
 def test_a_template_of_ones_own(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"])
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
     assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "phi4"])
 def test_real_tokenizers(storage: Storage, shared: pathlib.Path, name: str) -> None:
     folder = shared / "tokenizers" / name
-    runner = jobs.Runner(storage, folder)
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
+    runner = task_runner.TaskRunner(storage, folder)
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, OPENAI), plain(template=CHATML)))
     assert rows == expected(folder, OPENAI, chat_template=CHATML)
 
 
 def test_conversations_are_packed_and_padded(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"])
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
     parameters = plain(template=CHATML)
     parameters.max_length = 16
     parameters.packing.begin_of_batch = parameters.packing.separator = tokenizations_pb2.Packing.BOUNDARY_NONE
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI), parameters))
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, OPENAI), parameters))
     stream = [token for row in expected(folders["byte_level"], OPENAI, chat_template=CHATML) for token in row]
     assert rows == [stream[start : start + 16] for start in range(0, len(stream) - 15, 16)]
 
@@ -251,16 +251,16 @@ def test_a_template_with_a_syntax_error(folders: dict[str, pathlib.Path]) -> Non
 
 
 def test_a_column_of_text(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"])
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
     parameters = plain(template=LLAMA)
     parameters.text_column = "text"
     with pytest.raises(errors.InvalidArgument) as wrong:
-        runner.tokenize(jobs.text_shard(storage, ["x"]), parameters)
+        runner.tokenize(task_runner.text_shard(storage, ["x"]), parameters)
     assert wrong.value.reason == "COLUMN_INVALID"
     assert {"text", "string", "conversations"} <= words(wrong.value.message)
     parameters.text_column = "nothing"
     with pytest.raises(errors.NotFound) as missing:
-        runner.tokenize(jobs.text_shard(storage, ["x"]), parameters)
+        runner.tokenize(task_runner.text_shard(storage, ["x"]), parameters)
     assert (missing.value.reason, missing.value.metadata) == ("COLUMN_NOT_FOUND", {"columns": "text"})
     assert "nothing" in words(missing.value.message)
 
@@ -269,8 +269,8 @@ def test_a_shard_of_conversations_is_read_in_pieces(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 64)
-    runner = jobs.Runner(storage, folders["byte_level"])
-    rows = jobs.rows(storage, runner.tokenize(shard(storage, OPENAI * 3), plain(template=CHATML)))
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
+    rows = task_runner.rows(storage, runner.tokenize(shard(storage, OPENAI * 3), plain(template=CHATML)))
     assert rows == expected(folders["byte_level"], OPENAI, chat_template=CHATML) * 3
 
 
@@ -279,7 +279,7 @@ def test_shuffled_and_packed_conversations(
 ) -> None:
     folder = with_template(folders["sentencepiece"], tmp_path / "model", LLAMA)
     rows = [OPENAI[0], OPENAI[3], OPENAI[0], AS_OPENAI[1], OPENAI[1]]
-    runner = jobs.Runner(storage, folder)
+    runner = task_runner.TaskRunner(storage, folder)
     parameters = Parameters(
         text_column="messages",
         max_length=16,
@@ -295,12 +295,12 @@ def test_shuffled_and_packed_conversations(
     order = [row for row in shuffled(2, len(rows)) if row != 2]
     ids = expected(folder, [rows[row] for row in order])
     packed = batched(ids, 16, Boundaries(1, None, 1))
-    assert jobs.opened(storage, published)["input_ids"][:] == packed
+    assert task_runner.opened(storage, published)["input_ids"][:] == packed
     assert (published.statistics.num_documents, published.statistics.num_duplicates) == (5, 1)
     raw_folder, _, name = raw.key.rpartition("/")
     storage.write_bytes(f"{raw_folder}/state.json", json.dumps({"_data_files": [{"filename": name}]}).encode())
     task = answers_pb2.VerifyTask(
-        tokenized_path=storage.uri(jobs.TOKENIZED),
+        tokenized_path=storage.uri(task_runner.TOKENIZED),
         manifest_digest=published.manifest_digest,
         raw_path=storage.uri(raw_folder),
         sample=100,

@@ -19,8 +19,8 @@ from services.runtime.storage import Storage
 from services.tokenizer.models import loader
 from services.tokenizer.settings import TokenizerSettings
 from tests.support.messages import words
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 
 COMMAND = [sys.executable, "-m", "services.tokenizer.worker.child"]
 
@@ -68,26 +68,26 @@ async def test_from_model_to_published_folder(
     parameters = Parameters(text_column="text", max_length=inspected.context_length)
     tokenized = tasks_pb2.TokenizeShardResult()
     tokenize = tasks_pb2.TokenizeShardTask(
-        shard=jobs.text_shard(storage, material.DOCUMENTS[:10]),
+        shard=task_runner.text_shard(storage, samples.DOCUMENTS[:10]),
         tokenizer=reference,
         parameters=parameters,
-        tokenized_key=jobs.TOKENIZED,
+        tokenized_key=task_runner.TOKENIZED,
         count=1,
     )
     unpacked(await done(child, "tokenize.shard", tokenize), tokenized)
     published = tasks_pb2.PublishTokenizationResult()
     publish = tasks_pb2.PublishTokenizationTask(
         name="datasets/docs/tokenizations/small",
-        tokenized_key=jobs.TOKENIZED,
+        tokenized_key=task_runner.TOKENIZED,
         shards=[tokenized],
         tokenizer=reference,
         parameters=parameters,
         vocab_size=inspected.vocab_size,
     )
     unpacked(await done(child, "tokenize.publish", publish), published)
-    found = jobs.opened(storage, published)
+    found = task_runner.opened(storage, published)
     backend = loader.load(folder).backend
-    assert found["input_ids"][:] == [backend.encode(text).ids[:512] for text in material.DOCUMENTS[:10]]
+    assert found["input_ids"][:] == [backend.encode(text).ids[:512] for text in samples.DOCUMENTS[:10]]
 
 
 async def test_failed_tasks_do_not_end_the_child(
@@ -119,15 +119,15 @@ async def test_libraries_and_threads_of_the_child(child: TaskProcess) -> None:
 async def test_memory_stays_bounded(child: TaskProcess, storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     folder = folders["byte_level"]
     reference = tasks_pb2.TokenizerReference(repo_id=str(folder), fingerprint=loader.load(folder).fingerprint)
-    text = "\n".join(material.DOCUMENTS)
+    text = "\n".join(samples.DOCUMENTS)
     # As large as an ingested row may be, and many rows besides.
     giant = (text * (1 + (32 << 20) // len(text)))[: (32 << 20) - 1024]
-    shard = jobs.text_shard(storage, [giant], *[[text] * 4] * 3)
+    shard = task_runner.text_shard(storage, [giant], *[[text] * 4] * 3)
     tokenize = tasks_pb2.TokenizeShardTask(
         shard=shard,
         tokenizer=reference,
         parameters=Parameters(max_length=512, packing=tokenizations_pb2.Packing()),
-        tokenized_key=jobs.TOKENIZED,
+        tokenized_key=task_runner.TOKENIZED,
         count=1,
     )
     assert (await done(child, "tokenize.shard", tokenize)).WhichOneof("event") == "result"

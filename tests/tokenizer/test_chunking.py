@@ -11,7 +11,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from services.tokenizer.engines import chunking, reference
 from services.tokenizer.models import loader
-from tests.tokenizer import material
+from tests.tokenizer import samples
 
 # Added tokens, marks and spaces of all kinds close to the places where a cut could be made.
 TRAPS = [
@@ -21,7 +21,7 @@ TRAPS = [
     "don't we'll I 'm they 've 1 a 2b 3 c",
     "ﬁ e\u0301 a\u0301 b \u0301 c ß d",
 ]
-LONG = "\n".join([*material.DOCUMENTS[:3], *TRAPS, *material.ADVERSARIAL, *TRAPS, *material.DOCUMENTS[3:5]])
+LONG = "\n".join([*samples.DOCUMENTS[:3], *TRAPS, *samples.ADVERSARIAL, *TRAPS, *samples.DOCUMENTS[3:5]])
 
 
 def ids(tokenizer: loader.Tokenizer, text: str) -> list[int]:

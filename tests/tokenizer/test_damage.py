@@ -12,11 +12,11 @@ from services.records import publication
 from services.tokenizer.files import arrangement
 from services.tokenizer.text import shard_reader
 from tests.support import damage
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
 from tests.tokenizer.pipeline import Pipeline, key
+from tests.tokenizer.task_runner import Parameters
 
-PARTS = [[*material.ADVERSARIAL[:12], "again", "a b c"], ["again", *material.ADVERSARIAL[12:24], "a b c"]]
+PARTS = [[*samples.ADVERSARIAL[:12], "again", "a b c"], ["again", *samples.ADVERSARIAL[12:24], "a b c"]]
 FORMS = {
     "shards": Parameters(max_length=40),
     "across shards": Parameters(max_length=40, packing={}),
@@ -52,14 +52,14 @@ Published = tuple[list[list[int]], tokenizations_pb2.TokenizationStatistics]
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> jobs.Runner:
+def runner(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
     """Runs tasks with a tokenizer that is loaded, and its engine chosen, once."""
-    return jobs.Runner(damage.Damaging(str(tmp_path_factory.mktemp("damage"))), folders["sentencepiece"])
+    return task_runner.TaskRunner(damage.Damaging(str(tmp_path_factory.mktemp("damage"))), folders["sentencepiece"])
 
 
 @pytest.fixture
 def tokenized(
-    runner: jobs.Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    runner: task_runner.TaskRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> Callable[[damage.Damaging, Parameters], Published]:
     """Tokenizes from raw shards to what is published; pieces are much smaller than shards."""
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 4000)
@@ -68,7 +68,7 @@ def tokenized(
     def run(storage: damage.Damaging, parameters: Parameters) -> Published:
         there = copy.copy(runner)
         there.storage = storage
-        raw = [jobs.text_shard(storage, part, key=key(number)) for number, part in enumerate(PARTS)]
+        raw = [task_runner.text_shard(storage, part, key=key(number)) for number, part in enumerate(PARTS)]
         pipeline = Pipeline(there, parameters, shares=1)
         if parameters.HasField("packing"):
             made = pipeline.assembled(raw)
@@ -76,7 +76,7 @@ def tokenized(
             made = [there.tokenize(shard, parameters, ordinal=place, count=len(raw)) for place, shard in enumerate(raw)]
         published = there.publish(made, parameters, counted=pipeline.counted)
         publication.move(storage, published.staged_files)
-        return jobs.opened_folder(storage)["input_ids"][:], published.statistics
+        return task_runner.opened_folder(storage)["input_ids"][:], published.statistics
 
     return run
 

@@ -9,14 +9,14 @@ import transformers
 
 from services.tokenizer.engines import reference
 from services.tokenizer.models import loader
-from tests.tokenizer import material
+from tests.tokenizer import samples
 from tests.tokenizer.test_packing import rows_of
 
 CORPUS_DOCUMENTS = 300
 
 
 def test_reference_equals_transformers(folder: pathlib.Path, tokenizer: loader.Tokenizer) -> None:
-    texts = [*material.ADVERSARIAL, *material.DOCUMENTS]
+    texts = [*samples.ADVERSARIAL, *samples.DOCUMENTS]
     rows = reference.Reference(tokenizer.backend).encode(pa.array(texts, pa.large_string()))
     plain = transformers.AutoTokenizer.from_pretrained(folder)
     assert rows_of(rows) == plain(texts, add_special_tokens=False)["input_ids"]
@@ -31,7 +31,7 @@ def test_no_texts_give_no_rows(tokenizer: loader.Tokenizer) -> None:
 def test_reference_equals_transformers_on_real_tokenizers(shared: pathlib.Path, name: str) -> None:
     folder = shared / "tokenizers" / name
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
-    texts = [*material.ADVERSARIAL, *corpus[:: len(corpus) // CORPUS_DOCUMENTS]]
+    texts = [*samples.ADVERSARIAL, *corpus[:: len(corpus) // CORPUS_DOCUMENTS]]
     plain = transformers.AutoTokenizer.from_pretrained(folder)
     rows = reference.Reference(loader.load(folder).backend).encode(pa.array(texts, pa.large_string()))
     assert rows_of(rows) == plain(texts, add_special_tokens=False)["input_ids"]

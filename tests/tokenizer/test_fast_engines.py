@@ -17,11 +17,11 @@ from services.tokenizer.engines.gigatoken import Gigatoken
 from services.tokenizer.engines.reference import Reference
 from services.tokenizer.models import loader
 from services.tokenizer.sequences.ragged import Ragged
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 from tests.tokenizer.test_packing import rows_of
 
-TEXTS = [*material.ADVERSARIAL, *probes.STRINGS, *material.DOCUMENTS[:20]]
+TEXTS = [*samples.ADVERSARIAL, *probes.STRINGS, *samples.DOCUMENTS[:20]]
 
 
 def strings(texts: list[str]) -> pa.Array:
@@ -127,18 +127,18 @@ def test_wrong_ids_are_encoded_again(
     # Every document is of the sample.
     monkeypatch.setattr(spot_check, "SHARE", 1.0)
     made: list[Wrong] = []
-    runner = jobs.Runner(storage, folders["byte_level"], selector("zebra", act, made))
-    texts = ["first of all", *material.DOCUMENTS[:5], "then a zebra came"]
+    runner = task_runner.TaskRunner(storage, folders["byte_level"], selector("zebra", act, made))
+    texts = ["first of all", *samples.DOCUMENTS[:5], "then a zebra came"]
     parameters = Parameters(max_length=64)
-    result = runner.tokenize(jobs.text_shard(storage, texts), parameters)
+    result = runner.tokenize(task_runner.text_shard(storage, texts), parameters)
     backend = runner.tokenizers.get(runner.reference).backend
-    assert jobs.rows(storage, result) == [backend.encode(text).ids[:64] for text in texts]
+    assert task_runner.rows(storage, result) == [backend.encode(text).ids[:64] for text in texts]
     assert (result.statistics.engine, result.statistics.num_engine_mismatches) == ("reference", 1)
     assert result.statistics.num_documents == len(texts)
-    assert storage.list(jobs.TOKENIZED) == [key for file in result.files for key in (file.key, file.counts_key)]
+    assert storage.list(task_runner.TOKENIZED) == [key for file in result.files for key in (file.key, file.counts_key)]
     # The dataset's next shard is not given to that engine again.
     calls = sum(wrong.calls for wrong in made)
-    again = runner.tokenize(jobs.text_shard(storage, texts[:3]), parameters, ordinal=1, count=2)
+    again = runner.tokenize(task_runner.text_shard(storage, texts[:3]), parameters, ordinal=1, count=2)
     assert (again.statistics.engine, again.statistics.num_engine_mismatches) == ("reference", 0)
     assert sum(wrong.calls for wrong in made) == calls
     merged = runner.publish([result, again], parameters).statistics
@@ -199,14 +199,14 @@ def test_unknown_tokenizers_have_no_candidates(backend: tokenizers.Tokenizer) ->
 
 @pytest.mark.parametrize("wanted", ["reference", "gigatoken", "fastokens"])
 def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pathlib.Path], wanted: str) -> None:
-    runner = jobs.Runner(storage, folders["byte_level"], selection.EngineSelector(wanted))
-    result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
+    runner = task_runner.TaskRunner(storage, folders["byte_level"], selection.EngineSelector(wanted))
+    result = runner.tokenize(task_runner.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == wanted
     backend = runner.tokenizers.get(runner.reference).backend
-    assert jobs.rows(storage, result) == [backend.encode(text).ids[:64] for text in TEXTS]
+    assert task_runner.rows(storage, result) == [backend.encode(text).ids[:64] for text in TEXTS]
 
 
 def test_an_unsuitable_engine_gives_way(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["wordpiece"], selection.EngineSelector("gigatoken"))
-    result = runner.tokenize(jobs.text_shard(storage, TEXTS), Parameters(max_length=64))
+    runner = task_runner.TaskRunner(storage, folders["wordpiece"], selection.EngineSelector("gigatoken"))
+    result = runner.tokenize(task_runner.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == "reference"

@@ -47,7 +47,7 @@ def test_unknown_token(folders: dict[str, pathlib.Path]) -> None:
 def test_the_fingerprint_is_of_the_content(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     before = loader.load(folder).fingerprint
     elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
-    # Saved again by transformers, laid out anew by hand, with a truncation of its own: the same ids for every text.
+    # Saved again by transformers, laid out again by hand, with a truncation of its own: the same ids for every text.
     transformers.AutoTokenizer.from_pretrained(elsewhere).save_pretrained(elsewhere)
     path = elsewhere / "tokenizer.json"
     content = json.loads(path.read_text())

@@ -11,11 +11,11 @@ from services.runtime.storage import Storage
 from services.tokenizer.sequences import padding
 from services.tokenizer.text import shard_reader
 from tests.support.messages import words
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 
 Padding = tokenizations_pb2.Padding
-TEXTS = [*material.ADVERSARIAL, *material.DOCUMENTS[:6]]
+TEXTS = [*samples.ADVERSARIAL, *samples.DOCUMENTS[:6]]
 SIDES = {"right": Padding.SIDE_RIGHT, "left": Padding.SIDE_LEFT}
 LENGTHS = {"max_length": Padding.TO_MAX_LENGTH, "longest": Padding.TO_LONGEST}
 
@@ -40,9 +40,9 @@ def test_padding_equals_transformers(
     plain, token = loaded(folder, side)
     expected = plain(TEXTS, truncation=True, max_length=90, padding=to)
     parameters = Parameters(max_length=90, padding=Padding(to=LENGTHS[to], side=SIDES[side], token=token))
-    runner = jobs.Runner(storage, folder)
-    result = runner.tokenize(jobs.text_shard(storage, TEXTS), parameters)
-    opened = jobs.opened(storage, runner.publish([result], parameters))
+    runner = task_runner.TaskRunner(storage, folder)
+    result = runner.tokenize(task_runner.text_shard(storage, TEXTS), parameters)
+    opened = task_runner.opened(storage, runner.publish([result], parameters))
     assert opened["input_ids"] == expected["input_ids"]
     assert opened["attention_mask"] == expected["attention_mask"]
     tokens = sum(map(sum, expected["attention_mask"]))
@@ -54,10 +54,10 @@ def test_padding_equals_transformers(
 def test_longest_is_shorter_than_max_length(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     plain, token = loaded(folders["byte_level"], "right")
     texts = ["one", "", "one two three", "one two"]
-    runner = jobs.Runner(storage, folders["byte_level"])
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
     parameters = Parameters(max_length=500, padding=Padding(to=Padding.TO_LONGEST, token=token))
-    result = runner.tokenize(jobs.text_shard(storage, texts), parameters)
-    assert jobs.rows(storage, result) == plain(texts, padding=True)["input_ids"]
+    result = runner.tokenize(task_runner.text_shard(storage, texts), parameters)
+    assert task_runner.rows(storage, result) == plain(texts, padding=True)["input_ids"]
 
 
 def test_overflowing_windows_are_padded_too(storage: Storage, folder: pathlib.Path) -> None:
@@ -68,8 +68,8 @@ def test_overflowing_windows_are_padded_too(storage: Storage, folder: pathlib.Pa
     parameters = Parameters(
         max_length=30, overflow=True, stride=4, padding=Padding(side=Padding.SIDE_LEFT, token=token)
     )
-    result = jobs.Runner(storage, folder).tokenize(jobs.text_shard(storage, TEXTS), parameters)
-    assert jobs.rows(storage, result) == expected["input_ids"]
+    result = task_runner.TaskRunner(storage, folder).tokenize(task_runner.text_shard(storage, TEXTS), parameters)
+    assert task_runner.rows(storage, result) == expected["input_ids"]
 
 
 def test_longer_sequences_stay(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
@@ -78,19 +78,23 @@ def test_longer_sequences_stay(storage: Storage, folders: dict[str, pathlib.Path
     parameters = Parameters(
         max_length=20, truncation=Parameters.TRUNCATION_NONE, padding=Padding(to=Padding.TO_MAX_LENGTH, token=token)
     )
-    result = jobs.Runner(storage, folders["wordpiece"]).tokenize(jobs.text_shard(storage, TEXTS), parameters)
-    assert jobs.rows(storage, result) == expected
+    result = task_runner.TaskRunner(storage, folders["wordpiece"]).tokenize(
+        task_runner.text_shard(storage, TEXTS), parameters
+    )
+    assert task_runner.rows(storage, result) == expected
 
 
 def test_a_shard_without_documents(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     parameters = Parameters(max_length=8, padding=Padding(to=Padding.TO_LONGEST, token=Padding.TOKEN_EOS))
-    runner = jobs.Runner(storage, folders["byte_level"])
-    assert list(runner.tokenize(jobs.text_shard(storage, []), parameters).files) == []
+    runner = task_runner.TaskRunner(storage, folders["byte_level"])
+    assert list(runner.tokenize(task_runner.text_shard(storage, []), parameters).files) == []
 
 
 def test_padding_needs_its_token(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
     parameters = Parameters(max_length=8, padding=Padding(token=Padding.TOKEN_PAD))
     with pytest.raises(errors.InvalidArgument) as caught:
-        jobs.Runner(storage, folders["byte_level"]).tokenize(jobs.text_shard(storage, ["a"]), parameters)
+        task_runner.TaskRunner(storage, folders["byte_level"]).tokenize(
+            task_runner.text_shard(storage, ["a"]), parameters
+        )
     assert [violation.field for violation in caught.value.violations] == ["parameters.padding.token"]
     assert "pad_token" in words(caught.value.message)

@@ -211,7 +211,7 @@ def test_proofs_are_shared_between_processes(
     chosen = again.choose(tokenizer, "docs", texts)
     assert isinstance(chosen, encoding_plan.EncodingPlan)
     assert (chosen.refused, chosen.apart(texts).tolist()) == ([ord("ж")], [False, True])
-    # Nothing is compared anew: one engine was made, and it saw nothing.
+    # Nothing is compared again: one engine was made, and it saw nothing.
     assert [engine.seen for engine in found] == [[]]
     for file in tmp_path.iterdir():
         file.write_bytes(b"damaged")

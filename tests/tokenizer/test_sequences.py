@@ -12,10 +12,10 @@ from services.tokenizer.engines import reference
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import base
 from tests.support.messages import words
-from tests.tokenizer import material
+from tests.tokenizer import samples
 from tests.tokenizer.test_packing import flat, rows_of
 
-TEXTS = [*material.ADVERSARIAL, *material.DOCUMENTS[:5]]
+TEXTS = [*samples.ADVERSARIAL, *samples.DOCUMENTS[:5]]
 
 
 def encoded(tokenizer: loader.Tokenizer, texts: list[str], sequencer: base.Sequencer) -> list[list[int]]:

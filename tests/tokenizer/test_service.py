@@ -14,7 +14,7 @@ from polytok import channels, errors
 from polytok.tokenizer.v1 import tokenizer_pb2 as pb
 from polytok.tokenizer.v1 import tokenizer_pb2_grpc
 from services.tokenizer.models import loader
-from tests.client import material as corpus
+from tests.client import samples as corpus
 from tests.support.messages import words
 
 if TYPE_CHECKING:

@@ -13,35 +13,37 @@ from services.runtime.storage import Storage
 from services.tokenizer.sequences.packing import Boundaries
 from services.tokenizer.text import shard_reader
 from tests.support.messages import words
-from tests.tokenizer import jobs, material, saelens
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import saelens, samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 from tests.tokenizer.test_packing import walked, walked_starts
 
 Packing = tokenizations_pb2.Packing
-BATCHES = [material.ADVERSARIAL, material.DOCUMENTS[:20], [], material.DOCUMENTS[20:40]]
+BATCHES = [samples.ADVERSARIAL, samples.DOCUMENTS[:20], [], samples.DOCUMENTS[20:40]]
 TEXTS = [text for batch in BATCHES for text in batch]
 
 
 @pytest.fixture
-def runner(storage: Storage, folder: pathlib.Path) -> jobs.Runner:
+def runner(storage: Storage, folder: pathlib.Path) -> task_runner.TaskRunner:
     """Runs tasks with each of the tokenizers in turn."""
-    return jobs.Runner(storage, folder)
+    return task_runner.TaskRunner(storage, folder)
 
 
 @pytest.fixture
-def small(storage: Storage, folders: dict[str, pathlib.Path]) -> jobs.Runner:
+def small(storage: Storage, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
     """Runs tasks with the byte-level tokenizer."""
-    return jobs.Runner(storage, folders["byte_level"])
+    return task_runner.TaskRunner(storage, folders["byte_level"])
 
 
-def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_equal_transformers(
+    runner: task_runner.TaskRunner, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Slices much smaller than the texts: documents larger than one, and several of them in a batch.
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     parameters = Parameters(text_column="text", max_length=64)
-    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
+    result = runner.tokenize(task_runner.text_shard(storage, *BATCHES), parameters)
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
     expected = plain(TEXTS, truncation=True, max_length=64)["input_ids"]
-    assert jobs.rows(storage, result) == expected
+    assert task_runner.rows(storage, result) == expected
     whole = plain(TEXTS)["input_ids"]
     lengths = [len(row) for row in expected]
     found = result.statistics
@@ -65,7 +67,9 @@ def test_ids_equal_transformers(runner: jobs.Runner, storage: Storage, monkeypat
     )
 
 
-def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_rows_equal_the_walk(
+    runner: task_runner.TaskRunner, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
     none = Packing.BOUNDARY_NONE
@@ -75,9 +79,9 @@ def test_packed_rows_equal_the_walk(runner: jobs.Runner, storage: Storage, monke
         # Every field at its default.
         parameters.packing.Clear()
         boundaries = Boundaries(plain.bos_token_id, None, plain.bos_token_id)
-    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
+    result = runner.tokenize(task_runner.text_shard(storage, *BATCHES), parameters)
     documents = plain(TEXTS, add_special_tokens=False)["input_ids"]
-    assert jobs.rows(storage, result) == list(walked(documents, 32, boundaries))
+    assert task_runner.rows(storage, result) == list(walked(documents, 32, boundaries))
 
 
 @pytest.mark.parametrize("separator", ["BOS", "EOS", "NONE"])
@@ -85,13 +89,13 @@ def test_document_starts_are_stored(
     storage: Storage, folders: dict[str, pathlib.Path], separator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
-    runner = jobs.Runner(storage, folders["sentencepiece"])
+    runner = task_runner.TaskRunner(storage, folders["sentencepiece"])
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id)
     parameters = Parameters(
         max_length=48, packing=Packing(separator=Packing.Boundary.Value(f"BOUNDARY_{separator}"), document_starts=True)
     )
-    result = runner.tokenize(jobs.text_shard(storage, *BATCHES), parameters)
-    opened = jobs.opened(storage, runner.publish([result], parameters))
+    result = runner.tokenize(task_runner.text_shard(storage, *BATCHES), parameters)
+    opened = task_runner.opened(storage, runner.publish([result], parameters))
     documents = plain(TEXTS, add_special_tokens=False)["input_ids"]
     token = {"BOS": plain.bos_token_id, "EOS": plain.eos_token_id, "NONE": None}[separator]
     boundaries = Boundaries(plain.bos_token_id, None, token)
@@ -115,67 +119,69 @@ def test_document_starts_are_stored(
 def test_default_boundaries_equal_saelens(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, tokens: dict[str, str | None]
 ) -> None:
-    texts = material.DOCUMENTS[:3]
+    texts = samples.DOCUMENTS[:3]
     plain = transformers.AutoTokenizer.from_pretrained(folders["byte_level"])
     for role, token in tokens.items():
         setattr(plain, f"{role}_token", token)
     plain.save_pretrained(tmp_path / "model")
-    runner = jobs.Runner(storage, tmp_path / "model")
+    runner = task_runner.TaskRunner(storage, tmp_path / "model")
     loaded = runner.tokenizers.get(runner.reference)
     for role, token in tokens.items():
         assert (loaded.special(f"{role}_token") is None) == (token is None)
-    made = runner.tokenize(jobs.text_shard(storage, texts), Parameters(max_length=32, packing=Packing()))
-    assert jobs.rows(storage, made) == saelens.pretokenized(texts, tmp_path / "model", 32)
+    made = runner.tokenize(task_runner.text_shard(storage, texts), Parameters(max_length=32, packing=Packing()))
+    assert task_runner.rows(storage, made) == saelens.pretokenized(texts, tmp_path / "model", 32)
 
 
 @pytest.mark.parametrize("boundary", ["BOS", "EOS"])
 def test_packing_needs_the_boundary_token(storage: Storage, folders: dict[str, pathlib.Path], boundary: str) -> None:
-    runner = jobs.Runner(storage, folders["wordpiece"])
+    runner = task_runner.TaskRunner(storage, folders["wordpiece"])
     parameters = Parameters(max_length=8, packing=Packing(separator=Packing.Boundary.Value(f"BOUNDARY_{boundary}")))
     with pytest.raises(errors.InvalidArgument) as caught:
-        runner.tokenize(jobs.text_shard(storage, ["a"]), parameters)
+        runner.tokenize(task_runner.text_shard(storage, ["a"]), parameters)
     assert [violation.field for violation in caught.value.violations] == ["parameters.packing.separator"]
     assert {"packing.separator", f"{boundary.lower()}_token"} <= words(caught.value.message)
 
 
-def test_without_concatenation(small: jobs.Runner, storage: Storage) -> None:
+def test_without_concatenation(small: task_runner.TaskRunner, storage: Storage) -> None:
     parameters = Parameters(max_length=16, packing=Packing(disable_concatenation=True))
-    result = small.tokenize(jobs.text_shard(storage, ["short", *material.DOCUMENTS[:3]]), parameters)
+    result = small.tokenize(task_runner.text_shard(storage, ["short", *samples.DOCUMENTS[:3]]), parameters)
     plain = transformers.AutoTokenizer.from_pretrained(small.reference.repo_id)
-    expected = [[plain.bos_token_id, *row[:15]] for row in plain(material.DOCUMENTS[:3])["input_ids"]]
-    assert jobs.rows(storage, result) == expected
+    expected = [[plain.bos_token_id, *row[:15]] for row in plain(samples.DOCUMENTS[:3])["input_ids"]]
+    assert task_runner.rows(storage, result) == expected
     assert result.statistics.num_truncated == 3
 
 
-def test_truncation_left_and_none(runner: jobs.Runner, storage: Storage) -> None:
+def test_truncation_left_and_none(runner: task_runner.TaskRunner, storage: Storage) -> None:
     plain = transformers.AutoTokenizer.from_pretrained(runner.reference.repo_id, truncation_side="left")
-    shard = jobs.text_shard(storage, material.DOCUMENTS[:9])
+    shard = task_runner.text_shard(storage, samples.DOCUMENTS[:9])
     left = runner.tokenize(shard, Parameters(max_length=20, truncation=Parameters.TRUNCATION_LEFT), epoch=1)
-    assert jobs.rows(storage, left) == plain(material.DOCUMENTS[:9], truncation=True, max_length=20)["input_ids"]
+    assert task_runner.rows(storage, left) == plain(samples.DOCUMENTS[:9], truncation=True, max_length=20)["input_ids"]
     parameters = Parameters(max_length=20, truncation=Parameters.TRUNCATION_NONE, add_special_tokens=False)
     whole = runner.tokenize(shard, parameters, epoch=2)
-    assert jobs.rows(storage, whole) == plain(material.DOCUMENTS[:9], add_special_tokens=False)["input_ids"]
+    assert task_runner.rows(storage, whole) == plain(samples.DOCUMENTS[:9], add_special_tokens=False)["input_ids"]
 
 
-def test_files_carry_the_attempt_in_their_names(small: jobs.Runner, storage: Storage) -> None:
-    shard = jobs.text_shard(storage, ["some text"])
+def test_files_carry_the_attempt_in_their_names(small: task_runner.TaskRunner, storage: Storage) -> None:
+    shard = task_runner.text_shard(storage, ["some text"])
     results = [small.tokenize(shard, Parameters(max_length=8), ordinal=2, count=12, epoch=epoch) for epoch in (1, 2)]
     keys = [file.key for result in results for file in result.files]
-    assert keys == [f"{jobs.TOKENIZED}/shard-00002-of-00012-000000070000-e{epoch}.arrow" for epoch in (1, 2)]
+    assert keys == [f"{task_runner.TOKENIZED}/shard-00002-of-00012-000000070000-e{epoch}.arrow" for epoch in (1, 2)]
     for result in results:
         (file,) = result.files
         assert (file.num_rows, file.size_bytes, file.sha256) == (1, storage.size(file.key), storage.sha256(file.key))
 
 
-def test_a_shard_without_sequences_gives_no_file(small: jobs.Runner, storage: Storage) -> None:
-    result = small.tokenize(jobs.text_shard(storage, ["few", "words"]), Parameters(max_length=512, packing=Packing()))
+def test_a_shard_without_sequences_gives_no_file(small: task_runner.TaskRunner, storage: Storage) -> None:
+    result = small.tokenize(
+        task_runner.text_shard(storage, ["few", "words"]), Parameters(max_length=512, packing=Packing())
+    )
     assert list(result.files) == []
     assert (result.statistics.num_documents, result.statistics.num_sequences, result.statistics.num_files) == (2, 0, 0)
-    assert storage.list(jobs.TOKENIZED) == []
+    assert storage.list(task_runner.TOKENIZED) == []
 
 
-def test_progress_never_decreases(small: jobs.Runner, storage: Storage) -> None:
-    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+def test_progress_never_decreases(small: task_runner.TaskRunner, storage: Storage) -> None:
+    shard = task_runner.text_shard(storage, *[samples.DOCUMENTS[:10]] * 5)
     small.tokenize(shard, Parameters(max_length=8))
     done = [event.progress.done for event in small.events]
     assert done == sorted(done)
@@ -186,11 +192,11 @@ def test_progress_never_decreases(small: jobs.Runner, storage: Storage) -> None:
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 )
-def test_every_kind_of_string_column(small: jobs.Runner, storage: Storage, kind: pa.DataType) -> None:
+def test_every_kind_of_string_column(small: task_runner.TaskRunner, storage: Storage, kind: pa.DataType) -> None:
     batch = pa.record_batch({"body": pa.array(["one", "two", "one"]).cast(kind), "n": pa.array([1, 2, 3])})
-    result = small.tokenize(jobs.raw_shard(storage, [batch]), Parameters(max_length=8))
+    result = small.tokenize(task_runner.raw_shard(storage, [batch]), Parameters(max_length=8))
     plain = transformers.AutoTokenizer.from_pretrained(small.reference.repo_id)
-    assert jobs.rows(storage, result) == plain(["one", "two", "one"])["input_ids"]
+    assert task_runner.rows(storage, result) == plain(["one", "two", "one"])["input_ids"]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,7 @@ def test_every_kind_of_string_column(small: jobs.Runner, storage: Storage, kind:
     ],
 )
 def test_column_problems(
-    small: jobs.Runner,
+    small: task_runner.TaskRunner,
     storage: Storage,
     batches: list[dict[str, object]],
     name: str,
@@ -249,17 +255,17 @@ def test_column_problems(
     reason: str,
     named: set[str],
 ) -> None:
-    shard = jobs.raw_shard(storage, [pa.record_batch(batch) for batch in batches])
+    shard = task_runner.raw_shard(storage, [pa.record_batch(batch) for batch in batches])
     with pytest.raises(kind) as caught:
         small.tokenize(shard, Parameters(text_column=name, max_length=8))
     assert (caught.value.reason, caught.value.retryable) == (reason, False)
     assert {"part-00000.arrow", *named} <= words(caught.value.message)
-    assert storage.list(jobs.TOKENIZED) == []
+    assert storage.list(task_runner.TOKENIZED) == []
 
 
 @pytest.mark.parametrize("place", [0.3, 0.6, 0.999])
-def test_a_flipped_bit_is_found(small: jobs.Runner, storage: Storage, place: float) -> None:
-    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+def test_a_flipped_bit_is_found(small: task_runner.TaskRunner, storage: Storage, place: float) -> None:
+    shard = task_runner.text_shard(storage, *[samples.DOCUMENTS[:10]] * 5)
     data = bytearray(storage.read_bytes(shard.key))
     data[int(len(data) * place)] ^= 0x10
     storage.write_bytes(shard.key, bytes(data))
@@ -267,19 +273,19 @@ def test_a_flipped_bit_is_found(small: jobs.Runner, storage: Storage, place: flo
         small.tokenize(shard, Parameters(max_length=8))
     assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": shard.key})
     assert shard.key in words(caught.value.message)
-    assert storage.list(jobs.TOKENIZED) == []
+    assert storage.list(task_runner.TOKENIZED) == []
 
 
-def test_a_truncated_file_is_found(small: jobs.Runner, storage: Storage) -> None:
-    shard = jobs.text_shard(storage, *[material.DOCUMENTS[:10]] * 5)
+def test_a_truncated_file_is_found(small: task_runner.TaskRunner, storage: Storage) -> None:
+    shard = task_runner.text_shard(storage, *[samples.DOCUMENTS[:10]] * 5)
     storage.write_bytes(shard.key, storage.read_bytes(shard.key)[: shard.size_bytes // 2])
     with pytest.raises(errors.DataLoss) as caught:
         small.tokenize(shard, Parameters(max_length=8))
     assert (caught.value.reason, caught.value.metadata) == ("CHECKSUM_MISMATCH", {"file": shard.key})
 
 
-def test_a_file_of_another_format(small: jobs.Runner, storage: Storage) -> None:
-    shard = jobs.text_shard(storage, ["a"])
+def test_a_file_of_another_format(small: task_runner.TaskRunner, storage: Storage) -> None:
+    shard = task_runner.text_shard(storage, ["a"])
     shard.sha256 = storage.write_bytes(shard.key, b"plain text, no Arrow")
     shard.size_bytes = storage.size(shard.key)
     with pytest.raises(errors.InvalidArgument) as caught:
@@ -288,8 +294,8 @@ def test_a_file_of_another_format(small: jobs.Runner, storage: Storage) -> None:
     assert {"part-00000.arrow", "Arrow"} <= words(caught.value.message)
 
 
-def test_a_missing_file(small: jobs.Runner, storage: Storage) -> None:
-    shard = jobs.text_shard(storage, ["a"])
+def test_a_missing_file(small: task_runner.TaskRunner, storage: Storage) -> None:
+    shard = task_runner.text_shard(storage, ["a"])
     storage.delete(shard.key)
     with pytest.raises(errors.DataLoss) as caught:
         small.tokenize(shard, Parameters(max_length=8))
@@ -297,7 +303,7 @@ def test_a_missing_file(small: jobs.Runner, storage: Storage) -> None:
     assert {shard.key, "dataset"} <= words(caught.value.message)
 
 
-def test_max_length_is_required(small: jobs.Runner, storage: Storage) -> None:
+def test_max_length_is_required(small: task_runner.TaskRunner, storage: Storage) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
-        small.tokenize(jobs.text_shard(storage, ["a"]), Parameters())
+        small.tokenize(task_runner.text_shard(storage, ["a"]), Parameters())
     assert [violation.field for violation in caught.value.violations] == ["parameters.max_length"]

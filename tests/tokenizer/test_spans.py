@@ -18,7 +18,7 @@ from services.tokenizer.engines import reference, spans
 from services.tokenizer.engines.spans import span_engine as engines
 from services.tokenizer.engines.spans import span_table as tables
 from services.tokenizer.models import loader
-from tests.tokenizer import material
+from tests.tokenizer import samples
 
 TRAPS = [
     "\u0301begins with a mark",
@@ -88,7 +88,7 @@ def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tables, "_FIRST_SLOTS", 8)
 
 
-TEXTS_OF_ALL_KINDS = [*TRAPS, *material.ADVERSARIAL, *material.DOCUMENTS, "".join(TRAPS), " ".join(TRAPS)]
+TEXTS_OF_ALL_KINDS = [*TRAPS, *samples.ADVERSARIAL, *samples.DOCUMENTS, "".join(TRAPS), " ".join(TRAPS)]
 
 
 def test_the_ids_are_the_references(backend: tokenizers.Tokenizer, engine: engines.SpanEngine) -> None:
@@ -109,7 +109,7 @@ def test_the_table_is_bounded(backend: tokenizers.Tokenizer, monkeypatch: pytest
     monkeypatch.setattr(tables, "MOST_SPANS", 50)
     monkeypatch.setattr(tables, "MOST_BYTES", 500)
     engine = made(backend)
-    assert encoded(engine, material.DOCUMENTS[:3]) == ids(backend, material.DOCUMENTS[:3])
+    assert encoded(engine, samples.DOCUMENTS[:3]) == ids(backend, samples.DOCUMENTS[:3])
     assert len(engine._table.slots) <= 1024
     assert len(engine._table.keys) < 10_000
     assert len(engine._table.ids) < 50_000
@@ -285,7 +285,7 @@ def test_a_failure_leaves_nothing_behind(backend: tokenizers.Tokenizer, engine: 
     assert encoded(engine, ["good words"]) == ids(backend, ["good words"])
 
 
-def test_spans_of_one_hash_are_told_apart() -> None:
+def test_spans_with_equal_hashes_are_distinguished() -> None:
     multiply, mix, mask = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, (1 << 64) - 1
 
     def mixed(word: int) -> int:

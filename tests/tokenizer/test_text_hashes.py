@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.tokenizer.text import text_hashes
-from tests.tokenizer import material
+from tests.tokenizer import samples
 
 
 def by_package(texts: list[str]) -> list[list[int]]:
@@ -14,7 +14,7 @@ def by_package(texts: list[str]) -> list[list[int]]:
 
 
 def test_material() -> None:
-    texts = [*material.ADVERSARIAL, *material.DOCUMENTS]
+    texts = [*samples.ADVERSARIAL, *samples.DOCUMENTS]
     found = text_hashes.hash_texts(pa.array(texts, pa.large_string()))
     assert [half.tolist() for half in found] == by_package(texts)
 

@@ -17,10 +17,10 @@ from services.runtime.storage import Storage, verification
 from services.tokenizer.files import token_counts
 from services.tokenizer.models import loader
 from tests.support.messages import words
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 
-PARTS = [material.DOCUMENTS[:9], [""], material.ADVERSARIAL, ["unseen \U0001fae8 ☃ 漢字 漢字"]]
+PARTS = [samples.DOCUMENTS[:9], [""], samples.ADVERSARIAL, ["unseen \U0001fae8 ☃ 漢字 漢字"]]
 _P = Parameters
 
 
@@ -54,10 +54,10 @@ def test_what_is_published_is_what_the_files_hold(
     storage: Storage, folders: dict[str, pathlib.Path], kind: str, place: int
 ) -> None:
     parameters = FORMS[kind][place]
-    runner = jobs.Runner(storage, folders[kind])
+    runner = task_runner.TaskRunner(storage, folders[kind])
     results = [
         runner.tokenize(
-            jobs.text_shard(storage, part, key=f"datasets/d/raw/part-{ordinal:05d}.arrow"),
+            task_runner.text_shard(storage, part, key=f"datasets/d/raw/part-{ordinal:05d}.arrow"),
             parameters,
             ordinal=ordinal,
             count=len(PARTS),
@@ -66,7 +66,7 @@ def test_what_is_published_is_what_the_files_hold(
     ]
     published = runner.publish(results, parameters)
     found = published.statistics
-    rows = jobs.opened(storage, published)
+    rows = task_runner.opened(storage, published)
     tokens: collections.Counter[int] = collections.Counter()
     stored = 0
     for row in rows:
@@ -87,7 +87,7 @@ def test_what_is_published_is_what_the_files_hold(
     assert (found.padded_share > 0) == parameters.HasField("padding")
     assert found.truncated_share == found.num_truncated / sum(map(len, PARTS))
     assert (found.truncated_share > 0) == (not parameters.HasField("packing"))
-    manifest = json.loads(storage.read_bytes(f"{jobs.TOKENIZED}/polytok.json"))["statistics"]
+    manifest = json.loads(storage.read_bytes(f"{task_runner.TOKENIZED}/polytok.json"))["statistics"]
     assert manifest["num_unique_tokens"] == len(tokens)
     assert [(each["id"], each["count"]) for each in manifest["most_frequent_tokens"]] == expected
 
@@ -114,8 +114,8 @@ class Remote(Storage):
 
 
 def test_remote_files_are_counted_alike(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = jobs.Runner(storage, folders["sentencepiece"])
-    result = runner.tokenize(jobs.text_shard(storage, *PARTS), FORMS["sentencepiece"][3])
+    runner = task_runner.TaskRunner(storage, folders["sentencepiece"])
+    result = runner.tokenize(task_runner.text_shard(storage, *PARTS), FORMS["sentencepiece"][3])
     (file,) = result.files
     found = []
     for each in (storage, Remote(storage.uri("x").removesuffix("x"))):
@@ -171,11 +171,11 @@ def resident_kib(path: pathlib.Path) -> int:
 
 def test_counts_without_a_tokenizer(storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     folder = shutil.copytree(folders["sentencepiece"], tmp_path / "tokenizer")
-    runner = jobs.Runner(storage, folder)
+    runner = task_runner.TaskRunner(storage, folder)
     parameters = Parameters(text_column="text", max_length=20)
-    result = runner.tokenize(jobs.text_shard(storage, ["one one two"]), parameters)
+    result = runner.tokenize(task_runner.text_shard(storage, ["one one two"]), parameters)
     shutil.rmtree(folder)
     runner.tokenizers = loader.TokenizerCache(1)
     found = runner.publish([result], parameters, vocab_size=1500).statistics
-    assert found.num_unique_tokens == len(set(jobs.rows(storage, result)[0]))
+    assert found.num_unique_tokens == len(set(task_runner.rows(storage, result)[0]))
     assert {each.piece for each in found.most_frequent_tokens} == {""}

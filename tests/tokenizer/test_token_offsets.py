@@ -8,7 +8,7 @@ from tokenizers import AddedToken
 
 from polytok.tokenizer.v1 import answers_pb2, tasks_pb2, tokenizer_pb2
 from services.tokenizer.models import description, loader, token_offsets
-from tests.tokenizer import material
+from tests.tokenizer import samples
 
 
 def encoded(folder: pathlib.Path, text: str, *, special: bool = True) -> tokenizer_pb2.Encoding:
@@ -22,7 +22,7 @@ def parts(encoding: tokenizer_pb2.Encoding, text: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
-@pytest.mark.parametrize("text", [*material.ADVERSARIAL, *material.DOCUMENTS[:5]], ids=lambda text: repr(text[:20]))
+@pytest.mark.parametrize("text", [*samples.ADVERSARIAL, *samples.DOCUMENTS[:5]], ids=lambda text: repr(text[:20]))
 def test_pieces_that_spell_the_text_cover_it(folders: dict[str, pathlib.Path], kind: str, text: str) -> None:
     encoding = encoded(folders[kind], text)
     if encoding.exact_offsets:
@@ -31,7 +31,7 @@ def test_pieces_that_spell_the_text_cover_it(folders: dict[str, pathlib.Path], k
     assert encoding.exact_offsets or (kind == "sentencepiece" and "▁" in text)
 
 
-@pytest.mark.parametrize("text", material.ADVERSARIAL, ids=lambda text: repr(text[:20]))
+@pytest.mark.parametrize("text", samples.ADVERSARIAL, ids=lambda text: repr(text[:20]))
 def test_ids_and_pieces_are_the_tokenizers(folder: pathlib.Path, text: str) -> None:
     backend = loader.load(folder).backend
     encoding = encoded(folder, text)

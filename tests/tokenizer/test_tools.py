@@ -14,7 +14,7 @@ from services.runtime.storage import Storage
 from services.tokenizer.models import loader
 from services.tokenizer.text import chat_templates
 from tests.support.messages import words
-from tests.tokenizer import jobs
+from tests.tokenizer import task_runner
 from tests.tokenizer.test_chats import plain, with_template
 
 CALLS = """{% for message in messages %}{{ message.role }}
@@ -66,12 +66,12 @@ def test_ids_equal_those_of_the_source(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, column: Any
 ) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     texts = CONVERSATIONS if column is json_column else CONVERSATIONS[:-2]
-    raw = jobs.raw_shard(storage, [pa.record_batch({"messages": column(texts)})])
+    raw = task_runner.raw_shard(storage, [pa.record_batch({"messages": column(texts)})])
     oracle = transformers.AutoTokenizer.from_pretrained(model)
     expected = [oracle.apply_chat_template(json.loads(text), tokenize=True)["input_ids"] for text in texts]
-    assert jobs.rows(storage, runner.tokenize(raw, plain())) == expected
+    assert task_runner.rows(storage, runner.tokenize(raw, plain())) == expected
     assert "9007199254740993" in oracle.decode(expected[2])
 
 
@@ -91,13 +91,13 @@ def test_a_template_is_given_the_tools_of_each_row(
     storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path, column: pa.Array, *, exact: bool
 ) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", TOOLS)
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     turns = [{"role": "user", "content": "w"}]
     batch = pa.record_batch({"messages": json_column([json.dumps(turns)] * 4), "tools": column})
-    result = runner.tokenize(jobs.raw_shard(storage, [batch]), plain(tools_column="tools"))
+    result = runner.tokenize(task_runner.raw_shard(storage, [batch]), plain(tools_column="tools"))
     tool = WEATHER if exact else json.loads(json.dumps(WEATHER).replace('"a": null, ', ""))
     oracle = transformers.AutoTokenizer.from_pretrained(model)
-    assert jobs.rows(storage, result) == [
+    assert task_runner.rows(storage, result) == [
         oracle.apply_chat_template(turns, tools=tools, tokenize=True)["input_ids"] for tools in ([tool], None, None, [])
     ]
     assert (result.statistics.num_with_tools, result.statistics.num_tools_unused) == (1, 0)
@@ -105,11 +105,11 @@ def test_a_template_is_given_the_tools_of_each_row(
 
 def test_unused_tools_are_counted(storage: Storage, folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     model = with_template(folders["byte_level"], tmp_path / "model", CALLS)
-    runner = jobs.Runner(storage, model)
+    runner = task_runner.TaskRunner(storage, model)
     batch = pa.record_batch(
         {"messages": json_column(CONVERSATIONS[:2]), "functions": json_column([json.dumps([WEATHER]), None])}
     )
-    raw = jobs.raw_shard(storage, [batch])
+    raw = task_runner.raw_shard(storage, [batch])
     parameters = plain(tools_column="functions")
     published = runner.publish([runner.tokenize(raw, parameters)], parameters)
     assert (published.statistics.num_with_tools, published.statistics.num_tools_unused) == (1, 1)
@@ -117,10 +117,10 @@ def test_unused_tools_are_counted(storage: Storage, folders: dict[str, pathlib.P
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = {"default": CALLS, "tool_use": TOOLS}
     tokenizer.save_pretrained(tmp_path / "two")
-    runner = jobs.Runner(storage, tmp_path / "two")
+    runner = task_runner.TaskRunner(storage, tmp_path / "two")
     result = runner.tokenize(raw, parameters, epoch=2)
     assert (result.statistics.num_with_tools, result.statistics.num_tools_unused) == (1, 0)
-    assert jobs.rows(storage, result) == [
+    assert task_runner.rows(storage, result) == [
         tokenizer.apply_chat_template(json.loads(text), tools=tools, tokenize=True)["input_ids"]
         for text, tools in zip(CONVERSATIONS, ([WEATHER], None), strict=False)
     ]

@@ -18,13 +18,13 @@ from services.catalog.server.jobs import tokenization_stages
 from services.runtime.storage import Storage
 from services.tokenizer.checks import source_documents, verification
 from tests.support.messages import words
-from tests.tokenizer import jobs, material, oracle
+from tests.tokenizer import oracle, samples, task_runner
 from tests.tokenizer.pipeline import Pipeline, some
 
 Finding = tokenizer_pb2.VerifyFinding
 Parameters = tokenizations_pb2.TokenizationParameters
 RAW = "datasets/d/raw"
-TEXTS = [text[:2000] for text in material.DOCUMENTS] + material.ADVERSARIAL
+TEXTS = [text[:2000] for text in samples.DOCUMENTS] + samples.ADVERSARIAL
 
 
 class Made:
@@ -32,11 +32,11 @@ class Made:
 
     def __init__(self, storage: Storage, folder: object, parameters: Parameters) -> None:
         self.storage = storage
-        self.runner = jobs.Runner(storage, folder)
+        self.runner = task_runner.TaskRunner(storage, folder)
         names = [f"part-0000{number}.arrow" for number in range(2)]
         halves: Sequence[Sequence[str]] = (TEXTS[:40], TEXTS[40:])
         shards = [
-            jobs.text_shard(storage, half[:25], half[25:], key=f"{RAW}/{name}")
+            task_runner.text_shard(storage, half[:25], half[25:], key=f"{RAW}/{name}")
             for name, half in zip(names, halves, strict=True)
         ]
         storage.write_bytes(f"{RAW}/state.json", json.dumps({"_data_files": [{"filename": n} for n in names]}).encode())
@@ -50,16 +50,16 @@ class Made:
             ]
         self.files = [file.key.rpartition("/")[2] for result in results for file in result.files]
         self.published = self.runner.publish(results, parameters, counted=pipeline.counted, raw=shards)
-        jobs.opened(storage, self.published)
+        task_runner.opened(storage, self.published)
 
     def path(self, name: str) -> pathlib.Path:
-        path = self.storage.local_path(f"{jobs.TOKENIZED}/{name}")
+        path = self.storage.local_path(f"{task_runner.TOKENIZED}/{name}")
         assert path is not None
         return path
 
     def verify(self, sample: int = 0, *, every: bool = False) -> tokenizer_pb2.VerifyResult:
         task = answers_pb2.VerifyTask(
-            tokenized_path=self.storage.uri(jobs.TOKENIZED),
+            tokenized_path=self.storage.uri(task_runner.TOKENIZED),
             manifest_digest=self.published.manifest_digest,
             raw_path=self.storage.uri(RAW),
             sample=sample,
@@ -193,7 +193,7 @@ def test_a_link_above_the_folder_that_leaves_the_storage(made: Made, tmp_path: p
     above.symlink_to(tmp_path / "outside")
     result = made.verify()
     assert told(result) == [("NOT_A_FILE", "")]
-    assert f"'{jobs.TOKENIZED.rpartition('/')[0]}' is a symbolic link" in result.findings[0].message
+    assert f"'{task_runner.TOKENIZED.rpartition('/')[0]}' is a symbolic link" in result.findings[0].message
 
 
 def test_ids_are_not_compared_with_a_raw_file_behind_a_link(made: Made, tmp_path: pathlib.Path) -> None:

@@ -10,11 +10,11 @@ from polytok import errors
 from services.runtime.storage import Storage
 from services.tokenizer.sequences import base, windows
 from tests.support.messages import words
-from tests.tokenizer import jobs, material
-from tests.tokenizer.jobs import Parameters
+from tests.tokenizer import samples, task_runner
+from tests.tokenizer.task_runner import Parameters
 from tests.tokenizer.test_packing import flat, rows_of
 
-TEXTS = [*material.ADVERSARIAL, *material.DOCUMENTS[:6]]
+TEXTS = [*samples.ADVERSARIAL, *samples.DOCUMENTS[:6]]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -32,11 +32,11 @@ def test_windows_equal_transformers(
     plain = transformers.AutoTokenizer.from_pretrained(folder, truncation_side=side)
     whole = plain(TEXTS)["input_ids"]
     expected = plain(TEXTS, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True)
-    runner = jobs.Runner(storage, folder)
+    runner = task_runner.TaskRunner(storage, folder)
     truncation = Parameters.TRUNCATION_LEFT if side == "left" else Parameters.TRUNCATION_RIGHT
     parameters = Parameters(max_length=max_length, truncation=truncation, overflow=True, stride=stride)
-    result = runner.tokenize(jobs.text_shard(storage, TEXTS), parameters)
-    assert jobs.rows(storage, result) == expected["input_ids"]
+    result = runner.tokenize(task_runner.text_shard(storage, TEXTS), parameters)
+    assert task_runner.rows(storage, result) == expected["input_ids"]
     assert result.statistics.num_truncated == sum(len(row) > max_length for row in whole)
     assert (result.statistics.num_sequences, result.statistics.num_documents) == (
         len(expected["input_ids"]),
@@ -50,8 +50,8 @@ def test_without_special_tokens(storage: Storage, folder: pathlib.Path) -> None:
         TEXTS, truncation=True, max_length=10, stride=7, return_overflowing_tokens=True, add_special_tokens=False
     )
     parameters = Parameters(max_length=10, overflow=True, stride=7, add_special_tokens=False)
-    result = jobs.Runner(storage, folder).tokenize(jobs.text_shard(storage, TEXTS), parameters)
-    assert jobs.rows(storage, result) == expected["input_ids"]
+    result = task_runner.TaskRunner(storage, folder).tokenize(task_runner.text_shard(storage, TEXTS), parameters)
+    assert task_runner.rows(storage, result) == expected["input_ids"]
 
 
 def test_too_large_a_stride() -> None:

@@ -25,7 +25,7 @@ def _attempt(arguments: Arguments, told: multiprocessing.connection.Connection) 
 
 
 def context() -> Any:
-    """Gives processes that start without importing anew."""
+    """Return the context of processes that start without importing again."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["tests.trainer.attempts"])
     return found

@@ -200,7 +200,7 @@ def test_splicing_is_at_the_tokens_that_are_trained_on_alone(
             assert not {0, 2, 5} & set(kept)
 
 
-def test_splicing_an_extraction_uses_sequences_held_out_as_a_whole(
+def test_splicing_uses_whole_held_out_sequences(
     model: models.LoadedModel, model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     extracted = small.extract(model_folder, tmp_path_factory.mktemp("spliced"), (small.HOOK,))

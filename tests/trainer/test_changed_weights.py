@@ -12,9 +12,9 @@ from polytok.trainer.v1 import saes_pb2, tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
 from services.trainer.worker import activation_sources, train_task
 from services.trainer.worker.worker_settings import TrainerSettings
-from tests.activations import material
-from tests.extractor import orders
-from tests.extractor.orders import Workplace
+from tests.activations import tiny_models
+from tests.extractor import worker_harness
+from tests.extractor.worker_harness import WorkerHarness
 from tests.support import messages
 
 HOOK = "blocks.1.hook_resid_post"
@@ -22,16 +22,16 @@ STEPS, EVERY = 8, 2
 
 
 @pytest.fixture
-def place(tmp_path: pathlib.Path) -> Workplace:
-    return orders.workplace(tmp_path)
+def place(tmp_path: pathlib.Path) -> WorkerHarness:
+    return worker_harness.create_worker_harness(tmp_path)
 
 
-def change(place: Workplace) -> None:
+def change(place: WorkerHarness) -> None:
     """Puts other weights into the model's folder."""
-    material.save("gpt2", place.model, initializer_range=0.5)
+    tiny_models.save("gpt2", place.model, initializer_range=0.5)
 
 
-def task(place: Workplace, **lineage: str) -> tasks_pb2.RunTrainingTask:
+def task(place: WorkerHarness, **lineage: str) -> tasks_pb2.RunTrainingTask:
     return tasks_pb2.RunTrainingTask(
         training="trainings/one",
         key="trainings/uid",
@@ -40,13 +40,13 @@ def task(place: Workplace, **lineage: str) -> tasks_pb2.RunTrainingTask:
             total_samples=16 * STEPS, batch_size=16, buffer_samples=64, checkpoint_every=EVERY, evaluation_sequences=4
         ),
         lineage=trainings_pb2.TrainingLineage(
-            tokenization=orders.NAME,
+            tokenization=worker_harness.NAME,
             tokenization_digest=place.digest,
             model_repo_id=str(place.model),
             **lineage,
         ),
         live=trainings_pb2.LiveSource(batch_tokens=64),
-        tokenization_key=orders.KEY,
+        tokenization_key=worker_harness.KEY,
     )
 
 
@@ -68,12 +68,12 @@ class Attempt:
             if self._stop:
                 self._context.pause_requested.set()
 
-    def run(self, place: Workplace, task: tasks_pb2.RunTrainingTask) -> tasks_pb2.RunTrainingResult:
+    def run(self, place: WorkerHarness, task: tasks_pb2.RunTrainingTask) -> tasks_pb2.RunTrainingResult:
         with torch.random.fork_rng(devices=[]):
             return train_task.run(task, place.storage, TrainerSettings(device="cpu", threads=1), self._context)
 
 
-def test_resuming_with_other_weights(place: Workplace) -> None:
+def test_resuming_with_other_weights(place: WorkerHarness) -> None:
     first = Attempt(stop=True)
     with pytest.raises(task_process_main.TaskPaused):
         first.run(place, task(place))
@@ -101,7 +101,7 @@ def test_resuming_with_other_weights(place: Workplace) -> None:
     assert f'"weights_fingerprint": "{expected}"' in place.storage.read_bytes(f"{result.key}/polytok.json").decode()
 
 
-def test_evaluating_an_extraction_with_other_weights(place: Workplace) -> None:
+def test_evaluating_an_extraction_with_other_weights(place: WorkerHarness) -> None:
     order = place.order()
     plan = place.plan(order)
     order.weights_fingerprint = plan.weights_fingerprint

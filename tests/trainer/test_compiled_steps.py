@@ -41,7 +41,7 @@ def test_a_compiled_model_is_read_as_the_plain_one_is(model_folder: pathlib.Path
         torch.testing.assert_close(ours.read()[models.HOOK], theirs.read()[models.HOOK], rtol=1e-4, atol=1e-5)
     made = compilation.count_compiled_versions()
     assert made > before
-    # Evaluating takes the hooks off the model and puts them on again, which compiles nothing anew.
+    # Evaluating takes the hooks off the model and puts them on again, which compiles nothing again.
     for held, expected in zip(compiled.held_out(), plain.held_out(), strict=True):
         torch.testing.assert_close(held[models.HOOK], expected[models.HOOK], rtol=1e-4, atol=1e-5)
     ours.read()

@@ -64,7 +64,7 @@ def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_torchrun_tells_stops_and_goes_on(tmp_path: pathlib.Path, read: DataConfig) -> None:
+def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: DataConfig) -> None:
     rows: list[reports.Row] = []
     told: list[reports.Progress] = []
     origins = {

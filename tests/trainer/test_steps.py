@@ -107,7 +107,7 @@ def test_fast_steps_give_the_reference_loss_and_gradients(name, dtype, tolerance
 @pytest.mark.parametrize("name", batches.RECTIFIED)
 @pytest.mark.parametrize("few", [0.0, 2.0], ids=["dense", "pairs"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_few_latents_and_many_give_the_reference_loss_and_gradients(name, few, dtype, monkeypatch):
+def test_loss_and_gradients_match_the_reference(name, few, dtype, monkeypatch):
     monkeypatch.setattr(relu, "_FEW", few)
     config = configs.SaeConfig.from_dict(batches.RECTIFIED[name].to_dict() | {"dtype": dtype})
     # jumprelu keeps its thresholds, and their gradients, in float32.
@@ -169,7 +169,7 @@ def test_a_step_on_a_device_reads_no_value(name, monkeypatch):
     assert reads.found == []
 
 
-def test_latents_that_never_fire_need_no_batch_of_positive_scores():
+def test_dead_latents_need_no_positive_scores():
     config = batches.FAST["batchtopk"]
     fast = batches.step(sparse.TopkStep, config)
     with torch.no_grad():

@@ -87,7 +87,7 @@ def test_it_trains_evaluates_and_exports(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("held_out", [4, 0])
 def test_exported_firing_frequencies(held_out: int, tmp_path: pathlib.Path) -> None:
-    # A window of training that has just begun anew.
+    # A window of training that has just begun again.
     planned = gaussian.training(gaussian.sae("batchtopk"), feature_sampling_window=39, evaluation_sequences=held_out)
     data = gaussian.Gaussian()
     folder = train(planned, tmp_path, data).exports["sae0"]

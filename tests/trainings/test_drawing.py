@@ -7,26 +7,26 @@ import re
 import pytest
 
 from polytok.cli import main
-from tests.trainings import material
-from tests.trainings.scene import Scene
+from tests.trainings import samples
+from tests.trainings.training_harness import TrainingHarness
 
 BRAILLE = re.compile("[\u2801-\u28ff]")
 TITLES = ["loss", "L0", "explained variance", "latents by firing frequency"]
 
 
 async def test_the_curves_of_a_training(
-    scene: Scene, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    harness: TrainingHarness, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = pytest.importorskip("PIL.Image", reason="Pillow, which matplotlib brings, reads the picture")
-    await scene.create("drawn", saes=[material.sae(), material.sae(material.EARLIER, name="early")], evaluate_every=20)
-    await scene.ready("drawn")
+    await harness.create("drawn", saes=[samples.sae(), samples.sae(samples.EARLIER, name="early")], evaluate_every=20)
+    await harness.ready("drawn")
     for command in ("train", "training"):
         capsys.readouterr()
         assert main.run([command, "plot", "drawn"]) == 0
         drawn = capsys.readouterr().out
         assert [title for title in TITLES if title in drawn] == TITLES
         assert len(BRAILLE.findall(drawn)) > 50
-        assert f"{material.HOOK}-topk" in drawn
+        assert f"{samples.HOOK}-topk" in drawn
         assert "early" in drawn
     picture = tmp_path / "curves.png"
     assert main.run(["train", "plot", "drawn", "--png", str(picture)]) == 0

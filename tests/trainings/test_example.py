@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from tests.client import material as documents
+from tests.client import samples as documents
 from tests.support import stacks
-from tests.trainings import material, scene
+from tests.trainings import samples, training_harness
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -21,11 +21,11 @@ COMMANDS = re.findall(r"^\$ polytok (train docs -m gpt2 .+)$", PAGE, re.MULTILIN
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_from_a_corpus_to_saelens(tmp_path: pathlib.Path) -> None:
-    corpus = documents.write_jsonl(tmp_path / "corpus.jsonl", material.TEXTS)
-    model = material.write_model(tmp_path / "model")
+    corpus = documents.write_jsonl(tmp_path / "corpus.jsonl", samples.TEXTS)
+    model = samples.write_model(tmp_path / "model")
     with stacks.new_home() as home, stacks.started(home) as stack:
         done = subprocess.run(
-            [sys.executable, ROOT / "examples" / "corpus_to_sae.py", corpus, model, material.HOOK, "20000"],
+            [sys.executable, ROOT / "examples" / "corpus_to_sae.py", corpus, model, samples.HOOK, "20000"],
             env={**stack.env, "POLYTOK_CATALOG_ADDRESS": stack.catalog_address},
             capture_output=True,
             text=True,
@@ -34,7 +34,7 @@ def test_from_a_corpus_to_saelens(tmp_path: pathlib.Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert "explained_variance: " in done.stdout
-    assert f"SAELens: jumprelu, 1024 latents, (4, {material.D_MODEL})" in done.stdout
+    assert f"SAELens: jumprelu, 1024 latents, (4, {samples.D_MODEL})" in done.stdout
 
 
 @pytest.mark.long
@@ -53,7 +53,7 @@ def test_documented_commands(training_stack: stacks.Stack) -> None:
 
     assert len(COMMANDS) == 4
     for number, command in enumerate(COMMANDS):
-        small = command.replace("docs -m gpt2", f"{scene.DATASET} -m {scene.MODEL}")
+        small = command.replace("docs -m gpt2", f"{training_harness.DATASET} -m {training_harness.MODEL}")
         small = small.replace("blocks.6", "blocks.1").replace("blocks.3", "blocks.0").replace(" --watch", "")
         small = re.sub(r"--latents \d+", "--latents 128", small)
         small = re.sub(r" --name \S+", "", small)

@@ -8,17 +8,17 @@ import pytest
 
 from polytok.client import watch_stream
 from tests.support import messages
-from tests.trainings import material
-from tests.trainings.scene import Scene
+from tests.trainings import samples
+from tests.trainings.training_harness import TrainingHarness
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
-def scene(scene: Scene) -> Scene:
+def harness(harness: TrainingHarness) -> TrainingHarness:
     """With patience: thousands of steps, each told, are slow on a machine that does much else."""
-    scene.patience_seconds = 400.0
-    return scene
+    harness.patience_seconds = 400.0
+    return harness
 
 
 @contextlib.contextmanager
@@ -33,32 +33,32 @@ def limited(pid: int, kind: int, value: int) -> Iterator[None]:
             resource.prlimit(pid, kind, before)
 
 
-async def test_full_disk(scene: Scene) -> None:
+async def test_full_disk(harness: TrainingHarness) -> None:
     long = {"total_samples": 64 * 3000, "checkpoint_every": 100}
-    await scene.create("full", **long)
-    first = await scene.checkpointed("full")
-    child = await scene.child()
+    await harness.create("full", **long)
+    first = await harness.checkpointed("full")
+    child = await harness.child()
     # As a full disk: no file can grow beyond the first bytes.
     with limited(child, resource.RLIMIT_FSIZE, 4096):
-        record = await scene.state("full", "ERROR")
+        record = await harness.state("full", "ERROR")
     assert record.error_reason == "DISK_FULL"
-    (*_, kept) = await scene.client.trainings.checkpoints("full")
+    (*_, kept) = await harness.client.trainings.checkpoints("full")
     assert kept.step >= first.step
     messages.check_names(record.error_message, f"step {kept.step:,}", f"step {kept.step + 100:,}")
-    again = await scene.client.trainings.retry("full")
+    again = await harness.client.trainings.retry("full")
     assert (watch_stream.state(again), again.step > 0) == ("QUEUED", True)
-    made = await scene.ready("full")
-    assert [row.step for row in await scene.metrics("full")] == list(range(1, 3001))
+    made = await harness.ready("full")
+    assert [row.step for row in await harness.metrics("full")] == list(range(1, 3001))
     assert made.results[0].evaluation.figures["l0"] > 0
 
 
-async def test_out_of_memory(scene: Scene) -> None:
-    await scene.create("small")
-    await scene.ready("small")
-    child = await scene.child()
+async def test_out_of_memory(harness: TrainingHarness) -> None:
+    await harness.create("small")
+    await harness.ready("small")
+    child = await harness.child()
     with limited(child, resource.RLIMIT_DATA, 4 << 30):
-        await scene.create("large", saes=[material.sae(d_sae=1 << 20, k=32)], batch_size=8192, total_samples=8192 * 3)
-        record = await scene.state("large", "ERROR")
+        await harness.create("large", saes=[samples.sae(d_sae=1 << 20, k=32)], batch_size=8192, total_samples=8192 * 3)
+        record = await harness.state("large", "ERROR")
     assert record.error_reason == "WORKER_LOST"
     messages.check_names(record.error_message, "cpu", "d_sae", "batch_size", "8,192", "buffer_samples")
-    assert (await scene.outcomes(record)).count("FAILED") == 1  # nobody tries the same again
+    assert (await harness.outcomes(record)).count("FAILED") == 1  # nobody tries the same again

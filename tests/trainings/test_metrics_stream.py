@@ -8,20 +8,20 @@ import sys
 
 from polytok.cli import exit_codes
 from tests.support import messages
-from tests.trainings.scene import Scene
+from tests.trainings.training_harness import TrainingHarness
 
 
-async def test_watch_exits_with_its_own_code_when_paused(scene: Scene) -> None:
-    await scene.create("followed", total_samples=64 * 5000, checkpoint_every=1000)
-    await scene.client.trainings.pause("followed")
-    await scene.state("followed", "PAUSED")
+async def test_watch_exits_with_its_own_code_when_paused(harness: TrainingHarness) -> None:
+    await harness.create("followed", total_samples=64 * 5000, checkpoint_every=1000)
+    await harness.client.trainings.pause("followed")
+    await harness.state("followed", "PAUSED")
 
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         program = pathlib.Path(sys.executable).with_name("polytok")
         return await asyncio.to_thread(
             subprocess.run,
             [program, "training", *arguments],
-            env=scene.stack.env,
+            env=harness.stack.env,
             capture_output=True,
             text=True,
             check=False,

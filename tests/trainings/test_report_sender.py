@@ -23,9 +23,9 @@ def test_an_attempt_resumes_from_its_own_copy(storage: Storage) -> None:
     context = TaskContext("task", 2, point.SerializeToString(), sent.append)
     with workspace.open_workspace(storage, SECOND) as work:
         work.restore(point)
-        teller = ReportSender(context, work, STEP, keep=2)
+        sender = ReportSender(context, work, STEP, keep=2)
         for step in (STEP, STEP + 1):
-            teller.progress(
+            sender.progress(
                 Progress(
                     step=step,
                     total_steps=1000,

@@ -1,4 +1,4 @@
-"""A worker that does tasks itself, with the very functions that a worker's child process runs."""
+"""A worker that runs tasks in this process, with the functions that a task process runs."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ from services.catalog.server import tables
 from services.jobs.task_process_main import TaskContext
 from services.tokenizer.settings import TokenizerSettings
 from services.tokenizer.worker import child
-from tests.catalog import hands
+from tests.catalog import harness
 
 
-class Doer(hands.Worker):
+class TaskRunner(harness.FakeWorker):
     """One worker; what its process remembers of tokenizers and engines is its own."""
 
-    def __init__(self, catalog: hands.Running) -> None:
+    def __init__(self, catalog: harness.CatalogHarness) -> None:
         super().__init__(catalog)
         self.done: list[str] = []
         self._functions = {
@@ -31,26 +31,26 @@ class Doer(hands.Worker):
         """Does the next task of a job."""
         await self.end(await self.take(job))
 
-    async def end(self, held: hands.Held) -> None:
+    async def end(self, leased: harness.LeasedTask) -> None:
         """Does a task that is held, and ends it."""
-        self.done.append(held.lease.kind)
+        self.done.append(leased.lease.kind)
         try:
-            result = await self.result(held)
+            result = await self.result(leased)
         except errors.PolytokError as error:
-            await held.fail(error.reason, error.message, retryable=False)
+            await leased.fail(error.reason, error.message, retryable=False)
         else:
-            await held.complete(result)
+            await leased.complete(result)
 
-    async def result(self, held: hands.Held) -> Message:
+    async def result(self, leased: harness.LeasedTask) -> Message:
         """Does a task that is held, and no more than to report what is to be kept on the way."""
         events: list[messages_pb2.TaskEvent] = []
-        context = TaskContext(held.task_id, held.lease.epoch, b"", events.append)
+        context = TaskContext(leased.task_id, leased.lease.epoch, b"", events.append)
         payload = any_pb2.Any()
-        payload.CopyFrom(held.lease.payload)
-        result = await asyncio.to_thread(self._functions[held.lease.kind], payload, context)
+        payload.CopyFrom(leased.lease.payload)
+        result = await asyncio.to_thread(self._functions[leased.lease.kind], payload, context)
         if reports := [event.report for event in events if event.HasField("report")]:
             await self.catalog.leases.ExtendLease(
-                leases_pb2.ExtendLeaseRequest(task_id=held.task_id, epoch=held.lease.epoch, reports=reports)
+                leases_pb2.ExtendLeaseRequest(task_id=leased.task_id, epoch=leased.lease.epoch, reports=reports)
             )
         return result
 

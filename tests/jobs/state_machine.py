@@ -1,4 +1,4 @@
-"""A machine that does to jobs what workers, users and the reconciler do, against the real database.
+"""A state machine that does to jobs what workers, users and the reconciler do, against the real database.
 
 It keeps its own idea of every job and task, does one thing after another, and after each compares all rows with that
 idea. I1: every job ends once. I3: only a valid lease publishes. I4: a repeated request is answered the same and does
@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from polytok import errors
 from services.runtime.settings import DatabaseSettings, JobSettings
-from tests.jobs import toys
-from tests.jobs.toys import TABLES
+from tests.jobs import job_harness
+from tests.jobs.job_harness import TABLES
 
 MAX_ATTEMPTS = 3
-WORKERS = st.sampled_from(["ann", "ben"])
+WORKERS = st.sampled_from(["worker-1", "worker-2"])
 # How many epochs ago the caller had its lease: mostly it still has it.
 BACK = st.sampled_from([0, 0, 0, 0, 1, 2, -1])
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -66,7 +66,7 @@ class Job:
         return ends.get(self.state, "STARTED" if self.started else "PENDING")
 
 
-class Jobs(stateful.RuleBasedStateMachine):
+class JobStateMachine(stateful.RuleBasedStateMachine):
     """Workers, users and the reconciler at work on one store."""
 
     url: str
@@ -77,10 +77,10 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         # Backoffs of zero: waiting is the business of other tests. Leases are made to end by `outdate`.
         self.settings = JobSettings(lease_ttl_seconds=3600, backoff_seconds=0, max_attempts=MAX_ATTEMPTS)
-        self.opened = toys.shop(DatabaseSettings(url=self.url), self.settings)
-        self.shop = self.run(self.opened.__aenter__())
+        self.opened = job_harness.open_store_harness(DatabaseSettings(url=self.url), self.settings)
+        self.harness = self.run(self.opened.__aenter__())
         self.run(self.clear())
-        self.shop.handler.stages = [[toys.task(ordinal=n) for n in range(2)]]
+        self.harness.handler.stages = [[job_harness.task(ordinal=n) for n in range(2)]]
         self.jobs: list[Job] = []
 
     def teardown(self) -> None:
@@ -91,8 +91,8 @@ class Jobs(stateful.RuleBasedStateMachine):
         return self.runner.run(coroutine)
 
     async def clear(self) -> None:
-        async with self.shop.database.transaction() as conn:
-            await conn.execute(sa.text("TRUNCATE jobs, job_tasks, job_attempts, job_outbox, toys"))
+        async with self.harness.database.transaction() as conn:
+            await conn.execute(sa.text("TRUNCATE jobs, job_tasks, job_attempts, job_outbox, records"))
 
     def fenced(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         with pytest.raises(errors.Aborted) as caught:
@@ -108,8 +108,8 @@ class Jobs(stateful.RuleBasedStateMachine):
     @stateful.rule(target=tasks, count=st.integers(1, 3))
     def create(self, count: int) -> Any:
         """A job of two stages."""
-        job = Job(self.run(self.shop.create(*(toys.task(ordinal=n) for n in range(count)))))
-        job.tasks = [Task(row.id, job, 0) for row in self.run(self.shop.tasks(job.id))]
+        job = Job(self.run(self.harness.create(*(job_harness.task(ordinal=n) for n in range(count)))))
+        job.tasks = [Task(row.id, job, 0) for row in self.run(self.harness.tasks(job.id))]
         self.jobs.append(job)
         return stateful.multiple(*job.tasks)
 
@@ -119,9 +119,9 @@ class Jobs(stateful.RuleBasedStateMachine):
         request_id = uuid.uuid4()
         if task.job not in self.jobs:
             with pytest.raises(errors.NotFound):
-                self.run(self.shop.acquire(task.id, worker, request_id))
+                self.run(self.harness.acquire(task.id, worker, request_id))
             return
-        lease = self.run(self.shop.acquire(task.id, worker, request_id))
+        lease = self.run(self.harness.acquire(task.id, worker, request_id))
         if task.state == "RUNNING" and task.expired:
             self.expect_failure(task, "LOST", retryable=True)
         if task.state != "READY":
@@ -135,20 +135,20 @@ class Jobs(stateful.RuleBasedStateMachine):
             task.done = task.total = 0
         task.job.started = True
         assert (lease.epoch, lease.attempt, lease.resume_point) == (task.epoch, task.attempts, task.resume_point)
-        assert self.run(self.shop.acquire(task.id, worker, request_id)).epoch == task.epoch
+        assert self.run(self.harness.acquire(task.id, worker, request_id)).epoch == task.epoch
 
     @stateful.rule(task=tasks)
     def acquire_again(self, task: Task) -> None:
         """A request of long ago is repeated."""
         if task.leased:
-            assert self.run(self.shop.acquire(task.id, task.worker, task.request_id)).epoch == task.epoch
+            assert self.run(self.harness.acquire(task.id, task.worker, task.request_id)).epoch == task.epoch
 
     @stateful.rule(task=tasks, back=BACK, done=st.integers(0, 100), resume=st.booleans())
     def extend(self, task: Task, back: int, done: int, resume: bool) -> None:
         """A worker reports, under the epoch that is or one that was."""
         self.take_if_free(task)
         epoch, point = task.epoch - back, f"{done}".encode() if resume else b""
-        call = self.shop.extend(task.id, epoch, (done, 100), point)
+        call = self.harness.extend(task.id, epoch, (done, 100), point)
         if not task.leased or back:
             self.fenced(call)
             return
@@ -164,15 +164,17 @@ class Jobs(stateful.RuleBasedStateMachine):
         epoch = task.epoch - back
         if not task.leased or back:
             known = task.job in self.jobs and task.state == "SUCCEEDED" and not back
-            self.run(self.shop.complete(task.id, epoch)) if known else self.fenced(self.shop.complete(task.id, epoch))
+            self.run(self.harness.complete(task.id, epoch)) if known else self.fenced(
+                self.harness.complete(task.id, epoch)
+            )
             return
-        self.run(self.shop.complete(task.id, epoch))
+        self.run(self.harness.complete(task.id, epoch))
         task.state, task.outcomes[epoch], task.done = "SUCCEEDED", "SUCCEEDED", task.total
-        self.run(self.shop.complete(task.id, epoch))
+        self.run(self.harness.complete(task.id, epoch))
         job = task.job
         if all(each.state == "SUCCEEDED" for each in job.tasks):
             if task.stage == 0:
-                rows = [row for row in self.run(self.shop.tasks(job.id)) if row.stage == 1]
+                rows = [row for row in self.run(self.harness.tasks(job.id)) if row.stage == 1]
                 job.tasks += [Task(row.id, job, 1) for row in rows]
                 assert len(rows) == 2
             else:
@@ -185,7 +187,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         if not later:
             return
         task = data.draw(st.sampled_from(later))
-        self.acquire(task, "ann")
+        self.acquire(task, "worker-1")
         self.complete(task, data.draw(st.integers(0, 1)))
 
     @stateful.rule(task=tasks, back=BACK, retryable=st.booleans())
@@ -193,12 +195,12 @@ class Jobs(stateful.RuleBasedStateMachine):
         """A worker fails, under the epoch that is or one that was, and says so twice."""
         self.take_if_free(task)
         epoch = task.epoch - back
-        call = self.shop.fail(task.id, epoch, retryable=retryable)
+        call = self.harness.fail(task.id, epoch, retryable=retryable)
         if task.leased and not back:
             self.expect_failure(task, "FAILED", retryable=retryable)
             will_retry = task.state == "READY"
             assert self.run(call) == will_retry
-            assert self.run(self.shop.fail(task.id, epoch, retryable=not retryable)) == will_retry
+            assert self.run(self.harness.fail(task.id, epoch, retryable=not retryable)) == will_retry
         elif task.job in self.jobs and task.outcomes.get(epoch) == "FAILED":
             self.run(call)
         else:
@@ -210,18 +212,18 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.take_if_free(task)
         epoch = task.epoch - back
         if task.leased and not back:
-            self.run(self.shop.release(task.id, epoch))
+            self.run(self.harness.release(task.id, epoch))
             task.state, task.attempts, task.outcomes[epoch] = "READY", max(0, task.attempts - 1), "RELEASED"
-            self.run(self.shop.release(task.id, epoch))
+            self.run(self.harness.release(task.id, epoch))
         elif task.job in self.jobs and task.outcomes.get(epoch) == "RELEASED":
-            self.run(self.shop.release(task.id, epoch))
+            self.run(self.harness.release(task.id, epoch))
         else:
-            self.fenced(self.shop.release(task.id, epoch))
+            self.fenced(self.harness.release(task.id, epoch))
 
     @stateful.rule(task=tasks)
     def outdate(self, task: Task) -> None:
         """Time passes: the lease runs out."""
-        self.run(self.shop.outdate(task.id))
+        self.run(self.harness.outdate(task.id))
         task.expired = task.state == "RUNNING"
 
     @stateful.rule(task=tasks, write=st.sampled_from(["extend", "complete", "fail", "release"]))
@@ -230,7 +232,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         self.take_if_free(task)
         if task.leased:
             self.outdate(task)
-            self.fenced(getattr(self.shop, write)(task.id, task.epoch))
+            self.fenced(getattr(self.harness, write)(task.id, task.epoch))
 
     @stateful.rule()
     def reconcile(self) -> None:
@@ -238,7 +240,7 @@ class Jobs(stateful.RuleBasedStateMachine):
         for job in self.jobs:
             for task in job.tasks:
                 expired = task.state == "RUNNING" and task.expired
-                assert self.run(self.shop.expire(task.id)) == expired
+                assert self.run(self.harness.expire(task.id)) == expired
                 if expired:
                     self.expect_failure(task, "LOST", retryable=True)
 
@@ -247,8 +249,8 @@ class Jobs(stateful.RuleBasedStateMachine):
     def cancel(self, task: Task) -> None:
         """A user cancels the job, twice."""
         live = task.job in self.jobs and task.job.state == "ACTIVE"
-        assert self.run(self.shop.cancel(task.job.id)) == live
-        assert not self.run(self.shop.cancel(task.job.id))
+        assert self.run(self.harness.cancel(task.job.id)) == live
+        assert not self.run(self.harness.cancel(task.job.id))
         if live:
             self.expect_end(task.job, "CANCELLED")
 
@@ -256,8 +258,8 @@ class Jobs(stateful.RuleBasedStateMachine):
     @stateful.rule(task=tasks)
     def delete(self, task: Task) -> None:
         """A user deletes the job, twice."""
-        self.run(self.shop.delete(task.job.id))
-        self.run(self.shop.delete(task.job.id))
+        self.run(self.harness.delete(task.job.id))
+        self.run(self.harness.delete(task.job.id))
         if task.job in self.jobs:
             self.jobs.remove(task.job)
         for each in task.job.tasks:
@@ -266,7 +268,7 @@ class Jobs(stateful.RuleBasedStateMachine):
     def take_if_free(self, task: Task) -> None:
         """Most writes come from a worker that has the task; chance alone would seldom have it so."""
         if task.state == "READY":
-            self.acquire(task, "ann")
+            self.acquire(task, "worker-1")
 
     def expect_failure(self, task: Task, outcome: str, *, retryable: bool) -> None:
         task.outcomes[task.epoch] = outcome
@@ -322,5 +324,5 @@ class Jobs(stateful.RuleBasedStateMachine):
         return False
 
     async def read(self) -> list[list[Any]]:
-        tables = (TABLES.jobs, TABLES.tasks, TABLES.attempts, TABLES.outbox, toys.TOYS)
-        return [await self.shop.rows(sa.select(table)) for table in tables]
+        tables = (TABLES.jobs, TABLES.tasks, TABLES.attempts, TABLES.outbox, job_harness.RECORDS)
+        return [await self.harness.rows(sa.select(table)) for table in tables]

@@ -1,4 +1,4 @@
-"""The child process of the toy worker: does what the payload says."""
+"""A task process that does what the payload says."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ def make(payload: any_pb2.Any, context: task_process_main.TaskContext) -> Messag
     facts = dict(order)
     result = struct_pb2.Struct()
     answer = {"pid": os.getpid(), "tag": context.tag, "resumed": context.resume_point.decode()}
-    answer |= DOINGS[str(facts["do"])](facts, context) or {}
+    answer |= ACTIONS[str(facts["do"])](facts, context) or {}
     result.update(answer)
     return result
 
@@ -141,10 +141,10 @@ def first_time(path):
     return True
 
 
-DOINGS = {
+ACTIONS = {
     f.__name__: f
     for f in (echo, work, meet, climb, fall, kill, leave, refuse, fail_as, stumble, crash, full, eat, shout, spawn)
 }
 
 if __name__ == "__main__":
-    task_process_main.serve({"toy.make": make}, warm=lambda: None)
+    task_process_main.serve({"test.run": make}, warm=lambda: None)

@@ -1,4 +1,4 @@
-"""What tests of the catalog hold in their hands: a running catalog, its stubs, and a worker that does as it is told."""
+"""A running catalog with its stubs, and a fake worker that ends tasks as a test wants."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 @dataclasses.dataclass
-class Running:
+class CatalogHarness:
     """A catalog that serves."""
 
     catalog: CatalogApp
@@ -102,12 +102,12 @@ def fingerprint(tokenizer: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def run_catalog(
     database: Database,
     database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[CatalogHarness]:
     """Runs a catalog."""
     catalog = CatalogApp(
         database=database_settings,
@@ -119,7 +119,7 @@ async def running(
         settings=CatalogSettings(garbage_grace_seconds=0, shard_bytes=1024, upload_bytes=UPLOAD_BYTES),
     )
     async with serving.serving(catalog) as (channel, address):
-        yield Running(catalog, database, storage, channel, address)
+        yield CatalogHarness(catalog, database, storage, channel, address)
 
 
 def file_source(*uris: str, **fields: Any) -> datasets_pb2.DatasetSource:
@@ -128,7 +128,7 @@ def file_source(*uris: str, **fields: Any) -> datasets_pb2.DatasetSource:
 
 
 @contextlib.asynccontextmanager
-async def refused(kind: type[errors.PolytokError], reason: str) -> AsyncIterator[list[errors.PolytokError]]:
+async def expect_error(kind: type[errors.PolytokError], reason: str) -> AsyncIterator[list[errors.PolytokError]]:
     """Expects a call to fail, and gives the error as a client raises it."""
     caught: list[errors.PolytokError] = []
     try:
@@ -142,12 +142,12 @@ async def refused(kind: type[errors.PolytokError], reason: str) -> AsyncIterator
         raise AssertionError(f"the call was not refused as {kind.__name__}")
 
 
-class Worker:
+class FakeWorker:
     """Takes tasks through the LeaseService, and ends them as a test wants."""
 
-    def __init__(self, catalog: Running) -> None:
+    def __init__(self, catalog: CatalogHarness) -> None:
         self.catalog = catalog
-        self.name = f"hands-{uuid.uuid4().hex[:8]}"
+        self.name = f"fake-worker-{uuid.uuid4().hex[:8]}"
 
     async def due(self, job: str) -> list[uuid.UUID]:
         """The tasks of a job that nobody has."""
@@ -160,13 +160,13 @@ class Worker:
         async with self.catalog.database.connection() as conn:
             return list((await conn.execute(statement)).scalars())
 
-    async def take(self, job: str) -> "Held":
+    async def take(self, job: str) -> "LeasedTask":
         """Leases the next task of a job."""
         task_id = (await self.due(job))[0]
         lease = await self.catalog.leases.AcquireLease(
             leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker=self.name, request_id=str(uuid.uuid4()))
         )
-        return Held(self.catalog, str(task_id), lease)
+        return LeasedTask(self.catalog, str(task_id), lease)
 
     async def ingest(self, name: str, columns: list[tuple[str, str]] | None = None, rows: int = 3) -> None:
         """Makes a dataset READY."""
@@ -204,8 +204,8 @@ class Worker:
     ) -> None:
         """Makes a model READY; `tokenizer` names its tokenizer's content, which is its own by default."""
         model = await self.catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
-        held = await self.take(model.job)
-        await held.complete(
+        leased = await self.take(model.job)
+        await leased.complete(
             tokenizer_tasks_pb2.InspectModelResult(
                 tokenizer_fingerprint=fingerprint(tokenizer or name),
                 tokenizer_class="GPT2Tokenizer",
@@ -222,29 +222,31 @@ class Worker:
             )
         )
 
-    async def tokenize_shard(self, job: str) -> "Held":
+    async def tokenize_shard(self, job: str) -> "LeasedTask":
         """Ends the next shard of a tokenization well."""
-        held = await self.take(job)
-        await held.complete(held.shard_result())
-        return held
+        leased = await self.take(job)
+        await leased.complete(leased.shard_result())
+        return leased
 
-    async def publish(self, job: str) -> "Held":
+    async def publish(self, job: str) -> "LeasedTask":
         """Ends the last task of a tokenization well."""
-        held = await self.take(job)
-        await held.complete(held.publication())
-        return held
+        leased = await self.take(job)
+        await leased.complete(leased.publication())
+        return leased
 
     async def finish(self, tokenization: tokenizations_pb2.Tokenization) -> None:
         """Makes a tokenization READY."""
         while len(await self.due(tokenization.job)) > 0:
-            held = await self.take(tokenization.job)
-            await held.complete(held.shard_result() if held.lease.kind == "tokenize.shard" else held.publication())
+            leased = await self.take(tokenization.job)
+            await leased.complete(
+                leased.shard_result() if leased.lease.kind == "tokenize.shard" else leased.publication()
+            )
 
 
-class Held:
+class LeasedTask:
     """A task under a lease."""
 
-    def __init__(self, catalog: Running, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
+    def __init__(self, catalog: CatalogHarness, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
         self.catalog = catalog
         self.task_id = task_id
         self.lease = lease

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC110  what is awaited happens in other processes
-"""A service with nothing but jobs: a record for each, a handler that writes it, the engine, and the lease service."""
+"""A service with nothing but jobs: a record for each, a handler that writes it, and the lease service."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from services.runtime.notifications import Listener
 from services.runtime.process import StopSignal
 from services.runtime.rpc.server import Server
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings, WorkerSettings
-from tests.jobs.packing import CHILD, pack
+from tests.jobs.payloads import TASK_PROCESS_PROGRAM, pack
 from tests.support import tasks
 
-KIND = "toy"
-TASK = "toy.make"
-WORKER = pathlib.Path(__file__).with_name("toyworker.py")
+KIND = "record"
+TASK = "test.run"
+WORKER_PROGRAM = pathlib.Path(__file__).with_name("worker_program.py")
 
 PATIENCE_SECONDS = 120.0
 """How long a test waits for what takes a moment on an idle machine; other processes may have all of its cores."""
 
 METADATA = sa.MetaData()
 TABLES = JobTables(METADATA)
-TOYS = sa.Table(
-    "toys",
+RECORDS = sa.Table(
+    "records",
     METADATA,
     sa.Column("resource", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
@@ -61,13 +61,13 @@ def task(
     max_attempts: int | None = None,
     **facts: Any,
 ) -> model.NewTask:
-    """A task that tells the toy child what to do."""
+    """Return a task that tells the fake task process what to do."""
     return model.NewTask(
         TASK, pack(do=do, **facts), ordinal=ordinal, weight=weight, ahead=ahead, max_attempts=max_attempts
     )
 
 
-class Handler:
+class FakeJobHandler:
     """Writes the record; names the stages that the test put into `stages`."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Handler:
         return self.stages[stage] if stage < len(self.stages) else []
 
     async def succeeded(self, conn: Any, job: model.Job, results: Sequence[model.TaskResult]) -> None:
-        await self._write(conn, job, state="READY", published=TOYS.c.published + 1)
+        await self._write(conn, job, state="READY", published=RECORDS.c.published + 1)
         self.results = list(results)
         if self.publishing:
             await self.publishing()
@@ -99,23 +99,23 @@ class Handler:
         await self._write(conn, job, percent=percent)
 
     async def _write(self, conn: Any, job: model.Job, **values: Any) -> None:
-        await conn.execute(TOYS.update().where(TOYS.c.resource == job.resource).values(values))
+        await conn.execute(RECORDS.update().where(RECORDS.c.resource == job.resource).values(values))
 
 
-class Shop:
-    """The database side: a store over a database of its own."""
+class JobStoreHarness:
+    """A job store over a database of its own."""
 
     def __init__(self, database: Database, settings: JobSettings, handler: Any = None) -> None:
         self.database = database
         self.settings = settings
-        self.handler = handler or Handler()
-        self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="toyshop")
+        self.handler = handler or FakeJobHandler()
+        self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="test-owner")
 
     async def create(self, *tasks: model.NewTask) -> uuid.UUID:
         """Makes a record and its job, as a create RPC does."""
-        resource = f"toys/{uuid.uuid4().hex}"
+        resource = f"records/{uuid.uuid4().hex}"
         async with self.database.transaction() as conn:
-            await conn.execute(TOYS.insert().values(resource=resource, state="PENDING"))
+            await conn.execute(RECORDS.insert().values(resource=resource, state="PENDING"))
             return await self.store.create(conn, KIND, resource, tasks or [task()])
 
     async def cancel(self, job_id: uuid.UUID) -> bool:
@@ -171,11 +171,11 @@ class Shop:
         async with self.database.connection() as conn:
             return await self.store.attempts(conn, job_id)
 
-    async def toy(self, job_id: uuid.UUID) -> sa.Row[Any]:
+    async def record(self, job_id: uuid.UUID) -> sa.Row[Any]:
         """The record that the job makes."""
         resource = (await self.job(job_id)).resource
         async with self.database.connection() as conn:
-            return (await conn.execute(sa.select(TOYS).where(TOYS.c.resource == resource))).one()
+            return (await conn.execute(sa.select(RECORDS).where(RECORDS.c.resource == resource))).one()
 
     async def tasks(self, job_id: uuid.UUID) -> list[sa.Row[Any]]:
         table = TABLES.tasks
@@ -210,43 +210,47 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float = PATIEN
 
 
 @contextlib.asynccontextmanager
-async def shop(database_settings: DatabaseSettings, settings: JobSettings) -> AsyncIterator[Shop]:
-    """Opens a shop over an empty database."""
+async def open_store_harness(
+    database_settings: DatabaseSettings, settings: JobSettings
+) -> AsyncIterator[JobStoreHarness]:
+    """Open a job store over an empty database."""
     database = open_database(database_settings)
     try:
         async with database.transaction() as conn:
             await conn.run_sync(METADATA.create_all)
-        yield Shop(database, settings)
+        yield JobStoreHarness(database, settings)
     finally:
         await database.close()
 
 
-class House:
-    """A shop with its engine and its lease service running."""
+class JobServiceHarness:
+    """A job store with its background tasks and its lease service."""
 
-    def __init__(self, shop: Shop, database_settings: DatabaseSettings, messaging_settings: MessagingSettings) -> None:
-        self.shop = shop
+    def __init__(
+        self, harness: JobStoreHarness, database_settings: DatabaseSettings, messaging_settings: MessagingSettings
+    ) -> None:
+        self.harness = harness
         self.messaging_settings = messaging_settings
         self.subjects = messaging.Subjects(messaging_settings.namespace)
         self._database_settings = database_settings
         self.client: Client
-        self.engine: JobBackgroundTasks
+        self.background: JobBackgroundTasks
         self.stub: Any
         self.server: Server
         self.port = 0
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[House]:
+    async def open(self) -> AsyncIterator[JobServiceHarness]:
         async with contextlib.AsyncExitStack() as stack:
-            self.client = await messaging.connect(self.messaging_settings, "toyshop")
+            self.client = await messaging.connect(self.messaging_settings, "test-owner")
             stack.push_async_callback(messaging.close, self.client)
             await messaging.ensure_stream(self.client, self.subjects)
             listener = Listener(self._database_settings)
-            shop = self.shop
-            self.engine = JobBackgroundTasks(
-                shop.database, shop.store, self.client, self.subjects, shop.settings, listener
+            harness = self.harness
+            self.background = JobBackgroundTasks(
+                harness.database, harness.store, self.client, self.subjects, harness.settings, listener
             )
-            running = [asyncio.create_task(each) for each in (listener.run(), *self.engine.tasks().values())]
+            running = [asyncio.create_task(each) for each in (listener.run(), *self.background.tasks().values())]
             stack.push_async_callback(tasks.end, *running)
             await self.serve()
             stack.push_async_callback(self._drain)
@@ -260,26 +264,26 @@ class House:
 
     async def serve(self) -> None:
         """Starts the lease service, on the port that it had if it ran before."""
-        self.server = Server(ServerSettings(port=self.port, drain_seconds=0), service="toyshop")
-        servicer = LeaseServicer(self.shop.database, self.shop.store)
+        self.server = Server(ServerSettings(port=self.port, drain_seconds=0), service="test-owner")
+        servicer = LeaseServicer(self.harness.database, self.harness.store)
         register = leases_pb2_grpc.add_LeaseServiceServicer_to_server
         self.server.add(register, servicer, "polytok.jobs.v1.LeaseService")
         self.port = await self.server.start()
 
     @contextlib.asynccontextmanager
     async def worker(self, stub: Any = None, **options: bool) -> AsyncIterator[tuple[Worker, StopSignal]]:
-        """A worker in this process, with a warm child, until the block ends."""
+        """Run a worker in this process, with a warm task process, until the block ends."""
         client = await messaging.connect(self.messaging_settings, "worker")
         stop = StopSignal()
         worker = Worker(
             WorkerSettings(),
-            self.shop.settings,
+            self.harness.settings,
             client,
             self.subjects,
-            "toys",
+            "records",
             [TASK],
-            {"toyshop": stub or self.stub},
-            [sys.executable, str(CHILD)],
+            {"test-owner": stub or self.stub},
+            [sys.executable, str(TASK_PROCESS_PROGRAM)],
             **options,
         )
         running = asyncio.create_task(worker.run(stop))
@@ -296,14 +300,14 @@ class House:
         """A worker in a process of its own; it is told another address of the owner, if one is given."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(WORKER),
+            str(WORKER_PROGRAM),
             owner or f"127.0.0.1:{self.port}",
             env={
                 **os.environ,
                 "POLYTOK_NATS_URL": self.messaging_settings.url,
                 "POLYTOK_NATS_NAMESPACE": self.messaging_settings.namespace,
-                "POLYTOK_JOBS_LEASE_TTL_SECONDS": str(self.shop.settings.lease_ttl_seconds),
-                "POLYTOK_JOBS_DISPATCH_ACK_SECONDS": str(self.shop.settings.dispatch_ack_seconds),
+                "POLYTOK_JOBS_LEASE_TTL_SECONDS": str(self.harness.settings.lease_ttl_seconds),
+                "POLYTOK_JOBS_DISPATCH_ACK_SECONDS": str(self.harness.settings.dispatch_ack_seconds),
             },
         )
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from polytok import errors
-from tests.trainings import material
+from tests.trainings import samples
 
 if TYPE_CHECKING:
     import polytok
@@ -50,7 +50,7 @@ async def eventually(
         raise AssertionError(f"not in {patience_seconds:g} s: {what}") from None
 
 
-class Scene:
+class TrainingHarness:
     """The stack, and one tokenization in it that every test trains on."""
 
     def __init__(self, stack: Stack, client: polytok.AsyncClient) -> None:
@@ -62,7 +62,7 @@ class Scene:
         """Starts a training of 40 steps, or of others."""
         given = {"batch_size": 64, "total_samples": 64 * 40, "log_every": 1, "checkpoint_every": 10}
         return await self.client.trainings.create(
-            DATASET, MODEL, name=name, saes=saes or [material.sae()], **(given | parameters)
+            DATASET, MODEL, name=name, saes=saes or [samples.sae()], **(given | parameters)
         )
 
     async def end_all(self) -> None:

@@ -5,7 +5,7 @@ import pathlib
 import torch
 import transformers
 
-from tests.client import material
+from tests.client import samples
 
 HOOK = "blocks.1.hook_resid_post"
 EARLIER = "blocks.0.hook_resid_post"
@@ -18,7 +18,7 @@ TEXTS = [
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
     """A model folder: tokenizer, configuration, and weights from a fixed seed."""
-    material.write_model(folder)
+    samples.write_model(folder)
     configuration = transformers.AutoConfig.from_pretrained(folder)
     configuration.bos_token_id = configuration.eos_token_id = 1
     with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from services.catalog.server.migrations import new_schema
 from services.catalog.server.migrations.schema import runner
 from services.runtime.migrations.runner import Phase
 from services.runtime.settings import DatabaseSettings
-from tests.migrations import old
+from tests.migrations import legacy
 
 _NEW = [relation.split(".")[1] for relation in new_schema.RELATIONS]
 
@@ -26,11 +26,11 @@ async def _down(settings: DatabaseSettings, revision: str) -> None:
 
 
 async def _old(connection: asyncpg.Connection) -> list[list[dict[str, Any]]]:
-    return [await old.rows(connection, relation) for relation in ("public.datasets", "public.models")]
+    return [await legacy.rows(connection, relation) for relation in ("public.datasets", "public.models")]
 
 
 async def _new(connection: asyncpg.Connection) -> list[list[dict[str, Any]]]:
-    return [await old.rows(connection, relation) for relation in _NEW]
+    return [await legacy.rows(connection, relation) for relation in _NEW]
 
 
 async def _add_new_records(connection: asyncpg.Connection) -> uuid.UUID:
@@ -94,7 +94,7 @@ async def _add_new_records(connection: asyncpg.Connection) -> uuid.UUID:
 async def test_old_rows_come_back_to_the_byte(
     database_settings: DatabaseSettings, before: asyncpg.Connection, phase: Phase
 ) -> None:
-    await old.fill(before)
+    await legacy.fill(before)
     # What is at work is declared failed at the end of a rollout; that may show.
     await before.execute(
         "DELETE FROM datasets WHERE lower(btrim(status)) IN ('downloading', 'processing', 'tokenizing')"
@@ -106,7 +106,7 @@ async def test_old_rows_come_back_to_the_byte(
 
 
 async def test_new_records_come_back_whole(database_settings: DatabaseSettings, before: asyncpg.Connection) -> None:
-    await old.fill(before)
+    await legacy.fill(before)
     await _up(database_settings)
     dataset = await _add_new_records(before)
     new = await _new(before)
@@ -125,7 +125,7 @@ async def test_new_records_come_back_whole(database_settings: DatabaseSettings, 
 async def test_each_step_back_and_forth_keeps_everything(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    await old.fill(before)
+    await legacy.fill(before)
     await _up(database_settings)
     await _add_new_records(before)
     new = await _new(before)
@@ -139,9 +139,9 @@ async def test_each_step_back_and_forth_keeps_everything(
 async def test_what_new_code_changed_reaches_the_old_rows(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    kept = await old.add(before, name="kept", **old.tokenized())
-    gone = await old.add(before, name="gone", **old.tokenized())
-    bare = await old.add(before, name="bare", **old.tokenized())
+    kept = await legacy.add(before, name="kept", **legacy.tokenized())
+    gone = await legacy.add(before, name="gone", **legacy.tokenized())
+    bare = await legacy.add(before, name="bare", **legacy.tokenized())
     await _up(database_settings)
     await before.execute("UPDATE dataset_tokenizations SET num_tokens = 99 WHERE dataset_id = $1", kept)
     await before.execute("DELETE FROM dataset_tokenizations WHERE dataset_id = ANY ($1)", [gone, bare])
@@ -157,8 +157,8 @@ async def test_what_new_code_changed_reaches_the_old_rows(
 async def test_changes_after_downgrade_are_kept(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    await old.add(before, name="changed", **old.tokenized())
-    await old.add(before, name="deleted", **old.tokenized())
+    await legacy.add(before, name="changed", **legacy.tokenized())
+    await legacy.add(before, name="deleted", **legacy.tokenized())
     await _up(database_settings)
     dataset = await _add_new_records(before)
     await before.execute("UPDATE jobs SET state = 'SUCCEEDED'")
@@ -166,7 +166,7 @@ async def test_changes_after_downgrade_are_kept(
     await before.execute("UPDATE datasets SET num_tokens = 5 WHERE name = 'changed'")
     await before.execute("UPDATE datasets SET num_samples = 8 WHERE id = $1", dataset)
     await before.execute("DELETE FROM datasets WHERE name = 'deleted'")
-    await old.add(before, name="added", **old.tokenized())
+    await legacy.add(before, name="added", **legacy.tokenized())
     await _up(database_settings)
     found = {row["name"]: row for row in await before.fetch("SELECT * FROM datasets")}
     assert set(found) == {"changed", "new-one", "added"}
@@ -180,7 +180,7 @@ async def test_changes_after_downgrade_are_kept(
 async def test_downgrade_without_retired_tables_recreates_rows(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    identifier = await old.add(before, name="My Corpus", **old.tokenized("org/Model"))
+    identifier = await legacy.add(before, name="My Corpus", **legacy.tokenized("org/Model"))
     await _up(database_settings)
     await before.execute("DROP SCHEMA retired CASCADE")
     await _down(database_settings, "0001")
@@ -193,7 +193,7 @@ async def test_downgrade_without_retired_tables_recreates_rows(
 async def test_the_last_step_back_refuses_to_lose_rows(
     database_settings: DatabaseSettings, before: asyncpg.Connection
 ) -> None:
-    await old.add(before, name="kept")
+    await legacy.add(before, name="kept")
     with pytest.raises(errors.FailedPrecondition, match=r"\b1\b"):
         await _down(database_settings, "base")
     assert await before.fetchval("SELECT count(*) FROM datasets") == 1

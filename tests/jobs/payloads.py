@@ -1,11 +1,11 @@
-"""Payloads and results of toy tasks, and where the toy child is."""
+"""Payloads and results of the fake task process, and where its program is."""
 
 import pathlib
 from typing import Any
 
 from google.protobuf import any_pb2, struct_pb2
 
-CHILD = pathlib.Path(__file__).with_name("toychild.py")
+TASK_PROCESS_PROGRAM = pathlib.Path(__file__).with_name("fake_task_process.py")
 
 
 def pack(**facts: Any) -> bytes:

@@ -63,7 +63,7 @@ async def test_so_does_one_that_is_awaited(away: tuple[Away, str], patient: poly
     assert len(set(away[0].request_ids)) == 1
 
 
-def test_without_patience_it_is_told_at_once(away: tuple[Away, str]) -> None:
+def test_without_retries_the_error_is_immediate(away: tuple[Away, str]) -> None:
     service, address = away
     service.left = 1000
     with polytok.Client(address, patience=0) as client, pytest.raises(errors.Unavailable, match="not yet"):

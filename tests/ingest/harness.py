@@ -19,7 +19,7 @@ def no_report(done: int, total: int) -> None:
     assert total >= 0
 
 
-class Ingest:
+class IngestHarness:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 

@@ -51,7 +51,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
         raise AssertionError(f"not in {PATIENCE_SECONDS:g} s: {what}") from None
 
 
-class Scene:
+class StackHarness:
     """The stack, and one dataset with one model in it that every test tokenizes in a variant of its own."""
 
     def __init__(
@@ -148,7 +148,7 @@ class Scene:
         return int(count)
 
     async def busy(self, record: Any, *, running: int, succeeded: int = 0) -> None:
-        """Waits until so many tasks are in workers' hands, and so many at least are done."""
+        """Wait until this many tasks run, and at least that many are done."""
 
         async def is_so() -> bool:
             return await self.tasks(record, "RUNNING") == running and await self.tasks(record, "SUCCEEDED") >= succeeded

@@ -43,7 +43,7 @@ def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) ->
     return raw_shard(storage, [pa.record_batch({"text": pa.array(batch, pa.string())}) for batch in batches], **more)
 
 
-class Runner:
+class TaskRunner:
     """Runs tasks on a storage with one tokenizer; keeps the events that a worker would have seen."""
 
     def __init__(self, storage: Storage, folder: object, selector: selection.EngineSelector | None = None) -> None:

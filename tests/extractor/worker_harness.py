@@ -1,4 +1,4 @@
-"""A tokenization's files, a tiny model, and the orders of tasks that read them."""
+"""A worker's storage with a tokenization and a tiny model, and the tasks that read them."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from services.extractor.worker import model_cache
 from services.extractor.worker.tasks import plan_task, publish_task, range_task
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
-from tests.activations import material
+from tests.activations import tiny_models
 
 NAME = "datasets/docs/tokenizations/gpt2"
 KEY = "datasets/d/raw_tokenized_m"
@@ -23,7 +23,7 @@ ROWS, LENGTH = 40, 16
 
 
 @dataclasses.dataclass
-class Workplace:
+class WorkerHarness:
     """A worker's storage, a tokenization in it, and a model beside it."""
 
     storage: Storage
@@ -86,7 +86,9 @@ def context(number: int = 0) -> TaskContext:
     return TaskContext(f"{number:012d}-0000", 1, b"", lambda _: None)
 
 
-def workplace(folder: pathlib.Path, *, largest: int = material.ROWS - 1, padding: int = 0, **changes: Any) -> Workplace:
+def create_worker_harness(
+    folder: pathlib.Path, *, largest: int = tiny_models.ROWS - 1, padding: int = 0, **changes: Any
+) -> WorkerHarness:
     """Writes a tokenization of two files with ids up to `largest`, and a model's folder with these changes.
 
     Row n begins with n tokens of padding, up to so many.
@@ -124,5 +126,5 @@ def workplace(folder: pathlib.Path, *, largest: int = material.ROWS - 1, padding
     }
     data = json.dumps(manifest).encode()
     storage.write_bytes(f"{KEY}/polytok.json", data)
-    model = material.save("gpt2", folder / "gpt2", **changes)
-    return Workplace(storage, model, hashlib.sha256(data).hexdigest(), [f"{KEY}/{file['name']}" for file in files])
+    model = tiny_models.save("gpt2", folder / "gpt2", **changes)
+    return WorkerHarness(storage, model, hashlib.sha256(data).hexdigest(), [f"{KEY}/{file['name']}" for file in files])

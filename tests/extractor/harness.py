@@ -1,4 +1,4 @@
-"""What tests of the extractor hold in their hands: a running extractor beside a catalog, and a worker that obeys."""
+"""A running extractor beside a catalog, and the tasks that a fake worker leases."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from services.extractor.server.settings import ExtractorSettings
 from services.jobs import failures
 from services.runtime import settings
 from services.runtime.storage import Storage
-from tests.catalog import hands as catalog_hands
+from tests.catalog import harness as catalog_harness
 from tests.support import serving
 
 M = TypeVar("M", bound=Message)
@@ -32,11 +32,11 @@ CANCELLED = extractions_pb2.Extraction.STATE_CANCELLED
 
 
 @dataclasses.dataclass
-class Running:
+class ExtractorHarness:
     """An extractor that serves."""
 
     extractor: ExtractorApp
-    catalog: catalog_hands.Running
+    catalog: catalog_harness.CatalogHarness
     storage: Storage
     channel: grpc.aio.Channel
     address: str
@@ -90,7 +90,7 @@ class Running:
         async with self.extractor.database.connection() as conn:
             return list((await conn.execute(statement)).scalars())
 
-    async def take(self, job: str) -> "Held":
+    async def take(self, job: str) -> "LeasedTask":
         """Leases the next task of a job."""
         tasks = tables.jobs.tasks
         statement = (
@@ -102,9 +102,9 @@ class Running:
         async with self.extractor.database.connection() as conn:
             task_id = (await conn.execute(statement)).scalar_one()
         lease = await self.leases.AcquireLease(
-            leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker="hands", request_id=str(uuid.uuid4()))
+            leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker="fake-worker", request_id=str(uuid.uuid4()))
         )
-        return Held(self, str(task_id), lease)
+        return LeasedTask(self, str(task_id), lease)
 
     async def finish(self, extraction: extractions_pb2.Extraction) -> extractions_pb2.Extraction:
         """Makes an extraction of two ranges READY."""
@@ -118,10 +118,10 @@ class Running:
         return await self.get(extraction.name)
 
 
-class Held:
+class LeasedTask:
     """A task under a lease."""
 
-    def __init__(self, running: Running, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
+    def __init__(self, running: ExtractorHarness, task_id: str, lease: leases_pb2.AcquireLeaseResponse) -> None:
         self._running = running
         self.task_id = task_id
         self.lease = lease
@@ -189,12 +189,12 @@ class Held:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    catalog: catalog_hands.Running,
+async def run_extractor(
+    catalog: catalog_harness.CatalogHarness,
     database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[ExtractorHarness]:
     """Runs an extractor."""
     extractor = ExtractorApp(
         database=database_settings,
@@ -206,7 +206,7 @@ async def running(
         catalog=channels.open_async_channel(catalog.address),
     )
     async with serving.serving(extractor) as (channel, address):
-        yield Running(extractor, catalog, storage, channel, address)
+        yield ExtractorHarness(extractor, catalog, storage, channel, address)
 
 
 async def until(condition: Any, what: str) -> None:
@@ -219,5 +219,15 @@ async def until(condition: Any, what: str) -> None:
         raise AssertionError(f"not in 60 s: {what}") from None
 
 
-refused = catalog_hands.refused
-__all__ = ["CANCELLED", "HOOK", "READY", "Held", "Running", "errors", "refused", "running", "until"]
+expect_error = catalog_harness.expect_error
+__all__ = [
+    "CANCELLED",
+    "HOOK",
+    "READY",
+    "ExtractorHarness",
+    "LeasedTask",
+    "errors",
+    "expect_error",
+    "run_extractor",
+    "until",
+]

@@ -19,10 +19,10 @@ async def main(stop: process.StopSignal) -> None:
             JobSettings(),
             client,
             messaging.Subjects(settings.namespace),
-            "toys",
-            ["toy.make"],
-            {"toyshop": leases_pb2_grpc.LeaseServiceStub(channel)},
-            [sys.executable, str(pathlib.Path(__file__).with_name("toychild.py"))],
+            "records",
+            ["test.run"],
+            {"test-owner": leases_pb2_grpc.LeaseServiceStub(channel)},
+            [sys.executable, str(pathlib.Path(__file__).with_name("fake_task_process.py"))],
         )
         await process.supervise(stop=stop, tasks={"worker": worker.run(stop)}, drain_seconds=60)
     await client.close()

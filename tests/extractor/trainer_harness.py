@@ -13,12 +13,12 @@ from services.runtime import settings
 from services.trainer.server import repository as rows
 from services.trainer.server.app import TrainerApp
 from services.trainer.server.settings import TrainerServerSettings
-from tests.extractor import hands
+from tests.extractor import harness
 from tests.support import serving
 
 
 @dataclasses.dataclass
-class Running:
+class TrainerHarness:
     """A trainer that serves."""
 
     trainer: TrainerApp
@@ -27,7 +27,7 @@ class Running:
     def __post_init__(self) -> None:
         self.stub = cast("Any", trainings_pb2_grpc.TrainingServiceStub(self.channel))
 
-    async def create(self, name: str, hook: str = hands.HOOK, **source: Any) -> trainings_pb2.Training:
+    async def create(self, name: str, hook: str = harness.HOOK, **source: Any) -> trainings_pb2.Training:
         """Starts a training on an extraction, or on what is given."""
         request = trainings_pb2.CreateTrainingRequest(
             training_id=name,
@@ -64,11 +64,11 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    extractor: hands.Running,
+async def run_trainer(
+    extractor: harness.ExtractorHarness,
     database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[TrainerHarness]:
     """Runs a trainer."""
     trainer = TrainerApp(
         database=database_settings,
@@ -81,4 +81,4 @@ async def running(
         settings=TrainerServerSettings(hooks_seconds=50),
     )
     async with serving.serving(trainer) as (channel, _address):
-        yield Running(trainer, channel)
+        yield TrainerHarness(trainer, channel)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tokenizations_pb2
 from services.catalog.server import tables
-from tests.catalog import hands
+from tests.catalog import harness
 
 EXPECTED = (errors.NotFound, errors.FailedPrecondition, errors.Aborted, errors.AlreadyExists)
 STEPS = 25
@@ -22,7 +22,7 @@ async def test_random_concurrent_calls(catalog, worker, seed):
     await catalog.create_model("gpt2")
     await worker.inspect("gpt2")
     users = [_user(catalog, random.Random(100 * seed + number)) for number in range(4)]
-    # The hands read a dataset in from the first stage to the last; two at once would take each other's stages.
+    # The fake worker ingests a dataset from the first stage to the last; two at once would take each other's stages.
     alone = {name: asyncio.Lock() for name in ("a", "b")}
     workers = [_worker(catalog, random.Random(100 * seed + 50 + number), alone) for number in range(3)]
     working = [asyncio.create_task(each) for each in workers]
@@ -43,7 +43,7 @@ async def _tolerant(call):
     try:
         await call
     except grpc.aio.AioRpcError as error:
-        found = hands.as_error(error)
+        found = harness.as_error(error)
         if not isinstance(found, EXPECTED):
             raise found from error
 
@@ -76,7 +76,7 @@ def _of(kind, dataset, **fields):
 
 
 async def _worker(catalog, chance, alone):
-    hand = hands.Worker(catalog)
+    hand = harness.FakeWorker(catalog)
     while True:
         # A pause, for there is no event to wait for.
         await asyncio.sleep(0.01)
