@@ -126,14 +126,14 @@ def test_parquet_and_arrow_not_utf8(ingest: IngestHarness, source: pathlib.Path)
     ("name", "content", "names"),
     [
         ("a.parquet", b"text\nx\n", ("Parquet", r"b'text\nx\n'")),
-        ("a.parquet", gzip.compress(b"x"), ("Parquet", "gzip")),
+        ("a.parquet", gzip.compress(b"x", mtime=0), ("Parquet", "gzip")),
         ("a.arrow", b"PAR1....", ("Arrow", "Parquet")),
         ("a.jsonl", parquet(TABLE), ("Parquet",)),
         ("a.txt", zstandard.compress(b"x"), ("Zstandard",)),
         ("a.csv", b"PK\x03\x04rest", ("ZIP",)),
         ("a.csv", b'{"text": "x", "n": 1}\n', ("JSON",)),
-        ("a.csv.gz", gzip.compress(b'[\n{"a": 1},\n{"a": 2}]'), ("JSON",)),
-        ("a.parquet.gz", gzip.compress(parquet(TABLE)), ("Parquet", "gzip")),
+        ("a.csv.gz", gzip.compress(b'[\n{"a": 1},\n{"a": 2}]', mtime=0), ("JSON",)),
+        ("a.parquet.gz", gzip.compress(parquet(TABLE), mtime=0), ("Parquet", "gzip")),
         ("a.jsonl.gz", b'{"a": 1}\n', ("gzip", "incorrect header check")),
         ("a.jsonl.xz", b'{"a": 1}\n', ("Input format not supported by decoder",)),
         ("a.md", b"x", (".arrow", ".ndjson", ".tsv", ".gz", ".xz")),
@@ -146,7 +146,7 @@ def test_not_what_its_name_says(
 
 
 COMPRESSED = {
-    "gz": ("gzip", gzip.compress(ROWS)),
+    "gz": ("gzip", gzip.compress(ROWS, mtime=0)),
     "zst": ("zstd", zstandard.compress(ROWS)),
     "bz2": ("bz2", bz2.compress(ROWS)),
     "xz": ("xz", lzma.compress(ROWS)),
@@ -191,7 +191,7 @@ def test_damaged_parquet_page(ingest: IngestHarness, source: pathlib.Path) -> No
     [
         ("a.txt", b""),
         ("a.parquet", b""),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
         ("a.jsonl", b"\n\n"),
         ("a.csv", b"a,b\n"),
         ("a.csv", b"a,b"),
