@@ -37,7 +37,7 @@ class EngineMismatchError(Exception):
 
 
 def encode_or_mismatch(engine: Engine, texts: pa.Array) -> Ragged:
-    """Encode; whatever goes wrong in the engine is raised as Untrustworthy, a panic of native code too."""
+    """Encode; whatever goes wrong in the engine is raised as EngineMismatchError, a panic of native code too."""
     try:
         rows = engine.encode(texts)
     # Too little memory says nothing about the engine's ids.

@@ -38,7 +38,7 @@ class SpotCheckedEngine:
         return self._engine.name
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Return the ids of each text; raises Untrustworthy if one of the sample is wrong."""
+        """Return the ids of each text; raises EngineMismatchError if one of the sample is wrong."""
         rows = encode_or_mismatch(self._engine, texts)
         sizes = np.diff(bounded_runs.ends_of(texts))
         chosen = self._chosen(sizes)

@@ -6,7 +6,7 @@ token in front unless it starts with it. Rows are as long as each other but for 
 row starts are one arithmetic series, and only the exceptions are walked one by one.
 
 The stream of a whole dataset is that of its parts, one after the other. A part can be packed by itself by who knows its
-phase, which is how many of its tokens belong to the last row of the parts before it; phases.py finds it.
+phase, which is how many of its tokens belong to the last row of the parts before it; packing_offsets.py finds it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -118,7 +118,7 @@ class Packer:
                     return
 
     def advance_offsets(self, documents: Ragged, before: Ids) -> Ids:
-        """Return what becomes of each phase (phases.py) in some documents and these, given that in those before."""
+        """Return what becomes of each phase (packing_offsets.py) in documents and these, given that in those before."""
         if self._boundaries == _NONE:
             return packing_offsets.advance_plain(
                 len(documents.values) + documents.num_rows * self._around.length, before

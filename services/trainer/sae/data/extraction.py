@@ -53,7 +53,7 @@ class ExtractionTable:
     """The rows of an extraction, by hook."""
 
     def __init__(self, rows: Any, wanted: tuple[str, ...], name: str = "") -> None:
-        """`rows` is what `opened` gives. Raises `errors.InvalidArgument` for a hook it has not."""
+        """`rows` is what `open_extraction` gives. Raises `errors.InvalidArgument` for a hook it has not."""
         self._columns = {hook: _column(name, rows.features, hook) for hook in wanted}
         self._table: pa.Table = rows.table if isinstance(rows, ExtractionFiles) else rows.data.table
         self._check = rows.check if isinstance(rows, ExtractionFiles) else _trust
@@ -165,7 +165,7 @@ class ExtractionDataset:
         held_out_rows: int,
         origin: ExtractionOrigin | None = None,
     ) -> None:
-        """`rows` is what `opened` gives, `wanted` are the hooks, and messages call the extraction by `name`.
+        """`rows` is what `open_extraction` gives, `wanted` are the hooks, and messages call the extraction by `name`.
 
         At most a tenth of the blocks is held out, and one at least.
 

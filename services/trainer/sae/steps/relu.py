@@ -29,7 +29,7 @@ def is_supported(config: configs.SaeConfig) -> bool:
 
 
 class _All:
-    """All latents of every vector: products as `sparse_activations.Pairs` has them, but dense."""
+    """All latents of every vector: products as `SparseActivations` has them, but dense."""
 
     def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, sparse_activations.Back]:
         """Return `values @ weights`, and what takes its gradient to that of the values."""
