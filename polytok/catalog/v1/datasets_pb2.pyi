@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Dataset(_message.Message):
-    """A corpus, and where it stands."""
+    """A corpus and its state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,7 +37,7 @@ class Dataset(_message.Message):
         STATE_UNSPECIFIED: Dataset._State.ValueType  # 0
         """Never sent."""
         STATE_PENDING: Dataset._State.ValueType  # 1
-        """Registered; no worker has begun."""
+        """Registered; no worker has started."""
         STATE_DOWNLOADING: Dataset._State.ValueType  # 2
         """Its source is being listed or fetched."""
         STATE_PROCESSING: Dataset._State.ValueType  # 3
@@ -45,9 +45,9 @@ class Dataset(_message.Message):
         STATE_READY: Dataset._State.ValueType  # 4
         """All files are there."""
         STATE_ERROR: Dataset._State.ValueType  # 5
-        """It failed; error_reason and error_message tell why."""
+        """All files are there."""
         STATE_CANCELLED: Dataset._State.ValueType  # 6
-        """It was stopped."""
+        """Cancelled."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a dataset. Tokenizing never changes them."""
@@ -55,7 +55,7 @@ class Dataset(_message.Message):
     STATE_UNSPECIFIED: Dataset.State.ValueType  # 0
     """Never sent."""
     STATE_PENDING: Dataset.State.ValueType  # 1
-    """Registered; no worker has begun."""
+    """Registered; no worker has started."""
     STATE_DOWNLOADING: Dataset.State.ValueType  # 2
     """Its source is being listed or fetched."""
     STATE_PROCESSING: Dataset.State.ValueType  # 3
@@ -63,9 +63,9 @@ class Dataset(_message.Message):
     STATE_READY: Dataset.State.ValueType  # 4
     """All files are there."""
     STATE_ERROR: Dataset.State.ValueType  # 5
-    """It failed; error_reason and error_message tell why."""
+    """All files are there."""
     STATE_CANCELLED: Dataset.State.ValueType  # 6
-    """It was stopped."""
+    """Cancelled."""
 
     @_typing.final
     class MetadataEntry(_message.Message):
@@ -113,9 +113,9 @@ class Dataset(_message.Message):
     uid: _builtins.str
     """The record's UUID."""
     state: Global___Dataset.State.ValueType
-    """Where it stands."""
+    """Its state."""
     progress: _builtins.float
-    """Percent done, 0 to 100."""
+    """Progress in percent, 0 to 100."""
     raw_path: _builtins.str
     """Folder of the raw Arrow shards: a local path or a URI."""
     num_samples: _builtins.int
@@ -129,11 +129,11 @@ class Dataset(_message.Message):
     error_reason: _builtins.str
     """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
     error_message: _builtins.str
-    """What went wrong and what to do, when the state is ERROR."""
+    """What is wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
     job: _builtins.str
-    """The job that reads it in, a UUID."""
+    """The job that reads it, a UUID."""
     commit: _builtins.str
     """The commit of the hub's repository that its rows were read from; empty for other sources."""
     @_builtins.property
@@ -150,19 +150,19 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record was made."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it reached its terminal state."""
+        """Time at which it reached its terminal state."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
-        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+        """The complete error, with class, violations and metadata, when the state is ERROR."""
 
     def __init__(
         self,
@@ -210,15 +210,15 @@ class Column(_message.Message):
     class _ContentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Column._Content.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         CONTENT_UNSPECIFIED: Column._Content.ValueType  # 0
-        """Nothing but what the type says."""
+        """Nothing beyond the type."""
         CONTENT_CONVERSATIONS: Column._Content.ValueType  # 1
         """Conversations: lists of objects with `role` and `content`, or with `from` and `value`."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
-        """What values are where the type does not say it."""
+        """What values contain if the type does not say so."""
 
     CONTENT_UNSPECIFIED: Column.Content.ValueType  # 0
-    """Nothing but what the type says."""
+    """Nothing beyond the type."""
     CONTENT_CONVERSATIONS: Column.Content.ValueType  # 1
     """Conversations: lists of objects with `role` and `content`, or with `from` and `value`."""
 
@@ -228,8 +228,9 @@ class Column(_message.Message):
     name: _builtins.str
     """Its name."""
     type: _builtins.str
-    """Its Arrow type, as `pyarrow.DataType` prints it. Objects of JSON are `extension<arrow.json>`, each value the text that
-    its file has of it.
+    """Its Arrow type, as `pyarrow.DataType` prints it. JSON objects are `extension<arrow.json>`: each value is the text
+    in
+    its file.
     """
     content: Global___Column.Content.ValueType
     """What the values are."""
@@ -267,7 +268,7 @@ class DatasetSource(_message.Message):
 
     @_builtins.property
     def upload(self) -> Global___UploadSource:
-        """Rows that were sent by UploadDataset, which fills this in."""
+        """Rows sent by UploadDataset, which sets this field."""
 
     def __init__(
         self,
@@ -288,7 +289,7 @@ Global___DatasetSource: _TypeAlias = DatasetSource  # noqa: Y015
 
 @_typing.final
 class UploadSource(_message.Message):
-    """Rows that were sent by UploadDataset."""
+    """Rows sent by UploadDataset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,14 +298,14 @@ class UploadSource(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
-    """sha256 over the schema and the record batches as they were sent, in order."""
+    """sha256 over the schema and the record batches as sent, in order."""
     num_rows: _builtins.int
     """Rows."""
     size_bytes: _builtins.int
-    """Bytes that were sent."""
+    """Bytes sent."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadedFile]:
-        """The files that they were written to, in the order of the rows. They go once the dataset is READY."""
+        """The files with the rows, in order. They are deleted once the dataset is READY."""
 
     def __init__(
         self,
@@ -369,15 +370,15 @@ class FileSource(_message.Message):
     class _FormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FileSource._Format.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FORMAT_UNSPECIFIED: FileSource._Format.ValueType  # 0
-        """Taken from each file's name."""
+        """Detected from each file's name."""
         FORMAT_JSONL: FileSource._Format.ValueType  # 1
-        """One JSON object a line."""
+        """One JSON object per line."""
         FORMAT_CSV: FileSource._Format.ValueType  # 2
         """Comma-separated values with a header line, or values separated by another character."""
         FORMAT_PARQUET: FileSource._Format.ValueType  # 3
         """Apache Parquet."""
         FORMAT_TEXT: FileSource._Format.ValueType  # 4
-        """Text, in a column `text`; text_rows tells what is a row."""
+        """Text, in a column `text`; text_rows says what makes a row."""
         FORMAT_ARROW: FileSource._Format.ValueType  # 5
         """Arrow IPC, file or stream."""
         FORMAT_JSON: FileSource._Format.ValueType  # 6
@@ -387,15 +388,15 @@ class FileSource(_message.Message):
         """Formats that can be read."""
 
     FORMAT_UNSPECIFIED: FileSource.Format.ValueType  # 0
-    """Taken from each file's name."""
+    """Detected from each file's name."""
     FORMAT_JSONL: FileSource.Format.ValueType  # 1
-    """One JSON object a line."""
+    """One JSON object per line."""
     FORMAT_CSV: FileSource.Format.ValueType  # 2
     """Comma-separated values with a header line, or values separated by another character."""
     FORMAT_PARQUET: FileSource.Format.ValueType  # 3
     """Apache Parquet."""
     FORMAT_TEXT: FileSource.Format.ValueType  # 4
-    """Text, in a column `text`; text_rows tells what is a row."""
+    """Text, in a column `text`; text_rows says what makes a row."""
     FORMAT_ARROW: FileSource.Format.ValueType  # 5
     """Arrow IPC, file or stream."""
     FORMAT_JSON: FileSource.Format.ValueType  # 6
@@ -410,23 +411,23 @@ class FileSource(_message.Message):
         TEXT_ROWS_UNSPECIFIED: FileSource._TextRows.ValueType  # 0
         """The same as TEXT_ROWS_LINE."""
         TEXT_ROWS_LINE: FileSource._TextRows.ValueType  # 1
-        """A line, without its end; an empty line is an empty row."""
+        """A line without its line ending; an empty line is an empty row."""
         TEXT_ROWS_FILE: FileSource._TextRows.ValueType  # 2
-        """The whole file as it is; 32 MiB is the most. An empty file has no row."""
+        """The whole file unchanged, at most 32 MiB. An empty file has no row."""
         TEXT_ROWS_SEPARATED: FileSource._TextRows.ValueType  # 3
-        """What stands between separators, less rows that are empty; see text_separator."""
+        """A section between separators, without empty ones; see text_separator."""
 
     class TextRows(_TextRows, metaclass=_TextRowsEnumTypeWrapper):
-        """What is a row of a text file."""
+        """What makes a row of a text file."""
 
     TEXT_ROWS_UNSPECIFIED: FileSource.TextRows.ValueType  # 0
     """The same as TEXT_ROWS_LINE."""
     TEXT_ROWS_LINE: FileSource.TextRows.ValueType  # 1
-    """A line, without its end; an empty line is an empty row."""
+    """A line without its line ending; an empty line is an empty row."""
     TEXT_ROWS_FILE: FileSource.TextRows.ValueType  # 2
-    """The whole file as it is; 32 MiB is the most. An empty file has no row."""
+    """The whole file unchanged, at most 32 MiB. An empty file has no row."""
     TEXT_ROWS_SEPARATED: FileSource.TextRows.ValueType  # 3
-    """What stands between separators, less rows that are empty; see text_separator."""
+    """A section between separators, without empty ones; see text_separator."""
 
     URIS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
@@ -437,16 +438,16 @@ class FileSource(_message.Message):
     format: Global___FileSource.Format.ValueType
     """The format of all files."""
     delimiter: _builtins.str
-    """With CSV: what separates cells, one character of ASCII. Empty for a tab in files named .tsv, else a comma."""
+    """With CSV: the separator of cells, one ASCII character. Empty means a tab in files named .tsv, else a comma."""
     json_field: _builtins.str
-    """With JSON: the field of the outermost object that holds the rows. Empty for the only one with a list of objects."""
+    """With JSON: the field of the outermost object with the rows. Empty means the only one with a list of objects."""
     text_rows: Global___FileSource.TextRows.ValueType
-    """With text: what is a row."""
+    """With text: what makes a row."""
     text_separator: _builtins.str
-    """With TEXT_ROWS_SEPARATED: the text between two rows, kept in neither. Empty for blank lines, one or more."""
+    """With TEXT_ROWS_SEPARATED: the text between two rows, kept in neither. Empty means one or more blank lines."""
     @_builtins.property
     def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Paths, fsspec URIs, folders or globs. Compressed files (.gz, .zst, .bz2, .xz) are read through."""
+        """Paths, fsspec URIs, folders or glob patterns. Compressed files (.gz, .zst, .bz2, .xz) are decompressed."""
 
     def __init__(
         self,
@@ -477,7 +478,7 @@ class HubSource(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     repo_id: _builtins.str
-    """`owner/name`, or `name`, or the path of a local folder that is laid out as a repository."""
+    """`owner/name`, or `name`, or the path of a local folder with the layout of a repository."""
     config: _builtins.str
     """The configuration (subset); empty for the only one."""
     split: _builtins.str
@@ -510,12 +511,12 @@ class CreateDatasetRequest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
-    """The id to give it: the last part of its name. Lower-case letters, digits and `.`, `_`, `-` between them."""
+    """The id of the dataset: the last part of its name. Lower-case letters, digits and `.`, `_`, `-` between them."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def dataset(self) -> Global___Dataset:
-        """The dataset; its source and metadata count."""
+        """The dataset; only its source and metadata are used."""
 
     def __init__(
         self,
@@ -542,8 +543,8 @@ class UploadDatasetRequest(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     batch: _builtins.bytes
-    """Rows: a record batch of the schema as an encapsulated message of Arrow IPC (`pyarrow.RecordBatch.serialize`), not
-    compressed.
+    """Rows: a record batch of the schema as an encapsulated Arrow IPC message (`pyarrow.RecordBatch.serialize`),
+    uncompressed.
     """
     @_builtins.property
     def begin(self) -> Global___UploadBegin:
@@ -603,9 +604,9 @@ class UploadBegin(_message.Message):
     dataset_id: _builtins.str
     """The id to give the dataset, as CreateDatasetRequest.dataset_id."""
     arrow_schema: _builtins.bytes
-    """The schema of all rows as a message of Arrow IPC (`pyarrow.Schema.serialize`), without dictionary-encoded columns."""
+    """The schema of all rows as an Arrow IPC message (`pyarrow.Schema.serialize`), without dictionary-encoded columns."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional. The same id says that the rows are the same."""
+    """A UUID, the same on every retry of this call (AIP-155); optional. The same id means that the rows are the same."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The user's own key-value pairs, as Dataset.metadata."""
@@ -628,16 +629,16 @@ Global___UploadBegin: _TypeAlias = UploadBegin  # noqa: Y015
 
 @_typing.final
 class UploadEnd(_message.Message):
-    """Ends an upload: all rows were sent."""
+    """Ends an upload: all rows have been sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NUM_ROWS_FIELD_NUMBER: _builtins.int
     NUM_BATCHES_FIELD_NUMBER: _builtins.int
     num_rows: _builtins.int
-    """How many rows there were."""
+    """Number of rows."""
     num_batches: _builtins.int
-    """How many record batches there were."""
+    """Number of record batches."""
     def __init__(
         self,
         *,
@@ -676,7 +677,7 @@ Global___GetDatasetRequest: _TypeAlias = GetDatasetRequest  # noqa: Y015
 
 @_typing.final
 class ListDatasetsRequest(_message.Message):
-    """Asks for a page of datasets."""
+    """Request for a page of datasets."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -684,12 +685,12 @@ class ListDatasetsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many; 0 means 100. More than 1000 is taken as 1000."""
+    """Page size; 0 means 100, the maximum is 1000."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Dataset.State.ValueType]:
-        """Only these states; none means all."""
+        """Only these states; empty means all."""
 
     def __init__(
         self,
@@ -715,7 +716,7 @@ class ListDatasetsResponse(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dataset]:
         """Newest first."""
@@ -744,16 +745,14 @@ class UpdateDatasetRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def dataset(self) -> Global___Dataset:
-        """The dataset, with its name, the new values, and optionally the etag that it was read with. Only these
-        count; the catalog checks them.
-        """
+        """The dataset, with its name, the new values, and optionally its etag. Other fields are ignored."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change: `metadata`, or nothing for all that can change."""
+        """What to change: `metadata`, or empty for everything that can change."""
 
     def __init__(
         self,
@@ -787,7 +786,7 @@ class DeleteDatasetRequest(_message.Message):
     etag: _builtins.str
     """Only if the dataset still has this etag; optional."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -806,7 +805,7 @@ Global___DeleteDatasetRequest: _TypeAlias = DeleteDatasetRequest  # noqa: Y015
 
 @_typing.final
 class CancelDatasetRequest(_message.Message):
-    """Stops reading a dataset in."""
+    """Stops reading a dataset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -815,7 +814,7 @@ class CancelDatasetRequest(_message.Message):
     name: _builtins.str
     """`datasets/{id}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -832,7 +831,7 @@ Global___CancelDatasetRequest: _TypeAlias = CancelDatasetRequest  # noqa: Y015
 
 @_typing.final
 class RetryDatasetRequest(_message.Message):
-    """Reads a dataset in again."""
+    """Reads a dataset again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -841,7 +840,7 @@ class RetryDatasetRequest(_message.Message):
     name: _builtins.str
     """`datasets/{id}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -887,7 +886,7 @@ class WatchDatasetResponse(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dataset(self) -> Global___Dataset:
-        """The whole record, its progress live."""
+        """The whole record with live progress."""
 
     def __init__(
         self,

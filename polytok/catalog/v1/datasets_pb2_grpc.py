@@ -92,8 +92,8 @@ class DatasetServiceServicer:
     """
 
     def CreateDataset(self, request, context):
-        """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
-        The same id with the same source answers the dataset that exists.
+        """Registers a dataset and starts to read it. The response is PENDING; WatchDataset reports when it is READY.
+        The same id with the same source returns the existing dataset.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,10 +101,11 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadDataset(self, request_iterator, context):
-        """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
-        answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
-        one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
-        request id that was answered before, at once.
+        """Registers a dataset from rows that the caller sends: one message to begin, one per record batch, and one to end.
+        The
+        response is PENDING, as in CreateDataset. Without the last message there is no dataset, and the rows of an aborted
+        upload are discarded. The same id with the same messages returns the existing dataset, and so does, immediately, a
+        request id that was used before.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
         RESOURCE_EXHAUSTED (STORAGE_FAILED).
         """
@@ -134,7 +135,7 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a dataset and its files, and stops it if it is still being read in. Refuses while it has
+        """Deletes a dataset and its files, and stops it if it is still being read. Refuses while it has
         tokenizations, unless forced; then they go too.
         Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
         """
@@ -143,21 +144,21 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelDataset(self, request, context):
-        """Stops reading a dataset in. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
+        """Stops reading a dataset. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryDataset(self, request, context):
-        """Reads a dataset in again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
+        """Reads a dataset again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchDataset(self, request, context):
-        """Streams the dataset as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND.
+        """Streams the current dataset, then every change, and ends after a terminal state. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

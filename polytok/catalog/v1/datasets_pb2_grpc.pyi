@@ -38,15 +38,16 @@ class DatasetServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     CreateDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.CreateDatasetRequest, _datasets_pb2.Dataset]
-    """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
-    The same id with the same source answers the dataset that exists.
+    """Registers a dataset and starts to read it. The response is PENDING; WatchDataset reports when it is READY.
+    The same id with the same source returns the existing dataset.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
     """
     UploadDataset: _grpc.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.Dataset]
-    """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
-    answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
-    one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
-    request id that was answered before, at once.
+    """Registers a dataset from rows that the caller sends: one message to begin, one per record batch, and one to end.
+    The
+    response is PENDING, as in CreateDataset. Without the last message there is no dataset, and the rows of an aborted
+    upload are discarded. The same id with the same messages returns the existing dataset, and so does, immediately, a
+    request id that was used before.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
     RESOURCE_EXHAUSTED (STORAGE_FAILED).
     """
@@ -57,16 +58,16 @@ class DatasetServiceStub:
     UpdateDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.UpdateDatasetRequest, _datasets_pb2.Dataset]
     """Changes the metadata of a dataset (AIP-134). Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
-    """Deletes a dataset and its files, and stops it if it is still being read in. Refuses while it has
+    """Deletes a dataset and its files, and stops it if it is still being read. Refuses while it has
     tokenizations, unless forced; then they go too.
     Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
     """
     CancelDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.CancelDatasetRequest, _datasets_pb2.Dataset]
-    """Stops reading a dataset in. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Stops reading a dataset. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RetryDataset: _grpc.UnaryUnaryMultiCallable[_datasets_pb2.RetryDatasetRequest, _datasets_pb2.Dataset]
-    """Reads a dataset in again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Reads a dataset again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     WatchDataset: _grpc.UnaryStreamMultiCallable[_datasets_pb2.WatchDatasetRequest, _datasets_pb2.WatchDatasetResponse]
-    """Streams the dataset as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current dataset, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -77,15 +78,16 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.CreateDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
-    """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
-    The same id with the same source answers the dataset that exists.
+    """Registers a dataset and starts to read it. The response is PENDING; WatchDataset reports when it is READY.
+    The same id with the same source returns the existing dataset.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
     """
     UploadDataset: _aio.StreamUnaryMultiCallable[_datasets_pb2.UploadDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
-    """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
-    answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
-    one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
-    request id that was answered before, at once.
+    """Registers a dataset from rows that the caller sends: one message to begin, one per record batch, and one to end.
+    The
+    response is PENDING, as in CreateDataset. Without the last message there is no dataset, and the rows of an aborted
+    upload are discarded. The same id with the same messages returns the existing dataset, and so does, immediately, a
+    request id that was used before.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
     RESOURCE_EXHAUSTED (STORAGE_FAILED).
     """
@@ -96,16 +98,16 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     UpdateDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.UpdateDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
     """Changes the metadata of a dataset (AIP-134). Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a dataset and its files, and stops it if it is still being read in. Refuses while it has
+    """Deletes a dataset and its files, and stops it if it is still being read. Refuses while it has
     tokenizations, unless forced; then they go too.
     Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
     """
     CancelDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.CancelDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
-    """Stops reading a dataset in. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Stops reading a dataset. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RetryDataset: _aio.UnaryUnaryMultiCallable[_datasets_pb2.RetryDatasetRequest, _datasets_pb2.Dataset]  # type: ignore[assignment]
-    """Reads a dataset in again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+    """Reads a dataset again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     WatchDataset: _aio.UnaryStreamMultiCallable[_datasets_pb2.WatchDatasetRequest, _datasets_pb2.WatchDatasetResponse]  # type: ignore[assignment]
-    """Streams the dataset as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current dataset, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Datasets: a corpus, read once into Arrow files, tokenized for any number of models.
@@ -119,8 +121,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.CreateDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.Dataset, _abc.Awaitable[_datasets_pb2.Dataset]]:
-        """Registers a dataset and starts to read it in. The answer is PENDING; WatchDataset tells when it is READY.
-        The same id with the same source answers the dataset that exists.
+        """Registers a dataset and starts to read it. The response is PENDING; WatchDataset reports when it is READY.
+        The same id with the same source returns the existing dataset.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
         """
 
@@ -130,10 +132,11 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_datasets_pb2.UploadDatasetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.Dataset, _abc.Awaitable[_datasets_pb2.Dataset]]:
-        """Registers a dataset of rows that the caller has: a message that begins, one a record batch, and one that ends. The
-        answer is PENDING, as that of CreateDataset; before the last message has come there is no dataset, and what was sent of
-        one that breaks off is dropped. The same id with the same messages answers the dataset that exists, and so does a
-        request id that was answered before, at once.
+        """Registers a dataset from rows that the caller sends: one message to begin, one per record batch, and one to end.
+        The
+        response is PENDING, as in CreateDataset. Without the last message there is no dataset, and the rows of an aborted
+        upload are discarded. The same id with the same messages returns the existing dataset, and so does, immediately, a
+        request id that was used before.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD, SOURCE_INVALID, SOURCE_EMPTY),
         RESOURCE_EXHAUSTED (STORAGE_FAILED).
         """
@@ -168,7 +171,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.DeleteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a dataset and its files, and stops it if it is still being read in. Refuses while it has
+        """Deletes a dataset and its files, and stops it if it is still being read. Refuses while it has
         tokenizations, unless forced; then they go too.
         Errors: NOT_FOUND, FAILED_PRECONDITION (RESOURCE_HELD), ABORTED (ETAG_MISMATCH).
         """
@@ -179,7 +182,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.CancelDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.Dataset, _abc.Awaitable[_datasets_pb2.Dataset]]:
-        """Stops reading a dataset in. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+        """Stops reading a dataset. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
 
     @_abc_1.abstractmethod
     def RetryDataset(
@@ -187,7 +190,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.RetryDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datasets_pb2.Dataset, _abc.Awaitable[_datasets_pb2.Dataset]]:
-        """Reads a dataset in again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
+        """Reads a dataset again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
 
     @_abc_1.abstractmethod
     def WatchDataset(
@@ -195,6 +198,6 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datasets_pb2.WatchDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_datasets_pb2.WatchDatasetResponse], _abc.AsyncIterator[_datasets_pb2.WatchDatasetResponse]]:
-        """Streams the dataset as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+        """Streams the current dataset, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """A model, and what its tokenizer is."""
+    """A model and its tokenizer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -39,9 +39,9 @@ class Model(_message.Message):
         STATE_PENDING: Model._State.ValueType  # 1
         """Registered; its tokenizer has not been read."""
         STATE_READY: Model._State.ValueType  # 2
-        """Its tokenizer was read; datasets can be tokenized for it."""
+        """Its tokenizer has been read; datasets can be tokenized for it."""
         STATE_ERROR: Model._State.ValueType  # 3
-        """Its tokenizer or configuration cannot be loaded; error_reason and error_message tell why."""
+        """Its tokenizer or configuration cannot be loaded; see error_reason and error_message."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a model."""
@@ -51,9 +51,9 @@ class Model(_message.Message):
     STATE_PENDING: Model.State.ValueType  # 1
     """Registered; its tokenizer has not been read."""
     STATE_READY: Model.State.ValueType  # 2
-    """Its tokenizer was read; datasets can be tokenized for it."""
+    """Its tokenizer has been read; datasets can be tokenized for it."""
     STATE_ERROR: Model.State.ValueType  # 3
-    """Its tokenizer or configuration cannot be loaded; error_reason and error_message tell why."""
+    """Its tokenizer or configuration cannot be loaded; see error_reason and error_message."""
 
     @_typing.final
     class MetadataEntry(_message.Message):
@@ -105,13 +105,13 @@ class Model(_message.Message):
     uid: _builtins.str
     """The record's uid: `m_` and 8 hexadecimal digits."""
     repo_id: _builtins.str
-    """The model: a repository of the Hugging Face hub (`owner/name`) or the path of a local folder in that layout."""
+    """The model: a repository of the Hugging Face hub (`owner/name`) or the path of a local folder with that layout."""
     revision: _builtins.str
     """A branch, tag or commit of the repository; empty for the default branch."""
     tokenizer_repo_id: _builtins.str
     """Where the tokenizer comes from, if not from repo_id."""
     state: Global___Model.State.ValueType
-    """Where it stands."""
+    """Its state."""
     tokenizer_fingerprint: _builtins.str
     """sha256 of the tokenizer's content: two models with one fingerprint turn every text into the same ids."""
     tokenizer_class: _builtins.str
@@ -125,24 +125,25 @@ class Model(_message.Message):
     n_layers: _builtins.int
     """Layers; 0 if unknown."""
     context_length: _builtins.int
-    """Longest sequence that the model takes, in tokens; 0 if unknown."""
+    """Longest sequence that the model accepts, in tokens; 0 if unknown."""
     error_reason: _builtins.str
     """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
     error_message: _builtins.str
-    """What went wrong and what to do, when the state is ERROR."""
+    """What is wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
     job: _builtins.str
     """The job that inspects it, a UUID."""
     commit: _builtins.str
-    """The commit of the hub's repository that `revision` named when the model was registered: every worker reads the model's
-    files, and the tokenizer's if it is in the same repository, of this commit. Empty for a local folder.
+    """The commit that `revision` named when the model was registered: every worker reads the model's files of this
+    commit,
+    and the tokenizer's if it is in the same repository. Empty for a local folder.
     """
     tokenizer_commit: _builtins.str
     """The commit of tokenizer_repo_id, if that is a repository of the hub."""
     chat_template_fingerprint: _builtins.str
-    """sha256 over the tokenizer's chat templates and the special tokens that they are given; empty if it has no template. A
-    conversation is rendered by these templates or not at all.
+    """sha256 over the tokenizer's chat templates and the special tokens that they use; empty without a template.
+    Conversations are rendered by exactly these templates.
     """
     @_builtins.property
     def special_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecialToken]:
@@ -154,15 +155,15 @@ class Model(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record was made."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
-        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+        """The complete error, with class, violations and metadata, when the state is ERROR."""
 
     def __init__(
         self,
@@ -241,12 +242,12 @@ class CreateModelRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
-    """The id to give it: the last part of its name. Lower-case letters, digits and `.`, `_`, `-` between them."""
+    """The id of the model: the last part of its name. Lower-case letters, digits and `.`, `_`, `-` between them."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def model(self) -> Global___Model:
-        """The model; its repo_id, revision, tokenizer_repo_id and metadata count."""
+        """The model; only its repo_id, revision, tokenizer_repo_id and metadata are used."""
 
     def __init__(
         self,
@@ -287,7 +288,7 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """Asks for a page of models."""
+    """Request for a page of models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -295,12 +296,12 @@ class ListModelsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many; 0 means 100. More than 1000 is taken as 1000."""
+    """Page size; 0 means 100, the maximum is 1000."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Model.State.ValueType]:
-        """Only these states; none means all."""
+        """Only these states; empty means all."""
 
     def __init__(
         self,
@@ -326,7 +327,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """Newest first."""
@@ -355,16 +356,14 @@ class UpdateModelRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def model(self) -> Global___Model:
-        """The model, with its name, the new values, and optionally the etag that it was read with. Only these
-        count; the catalog checks them.
-        """
+        """The model, with its name, the new values, and optionally its etag. Other fields are ignored."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change: `metadata`, or nothing for all that can change."""
+        """What to change: `metadata`, or empty for everything that can change."""
 
     def __init__(
         self,
@@ -398,7 +397,7 @@ class DeleteModelRequest(_message.Message):
     etag: _builtins.str
     """Only if the model still has this etag; optional."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -426,7 +425,7 @@ class RetryModelRequest(_message.Message):
     name: _builtins.str
     """`models/{id}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,

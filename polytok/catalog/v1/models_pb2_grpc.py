@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """
@@ -76,14 +76,14 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """
 
     def CreateModel(self, request, context):
-        """Registers a model and has its tokenizer inspected. The answer is PENDING; WatchModel tells when it is READY.
-        The same id with the same source answers the model that exists.
+        """Registers a model and has its tokenizer inspected. The response is PENDING; WatchModel reports when it is READY.
+        The same id with the same source returns the existing model.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,7 +127,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchModel(self, request, context):
-        """Streams the model as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND.
+        """Streams the current model, then every change, and ends after a terminal state. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,7 +180,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """

@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """
@@ -38,8 +38,8 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     CreateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.Model]
-    """Registers a model and has its tokenizer inspected. The answer is PENDING; WatchModel tells when it is READY.
-    The same id with the same source answers the model that exists.
+    """Registers a model and has its tokenizer inspected. The response is PENDING; WatchModel reports when it is READY.
+    The same id with the same source returns the existing model.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]
@@ -55,19 +55,19 @@ class ModelServiceStub:
     RetryModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.RetryModelRequest, _models_pb2.Model]
     """Inspects a model again after ERROR. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     WatchModel: _grpc.UnaryStreamMultiCallable[_models_pb2.WatchModelRequest, _models_pb2.WatchModelResponse]
-    """Streams the model as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current model, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.Model]  # type: ignore[assignment]
-    """Registers a model and has its tokenizer inspected. The answer is PENDING; WatchModel tells when it is READY.
-    The same id with the same source answers the model that exists.
+    """Registers a model and has its tokenizer inspected. The response is PENDING; WatchModel reports when it is READY.
+    The same id with the same source returns the existing model.
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.Model]  # type: ignore[assignment]
@@ -83,10 +83,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     RetryModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RetryModelRequest, _models_pb2.Model]  # type: ignore[assignment]
     """Inspects a model again after ERROR. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     WatchModel: _aio.UnaryStreamMultiCallable[_models_pb2.WatchModelRequest, _models_pb2.WatchModelResponse]  # type: ignore[assignment]
-    """Streams the model as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current model, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Models: what a dataset is tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
+    """Models: what datasets are tokenized for. A tokenizer worker reads each model's tokenizer and configuration once.
 
     Requests name a model `models/{id}` where the id is the one its creator chose, or the record's uid.
     """
@@ -97,8 +97,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.CreateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.Model, _abc.Awaitable[_models_pb2.Model]]:
-        """Registers a model and has its tokenizer inspected. The answer is PENDING; WatchModel tells when it is READY.
-        The same id with the same source answers the model that exists.
+        """Registers a model and has its tokenizer inspected. The response is PENDING; WatchModel reports when it is READY.
+        The same id with the same source returns the existing model.
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD).
         """
 
@@ -150,6 +150,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.WatchModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.WatchModelResponse], _abc.AsyncIterator[_models_pb2.WatchModelResponse]]:
-        """Streams the model as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+        """Streams the current model, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

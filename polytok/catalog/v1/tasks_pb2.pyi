@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PlanIngestTask(_message.Message):
-    """Payload of `ingest.plan`: find out what the source consists of. The result makes one `ingest.read` task a part."""
+    """Payload of `ingest.plan`: list the parts of the source. The job gets one `ingest.read` task per part."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -56,7 +56,7 @@ class PlanIngestResult(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestPart]:
-        """What can be read independently, in the order of the rows."""
+        """The parts that can be read independently, in the order of the rows."""
 
     def __init__(
         self,
@@ -169,13 +169,13 @@ class FilePart(_message.Message):
     size_bytes: _builtins.int
     """Its size in bytes, as stored; 0 if unknown."""
     delimiter: _builtins.str
-    """With CSV: what separates cells; empty for what the file's name says."""
+    """With CSV: the separator of cells; empty to use the file's name."""
     json_field: _builtins.str
-    """With JSON: the field that holds the rows; empty for the only one with a list of objects."""
+    """With JSON: the field with the rows; empty for the only one with a list of objects."""
     text_rows: _datasets_pb2.FileSource.TextRows.ValueType
-    """With text: what is a row."""
+    """With text: what makes a row."""
     text_separator: _builtins.str
-    """With rows of text that are separated: by what; empty for blank lines."""
+    """With separated text: the separator; empty for blank lines."""
     def __init__(
         self,
         *,
@@ -197,13 +197,13 @@ Global___FilePart: _TypeAlias = FilePart  # noqa: Y015
 
 @_typing.final
 class DocumentsPart(_message.Message):
-    """Text files that are a row each, so many that they are read together."""
+    """Text files that are one row each, read together as one part."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Document(_message.Message):
-        """A text file that is a row."""
+        """A text file that is one row."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -290,7 +290,7 @@ class ReadPartTask(_message.Message):
     ordinal: _builtins.int
     """The part's place in the order of rows, from 0."""
     shard_bytes: _builtins.int
-    """Where a shard ends: bytes of text columns, about."""
+    """Approximate size at which a shard ends, in bytes of text columns."""
     @_builtins.property
     def part(self) -> Global___IngestPart:
         """What to read."""
@@ -347,9 +347,10 @@ Global___ReadPartResult: _TypeAlias = ReadPartResult  # noqa: Y015
 
 @_typing.final
 class RawShard(_message.Message):
-    """An Arrow file of a dataset (IPC stream, as `datasets` writes it). Its schema's metadata names what its rows were read
-    from: `polytok.source` is the name, as messages show it, and `polytok.source_row` the place there of the first row,
-    from 0. Shards that were not written by our ingest may lack them.
+    """An Arrow file of a dataset (IPC stream, as `datasets` writes it). Its schema's metadata names the origin of its rows:
+    `polytok.source` is its name in messages, and `polytok.source_row` the position of the first row in it, from 0.
+    Shards
+    not written by our ingest worker may lack them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -368,7 +369,7 @@ class RawShard(_message.Message):
     sha256: _builtins.str
     """sha256, hexadecimal."""
     text_bytes: _builtins.int
-    """Bytes of UTF-8 text, that in lists and objects included."""
+    """Bytes of UTF-8 text, including text in lists and objects."""
     def __init__(
         self,
         *,
@@ -468,8 +469,9 @@ Global___PublishDatasetResult: _TypeAlias = PublishDatasetResult  # noqa: Y015
 
 @_typing.final
 class StagedFile(_message.Message):
-    """A small file that a worker wrote under an epoch's name, to be given its final name by the owner in the transaction
-    that publishes.
+    """A small file that a worker wrote under an epoch's name. The owner renames it to its final name in the transaction
+    that
+    publishes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

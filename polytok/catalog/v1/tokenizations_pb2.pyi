@@ -37,15 +37,15 @@ class Tokenization(_message.Message):
         STATE_UNSPECIFIED: Tokenization._State.ValueType  # 0
         """Never sent."""
         STATE_QUEUED: Tokenization._State.ValueType  # 1
-        """Accepted; no worker has begun."""
+        """Accepted; no worker has started."""
         STATE_PROCESSING: Tokenization._State.ValueType  # 2
-        """Workers are at it."""
+        """Workers are running its tasks."""
         STATE_READY: Tokenization._State.ValueType  # 3
         """All files are there, checked and published."""
         STATE_ERROR: Tokenization._State.ValueType  # 4
-        """It failed; error_reason and error_message tell why."""
+        """Failed; see error_reason and error_message."""
         STATE_CANCELLED: Tokenization._State.ValueType  # 5
-        """It was stopped."""
+        """Cancelled."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a tokenization."""
@@ -53,15 +53,15 @@ class Tokenization(_message.Message):
     STATE_UNSPECIFIED: Tokenization.State.ValueType  # 0
     """Never sent."""
     STATE_QUEUED: Tokenization.State.ValueType  # 1
-    """Accepted; no worker has begun."""
+    """Accepted; no worker has started."""
     STATE_PROCESSING: Tokenization.State.ValueType  # 2
-    """Workers are at it."""
+    """Workers are running its tasks."""
     STATE_READY: Tokenization.State.ValueType  # 3
     """All files are there, checked and published."""
     STATE_ERROR: Tokenization.State.ValueType  # 4
-    """It failed; error_reason and error_message tell why."""
+    """Failed; see error_reason and error_message."""
     STATE_CANCELLED: Tokenization.State.ValueType  # 5
-    """It was stopped."""
+    """Cancelled."""
 
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -101,9 +101,9 @@ class Tokenization(_message.Message):
     variant: _builtins.str
     """The variant; empty for the one that (dataset, model) resolves to."""
     state: Global___Tokenization.State.ValueType
-    """Where it stands."""
+    """Its state."""
     progress: _builtins.float
-    """Percent done, 0 to 100."""
+    """Progress in percent, 0 to 100."""
     tokenizer_repo_id: _builtins.str
     """The tokenizer that made it."""
     tokenizer_fingerprint: _builtins.str
@@ -111,7 +111,7 @@ class Tokenization(_message.Message):
     tokenized_path: _builtins.str
     """Folder that `datasets.load_from_disk` opens: a local path or a URI."""
     vocab_size: _builtins.int
-    """Tokens in the tokenizer's vocabulary, added tokens included."""
+    """Size of the tokenizer's vocabulary, added tokens included."""
     manifest_digest: _builtins.str
     """sha256 of the manifest, `polytok.json`, that lists every file with its checksum."""
     job: _builtins.str
@@ -119,42 +119,43 @@ class Tokenization(_message.Message):
     error_reason: _builtins.str
     """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
     error_message: _builtins.str
-    """What went wrong and what to do, when the state is ERROR."""
+    """What is wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
     shared_from: _builtins.str
-    """The tokenization that made the files, by name, where another did: it had a tokenizer of the same content and the
-    same parameters. While this one is QUEUED, the one that it waits for. It may be deleted: the files stay.
+    """The name of the tokenization that made the files, if another did: its tokenizer has the same content, and its
+    parameters are the same. While this one is QUEUED, the one that it waits for. It may be deleted: the files stay.
     """
     chat_template_fingerprint: _builtins.str
-    """Of conversations that the tokenizer's own template renders: sha256 over the tokenizer's chat templates and the special
-    tokens that they are given, as Model has it.
+    """For conversations rendered by the tokenizer's own template: sha256 over the tokenizer's chat templates and the
+    special
+    tokens that they use, as in Model.
     """
     tokenizer_revision: _builtins.str
     """The commit of the hub's repository that the tokenizer is read from; empty for a local folder."""
     @_builtins.property
     def parameters(self) -> Global___TokenizationParameters:
-        """How it was tokenized, every default filled in."""
+        """How it was tokenized, with all defaults filled in."""
 
     @_builtins.property
     def statistics(self) -> Global___TokenizationStatistics:
-        """What is in the files."""
+        """Statistics of the files."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record was made."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the first worker began."""
+        """Time at which the first worker started."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it reached its terminal state."""
+        """Time at which it reached its terminal state."""
 
     @_builtins.property
     def repair(self) -> Global___Repair:
@@ -162,7 +163,7 @@ class Tokenization(_message.Message):
 
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
-        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+        """The complete error, with class, violations and metadata, when the state is ERROR."""
 
     def __init__(
         self,
@@ -205,8 +206,9 @@ Global___Tokenization: _TypeAlias = Tokenization  # noqa: Y015
 
 @_typing.final
 class Repair(_message.Message):
-    """A repair of a tokenization's files: all are read, and those that are not what was written, or not what the reference
-    makes of the dataset, are made again. Whoever shares the files has them repaired along. The tokenization stays READY.
+    """A repair of a tokenization's files: all are read, and those that differ from what was written, or from what the
+    reference makes of the dataset, are rebuilt. This also repairs tokenizations that share the files. The tokenization
+    stays READY.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -220,15 +222,15 @@ class Repair(_message.Message):
         STATE_UNSPECIFIED: Repair._State.ValueType  # 0
         """Never sent."""
         STATE_QUEUED: Repair._State.ValueType  # 1
-        """Accepted; no worker has begun."""
+        """Accepted; no worker has started."""
         STATE_PROCESSING: Repair._State.ValueType  # 2
-        """Workers are at it."""
+        """Workers are running its tasks."""
         STATE_DONE: Repair._State.ValueType  # 3
-        """All files are what was written, or `changes` says in what they differ."""
+        """All files are as written, or `changes` says how they differ."""
         STATE_ERROR: Repair._State.ValueType  # 4
-        """It failed; error_reason and error_message tell why. No file is worse than before."""
+        """Failed; see error_reason and error_message. No file is worse than before."""
         STATE_CANCELLED: Repair._State.ValueType  # 5
-        """It was stopped."""
+        """Cancelled."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a repair."""
@@ -236,15 +238,15 @@ class Repair(_message.Message):
     STATE_UNSPECIFIED: Repair.State.ValueType  # 0
     """Never sent."""
     STATE_QUEUED: Repair.State.ValueType  # 1
-    """Accepted; no worker has begun."""
+    """Accepted; no worker has started."""
     STATE_PROCESSING: Repair.State.ValueType  # 2
-    """Workers are at it."""
+    """Workers are running its tasks."""
     STATE_DONE: Repair.State.ValueType  # 3
-    """All files are what was written, or `changes` says in what they differ."""
+    """All files are as written, or `changes` says how they differ."""
     STATE_ERROR: Repair.State.ValueType  # 4
-    """It failed; error_reason and error_message tell why. No file is worse than before."""
+    """Failed; see error_reason and error_message. No file is worse than before."""
     STATE_CANCELLED: Repair.State.ValueType  # 5
-    """It was stopped."""
+    """Cancelled."""
 
     STATE_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
@@ -259,38 +261,38 @@ class Repair(_message.Message):
     CHECKSUMS_ONLY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     state: Global___Repair.State.ValueType
-    """Where it stands."""
+    """Its state."""
     progress: _builtins.float
-    """Percent done, 0 to 100."""
+    """Progress in percent, 0 to 100."""
     job: _builtins.str
     """The job, a UUID."""
     error_reason: _builtins.str
     """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
     error_message: _builtins.str
-    """What went wrong and what to do, when the state is ERROR."""
+    """What is wrong and what to do, when the state is ERROR."""
     num_remade: _builtins.int
-    """Arrow files that were made again."""
+    """Arrow files that were rebuilt."""
     checksums_only: _builtins.bool
-    """Whether it compared files with their checksums and not ids with the reference's."""
+    """Whether it compared files with their checksums only, and not ids with the reference's."""
     @_builtins.property
     def damages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What was wrong, a sentence a file; the first 1000. Empty where every file was what was written."""
+        """What was wrong, one sentence per file; the first 1000. Empty if every file was undamaged."""
 
     @_builtins.property
     def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """In what the files are now other than they were written first; empty where they are the same to the byte."""
+        """How the files now differ from the original ones; empty if they are identical to the byte."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was asked for."""
+        """Time of the request."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it reached its terminal state."""
+        """Time at which it reached its terminal state."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
-        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+        """The complete error, with class, violations and metadata, when the state is ERROR."""
 
     def __init__(
         self,
@@ -391,49 +393,60 @@ class TokenizationParameters(_message.Message):
     COLUMN_CHOICE_FIELD_NUMBER: _builtins.int
     SHUFFLE_SEED_FIELD_NUMBER: _builtins.int
     text_column: _builtins.str
-    """The column that holds the text, or conversations. Empty takes the column `text`, else the only one of conversations,
-    else the only one with another usual name of text (`content`, `document`, `body`), else the only one of strings;
-    what leaves a choice is refused, and the error lists it.
+    """The column with text or conversations. Empty selects the column `text`, else the only one with conversations,
+    else the
+    only one with another usual name of text (`content`, `document`, `body`), else the only one with strings; an
+    ambiguous
+    choice is rejected, and the error lists the candidates.
     """
     max_length: _builtins.int
-    """Tokens in a sequence at most, special tokens included; 0 is refused, unset takes the model's context length."""
+    """Maximum number of tokens in a sequence, special tokens included; 0 is rejected, unset means the model's context
+    length.
+    """
     truncation: Global___TokenizationParameters.Truncation.ValueType
     """What happens to a document longer than max_length. Does not apply when packing."""
     add_special_tokens: _builtins.bool
-    """Whether the tokenizer adds its special tokens to each document, as its post-processor says; unset is true,
-    and false when packing.
+    """Whether the tokenizer adds its special tokens to each document, as its post-processor defines; true if unset, but
+    false
+    when packing.
     """
     overflow: _builtins.bool
     """Keeps all of a document longer than max_length: it becomes several sequences, in the order in which the Hugging
-    Face tokenizer gives them with `return_overflowing_tokens`. With truncation LEFT they begin at the document's end.
-    Does not go with packing or with truncation NONE.
+    Face
+    tokenizer returns them with `return_overflowing_tokens`. With truncation LEFT they begin at the document's end. Not
+    supported with packing or with truncation NONE.
     """
     stride: _builtins.int
-    """Tokens of its text that such a sequence shares with the one before; less than max_length without the special
-    tokens. Needs overflow.
+    """Number of tokens that such a sequence shares with the previous one; less than max_length without the special
+    tokens.
+    Needs overflow.
     """
     normalization: Global___TokenizationParameters.Normalization.ValueType
     """Changes the text before it is filtered and tokenized; unset leaves every byte as it is."""
     max_documents: _builtins.int
-    """Takes only so many documents, before any is filtered: the first of the dataset, or with shuffle_seed a random sample
-    of it; unset takes all.
+    """Uses only this many documents, before filters: the first of the dataset, or with shuffle_seed a random sample;
+    unset
+    uses all.
     """
     column_choice: _builtins.str
-    """Why text_column is what it is, in words. Filled in by the catalog; what a caller sends is ignored, unless it is what a
-    record says beside its text_column.
+    """Why text_column was chosen, as text. Set by the catalog; a value from a caller is ignored, unless it comes from a
+    record
+    together with its text_column.
     """
     shuffle_seed: _builtins.int
-    """Shuffles the documents of the whole dataset, from 0 up: the same seed gives the same order for the same dataset,
-    however many workers there are. Unset leaves them in the dataset's order.
+    """Shuffles the documents of the whole dataset: the same seed makes the same order for the same dataset, for any
+    number of
+    workers. Unset keeps the dataset's order.
     """
     @_builtins.property
     def packing(self) -> Global___Packing:
-        """Packs documents into sequences of exactly max_length tokens; unset gives one sequence a document."""
+        """Packs documents into sequences of exactly max_length tokens; unset makes one sequence per document."""
 
     @_builtins.property
     def padding(self) -> Global___Padding:
-        """Fills sequences up to one length; unset leaves each as long as it is. Does not go with packing, whose sequences
-        are all of one length.
+        """Pads sequences to one length; unset leaves them as they are. Not supported with packing, whose sequences all have
+        one
+        length.
         """
 
     @_builtins.property
@@ -442,8 +455,9 @@ class TokenizationParameters(_message.Message):
 
     @_builtins.property
     def chat(self) -> Global___Chat:
-        """How conversations become text. Set by itself where text_column holds conversations: lists of objects with `role` and
-        `content`, as OpenAI has them, or with `from` and `value`, as ShareGPT has them.
+        """How conversations become text. Set automatically if text_column contains conversations: lists of objects with
+        `role`
+        and `content`, as in OpenAI's format, or with `from` and `value`, as in ShareGPT's.
         """
 
     def __init__(
@@ -501,14 +515,16 @@ class Chat(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     TOOLS_COLUMN_FIELD_NUMBER: _builtins.int
     add_generation_prompt: _builtins.bool
-    """Ends each conversation with what begins an answer of the assistant."""
+    """Ends each conversation with the beginning of an answer by the assistant."""
     template: _builtins.str
-    """A template of one's own (Jinja, in the sandbox of transformers); empty takes the tokenizer's. A template that asks for
-    the date gets the day on which the tokenization was created, UTC.
+    """A custom template (Jinja, in the sandbox of transformers); empty uses the tokenizer's. A template that asks for
+    the date
+    gets the day on which the tokenization was created, UTC.
     """
     tools_column: _builtins.str
-    """The column whose values the template is given as `tools`, one for each conversation: a list of JSON schemas, or its
-    text. Unset takes the column `tools`, if there is one of that kind; empty gives none.
+    """The column with the template's `tools`, one value per conversation: a list of JSON schemas, or its text. Unset
+    uses the
+    column `tools` if there is one of that kind; empty uses none.
     """
     def __init__(
         self,
@@ -540,21 +556,22 @@ class Filters(_message.Message):
     MAX_JUNK_FIELD_NUMBER: _builtins.int
     DROP_DUPLICATES_FIELD_NUMBER: _builtins.int
     min_characters: _builtins.int
-    """Drops documents of fewer characters (Unicode code points)."""
+    """Drops documents with fewer characters (Unicode code points)."""
     max_characters: _builtins.int
-    """Drops documents of more characters; 0 is no limit."""
+    """Drops documents with more characters; 0 means no limit."""
     keep_pattern: _builtins.str
-    """Drops documents in which this regular expression is not found anywhere (RE2's syntax, case-sensitive)."""
+    """Drops documents in which this regular expression does not match anywhere (RE2 syntax, case-sensitive)."""
     drop_pattern: _builtins.str
-    """Drops documents in which this regular expression is found."""
+    """Drops documents in which this regular expression matches."""
     max_junk: _builtins.float
-    """Drops documents of whose characters a greater share than this is junk: neither letter, mark, number nor white
-    space of any script. Prose has some 0.03, source code some 0.2.
+    """Drops documents with a larger share of junk characters: neither letter, mark, number nor white space of any script.
+    Prose has some 0.03, source code some 0.2.
     """
     drop_duplicates: _builtins.bool
-    """Drops documents whose text, normalized, is that of a document before it in the dataset that no filter dropped; of
-    those that max_documents takes. Texts are equal if their 128-bit hashes are (XXH64 with the seeds 0 and
-    0x9e3779b97f4a7c15): among a billion different texts, two are taken for equal with a chance of 10^-21.
+    """Drops documents whose normalized text equals that of an earlier document of the dataset that no filter dropped,
+    among
+    those that max_documents selects. Texts are equal if their 128-bit hashes are (XXH64 with the seeds 0 and
+    0x9e3779b97f4a7c15): among a billion different texts, the chance of one false match is 10^-21.
     """
     def __init__(
         self,
@@ -578,8 +595,8 @@ Global___Filters: _TypeAlias = Filters  # noqa: Y015
 
 @_typing.final
 class Padding(_message.Message):
-    """Fills sequences up to one length. The files' `attention_mask` is 0 where there is padding and 1 elsewhere; padding
-    counts as no token in the statistics.
+    """Pads sequences to one length. The files' `attention_mask` is 0 for padding and 1 elsewhere; padding is not counted in
+    the statistics.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -595,8 +612,9 @@ class Padding(_message.Message):
         TO_MAX_LENGTH: Padding._To.ValueType  # 1
         """max_length."""
         TO_LONGEST: Padding._To.ValueType  # 2
-        """The longest sequence of the Arrow file: each raw shard of the dataset makes one, so files may differ in it.
-        Does not go with truncation NONE.
+        """The longest sequence of the Arrow file. Each raw shard of the dataset makes one file, so files may differ. Not
+        supported
+        with truncation NONE.
         """
 
     class To(_To, metaclass=_ToEnumTypeWrapper):
@@ -607,8 +625,9 @@ class Padding(_message.Message):
     TO_MAX_LENGTH: Padding.To.ValueType  # 1
     """max_length."""
     TO_LONGEST: Padding.To.ValueType  # 2
-    """The longest sequence of the Arrow file: each raw shard of the dataset makes one, so files may differ in it.
-    Does not go with truncation NONE.
+    """The longest sequence of the Arrow file. Each raw shard of the dataset makes one file, so files may differ. Not
+    supported
+    with truncation NONE.
     """
 
     class _Side:
@@ -641,17 +660,17 @@ class Padding(_message.Message):
     class _TokenEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Padding._Token.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         TOKEN_UNSPECIFIED: Padding._Token.ValueType  # 0
-        """PAD where the tokenizer has such a token, else EOS; the record says which."""
+        """PAD if the tokenizer has such a token, else EOS; the record says which."""
         TOKEN_PAD: Padding._Token.ValueType  # 1
         """The padding token."""
         TOKEN_EOS: Padding._Token.ValueType  # 2
         """The end-of-sequence token: GPT-2 and Llama have no padding token."""
 
     class Token(_Token, metaclass=_TokenEnumTypeWrapper):
-        """What padding is."""
+        """The token for padding."""
 
     TOKEN_UNSPECIFIED: Padding.Token.ValueType  # 0
-    """PAD where the tokenizer has such a token, else EOS; the record says which."""
+    """PAD if the tokenizer has such a token, else EOS; the record says which."""
     TOKEN_PAD: Padding.Token.ValueType  # 1
     """The padding token."""
     TOKEN_EOS: Padding.Token.ValueType  # 2
@@ -665,7 +684,7 @@ class Padding(_message.Message):
     side: Global___Padding.Side.ValueType
     """Where padding goes; RIGHT by default."""
     token: Global___Padding.Token.ValueType
-    """What padding is; PAD by default, EOS where the tokenizer has no such token."""
+    """The token for padding; PAD by default, EOS if the tokenizer has no such token."""
     def __init__(
         self,
         *,
@@ -683,8 +702,8 @@ Global___Padding: _TypeAlias = Padding  # noqa: Y015
 
 @_typing.final
 class Packing(_message.Message):
-    """Concatenates documents and cuts them into sequences of max_length tokens, row for row what SAELens's
-    `concat_and_batch_sequences` gives for all documents in order. A boundary token is not doubled where the document has it.
+    """Concatenates documents and cuts them into sequences of max_length tokens, row for row as SAELens's
+    `concat_and_batch_sequences` does for all documents in order. A boundary token that the document has is not doubled.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -722,19 +741,21 @@ class Packing(_message.Message):
     DISABLE_CONCATENATION_FIELD_NUMBER: _builtins.int
     DOCUMENT_STARTS_FIELD_NUMBER: _builtins.int
     begin_of_batch: Global___Packing.Boundary.ValueType
-    """At the start of every sequence; BOS by default, and NONE where the tokenizer has no such token, as in SAELens."""
+    """At the start of every sequence; BOS by default, and NONE if the tokenizer has no such token, as in SAELens."""
     begin_of_sequence: Global___Packing.Boundary.ValueType
     """At the start of every document; NONE by default."""
     separator: Global___Packing.Boundary.ValueType
-    """Between documents; BOS by default, and NONE where the tokenizer has no such token, as in SAELens."""
+    """Between documents; BOS by default, and NONE if the tokenizer has no such token, as in SAELens."""
     disable_concatenation: _builtins.bool
-    """Cuts each document by itself and drops what does not fill a sequence."""
+    """Cuts each document separately and drops the incomplete last sequence."""
     document_starts: _builtins.bool
-    """Stores a column `document_starts`, list<int32>, for attention within documents: the places in the sequence at
-    which a document starts, in order. The first is always 0, where a document starts or goes on. `document_starts`
-    and max_length together are the boundaries that variable-length attention takes (`cu_seqlens`). The token at the
-    start of a sequence belongs to the document after it, and so does a separator BOS; a separator EOS belongs to the
-    document before it. Does not go with disable_concatenation.
+    """Stores a column `document_starts`, list<int32>, for attention within documents: the positions in the sequence at
+    which
+    a document starts, in order. The first is always 0, where a document starts or continues. `document_starts` and
+    max_length together are the boundaries for variable-length attention (`cu_seqlens`). The token at the start of a
+    sequence belongs to the document after it, and so does a separator BOS; a separator EOS belongs to the document
+    before
+    it. Not supported with disable_concatenation.
     """
     def __init__(
         self,
@@ -755,7 +776,7 @@ Global___Packing: _TypeAlias = Packing  # noqa: Y015
 
 @_typing.final
 class TokenizationStatistics(_message.Message):
-    """What a tokenization's files hold."""
+    """Statistics of a tokenization's files."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -797,9 +818,9 @@ class TokenizationStatistics(_message.Message):
     num_sequences: _builtins.int
     """Sequences: rows of the files."""
     num_documents: _builtins.int
-    """Documents read, those that filters dropped included."""
+    """Documents read, including those that filters dropped."""
     avg_seq_length: _builtins.float
-    """Mean tokens a sequence."""
+    """Mean tokens per sequence."""
     min_seq_length: _builtins.int
     """Tokens of the shortest sequence."""
     max_seq_length: _builtins.int
@@ -813,63 +834,65 @@ class TokenizationStatistics(_message.Message):
     size_bytes: _builtins.int
     """Bytes of the Arrow files."""
     engine: _builtins.str
-    """The engine that made the ids, such as `reference`."""
+    """The engine that produced the ids, such as `reference`."""
     text_bytes: _builtins.int
     """Bytes of UTF-8 text read."""
     num_padded: _builtins.int
-    """Padding tokens, which num_tokens and the lengths leave out."""
+    """Padding tokens, which num_tokens and the lengths exclude."""
     num_too_short: _builtins.int
-    """Documents of fewer characters than Filters.min_characters, dropped."""
+    """Documents dropped by Filters.min_characters."""
     num_too_long: _builtins.int
-    """Documents of more characters than Filters.max_characters, dropped."""
+    """Documents dropped by Filters.max_characters."""
     num_unmatched: _builtins.int
-    """Documents without Filters.keep_pattern, dropped."""
+    """Documents dropped by Filters.keep_pattern."""
     num_matched: _builtins.int
-    """Documents with Filters.drop_pattern, dropped."""
+    """Documents dropped by Filters.drop_pattern."""
     num_junk: _builtins.int
-    """Documents of more junk than Filters.max_junk, dropped."""
+    """Documents dropped by Filters.max_junk."""
     median_seq_length: _builtins.float
-    """Tokens of the sequence in the middle, by length; from 1024 tokens on to within 1.6 percent."""
+    """Median tokens per sequence; from 1024 tokens on to within 1.6 percent."""
     num_unique_tokens: _builtins.int
-    """How many different tokens there are, padding left out."""
+    """Number of different tokens, without padding."""
     unknown_share: _builtins.float
-    """num_unknown in num_tokens, 0 to 1."""
+    """num_unknown / num_tokens, 0 to 1."""
     truncated_share: _builtins.float
-    """num_truncated in the documents that were tokenized, 0 to 1."""
+    """num_truncated / documents tokenized, 0 to 1."""
     padded_share: _builtins.float
-    """num_padded in all that the files hold, padding included, 0 to 1."""
+    """num_padded / all tokens including padding, 0 to 1."""
     num_engine_mismatches: _builtins.int
-    """Shards in which a fast engine failed or gave other ids than the reference for a document of the sample. The engine is
+    """Shards in which a fast engine failed, or its ids differed from the reference's for a sampled document. The engine
+    is
     distrusted from then on: every shard that it made is encoded again with the reference.
     """
     reference_version: _builtins.str
-    """The version of the package `tokenizers` whose ids these are."""
+    """The version of the package `tokenizers` that defines these ids."""
     num_duplicates: _builtins.int
     """Documents dropped by Filters.drop_duplicates."""
     num_with_tools: _builtins.int
-    """Conversations whose template was given tools."""
+    """Conversations with tools."""
     num_tools_unused: _builtins.int
-    """Of those, the ones whose template does not mention tools: they are not in the ids."""
+    """Of those, conversations whose template does not use tools: they are not in the ids."""
     num_shards_encoded_again: _builtins.int
-    """Shards that were encoded again with the reference: those of num_engine_mismatches, and all others that the same
-    engine had made.
+    """Shards that were encoded again with the reference: those of num_engine_mismatches, and all others of the same
+    engine.
     """
     @_builtins.property
     def length_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many sequences have 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
+        """Number of sequences with 0, 1, 2 to 3, 4 to 7 tokens, and so on by powers of two."""
 
     @_builtins.property
     def most_frequent_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenFrequency]:
-        """The 20 most frequent tokens, padding left out; of equally frequent ones the lowest ids."""
+        """The 20 most frequent tokens, without padding; ties are resolved by the lowest ids."""
 
     @_builtins.property
     def engine_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The fast engines that made ids, each with its version, such as `gigatoken 0.9.0`; empty where the reference made all."""
+        """The fast engines that produced ids, with versions, such as `gigatoken 0.9.0`; empty if the reference made all."""
 
     @_builtins.property
     def distrusted_engines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Engines that gave other ids than the reference for this tokenizer, here or in an earlier tokenization, each with its
-        version: none of the ids are theirs.
+        """Engines whose ids differed from the reference's for this tokenizer, here or in an earlier tokenization, with
+        versions:
+        they produced none of the ids.
         """
 
     def __init__(
@@ -919,7 +942,7 @@ Global___TokenizationStatistics: _TypeAlias = TokenizationStatistics  # noqa: Y0
 
 @_typing.final
 class TokenFrequency(_message.Message):
-    """How often a token occurs."""
+    """Frequency of a token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -930,11 +953,11 @@ class TokenFrequency(_message.Message):
     id: _builtins.int
     """The token."""
     piece: _builtins.str
-    """The vocabulary's entry for it, such as `Ġthe`; empty if the tokenizer was out of reach when the files were published."""
+    """Its vocabulary entry, such as `Ġthe`; empty if the tokenizer was unavailable when the files were published."""
     count: _builtins.int
     """How often it occurs."""
     share: _builtins.float
-    """Its share in all tokens, 0 to 1."""
+    """Its share of all tokens, 0 to 1."""
     def __init__(
         self,
         *,
@@ -969,10 +992,10 @@ class CreateTokenizationRequest(_message.Message):
     variant: _builtins.str
     """The variant: empty for the one that (dataset, model) resolves to."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def parameters(self) -> Global___TokenizationParameters:
-        """How to tokenize; what is unset takes its default."""
+        """How to tokenize; unset fields take their defaults."""
 
     def __init__(
         self,
@@ -1015,7 +1038,7 @@ Global___GetTokenizationRequest: _TypeAlias = GetTokenizationRequest  # noqa: Y0
 
 @_typing.final
 class ListTokenizationsRequest(_message.Message):
-    """Asks for a page of tokenizations."""
+    """Request for a page of tokenizations."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1027,14 +1050,14 @@ class ListTokenizationsRequest(_message.Message):
     parent: _builtins.str
     """The dataset, `datasets/{id}`, or `datasets/-` for all."""
     page_size: _builtins.int
-    """At most so many; 0 means 100. More than 1000 is taken as 1000."""
+    """Page size; 0 means 100, the maximum is 1000."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     model: _builtins.str
     """Only those for this model, `models/{id}`; empty means all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Tokenization.State.ValueType]:
-        """Only these states; none means all."""
+        """Only these states; empty means all."""
 
     def __init__(
         self,
@@ -1062,7 +1085,7 @@ class ListTokenizationsResponse(_message.Message):
     TOKENIZATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def tokenizations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tokenization]:
         """Newest first."""
@@ -1095,7 +1118,7 @@ class DeleteTokenizationRequest(_message.Message):
     etag: _builtins.str
     """Only if the tokenization still has this etag; optional."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -1122,7 +1145,7 @@ class CancelTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -1148,7 +1171,7 @@ class RetryTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -1175,10 +1198,11 @@ class RepairTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     checksums_only: _builtins.bool
-    """Compares files with their checksums and nothing more. Otherwise the reference encodes every document of the dataset
-    again, so that files whose bytes are what was written and whose ids are wrong are found and made again as well.
+    """Compares files with their checksums only. Otherwise the reference encodes every document of the dataset again, so
+    that
+    undamaged files with wrong ids are found and rebuilt as well.
     """
     def __init__(
         self,
@@ -1206,7 +1230,7 @@ class WatchTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     repair: _builtins.bool
-    """Follows its repair instead, and ends once that is at rest."""
+    """Follows its repair instead, and ends once that is in a terminal state."""
     def __init__(
         self,
         *,
@@ -1247,7 +1271,7 @@ Global___WatchTokenizationResponse: _TypeAlias = WatchTokenizationResponse  # no
 
 @_typing.final
 class ResolveTokenizationRequest(_message.Message):
-    """Asks for the READY tokenization of a dataset for a model."""
+    """Request for the READY tokenization of a dataset for a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1312,12 +1336,13 @@ class HoldTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     holder: _builtins.str
-    """Who reads it: the resource name of an extraction or a training, such as `extractions/{id}`. A refused deletion
+    """Who reads it: the resource name of an extraction or a training, such as `extractions/{id}`. The error of a refused deletion
     names it.
     """
     manifest_digest: _builtins.str
-    """The manifest_digest that the holder began with: a tokenization that was deleted and made anew meanwhile is
-    refused. Empty takes whichever is there.
+    """The manifest_digest that the holder started with: a tokenization that was deleted and recreated since is refused.
+    Empty
+    accepts any.
     """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -1356,7 +1381,7 @@ class HoldTokenizationResponse(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the hold ends unless it is prolonged."""
+        """When the hold ends unless it is renewed."""
 
     def __init__(
         self,
@@ -1375,7 +1400,7 @@ Global___HoldTokenizationResponse: _TypeAlias = HoldTokenizationResponse  # noqa
 
 @_typing.final
 class ReleaseTokenizationRequest(_message.Message):
-    """Ends a hold."""
+    """Releases a hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1384,7 +1409,7 @@ class ReleaseTokenizationRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     holder: _builtins.str
-    """Who held it."""
+    """The holder."""
     def __init__(
         self,
         *,

@@ -104,10 +104,11 @@ class TokenizationServiceServicer:
     """
 
     def CreateTokenization(self, request, context):
-        """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
-        The same parameters for the same dataset, model and variant answer the tokenization that exists.
-        Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
-        is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
+        """Starts to tokenize a dataset for a model. The response is QUEUED; WatchTokenization reports when it is READY.
+        The same parameters for the same dataset, model and variant return the existing tokenization.
+        If a READY tokenization of the dataset has a tokenizer of the same content and the same parameters, this one is
+        READY
+        immediately and shares its files; if one is being made, this one waits for it, QUEUED.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
         INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
         """
@@ -152,9 +153,11 @@ class TokenizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RepairTokenization(self, request, context):
-        """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-        tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
-        request that wants the ids checked, which is refused (WRONG_STATE).
+        """Repairs the files of a READY tokenization; `repair` in the response is QUEUED. If a repair of this tokenization,
+        or of
+        another that shares the files, is in progress, returns that one; a request to check ids is refused (WRONG_STATE)
+        while
+        a repair by checksums only is in progress.
         Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -162,14 +165,14 @@ class TokenizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTokenization(self, request, context):
-        """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND.
+        """Streams the current tokenization, then every change, and ends after a terminal state. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTokenization(self, request, context):
-        """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
+        """Finds the READY tokenization of a dataset for a model. Extractors and trainers call it before they load files.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,9 +180,9 @@ class TokenizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HoldTokenization(self, request, context):
-        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
-        training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
-        Repeating the call prolongs the holder's hold; it never shortens it.
+        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock. An extraction or a
+        training calls it before it reads the files, and again well before the hold expires, for as long as it reads.
+        Repeating the call renews the holder's hold and never shortens it.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -187,7 +190,7 @@ class TokenizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseTokenization(self, request, context):
-        """Ends a hold. There being no such hold, or no such tokenization any more, is no error.
+        """Releases a hold. A missing hold or tokenization is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,10 +39,11 @@ class TokenizationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenizationServiceAsyncStub: ...
     CreateTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.CreateTokenizationRequest, _tokenizations_pb2.Tokenization]
-    """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
-    The same parameters for the same dataset, model and variant answer the tokenization that exists.
-    Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
-    is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
+    """Starts to tokenize a dataset for a model. The response is QUEUED; WatchTokenization reports when it is READY.
+    The same parameters for the same dataset, model and variant return the existing tokenization.
+    If a READY tokenization of the dataset has a tokenizer of the same content and the same parameters, this one is
+    READY
+    immediately and shares its files; if one is being made, this one waits for it, QUEUED.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
     INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
     """
@@ -59,25 +60,27 @@ class TokenizationServiceStub:
     RetryTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.RetryTokenizationRequest, _tokenizations_pb2.Tokenization]
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RepairTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]
-    """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-    tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
-    request that wants the ids checked, which is refused (WRONG_STATE).
+    """Repairs the files of a READY tokenization; `repair` in the response is QUEUED. If a repair of this tokenization,
+    or of
+    another that shares the files, is in progress, returns that one; a request to check ids is refused (WRONG_STATE)
+    while
+    a repair by checksums only is in progress.
     Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
     """
     WatchTokenization: _grpc.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]
-    """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current tokenization, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
     ResolveTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.ResolveTokenizationRequest, _tokenizations_pb2.ResolveTokenizationResponse]
-    """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
+    """Finds the READY tokenization of a dataset for a model. Extractors and trainers call it before they load files.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
     """
     HoldTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.HoldTokenizationRequest, _tokenizations_pb2.HoldTokenizationResponse]
-    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
-    training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
-    Repeating the call prolongs the holder's hold; it never shortens it.
+    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock. An extraction or a
+    training calls it before it reads the files, and again well before the hold expires, for as long as it reads.
+    Repeating the call renews the holder's hold and never shortens it.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
     """
     ReleaseTokenization: _grpc.UnaryUnaryMultiCallable[_tokenizations_pb2.ReleaseTokenizationRequest, _empty_pb2.Empty]
-    """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
+    """Releases a hold. A missing hold or tokenization is not an error."""
 
 @_typing.type_check_only
 class TokenizationServiceAsyncStub(TokenizationServiceStub):
@@ -89,10 +92,11 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.CreateTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
-    """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
-    The same parameters for the same dataset, model and variant answer the tokenization that exists.
-    Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
-    is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
+    """Starts to tokenize a dataset for a model. The response is QUEUED; WatchTokenization reports when it is READY.
+    The same parameters for the same dataset, model and variant return the existing tokenization.
+    If a READY tokenization of the dataset has a tokenizer of the same content and the same parameters, this one is
+    READY
+    immediately and shares its files; if one is being made, this one waits for it, QUEUED.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
     INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
     """
@@ -109,25 +113,27 @@ class TokenizationServiceAsyncStub(TokenizationServiceStub):
     RetryTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.RetryTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
     """Tokenizes again after ERROR or CANCELLED. Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE)."""
     RepairTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.RepairTokenizationRequest, _tokenizations_pb2.Tokenization]  # type: ignore[assignment]
-    """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-    tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
-    request that wants the ids checked, which is refused (WRONG_STATE).
+    """Repairs the files of a READY tokenization; `repair` in the response is QUEUED. If a repair of this tokenization,
+    or of
+    another that shares the files, is in progress, returns that one; a request to check ids is refused (WRONG_STATE)
+    while
+    a repair by checksums only is in progress.
     Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
     """
     WatchTokenization: _aio.UnaryStreamMultiCallable[_tokenizations_pb2.WatchTokenizationRequest, _tokenizations_pb2.WatchTokenizationResponse]  # type: ignore[assignment]
-    """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+    """Streams the current tokenization, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
     ResolveTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.ResolveTokenizationRequest, _tokenizations_pb2.ResolveTokenizationResponse]  # type: ignore[assignment]
-    """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
+    """Finds the READY tokenization of a dataset for a model. Extractors and trainers call it before they load files.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
     """
     HoldTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.HoldTokenizationRequest, _tokenizations_pb2.HoldTokenizationResponse]  # type: ignore[assignment]
-    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
-    training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
-    Repeating the call prolongs the holder's hold; it never shortens it.
+    """Keeps a READY tokenization from being deleted until the hold expires by the database's clock. An extraction or a
+    training calls it before it reads the files, and again well before the hold expires, for as long as it reads.
+    Repeating the call renews the holder's hold and never shortens it.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
     """
     ReleaseTokenization: _aio.UnaryUnaryMultiCallable[_tokenizations_pb2.ReleaseTokenizationRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
+    """Releases a hold. A missing hold or tokenization is not an error."""
 
 class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tokenizations: one dataset as token ids for one model, with its own files, parameters, statistics and state.
@@ -142,10 +148,11 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.CreateTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
-        """Starts to tokenize a dataset for a model. The answer is QUEUED; WatchTokenization tells when it is READY.
-        The same parameters for the same dataset, model and variant answer the tokenization that exists.
-        Where a tokenization of the dataset by a tokenizer of the same content with the same parameters is READY, this one
-        is READY at once and shares its files; where one is being made, this one waits for it, QUEUED.
+        """Starts to tokenize a dataset for a model. The response is QUEUED; WatchTokenization reports when it is READY.
+        The same parameters for the same dataset, model and variant return the existing tokenization.
+        If a READY tokenization of the dataset has a tokenizer of the same content and the same parameters, this one is
+        READY
+        immediately and shares its files; if one is being made, this one waits for it, QUEUED.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY),
         INVALID_ARGUMENT (INVALID_FIELD, COLUMN_NOT_FOUND, COLUMN_INVALID).
         """
@@ -198,9 +205,11 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.RepairTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.Tokenization, _abc.Awaitable[_tokenizations_pb2.Tokenization]]:
-        """Repairs the files of a READY tokenization; the answer's `repair` is QUEUED. While one is under way, for this
-        tokenization or another that shares the files, that one is answered; one that looks at checksums alone is none for a
-        request that wants the ids checked, which is refused (WRONG_STATE).
+        """Repairs the files of a READY tokenization; `repair` in the response is QUEUED. If a repair of this tokenization,
+        or of
+        another that shares the files, is in progress, returns that one; a request to check ids is refused (WRONG_STATE)
+        while
+        a repair by checksums only is in progress.
         Errors: NOT_FOUND, FAILED_PRECONDITION (NOT_READY, WRONG_STATE).
         """
 
@@ -210,7 +219,7 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.WatchTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tokenizations_pb2.WatchTokenizationResponse], _abc.AsyncIterator[_tokenizations_pb2.WatchTokenizationResponse]]:
-        """Streams the tokenization as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
+        """Streams the current tokenization, then every change, and ends after a terminal state. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ResolveTokenization(
@@ -218,7 +227,7 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.ResolveTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.ResolveTokenizationResponse, _abc.Awaitable[_tokenizations_pb2.ResolveTokenizationResponse]]:
-        """Finds the READY tokenization of a dataset for a model: what extractors and trainers call before they load files.
+        """Finds the READY tokenization of a dataset for a model. Extractors and trainers call it before they load files.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY).
         """
 
@@ -228,9 +237,9 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.HoldTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tokenizations_pb2.HoldTokenizationResponse, _abc.Awaitable[_tokenizations_pb2.HoldTokenizationResponse]]:
-        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock: an extraction or a
-        training calls this before it reads the files, and again well before the hold ends, for as long as it reads.
-        Repeating the call prolongs the holder's hold; it never shortens it.
+        """Keeps a READY tokenization from being deleted until the hold expires by the database's clock. An extraction or a
+        training calls it before it reads the files, and again well before the hold expires, for as long as it reads.
+        Repeating the call renews the holder's hold and never shortens it.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY, RESOURCE_CHANGED).
         """
 
@@ -240,6 +249,6 @@ class TokenizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tokenizations_pb2.ReleaseTokenizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Ends a hold. There being no such hold, or no such tokenization any more, is no error."""
+        """Releases a hold. A missing hold or tokenization is not an error."""
 
 def add_TokenizationServiceServicer_to_server(servicer: TokenizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

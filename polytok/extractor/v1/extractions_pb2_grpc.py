@@ -27,8 +27,9 @@ if _version_not_supported:
 
 
 class ExtractionServiceStub:
-    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
+    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being
+    deleted
+    until the extraction is in a terminal state. Readers of an extraction hold it in the same way.
     """
 
     def __init__(self, channel):
@@ -90,13 +91,15 @@ class ExtractionServiceStub:
 
 
 class ExtractionServiceServicer:
-    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
+    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being
+    deleted
+    until the extraction is in a terminal state. Readers of an extraction hold it in the same way.
     """
 
     def CreateExtraction(self, request, context):
-        """Starts an extraction. The answer is QUEUED; WatchExtraction tells when it is READY. Asking for the same again answers
-        the extraction that exists.
+        """Starts an extraction. The response is QUEUED; WatchExtraction reports when it is READY. The same request again
+        returns
+        the existing extraction.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY,
         MODEL_MISFIT), INVALID_ARGUMENT (INVALID_FIELD, HOOK_NOT_FOUND, MODEL_MISFIT), UNAVAILABLE (the catalog is away).
         """
@@ -143,33 +146,32 @@ class ExtractionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchExtraction(self, request, context):
-        """Streams the extraction as it is, then every change, and ends after a terminal state. Errors: NOT_FOUND.
+        """Streams the current extraction, then every change, and ends after a terminal state. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EstimateExtraction(self, request, context):
-        """Tells what an extraction would take: bytes and memory by arithmetic, time from a short trial on a worker. It makes
-        nothing. Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is
-        busy).
+        """Estimates an extraction: bytes and memory by arithmetic, time from a short trial on a worker. Creates nothing.
+        Errors: those of CreateExtraction, FAILED_PRECONDITION (MODEL_INVALID), DEADLINE_EXCEEDED (every worker is busy).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def HoldExtraction(self, request, context):
-        """Keeps an extraction from being deleted while the caller reads its files, or prolongs that. A hold ends with
-        ReleaseExtraction or when its time is over, whatever became of the holder; prolonging never shortens it.
+        """Keeps an extraction from being deleted while the caller reads its files, or renews the hold. A hold ends with
+        ReleaseExtraction or when it expires, whatever happens to the holder; renewing never shortens it.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (NOT_READY; RESOURCE_CHANGED if the manifest is not the
-        one that was given).
+        given one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseExtraction(self, request, context):
-        """Ends a hold. There being none, or no such extraction, is no error.
+        """Releases a hold. A missing hold or extraction is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,8 +239,9 @@ def add_ExtractionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExtractionService:
-    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being deleted
-    until the extraction has reached a terminal state. Who reads an extraction holds it in the same way.
+    """Extractions, named `extractions/{extraction}`. Each reads one tokenization, which the catalog keeps from being
+    deleted
+    until the extraction is in a terminal state. Readers of an extraction hold it in the same way.
     """
 
     @staticmethod

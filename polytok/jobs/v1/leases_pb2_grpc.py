@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class LeaseServiceStub:
-    """Leases on tasks, fenced by epoch: every acquisition of a task has an epoch one higher than the last, and a
-    call that carries an older epoch changes nothing and answers ABORTED with the reason LEASE_LOST.
+    """Leases on tasks, fenced by epoch: every acquisition increments the task's epoch, and a call with an older epoch
+    changes nothing and fails with ABORTED (LEASE_LOST).
     """
 
     def __init__(self, channel):
@@ -69,13 +69,13 @@ class LeaseServiceStub:
 
 
 class LeaseServiceServicer:
-    """Leases on tasks, fenced by epoch: every acquisition of a task has an epoch one higher than the last, and a
-    call that carries an older epoch changes nothing and answers ABORTED with the reason LEASE_LOST.
+    """Leases on tasks, fenced by epoch: every acquisition increments the task's epoch, and a call with an older epoch
+    changes nothing and fails with ABORTED (LEASE_LOST).
     """
 
     def AcquireLease(self, request, context):
-        """Takes the task for one worker until the lease expires by the database's clock. Repeating the call
-        with the same request id returns the same lease.
+        """Leases the task to one worker until the lease expires by the database's clock. Repeating the call with the same
+        request id returns the same lease.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (TASK_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -83,8 +83,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExtendLease(self, request, context):
-        """Keeps the lease for another TTL, carries progress, the resume point and what the task found on the way, and tells
-        whether a pause was requested.
+        """Extends the lease by its TTL, stores progress, the resume point and reports, and returns whether a pause is
+        requested.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -92,8 +92,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTask(self, request, context):
-        """Ends the task well and publishes its result, if the lease is still valid at commit. Repeating the call
-        for the same epoch answers the same.
+        """Completes the task and publishes its result, if the lease is still valid at commit. Repeating the call for the
+        same epoch has the same outcome.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,8 +101,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailTask(self, request, context):
-        """Ends the attempt badly. A retryable error puts the task back after a backoff while attempts are
-        left; any other ends the job in ERROR.
+        """Fails the attempt. After a retryable error the task is retried with a backoff while attempts are left; any other
+        error ends the job in ERROR.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,7 +110,7 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLease(self, request, context):
-        """Releases the task unfinished, as a draining worker does, or one whose task is to pause. Costs no attempt.
+        """Releases the unfinished task, when the worker shuts down or the task is to pause. Costs no attempt.
         Errors: ABORTED (LEASE_LOST).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -118,8 +118,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOverdueTasks(self, request, context):
-        """Names tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). A worker
-        that the queue gives nothing asks for them, so that no state of the queue stops a job. Takes no lease.
+        """Lists tasks that have waited for a worker longer than the owner's bound (POLYTOK_JOBS_REDISPATCH_SECONDS). Workers
+        that get nothing from the queue call it, so that no state of the queue stops a job. Takes no lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +167,8 @@ def add_LeaseServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LeaseService:
-    """Leases on tasks, fenced by epoch: every acquisition of a task has an epoch one higher than the last, and a
-    call that carries an older epoch changes nothing and answers ABORTED with the reason LEASE_LOST.
+    """Leases on tasks, fenced by epoch: every acquisition increments the task's epoch, and a call with an older epoch
+    changes nothing and fails with ABORTED (LEASE_LOST).
     """
 
     @staticmethod

@@ -37,7 +37,7 @@ class TaskMessage(_message.Message):
     kind: _builtins.str
     """The task's kind, such as `tokenize.shard`."""
     dispatch: _builtins.int
-    """How often the task was put on the queue, from 1."""
+    """Number of the dispatch, from 1."""
     def __init__(
         self,
         *,
@@ -56,8 +56,8 @@ Global___TaskMessage: _TypeAlias = TaskMessage  # noqa: Y015
 
 @_typing.final
 class ProgressEvent(_message.Message):
-    """Progress for people, on core NATS, subject `{namespace}.progress.{task id}`: a few a second, may be lost. The
-    lease row holds the durable figure.
+    """Progress for display, on core NATS, subject `{namespace}.progress.{task id}`: a few messages a second, which may be
+    lost. The lease row holds the durable figure.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -74,7 +74,7 @@ class ProgressEvent(_message.Message):
     """The epoch of the lease that the progress belongs to."""
     @_builtins.property
     def progress(self) -> _leases_pb2.TaskProgress:
-        """How far the task has come."""
+        """Progress of the task."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ Global___ProgressEvent: _TypeAlias = ProgressEvent  # noqa: Y015
 
 @_typing.final
 class StopEvent(_message.Message):
-    """Tells workers that a job's tasks are to stop or to pause, on core NATS, subject `{namespace}.stop.{job id}`:
-    a courtesy that saves seconds. It decides nothing: a worker that hears it asks with ExtendLease, and one that misses
-    it learns the same from its next.
+    """Announces that a job's tasks should stop or pause, on core NATS, subject `{namespace}.stop.{job id}`. It merely
+    saves seconds and decides nothing: a worker that receives it calls ExtendLease, and one that misses it learns the
+    same from its next call.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -119,7 +119,7 @@ Global___StopEvent: _TypeAlias = StopEvent  # noqa: Y015
 
 @_typing.final
 class TaskCommand(_message.Message):
-    """What a worker's parent writes to its child process: run this, or stop running it."""
+    """A worker's command to its task process: run this task, or stop running it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -139,11 +139,11 @@ class TaskCommand(_message.Message):
     payload: _builtins.bytes
     """The serialized google.protobuf.Any with the payload."""
     resume_point: _builtins.bytes
-    """Where an earlier attempt left off; empty at first."""
+    """The resume point of an earlier attempt; empty at first."""
     pause_requested: _builtins.bool
-    """Starts nothing: asks the task of this id and epoch, which runs, to stop where another attempt can go on."""
+    """Starts nothing: asks the running task of this id and epoch to stop at a resume point."""
     resume_point_saved: _builtins.bool
-    """Starts nothing: tells that task that the owner has the resume point; nothing before it is needed to go on."""
+    """Starts nothing: the owner has stored the task's resume point, so nothing before it is needed to continue."""
     def __init__(
         self,
         *,
@@ -165,8 +165,8 @@ Global___TaskCommand: _TypeAlias = TaskCommand  # noqa: Y015
 
 @_typing.final
 class TaskEvent(_message.Message):
-    """What the child process writes back: progress and reports any number of times, then one result, one error, or word
-    that the task stopped as it was asked to.
+    """Events from the task process: progress and reports any number of times, then one result, one error, or the note that
+    the task stopped on request.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -179,16 +179,16 @@ class TaskEvent(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     RESUME_POINT_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """The child is up and waits for a task."""
+    """The process is ready for a task."""
     result: _builtins.bytes
-    """The task is done: the serialized google.protobuf.Any with the result."""
+    """The task succeeded: the serialized google.protobuf.Any with the result."""
     paused: _builtins.bool
-    """The task stopped because it was asked to; its last resume point tells where it can go on."""
+    """The task stopped on request; another attempt can continue from its last resume point."""
     resume_point: _builtins.bytes
-    """Where another attempt may go on, with progress; empty leaves the last one."""
+    """Where another attempt may continue, with progress; empty keeps the last one."""
     @_builtins.property
     def progress(self) -> _leases_pb2.TaskProgress:
-        """The task has come this far."""
+        """Progress of the task."""
 
     @_builtins.property
     def error(self) -> _leases_pb2.TaskError:
@@ -196,7 +196,7 @@ class TaskEvent(_message.Message):
 
     @_builtins.property
     def report(self) -> _any_pb2.Any:
-        """The task found this on the way."""
+        """A report of the task."""
 
     def __init__(
         self,

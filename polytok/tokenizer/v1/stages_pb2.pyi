@@ -5,9 +5,10 @@ The further tasks of a tokenization whose sequences depend on more than one raw 
 shards, shuffled, or freed of duplicates.
 
 `tokenize.encode` stages the ids of each raw shard's documents (payload TokenizeShardTask). `tokenize.arrange` writes
-down what there is, once after every stage but the last; `tokenize.duplicates` finds the documents that occurred before,
-each task among those of its share of hashes; `tokenize.measure` finds how each file's share of the documents moves the
-places at which packed sequences start; `tokenize.assemble` makes the files of what was staged.
+the arrangement, once after every stage but the last; `tokenize.duplicates` finds documents that occurred before,
+each
+task within its share of hashes; `tokenize.measure` finds how each file's share of the documents shifts the starts of
+packed sequences; `tokenize.assemble` makes the files from what was staged.
 """
 
 from collections import abc as _abc
@@ -59,7 +60,7 @@ class StagedDocuments(_message.Message):
     hashes in ascending order, then the low halves, then the rows' places in the dataset. Empty without.
     """
     phases_key: _builtins.str
-    """Storage key of what `tokenize.measure` gives, where it is known at once; empty where it is not."""
+    """Storage key of the result of `tokenize.measure`, if it is known already; else empty."""
     sha256: _builtins.str
     """sha256 of the file of ids, hexadecimal; empty where the storage is a folder of the machine."""
     digests_sha256: _builtins.str
@@ -124,7 +125,7 @@ Global___EncodeShardResult: _TypeAlias = EncodeShardResult  # noqa: Y015
 
 @_typing.final
 class Arrangement(_message.Message):
-    """What there is to make files of. It is a file, whose key travels in the payloads."""
+    """The arrangement: the input of the files. It is a file whose key travels in the payloads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,7 +197,7 @@ class ArrangeTask(_message.Message):
     """sha256 of the file at arrangement_key, hexadecimal."""
     @_builtins.property
     def parameters(self) -> _tokenizations_pb2.TokenizationParameters:
-        """How, every default filled in."""
+        """The parameters, with all defaults filled in."""
 
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___StagedDocuments]:
@@ -244,9 +245,9 @@ class ArrangeResult(_message.Message):
     arrangement_key: _builtins.str
     """Storage key of the arrangement."""
     num_files: _builtins.int
-    """Files to be made."""
+    """Number of files to make."""
     is_aligned: _builtins.bool
-    """Whether it says where packed sequences start in each file."""
+    """Whether it has the starts of packed sequences in each file."""
     num_duplicates: _builtins.int
     """Documents that occurred before; 0 before they are known."""
     arrangement_sha256: _builtins.str
@@ -297,7 +298,7 @@ class ArrangedTask(_message.Message):
 
     @_builtins.property
     def parameters(self) -> _tokenizations_pb2.TokenizationParameters:
-        """How, every default filled in."""
+        """The parameters, with all defaults filled in."""
 
     def __init__(
         self,

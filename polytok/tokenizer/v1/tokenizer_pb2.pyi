@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class InspectRequest(_message.Message):
-    """Names the model whose tokenizer is to be described."""
+    """Request to describe the tokenizer of a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -44,7 +44,7 @@ Global___InspectRequest: _TypeAlias = InspectRequest  # noqa: Y015
 
 @_typing.final
 class InspectResponse(_message.Message):
-    """What a tokenizer is."""
+    """Description of a tokenizer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -71,17 +71,17 @@ class InspectResponse(_message.Message):
     vocab_size: _builtins.int
     """Tokens in the vocabulary, added tokens included."""
     added_tokens: _builtins.int
-    """Tokens that were added to the vocabulary and are found in a text before anything else is done to it."""
+    """Added tokens, which are matched in a text before anything else is done to it."""
     normalizer: _builtins.str
-    """What changes the text first, as JSON like that of a tokenizer.json; empty for nothing."""
+    """The normalizer, as JSON like that of a tokenizer.json; empty for none."""
     pre_tokenizer: _builtins.str
-    """What cuts the text into words, as JSON like that of a tokenizer.json; empty for nothing."""
+    """The pre-tokenizer, as JSON like that of a tokenizer.json; empty for none."""
     post_processor: _builtins.str
-    """What puts special tokens around a text, as JSON like that of a tokenizer.json; empty for nothing."""
+    """The post-processor, as JSON like that of a tokenizer.json; empty for none."""
     chat_template: _builtins.str
-    """How a conversation becomes one text, a Jinja template; empty if the tokenizer has none."""
+    """The chat template (Jinja); empty if the tokenizer has none."""
     model_max_length: _builtins.int
-    """The longest sequence that the tokenizer says its model takes, in tokens; 0 if it says nothing."""
+    """The model_max_length of the tokenizer, in tokens; 0 if it has none."""
     @_builtins.property
     def special_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.SpecialToken]:
         """Special tokens by role."""
@@ -124,7 +124,7 @@ class EncodeRequest(_message.Message):
     text: _builtins.str
     """The text, at most 1 MiB of UTF-8."""
     add_special_tokens: _builtins.bool
-    """Whether the tokenizer puts its special tokens around the text; unset is true."""
+    """Whether to add special tokens around the text; unset is true."""
     def __init__(
         self,
         *,
@@ -178,7 +178,7 @@ class CompareRequest(_message.Message):
     text: _builtins.str
     """The text, at most 64 KiB of UTF-8."""
     add_special_tokens: _builtins.bool
-    """Whether tokenizers put their special tokens around the text; unset is true."""
+    """Whether to add special tokens around the text; unset is true."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The models, `models/{id}`, from 1 to 16, none twice."""
@@ -239,8 +239,8 @@ class Encoding(_message.Message):
     fingerprint: _builtins.str
     """sha256 of the tokenizer's content."""
     exact_offsets: _builtins.bool
-    """Whether the offsets are of the very bytes that a token stands for. Where the tokenizer changes the text before it
-    cuts it they are of whole characters, and tokens that share a character share its bytes.
+    """Whether offsets are exact to the byte. If the tokenizer changes the text before it splits it, offsets cover whole
+    characters, and tokens that share a character share its bytes.
     """
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
@@ -280,7 +280,7 @@ class Token(_message.Message):
     start: _builtins.int
     """Where it starts in the text's UTF-8, in bytes."""
     end: _builtins.int
-    """Where it ends in the text's UTF-8, in bytes; equal to start for a token that stands for none of the text."""
+    """Where it ends in the text's UTF-8, in bytes; equal to start for a token that stands for no text."""
     added: _builtins.bool
     """Whether the tokenizer added it around the text."""
     def __init__(
@@ -302,7 +302,7 @@ Global___Token: _TypeAlias = Token  # noqa: Y015
 
 @_typing.final
 class VerifyRequest(_message.Message):
-    """Names a tokenization to verify."""
+    """Request to verify a tokenization."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -312,13 +312,14 @@ class VerifyRequest(_message.Message):
     name: _builtins.str
     """`datasets/{dataset}/tokenizations/{model}` or `…/{model}~{variant}`."""
     sample: _builtins.int
-    """So many documents are encoded again with the reference; 0 encodes none. They are chosen at random where a document
-    is one sequence; where documents are packed or give several sequences, they are the first of shards that are
-    chosen at random.
+    """Number of documents to encode again with the reference; 0 encodes none. They are chosen at random if a document
+    is one
+    sequence; if documents are packed or make several sequences, they are the first of randomly chosen shards.
     """
     every_document: _builtins.bool
-    """Every document is encoded again with the reference, and every column of the files is compared with what comes of
-    it; `sample` is not looked at.
+    """Encodes every document again with the reference, and compares every column of the files with the result; `sample`
+    is
+    ignored.
     """
     def __init__(
         self,
@@ -337,7 +338,7 @@ Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
 
 @_typing.final
 class VerifyResponse(_message.Message):
-    """How far a verification is, or what it found."""
+    """Progress or result of a verification."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -345,11 +346,11 @@ class VerifyResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___VerifyProgress:
-        """It is at work."""
+        """In progress."""
 
     @_builtins.property
     def result(self) -> Global___VerifyResult:
-        """It is done."""
+        """Done."""
 
     def __init__(
         self,
@@ -369,7 +370,7 @@ Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015
 
 @_typing.final
 class VerifyProgress(_message.Message):
-    """How far a verification is."""
+    """Progress of a verification."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -403,7 +404,7 @@ Global___VerifyProgress: _TypeAlias = VerifyProgress  # noqa: Y015
 
 @_typing.final
 class VerifyResult(_message.Message):
-    """What a verification found."""
+    """Result of a verification."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,14 +420,14 @@ class VerifyResult(_message.Message):
     num_files: _builtins.int
     """Files that were read."""
     size_bytes: _builtins.int
-    """Bytes that were read of them."""
+    """Bytes read from them."""
     sampled_documents: _builtins.int
     """Documents that were encoded again; at most 2147483647 is reported."""
     num_unknown_files: _builtins.int
     """How many such files there are."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifyFinding]:
-        """What is wrong; empty if nothing is. At most 1000 are told."""
+        """The problems; empty if there are none. At most 1000 are listed."""
 
     @_builtins.property
     def unknown_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -455,7 +456,7 @@ Global___VerifyResult: _TypeAlias = VerifyResult  # noqa: Y015
 
 @_typing.final
 class VerifyFinding(_message.Message):
-    """Something wrong with a tokenization."""
+    """A problem of a tokenization."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -468,33 +469,33 @@ class VerifyFinding(_message.Message):
         KIND_UNSPECIFIED: VerifyFinding._Kind.ValueType  # 0
         """Never sent."""
         KIND_MISSING: VerifyFinding._Kind.ValueType  # 1
-        """The file is not there."""
+        """The file is missing."""
         KIND_WRONG_SIZE: VerifyFinding._Kind.ValueType  # 2
-        """The file has another size than was written: it was truncated, or something was appended."""
+        """The file's size is wrong: it was truncated, or something was appended."""
         KIND_WRONG_CHECKSUM: VerifyFinding._Kind.ValueType  # 3
-        """The file's bytes are not those that were written."""
+        """The file's bytes differ from what was written."""
         KIND_INCONSISTENT: VerifyFinding._Kind.ValueType  # 4
         """The file does not fit the others."""
         KIND_WRONG_IDS: VerifyFinding._Kind.ValueType  # 5
-        """A sequence is not what the reference makes of its document."""
+        """A sequence differs from the reference's encoding of its document."""
         KIND_NOT_A_FILE: VerifyFinding._Kind.ValueType  # 6
         """A symbolic link, a folder or a device is in the place of the file, or of its folder. It is not read."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What is wrong."""
+        """Kinds of problems."""
 
     KIND_UNSPECIFIED: VerifyFinding.Kind.ValueType  # 0
     """Never sent."""
     KIND_MISSING: VerifyFinding.Kind.ValueType  # 1
-    """The file is not there."""
+    """The file is missing."""
     KIND_WRONG_SIZE: VerifyFinding.Kind.ValueType  # 2
-    """The file has another size than was written: it was truncated, or something was appended."""
+    """The file's size is wrong: it was truncated, or something was appended."""
     KIND_WRONG_CHECKSUM: VerifyFinding.Kind.ValueType  # 3
-    """The file's bytes are not those that were written."""
+    """The file's bytes differ from what was written."""
     KIND_INCONSISTENT: VerifyFinding.Kind.ValueType  # 4
     """The file does not fit the others."""
     KIND_WRONG_IDS: VerifyFinding.Kind.ValueType  # 5
-    """A sequence is not what the reference makes of its document."""
+    """A sequence differs from the reference's encoding of its document."""
     KIND_NOT_A_FILE: VerifyFinding.Kind.ValueType  # 6
     """A symbolic link, a folder or a device is in the place of the file, or of its folder. It is not read."""
 
@@ -503,13 +504,13 @@ class VerifyFinding(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     kind: Global___VerifyFinding.Kind.ValueType
-    """What is wrong."""
+    """The kind."""
     file: _builtins.str
-    """The file's name in the tokenization's folder; empty where it is about the folder itself."""
+    """The file's name in the tokenization's folder; empty if it concerns the folder itself."""
     row: _builtins.int
-    """The row of the file, from 0; unset where it is not about a row."""
+    """The row of the file, from 0; unset if it does not concern a row."""
     message: _builtins.str
-    """The same as a sentence."""
+    """A description, as a sentence."""
     def __init__(
         self,
         *,

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class TokenizerServiceStub:
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     def __init__(self, channel):
@@ -60,9 +60,9 @@ class TokenizerServiceStub:
 
 
 class TokenizerServiceServicer:
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     def Inspect(self, request, context):
@@ -91,9 +91,9 @@ class TokenizerServiceServicer:
 
     def Verify(self, request, context):
         """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
-        the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+        the dataset's documents again, too. Changes nothing: the result lists problems, and the tokenization stays READY.
         Streams progress, then the result, which is the last message.
-        Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+        Errors: those of the check itself, unchanged, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
         (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,9 +132,9 @@ def add_TokenizerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenizerService:
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     @staticmethod

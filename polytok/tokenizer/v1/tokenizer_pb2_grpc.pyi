@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenizerServiceStub:
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     @_typing.overload
@@ -49,17 +49,17 @@ class TokenizerServiceStub:
     """Encodes a text with the tokenizers of several models. Errors: those of Encode."""
     Verify: _grpc.UnaryStreamMultiCallable[_tokenizer_pb2.VerifyRequest, _tokenizer_pb2.VerifyResponse]
     """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
-    the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+    the dataset's documents again, too. Changes nothing: the result lists problems, and the tokenization stays READY.
     Streams progress, then the result, which is the last message.
-    Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+    Errors: those of the check itself, unchanged, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
     (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
 
 @_typing.type_check_only
 class TokenizerServiceAsyncStub(TokenizerServiceStub):
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -76,16 +76,16 @@ class TokenizerServiceAsyncStub(TokenizerServiceStub):
     """Encodes a text with the tokenizers of several models. Errors: those of Encode."""
     Verify: _aio.UnaryStreamMultiCallable[_tokenizer_pb2.VerifyRequest, _tokenizer_pb2.VerifyResponse]  # type: ignore[assignment]
     """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
-    the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+    the dataset's documents again, too. Changes nothing: the result lists problems, and the tokenization stays READY.
     Streams progress, then the result, which is the last message.
-    Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+    Errors: those of the check itself, unchanged, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
     (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
     """
 
 class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a model's tokenizer is, and what it makes of a text. Served by every tokenizer worker.
+    """Describes tokenizers and applies them to texts. Served by every tokenizer worker.
 
-    Models are named as in the catalog, `models/{id}`, which is asked where their tokenizers are.
+    Models are named as in the catalog, `models/{id}`. The catalog knows their locations.
     """
 
     @_abc_1.abstractmethod
@@ -124,9 +124,9 @@ class TokenizerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tokenizer_pb2.VerifyResponse], _abc.AsyncIterator[_tokenizer_pb2.VerifyResponse]]:
         """Reads every file of a READY tokenization again and compares it with its checksum; on request, encodes a sample of
-        the dataset's documents again, too. Changes nothing: what is found is told, and the tokenization stays READY.
+        the dataset's documents again, too. Changes nothing: the result lists problems, and the tokenization stays READY.
         Streams progress, then the result, which is the last message.
-        Errors: those that the check itself had, as it had them, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
+        Errors: those of the check itself, unchanged, and NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION
         (NOT_READY, WRONG_STATE), ABORTED (ETAG_MISMATCH), UNAVAILABLE (HUB_UNAVAILABLE, UNAVAILABLE).
         """
 

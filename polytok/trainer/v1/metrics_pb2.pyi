@@ -20,8 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Metrics(_message.Message):
-    """What one autoencoder of a training looked like after a number of steps. (sae, step, which figures) names a row; a row
-    of the same name replaces the one before, as after a training went on from a checkpoint.
+    """Figures of one autoencoder of a training after a number of steps. (sae, step, kind of figures) identifies a row; a
+    row
+    with the same identity replaces the previous one, for example after a training resumed from a checkpoint.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -141,11 +142,11 @@ class StepFigures(_message.Message):
     COEFFICIENTS_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
-    """Seconds of training so far, those of earlier attempts up to their checkpoint included."""
+    """Seconds of training so far, including earlier attempts up to their checkpoint."""
     loss: _builtins.float
-    """What is minimised."""
+    """The total loss."""
     l0: _builtins.float
-    """Latents that are active for an activation, on average over the batch."""
+    """Mean number of active latents per activation, over the batch."""
     explained_variance: _builtins.float
     """1 - E|x - y|² / E|x - E x|² over the batch, y being the output; NaN where the batch does not vary."""
     dead_latents: _builtins.int
@@ -164,7 +165,7 @@ class StepFigures(_message.Message):
 
     @_builtins.property
     def extra(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """What else the architecture tells, such as `topk_threshold`."""
+        """Other figures of the architecture, such as `topk_threshold`."""
 
     def __init__(
         self,
@@ -316,7 +317,7 @@ class EvaluationFigures(_message.Message):
 
     @_builtins.property
     def notes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What else is to be known of them, such as which sequences were held out; `caveats.` before a figure's name."""
+        """Notes on them, such as which sequences were held out; `caveats.` before a figure's name."""
 
     @_builtins.property
     def undefined(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

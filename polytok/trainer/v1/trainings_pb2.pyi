@@ -39,17 +39,17 @@ class Training(_message.Message):
         STATE_UNSPECIFIED: Training._State.ValueType  # 0
         """Never sent."""
         STATE_QUEUED: Training._State.ValueType  # 1
-        """Accepted; no worker has begun."""
+        """Accepted; no worker has started."""
         STATE_PROCESSING: Training._State.ValueType  # 2
-        """A worker is at it."""
+        """A worker is running it."""
         STATE_PAUSED: Training._State.ValueType  # 3
-        """It stopped at a checkpoint, and goes on when it is resumed."""
+        """Stopped at a checkpoint; continues when it is resumed."""
         STATE_READY: Training._State.ValueType  # 4
         """Its autoencoders are there, checked and published."""
         STATE_ERROR: Training._State.ValueType  # 5
-        """It failed; error_reason and error_message tell why."""
+        """Failed; see error_reason and error_message."""
         STATE_CANCELLED: Training._State.ValueType  # 6
-        """It was stopped."""
+        """Cancelled."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a training."""
@@ -57,17 +57,17 @@ class Training(_message.Message):
     STATE_UNSPECIFIED: Training.State.ValueType  # 0
     """Never sent."""
     STATE_QUEUED: Training.State.ValueType  # 1
-    """Accepted; no worker has begun."""
+    """Accepted; no worker has started."""
     STATE_PROCESSING: Training.State.ValueType  # 2
-    """A worker is at it."""
+    """A worker is running it."""
     STATE_PAUSED: Training.State.ValueType  # 3
-    """It stopped at a checkpoint, and goes on when it is resumed."""
+    """Stopped at a checkpoint; continues when it is resumed."""
     STATE_READY: Training.State.ValueType  # 4
     """Its autoencoders are there, checked and published."""
     STATE_ERROR: Training.State.ValueType  # 5
-    """It failed; error_reason and error_message tell why."""
+    """Failed; see error_reason and error_message."""
     STATE_CANCELLED: Training.State.ValueType  # 6
-    """It was stopped."""
+    """Cancelled."""
 
     class _Phase:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -76,29 +76,29 @@ class Training(_message.Message):
     class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Training._Phase.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         PHASE_UNSPECIFIED: Training._Phase.ValueType  # 0
-        """Nothing yet: it loads what it reads; or the state is another."""
+        """Loading its input, or the state is another."""
         PHASE_FILLING: Training._Phase.ValueType  # 1
-        """Reads the activations that come before the first step: the normalisation is estimated, the mixing buffer filled."""
+        """Reads the activations needed before the first step: estimates the normalization, fills the activation buffer."""
         PHASE_TRAINING: Training._Phase.ValueType  # 2
-        """Takes steps."""
+        """Training."""
         PHASE_EVALUATING: Training._Phase.ValueType  # 3
         """Evaluates on held-out sequences."""
         PHASE_EXPORTING: Training._Phase.ValueType  # 4
-        """Writes what comes out."""
+        """Exporting the result."""
 
     class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
-        """What a worker does while the state is PROCESSING."""
+        """What a worker is doing while the state is PROCESSING."""
 
     PHASE_UNSPECIFIED: Training.Phase.ValueType  # 0
-    """Nothing yet: it loads what it reads; or the state is another."""
+    """Loading its input, or the state is another."""
     PHASE_FILLING: Training.Phase.ValueType  # 1
-    """Reads the activations that come before the first step: the normalisation is estimated, the mixing buffer filled."""
+    """Reads the activations needed before the first step: estimates the normalization, fills the activation buffer."""
     PHASE_TRAINING: Training.Phase.ValueType  # 2
-    """Takes steps."""
+    """Training."""
     PHASE_EVALUATING: Training.Phase.ValueType  # 3
     """Evaluates on held-out sequences."""
     PHASE_EXPORTING: Training.Phase.ValueType  # 4
-    """Writes what comes out."""
+    """Exporting the result."""
 
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -131,15 +131,15 @@ class Training(_message.Message):
     uid: _builtins.str
     """The record's uid, a UUID."""
     state: Global___Training.State.ValueType
-    """Where it stands."""
+    """Its state."""
     pause_requested: _builtins.bool
-    """A pause was asked for: it becomes PAUSED once its checkpoint is written."""
+    """A pause is requested: it becomes PAUSED once its checkpoint is written."""
     progress: _builtins.float
-    """Percent done, 0 to 100, of what is read before the first step and of all steps."""
+    """Progress in percent, 0 to 100, of filling the buffer and of all steps."""
     step: _builtins.int
-    """Optimiser steps that the last metrics or checkpoint tell of."""
+    """Optimiser steps according to the last metrics or checkpoint."""
     total_steps: _builtins.int
-    """Optimiser steps in all."""
+    """Total optimiser steps."""
     path: _builtins.str
     """The folder that holds a folder for each autoencoder; empty before READY."""
     manifest_digest: _builtins.str
@@ -149,13 +149,13 @@ class Training(_message.Message):
     error_reason: _builtins.str
     """A polytok.errors.v1.ErrorReason without its prefix, when the state is ERROR."""
     error_message: _builtins.str
-    """What went wrong and what to do, when the state is ERROR."""
+    """What is wrong and what to do, when the state is ERROR."""
     etag: _builtins.str
     """Changes with every change of the record (AIP-154)."""
     phase: Global___Training.Phase.ValueType
-    """What the worker does now."""
+    """The worker's current phase."""
     phase_progress: _builtins.float
-    """Percent of FILLING done, 0 to 100; 0 in other phases."""
+    """Progress of FILLING in percent, 0 to 100; 0 in other phases."""
     passes: _builtins.float
     """How often each available activation is trained on: samples over `lineage.available_samples`. Above 1 data is reused."""
     @_builtins.property
@@ -164,39 +164,39 @@ class Training(_message.Message):
 
     @_builtins.property
     def saes(self) -> _containers.RepeatedCompositeFieldContainer[_saes_pb2.Sae]:
-        """What is trained, every default filled in."""
+        """What is trained, with all defaults filled in."""
 
     @_builtins.property
     def parameters(self) -> Global___TrainingParameters:
-        """How it is trained, every default filled in."""
+        """How it is trained, with all defaults filled in."""
 
     @_builtins.property
     def lineage(self) -> Global___TrainingLineage:
-        """What it read and what ran."""
+        """Inputs and environment."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainedSae]:
-        """What came out, in the order of `saes`; none before READY."""
+        """The result, in the order of `saes`; empty before READY."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record was made."""
+        """Creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record last changed."""
+        """Time of the last change."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the first worker began."""
+        """Time at which the first worker started."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
-        """When it reached its terminal state."""
+        """Time at which it reached its terminal state."""
 
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
-        """All of why it failed, class, violations and metadata among it, when the state is ERROR."""
+        """The complete error, with class, violations and metadata, when the state is ERROR."""
 
     def __init__(
         self,
@@ -313,13 +313,13 @@ class LiveSource(_message.Message):
     variant: _builtins.str
     """The variant of the tokenization; empty for the default one."""
     context_size: _builtins.int
-    """Tokens that sequences are cut to; 0 leaves them as they are."""
+    """Length to which sequences are truncated; 0 leaves them as they are."""
     dtype: Global___LiveSource.Dtype.ValueType
-    """Number type that the model runs in; FLOAT32 by default."""
+    """Number type of the model; FLOAT32 by default."""
     batch_tokens: _builtins.int
-    """Tokens of a forward pass at most; 0 chooses by model and device."""
+    """Maximum number of tokens per forward pass; 0 chooses by model and device."""
     exclude_special_tokens: _builtins.bool
-    """Whether activations of the tokenizer's special tokens are left out; the model still sees them."""
+    """Whether to omit activations of the tokenizer's special tokens, which the model still sees."""
     def __init__(
         self,
         *,
@@ -341,7 +341,9 @@ Global___LiveSource: _TypeAlias = LiveSource  # noqa: Y015
 
 @_typing.final
 class TrainingParameters(_message.Message):
-    """How long and how a training goes. A sample is an activation: one token at one hook. What is unset takes its default."""
+    """Length and settings of a training. A sample is an activation: one token at one hook. Unset fields take their
+    defaults.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -356,17 +358,17 @@ class TrainingParameters(_message.Message):
         SPREAD_DATA: TrainingParameters._Spread.ValueType  # 1
         """Each trains every autoencoder on its part of every batch; gradients are averaged."""
         SPREAD_AUTOENCODERS: TrainingParameters._Spread.ValueType  # 2
-        """Each trains some of the autoencoders on whole batches; they end as one process would end them."""
+        """Each trains some of the autoencoders on whole batches; the result is the same as with one process."""
 
     class Spread(_Spread, metaclass=_SpreadEnumTypeWrapper):
-        """What several processes share."""
+        """How several processes share the work."""
 
     SPREAD_UNSPECIFIED: TrainingParameters.Spread.ValueType  # 0
     """DATA."""
     SPREAD_DATA: TrainingParameters.Spread.ValueType  # 1
     """Each trains every autoencoder on its part of every batch; gradients are averaged."""
     SPREAD_AUTOENCODERS: TrainingParameters.Spread.ValueType  # 2
-    """Each trains some of the autoencoders on whole batches; they end as one process would end them."""
+    """Each trains some of the autoencoders on whole batches; the result is the same as with one process."""
 
     TOTAL_SAMPLES_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -385,11 +387,11 @@ class TrainingParameters(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
     total_samples: _builtins.int
-    """Samples in all; unset takes every token of the source once. At least batch_size."""
+    """Total samples; unset means every token of the source once. At least batch_size."""
     batch_size: _builtins.int
-    """Samples a step; unset is 4096."""
+    """Samples per step; unset is 4096."""
     buffer_samples: _builtins.int
-    """Samples that the mixing buffer holds of each hook; unset is 262144, but not more than total_samples. At least
+    """Samples of each hook in the activation buffer; unset is 262144, but not more than total_samples. At least
     batch_size.
     """
     seed: _builtins.int
@@ -397,32 +399,33 @@ class TrainingParameters(_message.Message):
     dead_feature_window: _builtins.int
     """Steps without firing after which a latent counts as dead; unset is 1000."""
     feature_sampling_window: _builtins.int
-    """Steps over which firings are counted before they start anew, as in SAELens; unset is 2000. Nothing that comes out
-    depends on it: the firing frequencies of an exported autoencoder are measured at the end.
+    """Steps after which the count of firings restarts, as in SAELens; unset is 2000. The result does not depend on it:
+    the
+    firing frequencies of an exported autoencoder are measured at the end.
     """
     normalization_batches: _builtins.int
-    """Batches that the scale of activations is estimated on, where an autoencoder asks for it; unset is 100."""
+    """Number of batches for estimating the scale of activations, if an autoencoder needs it; unset is 100."""
     autocast: _builtins.bool
     """Whether steps compute in bfloat16 where PyTorch's autocast does; unset is false."""
     compile: _builtins.bool
     """Whether steps go through torch.compile, and with a live source the model's blocks too; unset is false."""
     reference: _builtins.bool
-    """Whether SAELens's own forward pass is used where there is a faster step of the same result; unset is false."""
+    """Whether to use SAELens's own forward pass even if a faster equivalent step exists; unset is false."""
     log_every: _builtins.int
-    """Steps from one row of metrics to the next; unset is a hundredth of all, at least 1 and at most 50."""
+    """Steps between rows of metrics; unset is a hundredth of all, at least 1 and at most 50."""
     checkpoint_every: _builtins.int
-    """Steps from one checkpoint to the next; unset is 1000."""
+    """Steps between checkpoints; unset is 1000."""
     evaluate_every: _builtins.int
-    """Steps between evaluations on held-out sequences; unset or 0 evaluates at the end alone."""
+    """Steps between evaluations on held-out sequences; unset or 0 evaluates only at the end."""
     evaluation_sequences: _builtins.int
-    """Sequences that are held out for evaluation; unset is 64."""
+    """Number of sequences held out for evaluation; unset is 64."""
     processes: _builtins.int
     """Processes of one worker that train together, each on a GPU of its own or, without any, on the processor; unset is
     1. A worker with fewer devices fails the training (INVALID_FIELD).
     """
     spread: Global___TrainingParameters.Spread.ValueType
-    """What several processes share; DATA by default, for which batch_size and buffer_samples must be multiples of
-    `processes`. With AUTOENCODERS there is at least one autoencoder for each process.
+    """How several processes share the work; DATA by default, for which batch_size and buffer_samples must be multiples of
+    `processes`. AUTOENCODERS needs at least one autoencoder per process.
     """
     def __init__(
         self,
@@ -513,7 +516,7 @@ Global___TrainingParameters: _TypeAlias = TrainingParameters  # noqa: Y015
 
 @_typing.final
 class TrainingLineage(_message.Message):
-    """What a training read, and what ran."""
+    """Inputs and environment of a training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -555,7 +558,7 @@ class TrainingLineage(_message.Message):
     tokenization_uid: _builtins.str
     """Its uid."""
     tokenization_digest: _builtins.str
-    """sha256 of its manifest: it is held, and is this very one."""
+    """sha256 of its manifest, which identifies the tokenization that is held."""
     model_repo_id: _builtins.str
     """The model's repository or folder."""
     model_revision: _builtins.str
@@ -565,16 +568,18 @@ class TrainingLineage(_message.Message):
     extraction_digest: _builtins.str
     """sha256 of the extraction's manifest; empty for a live source."""
     device: _builtins.str
-    """Where it ran, such as `cpu` or a GPU's name; empty before READY."""
+    """Device, such as `cpu` or a GPU's name; empty before READY."""
     bos_token_id: _builtins.int
     """The tokenizer's begin-of-sequence token; unset where it has none."""
     available_samples: _builtins.int
-    """Activations of each hook that there are to train on, each counted once: tokens that are selected, in sequences that
-    are not held out. Until it is READY an estimate, by the statistics of what is read.
+    """Number of available activations of each hook, each counted once: selected tokens in sequences that are not held
+    out.
+    An estimate until it is READY.
     """
     weights_fingerprint: _builtins.str
-    """Which weights the model has: a sha256 over config.json and the weights' files of a local folder, or the commit of a
-    repository. With an extraction its own; else empty until the training has begun.
+    """The model's weights: a sha256 over config.json and the weight files of a local folder, or the commit of a
+    repository.
+    With an extraction, that of the extraction; otherwise empty until the training has started.
     """
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -582,8 +587,8 @@ class TrainingLineage(_message.Message):
 
     @_builtins.property
     def selection(self) -> _extractions_pb2.TokenSelection:
-        """Which tokens' activations are trained on, and at which alone autoencoders stand in for the model's own when they are
-        evaluated.
+        """The tokens whose activations are trained on, and at which autoencoders replace the model's own activations during
+        evaluation.
         """
 
     def __init__(
@@ -615,7 +620,7 @@ Global___TrainingLineage: _TypeAlias = TrainingLineage  # noqa: Y015
 
 @_typing.final
 class TrainedSae(_message.Message):
-    """An autoencoder that was trained."""
+    """A trained autoencoder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -632,7 +637,7 @@ class TrainedSae(_message.Message):
     hook: _builtins.str
     """The hook."""
     architecture: _builtins.str
-    """The architecture that it has as a SAELens folder."""
+    """Its architecture as a SAELens folder."""
     path: _builtins.str
     """The folder that SAELens's `SAE.load_from_disk` opens: a local path or a URI."""
     d_in: _builtins.int
@@ -643,7 +648,7 @@ class TrainedSae(_message.Message):
     """Bytes of its files."""
     @_builtins.property
     def evaluation(self) -> _metrics_pb2.EvaluationFigures:
-        """What it does on held-out sequences."""
+        """Its evaluation on held-out sequences."""
 
     def __init__(
         self,
@@ -667,7 +672,7 @@ Global___TrainedSae: _TypeAlias = TrainedSae  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):
-    """A state that a training can go on from."""
+    """A state from which a training can resume."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -713,9 +718,9 @@ class CreateTrainingRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     training_id: _builtins.str
-    """The id to name it by; empty makes one up."""
+    """The id of the training; if empty, one is generated."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     @_builtins.property
     def source(self) -> Global___TrainingSource:
         """Where activations come from."""
@@ -726,7 +731,7 @@ class CreateTrainingRequest(_message.Message):
 
     @_builtins.property
     def parameters(self) -> Global___TrainingParameters:
-        """How to train; what is unset takes its default."""
+        """How to train; unset fields take their defaults."""
 
     def __init__(
         self,
@@ -769,7 +774,7 @@ Global___GetTrainingRequest: _TypeAlias = GetTrainingRequest  # noqa: Y015
 
 @_typing.final
 class ListTrainingsRequest(_message.Message):
-    """Asks for a page of trainings."""
+    """Request for a page of trainings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -777,12 +782,12 @@ class ListTrainingsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many; 0 means 100. More than 1000 is taken as 1000."""
+    """Page size; 0 means 100, the maximum is 1000."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___Training.State.ValueType]:
-        """Only these states; none means all."""
+        """Only these states; empty means all."""
 
     def __init__(
         self,
@@ -808,7 +813,7 @@ class ListTrainingsResponse(_message.Message):
     TRAININGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def trainings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Training]:
         """Newest first."""
@@ -841,7 +846,7 @@ class DeleteTrainingRequest(_message.Message):
     etag: _builtins.str
     """Only if the training still has this etag; optional."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -868,7 +873,7 @@ class PauseTrainingRequest(_message.Message):
     name: _builtins.str
     """`trainings/{training}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -885,7 +890,7 @@ Global___PauseTrainingRequest: _TypeAlias = PauseTrainingRequest  # noqa: Y015
 
 @_typing.final
 class ResumeTrainingRequest(_message.Message):
-    """Goes on with a training."""
+    """Resumes a training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -894,7 +899,7 @@ class ResumeTrainingRequest(_message.Message):
     name: _builtins.str
     """`trainings/{training}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -920,7 +925,7 @@ class CancelTrainingRequest(_message.Message):
     name: _builtins.str
     """`trainings/{training}`."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -937,7 +942,7 @@ Global___CancelTrainingRequest: _TypeAlias = CancelTrainingRequest  # noqa: Y015
 
 @_typing.final
 class RetryTrainingRequest(_message.Message):
-    """Trains again."""
+    """Retries a training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -947,9 +952,9 @@ class RetryTrainingRequest(_message.Message):
     name: _builtins.str
     """`trainings/{training}`."""
     from_start: _builtins.bool
-    """Begins at the first step, though there is a checkpoint."""
+    """Starts at the first step even if there is a checkpoint."""
     request_id: _builtins.str
-    """A UUID, the same on every try of this call (AIP-155); optional."""
+    """A UUID, the same on every retry of this call (AIP-155); optional."""
     def __init__(
         self,
         *,
@@ -1005,7 +1010,7 @@ class WatchTrainingResponse(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.int
-    """Goes on from here in another stream."""
+    """Cursor at which another stream continues."""
     @_builtins.property
     def training(self) -> Global___Training:
         """The whole record, its progress live."""
@@ -1031,7 +1036,7 @@ Global___WatchTrainingResponse: _TypeAlias = WatchTrainingResponse  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):
-    """Asks for the checkpoints of a training."""
+    """Request for the checkpoints of a training."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1053,7 +1058,7 @@ Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y0
 
 @_typing.final
 class ListCheckpointsResponse(_message.Message):
-    """The checkpoints of a training; there are never more than a few."""
+    """The checkpoints of a training, never more than a few."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1077,7 +1082,7 @@ Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: 
 
 @_typing.final
 class ListMetricsRequest(_message.Message):
-    """Asks for a page of metrics."""
+    """Request for a page of metrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1089,13 +1094,13 @@ class ListMetricsRequest(_message.Message):
     parent: _builtins.str
     """The training, `trainings/{training}`."""
     sae: _builtins.str
-    """Only those of this autoencoder; empty for all."""
+    """Only those of this autoencoder; empty means all."""
     after_step: _builtins.int
     """Only those of later steps."""
     page_size: _builtins.int
-    """At most so many; 0 means 1000. More than 10000 is taken as 10000."""
+    """Page size; 0 means 1000, the maximum is 10000."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     def __init__(
         self,
         *,
@@ -1122,7 +1127,7 @@ class ListMetricsResponse(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Metrics]:
         """By step."""

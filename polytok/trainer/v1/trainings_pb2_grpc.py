@@ -100,8 +100,8 @@ class TrainingServiceServicer:
     """
 
     def CreateTraining(self, request, context):
-        """Starts a training. The answer is QUEUED; WatchTraining tells how it goes. The same training under the same id
-        answers the one that exists.
+        """Starts a training. The response is QUEUED; WatchTraining reports its progress. The same training under the same id
+        returns the existing one.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY,
         MODEL_MISFIT), INVALID_ARGUMENT (INVALID_FIELD, HOOK_NOT_FOUND).
         """
@@ -124,14 +124,14 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTraining(self, request, context):
-        """Deletes a training with its files, and stops it if it runs. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH).
+        """Deletes a training with its files, and stops it if it is running. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseTraining(self, request, context):
-        """Has a training write a checkpoint and stop. The answer is PAUSED if no worker is at it; else it is still
+        """Writes a checkpoint and stops a training. The response is PAUSED if no worker runs it; otherwise it is still
         PROCESSING with pause_requested, and PAUSED within seconds.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
@@ -140,7 +140,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTraining(self, request, context):
-        """Goes on with a paused training from its checkpoint. It ends as if it had not been paused, bit for bit.
+        """Resumes a paused training from its checkpoint. The result is bit for bit the same as without the pause.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,7 +148,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTraining(self, request, context):
-        """Stops a training for good; its checkpoints are removed, its metrics stay.
+        """Cancels a training permanently; its checkpoints are deleted, its metrics stay.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -164,15 +164,15 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTraining(self, request, context):
-        """Streams the training as it is and its metrics so far, then every change and new metrics, and ends once it is at
-        rest: PAUSED, READY, ERROR or CANCELLED. Errors: NOT_FOUND.
+        """Streams the current training and its metrics so far, then every change and new metrics, and ends in the states
+        PAUSED, READY, ERROR and CANCELLED. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """Lists the checkpoints that a training can go on from, oldest first. Errors: NOT_FOUND.
+        """Lists the checkpoints from which a training can resume, oldest first. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,8 @@ class TrainingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingServiceAsyncStub: ...
     CreateTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.CreateTrainingRequest, _trainings_pb2.Training]
-    """Starts a training. The answer is QUEUED; WatchTraining tells how it goes. The same training under the same id
-    answers the one that exists.
+    """Starts a training. The response is QUEUED; WatchTraining reports its progress. The same training under the same id
+    returns the existing one.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY,
     MODEL_MISFIT), INVALID_ARGUMENT (INVALID_FIELD, HOOK_NOT_FOUND).
     """
@@ -47,18 +47,18 @@ class TrainingServiceStub:
     ListTrainings: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.ListTrainingsRequest, _trainings_pb2.ListTrainingsResponse]
     """Lists trainings, newest first."""
     DeleteTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.DeleteTrainingRequest, _empty_pb2.Empty]
-    """Deletes a training with its files, and stops it if it runs. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
+    """Deletes a training with its files, and stops it if it is running. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
     PauseTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.PauseTrainingRequest, _trainings_pb2.Training]
-    """Has a training write a checkpoint and stop. The answer is PAUSED if no worker is at it; else it is still
+    """Writes a checkpoint and stops a training. The response is PAUSED if no worker runs it; otherwise it is still
     PROCESSING with pause_requested, and PAUSED within seconds.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
     """
     ResumeTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.ResumeTrainingRequest, _trainings_pb2.Training]
-    """Goes on with a paused training from its checkpoint. It ends as if it had not been paused, bit for bit.
+    """Resumes a paused training from its checkpoint. The result is bit for bit the same as without the pause.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
     """
     CancelTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.CancelTrainingRequest, _trainings_pb2.Training]
-    """Stops a training for good; its checkpoints are removed, its metrics stay.
+    """Cancels a training permanently; its checkpoints are deleted, its metrics stay.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
     """
     RetryTraining: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.RetryTrainingRequest, _trainings_pb2.Training]
@@ -66,11 +66,11 @@ class TrainingServiceStub:
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
     """
     WatchTraining: _grpc.UnaryStreamMultiCallable[_trainings_pb2.WatchTrainingRequest, _trainings_pb2.WatchTrainingResponse]
-    """Streams the training as it is and its metrics so far, then every change and new metrics, and ends once it is at
-    rest: PAUSED, READY, ERROR or CANCELLED. Errors: NOT_FOUND.
+    """Streams the current training and its metrics so far, then every change and new metrics, and ends in the states
+    PAUSED, READY, ERROR and CANCELLED. Errors: NOT_FOUND.
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.ListCheckpointsRequest, _trainings_pb2.ListCheckpointsResponse]
-    """Lists the checkpoints that a training can go on from, oldest first. Errors: NOT_FOUND."""
+    """Lists the checkpoints from which a training can resume, oldest first. Errors: NOT_FOUND."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_trainings_pb2.ListMetricsRequest, _trainings_pb2.ListMetricsResponse]
     """Lists the metrics of a training by step, and of a step by autoencoder. Errors: NOT_FOUND."""
 
@@ -82,8 +82,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.CreateTrainingRequest, _trainings_pb2.Training]  # type: ignore[assignment]
-    """Starts a training. The answer is QUEUED; WatchTraining tells how it goes. The same training under the same id
-    answers the one that exists.
+    """Starts a training. The response is QUEUED; WatchTraining reports its progress. The same training under the same id
+    returns the existing one.
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY,
     MODEL_MISFIT), INVALID_ARGUMENT (INVALID_FIELD, HOOK_NOT_FOUND).
     """
@@ -92,18 +92,18 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     ListTrainings: _aio.UnaryUnaryMultiCallable[_trainings_pb2.ListTrainingsRequest, _trainings_pb2.ListTrainingsResponse]  # type: ignore[assignment]
     """Lists trainings, newest first."""
     DeleteTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.DeleteTrainingRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a training with its files, and stops it if it runs. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
+    """Deletes a training with its files, and stops it if it is running. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
     PauseTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.PauseTrainingRequest, _trainings_pb2.Training]  # type: ignore[assignment]
-    """Has a training write a checkpoint and stop. The answer is PAUSED if no worker is at it; else it is still
+    """Writes a checkpoint and stops a training. The response is PAUSED if no worker runs it; otherwise it is still
     PROCESSING with pause_requested, and PAUSED within seconds.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
     """
     ResumeTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.ResumeTrainingRequest, _trainings_pb2.Training]  # type: ignore[assignment]
-    """Goes on with a paused training from its checkpoint. It ends as if it had not been paused, bit for bit.
+    """Resumes a paused training from its checkpoint. The result is bit for bit the same as without the pause.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
     """
     CancelTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.CancelTrainingRequest, _trainings_pb2.Training]  # type: ignore[assignment]
-    """Stops a training for good; its checkpoints are removed, its metrics stay.
+    """Cancels a training permanently; its checkpoints are deleted, its metrics stay.
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
     """
     RetryTraining: _aio.UnaryUnaryMultiCallable[_trainings_pb2.RetryTrainingRequest, _trainings_pb2.Training]  # type: ignore[assignment]
@@ -111,11 +111,11 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
     """
     WatchTraining: _aio.UnaryStreamMultiCallable[_trainings_pb2.WatchTrainingRequest, _trainings_pb2.WatchTrainingResponse]  # type: ignore[assignment]
-    """Streams the training as it is and its metrics so far, then every change and new metrics, and ends once it is at
-    rest: PAUSED, READY, ERROR or CANCELLED. Errors: NOT_FOUND.
+    """Streams the current training and its metrics so far, then every change and new metrics, and ends in the states
+    PAUSED, READY, ERROR and CANCELLED. Errors: NOT_FOUND.
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainings_pb2.ListCheckpointsRequest, _trainings_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
-    """Lists the checkpoints that a training can go on from, oldest first. Errors: NOT_FOUND."""
+    """Lists the checkpoints from which a training can resume, oldest first. Errors: NOT_FOUND."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_trainings_pb2.ListMetricsRequest, _trainings_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Lists the metrics of a training by step, and of a step by autoencoder. Errors: NOT_FOUND."""
 
@@ -130,8 +130,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.CreateTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainings_pb2.Training, _abc.Awaitable[_trainings_pb2.Training]]:
-        """Starts a training. The answer is QUEUED; WatchTraining tells how it goes. The same training under the same id
-        answers the one that exists.
+        """Starts a training. The response is QUEUED; WatchTraining reports its progress. The same training under the same id
+        returns the existing one.
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (NOT_READY,
         MODEL_MISFIT), INVALID_ARGUMENT (INVALID_FIELD, HOOK_NOT_FOUND).
         """
@@ -158,7 +158,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.DeleteTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a training with its files, and stops it if it runs. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
+        """Deletes a training with its files, and stops it if it is running. Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH)."""
 
     @_abc_1.abstractmethod
     def PauseTraining(
@@ -166,7 +166,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.PauseTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainings_pb2.Training, _abc.Awaitable[_trainings_pb2.Training]]:
-        """Has a training write a checkpoint and stop. The answer is PAUSED if no worker is at it; else it is still
+        """Writes a checkpoint and stops a training. The response is PAUSED if no worker runs it; otherwise it is still
         PROCESSING with pause_requested, and PAUSED within seconds.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
@@ -177,7 +177,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.ResumeTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainings_pb2.Training, _abc.Awaitable[_trainings_pb2.Training]]:
-        """Goes on with a paused training from its checkpoint. It ends as if it had not been paused, bit for bit.
+        """Resumes a paused training from its checkpoint. The result is bit for bit the same as without the pause.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE, NOT_READY, RESOURCE_CHANGED).
         """
 
@@ -187,7 +187,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.CancelTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainings_pb2.Training, _abc.Awaitable[_trainings_pb2.Training]]:
-        """Stops a training for good; its checkpoints are removed, its metrics stay.
+        """Cancels a training permanently; its checkpoints are deleted, its metrics stay.
         Errors: NOT_FOUND, FAILED_PRECONDITION (WRONG_STATE).
         """
 
@@ -207,8 +207,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.WatchTrainingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainings_pb2.WatchTrainingResponse], _abc.AsyncIterator[_trainings_pb2.WatchTrainingResponse]]:
-        """Streams the training as it is and its metrics so far, then every change and new metrics, and ends once it is at
-        rest: PAUSED, READY, ERROR or CANCELLED. Errors: NOT_FOUND.
+        """Streams the current training and its metrics so far, then every change and new metrics, and ends in the states
+        PAUSED, READY, ERROR and CANCELLED. Errors: NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -217,7 +217,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainings_pb2.ListCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainings_pb2.ListCheckpointsResponse, _abc.Awaitable[_trainings_pb2.ListCheckpointsResponse]]:
-        """Lists the checkpoints that a training can go on from, oldest first. Errors: NOT_FOUND."""
+        """Lists the checkpoints from which a training can resume, oldest first. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListMetrics(
