@@ -1,6 +1,6 @@
-"""From a corpus to a sparse autoencoder that is opened in SAELens.
+"""From a corpus to a sparse autoencoder in SAELens.
 
-A stack must run (`polytok up`), and a folder with a model's weights and tokenizer be there:
+Needs a running stack (`polytok up`) and a folder with a model's weights and tokenizer:
 
     python examples/corpus_to_sae.py corpus.jsonl ./gpt2 blocks.6.hook_resid_post
 """
@@ -14,9 +14,9 @@ import polytok
 
 
 def main(corpus: str, model: str, hook: str, samples: int = 500_000) -> None:
-    """Read the corpus in, tokeniz it for the model, train on the hook, and open what came out."""
+    """Import the corpus, tokenize it for the model, train on the hook, and open the autoencoder."""
     with polytok.Client() as client:
-        # Everything here is made once: asking again for the same gives what exists.
+        # Create calls are idempotent: repeating one returns what exists.
         client.datasets.create("corpus", files=corpus)
         client.models.create("model", model)
         client.datasets.wait("corpus")
@@ -34,17 +34,17 @@ def main(corpus: str, model: str, hook: str, samples: int = 500_000) -> None:
         (result,) = client.trainings.wait(training).results
         for name in ("explained_variance", "l0", "cross_entropy_recovered"):
             evaluation = result.evaluation
-            # A ratio that divides by almost nothing is NaN, and there is a reason.
+            # An undefined figure is NaN and has a reason.
             figure = evaluation.undefined.get(name) or f"{evaluation.figures[name]:.4f}"
             print(f"{name}: {figure} ({evaluation.formulas[name]})")
         folder = client.sae_path(training)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sae-lens's import tells of its dependencies' renamings
-        from sae_lens import SAE  # noqa: PLC0415  takes a while to import
+        warnings.simplefilter("ignore")  # importing sae-lens prints deprecation warnings of its dependencies
+        from sae_lens import SAE  # noqa: PLC0415  slow to import
 
         opened = SAE.load_from_disk(folder)
-    # batchtopk opens as jumprelu, with the threshold that it learned; any normalisation is in the weights.
+    # batchtopk opens as jumprelu with the learned threshold; normalization is folded into the weights.
     activations = torch.randn(4, opened.cfg.d_in)
     latents = opened.encode(activations)
     print(f"SAELens: {opened.cfg.architecture()}, {opened.cfg.d_sae} latents, {tuple(opened.decode(latents).shape)}")

@@ -1,6 +1,6 @@
-"""Extracts three hooks of a model in one pass, and opens them with `datasets` and with SAELens.
+"""Extract three hooks of a model in one pass, and open them with `datasets` and with SAELens.
 
-A stack with a dataset that is tokenized for the model must be there:
+Needs a running stack with a dataset that is tokenized for the model:
 
     polytok up
     polytok dataset add docs corpus.jsonl
@@ -21,9 +21,9 @@ HOOKS = ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_pre", "blocks.1.hook_resi
 
 
 def main(dataset: str, model: str) -> None:
-    """Extract, and show what there is."""
+    """Extract the hooks and show the activations."""
     with polytok.Client() as client:
-        # Asking again for the same gives the extraction that exists.
+        # Repeating the call returns the existing extraction.
         asked = client.extractions.create(dataset, model, hooks=HOOKS, max_tokens=1_000_000)
         extraction = client.extractions.wait(asked)
         statistics = extraction.statistics
@@ -31,7 +31,7 @@ def main(dataset: str, model: str) -> None:
         for each in statistics.hooks:
             print(f"  {each.hook}: width {each.width}, mean norm {each.mean_norm:.3f}, variance {each.variance:.5f}")
 
-        # 1. With `datasets`: memory-mapped; a row has context_size activations of each hook, and what they are of.
+        # 1. With `datasets`, memory-mapped: a row has context_size activations of each hook and their token ids.
         rows = client.activations(extraction).with_format("numpy")
         first = rows[0]
         print(f"datasets: {rows.num_rows:,} rows of {', '.join(rows.column_names)}")
@@ -40,7 +40,7 @@ def main(dataset: str, model: str) -> None:
             print(f"  {hook}: {activations.shape} {activations.dtype}")
         print(f"  the first is of token {first['token_ids'][0]}, row {first['row_index'][0]} of the tokenization")
 
-        # 2. With SAELens: as its own cached activations. Nothing is converted.
+        # 2. With SAELens, as its own cached activations, without conversion.
         for each in statistics.hooks:
             store = _store(extraction.path, each.hook, each.width, extraction.parameters.context_size)
             values, token_ids = store.get_raw_llm_batch()
@@ -48,11 +48,11 @@ def main(dataset: str, model: str) -> None:
 
 
 def _store(path: str, hook: str, width: int, context_size: int) -> Any:
-    """SAELen's store over cached activations: the one that its trainer reads from."""
-    from sae_lens.training.activations_store import ActivationsStore  # noqa: PLC0415  takes a while to import
+    """Return SAELens's store of cached activations, from which its trainer reads."""
+    from sae_lens.training.activations_store import ActivationsStore  # noqa: PLC0415  slow to import
 
     return ActivationsStore(
-        model=None,  # nothing is run
+        model=None,  # runs no model
         dataset=None,
         streaming=False,
         hook_name=hook,

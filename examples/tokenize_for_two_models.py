@@ -1,10 +1,9 @@
-"""One corpus and one set of chats, tokenized for two models in every way there is.
+"""One corpus and one set of chats, tokenized for two models with every option.
 
     python examples/tokenize_for_two_models.py
 
-Runs on the stack that `polytok up` keeps, or on one of its own for as long as it takes. Corpus, chats and both
-tokenizers are made on the spot; at the end all of it is deleted again, unless --keep is given. docs/example-tokenize.md
-tells the story.
+Uses the running stack, or starts one for the duration of the example. Creates the corpus, the chats and both
+tokenizers, and deletes everything at the end unless --keep is given. docs/example-tokenize.md explains the example.
 """
 
 import argparse
@@ -38,23 +37,23 @@ LLAMA = """{{ bos_token }}{% for message in messages -%}
 {%- if message.role == 'assistant' %} {{ message.content }} {{ eos_token }}
 {%- else %}[INST] {{ message.content }} [/INST]{% endif %}{% endfor %}"""
 
-# What the assistant may call, as JSON schemas; a column of them goes with the conversations.
+# Functions that the assistant may call, as JSON schemas in a column beside the conversations.
 FUNCTIONS = json.dumps(
     [{"type": "function", "function": {"name": "look_up", "parameters": {"properties": {"topic": {"type": "string"}}}}}]
 )
 
 VARIANTS: Mapping[str, polytok.client.Parameters] = {
-    # One sequence a document, cut at max_length: what (dataset, model) stands for where no variant is named.
+    # One sequence per document, truncated at max_length: the default variant of (dataset, model).
     "": {"text_column": "text", "max_length": 256, "truncation": "right", "add_special_tokens": True},
-    # The end of a long document instead of its start, and all of it.
+    # The end of a long document instead of its start, and the whole document.
     "ends": {"max_length": 64, "truncation": "left"},
     "whole": {"truncation": "none", "add_special_tokens": False},
-    # Nothing is lost: a long document becomes several sequences, which overlap.
+    # A long document becomes several overlapping sequences.
     "windows": {"max_length": 64, "overflow": True, "stride": 16},
-    # Sequences of one length: filled up on the left, or to the longest of a file.
+    # Sequences of one length: padded on the left, or to the longest of a file.
     "padded": {"max_length": 64, "padding": {"to": "max_length", "side": "left", "token": "eos"}},
     "longest": {"max_length": 128, "padding": "longest"},
-    # Documents one after another in sequences of exactly max_length, as SAELens packs them.
+    # Documents concatenated into sequences of exactly max_length, as SAELens does.
     "packed": {
         "max_length": 128,
         "packing": {"begin_of_batch": "bos", "begin_of_sequence": "none", "separator": "eos", "document_starts": True},
@@ -80,7 +79,7 @@ console = Console()
 
 
 def main(*, keep: bool) -> None:
-    """Tell the story from beginning to end."""
+    """Run the example."""
     folder = discovery.folder() / "example"
     with demo_stack.running() as running, polytok.Client(running.address()) as client:
         try:
@@ -95,7 +94,7 @@ def main(*, keep: bool) -> None:
 
 
 def make_corpus(folder: pathlib.Path) -> Sequence[str]:
-    """Write the documents as compressed JSON lines: Python's own manual, with a page too many."""
+    """Write Python's own manual as compressed JSON lines, with one page twice."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = [{"title": title, "text": text} for title, text in sorted(topics.topics.items())]
     with gzip.open(folder / "manual.jsonl.gz", "wt", encoding="utf-8") as file:
@@ -105,7 +104,7 @@ def make_corpus(folder: pathlib.Path) -> Sequence[str]:
 
 
 def register(client: polytok.Client, folder: pathlib.Path, texts: Sequence[str]) -> None:
-    """Register two models, folders in the Hugging Face layout, and two datasets: of a file, and of rows in memory."""
+    """Register two models from local folders, one dataset from a file, and one from rows in memory."""
     byte_level, marks = demo_tokenizers.byte_level(texts), demo_tokenizers.sentencepiece(texts)
     save(folder / "bytes", byte_level, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
     save(folder / "marks", marks, {"bos_token": "<s>", "eos_token": "</s>", "chat_template": LLAMA})
@@ -132,7 +131,7 @@ def chat(title: str, text: str) -> list[dict[str, str]]:
 
 
 def save(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, config: Mapping[str, str]) -> None:
-    """Write what a model's folder needs to be tokenized for."""
+    """Write the files of a model's folder that tokenizing needs."""
     folder.mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024, **config}
@@ -140,7 +139,7 @@ def save(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, config: Mapping[
 
 
 def tokenize(client: polytok.Client) -> None:
-    """Start every variant for both models, and show what became of each: workers share the tasks."""
+    """Create every variant for both models, and show the results; workers run in parallel."""
     models = ("example-bytes", "example-marks")
     asked = [
         client.tokenizations.create("example-manual", model, variant=variant, **parameters)
@@ -151,7 +150,7 @@ def tokenize(client: polytok.Client) -> None:
 
 
 def tokenize_chats(client: polytok.Client) -> None:
-    """Render the chats with the template of the one model, and with one of our own for the other, which has none."""
+    """Render the chats with the template of one model, and with our own for the other, which has none."""
     client.tokenizations.create("example-chats", "example-marks")
     client.tokenizations.create(
         "example-chats",
@@ -182,7 +181,7 @@ def show(records: Sequence[Any]) -> None:
 
 
 def look(client: polytok.Client) -> None:
-    """Open what was made, compare the models, and checks files and ids against the reference."""
+    """Open a tokenization, compare the models, and verify files and ids."""
     packed = client.load("example-manual", "example-bytes", variant="packed")
     row = packed[0]
     console.print(f"A packed row: {len(row['input_ids'])} tokens, of documents that start at {row['document_starts']}")
@@ -201,7 +200,7 @@ def look(client: polytok.Client) -> None:
 
 
 def clean_up(client: polytok.Client, folder: pathlib.Path) -> None:
-    """Delete all of it."""
+    """Delete everything."""
     for dataset in ("example-manual", "example-chats"):
         if any(each.name == f"datasets/{dataset}" for each in client.datasets.list()):
             client.datasets.delete(dataset, force=True)
@@ -213,5 +212,5 @@ def clean_up(client: polytok.Client, folder: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="leave everything there, to look at it")
+    parser.add_argument("--keep", action="store_true", help="keep everything")
     main(keep=parser.parse_args().keep)

@@ -4,25 +4,25 @@ from polytok import errors
 
 OK = 0
 FAILED = 1
-"""A job failed or was cancelled, or something unforeseen went wrong."""
+"""A job failed or was cancelled, or an unexpected error occurred."""
 USAGE = 2
-"""The command line, or a value in it, is wrong."""
+"""The command line, or a value in it, is invalid."""
 ANOTHER_RUNS = 3
-"""`polytok up`: another stack runs on the same folder."""
+"""`polytok up`: another stack runs on the same directory."""
 NOT_FOUND = 4
 CONFLICT = 5
-"""It exists and differs, is held, not READY, in another state, or was changed by somebody else."""
+"""The resource exists with other parameters, is held, is not READY, is in the wrong state, or was changed."""
 UNAVAILABLE = 6
-"""No stack runs, or it does not answer in time."""
+"""No stack runs, or it does not respond in time."""
 PAUSED = 7
-"""A training that was followed was paused because somebody asked for it; it is neither done nor failed."""
+"""The followed training was paused on request; it is neither done nor failed."""
 INTERRUPTED = 130
 """Ctrl-C, as shells count it: 128 + SIGINT."""
 
 EPILOG = (
-    "Exit codes: 0 done · 1 a job failed, or an unforeseen error · 2 wrong usage or value · 3 another stack runs on "
-    "this folder · 4 not found · 5 conflict: exists, held, not READY or changed · 6 no stack "
-    "answers · 7 the training was paused · 130 interrupted."
+    "Exit codes: 0 success · 1 a job failed, or an unexpected error · 2 invalid usage or value · 3 another stack runs "
+    "on this directory · 4 not found · 5 conflict: exists, held, not READY or changed · 6 no stack responds · 7 the "
+    "training was paused · 130 interrupted."
 )
 
 _CODES: dict[type[errors.PolytokError], int] = {

@@ -1,4 +1,4 @@
-"""The `--help` of commands: every option whole, its value beside it or below, on a terminal of 80 characters too."""
+"""Format the `--help` of commands: option names are never truncated, even on a terminal of 80 characters."""
 
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _WIDEST_NAME = 26
-"""Characters of an option with its value that stand in one line."""
+"""Maximum width of an option with its value on one line."""
 _NAME = "bold cyan"
 _VALUE = "yellow"
 
 
 class Command(TyperCommand):
-    """A command."""
+    """A command with this help format."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help; the formatter, of plain text, gets none of it."""
+        """Print the help; bypasses the plain-text formatter."""
         from rich.console import Console  # noqa: PLC0415  not needed to run a command
         from rich.padding import Padding  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
@@ -36,13 +36,13 @@ class Command(TyperCommand):
             console.print(panel)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the arguments as in the list of them, what may be left out in brackets."""
+        """Return the arguments, optional ones in brackets."""
         pieces = [_argument(each) for each in self.get_params(ctx) if _is_argument(each)]
         return ["[OPTIONS]", *pieces]
 
 
 class App(typer.Typer):
-    """Commands that explain themselves so."""
+    """An application whose commands have this help format."""
 
     def command(self, *args: Any, **kwargs: Any) -> "Callable[[Any], Any]":
         """See typer.Typer."""
@@ -50,7 +50,7 @@ class App(typer.Typer):
 
 
 def _panels(parameters: list[Any], ctx: Any) -> "Iterator[Panel]":
-    """Argument, options, and then the panels with names of their own, in order of their first option."""
+    """Yield panels of arguments, of options, and then the named ones in the order of their first option."""
     from rich.panel import Panel  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def _panels(parameters: list[Any], ctx: Any) -> "Iterator[Panel]":
             table.add_column(no_wrap=True, overflow="fold")
             table.add_column(ratio=1, overflow="fold")
             for each in listed:
-                table.add_row(_name(each, ctx), _told(each, ctx))
+                table.add_row(_name(each, ctx), _description(each, ctx))
             yield Panel(table, title=title, title_align="left", border_style="dim")
 
 
@@ -79,7 +79,7 @@ def _argument(parameter: Any) -> str:
 
 
 def _name(parameter: Any, ctx: Any) -> "Text":
-    """Return the names, each as one writes it, and the value; a long one goes on below."""
+    """Return the names of an option and its value, which continues on the next line if it is long."""
     from rich.text import Text  # noqa: PLC0415
 
     if _is_argument(parameter):
@@ -98,7 +98,7 @@ def _name(parameter: Any, ctx: Any) -> "Text":
 
 
 def _lines(value: str) -> "Iterator[str]":
-    """Yield a value in lines, words between which `|` stands kept whole."""
+    """Yield the lines of a value, broken after `|`."""
     line = ""
     for word in value.replace("|", "|\0").split("\0"):
         if line and len(line) + len(word) > _WIDEST_NAME - 2:
@@ -108,8 +108,8 @@ def _lines(value: str) -> "Iterator[str]":
     yield line
 
 
-def _told(parameter: Any, ctx: Any) -> "Text":
-    """What it is for, and what else is to know: the range, the default, the variable, whether it must be given."""
+def _description(parameter: Any, ctx: Any) -> "Text":
+    """Return the help of a parameter with its range, default, environment variable and whether it is required."""
     from rich.text import Text  # noqa: PLC0415
 
     own = parameter.help or ""

@@ -1,4 +1,4 @@
-"""`polytok`: the commands put together, and errors turned into exit codes."""
+"""`polytok`: assembles the commands and turns errors into exit codes."""
 
 import sys
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from polytok.cli.commands import (
 
 
 class Root(TyperGroup):
-    """All commands. `train plot` reads as `train` does, but draws what is there."""
+    """The root command. `train plot` is an alias of `training plot`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """See click.Group. What only `train` takes, such as a --model, makes `plot` the name of a dataset."""
+        """See click.Group. With an option that only `train` takes, such as --model, `plot` is the name of a dataset."""
         if args[:2] == ["train", "plot"]:
             trainings: Any = self.commands["training"]
             taken, own = (_options(command) for command in (self.commands["train"], trainings.commands["plot"]))
@@ -43,7 +43,7 @@ def _options(command: Any) -> set[str]:
 
 
 def _option(word: str) -> str:
-    """Return the option that a word is or begins with: of `--model=gpt2`, and of `-mgpt2`."""
+    """Return the option in a word, such as `--model` of `--model=gpt2` and `-m` of `-mgpt2`."""
     return word.partition("=")[0] if word.startswith("--") else word[:2]
 
 
@@ -57,17 +57,17 @@ app = help_format.App(
     epilog=exit_codes.EPILOG,
     help="""One dataset, many tokenizations.
 
-A corpus is read in once, tokenized for any number of models, and every tokenization is found by (dataset, model).
+Import a corpus once, tokenize it for any number of models, and find each tokenization by (dataset, model).
 
 [bold]First steps[/]
-[dim]polytok demo[/]                           see all of it work
-[dim]polytok up[/]                             run a stack; then, elsewhere:
-[dim]polytok dataset add docs *.jsonl[/]       read a corpus in
-[dim]polytok model add gpt2 ./gpt2[/]          read a model's tokenizer
-[dim]polytok tokenize docs -m gpt2 --watch[/]  make token ids
-[dim]polytok tokenization path docs gpt2[/]    where load_from_disk finds them
-[dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post[/]   a model's activations
-[dim]polytok train docs -m gpt2 --help[/]      sparse autoencoders on a model's activations
+[dim]polytok demo[/]                           run an end-to-end demo
+[dim]polytok up[/]                             run a stack; then, in another terminal:
+[dim]polytok dataset add docs *.jsonl[/]       import a corpus
+[dim]polytok model add gpt2 ./gpt2[/]          register a model
+[dim]polytok tokenize docs -m gpt2 --watch[/]  tokenize the corpus for the model
+[dim]polytok tokenization path docs gpt2[/]    print the folder for load_from_disk
+[dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post[/]   extract activations
+[dim]polytok train docs -m gpt2 --help[/]      train sparse autoencoders on activations
 """,
 )
 stack.register(app)
@@ -105,32 +105,32 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), prog_name="polytok", standalone_mode=False)
         sys.stdout.flush()
     except errors.PolytokError as error:
-        return _fail(error, arguments)
+        return _report(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        crash_report.silence(sys.stdout)  # whoever read us is gone
+        crash_report.silence(sys.stdout)  # the reader of the pipe is gone
         return exit_codes.FAILED
     except Exception as error:
         if hasattr(error, "format_message"):
-            return _misused(error, arguments)
-        return _fail(crash_report.to_internal_error(error), arguments)
+            return _report_usage_error(error, arguments)
+        return _report(crash_report.to_internal_error(error), arguments)
     return code if isinstance(code, int) else exit_codes.OK
 
 
-def _fail(error: errors.PolytokError, arguments: Sequence[str]) -> int:
+def _report(error: errors.PolytokError, arguments: Sequence[str]) -> int:
     from polytok.cli.render.output import Output  # noqa: PLC0415
 
     Output(as_json="--json" in arguments).failure(error)
     return exit_codes.code(error)
 
 
-def _misused(error: Any, arguments: Sequence[str]) -> int:
-    """Report what typer says of the command line."""
+def _report_usage_error(error: Any, arguments: Sequence[str]) -> int:
+    """Report an error in the command line that typer found."""
     if not error.format_message():  # no arguments: the help was shown
         return exit_codes.USAGE
     if "--json" in arguments:
-        return _fail(errors.InvalidArgument(error.format_message()), arguments)
+        return _report(errors.InvalidArgument(error.format_message()), arguments)
     if hasattr(error, "show"):
         error.show()
     else:

@@ -1,4 +1,4 @@
-"""What a command works with: the client, and how its results are shown. The client is imported when first used."""
+"""The session of a command: its client and its output. The client is imported on first use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from polytok.client import Client
 
 PATIENCE_SECONDS = 5.0
-"""A person who named a wrong address waits this long to be told so; a catalog that restarts is mostly back in it."""
+"""How long a wrong address delays the error; a restarting catalog is usually back by then."""
 
 
 class Session:
-    """One run of one command."""
+    """One run of a command."""
 
     def __init__(self, client: Client, out: Output) -> None:
         self.client = client
@@ -35,7 +35,7 @@ class Session:
         self.out.result(document, tables.details(self.out, record, document))
 
     def show_list(self, kind: str, records: Iterable[Any]) -> None:
-        """Print records of one kind: `datasets`, `models` or `tokenizations`."""
+        """Print the records of a collection, such as `datasets`."""
         from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
         listed = list(records)
@@ -47,23 +47,23 @@ class Session:
         self.out.result({"deleted": name}, f"Deleted {name}.")
 
     def follow(self, watches: Sequence[Watch]) -> list[Any]:
-        """Show records side by side until each is done; return them as they then are."""
+        """Show the progress of records until all are in terminal states; return the last version of each."""
         from polytok.cli.render import progress  # noqa: PLC0415
 
         try:
             return progress.follow(self.out, self.client.address, watches)
         except KeyboardInterrupt:
-            self.out.remark("The work goes on in the stack; `watch` follows it again, `cancel` stops it.")
+            self.out.remark("The work continues in the stack. `watch` follows it again, `cancel` stops it.")
             raise
 
     def follow_one(self, collection: str, reference: Any) -> None:
-        """Follow one of `datasets`, `models` and so on, print it, and end the command with 1 if it is not READY."""
+        """Follow a record of a collection and print it; exit with 1 if it is not READY."""
         records = self.follow([lambda client: getattr(client, collection).watch(reference)])
         self.show(records[0])
         self.end(records)
 
     def follow_if(self, watched: bool, collection: str, record: Any) -> None:
-        """Follow a record, or print it as it is."""
+        """Follow a record, or print it."""
         if watched:
             self.follow_one(collection, record)
         else:
@@ -76,9 +76,9 @@ class Session:
         self.out.result(json_documents.record(record), training_tables.details(self.out, record))
 
     def follow_training(self, record: Any) -> None:
-        """Show a training and its metrics until it is at rest.
+        """Show a training and its metrics until its state is terminal.
 
-        Ends the command with 7 if it is PAUSED, which somebody asked for, and with 1 if it is not READY otherwise.
+        Exits with 7 if it was PAUSED on request, and with 1 if it is not READY for another reason.
         """
         from polytok.cli.render import training_tables  # noqa: PLC0415
         from polytok.client import resource_names, watch_stream  # noqa: PLC0415
@@ -87,27 +87,27 @@ class Session:
             ended = training_tables.follow(self.out, self.client.trainings.follow(record))
         except KeyboardInterrupt:
             self.out.remark(
-                "The training goes on in the stack; `polytok training watch` follows it again, `pause` stops it at a "
+                "The training continues in the stack. `polytok training watch` follows it again, `pause` stops it at a "
                 "checkpoint."
             )
             raise
         self.show_training(ended)
         if watch_stream.state(ended) == "PAUSED":
             self.out.remark(
-                f"It was paused; `polytok training resume {resource_names.short(ended.name)}` goes on with it."
+                f"It was paused. `polytok training resume {resource_names.short(ended.name)}` continues it."
             )
             raise typer.Exit(exit_codes.PAUSED)
         self.end([ended])
 
     def follow_training_if(self, watched: bool, record: Any) -> None:
-        """Follow a training, or print it as it is."""
+        """Follow a training, or print it."""
         if watched:
             self.follow_training(record)
         else:
             self.show_training(record)
 
     def end(self, records: Sequence[Any]) -> None:
-        """Report each record that did not become READY, and end the command with 1 if there is one."""
+        """Report each record that is not READY; exit with 1 if there is one."""
         from polytok import errors  # noqa: PLC0415
         from polytok.client import watch_stream  # noqa: PLC0415
 
@@ -124,7 +124,7 @@ class Session:
 
 @contextlib.contextmanager
 def start(catalog: str | None, as_json: bool) -> Iterator[Session]:
-    """Connect to the catalog."""
+    """Yield a session with a client of the catalog."""
     from polytok.client import Client  # noqa: PLC0415
 
     out = Output(as_json=as_json)

@@ -156,7 +156,7 @@ def _source(
             )
         return message_builder.build(pb.TrainingSource, extraction=resource_names.resource("extractions", extraction))
     if dataset is None or model is None:
-        raise errors.InvalidArgument("Name a dataset and a model to train on, or an extraction.")
+        raise errors.InvalidArgument("Name the dataset and the model to train on, or an extraction.")
     return message_builder.build(
         pb.TrainingSource,
         live=training_arguments.live(resource_names.dataset(dataset), resource_names.model(model), variant, live or {}),

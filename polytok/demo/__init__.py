@@ -1,1 +1,1 @@
-"""`polytok demo`: the main job from real text to two tokenizations, on one machine, with nothing downloaded."""
+"""`polytok demo`: from real text to two tokenizations, extractions and trainings, on one machine, offline."""

@@ -1,4 +1,4 @@
-"""A real corpus that every machine with Python has: its documentation, docstrings and sources."""
+"""A real corpus that every Python installation contains: its documentation, docstrings and sources."""
 
 import ast
 import importlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 DOCUMENT_CHARACTERS = 3000
-"""A source file is cut before a definition once a document is so long; nothing of the file is lost."""
+"""A source file is split before a definition once a document has this length; nothing is lost."""
 
 
 class Document(NamedTuple):
@@ -22,7 +22,7 @@ class Document(NamedTuple):
 
 
 def write(path: pathlib.Path, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Write the corpus as JSON lines, whole or not at all; `report(done, total)` hears of each file read."""
+    """Write the corpus as JSON lines, atomically; `report(done, total)` is called after each file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     sources = list(source_files())
@@ -37,7 +37,7 @@ def write(path: pathlib.Path, report: Callable[[int, int], None] = lambda done, 
 
 
 def texts(path: pathlib.Path, every: int = 1) -> Iterator[str]:
-    """Yield the text of every so-manieth document of a written corpus."""
+    """Yield the text of one in `every` documents of a written corpus."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
             if number % every == 0:
@@ -45,7 +45,7 @@ def texts(path: pathlib.Path, every: int = 1) -> Iterator[str]:
 
 
 def source_files() -> Iterator[pathlib.Path]:
-    """Yield the standard library's own sources, in a stable order; no installed package is among them."""
+    """Yield the sources of the standard library, without installed packages, in a stable order."""
     root = pathlib.Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         if not {"site-packages", "dist-packages", "__pycache__"} & set(path.relative_to(root).parts):
@@ -63,7 +63,7 @@ def _topics() -> Iterator[Document]:
 def _documents(path: pathlib.Path) -> Iterator[Document]:
     """Yield the docstrings of a source file, then the file itself.
 
-    Nothing of what is not UTF-8 Python, as some tests.
+    Yields nothing if it is not valid Python in UTF-8, as some tests of Python are.
     """
     module = ".".join(path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts)
     try:
@@ -81,7 +81,7 @@ def _documents(path: pathlib.Path) -> Iterator[Document]:
 
 
 def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Yield every docstring in and under a node, with the dotted name of what it documents."""
+    """Yield every docstring in and below a node, with the dotted name of its object."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         text = ast.get_docstring(node)
         if text and text.strip():
@@ -92,7 +92,7 @@ def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def cut(source: str, tree: ast.Module) -> Iterator[str]:
-    """Cut a source before definitions into pieces of about DOCUMENT_CHARACTERS; joined, they are the source."""
+    """Split a source before definitions into pieces of about DOCUMENT_CHARACTERS."""
     lines = source.splitlines(keepends=True)
     piece: list[str] = []
     size = 0
@@ -108,7 +108,7 @@ def cut(source: str, tree: ast.Module) -> Iterator[str]:
 
 
 def _definition_lines(tree: ast.Module) -> Iterator[int]:
-    """First lines, decorators included, of the functions and classes of a module and of the methods of its classes."""
+    """Yield the first lines, including decorators, of the functions, classes and methods of a module."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield _first_line(node)

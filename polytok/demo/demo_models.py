@@ -1,6 +1,6 @@
-"""The demo's two models: each a tokenizer and a small matching transformer in the Hugging Face layout.
+"""The demo's two models: each a tokenizer and a small transformer in the Hugging Face layout.
 
-Both are trained on the spot: figures about a model with random weights, which predicts by chance, would mean nothing.
+The demo trains both, because figures about a model with random weights would be meaningless.
 """
 
 import json
@@ -21,11 +21,11 @@ SEED = 0
 
 
 class Recipe(NamedTuple):
-    """How one model of the demo is made."""
+    """How to create one model of the demo."""
 
     model_id: str
     tokenizer: str
-    """The tokenizer's kind, for people."""
+    """Description of the tokenizer."""
     train: Callable[[Iterable[str]], Tokenizer]
     transformer: Callable[[Tokenizer], "PreTrainedModel"]
     special_tokens: dict[str, str]
@@ -41,10 +41,10 @@ def save(
     steps: int = pretraining.STEPS,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Train the weights on texts and write tokenizer, configuration and weights, whole or not at all."""
-    # Read when torch is loaded: threads that spin between operations stand in each other's way on a busy machine.
+    """Train the weights on texts and write tokenizer, configuration and weights, atomically."""
+    # Read when torch is loaded: threads that spin between operations slow each other down on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch  # noqa: PLC0415  seconds to import, and only for this
+    import torch  # noqa: PLC0415  slow to import
     from transformers.utils import logging as transformers_logging  # noqa: PLC0415
 
     partial = folder.with_name(folder.name + ".partial")

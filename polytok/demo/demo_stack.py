@@ -1,4 +1,4 @@
-"""The stack that the demo talks to: the one that runs, or one of its own for as long as it takes."""
+"""The stack of the demo: the running one, or one that is started for the duration of the demo."""
 
 import collections
 import contextlib
@@ -21,21 +21,21 @@ ALREADY_RUNS = 3
 
 
 class Stack:
-    """A stack that is there, or is coming up."""
+    """A stack that runs or is starting."""
 
     def __init__(self, process: subprocess.Popen[str] | None) -> None:
         self._process = process
-        self._said: collections.deque[str] = collections.deque(maxlen=20)
+        self._output: collections.deque[str] = collections.deque(maxlen=20)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     @property
     def is_ours(self) -> bool:
-        """Whether it goes when we go."""
+        """Whether this process started the stack and stops it."""
         return self._process is not None
 
     def address(self) -> str:
-        """Return the catalog's address, once it is ready."""
+        """Return the catalog's address once the stack is ready."""
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end:
             facts = discovery.stack()
@@ -43,12 +43,12 @@ class Stack:
                 return str(facts["catalog_address"])
             if self._process is not None and self._process.poll() not in {None, ALREADY_RUNS}:
                 self._listener.join(timeout=5)
-                raise errors.Unavailable("The stack did not come up:\n" + "\n".join(self._said), retryable=False)
+                raise errors.Unavailable("The stack failed to start:\n" + "\n".join(self._output), retryable=False)
             time.sleep(0.05)
         raise errors.DeadlineExceeded(f"The stack in {discovery.folder()} was not ready within {READY_SECONDS} s.")
 
     def stop(self) -> None:
-        """Drain and stop it, if it is ours."""
+        """Drain and stop the stack, if this process started it."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -61,13 +61,13 @@ class Stack:
 
     def _listen(self) -> None:
         if self._process is not None and self._process.stdout is not None:
-            for said in self._process.stdout:
-                self._said.append(said.rstrip())
+            for line in self._process.stdout:
+                self._output.append(line.rstrip())
 
 
 @contextlib.contextmanager
 def running() -> Iterator[Stack]:
-    """Yield a stack on POLYTOK_HOME."""
+    """Yield the stack on POLYTOK_HOME, starting one if none runs."""
     stack = Stack(None if discovery.stack() is not None else _start())
     try:
         yield stack
@@ -76,7 +76,7 @@ def running() -> Iterator[Stack]:
 
 
 def _start() -> subprocess.Popen[str]:
-    """Start a stack that stops when this process ends, however it ends; Ctrl-C reaches it through us alone."""
+    """Start a stack that stops whenever this process ends; it receives Ctrl-C only through this process."""
     guard = importlib.util.find_spec("services.embedded.exec_wrapper")
     if guard is None or guard.origin is None:
         raise errors.FailedPrecondition(
@@ -94,5 +94,5 @@ def _start() -> subprocess.Popen[str]:
 
 
 def folder() -> pathlib.Path:
-    """Return where the demo keeps its corpus and its models."""
+    """Return the folder of the demo's corpus and models."""
     return discovery.folder() / "demo"

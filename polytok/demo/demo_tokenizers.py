@@ -1,4 +1,4 @@
-"""Two real tokenizers, trained on the spot: byte-level BPE as GPT-2 has it, SentencePiece BPE as Llama 2 has it."""
+"""Train two real tokenizers: byte-level BPE like GPT-2, SentencePiece BPE like Llama 2."""
 
 import collections
 import json
@@ -8,14 +8,14 @@ import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 VOCABULARY = 8192
-"""Tokens of either vocabulary, special tokens included."""
+"""Size of each vocabulary, including special tokens."""
 
 _CHARACTERS = 300
-"""Characters that the SentencePiece vocabulary holds as they are; rarer ones fall back to bytes."""
+"""Number of characters in the SentencePiece vocabulary; rarer ones fall back to bytes."""
 
 
 def byte_level(texts: Iterable[str]) -> Tokenizer:
-    """Train a tokenizer as GPT-2 has it: no normaliser, every byte in the alphabet, `<|endoftext|>` as the last id."""
+    """Train a tokenizer like GPT-2's: no normalizer, every byte in the alphabet, `<|endoftext|>` as the last id."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -31,15 +31,15 @@ def byte_level(texts: Iterable[str]) -> Tokenizer:
 
 
 def sentencepiece(texts: Iterable[str]) -> Tokenizer:
-    """Train a tokenizer as Llama 2 has it: `▁` for spaces, bytes for what is not in the vocabulary, `<s>` at the start.
+    """Train a tokenizer like Llama 2's: `▁` for spaces, bytes for unknown characters, `<s>` at the start.
 
-    SentencePiece learns merges word by word, digit by digit and line by line, and then applies them to the whole
-    text without cutting it first; so the tokenizer that learns is not the one that is kept.
+    SentencePiece learns merges within words, digits and lines, but applies them to the whole text. So the tokenizer
+    that learns the merges is not the one that is returned.
     """
     lines = [line for text in texts for line in text.splitlines()]
     learner = Tokenizer(models.BPE())
     learner.normalizer = _spaces_as_marks()
-    # A mark belongs to the word after it; a run of further marks is a word of its own.
+    # A mark belongs to the next word; a run of further marks is a word of its own.
     words = Regex(r"▁+(?=▁)|▁?\p{L}+|▁?\p{N}|▁?[^▁\p{L}\p{N}]+|▁")
     learner.pre_tokenizer = pre_tokenizers.Split(words, "isolated")
     bytes_and_special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -79,7 +79,7 @@ def _spaces_as_marks() -> normalizers.Normalizer:
 
 
 def _most_frequent_characters(lines: Iterable[str]) -> list[str]:
-    """Return the alphabet. The trainer's own choice differs from run to run where characters are equally frequent."""
+    """Return the alphabet. The trainer's own choice among equally frequent characters is not deterministic."""
     counts: collections.Counter[str] = collections.Counter("▁")
     for line in lines:
         counts.update(line.replace(" ", "▁"))
@@ -92,5 +92,5 @@ def _by_id(item: tuple[str, int]) -> int:
 
 
 def _merges(tokenizer: tokenizers.Tokenizer) -> list[tuple[str, str]]:
-    """Return the merges that a trained BPE model learned, best first; only its serialized form tells them."""
+    """Return the merges of a trained BPE model, best first; only its serialized form contains them."""
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]

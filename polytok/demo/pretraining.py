@@ -1,4 +1,4 @@
-"""Trains the demo's models: some hundred steps of a plain next-token loss, so that their activations mean something."""
+"""Train the demo's models for some hundred steps of next-token loss, so that their activations are meaningful."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
     import torch
 
 STEPS = 250
-"""Some ten seconds on two cores, after which a model is two or three nats below chance."""
+"""Takes about ten seconds on two cores and brings a model two to three nats below chance."""
 LENGTH = 128
-"""Tokens of a sequence: as many as the demo's extraction gives the model at once."""
+"""Tokens per sequence, as in the demo's extraction."""
 _BATCH = 4
 _LEARNING_RATE = 4e-3
 _WARM_UP = 20
 _SEED = 0
 _TEXTS = 256
-"""Texts that are encoded at a time."""
+"""Number of texts to encode at a time."""
 
 
 def train(
     model: Any, tokenizer: Tokenizer, texts: Iterable[str], *, steps: int, report: Callable[[int, int], None]
 ) -> None:
-    """Train a causal language model of transformers in place, the same on each run on a machine.
+    """Train a causal language model of transformers in place, deterministically on the same machine.
 
-    Sequences are cut out of the texts one behind the other; `report(done, total)` hears of each step. Fewer texts than
-    the steps need are read again.
+    Cuts consecutive sequences from the texts, and starts over if there are too few texts. `report(done, total)` is
+    called after each step.
     """
-    import torch  # noqa: PLC0415  seconds to import, and only for this
+    import torch  # noqa: PLC0415  slow to import
     from torch.nn import functional  # noqa: PLC0415
 
     torch.manual_seed(_SEED)
@@ -49,12 +49,12 @@ def train(
 
 
 def _share(step: int, steps: int) -> float:
-    """Return the part of the learning rate at a step: up in a straight line, then down along a cosine."""
+    """Return the factor of the learning rate at a step: linear warm-up, then cosine decay."""
     return min(1.0, (step + 1) / _WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def _batches(tokenizer: Tokenizer, texts: list[str]) -> Iterator["torch.Tensor"]:
-    """Batches of sequences without end, from texts in an order drawn once."""
+    """Yield batches of sequences endlessly, from texts in a random order that is drawn once."""
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The demo's last screen: the table of what was made, and rows read back to text."""
+"""The final report of the demo: tables of the results, and decoded rows."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def show(
     rows: Sequence[Row],
     made: Sequence[str],
 ) -> None:
-    """Print all of it."""
+    """Print the report."""
     document = {
         "made": list(made),
         "tokenizations": [_document(each) for each in tokenizations],
@@ -74,7 +74,7 @@ def show(
 
 
 def seconds(record: tokenizations_pb2.Tokenization | trainings_pb2.Training) -> float:
-    """From the first worker's start to publication."""
+    """Return the time from the first worker's start to publication."""
     return float((record.complete_time.ToDatetime() - record.start_time.ToDatetime()).total_seconds())
 
 
@@ -85,7 +85,7 @@ def _document(tokenization: tokenizations_pb2.Tokenization) -> dict[str, Any]:
 
 
 def _upright_if_narrow(out: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """Return a row for each record; on a narrow terminal a column for each."""
+    """Return a table with a row for each record, or a column on a narrow terminal."""
     table = out.table(*headings)
     for row in rows:
         table.add_row(*row)
@@ -159,7 +159,7 @@ def _cells(tokenization: tokenizations_pb2.Tokenization) -> list[str]:
 
 
 def _rows(rows: Sequence[Row]) -> list[RenderableType]:
-    """Return each row as its ids and the text that they decode to."""
+    """Return the ids and the decoded text of each row."""
     shown: list[RenderableType] = [Text("Rows read back with datasets.load_from_disk and decoded:", style="bold")]
     for row in rows:
         ids = " ".join(str(number) for number in row.ids[:_IDS])
@@ -176,7 +176,7 @@ def _rows(rows: Sequence[Row]) -> list[RenderableType]:
 
 
 def _closing(made: Sequence[str]) -> list[RenderableType]:
-    what = f"Made {len(made)}: {', '.join(made)}." if made else "Everything was there already: nothing was made twice."
+    what = f"Made {len(made)}: {', '.join(made)}." if made else "Everything existed already; nothing was created."
     path = "python -c \"import polytok; print(polytok.Client().load('python-library', 'gpt2-demo'))\""
     return [
         Text(),

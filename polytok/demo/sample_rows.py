@@ -1,4 +1,4 @@
-"""Reading rows of a tokenization back to text."""
+"""Read rows of a tokenization and decode them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 ROWS = 3
 _TOKENS = 60
-"""A row worth showing has so many."""
+"""Minimum length of a row worth showing."""
 
 
 class Row(NamedTuple):
-    """A row, and the text that its ids stand for."""
+    """A row and its decoded text."""
 
     model: str
     number: int
@@ -39,7 +39,7 @@ def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization]
         for number in range(ROWS):
             place, ids = _row_from(loaded, number * (len(loaded) // ROWS))
             decoded = tokenizer.decode(ids)
-            # A document that was cut may end within a character.
+            # A truncated document may end within a character.
             if not documents[place].startswith(decoded.rstrip("\N{REPLACEMENT CHARACTER}")):
                 raise errors.DataLoss(f"Row {place} of {tokenization.name} is not the start of document {place}.")
             found.append(Row(resource_names.short(tokenization.model), place, ids, decoded))
@@ -47,7 +47,7 @@ def rows(client: Client, tokenizations: Sequence[tokenizations_pb2.Tokenization]
 
 
 def _row_from(loaded: "datasets.Dataset", start: int) -> tuple[int, list[int]]:
-    """Return the first row from `start` on that has something to show, else the one at `start`."""
+    """Return the first row from `start` on that is long enough, else the one at `start`."""
     for place in range(start, len(loaded)):
         ids: list[int] = loaded[place]["input_ids"]
         if len(ids) >= _TOKENS:

@@ -1,4 +1,4 @@
-"""The main job, step by step: a corpus, two models and their tokenizations, rows read back, a layer and an SAE each."""
+"""The steps of the demo: a corpus, two models, tokenizations, decoded rows, a layer and an SAE for each model."""
 
 import functools
 import pathlib
@@ -13,39 +13,39 @@ from polytok.demo import corpus, demo_stack, report, sample_rows, step_display
 
 DATASET = "python-library"
 TRAINING_SHARE = 3
-"""The tokenizers learn from every so-manieth document."""
+"""The tokenizers train on one in this many documents."""
 PRETRAINING_SHARE = 7
-"""The models learn from every so-manieth document: several times the text that their steps take."""
+"""The models train on one in this many documents, which is several times the text that their steps need."""
 HOOK = "blocks.1.hook_resid_post"
-"""What is extracted of both models: the residual stream behind the last block."""
+"""The extracted hook of both models: the residual stream after the last block."""
 EXTRACTED_TOKENS = 100_000
-"""How many tokens' activations at most: some 26 MB a model."""
+"""Maximum number of extracted tokens: about 26 MB per model."""
 SAE: training_arguments.Sae = {"hook": HOOK, "architecture": "topk", "d_sae": 512, "k": 16, "lr": 1e-3}
-"""What is trained on each extraction."""
+"""The autoencoder to train on each extraction."""
 TRAINED_SAMPLES = 300_000
-"""The extraction three times over: some seconds a model."""
+"""Three passes over the extraction, which take some seconds per model."""
 EVALUATED = 8
-"""Rows of the extraction that are held out: enough for a table."""
+"""Number of held-out rows of the extraction."""
 
 
 def run(out: Output) -> None:
-    """Run the demo; a second time it finds everything there."""
+    """Run the demo; another run reuses everything."""
     try:
         _run(out)
     except KeyboardInterrupt:
-        out.remark("Stopped. `polytok demo` goes on where this ended.")
+        out.remark("Stopped. `polytok demo` continues from here.")
         raise
 
 
 def _run(out: Output) -> None:
     out.remark("[bold]Polytok:[/] one dataset, many tokenizations.\n")
-    with demo_stack.running() as its_stack:
+    with demo_stack.running() as stack:
         folder = demo_stack.folder()
         text = _corpus(out, folder)
         models = _models(out, folder, text)
         with step_display.step(out, "Stack", "Waiting for the stack") as step:
-            address = its_stack.address()
-            whose = "runs for this demo" if its_stack.is_ours else "was running already"
+            address = stack.address()
+            whose = "started for this demo" if stack.is_ours else "already running"
             step.finish(f"Postgres, NATS, catalog and workers; {whose}, catalog at {address}")
         with Client(address) as client:
             made = _register(out, client, text, models)
@@ -64,7 +64,7 @@ def _run(out: Output) -> None:
 def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
     path = folder / "corpus.jsonl"
     with step_display.step(out, "Corpus", "Collecting Python's documentation, docstrings and sources") as step:
-        verb = "already there"
+        verb = "reused"
         if not path.exists():
             corpus.write(path, step.advance)
             verb = "collected"
@@ -74,14 +74,14 @@ def _corpus(out: Output, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Return the folders of the models, by their ids."""
+    """Create the models; return their folders by id."""
     from polytok.demo import demo_models, pretraining  # noqa: PLC0415  import tokenizers
 
     found = {}
     for recipe in demo_models.RECIPES:
         found[recipe.model_id] = folder / "models" / recipe.model_id
         with step_display.step(out, "Model", f"Training a {recipe.tokenizer}") as step:
-            verb = "already there"
+            verb = "reused"
             if not found[recipe.model_id].exists():
                 tokenizer = recipe.train(corpus.texts(text, TRAINING_SHARE))
                 step.say(f"Training {recipe.model_id}")
@@ -93,7 +93,7 @@ def _models(out: Output, folder: pathlib.Path, text: pathlib.Path) -> dict[str, 
 
 
 def _register(out: Output, client: Client, text: pathlib.Path, models: dict[str, pathlib.Path]) -> list[str]:
-    """Register dataset and models and wait for them; return the names of what was not there before."""
+    """Register the dataset and the models and wait for them; return the names of new records."""
     made = []
     if _ensure(client.datasets, functools.partial(client.datasets.create, DATASET, files=text), DATASET):
         made.append(f"datasets/{DATASET}")
@@ -105,7 +105,7 @@ def _register(out: Output, client: Client, text: pathlib.Path, models: dict[str,
 
 
 def _tokenize(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Create both tokenizations and wait for them; return the names of what was not there before."""
+    """Create both tokenizations and wait for them; return the names of new records."""
     made = []
     for model in models:
         create = functools.partial(client.tokenizations.create, DATASET, model)
@@ -121,12 +121,12 @@ def extraction(model: str) -> str:
 
 
 def training(model: str) -> str:
-    """The id of the training on the extraction of a model: bars show ids, and the two stand under one another."""
+    """Return the id of the training on the extraction of a model."""
     return f"{model}-sae"
 
 
 def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Extract one layer of both models and wait for them; return the names of what was not there before."""
+    """Extract one layer of both models and wait for it; return the names of new records."""
     made = []
     for model in models:
         create = functools.partial(
@@ -145,7 +145,7 @@ def _extract(out: Output, client: Client, models: list[str]) -> list[str]:
 
 
 def _train(out: Output, client: Client, models: list[str]) -> list[str]:
-    """Train an SAE on each extraction and wait for them; return the names of what was not there before."""
+    """Train an SAE on each extraction and wait for it; return the names of new records."""
     made = []
     for model in models:
         create = functools.partial(
@@ -176,7 +176,7 @@ class _Watch:
 
 
 def _ensure(resources: Any, create: Callable[[], Any], *reference: str) -> bool:
-    """Create what is not there, and try again what failed or was cancelled. Tells whether it did either."""
+    """Create a record if it does not exist, or retry it if it failed or was cancelled; return whether it did either."""
     try:
         record = resources.get(*reference)
     except errors.NotFound:

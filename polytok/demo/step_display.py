@@ -1,4 +1,4 @@
-"""The demo's steps on the screen: what is being done, then a line that says what was done and how long it took."""
+"""Show the steps of the demo: the current activity, then a line with the result and its duration."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from polytok.cli.render.output import Output
 
 
 class Step:
-    """A step that is being done."""
+    """A running step."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
@@ -18,7 +18,7 @@ class Step:
         self.done = ""
 
     def say(self, text: str) -> None:
-        """Return what is being done now."""
+        """Show the current activity."""
         self._progress.update(self._task, description=text)
 
     def advance(self, done: int, total: int) -> None:
@@ -26,13 +26,13 @@ class Step:
         self._progress.update(self._task, completed=done, total=total)
 
     def finish(self, text: str) -> None:
-        """Return what was done, once the step ends."""
+        """Set the result to show at the end of the step."""
         self.done = text
 
 
 @contextlib.contextmanager
 def step(out: Output, title: str, doing: str) -> Iterator[Step]:
-    """Yield a step: a spinner and a bar on a terminal, and one line at its end."""
+    """Yield a step with a spinner and a bar on a terminal; print one line at its end."""
     began = time.monotonic()
     progress = Progress(
         SpinnerColumn(),
@@ -50,6 +50,6 @@ def step(out: Output, title: str, doing: str) -> Iterator[Step]:
 
 
 def line(out: Output, title: str, text: str, seconds: float | None = None) -> None:
-    """A finished step."""
+    """Print a finished step."""
     took = "" if seconds is None else f" [dim]({seconds:.1f} s)[/]"
     out.remark(f"[green]✓[/] [bold]{title:<10}[/] {text}{took}")

@@ -57,7 +57,7 @@ def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_pa
         told = polytok_("tokenize", name, "-m", model, "--watch")
         assert told.code == 0, told.err
         reason = "it is the only column of conversations"
-        assert f"{name} is column `{column}`" in told.out
+        assert f"column `{column}` of {name}" in told.out
         made = polytok_("tokenization", "show", name, model, "--json").json()
         assert (made["parameters"]["text_column"], made["parameters"]["column_choice"]) == (column, reason)
         assert made["parameters"]["add_special_tokens"] is False

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import datasets
 import pytest
 
+from polytok.cli.options import shared
 from tests.cli.conftest import Run
 from tests.client import samples
 
@@ -203,11 +204,10 @@ def test_as_a_process(process: Run, ready: tuple[str, str]) -> None:
 
 
 def test_names_are_completed(process: Run, ready: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from polytok.cli import completion
-
     dataset, model = ready
     address = process("status", "--json").json()["catalog_address"]
     monkeypatch.setenv("POLYTOK_CATALOG_ADDRESS", address)
-    assert (dataset, "READY") in completion.names("datasets", "doc", 5)
-    assert completion.names("models", model, 5) == [(model, "READY")]
-    assert completion.names("models", "no-such", 5) == []
+    monkeypatch.setattr(shared, "COMPLETION_SECONDS", 5)
+    assert (dataset, "READY") in shared.names("datasets", "doc")
+    assert shared.names("models", model) == [(model, "READY")]
+    assert shared.names("models", "no-such") == []

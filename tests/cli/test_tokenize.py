@@ -129,5 +129,5 @@ def test_no_separator_is_reported(separator: str, is_told: bool) -> None:
     packed = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/qwen~packed")
     packed.parameters.packing.separator = tokenizations_pb2.Packing.Boundary.Value(f"BOUNDARY_{separator}")
     plain = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/other")
-    tokenize._tell_unseparated(run, [packed, plain])
+    tokenize._print_unseparated(run, [packed, plain])
     assert [("qwen" in text, "--separator eos" in text) for text in told] == [(True, True)] * is_told

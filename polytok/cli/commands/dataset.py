@@ -8,15 +8,17 @@ import typer
 from polytok.cli import help_format, session
 from polytok.cli.options import shared
 
-_FILES = "How files are read"
+_FILES = "File formats"
 _ESCAPES = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\\\": "\\"}
 
-app = help_format.App(no_args_is_help=True, help="Corpora, read in once and tokenized for any number of models.")
+app = help_format.App(no_args_is_help=True, help="Corpora, imported once and tokenized for any number of models.")
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The id to give it: lower-case letters, digits, . _ -")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Id of the new dataset: lower-case letters, digits, . _ -")
+    ],
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -25,18 +27,18 @@ def add(
         ),
     ] = None,
     hub: Annotated[
-        str | None, typer.Option("--hub", metavar="REPO", help="A dataset of the Hugging Face hub, in place of files.")
+        str | None, typer.Option("--hub", metavar="REPO", help="Dataset on the Hugging Face hub, instead of files.")
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", metavar="S", help="With --hub: its split, as train.")] = None,
-    config: Annotated[str | None, typer.Option("--config", metavar="C", help="With --hub: its configuration.")] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="S", help="With --hub: split, such as train.")] = None,
+    config: Annotated[str | None, typer.Option("--config", metavar="C", help="With --hub: configuration.")] = None,
     revision: Annotated[
-        str | None, typer.Option("--revision", metavar="R", help="With --hub: a branch, tag or commit.")
+        str | None, typer.Option("--revision", metavar="R", help="With --hub: branch, tag or commit.")
     ] = None,
     format_: Annotated[
         str | None,
         shared.choice(
             "--format",
-            "The files' format, if their names do not tell.",
+            "Format of the files; by default inferred from their names.",
             *("jsonl", "json", "csv", "tsv", "parquet", "text", "arrow"),
             panel=_FILES,
         ),
@@ -46,7 +48,7 @@ def add(
         typer.Option(
             "--delimiter",
             metavar="C",
-            help="With csv: what separates cells, if not a comma; \\t is a tab.",
+            help="With csv: delimiter of cells; by default a comma. \\t is a tab.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -55,7 +57,7 @@ def add(
         typer.Option(
             "--json-field",
             metavar="FIELD",
-            help="With json: the field that holds the rows, if several hold lists.",
+            help="With json: field that holds the rows, if several hold lists.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -63,7 +65,7 @@ def add(
         str | None,
         shared.choice(
             "--text-rows",
-            "With text: a row is a line (as if not given), a file, or what blank lines or --text-separator separate.",
+            "With text: a row is a line (the default), a file, or a part separated by blank lines or --text-separator.",
             *("line", "file", "separated"),
             panel=_FILES,
         ),
@@ -73,7 +75,7 @@ def add(
         typer.Option(
             "--text-separator",
             metavar="TEXT",
-            help="With text: what stands between two rows, such as '<|endoftext|>'; \\n is a line end.",
+            help="With text: separator of rows, such as '<|endoftext|>'. \\n is a line end.",
             rich_help_panel=_FILES,
         ),
     ] = None,
@@ -82,9 +84,9 @@ def add(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Register a dataset and read it in.
+    """Register and import a dataset.
 
-    Relative paths are taken from the current folder. Doing it again with the same source changes nothing.
+    Relative paths start at the current directory. Repeating the command with the same source changes nothing.
 
     [dim]polytok dataset add docs corpus/*.jsonl.zst[/]
     [dim]polytok dataset add books shelf/ --format text --text-rows file[/]
@@ -131,7 +133,7 @@ def watch(dataset: shared.DatasetArgument, catalog: shared.Catalog = None, as_js
 
 @app.command()
 def cancel(dataset: shared.DatasetArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Stop reading a dataset in."""
+    """Cancel the import of a dataset."""
     with session.start(catalog, as_json) as run:
         run.show(run.client.datasets.cancel(dataset))
 
@@ -143,7 +145,7 @@ def retry(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Read a dataset in again after it failed or was cancelled."""
+    """Import a dataset again after it failed or was cancelled."""
     with session.start(catalog, as_json) as run:
         record = run.client.datasets.retry(dataset)
         run.follow_if(watch, "datasets", record)
@@ -156,12 +158,12 @@ def delete(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Delete a dataset and its files; what it was read from stays."""
+    """Delete a dataset and its files. Its source files stay."""
     with session.start(catalog, as_json) as run:
         run.client.datasets.delete(dataset, force=force)
         run.show_deleted(dataset)
 
 
 def _unescaped(text: str | None) -> str | None:
-    r"""Return the text with `\n`, `\r`, `\t` and `\\` as a shell passes them turned into what they stand for."""
+    r"""Return the text with the escapes `\n`, `\r`, `\t` and `\\` replaced."""
     return text and re.sub(r"\\[nrt\\]", lambda found: _ESCAPES[found[0]], text)

@@ -1,4 +1,4 @@
-"""`polytok encode`: what models' tokenizers make of a text."""
+"""`polytok encode`: the tokens of a text for one or more models."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -21,21 +21,21 @@ _VISIBLE = {ord("\n"): "⏎\n", ord("\t"): "⇥\t", ord("\r"): "␍"}
 
 
 def command(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; `-` reads it from standard input.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text; `-` reads it from standard input.")],
     models: shared.ModelOption,
     special_tokens: Annotated[
         bool,
-        typer.Option("--special-tokens/--no-special-tokens", help="Whether special tokens are put around the text."),
+        typer.Option("--special-tokens/--no-special-tokens", help="Whether to add special tokens to the text."),
     ] = True,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Show how models' tokenizers cut a text.
+    """Show how models' tokenizers split a text.
 
-    On a terminal the text is coloured token by token; elsewhere the pieces stand in a row, as in the vocabulary.
-    `--json` gives the id, the piece and the bytes of each token.
+    On a terminal the text is coloured token by token. Elsewhere the pieces are listed as in the vocabulary.
+    With --json, each token has its id, piece and byte range.
 
-    [dim]polytok encode "How is this cut?" -m gpt2 -m llama2[/]
+    [dim]polytok encode "How is this split?" -m gpt2 -m llama2[/]
     [dim]cat essay.txt | polytok encode - -m gpt2 --json[/]
     """
     from polytok.cli.render import json_documents  # noqa: PLC0415  imports protobuf
@@ -57,11 +57,11 @@ def _standard_input() -> str:
     from polytok import errors  # noqa: PLC0415
 
     try:
-        # As it is: to a tokenizer "\r\n" is not "\n".
+        # Undecoded line ends: to a tokenizer "\r\n" is not "\n".
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise errors.InvalidArgument(
-            f"Standard input is not UTF-8 (byte {error.start}). Convert it, as `iconv -t utf-8` does."
+            f"Standard input is not UTF-8 (byte {error.start}). Convert it, for example with `iconv -t utf-8`."
         ) from error
 
 
@@ -78,7 +78,7 @@ def _shown(data: bytes, encodings: "Sequence[tokenizer_pb2.Encoding]", *, colour
 
 
 def _coloured(data: bytes, encoding: "tokenizer_pb2.Encoding") -> "Text":
-    """Return the text, each token on a colour of its own; what no token stands for has none."""
+    """Return the text with alternating colours of tokens; text without a token has none."""
     from rich.text import Text  # noqa: PLC0415
 
     text = Text()
@@ -86,7 +86,7 @@ def _coloured(data: bytes, encoding: "tokenizer_pb2.Encoding") -> "Text":
     for number, token in enumerate(encoding.tokens):
         if token.start > place:
             text.append(_visible(data[place : token.start]))
-        # Tokens that share a character: the first shows it, the others what the vocabulary calls them.
+        # Of tokens that share a character, the first shows it, and the others show their piece.
         own = data[max(place, token.start) : token.end]
         if token.added:
             text.append(token.piece, _ADDED)
@@ -98,7 +98,7 @@ def _coloured(data: bytes, encoding: "tokenizer_pb2.Encoding") -> "Text":
 
 def _visible(data: bytes) -> str:
     shown = data.decode(errors="backslashreplace").translate(_VISIBLE)
-    # What would steer the terminal is named.
+    # Control characters are escaped.
     return "".join(each if each in "\n\t" or each.isprintable() else repr(each)[1:-1] for each in shown)
 
 

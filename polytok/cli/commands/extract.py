@@ -1,4 +1,4 @@
-"""`polytok extract`: what a model computes on the way, for the tokens of a dataset's tokenization."""
+"""`polytok extract`: activations of a model, for the tokens of a dataset's tokenization."""
 
 from typing import Annotated, Any
 
@@ -16,29 +16,29 @@ def command(
     variant: shared.Variant = "",
     name: Annotated[
         str,
-        typer.Option("--name", metavar="ID", help="What to call it; by default made of dataset, model and parameters."),
+        typer.Option("--name", metavar="ID", help="Id; by default derived from dataset, model and parameters."),
     ] = "",
     *,
     how: dict[str, Any],
     watch: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Stay until it is READY and show its progress.")
+        bool, typer.Option("--watch/--no-watch", help="Wait until it is READY and show its progress.")
     ] = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Extract a model's activations for a dataset that is tokenized for it.
+    """Extract a model's activations for a tokenized dataset.
 
-    HOOK is a place in the model, named as TransformerLens does.
-    In any block: hook_resid_pre, hook_resid_mid, hook_resid_post,
+    HOOK is a TransformerLens hook name.
+    Hooks of a block: hook_resid_pre, hook_resid_mid, hook_resid_post,
     hook_attn_out, hook_mlp_out, attn.hook_z, mlp.hook_post.
-    Or the path of any module of the Hugging Face model.
-    `blocks.*.hook_resid_post` means every layer. All hooks are read in one pass.
-    Asking again with the same parameters gives the one that exists.
+    The path of any module of the Hugging Face model works too.
+    `blocks.*.hook_resid_post` means every layer. All hooks are extracted in one pass.
+    Repeating the command with the same parameters returns the existing extraction.
 
     [dim]polytok extract docs -m gpt2 -H blocks.6.hook_resid_post --watch[/]
     [dim]polytok extract docs -m gpt2 -H 'blocks.*.hook_resid_post' --compute bfloat16 --max-tokens 10000000[/]
     [dim]polytok extract docs -m gpt2 -H blocks.0.hook_mlp_out --variant packed --no-special-tokens[/]
-    [dim]polytok extraction estimate docs -m gpt2 -H blocks.6.hook_resid_post[/]   what that would take
+    [dim]polytok extraction estimate docs -m gpt2 -H blocks.6.hook_resid_post[/]   estimate the cost first
     """
     with session.start(catalog, as_json) as run:
         record: Any = run.client.extractions.create(dataset, model, hooks=hooks, variant=variant, name=name, **how)

@@ -7,7 +7,7 @@ from polytok.cli.options import extraction_options, shared
 
 app = help_format.App(
     no_args_is_help=True,
-    help="Activations of models, extracted from tokenizations. `polytok extract` makes them.",
+    help="Activations of models, extracted from tokenizations. `polytok extract` creates one.",
 )
 
 Extraction = shared.ExtractionArgument
@@ -29,7 +29,7 @@ def list_(
 
 @app.command()
 def show(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Show everything about an extraction: what it read, parameters, statistics of each hook."""
+    """Show everything about an extraction: inputs, parameters, statistics of each hook."""
     with session.start(catalog, as_json) as run:
         run.show(run.client.extractions.get(extraction))
 
@@ -43,7 +43,7 @@ def watch(extraction: Extraction, catalog: shared.Catalog = None, as_json: share
 
 @app.command()
 def cancel(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Stop an extraction. `polytok extraction retry` starts it again."""
+    """Cancel an extraction. `polytok extraction retry` starts it again."""
     with session.start(catalog, as_json) as run:
         run.show(run.client.extractions.cancel(extraction))
 
@@ -55,7 +55,7 @@ def retry(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Extract again after it failed or was cancelled, from the tokenization that is READY now."""
+    """Extract again after it failed or was cancelled, from the current tokenization."""
     with session.start(catalog, as_json) as run:
         record = run.client.extractions.retry(extraction)
         run.follow_if(watch, "extractions", record)
@@ -63,7 +63,7 @@ def retry(
 
 @app.command()
 def delete(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Delete an extraction and its files. A running one is stopped first."""
+    """Delete an extraction and its files. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.extractions.get(extraction).name
         run.client.extractions.delete(name)
@@ -96,16 +96,16 @@ def estimate(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Tell what `polytok extract` with these options would take: bytes, memory and time. Makes nothing.
+    """Estimate the size, memory and time of `polytok extract` with these options, without creating anything.
 
-    A worker loads the model and extracts for some seconds; nothing of that stays.
+    A worker loads the model and runs a trial for some seconds.
 
     [dim]polytok extraction estimate docs -m gpt2 -H 'blocks.*.hook_resid_post' --store bfloat16[/]
     """
-    from polytok.cli.render import estimate_table  # noqa: PLC0415  imports protobuf
+    from polytok.cli.render import tables  # noqa: PLC0415  imports protobuf
 
     with session.start(catalog, as_json) as run:
-        run.out.remark("A worker tries it out; that takes some seconds.")
-        estimate_table.show(
+        run.out.remark("A worker runs a trial, which takes some seconds.")
+        tables.show_estimate(
             run.out, run.client.extractions.estimate(dataset, model, hooks=hooks, variant=variant, **how)
         )

@@ -7,21 +7,21 @@ import typer
 from polytok.cli import help_format, session
 from polytok.cli.options import shared
 
-app = help_format.App(no_args_is_help=True, help="Models that datasets are tokenized for.")
+app = help_format.App(no_args_is_help=True, help="Models to tokenize datasets for.")
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The id to give it: lower-case letters, digits, . _ -")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Id of the new model: lower-case letters, digits, . _ -")],
     repository: Annotated[
         str,
-        typer.Argument(metavar="PATH_OR_REPO", help="A folder in the Hugging Face layout, or owner/name on the hub."),
+        typer.Argument(metavar="PATH_OR_REPO", help="Folder in the Hugging Face layout, or owner/name on the hub."),
     ],
     tokenizer: Annotated[
         str,
-        typer.Option("--tokenizer", metavar="PATH_OR_REPO", help="Where the tokenizer is, if elsewhere."),
+        typer.Option("--tokenizer", metavar="PATH_OR_REPO", help="Source of the tokenizer, if it is another."),
     ] = "",
-    revision: Annotated[str, typer.Option("--revision", metavar="R", help="On the hub: a branch, tag or commit.")] = "",
+    revision: Annotated[str, typer.Option("--revision", metavar="R", help="Branch, tag or commit on the hub.")] = "",
     metadata: shared.Metadata = None,
     watch: shared.Watch = True,
     catalog: shared.Catalog = None,
@@ -55,7 +55,7 @@ def show(model: shared.ModelArgument, catalog: shared.Catalog = None, as_json: s
 
 @app.command()
 def watch(model: shared.ModelArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Follow a model until its tokenizer is read."""
+    """Follow a model until it is READY or failed."""
     with session.start(catalog, as_json) as run:
         run.follow_one("models", model)
 
@@ -67,7 +67,7 @@ def retry(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Read a model's tokenizer again after it failed."""
+    """Read the tokenizer of a failed model again."""
     with session.start(catalog, as_json) as run:
         record = run.client.models.retry(model)
         run.follow_if(watch, "models", record)
@@ -80,7 +80,7 @@ def delete(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Forget a model; the files that it was read from stay."""
+    """Delete a model. Its source files stay."""
     with session.start(catalog, as_json) as run:
         run.client.models.delete(model, force=force)
         run.show_deleted(model)

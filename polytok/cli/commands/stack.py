@@ -21,21 +21,26 @@ if TYPE_CHECKING:
 Home = Annotated[
     pathlib.Path | None,
     typer.Option(
-        "--home", metavar="FOLDER", envvar="POLYTOK_HOME", help="Where all state is kept. By default a folder of yours."
+        "--home",
+        metavar="FOLDER",
+        envvar="POLYTOK_HOME",
+        help="Directory for all state (default: the user data directory, ~/.local/share/polytok).",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, max=64, help="Tokenizer workers. By default one a core, at most 4."),
+    typer.Option(
+        "--workers", metavar="N", min=1, max=64, help="Number of tokenizer workers (default: one per core, at most 4)."
+    ),
 ]
 
 
 def up(home: Home = None, workers: Workers = None) -> None:
     """Run Postgres, NATS, the catalog and its workers on this machine, until Ctrl-C.
 
-    All state lives in one folder and survives a restart.
-    A second stack on the same folder is refused (exit code 3).
-    The other commands find the stack by themselves, from any terminal.
+    All state is in one directory and survives a restart.
+    A second stack on the same directory is rejected (exit code 3).
+    The other commands find the stack automatically, from any terminal.
     """
     require_stack()
     arguments = ["-m", "services.embedded", "up"]
@@ -44,22 +49,22 @@ def up(home: Home = None, workers: Workers = None) -> None:
     if workers is not None:
         arguments += ["--workers", str(workers)]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  no shell is the point
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  needs no shell
 
 
 def require_stack() -> None:
-    """Raise unless this installation can run a stack itself."""
+    """Raise FailedPrecondition unless this installation can run a stack."""
     from polytok import errors  # noqa: PLC0415
 
     wanted = ("services.embedded", "psutil", "asyncpg", "nats", "alembic", "transformers")
     if not all(importlib.util.find_spec(name) for name in wanted):
         raise errors.FailedPrecondition(
-            "This installation is the client alone. To run a stack here, `pip install 'polytok[embedded]'`."
+            "This installation contains only the client. To run a stack here, `pip install 'polytok[embedded]'`."
         )
 
 
 def status(catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Show whether a stack runs, and what it holds."""
+    """Show the running stack and the number of records by state."""
     with session.start(catalog, as_json) as run:
         from polytok.client import discovery  # noqa: PLC0415
 
@@ -86,14 +91,14 @@ def status(catalog: shared.Catalog = None, as_json: shared.Json = False) -> None
 
 
 def _others(client: Client) -> tuple[dict[str, dict[str, int] | None], dict[str, str]]:
-    """Return what the services beside the catalog hold, None of one that is not there, and why it is not."""
+    """Return the states of the other services' records, and why some are unavailable."""
     from polytok import errors  # noqa: PLC0415
 
     found: dict[str, dict[str, int] | None] = {}
     absent = {}
     for kind in ("extractions", "trainings"):
         try:
-            # Here as well: which address a service has is looked for when it is first named.
+            # The property raises too, because it looks up the address of the service.
             found[kind] = _states(getattr(client, kind).list())
         except (errors.Unavailable, errors.DeadlineExceeded) as error:
             found[kind], absent[kind] = None, error.message
@@ -119,13 +124,13 @@ def _status_pairs(document: dict[str, Any], absent: dict[str, str]) -> list[tupl
 
 
 def demo(as_json: shared.Json = False) -> None:
-    """Carry a real corpus through two models on this machine: nothing is downloaded, and twice makes nothing twice.
+    """Run an end-to-end demo on this machine. Downloads nothing; running it again reuses what exists.
 
-    Builds a corpus from Python's own documentation and sources, and trains two tokenizers on it.
-    One is as GPT-2 has it, one as Llama 2 has it.
-    Registers all three, tokenizes for both models, reads rows back, extracts a layer of each model,
-    and trains a sparse autoencoder on it.
-    Uses the stack that runs on POLYTOK_HOME, or runs one meanwhile.
+    Builds a corpus from Python's own documentation and sources.
+    Trains two small models on it, with tokenizers like those of GPT-2 and Llama 2.
+    Tokenizes the corpus for both models and reads rows back.
+    Extracts a layer of each model, and trains a sparse autoencoder on it.
+    Uses the stack that runs on POLYTOK_HOME, or runs one for the duration of the demo.
     """
     from polytok.cli.render.output import Output  # noqa: PLC0415
     from polytok.demo import scenario  # noqa: PLC0415

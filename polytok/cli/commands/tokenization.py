@@ -9,7 +9,7 @@ from polytok.cli.options import shared
 
 app = help_format.App(
     no_args_is_help=True,
-    help="Datasets as token ids for models. `polytok tokenize` makes them. Name one by DATASET and MODEL, or as "
+    help="Datasets as token ids for models. `polytok tokenize` creates one. Name it by DATASET and MODEL, or as "
     "DATASET/MODEL.",
 )
 
@@ -61,7 +61,7 @@ def cancel(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Stop a tokenization. `polytok tokenization retry` starts it again."""
+    """Cancel a tokenization. `polytok tokenization retry` starts it again."""
     with session.start(catalog, as_json) as run:
         run.show(run.client.tokenizations.cancel(dataset, model, variant=variant))
 
@@ -89,7 +89,7 @@ def delete(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Delete a tokenization and its files. A running one is stopped first."""
+    """Delete a tokenization and its files. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.tokenizations.get(dataset, model, variant=variant).name
         run.client.tokenizations.delete(name)
@@ -123,10 +123,10 @@ def verify(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Read a READY tokenization's files again and compare them with their checksums.
+    """Compare the files of a READY tokenization with their checksums.
 
-    With --sample, documents are encoded again with the reference tokenizer, and compared with what is stored; with
-    --sample all, every document. Nothing is changed; the exit code is 1 if something is wrong.
+    With --sample, also re-encodes random documents, or all, with the reference tokenizer and compares the ids.
+    Changes nothing. The exit code is 1 if anything is wrong.
 
     [dim]polytok tokenization verify docs gpt2 --sample 1000[/]
     """
@@ -149,17 +149,17 @@ def repair(
     variant: shared.Variant = "",
     checksums_only: Annotated[
         bool,
-        typer.Option("--checksums-only", help="Leave out the comparison with the reference: wrong ids stay."),
+        typer.Option("--checksums-only", help="Compare only checksums, not ids with the reference tokenizer."),
     ] = False,
     watch: shared.Watch = True,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Make those files of a READY tokenization again that are not what they should be.
+    """Rebuild missing or corrupt files of a READY tokenization.
 
-    Every file is compared with its checksum, and with what the reference tokenizer makes of the dataset, which takes as
-    long as tokenizing with it. Bad files are made again. They come out the same to the byte as they were written, or
-    the output says in what they differ. Whoever shares the files has them repaired along.
+    Compares every file with its checksum, and all ids with the reference tokenizer, which takes as long as tokenizing
+    with it. Rebuilt files are identical to the original, or the output says how they differ.
+    Tokenizations that share the files are repaired with them.
 
     [dim]polytok tokenization verify docs gpt2 || polytok tokenization repair docs gpt2[/]
     """

@@ -1,4 +1,4 @@
-"""`polytok tokenize`: a dataset for one or more models."""
+"""`polytok tokenize`: tokenize a dataset for one or more models."""
 
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _UNUSED_ARGUMENTS = ("documents", "chat_template_kwargs")
-"""Columns whose values other trainers give to chat templates."""
+"""Columns that other trainers pass to chat templates."""
 
 
 def command(
@@ -53,16 +53,16 @@ def command(
     max_junk: tokenization_options.MaxJunk = None,
     drop_duplicates: tokenization_options.DropDuplicates = None,
     watch: Annotated[
-        bool, typer.Option("--watch/--no-watch", help="Stay until all are READY and show their progress.")
+        bool, typer.Option("--watch/--no-watch", help="Wait until all are READY and show their progress.")
     ] = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
     """Tokenize a dataset for one or more models.
 
-    Each model gets a tokenization of its own: its files, statistics and state.
-    Asking again with the same parameters gives the one that exists; other parameters need a --variant.
-    A packing option implies --pack, and a padding option --pad.
+    Each model gets its own tokenization with files, statistics and state.
+    Repeating the command with the same parameters returns the existing one. Other parameters need a --variant.
+    Packing options imply --pack, padding options imply --pad.
 
     [dim]polytok tokenize docs --model gpt2 --model llama2 --watch[/]
     [dim]polytok tokenize docs -m gpt2 --variant packed-512 --pack --max-length 512 --separator eos[/]
@@ -70,7 +70,7 @@ def command(
     [dim]polytok tokenize chats -m llama3-instruct --column messages[/]
     """
     if no_tools and tools_column:
-        raise typer.BadParameter("does not go with --tools-column.", param_hint="--no-tools")
+        raise typer.BadParameter("cannot be combined with --tools-column.", param_hint="--no-tools")
     chat = _set(
         template=_template(chat_template),
         add_generation_prompt=generation_prompt,
@@ -108,27 +108,29 @@ def command(
         packing=(packing or True) if pack or packing else None,
     )
     with session.start(catalog, as_json) as run:
-        records = _created(run, dataset, models, variant, parameters)
+        records = _create(run, dataset, models, variant, parameters)
         if column is None:
-            _tell_column(run, dataset, records[0].parameters)
+            _print_column(run, dataset, records[0].parameters)
         if separator is None:
-            _tell_unseparated(run, records)
+            _print_unseparated(run, records)
         if records[0].parameters.HasField("chat"):
-            _tell_arguments(run, dataset, records[0].parameters.chat.tools_column if tools_column is None else "")
+            _print_template_arguments(
+                run, dataset, records[0].parameters.chat.tools_column if tools_column is None else ""
+            )
         if watch:
             records = run.follow([_watch(record.name) for record in records])
-            _tell_unused_tools(run, records)
+            _print_unused_tools(run, records)
         run.show_list("tokenizations", records)
         if watch:
             run.end(records)
 
 
-def _created(
+def _create(
     run: session.Session, dataset: str, models: "Sequence[str]", variant: str, parameters: dict[str, Any]
 ) -> list[Any]:
-    """Return the tokenizations.
+    """Create the tokenizations, after checking that dataset and models exist.
 
-    Nothing is made unless all that is named is there; what one error leaves made is printed.
+    Prints those that were created before an error.
     """
     found = run.client.datasets.get(dataset).name
     wanted = dict.fromkeys(run.client.models.get(model).name for model in models)
@@ -139,51 +141,51 @@ def _created(
             made.append(record)
     except errors.PolytokError:
         if made:
-            run.out.remark("These were made before an error stopped the rest:")
+            run.out.remark("Created before the error:")
             run.show_list("tokenizations", made)
         raise
     return made
 
 
-def _tell_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:
-    """Return which column the catalog chose: nobody should find out from the ids."""
-    what = "The conversations" if chosen.HasField("chat") else "The text"
-    run.out.remark(f"{what} of {dataset} is column `{chosen.text_column}`: {chosen.column_choice}.")
+def _print_column(run: session.Session, dataset: str, chosen: "TokenizationParameters") -> None:
+    """Print which column the catalog chose."""
+    what = "conversations" if chosen.HasField("chat") else "text"
+    run.out.remark(f"Using column `{chosen.text_column}` of {dataset} for the {what}: {chosen.column_choice}.")
 
 
-def _tell_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
-    """Return where nothing stands between documents because the tokenizer has no beginning-of-sequence token."""
+def _print_unseparated(run: session.Session, records: "Sequence[Any]") -> None:
+    """Print which models separate no documents because their tokenizer has no beginning-of-sequence token."""
     for record in records:
         packing = record.parameters.packing
         if record.parameters.HasField("packing") and packing.separator == packing.BOUNDARY_NONE:
             model = record.name.rpartition("/")[2].partition("~")[0]
             run.out.remark(
-                f"The tokenizer of {model} has no beginning-of-sequence token, so none is between documents; "
-                "`--separator eos` puts the end-of-sequence token there."
+                f"The tokenizer of {model} has no beginning-of-sequence token, so documents are not separated. "
+                "`--separator eos` separates them with the end-of-sequence token."
             )
 
 
-def _tell_arguments(run: session.Session, dataset: str, tools: str) -> None:
-    """Return which columns chat templates are given, and which of those that other trainers give them are not used."""
+def _print_template_arguments(run: session.Session, dataset: str, tools: str) -> None:
+    """Print which columns are passed to chat templates, and which usual ones are not."""
     if tools:
-        run.out.remark(f"The tools of each conversation are column `{tools}`.")
+        run.out.remark(f"Using column `{tools}` for the tools of each conversation.")
     unused = [each.name for each in run.client.datasets.get(dataset).columns if each.name in _UNUSED_ARGUMENTS]
     if unused:
-        run.out.remark(f"Not given to the chat template: column `{'`, `'.join(unused)}`.")
+        run.out.remark(f"Not passed to the chat template: column `{'`, `'.join(unused)}`.")
 
 
-def _tell_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
-    """Return which templates leave out the tools that they were given."""
+def _print_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
+    """Print which templates ignore the tools passed to them."""
     for record in records:
         if unused := record.statistics.num_tools_unused:
             run.out.remark(
-                f"The chat template of {record.model} does not mention tools: those of {unused:,} conversations are "
-                "not in the ids. Take a template that does (`--chat-template`), or leave them out (`--no-tools`)."
+                f"The chat template of {record.model} ignores tools: those of {unused:,} conversations are not in the "
+                "ids. Use another template (`--chat-template`), or pass no tools (`--no-tools`)."
             )
 
 
 def _template(file: pathlib.Path | None) -> str | None:
-    """Return the text of a template's file; the catalog checks how long it may be."""
+    """Return the text of a template file; the catalog limits its length."""
     if file is None:
         return None
     try:
@@ -197,7 +199,7 @@ def _watch(name: str) -> "Watch":
 
 
 def _set(**values: Any) -> dict[str, Any]:
-    """Return what was given on the command line."""
+    """Return the arguments that were given."""
     return {name: value for name, value in values.items() if value is not None}
 
 

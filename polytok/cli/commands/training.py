@@ -15,7 +15,7 @@ app = help_format.App(
 
 _WIDEST = 100
 
-Sae = Annotated[str, typer.Option("--sae", metavar="NAME", help="One autoencoder of the training; by default all.")]
+Sae = Annotated[str, typer.Option("--sae", metavar="NAME", help="Autoencoder of the training; by default all.")]
 
 
 @app.command("list")
@@ -31,7 +31,7 @@ def list_(states: shared.States = None, catalog: shared.Catalog = None, as_json:
 
 @app.command()
 def show(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Show everything about a training: what is trained, on what, how far it is, and what came out."""
+    """Show everything about a training: autoencoders, source, progress and results."""
     with session.start(catalog, as_json) as run:
         run.show_training(run.client.trainings.get(training))
 
@@ -45,7 +45,7 @@ def watch(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_
 
 @app.command()
 def pause(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Have a training write a checkpoint and stop. `polytok training resume` goes on."""
+    """Stop a training at a checkpoint. `polytok training resume` continues it."""
     with session.start(catalog, as_json) as run:
         run.show_training(run.client.trainings.pause(training))
 
@@ -57,14 +57,14 @@ def resume(
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Go on with a paused training from its checkpoint: it ends as if it had not been paused."""
+    """Continue a paused training from its checkpoint. The result is the same as without the pause."""
     with session.start(catalog, as_json) as run:
         run.follow_training_if(watch, run.client.trainings.resume(training))
 
 
 @app.command()
 def cancel(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Stop a training for good. Its checkpoints are removed, its metrics stay."""
+    """Cancel a training. Its checkpoints are removed, its metrics stay."""
     with session.start(catalog, as_json) as run:
         run.show_training(run.client.trainings.cancel(training))
 
@@ -73,7 +73,7 @@ def cancel(training: shared.TrainingArgument, catalog: shared.Catalog = None, as
 def retry(
     training: shared.TrainingArgument,
     from_start: Annotated[
-        bool, typer.Option("--from-start", help="Begin at the first step, though there is a checkpoint.")
+        bool, typer.Option("--from-start", help="Start at the first step, even if there is a checkpoint.")
     ] = False,
     watch: shared.Watch = True,
     catalog: shared.Catalog = None,
@@ -86,7 +86,7 @@ def retry(
 
 @app.command()
 def delete(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
-    """Delete a training with its autoencoders, metrics and checkpoints. A running one is stopped first."""
+    """Delete a training with its autoencoders, metrics and checkpoints. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.trainings.get(training).name
         run.client.trainings.delete(name)
@@ -113,13 +113,14 @@ def path(
 @app.command()
 def push(
     training: shared.TrainingArgument,
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if there is none.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository; created if it does not exist.")],
     sae: Sae = "",
     folder: Annotated[
-        pathlib.Path | None, typer.Option("--to", metavar="FOLDER", help="Make it in a folder, and upload nothing.")
+        pathlib.Path | None,
+        typer.Option("--to", metavar="FOLDER", help="Write the repository to a folder instead of uploading it."),
     ] = None,
-    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="Commit to this branch.")] = "main",
-    public: Annotated[bool, typer.Option("--public", help="A new repository is for everybody to see.")] = False,
+    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="Branch to commit to.")] = "main",
+    public: Annotated[bool, typer.Option("--public", help="Create the repository as public.")] = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
@@ -143,11 +144,13 @@ def push(
 def metrics(
     training: shared.TrainingArgument,
     sae: Sae = "",
-    after_step: Annotated[int, typer.Option("--after-step", metavar="N", min=0, help="Only those of later steps.")] = 0,
+    after_step: Annotated[
+        int, typer.Option("--after-step", metavar="N", min=0, help="Only metrics of later steps.")
+    ] = 0,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Print the metrics of a training, a row a step and autoencoder."""
+    """Print the metrics of a training, one row per step and autoencoder."""
     with session.start(catalog, as_json) as run:
         from polytok.cli.render import json_documents, training_tables  # noqa: PLC0415
 
@@ -160,7 +163,7 @@ def metrics(
 def checkpoints(
     training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False
 ) -> None:
-    """List the checkpoints that a training can go on from."""
+    """List the checkpoints from which a training can resume."""
     with session.start(catalog, as_json) as run:
         from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
@@ -178,12 +181,12 @@ def plot(
     sae: Sae = "",
     png: Annotated[
         pathlib.Path | None,
-        typer.Option("--png", metavar="FILE", help="Draw into this file instead of the terminal."),
+        typer.Option("--png", metavar="FILE", help="Write a PNG file instead of drawing in the terminal."),
     ] = None,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Draw loss, L0, explained variance and firing frequencies along a training. Also: `polytok train plot`.
+    """Plot loss, L0, explained variance and firing frequencies of a training. Alias: `polytok train plot`.
 
     [dim]polytok train plot first --png curves.png[/]
     """
@@ -196,12 +199,12 @@ def plot(
         panels = plot_data.panels(run.client.trainings.metrics(record, sae=sae))
         if not panels:
             raise errors.FailedPrecondition(
-                f"{record.name} has no metrics yet; `polytok training watch {training}` shows how far it is.",
+                f"{record.name} has no metrics yet; `polytok training watch {training}` shows its progress.",
                 reason="NOT_READY",
             )
         if png is not None:
             plot_png.write(panels, record.name, png)
-            run.out.result({"name": record.name, "png": str(png)}, f"Drawn to {png}.")
+            run.out.result({"name": record.name, "png": str(png)}, f"Wrote {png}.")
         else:
             document = {"name": record.name, "panels": [panel.title for panel in panels]}
             run.out.result(document, plot_terminal.draw(panels, min(run.out.width, _WIDEST)))

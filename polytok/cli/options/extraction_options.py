@@ -1,4 +1,4 @@
-"""Options of extracting, for `polytok extract` and `polytok extraction estimate`."""
+"""Options of `polytok extract` and `polytok extraction estimate`."""
 
 import inspect
 from collections.abc import Callable
@@ -15,11 +15,11 @@ _FORMATS = ("float32", "float16", "bfloat16")
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="MODEL", help="The model to run.", autocompletion=shared.models),
+    typer.Option("--model", "-m", metavar="MODEL", help="Model to run.", autocompletion=shared.models),
 ]
 Hooks = Annotated[
     list[str],
-    typer.Option("--hook", "-H", metavar="HOOK", help="What to look at, such as blocks.6.hook_resid_post; repeatable."),
+    typer.Option("--hook", "-H", metavar="HOOK", help="Hook name, such as blocks.6.hook_resid_post; repeatable."),
 ]
 ContextSize = Annotated[
     int | None,
@@ -27,28 +27,30 @@ ContextSize = Annotated[
         "--context-size",
         metavar="N",
         min=1,
-        help="Tokens of a sequence at most, and activations in a row. By default the longest sequence.",
+        help="Maximum tokens of a sequence, and activations in a row. By default the longest sequence.",
     ),
 ]
 MaxSequences = Annotated[
-    int | None, typer.Option("--max-sequences", metavar="N", min=1, help="Only so many sequences, from the first.")
+    int | None, typer.Option("--max-sequences", metavar="N", min=1, help="Maximum number of sequences, from the first.")
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Only so many tokens, in whole sequences.")
+    int | None, typer.Option("--max-tokens", metavar="N", min=1, help="Maximum number of tokens, in whole sequences.")
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", metavar="N", min=1, help="Sequences in a forward pass. By default what is fast."),
+    typer.Option("--batch-size", metavar="N", min=1, help="Sequences in a forward pass. By default chosen for speed."),
 ]
-ComputeFormat = Annotated[str | None, shared.choice("--compute", "The model's numbers; float32 by default.", *_FORMATS)]
+ComputeFormat = Annotated[
+    str | None, shared.choice("--compute", "Number format of the model; float32 by default.", *_FORMATS)
+]
 StorageFormat = Annotated[
-    str | None, shared.choice("--store", "The files' numbers; those of the model by default.", *_FORMATS)
+    str | None, shared.choice("--store", "Number format of the files; by default that of the model.", *_FORMATS)
 ]
 SpecialTokens = Annotated[
     bool | None,
     typer.Option(
         "--special-tokens/--no-special-tokens",
-        help="Store the activations of special tokens (the default), or leave them out; the model sees them anyway.",
+        help="Whether to store the activations of special tokens (the default); the model always sees them.",
         show_default=False,
     ),
 ]
@@ -62,16 +64,18 @@ Positions = Annotated[
         "--exclude-position",
         metavar="N",
         min=0,
-        help="Leave out the activations at this place of every sequence, from 0; repeatable.",
+        help="Leave out the activations at this position, from 0, of every sequence; repeatable.",
     ),
 ]
 Nonfinite = Annotated[
-    str | None, shared.choice("--nonfinite", "What to do about NaN and infinity; fail by default.", "fail", "keep")
+    str | None, shared.choice("--nonfinite", "What to do with NaN and infinity; fail by default.", "fail", "keep")
 ]
 Compiled = Annotated[
     bool | None,
     typer.Option(
-        "--compile/--no-compile", help="Compile the model with torch.compile; not by default.", show_default=False
+        "--compile/--no-compile",
+        help="Whether to compile the model with torch.compile; off by default.",
+        show_default=False,
     ),
 ]
 
@@ -89,7 +93,7 @@ def parameters(
     nonfinite: Nonfinite = None,
     compiled: Compiled = None,
 ) -> "Parameters":
-    """Return what was given on the command line."""
+    """Return the options that were given."""
     given: Any = {
         "context_size": context_size,
         "max_sequences": max_sequences,
@@ -108,7 +112,7 @@ def parameters(
 
 
 def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with these options in place of its argument `how`, as which it gets them."""
+    """Return a command with these options instead of its argument `how`, which receives them."""
     shared = inspect.signature(parameters).parameters
     taken: dict[str, inspect.Parameter] = {}
     for name, own in inspect.signature(command).parameters.items():
@@ -118,7 +122,7 @@ def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
         how = parameters(**{name: given.pop(name) for name in shared})
         command(**given, how=how)
 
-    # What typer reads: a name, a docstring and a signature.
+    # typer reads the name, the docstring and the signature.
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {name: each.annotation for name, each in taken.items()}
     signature = inspect.Signature([each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in taken.values()])

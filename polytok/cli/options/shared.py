@@ -1,39 +1,44 @@
-"""Options and arguments that several commands share, and their completion."""
+"""Options and arguments of several commands, and their completion."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
 
-_COMPLETION_SECONDS = 1.0
+COMPLETION_SECONDS = 1.0
+
+Completions = list[tuple[str, str]]
+"""Names with their states."""
 
 
-def _completion(collection: str) -> Callable[[str], list[tuple[str, str]]]:
-    """Complete names from the catalog. Whatever goes wrong completes nothing: a shell shows no errors then."""
+def names(collection: str, incomplete: str, *parent: str) -> Completions:
+    """Return the names in a collection that begin with `incomplete`; nothing on errors, which a shell would not show.
 
-    def complete(incomplete: str) -> list[tuple[str, str]]:
-        try:
-            from polytok.cli import completion  # noqa: PLC0415  imports the client
-
-            return completion.names(collection, incomplete, _COMPLETION_SECONDS)
-        except Exception:
-            return []
-
-    return complete
-
-
-def _resources(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Complete the tokenizations of the dataset that stands before, as `model` or `model~variant`."""
+    `parent` is the dataset of tokenizations that are named `model` or `model~variant`.
+    """
     try:
-        from polytok.cli import completion  # noqa: PLC0415  imports the client
+        from polytok.client import Client, resource_names, watch_stream  # noqa: PLC0415  slow to import
 
-        return completion.resources(ctx.params["dataset"], incomplete, _COMPLETION_SECONDS)
+        with Client(timeout=COMPLETION_SECONDS, patience=0) as client:
+            records = list(getattr(client, collection).list(*parent))
+        short = [record.name.rpartition("/")[2] if parent else resource_names.short(record.name) for record in records]
+        found = zip(short, map(watch_stream.state, records), strict=True)
+        return [(name, state) for name, state in found if name.startswith(incomplete)]
     except Exception:
         return []
 
 
-def _datasets_or_tokenizations(incomplete: str) -> list[tuple[str, str]]:
-    """Complete datasets, and behind a slash the tokenizations of one."""
+def _completion(collection: str) -> Callable[[str], Completions]:
+    return lambda incomplete: names(collection, incomplete)
+
+
+def _resources(ctx: typer.Context, incomplete: str) -> Completions:
+    """Complete the tokenizations of the dataset before, as `model` or `model~variant`."""
+    return names("tokenizations", incomplete, ctx.params["dataset"]) if "dataset" in ctx.params else []
+
+
+def _datasets_or_tokenizations(incomplete: str) -> Completions:
+    """Complete datasets, or tokenizations after a slash."""
     return _completion("tokenizations" if "/" in incomplete else "datasets")(incomplete)
 
 
@@ -42,11 +47,11 @@ def _choices(*values: str) -> Callable[[str], list[str]]:
 
 
 datasets = _completion("datasets")
-"""Completes datasets' names."""
+"""Completes names of datasets."""
 models = _completion("models")
-"""Completes models' names."""
+"""Completes names of models."""
 extractions = _completion("extractions")
-"""Completes extractions' names."""
+"""Completes names of extractions."""
 
 Catalog = Annotated[
     str | None,
@@ -54,7 +59,7 @@ Catalog = Annotated[
         "--catalog",
         metavar="HOST:PORT",
         envvar="POLYTOK_CATALOG_ADDRESS",
-        help="The catalog. By default that of the stack which `polytok up` runs.",
+        help="Catalog address. By default that of the stack started with `polytok up`.",
         rich_help_panel="General",
     ),
 ]
@@ -62,7 +67,7 @@ Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print one JSON document on stdout, and an error as JSON on stderr.",
+        help="Print one JSON document on stdout, and errors as JSON on stderr.",
         rich_help_panel="General",
     ),
 ]
@@ -70,29 +75,29 @@ ExtractionArgument = Annotated[
     str,
     typer.Argument(
         metavar="EXTRACTION",
-        help="The extraction's id, as `polytok extraction list` shows it.",
+        help="Id of the extraction, as shown by `polytok extraction list`.",
         autocompletion=extractions,
     ),
 ]
 TrainingArgument = Annotated[
     str,
     typer.Argument(
-        metavar="TRAINING", help="The training's id, such as `first`.", autocompletion=_completion("trainings")
+        metavar="TRAINING", help="Id of the training, such as `first`.", autocompletion=_completion("trainings")
     ),
 ]
 DatasetArgument = Annotated[
     str,
-    typer.Argument(metavar="DATASET", help="The dataset's id, such as `docs`.", autocompletion=datasets),
+    typer.Argument(metavar="DATASET", help="Id of the dataset, such as `docs`.", autocompletion=datasets),
 ]
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="The model's id, such as `gpt2`.", autocompletion=models),
+    typer.Argument(metavar="MODEL", help="Id of the model, such as `gpt2`.", autocompletion=models),
 ]
 TokenizationDataset = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
-        help="The dataset's id; or the whole tokenization as `docs/gpt2`.",
+        help="Id of the dataset, or the tokenization as `docs/gpt2`.",
         autocompletion=_datasets_or_tokenizations,
     ),
 ]
@@ -100,7 +105,7 @@ TokenizationModel = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="The model's id; or with the variant as `gpt2~ctx-2048`.",
+        help="Id of the model, or with the variant as `gpt2~ctx-2048`.",
         autocompletion=_resources,
     ),
 ]
@@ -109,20 +114,20 @@ Variant = Annotated[
     typer.Option(
         "--variant",
         metavar="SLUG",
-        help="A further tokenization of the same dataset for the same model, such as `ctx-2048`.",
+        help="Name of another tokenization of the same dataset and model, such as `ctx-2048`.",
     ),
 ]
 States = Annotated[
     list[str] | None,
-    typer.Option("--state", metavar="STATE", help="Only those in this state, such as READY; may be repeated."),
+    typer.Option("--state", metavar="STATE", help="Only those in this state, such as READY; repeatable."),
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="KEY=VALUE", help="A note of your own to keep with it; may be repeated."),
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata to store with it; repeatable."),
 ]
 Watch = Annotated[
     bool,
-    typer.Option("--watch/--no-watch", help="Stay until it is READY and show its progress, or return at once."),
+    typer.Option("--watch/--no-watch", help="Wait until it is READY and show its progress, or return immediately."),
 ]
 ModelOption = Annotated[
     list[str],
@@ -130,7 +135,7 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="A model to tokenize for; may be repeated.",
+        help="Model to tokenize for; repeatable.",
         autocompletion=models,
     ),
 ]
@@ -152,7 +157,7 @@ Sample = Annotated[
     typer.Option(
         "--sample",
         metavar="N|all",
-        help="Encode so many documents again, too, chosen at random; or all of them.",
+        help="Also re-encode N random documents, or all, and compare the ids.",
         autocompletion=_choices("all"),
         show_default=False,
     ),
@@ -160,11 +165,11 @@ Sample = Annotated[
 
 
 def documents(sample: str) -> int | Literal["all"]:
-    """Return the number of documents of `--sample`."""
+    """Return the value of `--sample`."""
     if sample == "all":
         return "all"
     if not sample.isdecimal():
-        raise typer.BadParameter(f"{sample!r} is neither a number of documents nor all.", param_hint="--sample")
+        raise typer.BadParameter(f"{sample!r} is neither a number nor all.", param_hint="--sample")
     return int(sample)
 
 
@@ -174,13 +179,13 @@ def metadata(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.", param_hint="--metadata")
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--metadata")
         found[key] = value
     return found
 
 
 def choice(flag: str, help_text: str, *values: str, panel: str | None = None) -> Any:
-    """Return an option that takes one of a few words; the catalog's client checks which."""
+    """Return an option with a fixed set of values, which the client validates."""
     return typer.Option(
         flag,
         metavar="|".join(values),

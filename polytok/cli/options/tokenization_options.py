@@ -16,8 +16,8 @@ Column = Annotated[
     typer.Option(
         "--column",
         metavar="NAME",
-        help="The column that holds the text or conversations. By default `text`, else the only one of conversations, "
-        "else the only one of text with a usual name (content, document, body), else the only one of text.",
+        help="Column with the text or conversations. By default `text`, else the only column of conversations, else "
+        "the only text column with a usual name (content, document, body), else the only text column.",
         rich_help_panel=_SEQUENCES,
     ),
 ]
@@ -26,7 +26,7 @@ ChatTemplate = Annotated[
     typer.Option(
         "--chat-template",
         metavar="FILE",
-        help="A Jinja template that renders conversations, in place of the tokenizer's own.",
+        help="Jinja template for conversations, instead of the tokenizer's.",
         rich_help_panel=_SEQUENCES,
         exists=True,
         dir_okay=False,
@@ -36,7 +36,7 @@ GenerationPrompt = Annotated[
     bool | None,
     typer.Option(
         "--generation-prompt/--no-generation-prompt",
-        help="Whether each conversation ends with what begins an answer of the assistant; by default no.",
+        help="Whether to end each conversation with the prefix of an assistant message; off by default.",
         rich_help_panel=_SEQUENCES,
         show_default=False,
     ),
@@ -46,23 +46,21 @@ ToolsColumn = Annotated[
     typer.Option(
         "--tools-column",
         metavar="NAME",
-        help="The column whose values the template is given as tools: lists of JSON schemas, or their text. By default "
-        "`tools`, if there is one.",
+        help="Column to pass to the template as tools: lists of JSON schemas, or JSON text. By default `tools`, if it "
+        "exists.",
         rich_help_panel=_SEQUENCES,
     ),
 ]
 NoTools = Annotated[
     bool,
-    typer.Option(
-        "--no-tools", help="Gives the template no tools, whatever columns there are.", rich_help_panel=_SEQUENCES
-    ),
+    typer.Option("--no-tools", help="Pass no tools to the template.", rich_help_panel=_SEQUENCES),
 ]
 MaxLength = Annotated[
     int | None,
     typer.Option(
         "--max-length",
         metavar="N",
-        help="Tokens in a sequence at most, special tokens included. By default the model's context length.",
+        help="Maximum tokens per sequence, including special tokens. By default the model's context length.",
         rich_help_panel=_SEQUENCES,
     ),
 ]
@@ -70,7 +68,7 @@ Truncation = Annotated[
     str | None,
     shared.choice(
         "--truncation",
-        "What a longer document keeps: its start (right, the default), its end (left), or all of it (none).",
+        "Side to truncate longer documents: right (the default) keeps the start, left the end, none everything.",
         "right",
         "left",
         "none",
@@ -81,7 +79,7 @@ SpecialTokens = Annotated[
     bool | None,
     typer.Option(
         "--special-tokens/--no-special-tokens",
-        help="Whether the tokenizer adds its special tokens to each document. By default yes, and no when packing.",
+        help="Whether to add the tokenizer's special tokens to each document. On by default, off with packing.",
         rich_help_panel=_SEQUENCES,
         show_default=False,
     ),
@@ -91,7 +89,7 @@ MaxDocuments = Annotated[
     typer.Option(
         "--max-documents",
         metavar="N",
-        help="Take only N documents: the first ones, or with --shuffle-seed a random sample; by default all.",
+        help="Maximum number of documents: the first ones, or with --shuffle-seed a random sample. By default all.",
         rich_help_panel=_DOCUMENTS,
     ),
 ]
@@ -100,8 +98,7 @@ ShuffleSeed = Annotated[
     typer.Option(
         "--shuffle-seed",
         metavar="N",
-        help="Shuffle the documents of the whole dataset; the same number gives the same order. By default they stay "
-        "in the dataset's order.",
+        help="Seed for shuffling the documents of the whole dataset. By default they stay in order.",
         rich_help_panel=_DOCUMENTS,
     ),
 ]
@@ -109,7 +106,7 @@ DropDuplicates = Annotated[
     bool | None,
     typer.Option(
         "--drop-duplicates/--keep-duplicates",
-        help="Whether to drop documents whose text occurred before in the dataset; by default they are kept.",
+        help="Whether to drop documents with the text of an earlier one; off by default.",
         rich_help_panel=_DOCUMENTS,
         show_default=False,
     ),
@@ -118,7 +115,7 @@ Normalize = Annotated[
     str | None,
     shared.choice(
         "--normalize",
-        "A Unicode normalization form to bring the text into; by default every byte stays as it is.",
+        "Unicode normalization of the text; none by default.",
         "nfc",
         "nfkc",
         panel=_DOCUMENTS,
@@ -126,18 +123,22 @@ Normalize = Annotated[
 ]
 MinCharacters = Annotated[
     int | None,
-    typer.Option("--min-characters", metavar="N", help="Drop documents of fewer.", rich_help_panel=_DOCUMENTS),
+    typer.Option(
+        "--min-characters", metavar="N", help="Drop documents shorter than N characters.", rich_help_panel=_DOCUMENTS
+    ),
 ]
 MaxCharacters = Annotated[
     int | None,
-    typer.Option("--max-characters", metavar="N", help="Drop documents of more.", rich_help_panel=_DOCUMENTS),
+    typer.Option(
+        "--max-characters", metavar="N", help="Drop documents longer than N characters.", rich_help_panel=_DOCUMENTS
+    ),
 ]
 Keep = Annotated[
     str | None,
     typer.Option(
         "--keep",
         metavar="REGEX",
-        help="Drop documents in which this regular expression (RE2) is not found.",
+        help="Drop documents that do not match this regular expression (RE2).",
         rich_help_panel=_DOCUMENTS,
     ),
 ]
@@ -146,7 +147,7 @@ Drop = Annotated[
     typer.Option(
         "--drop",
         metavar="REGEX",
-        help="Drop documents in which this regular expression (RE2) is found.",
+        help="Drop documents that match this regular expression (RE2).",
         rich_help_panel=_DOCUMENTS,
     ),
 ]
@@ -155,8 +156,8 @@ MaxJunk = Annotated[
     typer.Option(
         "--max-junk",
         metavar="SHARE",
-        help="Drop documents with a greater share (0 to 1) of characters that are neither letter, mark, number nor "
-        "white space.",
+        help="Drop documents with a larger share (0 to 1) of characters other than letters, marks, numbers and white "
+        "space.",
         rich_help_panel=_DOCUMENTS,
     ),
 ]
@@ -164,7 +165,7 @@ Overflow = Annotated[
     bool | None,
     typer.Option(
         "--overflow/--no-overflow",
-        help="Keep all of a longer document, as several sequences.",
+        help="Whether to split longer documents into several sequences instead of truncating them.",
         rich_help_panel=_SEQUENCES,
         show_default=False,
     ),
@@ -174,7 +175,7 @@ Stride = Annotated[
     typer.Option(
         "--stride",
         metavar="N",
-        help="Tokens that each of those shares with the one before; 0 by default. Implies --overflow.",
+        help="Number of overlapping tokens between consecutive windows (default 0). Implies --overflow.",
         rich_help_panel=_SEQUENCES,
     ),
 ]
@@ -182,7 +183,7 @@ Pad = Annotated[
     str | None,
     shared.choice(
         "--pad",
-        "Fill sequences up to max-length, or up to the longest of each Arrow file.",
+        "Pad sequences to max-length, or to the longest of each Arrow file.",
         "max_length",
         "longest",
         panel=_SEQUENCES,
@@ -190,13 +191,13 @@ Pad = Annotated[
 ]
 PadSide = Annotated[
     str | None,
-    shared.choice("--pad-side", "Where padding goes; right by default.", "right", "left", panel=_SEQUENCES),
+    shared.choice("--pad-side", "Side to pad; right by default.", "right", "left", panel=_SEQUENCES),
 ]
 PadToken = Annotated[
     str | None,
     shared.choice(
         "--pad-token",
-        "What padding is: pad where the tokenizer has such a token, else eos.",
+        "Token to pad with; by default pad if the tokenizer has one, else eos.",
         "pad",
         "eos",
         panel=_SEQUENCES,
@@ -206,8 +207,8 @@ Pack = Annotated[
     bool,
     typer.Option(
         "--pack",
-        help="Concatenate documents and cut them into sequences of exactly max-length tokens, as SAELens does; "
-        "without it each document is one sequence.",
+        help="Concatenate documents and cut them into sequences of exactly max-length tokens, as SAELens does. By "
+        "default each document is one sequence.",
         rich_help_panel=_PACKING,
     ),
 ]
@@ -216,7 +217,7 @@ BeginOfBatch = Annotated[
     str | None,
     shared.choice(
         "--begin-of-batch",
-        "The token at the start of every sequence; bos by default where the tokenizer has one, else none.",
+        "Token at the start of every sequence; by default bos if the tokenizer has one, else none.",
         *_BOUNDARIES,
         panel=_PACKING,
     ),
@@ -225,7 +226,7 @@ BeginOfSequence = Annotated[
     str | None,
     shared.choice(
         "--begin-of-sequence",
-        "The token at the start of every document; none by default.",
+        "Token at the start of every document; none by default.",
         *_BOUNDARIES,
         panel=_PACKING,
     ),
@@ -234,7 +235,7 @@ Separator = Annotated[
     str | None,
     shared.choice(
         "--separator",
-        "The token between documents; bos by default where the tokenizer has one, else none.",
+        "Token between documents; by default bos if the tokenizer has one, else none.",
         *_BOUNDARIES,
         panel=_PACKING,
     ),
@@ -243,7 +244,7 @@ Concatenation = Annotated[
     bool | None,
     typer.Option(
         "--concatenate/--no-concatenate",
-        help="Whether a sequence may hold several documents; if not, what does not fill a sequence is dropped.",
+        help="Whether a sequence may contain several documents; if not, incomplete sequences are dropped.",
         rich_help_panel=_PACKING,
         show_default=False,
     ),
@@ -252,7 +253,7 @@ DocumentStarts = Annotated[
     bool | None,
     typer.Option(
         "--document-starts/--no-document-starts",
-        help="Whether to store where in each sequence documents start, in a column `document_starts`; by default no.",
+        help="Whether to store the start positions of documents in a column `document_starts`; off by default.",
         rich_help_panel=_PACKING,
         show_default=False,
     ),

@@ -1,6 +1,6 @@
-"""Records as plain data, for `--json`: the fields' names as in the contracts, states as words, integers as numbers.
+"""Convert records to plain data for `--json`: field names as in the contracts, states by name, integers as numbers.
 
-JSON has no NaN and no infinity: a number that is undefined is null.
+JSON has neither NaN nor infinity: undefined numbers are null.
 """
 
 import math
@@ -17,7 +17,7 @@ _ERROR = "polytok.errors.v1.Error"
 
 
 def record(message: Message) -> dict[str, Any]:
-    """Return a record; what is unset is null."""
+    """Return a record; unset fields are null."""
     return {
         field.name: _value(message, field) for field in message.DESCRIPTOR.fields if not _is_left_out(message, field)
     }
@@ -38,7 +38,7 @@ def error(failure: errors.PolytokError) -> dict[str, Any]:
 
 
 def _is_left_out(message: Message, field: Any) -> bool:
-    """Of a oneof, only what is set is shown."""
+    """Return whether a field is an unset member of a oneof."""
     oneof = field.containing_oneof
     is_synthetic = oneof is not None and len(oneof.fields) == 1
     return oneof is not None and not is_synthetic and not message.HasField(field.name)
@@ -66,7 +66,7 @@ def _number(value: Any) -> Any:
 def _single(value: Any, field: Any) -> Any:
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)
-        # A newer server's: its number is all that is known.
+        # A newer server's value: only its number is known.
         return value if known is None else word(known.name, (each.name for each in field.enum_type.values))
     if field.message_type is not None:
         if field.message_type.full_name == _TIMESTAMP:
@@ -78,6 +78,6 @@ def _single(value: Any, field: Any) -> Any:
 
 
 def word(name: str, siblings: Iterable[str]) -> str | None:
-    """Return an enum value without the prefix that all its siblings carry; None for the one that says nothing."""
+    """Return an enum value without the prefix that all values share; None for the unspecified one."""
     unspecified = next(each for each in siblings if each.endswith("_UNSPECIFIED"))
     return None if name == unspecified else name.removeprefix(unspecified.removesuffix("UNSPECIFIED"))

@@ -1,7 +1,8 @@
-"""What a command prints: tables for people, one JSON document for scripts."""
+"""The output of a command: tables for people, one JSON document for scripts."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import JustifyMethod, RenderableType
 
@@ -22,10 +23,10 @@ _PIPE_WIDTH = 10_000
 
 
 class Output:
-    """Where a command's result and its remarks go.
+    """Writes a command's result and remarks.
 
-    With `as_json`, stdout gets one JSON document and stderr everything else; without, all that is no error goes to
-    stdout. On a pipe, tables have neither frames nor a width.
+    With `as_json`, stdout gets one JSON document and stderr everything else. Otherwise only errors go to stderr. On a
+    pipe, tables have neither frames nor a maximum width.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -36,7 +37,7 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a result is shown to people, with colours."""
+        """Whether results go to a terminal."""
         return self._stdout.is_terminal
 
     def result(self, document: Any, shown: RenderableType) -> None:
@@ -48,20 +49,20 @@ class Output:
         else:
             with self._stdout.capture() as captured:
                 self._stdout.print(shown, soft_wrap=isinstance(shown, str))
-            sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))  # tables pad
+            sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))  # tables are padded
 
     @property
     def width(self) -> int:
-        """Characters in a line; thousands on a pipe."""
+        """Width of a line in characters; thousands on a pipe."""
         return self._stdout.width
 
     def has_room_for(self, table: Table) -> bool:
-        """Return whether a table fits beside nothing else, uncut."""
+        """Return whether a table fits the width without truncation."""
         wide = Console(width=_PIPE_WIDTH, height=1)  # without a height, a dumb terminal has 80 columns
         return wide.measure(table).maximum <= self._stdout.width
 
     def fitted(self, table: Table) -> Table:
-        """Return the table, or where the terminal has no room for it a line a cell: digits are never cut off."""
+        """Return the table, or one line per cell if the terminal is too narrow, so that no digits are cut off."""
         if not self.is_terminal or self.has_room_for(table):
             return table
         lines = self.table("", "")
@@ -73,9 +74,18 @@ class Output:
         return lines
 
     def remark(self, text: str) -> None:
-        """Print a line for people; on a pipe beside `--json` nobody would read it."""
+        """Print a remark for people; omitted with `--json` if stderr is not a terminal."""
         if not self.as_json or self._stderr.is_terminal:
             self.remarks.print(text, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def status(self) -> Iterator[Callable[[str], None]]:
+        """Yield a function that updates a status line, which is shown only on a terminal."""
+        if not self.remarks.is_terminal:
+            yield lambda _: None
+            return
+        with self.remarks.status("Starting") as status:
+            yield status.update
 
     def failure(self, error: errors.PolytokError) -> None:
         """Print an error."""
@@ -92,7 +102,7 @@ class Output:
                     )
 
     def table(self, *headings: str, title: str | None = None) -> Table:
-        """Return an empty table; headings that end with `#` are of columns of numbers."""
+        """Return an empty table; headings that end in `#` are of numeric columns."""
         on_terminal = self._stdout.is_terminal
         table = Table(
             title=title if on_terminal else None,

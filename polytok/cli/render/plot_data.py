@@ -1,8 +1,8 @@
-"""What a training's metrics look like: the curves and the histogram that `polytok train plot` draws.
+"""Turn a training's metrics into the curves and the histogram that `polytok train plot` draws.
 
-panels = plots.panels(metrics)                     # of polytok.trainer.v1.Metrics
-pictures.write(panels, title, pathlib.Path(…))     # PNG
-console.print(braille.drawn(panels, width))        # in the terminal
+panels = plot_data.panels(metrics)                 # of polytok.trainer.v1.Metrics
+plot_png.write(panels, title, pathlib.Path(…))     # PNG
+console.print(plot_terminal.draw(panels, width))   # in the terminal
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ _NEVER = "firing_frequency.never"
 
 
 class Series(NamedTuple):
-    """Points of one autoencoder; every value is finite."""
+    """The points of one autoencoder; every value is finite."""
 
     name: str
     xs: list[float]
     ys: list[float]
     held_out: bool = False
-    """Whether it was measured on held-out sequences: few points, to be marked."""
+    """Whether it was measured on held-out sequences: few points, drawn as marks."""
 
 
 class Panel(NamedTuple):
-    """One drawing."""
+    """One plot."""
 
     title: str
     x_label: str
     series: list[Series]
     logarithmic: bool = False
-    """Whether the y axis is; every y is above 0 then."""
+    """Whether the y axis is logarithmic; then every y is positive."""
     bars: bool = False
-    """Whether points are tops of bars that touch: a histogram."""
+    """Whether the points are bars of a histogram."""
     note: str = ""
-    """What the drawing cannot show."""
+    """Information that the plot cannot show."""
 
 
 def panels(metrics: Iterable[metrics_pb2.Metrics]) -> list[Panel]:
-    """Return loss, L0, explained variance and, of the last evaluation, firing frequencies; those that have points."""
+    """Return panels of loss, L0, explained variance and the last firing frequencies, without empty ones."""
     rows = sorted(metrics, key=lambda row: row.step)
     names = list(dict.fromkeys(row.sae for row in rows))
     loss = [_trained(rows, name, lambda figures: figures.loss) for name in names]

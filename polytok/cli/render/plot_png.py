@@ -1,4 +1,4 @@
-"""Panels as a PNG file, drawn by matplotlib without a display."""
+"""Draw panels into a PNG file with matplotlib; needs no display."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _DOTS = 120
 
 
 def write(panels: Sequence[Panel], title: str, path: pathlib.Path) -> None:
-    """Draw the panels into one picture, in place of a file that is there.
+    """Draw the panels into one picture, replacing an existing file.
 
-    Raises `errors.FailedPrecondition` without matplotlib, or for a file that cannot be written.
+    Raises `errors.FailedPrecondition` if matplotlib is missing or the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
         raise errors.FailedPrecondition(
-            "matplotlib, which draws pictures, is not installed. Install it with `pip install 'polytok[plot]'`, or "
-            "draw in the terminal."
+            "Drawing a PNG needs the package `matplotlib`. Install it with `pip install 'polytok[plot]'`, or leave out "
+            "--png to draw in the terminal."
         ) from error
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
@@ -50,7 +50,7 @@ def write(panels: Sequence[Panel], title: str, path: pathlib.Path) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         cause = error.strerror or os.strerror(error.errno or 0)
-        raise errors.FailedPrecondition(f"{path} cannot be written ({cause}). Name another file.") from error
+        raise errors.FailedPrecondition(f"{path} cannot be written ({cause}). Choose another file.") from error
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:

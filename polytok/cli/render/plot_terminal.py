@@ -1,4 +1,4 @@
-"""Panels drawn in the terminal: eight dots a character, a colour an autoencoder."""
+"""Draw panels in the terminal: eight dots per character, one colour per autoencoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _BLANK = 0x2800
-# Of a character's two columns and four lines of dots (Unicode 16, block Braille Patterns).
+# The dots of a character, two columns by four lines (Unicode 16, block Braille Patterns).
 _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _LINES = 12
 _MARGIN = 10
@@ -23,7 +23,7 @@ _NARROWEST = 20
 
 
 def draw(panels: Sequence[Panel], width: int, lines: int = _LINES) -> Text:
-    """Draw panels one below the other, `width` characters wide and each `lines` high without title and axis."""
+    """Draw panels one below the other, `width` characters wide; each is `lines` high without title and axis."""
     names = list(dict.fromkeys(series.name for panel in panels for series in panel.series))
     colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
     text = Text()
@@ -37,7 +37,7 @@ def draw(panels: Sequence[Panel], width: int, lines: int = _LINES) -> Text:
 
 
 class _Scale:
-    """Where a value is among so many dots."""
+    """Maps values to dots."""
 
     def __init__(self, values: Sequence[float], dots: int, *, logarithmic: bool, from_zero: bool) -> None:
         self._logarithmic = logarithmic
@@ -95,7 +95,7 @@ def _append(text: Text, panel: Panel, colours: dict[str, str], columns: int, lin
 
 
 def _joined(points: Sequence[tuple[int, int]], *, bars: bool) -> Iterator[tuple[int, int]]:
-    """Yield the dots of lines from point to point, or of the outline of bars, behind which others can be seen."""
+    """Yield the dots of lines between points, or of the outlines of bars, which leave others visible."""
     yield from points
     for (x1, y1), (x2, y2) in itertools.pairwise(points):
         if bars:

@@ -1,4 +1,4 @@
-"""Following records until they are done: bars on a terminal, a line for each change on a pipe."""
+"""Follow records until they are done: bars on a terminal, a line for each milestone on a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from polytok.cli.render import tables
 from polytok.client import AsyncClient, resource_names, watch_stream
@@ -25,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
-    """Show all records side by side until each is done; return them as they then are.
+    """Show all records until their states are terminal; return the last version of each.
 
-    Ctrl-C ends it with KeyboardInterrupt, and a second one at once.
+    Ctrl-C raises KeyboardInterrupt; a second one takes effect immediately.
     """
     display: _Display
     if out.remarks.is_terminal:
@@ -44,16 +52,16 @@ def follow(out: Output, address: str, watches: Sequence[Watch]) -> list[Any]:
 
 
 async def _follow(display: _Display, address: str, watches: Sequence[Watch]) -> list[Any]:
-    _hear_interrupts()
+    _cancel_on_interrupt()
     async with AsyncClient(address) as client:
         return await asyncio.gather(*(_one(display, watch(client)) for watch in watches))
 
 
-def _hear_interrupts() -> None:
-    """Have Ctrl-C cancel the task that runs.
+def _cancel_on_interrupt() -> None:
+    """Make Ctrl-C cancel the current task.
 
-    `asyncio.run` does so too, but a signal that comes just before the loop goes to sleep, or that another thread gets,
-    does not wake the loop there; one with a handler of the loop's own does.
+    `asyncio.run` does so too, but a signal that arrives just before the loop sleeps, or in another thread, does not
+    wake the loop there. A signal with a handler of the loop does.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         return
@@ -100,16 +108,7 @@ class _Bars:
 
     def __init__(self, console: Console) -> None:
         self._bars: dict[str, TaskID] = {}
-        self._progress = Progress(
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[speed]}"),
-            console=console,
-        )
+        self._progress = bar(console, TextColumn("{task.fields[speed]}"))
 
     def __enter__(self) -> None:
         self._progress.start()
@@ -122,16 +121,16 @@ class _Bars:
             self._bars[record.name] = self._progress.add_task(
                 resource_names.short(record.name), total=100, state="", speed=""
             )
-        bar = self._bars[record.name]
+        task = self._bars[record.name]
         percent = 100 if watch_stream.state(record) == "READY" else getattr(record, "progress", 0)
         word = f"[{tables.colour(record)}]{watch_stream.state(record)}[/]"
-        self._progress.update(bar, completed=percent, state=word, speed=_speed(record))
+        self._progress.update(task, completed=percent, state=word, speed=_speed(record))
         if watch_stream.is_terminal(record):
-            self._progress.stop_task(bar)
+            self._progress.stop_task(task)
 
 
 def _speed(record: Any) -> str:
-    """Tokens a second and the time left, of a record that tells how many tokens are expected."""
+    """Return tokens per second and the time left, if the record has an expected number of tokens."""
     expected, percent = getattr(record, "expected_tokens", 0), getattr(record, "progress", 0)
     if not expected or not percent or watch_stream.is_terminal(record) or not record.HasField("start_time"):
         return ""
@@ -141,11 +140,10 @@ def _speed(record: Any) -> str:
 
 
 class _Lines:
-    """A line for each new state, and for each tenth of the work."""
+    """A line for each milestone of each record."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last: dict[str, tuple[str, int]] = {}
+        self._milestones = Milestones(console)
 
     def __enter__(self) -> None:
         return
@@ -154,10 +152,38 @@ class _Lines:
         return
 
     def update(self, record: Any) -> None:
-        tenth = int(getattr(record, "progress", 0) // 10)
-        word = watch_stream.state(record)
-        shown = (word, 0 if watch_stream.is_terminal(record) else tenth)
-        if self._last.get(record.name) != shown:
-            self._last[record.name] = shown
-            percent = "" if watch_stream.is_terminal(record) or not tenth else f" {record.progress:.0f} %"
-            self._console.print(f"{resource_names.short(record.name)} {word}{percent}")
+        self._milestones.show(record)
+
+
+class Milestones:
+    """Prints a line for each new state of a record, and for each tenth of its work."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def show(self, record: Any, activity: str = "") -> bool:
+        """Print the state and `activity` of a record if they reached a milestone; return whether they did."""
+        ended = watch_stream.is_terminal(record)
+        tenth = 0 if ended else int(getattr(record, "progress", 0) // 10)
+        milestone = f"{watch_stream.state(record)} {activity}".rstrip(), tenth
+        if self._last.get(record.name) == milestone:
+            return False
+        self._last[record.name] = milestone
+        percent = f" {record.progress:.0f} %" if tenth else ""
+        self._console.print(f"{resource_names.short(record.name)} {milestone[0]}{percent}")
+        return True
+
+
+def bar(console: Console | None, *columns: ProgressColumn) -> Progress:
+    """Return progress bars with a description, a percentage and a state, followed by these columns."""
+    return Progress(
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        *columns,
+        console=console,
+    )

@@ -1,8 +1,7 @@
-"""How a repair is shown."""
+"""Show repairs."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -21,17 +20,15 @@ _MOST_LINES = 20
 
 
 def follow(out: Output, repairs: Iterable[tokenizations_pb2.Repair]) -> None:
-    """Show on a terminal how far a repair is, until it is at rest."""
-    # On a pipe a line for each percent would be noise.
-    with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
+    """Show the progress of a repair on a terminal until its state is terminal."""
+    with out.status() as show_status:
         for repair in repairs:
-            if status is not None:
-                found = f", {len(repair.damages)} damaged" if repair.damages else ""
-                status.update(f"{watch_stream.state(repair)} {repair.progress:.0f} %{found}")
+            found = f", {len(repair.damages)} damaged" if repair.damages else ""
+            show_status(f"{watch_stream.state(repair)} {repair.progress:.0f} %{found}")
 
 
 def show(out: Output, record: tokenizations_pb2.Tokenization) -> bool:
-    """Print what a repair found and did; return whether it is done."""
+    """Print the findings and changes of a repair; return whether it is done."""
     repair, name = record.repair, record.name
     state = watch_stream.state(repair)
     lines = [f"[red]✗[/] {escape(damage)}" for damage in repair.damages[:_MOST_LINES]]
@@ -41,7 +38,7 @@ def show(out: Output, record: tokenizations_pb2.Tokenization) -> bool:
     if state == "DONE":
         lines.append(f"[green]✓[/] {name} is {_done(repair)}.")
     elif state in {"ERROR", "CANCELLED"}:
-        lines.append(f"[bold red]{name} is not repaired[/]; its files are no worse than before.")
+        lines.append(f"[bold red]{name} was not repaired[/]; its files are no worse than before.")
         out.failure(
             errors.FailedPrecondition(f"The repair is {state}. {repair.error_message}".strip(), reason="WRONG_STATE")
         )
@@ -55,8 +52,8 @@ def show(out: Output, record: tokenizations_pb2.Tokenization) -> bool:
 
 def _done(repair: tokenizations_pb2.Repair) -> str:
     if not repair.damages and repair.checksums_only:
-        return "as it was written; whether its ids are right was not checked"
+        return "undamaged; its ids were not checked"
     if not repair.damages:
-        return "whole; nothing was changed"
-    made = f"{tables.count(repair.num_remade) or 'no'} Arrow file{'' if repair.num_remade == 1 else 's'} made again"
-    return f"repaired, {made}" + ("" if repair.changes else "; every file is the same to the byte as it was written")
+        return "undamaged; nothing was changed"
+    made = f"{tables.count(repair.num_remade) or 'no'} Arrow file{'' if repair.num_remade == 1 else 's'} rebuilt"
+    return f"repaired, {made}" + ("" if repair.changes else "; every file is identical to the original")

@@ -1,4 +1,4 @@
-"""Records as tables."""
+"""Render records as tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from polytok.cli.render import json_documents
 from polytok.client import resource_names, watch_stream
 from polytok.extractor.v1 import extractions_pb2
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from polytok.cli.render.output import Output
 
 UNDEFINED = "–"  # noqa: RUF001  the dash of tables
-"""Stands for a figure that is undefined, as a ratio that divides by nothing."""
+"""Shown for an undefined figure, such as a ratio with the divisor 0."""
 _COLOURS = {"READY": "green", "ERROR": "red", "CANCELLED": "yellow", "PENDING": "dim", "QUEUED": "dim"}
 
 
 def state(record: watch_stream.Record) -> str:
-    """Return the state in its colour, with the percentage while it is at work."""
+    """Return the state in its colour, with the percentage while work is in progress."""
     word = watch_stream.state(record)
     percent = getattr(record, "progress", 0.0)
     shown = f"{word} {percent:.0f} %" if not watch_stream.is_terminal(record) and percent else word
@@ -112,26 +113,42 @@ def extractions(out: Output, records: Sequence[extractions_pb2.Extraction]) -> T
     return table
 
 
+def show_estimate(out: Output, found: extractions_pb2.EstimateExtractionResponse) -> None:
+    """Print the estimate of an extraction."""
+    document = json_documents.record(found)
+    document["duration"] = found.duration.seconds
+    free = f", {size(found.free_bytes)} free" if found.free_bytes else ""
+    facts = [
+        ("tokens", f"{found.num_tokens:,} in {found.num_sequences:,} sequences"),
+        ("on the disk", f"{size(found.size_bytes)}{free}"),
+        ("memory", f"{size(found.peak_memory_bytes)} at most, {size(found.model_bytes)} of it the model"),
+        ("speed", f"{found.tokens_per_second:,.0f} tokens a second on {found.device}"),
+        ("time", f"{datetime.timedelta(seconds=found.duration.seconds)} with one worker"),
+        ("batches", f"{found.batch_tokens:,} tokens in a forward pass"),
+    ]
+    out.result(document, out.facts("estimate", facts))
+
+
 def details(out: Output, record: Any, document: dict[str, Any]) -> Table:
-    """Everything that is set in a record."""
+    """Return all fields of a record that are set."""
     pairs = [("state", state(record))]
     statistics = getattr(record, "statistics", None)
     is_empty = statistics is not None and not getattr(statistics, "num_tokens", 0)
     for name, value in _flat(document):
-        # That none of it was cut or unknown is worth telling.
-        is_told = name.endswith("_share") or value not in (None, "", 0, 0.0, [], {})
-        # The record's own error_reason and error_message say these.
-        if is_told and name not in {"name", "state", "error.reason", "error.message"}:
-            # There is no share of nothing.
+        # A share of 0 is information.
+        is_shown = name.endswith("_share") or value not in (None, "", 0, 0.0, [], {})
+        # error_reason and error_message have these values too.
+        if is_shown and name not in {"name", "state", "error.reason", "error.message"}:
+            # A share of nothing is undefined.
             shown = UNDEFINED if is_empty and name.endswith("_share") else _shown(name, value)
             pairs.append((name, escape(shown)))
     return out.facts(record.name, pairs)
 
 
 def failure(document: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what a record's error says beside its message."""
-    told = document["error"] or {}
-    pairs = [(f"error.{name}", told.get(name)) for name in ("kind", "violations", "metadata")]
+    """Return the fields of a record's error other than its message."""
+    error = document["error"] or {}
+    pairs = [(f"error.{name}", error.get(name)) for name in ("kind", "violations", "metadata")]
     return [(name, escape(_shown(name, value))) for name, value in pairs if value]
 
 
@@ -164,7 +181,7 @@ def _number(name: str, value: float) -> str:
 
 
 def _spans(histogram: list[int]) -> Iterator[str]:
-    """Yield the lengths that occur, by powers of two."""
+    """Yield the counts of lengths, by powers of two."""
     for place, number in enumerate(histogram):
         if number:
             span = str(place) if place < 2 else f"{1 << (place - 1):,} to {(1 << place) - 1:,}"
@@ -172,7 +189,7 @@ def _spans(histogram: list[int]) -> Iterator[str]:
 
 
 def _frequencies(tokens: list[dict[str, Any]]) -> Iterator[str]:
-    """Tokens, the most frequent first."""
+    """Yield tokens, the most frequent first."""
     for each in tokens:
         yield f"{each['id']} {each['piece']!r}: {each['count']:,} ({percent(each['share'])})"
 
@@ -182,18 +199,18 @@ def _items(items: list[Any]) -> Iterator[str]:
 
 
 def _hooks(hooks: list[Any]) -> Iterator[str]:
-    """Hooks by name, or what was seen at them."""
+    """Yield hooks by name, or with their statistics."""
     for each in hooks:
         if isinstance(each, str):
             yield each
             continue
         odd = {"dead": each["num_dead_dimensions"], "outliers": each["num_outlier_dimensions"]}
         odd["NaN or infinite"] = each["num_nonfinite"]
-        told = "".join(f", {number:,} {what}" for what, number in odd.items() if number)
+        oddities = "".join(f", {number:,} {what}" for what, number in odd.items() if number)
         kurtosis = UNDEFINED if each["kurtosis"] is None else f"{each['kurtosis']:.3g}"
         yield (
             f"{each['hook']}: width {each['width']:,}, mean {each['mean']:.4g}, variance {each['variance']:.4g}, "
-            f"kurtosis {kurtosis}, {each['min']:.4g} to {each['max']:.4g}, norm {each['mean_norm']:.4g}" + told
+            f"kurtosis {kurtosis}, {each['min']:.4g} to {each['max']:.4g}, norm {each['mean_norm']:.4g}" + oddities
         )
 
 
@@ -205,12 +222,12 @@ _LISTS: Mapping[str, Callable[[list[Any]], Iterator[str]]] = {
 
 
 def percent(share: float) -> str:
-    """Return a share from 0 to 1 for people."""
+    """Return a share from 0 to 1 as a percentage."""
     return f"{100 * share:.2f} %" if share >= 0.0001 or not share else "under 0.01 %"
 
 
 def rate(count: int, seconds: float) -> str:
-    """So many a second; undefined where it took no time that was measured."""
+    """Return a rate per second; undefined if the measured time is 0."""
     return f"{count / seconds:,.0f}" if seconds > 0 else UNDEFINED
 
 
@@ -219,12 +236,12 @@ def _item(item: Any) -> str:
 
 
 def count(number: int) -> str:
-    """Return a number for people; empty for none."""
+    """Return a number with separators; empty for 0."""
     return f"{number:,}" if number else ""
 
 
 def size(number: float) -> str:
-    """Bytes for people; empty for none."""
+    """Return a number of bytes in a readable unit; empty for 0."""
     if not number:
         return ""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -235,7 +252,7 @@ def size(number: float) -> str:
 
 
 def moment(timestamp: Any) -> str:
-    """Return a time of day on this machine's clock."""
+    """Return a local date and time."""
     if not timestamp.seconds:
         return ""
     return f"{datetime.datetime.fromtimestamp(timestamp.seconds, datetime.UTC).astimezone():%Y-%m-%d %H:%M}"

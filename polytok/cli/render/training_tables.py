@@ -1,4 +1,4 @@
-"""Trainings as tables, and their metrics as they come."""
+"""Render trainings as tables, and their metrics as they arrive."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from polytok.cli.render import json_documents, tables
+from polytok.cli.render import json_documents, progress, tables
 from polytok.client import resource_names, watch_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
+    from rich.progress import TaskID
     from rich.table import Table
 
     from polytok.cli.render.output import Output
@@ -52,19 +52,19 @@ def trainings(out: Output, records: Sequence[trainings_pb2.Training]) -> Table:
 
 
 def doing(record: trainings_pb2.Training, step: int = 1) -> str:
-    """Return what the worker of a training does, where that is not to take steps; percent in steps of so many."""
+    """Return what a training does other than taking steps; rounds the percentage down to a multiple of `step`."""
     phase = type(record).Phase.Name(record.phase)
     words = _PHASES.get(phase, "")
     return f"{words} {record.phase_progress // step * step:.0f} %" if phase == "PHASE_FILLING" else words
 
 
 def source(record: trainings_pb2.Training) -> str:
-    """Return what a training reads, in short."""
+    """Return the short name of the extraction or tokenization that a training reads."""
     return resource_names.short(record.lineage.extraction or record.lineage.tokenization)
 
 
 def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
-    """Everything about a training."""
+    """Return all about a training."""
     pairs = [
         ("state", f"{tables.state(record)} {doing(record)}".rstrip()),
         ("steps", f"{record.step:,} of {record.total_steps:,}"),
@@ -78,7 +78,7 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     pairs += [("passes", _reuse(record.passes, available))] if available else []
     pairs += [(name, escape(str(value))) for name, value in lineage.items() if value]
     pairs.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
-    pairs += [("pause", "asked for")] if record.pause_requested else []
+    pairs += [("pause", "requested")] if record.pause_requested else []
     pairs += [("error_message", f"[red]{escape(record.error_message)}[/]")] if record.error_message else []
     pairs += tables.failure(json_documents.record(record))
     pairs += [("path", escape(record.path))] if record.path else []
@@ -87,8 +87,8 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
 
 
 def _reuse(passes: float, available: int) -> str:
-    """Return how often activations are trained on."""
-    again = ": each is trained on again and again" if passes >= 2 else ""
+    """Return how many times each activation is used."""
+    again = ": each is used several times" if passes >= 2 else ""
     return f"{passes:.3g} over {available:,} activations of each hook{again}"
 
 
@@ -101,7 +101,7 @@ def _described(sae: Any) -> str:
 
 
 def results(out: Output, records: Sequence[trainings_pb2.Training]) -> RenderableType:
-    """Return what came out of trainings, a row an autoencoder, and why figures are undefined."""
+    """Return the results of trainings, one row per autoencoder, and the reasons of undefined figures."""
     table = out.table(
         "training", "autoencoder", "architecture", "latents#", *(f"{_heading(name)}#" for name in _FIGURES)
     )
@@ -118,7 +118,7 @@ def results(out: Output, records: Sequence[trainings_pb2.Training]) -> Renderabl
 
 
 def footnotes(records: Iterable[trainings_pb2.Training], wanted: Sequence[str]) -> list[RenderableType]:
-    """Why figures that are shown are undefined, or what is to be known of them; a line for each such sentence."""
+    """Return a line for each reason why shown figures are undefined, and for each caveat."""
     found: dict[str, list[str]] = {}
     for record in records:
         for result in record.results:
@@ -133,7 +133,7 @@ def footnotes(records: Iterable[trainings_pb2.Training], wanted: Sequence[str]) 
 
 
 def rows(out: Output, metrics: Sequence[metrics_pb2.Metrics]) -> Table:
-    """Metrics, a row each."""
+    """Return metrics, one per row."""
     table = out.table("autoencoder", "step#", "samples#", *_COLUMNS)
     for each in metrics:
         table.add_row(escape(each.sae), f"{each.step:,}", f"{each.samples:,}", *_cells(each))
@@ -159,7 +159,7 @@ def _heading(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a figure for people; NaN is one that is undefined."""
+    """Return a figure; NaN is undefined."""
     if value is None:
         return ""
     if math.isnan(value):
@@ -174,13 +174,13 @@ def _shown(value: object) -> str:
 
 
 def follow(out: Output, updates: Iterator[Update]) -> trainings_pb2.Training:
-    """Show a training until it is at rest: bar and figures on a terminal, a line for each tenth on a pipe."""
+    """Show a training until its state is terminal: bar and figures on a terminal, lines for milestones on a pipe."""
     last: Update | None = None
     with _display(out) as show:
         for update in updates:
             show(update)
             last = update
-    assert last is not None  # a stream gives the record before it ends
+    assert last is not None  # a stream yields the record before it ends
     return last.training
 
 
@@ -202,23 +202,16 @@ def _display(out: Output) -> Iterator[Any]:
 
 
 class _Panel:
-    """A bar, and the last figures of each autoencoder."""
+    """A bar and the latest figures of each autoencoder."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
         self._last: dict[str, metrics_pb2.Metrics] = {}
         self._bar: TaskID | None = None
-        self._progress = Progress(
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-        )
+        self._progress = progress.bar(None)
 
     def update(self, update: Update) -> None:
-        """Take in what is new."""
+        """Add an update."""
         record = update.training
         if self._bar is None:
             self._bar = self._progress.add_task(resource_names.short(record.name), total=100, state="")
@@ -229,35 +222,29 @@ class _Panel:
         self._last.update(newest(update.metrics))
 
     def shown(self) -> RenderableType:
-        """Return what the terminal shows now."""
+        """Return the current display."""
         found = sorted(self._last.values(), key=lambda row: row.sae)
         return Group(self._progress, rows(self._out, found)) if found else self._progress
 
 
 def newest(metrics: Iterable[metrics_pb2.Metrics]) -> Mapping[str, metrics_pb2.Metrics]:
-    """Return the last figures of a training step of each autoencoder."""
+    """Return the latest training figures of each autoencoder."""
     return {row.sae: row for row in metrics if row.WhichOneof("figures") == "training"}
 
 
 class _Lines:
-    """A line for each new state, and one an autoencoder for each tenth of the work."""
+    """A line for each milestone of a training, and then one for each autoencoder."""
 
     def __init__(self, out: Output) -> None:
         self._console = out.remarks
-        self._told: tuple[str, int] | None = None
+        self._milestones = progress.Milestones(out.remarks)
         self._last: dict[str, metrics_pb2.Metrics] = {}
 
     def update(self, update: Update) -> None:
-        """Print what is new."""
-        record = update.training
+        """Print an update if it reached a milestone."""
         self._last.update(newest(update.metrics))
-        word = f"{watch_stream.state(record)} {doing(record, step=10)}".rstrip()
-        now = (word, 0 if watch_stream.is_terminal(record) else int(record.progress // 10))
-        if now == self._told:
+        if not self._milestones.show(update.training, doing(update.training, step=10)):
             return
-        self._told = now
-        percent = "" if watch_stream.is_terminal(record) or not now[1] else f" {record.progress:.0f} %"
-        self._console.print(f"{resource_names.short(record.name)} {word}{percent}")
         for row in self._last.values():
             loss, variance, sparsity, *_ = _cells(row)
             self._console.print(

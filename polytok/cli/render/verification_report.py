@@ -1,8 +1,7 @@
-"""How a verification is shown."""
+"""Show verifications."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -20,26 +19,24 @@ if TYPE_CHECKING:
 
 
 def follow(out: Output, responses: Iterable[tokenizer_pb2.VerifyResponse]) -> tokenizer_pb2.VerifyResult:
-    """Show on a terminal how far a verification is; return its result."""
-    # On a pipe a line for each percent would be noise.
-    with out.remarks.status("Starting") if out.remarks.is_terminal else contextlib.nullcontext() as status:
+    """Show the progress of a verification on a terminal; return its result."""
+    with out.status() as show_status:
         rate = Rate()
         for response in responses:
             if response.HasField("result"):
                 return response.result
-            if status is not None:
-                status.update(progress(response.progress, rate))
+            show_status(progress(response.progress, rate))
     raise errors.Internal("The tokenizer ended the verification without a result.")
 
 
 class Rate:
-    """How fast documents are encoded, over all of them so far."""
+    """The average speed of encoding documents."""
 
     def __init__(self) -> None:
         self._since: tuple[float, int] | None = None
 
     def seen(self, done: int) -> str:
-        """Take how many are done; says how many that were a second, once that is known."""
+        """Record the number of documents done; return the speed once it is known."""
         now = time.monotonic()
         if self._since is None:
             self._since = (now, done)
@@ -48,7 +45,7 @@ class Rate:
 
 
 def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
-    """Return how far a verification is."""
+    """Return the progress of a verification."""
     if seen.total_documents:
         done, total = (tables.count(count) or "0" for count in (seen.done_documents, seen.total_documents))
         return f"Encoded {done} of {total} documents{rate.seen(seen.done_documents)}"
@@ -56,7 +53,7 @@ def progress(seen: tokenizer_pb2.VerifyProgress, rate: Rate) -> str:
 
 
 def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
-    """Print what a verification found."""
+    """Print the result of a verification."""
     read = f"{tables.count(result.num_files) or 'no'} files with {tables.size(result.size_bytes) or '0 B'} were read"
     if result.sampled_documents:
         read += f", {tables.count(result.sampled_documents)} documents encoded again"
@@ -67,7 +64,7 @@ def show(out: Output, result: tokenizer_pb2.VerifyResult) -> None:
             f"`polytok tokenization repair {resource_names.short(result.name)}`."
         )
     else:
-        lines.append(f"[green]✓[/] {result.name} is whole: {read}.")
+        lines.append(f"[green]✓[/] {result.name} is undamaged: {read}.")
     if result.num_unknown_files:
         more = result.num_unknown_files - len(result.unknown_files)
         names = ", ".join(result.unknown_files) + (f" and {tables.count(more)} more" if more else "")
