@@ -1,6 +1,5 @@
-"""What handlers of jobs do alike: a job that ends badly says so on the record that it works at."""
+"""What job handlers have in common: a job changes the record that it works on, and shows its failure there."""
 
-import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,20 +8,29 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.jobs.failures import Failure
 from services.jobs.model import Job
+from services.records import lifecycle
+from services.records.repository import RecordRows
 
 
-class RecordJobHandler(abc.ABC):
+class RecordJobHandler:
     """A handler whose record has `status`, `error_reason`, `error_message`, `error` and `completed_at`."""
 
+    repository: ClassVar[RecordRows[Any]]
     on_ending: ClassVar[Mapping[str, Any]] = {}
-    """What else changes on a record whose job fails or is cancelled."""
+    """What else changes in a record whose job fails or is cancelled."""
 
-    @abc.abstractmethod
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Change the record of a job, if it is still there, and tells whoever watches it."""
+        """Change the record of a job, if it still exists."""
+        record = await self.repository.find_by_job(conn, job.id)
+        if record is not None:
+            await self.repository.update(conn, record.id, **values)
+
+    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
+        """Show how much is done."""
+        await self.repository.progress(conn, job.id, lifecycle.shown_progress(percent))
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Return why on the record."""
+        """Write the failure into the record."""
         await self._end(conn, job, status="ERROR", **failure.columns())
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:

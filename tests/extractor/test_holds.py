@@ -11,8 +11,9 @@ from google.protobuf import duration_pb2
 from polytok import channels, errors
 from polytok.extractor.v1 import extractions_pb2
 from polytok.trainer.v1 import trainings_pb2
-from services.extractor.server import repository, tables
+from services.extractor.server import tables
 from services.extractor.server.migrations.schema import runner as extractor_runner
+from services.extractor.server.repository import extractions
 from services.records.queries import Lock
 from services.trainer.server.migrations.schema import runner
 from tests.catalog import locks
@@ -219,7 +220,7 @@ async def test_concurrent_delete_and_training_have_one_winner(extractor, ready, 
     second = next(name for name in calls if name != first)
     async with extractor.extractor.database.transaction() as conn:
         # Both have looked at the extraction, and wait for its row.
-        await repository.get(conn, "mine", Lock.CHANGE)
+        await extractions.get(conn, "mine", Lock.CHANGE)
         asked = {first: asyncio.create_task(calls[first](MINE))}
         await locks.queued(extractor.catalog, 1)
         asked[second] = asyncio.create_task(calls[second](MINE))

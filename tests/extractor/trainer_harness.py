@@ -10,8 +10,8 @@ import grpc.aio
 from polytok import channels
 from polytok.trainer.v1 import saes_pb2, trainings_pb2, trainings_pb2_grpc
 from services.runtime import settings
-from services.trainer.server import repository as rows
 from services.trainer.server.app import TrainerApp
+from services.trainer.server.repository import trainings
 from services.trainer.server.settings import TrainerServerSettings
 from tests.extractor import harness
 from tests.support import serving
@@ -44,7 +44,7 @@ class TrainerHarness:
     async def ended(self) -> list[str]:
         """The trainings that ended and still have to let go of something."""
         async with self.trainer.database.connection() as conn:
-            return [record.resource for record in await rows.list_holders(conn, wanted=False)]
+            return [record.resource for record in await trainings.list_holders(conn, needed=False)]
 
     async def pause(self, name: str) -> trainings_pb2.Training:
         """Has a training stop at a checkpoint."""

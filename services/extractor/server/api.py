@@ -10,9 +10,10 @@ from google.protobuf import empty_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.extractor.server import events, messages, repository, resource_names, service
+from services.extractor.server import messages, resource_names, service, tables
 from services.extractor.server.estimates import EstimateService
 from services.extractor.server.models import LIFECYCLE, Extraction
+from services.extractor.server.repository import extractions
 from services.extractor.server.service import ExtractionService
 from services.jobs.store import JobStore
 from services.records import cancellation, etags, pagination
@@ -74,7 +75,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> extractions_pb2.Extraction:
         """Read an extraction."""
         async with self._database.connection() as conn:
-            return self._message(await repository.get(conn, resource_names.parse_name(request.name)))
+            return self._message(await extractions.get(conn, resource_names.parse_name(request.name)))
 
     async def ListExtractions(  # noqa: N802
         self, request: extractions_pb2.ListExtractionsRequest, context: Context
@@ -82,10 +83,11 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         """Read a page of extractions."""
         statuses = [extractions_pb2.Extraction.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, pagination.read_uuid)
+        columns = tables.extractions.c
+        filters = ((columns.dataset, request.dataset), (columns.model, request.model))
+        conditions = [column == value for column, value in filters if value]
         async with self._database.connection() as conn:
-            found = await repository.page(
-                conn, statuses, after, pagination.size(request) + 1, dataset=request.dataset, model=request.model
-            )
+            found = await extractions.page(conn, statuses, after, pagination.size(request) + 1, *conditions)
         page, token = pagination.cut(request, found)
         return extractions_pb2.ListExtractionsResponse(
             extractions=[self._message(record) for record in page], next_page_token=token
@@ -99,11 +101,10 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         async def act(unit: UnitOfWork) -> empty_pb2.Empty:
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
-            if holders := await repository.holds.holders(unit.conn, record.id):
+            if holders := await extractions.holds.holders(unit.conn, record.id):
                 raise resource_held_error(record.resource, holders)
             await cancellation.delete_jobs(unit.conn, self._shared.store, record.resource)
-            await repository.delete(unit.conn, record.id)
-            await events.notify_changed(unit.conn, record.id)
+            await extractions.delete(unit.conn, record.id)
             unit.after_commit.append(functools.partial(self._shared.folders.delete_if_unused, record.path))
             if record.held:
                 # The row that remembers the hold is gone: now, or when the hold runs out.
@@ -115,10 +116,10 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     async def _stopped(self, conn: AsyncConnection, name: str) -> Extraction:
         identifier = resource_names.parse_name(name)
         record = await cancellation.cancel_job_and_lock(
-            conn, self._shared.store, functools.partial(repository.find, conn, identifier)
+            conn, self._shared.store, functools.partial(extractions.find, conn, identifier)
         )
         if record is None:
-            raise await repository.not_found(conn, identifier)
+            raise await extractions.not_found(conn, identifier)
         return record
 
     async def CancelExtraction(  # noqa: N802
@@ -144,15 +145,15 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         if answered is not None:
             return answered
         async with self._database.connection() as conn:
-            before = await repository.get(conn, identifier)
+            before = await extractions.get(conn, identifier)
         LIFECYCLE.require_retryable(before.resource, before.status)
         asked = messages.parameters(before)
         found = await self._shared.extractions.find(before.dataset, before.model, before.variant, asked)
 
         async def act(unit: UnitOfWork) -> extractions_pb2.Extraction:
-            record = await repository.get(unit.conn, identifier, Lock.CHANGE)
+            record = await extractions.get(unit.conn, identifier, Lock.CHANGE)
             LIFECYCLE.require_retryable(record.resource, record.status)
-            record = await repository.update(unit.conn, record.id, **service.input_columns(found))
+            record = await extractions.update(unit.conn, record.id, **service.input_columns(found))
             # Again behind the commit: the hold of the try that failed may be let go of just now.
             unit.after_commit.append(functools.partial(self._shared.keeper.renew, {record.resource}))
             return self._message(await self._shared.extractions.begin(unit.conn, record))
@@ -164,10 +165,10 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> AsyncGenerator[extractions_pb2.WatchExtractionResponse]:
         """Stream an extraction until it is at rest."""
         async with self._database.connection() as conn:
-            first = await repository.get(conn, resource_names.parse_name(request.name))
+            first = await extractions.get(conn, resource_names.parse_name(request.name))
 
         async def read(conn: AsyncConnection) -> Extraction | None:
-            return await repository.find(conn, str(first.id))
+            return await extractions.find(conn, str(first.id))
 
         async for record, percent in self._shared.watch.follow(first.id, LIFECYCLE, read):
             message = self._message(record)
@@ -188,11 +189,11 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
         """Keep an extraction from being deleted."""
         async with self._database.transaction() as conn:
             # Shared with other holders; a deletion, which locks for a change, comes before or after.
-            record = await repository.get(conn, resource_names.parse_name(request.name), Lock.REFERENCE)
+            record = await extractions.get(conn, resource_names.parse_name(request.name), Lock.REFERENCE)
             LIFECYCLE.require_ready(record.resource, record.name, record.status, record.error_message)
             if request.manifest_digest not in {"", record.manifest_digest}:
                 raise resource_replaced_error(record.resource, request.holder)
-            expires_at = await repository.holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
+            expires_at = await extractions.holds.hold(conn, record.id, request.holder, request.ttl.ToTimedelta())
         held = extractions_pb2.HoldExtractionResponse(extraction=self._message(record))
         held.expire_time.FromDatetime(expires_at)
         return held
@@ -202,7 +203,7 @@ class ExtractionServicer(extractions_pb2_grpc.ExtractionServiceServicer):
     ) -> empty_pb2.Empty:
         """End a hold."""
         async with self._database.transaction() as conn:
-            record = await repository.find(conn, resource_names.parse_name(request.name))
+            record = await extractions.find(conn, resource_names.parse_name(request.name))
             if record is not None:
-                await repository.holds.release(conn, record.id, request.holder)
+                await extractions.holds.release(conn, record.id, request.holder)
         return empty_pb2.Empty()

@@ -7,13 +7,14 @@ import grpc.aio
 
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.activations import structure_cache
-from services.extractor.server import estimates, garbage_collection, holds, tables
+from services.extractor.server import estimates, garbage_collection, tables
 from services.extractor.server import jobs as job_handlers
 from services.extractor.server.api import Dependencies, ExtractionServicer
-from services.extractor.server.events import SERVICE_NAME
-from services.extractor.server.service import ExtractionService
-from services.extractor.server.settings import ExtractorSettings
+from services.extractor.server.repository import extractions
+from services.extractor.server.service import ExtractionService, create_hold
+from services.extractor.server.settings import SERVICE_NAME, ExtractorSettings
 from services.records import hold_client
+from services.records.acquired_holds import RecordHolds
 from services.records.app import RecordApp
 from services.records.garbage_collection import GarbageCollector
 from services.records.storage_folders import StorageFolders
@@ -52,9 +53,8 @@ class ExtractorApp(RecordApp):
         self._channel = catalog
         self.structures = structure_cache.ModelStructureCache(service=SERVICE_NAME, seconds=settings.hooks_seconds)
         records = hold_client.CatalogClient(catalog)
-        self.keeper = hold_client.HoldRenewer(
-            records, holds.ExtractionHolds(self.database), renew_seconds=settings.renew_seconds
-        )
+        holds = RecordHolds(self.database, extractions, lambda record: [create_hold(record)])
+        self.keeper = hold_client.HoldRenewer(records, holds, renew_seconds=settings.renew_seconds)
         # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
         self.listen(lambda _: self.keeper.wake())
         folders = StorageFolders(self.database, storage, garbage_collection.is_used)

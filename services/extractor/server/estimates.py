@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.errors import codec
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
-from services.extractor.server import events, resource_names, tables
+from services.extractor.server import resource_names, tables
+from services.extractor.server.repository import extractions
 from services.jobs import payloads
 from services.jobs.failures import Failure
 from services.jobs.model import Job, JobState, NewTask, TaskResult
@@ -38,11 +39,11 @@ class EstimateJobHandler:
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """The answer is there."""
-        await events.notify_changed(conn, job.id)
+        await extractions.notify_changed(conn, job.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """The trial failed."""
-        await events.notify_changed(conn, job.id)
+        await extractions.notify_changed(conn, job.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Nobody waits any more."""

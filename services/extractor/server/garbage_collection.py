@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.extractor.server import estimates, repository, resource_names, tables
+from services.extractor.server import estimates, resource_names, tables
+from services.extractor.server.repository import extractions
 from services.extractor.server.settings import ExtractorSettings
 from services.records import idempotency, publication
 from services.records.garbage_collection import GarbageCollectionPolicy
@@ -25,7 +26,7 @@ def create_policy(settings: ExtractorSettings) -> GarbageCollectionPolicy:
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
-        await repository.holds.forget(conn)
+        await extractions.holds.forget(conn)
         await estimates.delete_expired(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
     return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, find_orphans, expire)

@@ -1,20 +1,19 @@
 """Jobs of kind `extraction`: a plan, a task for each range of rows, then one that publishes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.extractor.v1 import tasks_pb2
-from services.extractor.server import events, messages, repository, resource_names
+from services.extractor.server import messages, resource_names
 from services.extractor.server.models import Extraction
+from services.extractor.server.repository import extractions
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
 from services.records.job_handler import RecordJobHandler
-from services.records.lifecycle import shown_progress
 from services.runtime.storage import Storage
 
 KIND = "extraction"
@@ -34,6 +33,8 @@ def create_first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask
 class ExtractionJobHandler(RecordJobHandler):
     """Brings an extraction from QUEUED through PROCESSING to READY, ERROR or CANCELLED."""
 
+    repository = extractions
+
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
@@ -45,7 +46,7 @@ class ExtractionJobHandler(RecordJobHandler):
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
         """Plan, ranges, publish."""
-        extraction = await repository.find_by_job(conn, job.id)
+        extraction = await extractions.find_by_job(conn, job.id)
         if extraction is None or results[0].kind == _PUBLISH:
             return []
         order = messages.order(extraction)
@@ -60,7 +61,7 @@ class ExtractionJobHandler(RecordJobHandler):
         publication.check_inside(
             extraction.path, [*(file.key for file in files), *(each.statistics.key for each in ranges)]
         )
-        await repository.replace_files(conn, extraction.id, files)
+        await extractions.replace_files(conn, extraction.id, files)
         return [
             NewTask(
                 kind=_PUBLISH,
@@ -71,7 +72,7 @@ class ExtractionJobHandler(RecordJobHandler):
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the files."""
-        extraction = await repository.find_by_job(conn, job.id)
+        extraction = await extractions.find_by_job(conn, job.id)
         if extraction is None:
             return
         (found,) = payloads.from_any(results, tasks_pb2.PublishExtractionResult)
@@ -88,17 +89,6 @@ class ExtractionJobHandler(RecordJobHandler):
             manifest_digest=found.manifest_digest,
             completed_at=now,
         )
-
-    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Show how many tokens are done."""
-        await repository.progress(conn, job.id, shown_progress(percent))
-
-    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Change the record of a job, if it is still there, and return of it."""
-        extraction = await repository.find_by_job(conn, job.id)
-        if extraction is not None:
-            await repository.update(conn, extraction.id, **values)
-            await events.notify_changed(conn, extraction.id)
 
 
 def _ranges(order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.RowRange]) -> list[NewTask]:

@@ -3,8 +3,7 @@
 import contextlib
 
 from services.extractor.server.app import ExtractorApp
-from services.extractor.server.events import SERVICE_NAME
-from services.extractor.server.settings import ExtractorSettings
+from services.extractor.server.settings import SERVICE_NAME, ExtractorSettings
 from services.records import app
 from services.runtime import settings
 from services.runtime.process import StopSignal

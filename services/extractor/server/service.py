@@ -14,8 +14,9 @@ from polytok import errors
 from polytok.catalog.v1 import models_pb2, tokenizations_pb2
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.structure_cache import ModelStructureCache
-from services.extractor.server import events, holds, jobs, messages, parameters, repository, resource_names
+from services.extractor.server import jobs, messages, parameters, resource_names
 from services.extractor.server.models import LIFECYCLE, Extraction
+from services.extractor.server.repository import extractions
 from services.jobs import failures
 from services.jobs.store import JobStore
 from services.records.hold_client import CatalogClient, Hold
@@ -67,7 +68,7 @@ class ExtractionService:
             found.parameters.SerializeToString(deterministic=True),
         )
         uid = uuid.uuid4()
-        made = await repository.insert(
+        made = await extractions.insert(
             conn,
             id=uid,
             name=chosen,
@@ -79,17 +80,17 @@ class ExtractionService:
         )
         if made is not None:
             return await self.begin(conn, made)
-        return _same(await repository.get(conn, chosen), found)
+        return _same(await extractions.get(conn, chosen), found)
 
     async def begin(self, conn: AsyncConnection, record: Extraction) -> Extraction:
         """Hold the tokenization and starts the job that makes an extraction, the first one or another."""
-        held = await self._catalog.hold(holds.create_hold(record))
+        held = await self._catalog.hold(create_hold(record))
         await self._folders.reserve(conn, record.path)
-        await repository.replace_files(conn, record.id, [])
-        record = await repository.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
+        await extractions.replace_files(conn, record.id, [])
+        record = await extractions.update(conn, record.id, tokenization_key=held.storage_key, weights_fingerprint="")
         tasks = jobs.create_first_tasks(record, self._range_bytes)
         job_id = await self._store.create(conn, jobs.KIND, record.resource, tasks)
-        begun = await repository.update(
+        return await extractions.update(
             conn,
             record.id,
             job_id=job_id,
@@ -101,12 +102,10 @@ class ExtractionService:
             started_at=None,
             completed_at=None,
         )
-        await events.notify_changed(conn, record.id)
-        return begun
 
     async def release(self, record: Extraction) -> None:
         """Let go of the tokenization that an extraction holds."""
-        await self._catalog.release(holds.create_hold(record))
+        await self._catalog.release(create_hold(record))
 
     @contextlib.asynccontextmanager
     async def estimate_context(self, found: ResolvedInput) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:
@@ -131,6 +130,11 @@ class ExtractionService:
             )
         finally:
             await asyncio.shield(self._catalog.release(hold))
+
+
+def create_hold(record: Extraction) -> Hold:
+    """Return the hold of an extraction on its tokenization."""
+    return Hold(record.tokenization, record.resource, record.tokenization_digest)
 
 
 def input_columns(found: ResolvedInput) -> Mapping[str, Any]:

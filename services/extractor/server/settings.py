@@ -5,6 +5,9 @@ from pydantic_settings import SettingsConfigDict
 
 from services.records.garbage_collection import GarbageCollectionSettings
 
+SERVICE_NAME = "extractor"
+"""The name under which workers know this service's LeaseService, and the Postgres channel of changes."""
+
 
 class ExtractorSettings(GarbageCollectionSettings):
     """How extractions are cut, and how the extractor keeps its house."""

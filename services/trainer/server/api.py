@@ -22,18 +22,17 @@ from services.records.unit_of_work import IdempotentTransactions, UnitOfWork
 from services.runtime.database import Database
 from services.runtime.storage import Storage
 from services.trainer.server import (
-    events,
     inputs,
     messages,
     metrics_repository,
     metrics_stream,
     models,
-    repository,
     resource_names,
     service,
     states,
 )
 from services.trainer.server.inputs import InputResolver
+from services.trainer.server.repository import trainings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _Message = trainings_pb2.Training
@@ -94,7 +93,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
 
     async def _known(self, name: str) -> bool:
         async with self._parts.database.connection() as conn:
-            return await repository.find(conn, name) is not None
+            return await trainings.find(conn, name) is not None
 
     async def GetTraining(  # noqa: N802
         self, request: trainings_pb2.GetTrainingRequest, context: Context
@@ -104,7 +103,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
 
     async def _get(self, name: str) -> models.Training:
         async with self._parts.database.connection() as conn:
-            return await repository.get(conn, resource_names.parse_name(name))
+            return await trainings.get(conn, resource_names.parse_name(name))
 
     async def ListTrainings(  # noqa: N802
         self, request: trainings_pb2.ListTrainingsRequest, context: Context
@@ -113,7 +112,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         statuses = [_Message.State.Name(state).removeprefix("STATE_") for state in request.states]
         after = pagination.after(request, pagination.read_uuid)
         async with self._parts.database.connection() as conn:
-            found = await repository.page(conn, statuses, after, pagination.size(request) + 1)
+            found = await trainings.page(conn, statuses, after, pagination.size(request) + 1)
         page, token = pagination.cut(request, found)
         return trainings_pb2.ListTrainingsResponse(
             trainings=[self._message(record) for record in page], next_page_token=token
@@ -128,8 +127,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             record = await self._stopped(unit.conn, request.name)
             etags.check(record, request.etag)
             await cancellation.delete_jobs(unit.conn, self._parts.store, record.resource)
-            await repository.delete(unit.conn, record.id)
-            await events.notify_changed(unit.conn, record.id)
+            await trainings.delete(unit.conn, record.id)
             if record.held:
                 lineage = messages.lineage(record)
                 unit.after_commit.append(functools.partial(self._parts.sources.release, lineage, record.resource))
@@ -142,10 +140,10 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
         """Return the training, locked, without a job at it."""
         identifier = resource_names.parse_name(name)
         record = await cancellation.cancel_job_and_lock(
-            conn, self._parts.store, functools.partial(repository.find, conn, identifier)
+            conn, self._parts.store, functools.partial(trainings.find, conn, identifier)
         )
         if record is None:
-            raise await repository.not_found(conn, identifier)
+            raise await trainings.not_found(conn, identifier)
         return record
 
     async def PauseTraining(  # noqa: N802
@@ -155,20 +153,18 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
 
         async def act(unit: UnitOfWork) -> models.Training:
             identifier = resource_names.parse_name(request.name)
-            record = await repository.get(unit.conn, identifier)
+            record = await trainings.get(unit.conn, identifier)
             while record.job_id is not None and states.TRAINING.is_live(record.status):
                 # Before the record is locked: the job library's order is job, task, record.
                 job_id = record.job_id
                 await self._parts.store.request_pause(unit.conn, job_id)
-                record = await repository.get(unit.conn, identifier, Lock.CHANGE)
+                record = await trainings.get(unit.conn, identifier, Lock.CHANGE)
                 if record.job_id == job_id:
                     break
             if record.status == "PAUSED" or record.pause_requested:
                 return record
             states.require_pausable(record.resource, record.status)
-            paused = await repository.update(unit.conn, record.id, pause_requested=True)
-            await events.notify_changed(unit.conn, record.id)
-            return paused
+            return await trainings.update(unit.conn, record.id, pause_requested=True)
 
         return await self._mutate("PauseTraining", request, act)
 
@@ -181,12 +177,10 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             await self._parts.sources.hold(messages.lineage(known), known.resource)
 
         async def act(unit: UnitOfWork) -> models.Training:
-            record = await repository.get(unit.conn, known.name, Lock.CHANGE)
+            record = await trainings.get(unit.conn, known.name, Lock.CHANGE)
             if record.pause_requested and states.TRAINING.is_live(record.status):
                 # The pause has not happened yet, and need not any more.
-                resumed = await repository.update(unit.conn, record.id, pause_requested=False)
-                await events.notify_changed(unit.conn, record.id)
-                return resumed
+                return await trainings.update(unit.conn, record.id, pause_requested=False)
             states.require_paused(record.resource, record.name, record.status)
             return await self._creation.begin(unit.conn, record, from_start=False)
 
@@ -201,10 +195,9 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             record = await self._stopped(unit.conn, request.name)
             if record.status != "CANCELLED":
                 states.require_cancellable(record.resource, record.status)
-                record = await repository.update(
+                record = await trainings.update(
                     unit.conn, record.id, status="CANCELLED", completed_at=sa.func.clock_timestamp()
                 )
-                await events.notify_changed(unit.conn, record.id)
             await metrics_repository.clear(unit.conn, record.id)
             unit.after_commit.append(functools.partial(self._parts.folders.delete_if_unused, record.key))
             return record
@@ -220,7 +213,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
             await self._parts.sources.hold(messages.lineage(known), known.resource)
 
         async def act(unit: UnitOfWork) -> models.Training:
-            record = await repository.get(unit.conn, known.name, Lock.CHANGE)
+            record = await trainings.get(unit.conn, known.name, Lock.CHANGE)
             states.require_retryable(record.resource, record.name, record.status)
             from_start = request.from_start or record.status == "CANCELLED"
             # Again behind the commit: the hold of the try that failed may be let go of just now.
@@ -242,7 +235,7 @@ class TrainingServicer(trainings_pb2_grpc.TrainingServiceServicer):
     ) -> trainings_pb2.ListCheckpointsResponse:
         """Read the checkpoints of a training."""
         async with self._parts.database.connection() as conn:
-            record = await repository.get(conn, resource_names.parse_name(request.parent))
+            record = await trainings.get(conn, resource_names.parse_name(request.parent))
             found = await metrics_repository.list_checkpoints(conn, record.id)
         return trainings_pb2.ListCheckpointsResponse(
             checkpoints=[messages.checkpoint(each, self._parts.storage) for each in found]

@@ -8,6 +8,7 @@ import grpc.aio
 from polytok.trainer.v1 import trainings_pb2, trainings_pb2_grpc
 from services.activations import structure_cache
 from services.records import hold_client
+from services.records.acquired_holds import RecordHolds
 from services.records.app import RecordApp
 from services.records.garbage_collection import GarbageCollector
 from services.records.storage_folders import StorageFolders
@@ -15,11 +16,12 @@ from services.records.unit_of_work import IdempotentTransactions
 from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
-from services.trainer.server import api, events, garbage_collection, holds, metrics_stream, tables
+from services.trainer.server import api, garbage_collection, inputs, metrics_stream, tables
 from services.trainer.server import jobs as job_handlers
 from services.trainer.server.extractor_client import ExtractorClient
 from services.trainer.server.inputs import InputResolver
-from services.trainer.server.settings import TrainerServerSettings
+from services.trainer.server.repository import trainings
+from services.trainer.server.settings import SERVICE_NAME, TrainerServerSettings
 
 
 class TrainerApp(RecordApp):
@@ -38,7 +40,7 @@ class TrainerApp(RecordApp):
         settings: TrainerServerSettings,
     ) -> None:
         super().__init__(
-            events.SERVICE_NAME,
+            SERVICE_NAME,
             database=database,
             messages=messages,
             server=server,
@@ -47,13 +49,12 @@ class TrainerApp(RecordApp):
             handlers={job_handlers.KIND: job_handlers.TrainingJobHandler(storage)},
         )
         self._channels = [catalog, *([extractor] if extractor is not None else [])]
-        self.structures = structure_cache.ModelStructureCache(
-            service=events.SERVICE_NAME, seconds=settings.hooks_seconds
-        )
+        self.structures = structure_cache.ModelStructureCache(service=SERVICE_NAME, seconds=settings.hooks_seconds)
         records = hold_client.CatalogClient(catalog)
         extractions = ExtractorClient(extractor)
         owners = hold_client.HoldRouter({"datasets": records, "extractions": extractions})
-        self.holds = hold_client.HoldRenewer(owners, holds.TrainingHolds(self.database))
+        holds = RecordHolds(self.database, trainings, inputs.list_holds, inputs.list_live_holds)
+        self.holds = hold_client.HoldRenewer(owners, holds)
         folders = StorageFolders(self.database, storage, garbage_collection.is_used)
         self.garbage_collector = GarbageCollector(
             self.database, storage, folders, garbage_collection.create_policy(settings), settings

@@ -13,7 +13,9 @@ from services.activations.structure_cache import ModelStructureCache
 from services.records import hold_client
 from services.records.hold_client import Hold
 from services.runtime.storage import Storage
+from services.trainer.server import messages
 from services.trainer.server.extractor_client import ExtractorClient
+from services.trainer.server.models import Training
 
 _EXTRACTIONS_KEY = "extractions"
 # As wide as the residual stream, whatever the model.
@@ -178,6 +180,20 @@ def create_holds(lineage: trainings_pb2.TrainingLineage, holder: str) -> Sequenc
     if lineage.extraction:
         held.append(Hold(lineage.extraction, holder, lineage.extraction_digest))
     return held
+
+
+def list_holds(record: Training) -> Sequence[Hold]:
+    """Return what a training holds."""
+    return create_holds(messages.lineage(record), record.resource)
+
+
+def list_live_holds(record: Training) -> Sequence[Hold]:
+    """Return the holds of a training that are to be renewed.
+
+    One that reads an extraction may have begun when its tokenization was deleted: there is nothing to renew.
+    """
+    held = list_holds(record)
+    return held if record.tokenization_key else [hold for hold in held if hold.resource.startswith("extractions/")]
 
 
 def _check_digest(tokenization: tokenizations_pb2.Tokenization) -> None:

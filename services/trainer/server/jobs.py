@@ -13,11 +13,11 @@ from polytok import errors
 from polytok.trainer.v1 import tasks_pb2
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
-from services.records import lifecycle
 from services.records.job_handler import RecordJobHandler
 from services.records.queries import Lock
 from services.runtime.storage import Storage
-from services.trainer.server import events, messages, metrics_repository, models, repository
+from services.trainer.server import messages, metrics_repository, models
+from services.trainer.server.repository import trainings
 
 KIND = "training"
 TASK = "train.run"
@@ -52,6 +52,7 @@ def create_first_task(record: models.Training, checkpoint: models.Checkpoint | N
 class TrainingJobHandler(RecordJobHandler):
     """Brings a training from QUEUED through PROCESSING, and perhaps PAUSED, to READY, ERROR or CANCELLED."""
 
+    repository = trainings
     on_ending: ClassVar[Mapping[str, Any]] = {"pause_requested": False}
 
     def __init__(self, storage: Storage) -> None:
@@ -70,7 +71,7 @@ class TrainingJobHandler(RecordJobHandler):
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the autoencoders: the record names their folder from now on."""
-        record = await repository.find_by_job(conn, job.id)
+        record = await trainings.find_by_job(conn, job.id)
         if record is None:
             return
         (result,) = payloads.from_any(results, tasks_pb2.RunTrainingResult)
@@ -120,13 +121,9 @@ class TrainingJobHandler(RecordJobHandler):
                     metadata={"file": key},
                 )
 
-    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Show how many steps are done."""
-        await repository.progress(conn, job.id, lifecycle.shown_progress(percent))
-
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Keep metrics and checkpoints."""
-        record = await repository.find_by_job(conn, job.id)
+        record = await trainings.find_by_job(conn, job.id)
         if record is None:
             return
         attempt = f"{job.id} {epoch}"
@@ -150,8 +147,7 @@ class TrainingJobHandler(RecordJobHandler):
         phases = [report for report in found if report.phase]
         if phases:
             values |= {"phase": messages.phase(phases[-1]), "phase_progress": phases[-1].phase_progress}
-        await repository.advance(conn, record.id, **values)
-        await events.notify_changed(conn, record.id)
+        await trainings.advance(conn, record.id, **values)
 
     def is_further(self, before: bytes, after: bytes) -> bool:
         """Return whether a checkpoint is of a later step than the one before."""
@@ -161,19 +157,12 @@ class TrainingJobHandler(RecordJobHandler):
 
     async def is_pause_requested(self, conn: AsyncConnection, job: Job) -> bool:
         """Return whether a pause was asked for."""
-        record = await repository.find_by_job(conn, job.id, Lock.NONE)
+        record = await trainings.find_by_job(conn, job.id, Lock.NONE)
         return record is not None and record.pause_requested
 
     async def paused(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
         """The training is paused; its checkpoint is among its rows."""
         await self.change(conn, job, status="PAUSED", pause_requested=False)
-
-    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Change the record of a job, if it is still there, and return of it."""
-        record = await repository.find_by_job(conn, job.id)
-        if record is not None:
-            await repository.update(conn, record.id, **values)
-            await events.notify_changed(conn, record.id)
 
 
 def _report(data: bytes) -> tasks_pb2.TrainingReport:

@@ -10,8 +10,7 @@ from services.runtime.process import StopSignal
 from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 from services.trainer.server.app import TrainerApp
-from services.trainer.server.events import SERVICE_NAME
-from services.trainer.server.settings import TrainerPeers, TrainerServerSettings
+from services.trainer.server.settings import SERVICE_NAME, TrainerPeers, TrainerServerSettings
 
 
 async def main(stop: StopSignal) -> None:

@@ -10,7 +10,8 @@ from services.records import pagination
 from services.records.watch import Watch
 from services.runtime.database import Database
 from services.runtime.storage import Storage
-from services.trainer.server import messages, metrics_repository, models, repository, states
+from services.trainer.server import messages, metrics_repository, models, states
+from services.trainer.server.repository import trainings
 
 _A_MESSAGE = 1000
 _PAGE = 1000
@@ -31,7 +32,7 @@ class MetricsStream:
         """Return a training and its new metrics whenever one of the two changed; ends once it is at rest."""
 
         async def read(conn: AsyncConnection) -> models.Training | None:
-            return await repository.find_by_uid(conn, uid)
+            return await trainings.find_by_uid(conn, uid)
 
         cursor = request.cursor
         async for record, percent in self._watch.follow(uid, states.TRAINING, read):

@@ -15,16 +15,15 @@ from services.jobs.store import JobStore
 from services.trainer import config_proto
 from services.trainer.sae import configs
 from services.trainer.server import (
-    events,
     jobs,
     messages,
     metrics_repository,
     models,
-    repository,
     resource_names,
     states,
 )
 from services.trainer.server.inputs import ResolvedInput
+from services.trainer.server.repository import trainings
 
 
 def resolve_columns(request: trainings_pb2.CreateTrainingRequest, source: ResolvedInput) -> dict[str, Any]:
@@ -64,14 +63,14 @@ class TrainingService:
 
     async def create(self, conn: AsyncConnection, row: dict[str, Any]) -> models.Training:
         """Make a training, or return the one that exists if it is the same."""
-        made = await repository.insert(conn, id=uuid.uuid4(), **row)
+        made = await trainings.insert(conn, id=uuid.uuid4(), **row)
         if made is not None:
             return await self.begin(conn, made, from_start=True)
         return await self.existing(conn, row)
 
     async def existing(self, conn: AsyncConnection, row: dict[str, Any]) -> models.Training:
         """Return the training that exists, if it is the one that is asked for."""
-        existing = await repository.find(conn, row["name"])
+        existing = await trainings.find(conn, row["name"])
         if existing is None:
             raise errors.Unavailable(
                 f"{resource_names.format_name(row['name'])} was deleted just now; create it again."
@@ -93,7 +92,7 @@ class TrainingService:
         task = jobs.create_first_task(record, checkpoint)
         job_id = await self._store.create(conn, jobs.KIND, record.resource, [task])
         restarted = {} if checkpoint else {"step": 0, "progress": 0.0, "started_at": None}
-        begun = await repository.update(
+        return await trainings.update(
             conn,
             record.id,
             job_id=job_id,
@@ -104,8 +103,6 @@ class TrainingService:
             held=True,
             **restarted,
         )
-        await events.notify_changed(conn, record.id)
-        return begun
 
 
 def _differences(existing: models.Training, row: dict[str, Any]) -> list[str]:

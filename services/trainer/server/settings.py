@@ -6,6 +6,9 @@ from pydantic_settings import SettingsConfigDict
 from services.records.garbage_collection import GarbageCollectionSettings
 from services.runtime.settings import ADDRESS, PeerSettings
 
+SERVICE_NAME = "trainer"
+"""The name under which workers know this service's LeaseService, and the Postgres channel of changes."""
+
 
 class TrainerPeers(PeerSettings):
     """Where the services are that the trainer asks."""
