@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import grpc.aio
+import sqlalchemy as sa
 from google.protobuf.descriptor import FileDescriptor
 
 from polytok.jobs.v1 import leases_pb2, leases_pb2_grpc
@@ -17,22 +19,28 @@ from services.jobs.model import JobHandler
 from services.jobs.progress import ProgressHub
 from services.jobs.store import JobStore
 from services.jobs.tables import JobTables
+from services.records.api import Dependencies
+from services.records.garbage_collection import GarbageCollectionPolicy, GarbageCollectionSettings, GarbageCollector
+from services.records.storage_folders import StorageFolders
+from services.records.unit_of_work import IdempotentTransactions
 from services.records.watch import Watch
 from services.runtime import messaging, process, settings
 from services.runtime.database import open_database
 from services.runtime.notifications import Listener
 from services.runtime.process import StopSignal
+from services.runtime.rpc import channel
 from services.runtime.rpc.server import Server
+from services.runtime.storage import Storage
 from services.runtime.telemetry import endpoint, logging, tracing
 
 _CONNECT_SECONDS = 10.0
 
 
 class RecordApp:
-    """What such a service is made of.
+    """One process of such a service.
 
-    `name` is the one under which workers know its LeaseService, and the Postgres channel on which it tells the uids of
-    records that changed; `handlers` has one for each kind of job.
+    `name` is the one under which workers know its LeaseService, and the Postgres channel on which the uids of changed
+    records are announced; `handlers` has one for each kind of job; `answers` is the table of request ids.
     """
 
     def __init__(
@@ -41,8 +49,12 @@ class RecordApp:
         *,
         database: settings.DatabaseSettings,
         messages: settings.MessagingSettings,
+        storage: Storage,
         server: settings.ServerSettings,
         jobs: settings.JobSettings,
+        collection: GarbageCollectionSettings,
+        policy: GarbageCollectionPolicy,
+        answers: sa.Table,
         tables: JobTables,
         handlers: Mapping[str, JobHandler],
         search_path: str = "public",
@@ -55,6 +67,10 @@ class RecordApp:
         self.watch = Watch(self.database, self._listener, name)
         self.store = JobStore(tables, handlers, jobs, name)
         self.queue = self.store.queue_health
+        folders = StorageFolders(self.database, storage, policy.is_used)
+        self.garbage_collector = GarbageCollector(self.database, storage, folders, policy, collection)
+        transactions = IdempotentTransactions(self.database, answers)
+        self.shared = Dependencies(self.database, storage, self.store, folders, self.watch, transactions)
         self._server = Server(server, service=name)
         self.serve(
             leases_pb2_grpc.add_LeaseServiceServicer_to_server,
@@ -77,7 +93,11 @@ class RecordApp:
 
     def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {"listener": self._listener.run(), "queue": self._run_queue_tasks(stop)}
+        return {
+            "listener": self._listener.run(),
+            "queue": self._run_queue_tasks(stop),
+            "garbage collector": self.garbage_collector.run(),
+        }
 
     async def _run_queue_tasks(self, stop: StopSignal) -> None:
         """Connect to NATS, for as long as that takes, and run all that needs it."""
@@ -102,7 +122,7 @@ class RecordApp:
     async def ready(self) -> bool:
         """Return whether calls can be answered.
 
-        The queue does not matter for that, nor for leases; `queue` tells of it.
+        The queue does not matter for that, nor for leases; `queue` has its state.
         """
         return await self.database.check()
 
@@ -112,6 +132,21 @@ class RecordApp:
         await self.database.close()
 
 
+def connect(
+    opened: contextlib.AsyncExitStack, address: str, peers: settings.PeerSettings, service: str
+) -> grpc.aio.Channel:
+    """Open a channel to another service, which `opened` closes."""
+    connected = channel.open_channel(
+        address,
+        tls_ca=peers.tls_ca,
+        tls_certificate=peers.tls_certificate,
+        tls_key=peers.tls_key,
+        service=service,
+    )
+    opened.push_async_callback(connected.close)
+    return connected
+
+
 async def serve(
     stop: StopSignal,
     make: Callable[[settings.ServerSettings, contextlib.AsyncExitStack], RecordApp],
@@ -119,20 +154,20 @@ async def serve(
     telemetry: settings.TelemetrySettings,
     name: str,
 ) -> None:
-    """The `main` of such a service: logs, traces, the owner, its probes, and serving until a signal comes.
+    """Run the `main` of such a service: logs, traces, the app, its probes, and serving until a signal comes.
 
-    `make` gives the stack what it opens. Whatever was opened is closed, however far the start has come.
+    `make` registers with the stack what it opens. Everything opened is closed, however far the start has come.
     """
     logging.configure(telemetry, name)
     tracing.configure(telemetry, name)
     server = settings.ServerSettings()
     async with contextlib.AsyncExitStack() as opened:
-        owner = make(server, opened)
-        probes = endpoint.Endpoint(telemetry, owner.ready, lambda: owner.queue.trouble)
+        app = make(server, opened)
+        probes = endpoint.Endpoint(telemetry, app.ready, lambda: app.queue.trouble)
         # The probes are answered for as long as calls are.
         opened.push_async_callback(probes.close)
-        opened.push_async_callback(owner.stop)
-        port = await owner.start()
+        opened.push_async_callback(app.stop)
+        port = await app.start()
         await probes.start()
         process.write_ready_file(address=f"{server.host}:{port}", metrics=probes.port)
-        await process.supervise(stop=stop, tasks=owner.tasks(stop))
+        await process.supervise(stop=stop, tasks=app.tasks(stop))

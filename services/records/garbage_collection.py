@@ -14,7 +14,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.records.storage_folders import StorageFolders
+from services.records.storage_folders import IsUsed, StorageFolders
 from services.runtime.database import Database
 from services.runtime.settings import Settings
 from services.runtime.storage import Storage, keys
@@ -31,7 +31,7 @@ Expire = Callable[[AsyncConnection], Awaitable[None]]
 
 
 class GarbageCollectionSettings(Settings):
-    """How a service keeps its house; its own settings extend this, with its prefix."""
+    """How a service collects garbage; its own settings extend this, with its prefix."""
 
     garbage_collection_seconds: float = Field(default=300, gt=0)
     """How often files that no record refers to are looked for."""
@@ -43,10 +43,11 @@ class GarbageCollectionSettings(Settings):
 
 @dataclass(frozen=True)
 class GarbageCollectionPolicy:
-    """What a service keeps in order."""
+    """What a service collects."""
 
     root_key: str
     """Storage key of the folder that holds the folders of its records."""
+    is_used: IsUsed
     orphans: Orphans
     expire: Expire
 

@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.jobs.failures import Failure
 from services.jobs.model import Job
 from services.records import lifecycle
-from services.records.repository import RecordRows
+from services.records.repository import RecordRepository
 
 
 class RecordJobHandler:
     """A handler whose record has `status`, `error_reason`, `error_message`, `error` and `completed_at`."""
 
-    repository: ClassVar[RecordRows[Any]]
+    repository: ClassVar[RecordRepository[Any, Any]]
     on_ending: ClassVar[Mapping[str, Any]] = {}
     """What else changes in a record whose job fails or is cancelled."""
 

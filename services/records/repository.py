@@ -1,5 +1,6 @@
 """The SQL that every kind of record needs: reading by name, uid and job, lists, changes, progress, deletion."""
 
+import abc
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
@@ -14,9 +15,11 @@ from services.records.record import Record
 from services.runtime import notifications
 
 RecordT = TypeVar("RecordT", bound=Record)
+NameT = TypeVar("NameT")
+"""What a record is called in requests."""
 
 
-class RecordRows(Generic[RecordT]):
+class RecordRepository(abc.ABC, Generic[RecordT, NameT]):
     """The rows of one kind of record; `channel` is the Postgres channel on which changes are announced.
 
     `select` reads a record where it takes more than the columns of its table.
@@ -42,6 +45,31 @@ class RecordRows(Generic[RecordT]):
         row = (await conn.execute(statement)).one_or_none()
         return self.record(row) if row else None
 
+    async def find_all(
+        self, conn: AsyncConnection, *conditions: sa.ColumnElement[bool], order: Sequence[sa.ColumnElement[Any]]
+    ) -> list[RecordT]:
+        """Read all records that meet the conditions."""
+        return [self.record(row) for row in await conn.execute(self._select.where(*conditions).order_by(*order))]
+
+    async def find(self, conn: AsyncConnection, name: NameT, lock: Lock = Lock.NONE) -> RecordT | None:
+        """Read a record by name."""
+        return await self.find_one(conn, self.named(name), lock=lock)
+
+    async def get(self, conn: AsyncConnection, name: NameT, lock: Lock = Lock.NONE) -> RecordT:
+        """Read a record by name; raises NotFound."""
+        found = await self.find(conn, name, lock)
+        if found is None:
+            raise await self.not_found(conn, name)
+        return found
+
+    @abc.abstractmethod
+    def named(self, name: NameT) -> sa.ColumnElement[bool]:
+        """Return the condition that the record of that name meets."""
+
+    @abc.abstractmethod
+    async def not_found(self, conn: AsyncConnection, name: NameT) -> Exception:
+        """Return the error for a name that no record has."""
+
     async def find_by_uid(self, conn: AsyncConnection, uid: object, lock: Lock = Lock.NONE) -> RecordT | None:
         """Read a record by its uid."""
         return await self.find_one(conn, self._table.c.id == uid, lock=lock)
@@ -61,6 +89,12 @@ class RecordRows(Generic[RecordT]):
         """Read a page of the records that meet the conditions, newest first."""
         statement = queries.paginate(self._select.where(*conditions), self._table, statuses, after, limit)
         return [self.record(row) for row in await conn.execute(statement)]
+
+    async def insert(self, conn: AsyncConnection, **values: Any) -> RecordT | None:
+        """Create a record; None if one of that name exists."""
+        statement = upsert(self._table).values(**values).on_conflict_do_nothing().returning(self._table)
+        row = (await conn.execute(statement)).one_or_none()
+        return self.record(row) if row else None
 
     async def update(self, conn: AsyncConnection, uid: object, **values: Any) -> RecordT:
         """Change a record that the caller has locked, and wake its watchers once the transaction commits."""
@@ -87,7 +121,7 @@ class RecordRows(Generic[RecordT]):
         await notifications.notify(conn, self._channel, str(uid))
 
 
-class RecordRepository(RecordRows[RecordT]):
+class ChosenIdRepository(RecordRepository[RecordT, str]):
     """The rows of a kind of record whose ids its creators choose.
 
     `parse_uid` reads a uid, and returns None for a chosen id; `not_found_error` gets an id that no record has and the
@@ -107,33 +141,19 @@ class RecordRepository(RecordRows[RecordT]):
         self._parse_uid = parse_uid
         self._not_found_error = not_found_error
 
-    async def find(self, conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> RecordT | None:
-        """Read a record by id or uid."""
-        uid = self._parse_uid(identifier)
-        condition = self._table.c.name == identifier if uid is None else self._table.c.id == uid
-        return await self.find_one(conn, condition, lock=lock)
+    def named(self, name: str) -> sa.ColumnElement[bool]:
+        """Return the condition that the record of that id or uid meets."""
+        uid = self._parse_uid(name)
+        return self._table.c.name == name if uid is None else self._table.c.id == uid
 
-    async def get(self, conn: AsyncConnection, identifier: str, lock: Lock = Lock.NONE) -> RecordT:
-        """Read a record by id or uid; NotFound names similar ids."""
-        found = await self.find(conn, identifier, lock)
-        if found is None:
-            raise await self.not_found(conn, identifier)
-        return found
-
-    async def not_found(self, conn: AsyncConnection, identifier: str) -> Exception:
-        """Return the error for an id that no record has."""
+    async def not_found(self, conn: AsyncConnection, name: str) -> Exception:
+        """Return the error for an id that no record has; it names similar ids."""
         table = self._table
         statement = sa.select(table.c.name).order_by(table.c.created_at.desc()).limit(queries.MAX_KNOWN)
-        return self._not_found_error(identifier, (await conn.execute(statement)).scalars().all())
-
-    async def insert(self, conn: AsyncConnection, **values: Any) -> RecordT | None:
-        """Create a record; None if one of that name exists."""
-        statement = upsert(self._table).values(**values).on_conflict_do_nothing().returning(self._table)
-        row = (await conn.execute(statement)).one_or_none()
-        return self.record(row) if row else None
+        return self._not_found_error(name, (await conn.execute(statement)).scalars().all())
 
 
-class HoldingRepository(RecordRepository[RecordT]):
+class HoldingRepository(ChosenIdRepository[RecordT]):
     """The rows of a kind of record that holds what it reads while it is in one of the states `holding`."""
 
     holding: frozenset[str]
@@ -141,8 +161,7 @@ class HoldingRepository(RecordRepository[RecordT]):
     async def list_holders(self, conn: AsyncConnection, *, needed: bool) -> list[RecordT]:
         """Read the records that hold something: those that need it, or those that ended."""
         condition = self._needs_hold() if needed else sa.not_(self._needs_hold())
-        statement = self._select.where(self._table.c.held, condition)
-        return [self.record(row) for row in await conn.execute(statement.order_by(self._table.c.created_at))]
+        return await self.find_all(conn, self._table.c.held, condition, order=(self._table.c.created_at,))
 
     async def mark_hold_released(self, conn: AsyncConnection, name: str) -> None:
         """Record that a record that ended holds nothing any more; a retry that came meanwhile holds it again."""

@@ -14,7 +14,7 @@ from google.protobuf import any_pb2
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2
-from services.catalog.server.repository import tokenizations
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs.task_process_main import TaskContext
 from services.records import storage_folders
 from services.tokenizer.checks import verification

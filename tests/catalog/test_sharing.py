@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog.server import tables
-from services.catalog.server.repository import tokenizations
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.records.queries import Lock
 from tests.catalog import harness, locks
 
@@ -245,7 +245,7 @@ async def test_concurrent_delete_and_create(ready, first) -> None:
     uid = (await ready.tokenization(_name("gpt2"))).uid
     async with ready.database.transaction() as conn:
         # Both wait for this row.
-        await tokenizations.by_id(conn, uid, Lock.CHANGE)
+        await tokenizations.find_by_uid(conn, uid, Lock.CHANGE)
         calls = {"delete": _delete(ready, "gpt2"), "create": ready.tokenize("docs", "gpt2-medium")}
         order = [first, *(calls.keys() - {first})]
         running = []

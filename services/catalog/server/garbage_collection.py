@@ -23,14 +23,14 @@ _datasets = tables.datasets
 _repairs = tables.tokenization_repairs
 
 
-def house(settings: CatalogSettings) -> GarbageCollectionPolicy:
-    """Return what the garbage collector keeps in order."""
+def create_policy(settings: CatalogSettings) -> GarbageCollectionPolicy:
+    """Return what is garbage, and which rows expire."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await holds.forget(conn)
 
-    return GarbageCollectionPolicy(names.DATASETS_KEY, orphans, expire)
+    return GarbageCollectionPolicy(names.DATASETS_KEY, is_used, orphans, expire)
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
@@ -70,7 +70,7 @@ def _by_folder(listed: Iterable[str]) -> Mapping[str, list[str]]:
     found: defaultdict[str, list[str]] = defaultdict(list)
     for key in listed:
         parts = key.split("/")
-        # datasets/{uid}/{folder}/{file}; whatever else lies here is not ours.
+        # datasets/{uid}/{folder}/{file}; everything else here is not ours.
         if len(parts) == 4 and names.dataset_uid(parts[1]):
             found["/".join(parts[:3])].append(key)
     return found

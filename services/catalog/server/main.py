@@ -2,8 +2,8 @@
 
 import contextlib
 
-from services.catalog.server.app import OWNER, CatalogApp
-from services.catalog.server.settings import CatalogSettings
+from services.catalog.server.app import CatalogApp
+from services.catalog.server.settings import SERVICE_NAME, CatalogSettings
 from services.records import app
 from services.runtime import settings
 from services.runtime.process import StopSignal
@@ -23,4 +23,4 @@ async def main(stop: StopSignal) -> None:
             settings=CatalogSettings(),
         )
 
-    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=OWNER)
+    await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=SERVICE_NAME)

@@ -5,9 +5,12 @@ from pydantic_settings import SettingsConfigDict
 
 from services.records.garbage_collection import GarbageCollectionSettings
 
+SERVICE_NAME = "catalog"
+"""The name under which workers know this service's LeaseService, and the Postgres channel of changes."""
+
 
 class CatalogSettings(GarbageCollectionSettings):
-    """How the catalog cuts datasets and keeps its house."""
+    """How the catalog cuts datasets and collects garbage."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_CATALOG_")
 

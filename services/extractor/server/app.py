@@ -9,16 +9,13 @@ from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
 from services.activations import structure_cache
 from services.extractor.server import estimates, garbage_collection, tables
 from services.extractor.server import jobs as job_handlers
-from services.extractor.server.api import Dependencies, ExtractionServicer
+from services.extractor.server.api import ExtractionServicer
 from services.extractor.server.repository import extractions
 from services.extractor.server.service import ExtractionService, create_hold
 from services.extractor.server.settings import SERVICE_NAME, ExtractorSettings
 from services.records import hold_client
 from services.records.acquired_holds import RecordHolds
 from services.records.app import RecordApp
-from services.records.garbage_collection import GarbageCollector
-from services.records.storage_folders import StorageFolders
-from services.records.unit_of_work import IdempotentTransactions
 from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
@@ -44,6 +41,10 @@ class ExtractorApp(RecordApp):
             messages=messages,
             server=server,
             jobs=jobs,
+            storage=storage,
+            collection=settings,
+            policy=garbage_collection.create_policy(settings),
+            answers=tables.answers,
             tables=tables.jobs,
             handlers={
                 job_handlers.KIND: job_handlers.ExtractionJobHandler(storage),
@@ -55,33 +56,24 @@ class ExtractorApp(RecordApp):
         records = hold_client.CatalogClient(catalog)
         holds = RecordHolds(self.database, extractions, lambda record: [create_hold(record)])
         self.keeper = hold_client.HoldRenewer(records, holds, renew_seconds=settings.renew_seconds)
-        # Whatever ended, in this replica or another, lets its tokenization go as soon as that is committed.
+        # An extraction that ended, in this replica or another, releases its tokenization once that is committed.
         self.listen(lambda _: self.keeper.wake())
-        folders = StorageFolders(self.database, storage, garbage_collection.is_used)
-        self.garbage_collector = GarbageCollector(
-            self.database, storage, folders, garbage_collection.create_policy(settings), settings
-        )
-        shared = Dependencies(
-            database=self.database,
-            storage=storage,
-            store=self.store,
-            folders=folders,
-            watch=self.watch,
-            transactions=IdempotentTransactions(self.database, tables.answers),
-            extractions=ExtractionService(self.store, folders, records, self.structures, settings.range_bytes),
-            estimates=estimates.EstimateService(self.database, self.store, self.watch, settings.estimate_seconds),
-            keeper=self.keeper,
+        servicer = ExtractionServicer(
+            self.shared,
+            ExtractionService(self.store, self.shared.folders, records, self.structures, settings.range_bytes),
+            estimates.EstimateService(self.database, self.store, self.watch, settings.estimate_seconds),
+            self.keeper,
         )
         self.serve(
             extractions_pb2_grpc.add_ExtractionServiceServicer_to_server,
-            ExtractionServicer(shared),
+            servicer,
             extractions_pb2.DESCRIPTOR,
             "ExtractionService",
         )
 
     def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "garbage collector": self.garbage_collector.run(), "holds": self.keeper.run()}
+        return {**super().tasks(stop), "holds": self.keeper.run()}
 
     async def stop(self) -> None:
         """Let the calls that run end, and close what was opened."""

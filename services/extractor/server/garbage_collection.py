@@ -22,14 +22,14 @@ _files = tables.extraction_files
 
 
 def create_policy(settings: ExtractorSettings) -> GarbageCollectionPolicy:
-    """Return what the garbage collector keeps in order."""
+    """Return what is garbage, and which rows expire."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
         await extractions.holds.forget(conn)
         await estimates.delete_expired(conn, datetime.timedelta(seconds=settings.estimate_seconds))
 
-    return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, find_orphans, expire)
+    return GarbageCollectionPolicy(resource_names.EXTRACTIONS_KEY, is_used, find_orphans, expire)
 
 
 async def is_used(conn: AsyncConnection, key: str) -> bool:
@@ -46,7 +46,7 @@ async def find_orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[se
     candidates: set[str] = set()
     for key in listed:
         folder, _, file = key.rpartition("/")
-        # extractions/{uid}/{file}; whatever else lies here is not ours.
+        # extractions/{uid}/{file}; everything else here is not ours.
         if folder.count("/") != 1 or resource_names.parse_uid(folder.rpartition("/")[2]) is None:
             continue
         status = statuses.get(folder, "ERROR")

@@ -7,7 +7,6 @@ from services.extractor.server.settings import SERVICE_NAME, ExtractorSettings
 from services.records import app
 from services.runtime import settings
 from services.runtime.process import StopSignal
-from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 
 
@@ -16,14 +15,6 @@ async def main(stop: StopSignal) -> None:
 
     def make(server: settings.ServerSettings, opened: contextlib.AsyncExitStack) -> ExtractorApp:
         peers = settings.PeerSettings()
-        catalog = channel.open_channel(
-            peers.catalog_address,
-            tls_ca=peers.tls_ca,
-            tls_certificate=peers.tls_certificate,
-            tls_key=peers.tls_key,
-            service=SERVICE_NAME,
-        )
-        opened.push_async_callback(catalog.close)
         return ExtractorApp(
             database=settings.DatabaseSettings(),
             messages=settings.MessagingSettings(),
@@ -31,7 +22,7 @@ async def main(stop: StopSignal) -> None:
             server=server,
             jobs=settings.JobSettings(),
             settings=ExtractorSettings(),
-            catalog=catalog,
+            catalog=app.connect(opened, peers.catalog_address, peers, SERVICE_NAME),
         )
 
     await app.serve(stop, make, telemetry=settings.TelemetrySettings(), name=SERVICE_NAME)

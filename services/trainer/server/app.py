@@ -10,16 +10,12 @@ from services.activations import structure_cache
 from services.records import hold_client
 from services.records.acquired_holds import RecordHolds
 from services.records.app import RecordApp
-from services.records.garbage_collection import GarbageCollector
-from services.records.storage_folders import StorageFolders
-from services.records.unit_of_work import IdempotentTransactions
 from services.runtime.process import StopSignal
 from services.runtime.settings import DatabaseSettings, JobSettings, MessagingSettings, ServerSettings
 from services.runtime.storage import Storage
 from services.trainer.server import api, garbage_collection, inputs, metrics_stream, tables
 from services.trainer.server import jobs as job_handlers
 from services.trainer.server.extractor_client import ExtractorClient
-from services.trainer.server.inputs import InputResolver
 from services.trainer.server.repository import trainings
 from services.trainer.server.settings import SERVICE_NAME, TrainerServerSettings
 
@@ -45,6 +41,10 @@ class TrainerApp(RecordApp):
             messages=messages,
             server=server,
             jobs=jobs,
+            storage=storage,
+            collection=settings,
+            policy=garbage_collection.create_policy(settings),
+            answers=tables.answers,
             tables=tables.jobs,
             handlers={job_handlers.KIND: job_handlers.TrainingJobHandler(storage)},
         )
@@ -55,35 +55,24 @@ class TrainerApp(RecordApp):
         owners = hold_client.HoldRouter({"datasets": records, "extractions": extractions})
         holds = RecordHolds(self.database, trainings, inputs.list_holds, inputs.list_live_holds)
         self.holds = hold_client.HoldRenewer(owners, holds)
-        folders = StorageFolders(self.database, storage, garbage_collection.is_used)
-        self.garbage_collector = GarbageCollector(
-            self.database, storage, folders, garbage_collection.create_policy(settings), settings
-        )
-        self.listen(self._changed)
-        parts = api.Dependencies(
-            database=self.database,
-            storage=storage,
-            store=self.store,
-            folders=folders,
-            transactions=IdempotentTransactions(self.database, tables.answers),
-            sources=InputResolver(records, extractions, self.structures, storage),
-            holds=self.holds,
-            metrics=metrics_stream.MetricsStream(self.database, storage, self.watch),
+        # A training that ended, in this replica or another, releases what it held once that is committed.
+        self.listen(lambda _: self.holds.wake())
+        servicer = api.TrainingServicer(
+            self.shared,
+            inputs.InputResolver(records, extractions, self.structures, storage),
+            self.holds,
+            metrics_stream.MetricsStream(self.database, storage, self.watch),
         )
         self.serve(
             trainings_pb2_grpc.add_TrainingServiceServicer_to_server,
-            api.TrainingServicer(parts),
+            servicer,
             trainings_pb2.DESCRIPTOR,
             "TrainingService",
         )
 
-    def _changed(self, _: str) -> None:
-        # It may have ended: then its hold does too.
-        self.holds.wake()
-
     def tasks(self, stop: StopSignal) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return the side tasks, for `process.supervise`."""
-        return {**super().tasks(stop), "garbage collector": self.garbage_collector.run(), "holds": self.holds.run()}
+        return {**super().tasks(stop), "holds": self.holds.run()}
 
     async def stop(self) -> None:
         """Let the calls that run end, and close what was opened."""

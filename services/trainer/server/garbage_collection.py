@@ -16,12 +16,12 @@ _checkpoints = tables.checkpoints
 
 
 def create_policy(settings: TrainerServerSettings) -> GarbageCollectionPolicy:
-    """Return what the garbage collector keeps in order."""
+    """Return what is garbage, and which rows expire."""
 
     async def expire(conn: AsyncConnection) -> None:
         await idempotency.delete_expired(conn, tables.answers, datetime.timedelta(hours=settings.request_hours))
 
-    return GarbageCollectionPolicy(resource_names.ROOT_KEY, find_orphans, expire)
+    return GarbageCollectionPolicy(resource_names.ROOT_KEY, is_used, find_orphans, expire)
 
 
 async def find_orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str], set[str]]:
@@ -33,7 +33,7 @@ async def find_orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[se
         parts = key.split("/")
         uid = resource_names.parse_uid(parts[1]) if len(parts) > 3 else None
         if uid is None:
-            continue  # whatever else lies here is not ours
+            continue  # everything else here is not ours
         if uid not in known:
             folders.add(resource_names.storage_key(uid))
             continue

@@ -7,7 +7,6 @@ import grpc.aio
 from services.records import app
 from services.runtime import settings
 from services.runtime.process import StopSignal
-from services.runtime.rpc import channel
 from services.runtime.storage import Storage
 from services.trainer.server.app import TrainerApp
 from services.trainer.server.settings import SERVICE_NAME, TrainerPeers, TrainerServerSettings
@@ -20,15 +19,7 @@ async def main(stop: StopSignal) -> None:
         peers = TrainerPeers()
 
         def connect(address: str) -> grpc.aio.Channel:
-            connected = channel.open_channel(
-                address,
-                tls_ca=peers.tls_ca,
-                tls_certificate=peers.tls_certificate,
-                tls_key=peers.tls_key,
-                service=SERVICE_NAME,
-            )
-            opened.push_async_callback(connected.close)
-            return connected
+            return app.connect(opened, address, peers, SERVICE_NAME)
 
         return TrainerApp(
             database=settings.DatabaseSettings(),

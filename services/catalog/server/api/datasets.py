@@ -1,6 +1,5 @@
 """DatasetService (polytok/catalog/v1/datasets.proto)."""
 
-import functools
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -8,33 +7,31 @@ from google.protobuf import empty_pb2, json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import datasets_pb2, datasets_pb2_grpc
-from services.catalog.server import dependencies, events, messages
-from services.catalog.server.dependencies import Context, Dependencies
-from services.catalog.server.domain import names, not_found, records, sources, states
+from services.catalog.server import checks, messages
+from services.catalog.server.domain import names, records, sources, states
 from services.catalog.server.jobs import datasets as handler
-from services.catalog.server.repository import datasets, tokenizations
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.catalog.server.service import removal
 from services.catalog.server.service.uploads import UploadHandler
 from services.jobs import failures
-from services.records import cancellation, etags, pagination
+from services.records import etags
+from services.records.api import Context, Dependencies, RecordApi
 from services.records.queries import Lock
 from services.records.unit_of_work import UnitOfWork
 
 
-class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
+class DatasetServicer(RecordApi[records.Dataset, str, datasets_pb2.Dataset], datasets_pb2_grpc.DatasetServiceServicer):
     """Serves datasets."""
 
+    message_type = datasets_pb2.Dataset
+
     def __init__(self, shared: Dependencies, upload_bytes: int) -> None:
-        self._database = shared.database
-        self._storage = shared.storage
-        self._store = shared.store
-        self._folders = shared.folders
-        self._watch = shared.watch
-        self._transactions = shared.transactions
+        super().__init__(shared, datasets, states.DATASET)
         self._uploading = UploadHandler(shared, upload_bytes, self._begin, self._message)
 
     def _message(self, record: records.Dataset) -> datasets_pb2.Dataset:
-        return messages.dataset(record, self._storage)
+        return messages.dataset(record, self._shared.storage)
 
     async def CreateDataset(  # noqa: N802
         self, request: datasets_pb2.CreateDatasetRequest, context: Context
@@ -43,10 +40,10 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         sources.check_dataset(request.dataset.source)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
 
-        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
-            return self._message(await self._create(unit.conn, request))
+        async def act(unit: UnitOfWork) -> records.Dataset:
+            return await self._create(unit.conn, request)
 
-        return await self._transactions.run("CreateDataset", request, datasets_pb2.Dataset, act)
+        return await self._change("CreateDataset", request, act)
 
     async def _create(self, conn: AsyncConnection, request: datasets_pb2.CreateDatasetRequest) -> records.Dataset:
         dataset_id = uuid.uuid4()
@@ -68,8 +65,8 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         return existing
 
     async def _begin(self, conn: AsyncConnection, dataset: records.Dataset) -> records.Dataset:
-        job_id = await self._store.create(conn, handler.KIND, dataset.resource, handler.first_tasks(dataset))
-        started = await datasets.update(
+        job_id = await self._shared.store.create(conn, handler.KIND, dataset.resource, handler.first_tasks(dataset))
+        return await datasets.update(
             conn,
             dataset.id,
             job_id=job_id,
@@ -78,8 +75,6 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
             **failures.NO_ERROR,
             completed_at=None,
         )
-        await events.notify_changed(conn, dataset.id)
-        return started
 
     async def UploadDataset(  # noqa: N802
         self, request_iterator: AsyncIterator[datasets_pb2.UploadDatasetRequest], context: Context
@@ -89,18 +84,13 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
 
     async def GetDataset(self, request: datasets_pb2.GetDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
         """Read a dataset."""
-        async with self._database.connection() as conn:
-            return self._message(await datasets.get(conn, names.parse_dataset(request.name)))
+        return self._message(await self._get(names.parse_dataset(request.name)))
 
     async def ListDatasets(  # noqa: N802
         self, request: datasets_pb2.ListDatasetsRequest, context: Context
     ) -> datasets_pb2.ListDatasetsResponse:
         """Read a page of datasets."""
-        statuses = [datasets_pb2.Dataset.State.Name(state).removeprefix("STATE_") for state in request.states]
-        after = pagination.after(request, pagination.read_uuid)
-        async with self._database.connection() as conn:
-            found = await datasets.page(conn, statuses, after, pagination.size(request) + 1)
-        page, token = pagination.cut(request, found)
+        page, token = await self._list(request)
         return datasets_pb2.ListDatasetsResponse(
             datasets=[self._message(record) for record in page], next_page_token=token
         )
@@ -109,88 +99,61 @@ class DatasetServicer(datasets_pb2_grpc.DatasetServiceServicer):
         self, request: datasets_pb2.UpdateDatasetRequest, context: Context
     ) -> datasets_pb2.Dataset:
         """Change a dataset's metadata."""
-        dependencies.check_mask(request.update_mask)
+        checks.check_mask(request.update_mask)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
         identifier = names.parse_dataset(request.dataset.name)
 
-        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> records.Dataset:
             record = await datasets.get(unit.conn, identifier, Lock.CHANGE)
             etags.check(record, request.dataset.etag)
-            record = await datasets.update(unit.conn, record.id, metadata=dict(request.dataset.metadata))
-            await events.notify_changed(unit.conn, record.id)
-            return self._message(record)
+            return await datasets.update(unit.conn, record.id, metadata=dict(request.dataset.metadata))
 
-        return await self._transactions.run("UpdateDataset", request, datasets_pb2.Dataset, act)
+        return await self._change("UpdateDataset", request, act)
 
     async def DeleteDataset(self, request: datasets_pb2.DeleteDatasetRequest, context: Context) -> empty_pb2.Empty:  # noqa: N802
         """Delete a dataset with its files, and its tokenizations if forced."""
 
-        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
-            await self._delete(unit, request)
-            return empty_pb2.Empty()
+        async def act(unit: UnitOfWork, record: records.Dataset) -> None:
+            dependents = await tokenizations.depending(unit.conn, dataset_id=record.id)
+            if dependents and not request.force:
+                raise checks.depended_on(record.resource, [dependent.resource for dependent in dependents])
+            await removal.tokenizations(unit, self._shared.store, self._shared.folders, dependents)
+            # A dataset that came from an earlier version may lie elsewhere.
+            await self._delete_rows(unit, record, record.raw_path, names.dataset_key(record.id))
 
-        return await self._transactions.run("DeleteDataset", request, empty_pb2.Empty, act)
-
-    async def _delete(self, unit: UnitOfWork, request: datasets_pb2.DeleteDatasetRequest) -> None:
-        record = await self._stopped(unit.conn, request.name)
-        etags.check(record, request.etag)
-        dependents = await tokenizations.depending(unit.conn, dataset_id=record.id)
-        if dependents and not request.force:
-            raise dependencies.depended_on(record.resource, [dependent.resource for dependent in dependents])
-        await removal.tokenizations(unit, self._store, self._folders, dependents)
-        await cancellation.delete_jobs(unit.conn, self._store, record.resource)
-        await datasets.delete(unit.conn, record.id)
-        await events.notify_changed(unit.conn, record.id)
-        # A dataset that came from an earlier version may lie elsewhere.
-        for key in (record.raw_path, names.dataset_key(record.id)):
-            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, key))
-
-    async def _stopped(self, conn: AsyncConnection, name: str) -> records.Dataset:
-        identifier = names.parse_dataset(name)
-        record = await cancellation.cancel_job_and_lock(
-            conn, self._store, functools.partial(datasets.find, conn, identifier)
-        )
-        if record is None:
-            raise not_found.dataset(identifier, await datasets.known(conn))
-        return record
+        return await self._delete("DeleteDataset", request, names.parse_dataset(request.name), act)
 
     async def CancelDataset(  # noqa: N802
         self, request: datasets_pb2.CancelDatasetRequest, context: Context
     ) -> datasets_pb2.Dataset:
         """Stop reading a dataset in."""
 
-        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
-            record = await self._stopped(unit.conn, request.name)
+        async def act(unit: UnitOfWork) -> records.Dataset:
+            record = await self._stop(unit.conn, names.parse_dataset(request.name))
             if record.status != "CANCELLED":
                 states.DATASET.require_cancellable(record.resource, record.status)
-            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, record.raw_path))
-            return self._message(record)
+            self._delete_folders(unit, record.raw_path)
+            return record
 
-        return await self._transactions.run("CancelDataset", request, datasets_pb2.Dataset, act)
+        return await self._change("CancelDataset", request, act)
 
     async def RetryDataset(self, request: datasets_pb2.RetryDatasetRequest, context: Context) -> datasets_pb2.Dataset:  # noqa: N802
         """Read a dataset in again."""
         identifier = names.parse_dataset(request.name)
 
-        async def act(unit: UnitOfWork) -> datasets_pb2.Dataset:
+        async def act(unit: UnitOfWork) -> records.Dataset:
             record = await datasets.get(unit.conn, identifier, Lock.CHANGE)
             states.DATASET.require_retryable(record.resource, record.status)
-            await self._folders.reserve(unit.conn, record.raw_path)
-            return self._message(await self._begin(unit.conn, record))
+            await self._shared.folders.reserve(unit.conn, record.raw_path)
+            return await self._begin(unit.conn, record)
 
-        return await self._transactions.run("RetryDataset", request, datasets_pb2.Dataset, act)
+        return await self._change("RetryDataset", request, act)
 
     async def WatchDataset(  # noqa: N802
         self, request: datasets_pb2.WatchDatasetRequest, context: Context
     ) -> AsyncGenerator[datasets_pb2.WatchDatasetResponse]:
         """Stream a dataset until it is at rest."""
-        async with self._database.connection() as conn:
-            first = await datasets.get(conn, names.parse_dataset(request.name))
-
-        async def read(conn: AsyncConnection) -> records.Dataset | None:
-            return await datasets.find(conn, str(first.id))
-
-        async for record, percent in self._watch.follow(first.id, states.DATASET, read):
+        async for record, percent in self._watch(names.parse_dataset(request.name)):
             message = self._message(record)
             message.progress = percent
             yield datasets_pb2.WatchDatasetResponse(dataset=message)

@@ -1,6 +1,5 @@
 """TokenizationService (polytok/catalog/v1/tokenizations.proto)."""
 
-import functools
 from collections.abc import AsyncGenerator
 
 from google.protobuf import empty_pb2
@@ -9,36 +8,39 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2, tokenizations_pb2_grpc
 from services.catalog.server import messages
-from services.catalog.server.dependencies import Context, Dependencies
 from services.catalog.server.domain import names, records, states
-from services.catalog.server.repository import datasets, holds, models, repairs, tokenizations
+from services.catalog.server.repository import holds, repairs
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.models import models
+from services.catalog.server.repository.tokenizations import of_dataset, of_model, tokenizations
 from services.catalog.server.service import removal
 from services.catalog.server.service import repairs as repair_service
 from services.catalog.server.service import tokenizations as tokenization_service
 from services.catalog.server.service.resolution import Resolver
-from services.records import cancellation, etags, pagination
+from services.records.api import Context, Dependencies, RecordApi
 from services.records.holds import resource_replaced_error
 from services.records.queries import Lock
 from services.records.unit_of_work import UnitOfWork
 
 
-class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
+class TokenizationServicer(
+    RecordApi[records.Tokenization, names.TokenizationName, tokenizations_pb2.Tokenization],
+    tokenizations_pb2_grpc.TokenizationServiceServicer,
+):
     """Serves tokenizations."""
 
+    message_type = tokenizations_pb2.Tokenization
+    read_id = str
+
     def __init__(self, shared: Dependencies) -> None:
-        self._database = shared.database
-        self._storage = shared.storage
-        self._store = shared.store
-        self._folders = shared.folders
-        self._watch = shared.watch
-        self._transactions = shared.transactions
+        super().__init__(shared, tokenizations, states.TOKENIZATION)
         self._creation = tokenization_service.TokenizationService(shared.store, shared.folders)
         self._resolver = Resolver(shared.database, shared.storage)
 
     def _message(
         self, record: records.Tokenization, repaired: records.Repair | None = None
     ) -> tokenizations_pb2.Tokenization:
-        return messages.tokenization(record, self._storage, repaired)
+        return messages.tokenization(record, self._shared.storage, repaired)
 
     async def CreateTokenization(  # noqa: N802
         self, request: tokenizations_pb2.CreateTokenizationRequest, context: Context
@@ -48,10 +50,10 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
             names.parse_dataset(request.parent), names.parse_model(request.model), request.variant
         )
 
-        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
-            return self._message(await self._creation.create(unit.conn, name, request.parameters))
+        async def act(unit: UnitOfWork) -> records.Tokenization:
+            return await self._creation.create(unit.conn, name, request.parameters)
 
-        return await self._transactions.run("CreateTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._change("CreateTokenization", request, act)
 
     async def GetTokenization(  # noqa: N802
         self, request: tokenizations_pb2.GetTokenizationRequest, context: Context
@@ -67,21 +69,14 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         """Read a page of the tokenizations of one dataset, or of all."""
         dataset = names.parse_parent(request.parent)
         model = names.parse_model(request.model) if request.model else None
-        statuses = [tokenizations_pb2.Tokenization.State.Name(state).removeprefix("STATE_") for state in request.states]
-        after = pagination.after(request, str)
+        conditions = [] if dataset == names.ANY else [of_dataset(dataset)]
+        if model is not None:
+            conditions.append(of_model(model))
         async with self._database.connection() as conn:
-            found = await tokenizations.page(
-                conn,
-                statuses,
-                after,
-                pagination.size(request) + 1,
-                dataset=None if dataset == names.ANY else dataset,
-                model=model,
-            )
-            if not found:
+            page, token = await self._page(conn, request, *conditions)
+            if not page:
                 await _require_known(conn, dataset, model)
-            repaired = await repairs.find_by_folders(conn, [record.tokenized_path for record in found])
-        page, token = pagination.cut(request, found)
+            repaired = await repairs.find_by_folders(conn, [record.tokenized_path for record in page])
         return tokenizations_pb2.ListTokenizationsResponse(
             tokenizations=[self._message(record, repaired.get(record.tokenized_path)) for record in page],
             next_page_token=token,
@@ -92,23 +87,15 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     ) -> empty_pb2.Empty:
         """Delete a tokenization with its files."""
 
-        async def act(unit: UnitOfWork) -> empty_pb2.Empty:
-            record = await self._stopped(unit.conn, request.name)
-            etags.check(record, request.etag)
-            await removal.tokenization(unit, self._store, self._folders, record)
-            return empty_pb2.Empty()
+        async def act(unit: UnitOfWork, record: records.Tokenization) -> None:
+            await removal.tokenization(unit, self._shared.store, self._shared.folders, record)
 
-        return await self._transactions.run("DeleteTokenization", request, empty_pb2.Empty, act)
+        return await self._delete("DeleteTokenization", request, names.parse_tokenization(request.name), act)
 
-    async def _stopped(self, conn: AsyncConnection, resource: str) -> records.Tokenization:
-        name = names.parse_tokenization(resource)
-        await repair_service.cancel_repair(conn, self._store, await tokenizations.find(conn, name), own=True)
-        record = await cancellation.cancel_job_and_lock(
-            conn, self._store, functools.partial(tokenizations.find, conn, name)
-        )
-        if record is None:
-            raise await tokenizations.not_found(conn, name)
-        return record
+    async def _stop(self, conn: AsyncConnection, name: names.TokenizationName) -> records.Tokenization:
+        record = await tokenizations.find(conn, name)
+        await repair_service.cancel_repair(conn, self._shared.store, record, own=True)
+        return await super()._stop(conn, name)
 
     async def CancelTokenization(  # noqa: N802
         self, request: tokenizations_pb2.CancelTokenizationRequest, context: Context
@@ -118,15 +105,15 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
         async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
             before = await tokenizations.find(unit.conn, name)
-            if await repair_service.cancel_repair(unit.conn, self._store, before, own=False):
+            if await repair_service.cancel_repair(unit.conn, self._shared.store, before, own=False):
                 record = await tokenizations.get(unit.conn, name)
                 return self._message(record, await repairs.find_by_folder(unit.conn, record.tokenized_path))
-            record = await self._stopped(unit.conn, request.name)
+            record = await self._stop(unit.conn, name)
             if record.status != "CANCELLED":
                 states.TOKENIZATION.require_cancellable(record.resource, record.status)
                 # No job was at it: it waited for another's files.
                 record = await self._creation.cancel_pending(unit.conn, record)
-            unit.after_commit.append(functools.partial(self._folders.delete_if_unused, record.tokenized_path))
+            self._delete_folders(unit, record.tokenized_path)
             return self._message(record)
 
         return await self._transactions.run("CancelTokenization", request, tokenizations_pb2.Tokenization, act)
@@ -134,15 +121,15 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
     async def RetryTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RetryTokenizationRequest, context: Context
     ) -> tokenizations_pb2.Tokenization:
-        """Tokeniz again."""
+        """Tokenize again."""
         name = names.parse_tokenization(request.name)
 
-        async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
+        async def act(unit: UnitOfWork) -> records.Tokenization:
             record = await tokenizations.get(unit.conn, name, Lock.CHANGE)
             states.TOKENIZATION.require_retryable(record.resource, record.status)
-            return self._message(await self._creation.start_or_share(unit.conn, record))
+            return await self._creation.start_or_share(unit.conn, record)
 
-        return await self._transactions.run("RetryTokenization", request, tokenizations_pb2.Tokenization, act)
+        return await self._change("RetryTokenization", request, act)
 
     async def RepairTokenization(  # noqa: N802
         self, request: tokenizations_pb2.RepairTokenizationRequest, context: Context
@@ -152,7 +139,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
         async def act(unit: UnitOfWork) -> tokenizations_pb2.Tokenization:
             record = await repair_service.start_repair(
-                unit.conn, self._store, name, checksums_only=request.checksums_only
+                unit.conn, self._shared.store, name, checksums_only=request.checksums_only
             )
             return self._message(record, await repairs.find_by_folder(unit.conn, record.tokenized_path))
 
@@ -162,17 +149,12 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         self, request: tokenizations_pb2.WatchTokenizationRequest, context: Context
     ) -> AsyncGenerator[tokenizations_pb2.WatchTokenizationResponse]:
         """Stream a tokenization, or its repair, until that is at rest."""
-        async with self._database.connection() as conn:
-            first = await tokenizations.get(conn, names.parse_tokenization(request.name))
+        name = names.parse_tokenization(request.name)
         if request.repair:
-            async for response in self._watch_repair(first):
+            async for response in self._watch_repair(await self._get(name)):
                 yield response
             return
-
-        async def read(conn: AsyncConnection) -> records.Tokenization | None:
-            return await tokenizations.by_id(conn, first.id)
-
-        async for record, percent in self._watch.follow(first.id, states.TOKENIZATION, read):
+        async for record, percent in self._watch(name):
             message = self._message(record)
             message.progress = percent
             yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)
@@ -184,7 +166,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
 
         async def read(conn: AsyncConnection) -> records.Repair | None:
             nonlocal seen
-            found = await tokenizations.by_id(conn, first.id)
+            found = await tokenizations.find_by_uid(conn, first.id)
             if found is None:
                 return None
             seen = found
@@ -198,7 +180,7 @@ class TokenizationServicer(tokenizations_pb2_grpc.TokenizationServiceServicer):
         async with self._database.connection() as conn:
             repaired = await read(conn)
         watched = repaired.tokenization_id if repaired else first.id
-        async for repair, percent in self._watch.follow(watched, states.REPAIR, read):
+        async for repair, percent in self._shared.watch.follow(watched, states.REPAIR, read):
             message = self._message(seen, repair)
             message.repair.progress = percent
             yield tokenizations_pb2.WatchTokenizationResponse(tokenization=message)

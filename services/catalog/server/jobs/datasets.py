@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from google.protobuf import json_format
@@ -10,9 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
-from services.catalog.server import events
-from services.catalog.server.domain import names, records, states
-from services.catalog.server.repository import datasets
+from services.catalog.server.domain import names, records
+from services.catalog.server.repository.datasets import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
@@ -35,6 +33,8 @@ def first_tasks(dataset: records.Dataset) -> list[NewTask]:
 
 class DatasetJobHandler(RecordJobHandler):
     """Brings a dataset from PENDING through DOWNLOADING and PROCESSING to READY, ERROR or CANCELLED."""
+
+    repository = datasets
 
     def __init__(self, storage: Storage, shard_bytes: int) -> None:
         self._storage = storage
@@ -108,17 +108,6 @@ class DatasetJobHandler(RecordJobHandler):
             fingerprint=found.fingerprint,
             completed_at=sa.func.clock_timestamp(),
         )
-
-    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Show how much was read; looking at the source does not count."""
-        await datasets.progress(conn, job.id, "PROCESSING", states.shown_progress(percent))
-
-    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Change the record of a job, if it is still there, and return of it."""
-        dataset = await datasets.find_by_job(conn, job.id)
-        if dataset is not None:
-            await datasets.update(conn, dataset.id, **values)
-            await events.notify_changed(conn, dataset.id)
 
 
 def _column(column: datasets_pb2.Column) -> dict[str, str]:

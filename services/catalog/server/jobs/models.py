@@ -7,12 +7,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.tokenizer.v1 import tasks_pb2
-from services.catalog.server import events
 from services.catalog.server.domain import records
-from services.catalog.server.repository import models
+from services.catalog.server.repository.models import models
 from services.jobs import payloads
 from services.jobs.failures import Failure
 from services.jobs.model import Job, NewTask, TaskResult
+from services.records.job_handler import RecordJobHandler
 
 KIND = "model.inspect"
 
@@ -28,11 +28,13 @@ def first_tasks(model: records.Model) -> list[NewTask]:
     return [NewTask(kind="model.inspect", payload=payloads.to_any(task))]
 
 
-class ModelJobHandler:
+class ModelJobHandler(RecordJobHandler):
     """Brings a model from PENDING to READY or ERROR."""
 
+    repository = models
+
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """Nothing to tell: a model has no state between."""
+        """A model has no state between."""
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -68,14 +70,10 @@ class ModelJobHandler:
             n_layers=found.n_layers,
             context_length=found.context_length,
         )
-        await events.notify_changed(conn, model.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """Return why on the model."""
-        model = await models.find_by_job(conn, job.id)
-        if model is not None:
-            await models.update(conn, model.id, status="ERROR", **failure.columns())
-            await events.notify_changed(conn, model.id)
+        """Write the failure into the model."""
+        await self.change(conn, job, status="ERROR", **failure.columns())
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
         """Only a deletion cancels an inspection."""

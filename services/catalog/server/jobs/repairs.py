@@ -24,11 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import repairs_pb2, tasks_pb2
-from services.catalog.server import events, messages
+from services.catalog.server import messages
 from services.catalog.server.domain import records, states
 from services.catalog.server.jobs import mismatches, tokenization_stages, tokenizations
-from services.catalog.server.repository import datasets, distrusted_engines, holds, repairs, sharing
-from services.catalog.server.repository import tokenizations as repository
+from services.catalog.server.repository import distrusted_engines, holds, repairs, sharing
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.tokenizations import tokenizations as repository
 from services.jobs import payloads
 from services.jobs.failures import Failure
 from services.jobs.model import Job, NewTask, TaskResult
@@ -101,7 +102,7 @@ class RepairJobHandler(RecordJobHandler):
     ) -> Sequence[NewTask]:
         """Check, make, compare, mend."""
         repair = await repairs.find_by_job(conn, job.id)
-        record = await repository.by_id(conn, repair.tokenization_id) if repair else None
+        record = await repository.find_by_uid(conn, repair.tokenization_id) if repair else None
         kind = results[0].kind
         if repair is None or record is None or kind == PUBLISH:
             return []
@@ -256,7 +257,7 @@ class RepairJobHandler(RecordJobHandler):
         """Publish what was staged."""
         repair = await repairs.find_by_job(conn, job.id)
         # Nobody begins to share its files, nor deletes it, until this commits.
-        record = await repository.by_id(conn, repair.tokenization_id, Lock.CHANGE) if repair else None
+        record = await repository.find_by_uid(conn, repair.tokenization_id, Lock.CHANGE) if repair else None
         if repair is None or record is None:
             return
         await storage_folders.lock(conn, record.tokenized_path)
@@ -292,7 +293,6 @@ class RepairJobHandler(RecordJobHandler):
         for each in await sharing.of_folder(conn, record.tokenized_path):
             await repository.replace_files(conn, each.id, files)
             await repository.update(conn, each.id, tokenized_path=repair.tokenized_path, **values)
-            await events.notify_changed(conn, each.id)
         return outcome
 
     async def _new_files(self, conn: AsyncConnection, job: Job) -> list[records.File]:
@@ -311,7 +311,7 @@ class RepairJobHandler(RecordJobHandler):
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Return why, and what can be repaired all the same."""
         repair = await repairs.find_by_job(conn, job.id)
-        record = await repository.by_id(conn, repair.tokenization_id) if repair else None
+        record = await repository.find_by_uid(conn, repair.tokenization_id) if repair else None
         if repair and record and repair.outcome.get("all") and failure.reason != "RESOURCE_HELD":
             command = f"polytok tokenization repair {record.short} --checksums-only"
             message = f"{failure.message} Without a comparison of the ids, `{command}` repairs files."
@@ -328,14 +328,12 @@ class RepairJobHandler(RecordJobHandler):
 
     async def _note(self, conn: AsyncConnection, repair: records.Repair, outcome: dict[str, Any]) -> None:
         await repairs.update(conn, repair.tokenization_id, outcome=outcome)
-        await events.notify_changed(conn, repair.tokenization_id)
 
     async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
         """Change the record of a job, if it is still there, and return of it."""
         repair = await repairs.find_by_job(conn, job.id)
         if repair is not None:
             await repairs.update(conn, repair.tokenization_id, **values)
-            await events.notify_changed(conn, repair.tokenization_id)
 
 
 async def _require_unheld(conn: AsyncConnection, record: records.Tokenization) -> None:

@@ -19,7 +19,7 @@ from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
 from services.catalog.server import messages, tables
 from services.catalog.server.domain import records
-from services.catalog.server.repository import datasets
+from services.catalog.server.repository.datasets import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.jobs.repository import JobRepository

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
-from services.catalog.server import events, messages
-from services.catalog.server.domain import names, records, states
+from services.catalog.server import messages
+from services.catalog.server.domain import names, records
 from services.catalog.server.jobs import mismatches, tokenization_stages
-from services.catalog.server.repository import datasets, tokenizations
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
 from services.records import publication
@@ -129,6 +130,8 @@ def published(found: tasks_pb2.PublishTokenizationResult) -> dict[str, Any]:
 class TokenizationJobHandler(RecordJobHandler):
     """Brings a tokenization from QUEUED through PROCESSING to READY, ERROR or CANCELLED; its dataset stays as it is."""
 
+    repository = tokenizations
+
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
@@ -191,14 +194,3 @@ class TokenizationJobHandler(RecordJobHandler):
     async def record(self, conn: AsyncConnection, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Distrust engines, from the moment that one mismatch is found."""
         await mismatches.keep(conn, job.resource, reports)
-
-    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Show how much text is done."""
-        await tokenizations.progress(conn, job.id, states.shown_progress(percent))
-
-    async def change(self, conn: AsyncConnection, job: Job, **values: Any) -> None:
-        """Change the record of a job, if it is still there, and return of it."""
-        tokenization = await tokenizations.find_by_job(conn, job.id)
-        if tokenization is not None:
-            await tokenizations.update(conn, tokenization.id, **values)
-            await events.notify_changed(conn, tokenization.id)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog.server import tables
 from services.catalog.server.domain import records
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs import failures
 from services.records import queries
 
@@ -38,6 +39,7 @@ async def begin(conn: AsyncConnection, uid: str, path: str, job_id: uuid.UUID, o
     }
     statement = upsert(_table).values(tokenization_id=uid, **values)
     await conn.execute(statement.on_conflict_do_update(index_elements=[_table.c.tokenization_id], set_=values))
+    await tokenizations.notify_changed(conn, uid)
 
 
 async def find_by_folders(conn: AsyncConnection, paths: Collection[str]) -> Mapping[str, records.Repair]:
@@ -74,6 +76,7 @@ async def find_by_job(conn: AsyncConnection, job_id: uuid.UUID) -> records.Repai
 async def update(conn: AsyncConnection, uid: str, **values: Any) -> None:
     """Change a repair."""
     await conn.execute(queries.touch(_table, **values).where(_table.c.tokenization_id == uid))
+    await tokenizations.notify_changed(conn, uid)
 
 
 async def progress(conn: AsyncConnection, job_id: uuid.UUID, percent: float) -> None:

@@ -8,9 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.catalog.server import tables
 from services.catalog.server.domain import records
-from services.catalog.server.repository import tokenizations
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs import failures
-from services.records import queries
 
 _table = tables.dataset_tokenizations
 _files = tables.tokenization_files
@@ -35,22 +34,18 @@ async def alike(conn: AsyncConnection, record: records.Tokenization) -> list[rec
 
     READY ones first, then those that a job is at; the oldest of each first.
     """
-    rows = await conn.execute(
-        tokenizations.select()
-        .where(
-            _table.c.dataset_id == record.dataset_id,
-            _table.c.tokenizer_fingerprint == record.tokenizer_fingerprint,
-            _table.c.id != record.id,
-            _compared(_table.c.parameters)
-            == _compared(sa.cast(sa.literal(dict(record.parameters), pg.JSONB), pg.JSONB)),
-            sa.or_(
-                sa.and_(_table.c.status == "READY", _table.c.manifest_digest != "", ~_is_distrusted()),
-                sa.and_(_table.c.status.in_(("QUEUED", "PROCESSING")), _table.c.job_id.is_not(None)),
-            ),
-        )
-        .order_by(_table.c.status != "READY", _table.c.created_at, _table.c.id)
+    return await tokenizations.find_all(
+        conn,
+        _table.c.dataset_id == record.dataset_id,
+        _table.c.tokenizer_fingerprint == record.tokenizer_fingerprint,
+        _table.c.id != record.id,
+        _compared(_table.c.parameters) == _compared(sa.cast(sa.literal(dict(record.parameters), pg.JSONB), pg.JSONB)),
+        sa.or_(
+            sa.and_(_table.c.status == "READY", _table.c.manifest_digest != "", ~_is_distrusted()),
+            sa.and_(_table.c.status.in_(("QUEUED", "PROCESSING")), _table.c.job_id.is_not(None)),
+        ),
+        order=(_table.c.status != "READY", _table.c.created_at, _table.c.id),
     )
-    return [tokenizations.record(row) for row in rows]
 
 
 def _is_distrusted() -> sa.ColumnElement[bool]:
@@ -74,12 +69,12 @@ async def is_others(conn: AsyncConnection, path: str, uid: str) -> bool:
 
 async def of_folder(conn: AsyncConnection, path: str) -> list[records.Tokenization]:
     """Return the READY tokenizations whose files are in a folder: the one that made them first, then the oldest."""
-    rows = await conn.execute(
-        tokenizations.select()
-        .where(_table.c.tokenized_path == path, _table.c.status == "READY")
-        .order_by(_table.c.shared_from.is_not(None), _table.c.created_at, _table.c.id)
+    return await tokenizations.find_all(
+        conn,
+        _table.c.tokenized_path == path,
+        _table.c.status == "READY",
+        order=(_table.c.shared_from.is_not(None), _table.c.created_at, _table.c.id),
     )
-    return [tokenizations.record(row) for row in rows]
 
 
 async def waiting(conn: AsyncConnection) -> list[str]:
@@ -93,28 +88,27 @@ async def waiting(conn: AsyncConnection) -> list[str]:
 
 
 async def take_files(conn: AsyncConnection, uid: str, source: records.Tokenization) -> None:
-    """Return a tokenization the files, the folder and the statistics of another, and make it READY."""
+    """Give a tokenization the files, the folder and the statistics of another, and make it READY."""
     await conn.execute(_files.delete().where(_files.c.tokenization_id == uid))
     columns = [_files.c.ordinal, _files.c.key, _files.c.num_rows, _files.c.size_bytes, _files.c.sha256]
     rows = sa.select(sa.literal(uid), *columns).where(_files.c.tokenization_id == source.id)
     await conn.execute(_files.insert().from_select(["tokenization_id", *(column.name for column in columns)], rows))
     now = sa.func.clock_timestamp()
-    await conn.execute(
-        queries.touch(
-            _table,
-            status="READY",
-            progress=100.0,
-            shared_from=source.shared_from or source.resource,
-            tokenized_path=source.tokenized_path,
-            vocab_size=source.vocab_size,
-            num_tokens=source.num_tokens,
-            num_sequences=source.num_sequences,
-            avg_seq_length=source.avg_seq_length,
-            statistics=source.statistics,
-            manifest_digest=source.manifest_digest,
-            job_id=None,
-            **failures.NO_ERROR,
-            started_at=now,
-            completed_at=now,
-        ).where(_table.c.id == uid)
+    await tokenizations.update(
+        conn,
+        uid,
+        status="READY",
+        progress=100.0,
+        shared_from=source.shared_from or source.resource,
+        tokenized_path=source.tokenized_path,
+        vocab_size=source.vocab_size,
+        num_tokens=source.num_tokens,
+        num_sequences=source.num_sequences,
+        avg_seq_length=source.avg_seq_length,
+        statistics=source.statistics,
+        manifest_digest=source.manifest_digest,
+        job_id=None,
+        **failures.NO_ERROR,
+        started_at=now,
+        completed_at=now,
     )

@@ -3,10 +3,9 @@
 import functools
 from collections.abc import Sequence
 
-from services.catalog.server import events
 from services.catalog.server.domain import records
 from services.catalog.server.repository import holds
-from services.catalog.server.repository import tokenizations as repository
+from services.catalog.server.repository.tokenizations import tokenizations as repository
 from services.jobs.store import JobStore
 from services.records import cancellation
 from services.records.holds import resource_held_error
@@ -21,7 +20,7 @@ async def tokenizations(
     for dependent in dependents:
         uid = dependent.id
         locked = await cancellation.cancel_job_and_lock(
-            unit.conn, store, functools.partial(repository.by_id, unit.conn, uid)
+            unit.conn, store, functools.partial(repository.find_by_uid, unit.conn, uid)
         )
         # None: somebody else deleted it meanwhile.
         if locked is not None:
@@ -37,5 +36,4 @@ async def tokenization(
         raise resource_held_error(record.resource, holders)
     await cancellation.delete_jobs(unit.conn, store, record.resource)
     await repository.delete(unit.conn, record.id)
-    await events.notify_changed(unit.conn, record.id)
     unit.after_commit.append(functools.partial(folders.delete_if_unused, record.tokenized_path))

@@ -5,10 +5,11 @@ import secrets
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
-from services.catalog.server import events
 from services.catalog.server.domain import names, records, states
 from services.catalog.server.jobs import repairs as handler
-from services.catalog.server.repository import datasets, repairs, tokenizations
+from services.catalog.server.repository import repairs
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs.store import JobStore
 from services.records import storage_folders
 from services.records.queries import Lock
@@ -43,7 +44,6 @@ async def start_repair(
     tasks = handler.first_tasks(record, files, checksums_only=checksums_only)
     job_id = await store.create(conn, handler.KIND, record.resource, tasks)
     await repairs.begin(conn, record.id, path, job_id, {"checksums_only": True} if checksums_only else {})
-    await events.notify_changed(conn, record.id)
     return record
 
 

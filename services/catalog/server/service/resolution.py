@@ -6,7 +6,7 @@ from collections import OrderedDict
 from polytok.catalog.v1 import tokenizations_pb2
 from services.catalog.server import messages
 from services.catalog.server.domain import names, records, states
-from services.catalog.server.repository import tokenizations
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.runtime.database import Database
 from services.runtime.storage import Storage
 

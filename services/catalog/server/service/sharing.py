@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 
 from polytok import errors
-from services.catalog.server import events
-from services.catalog.server.repository import sharing, tokenizations
+from services.catalog.server.repository import sharing
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.catalog.server.service.tokenizations import TokenizationService
+from services.catalog.server.settings import SERVICE_NAME
 from services.records.queries import Lock
 from services.runtime.database import Database
 from services.runtime.notifications import Listener
@@ -30,7 +31,7 @@ class SharedTokenizationResolver:
         self._database = database
         self._creation = creation
         self._changed = asyncio.Event()
-        listener.subscribe(events.CHANNEL, lambda _: self._changed.set())
+        listener.subscribe(SERVICE_NAME, lambda _: self._changed.set())
 
     async def run(self) -> None:
         """Settle until it is cancelled."""
@@ -51,7 +52,7 @@ class SharedTokenizationResolver:
             uids = await sharing.waiting(conn)
         for uid in uids:
             async with self._database.transaction() as conn:
-                # Settling tells of a change only where there is one, or every look would cause the next.
-                record = await tokenizations.by_id(conn, uid, Lock.CHANGE)
+                # A change is announced only where there is one, or every look would cause the next.
+                record = await tokenizations.find_by_uid(conn, uid, Lock.CHANGE)
                 if record is not None and record.status == "QUEUED" and record.job_id is None:
                     await self._creation.start_or_share(conn, record)

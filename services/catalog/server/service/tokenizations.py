@@ -8,10 +8,13 @@ from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import tokenizations_pb2
-from services.catalog.server import events, messages
+from services.catalog.server import messages
 from services.catalog.server.domain import names, parameters, records, sources, states
 from services.catalog.server.jobs import tokenizations as handler
-from services.catalog.server.repository import datasets, distrusted_engines, models, sharing, tokenizations
+from services.catalog.server.repository import distrusted_engines, sharing
+from services.catalog.server.repository.datasets import datasets
+from services.catalog.server.repository.models import models
+from services.catalog.server.repository.tokenizations import tokenizations
 from services.catalog.server.service import filter_patterns
 from services.jobs import failures
 from services.jobs.store import JobStore
@@ -29,7 +32,7 @@ _BEGINNING: dict[str, Any] = {
 
 
 class TokenizationService:
-    """Makes tokenizations, and makes them anew."""
+    """Creates tokenizations, and starts them again."""
 
     def __init__(self, store: JobStore, owned: StorageFolders) -> None:
         self._store = store
@@ -41,7 +44,7 @@ class TokenizationService:
         name: names.TokenizationName,
         asked: tokenizations_pb2.TokenizationParameters,
     ) -> records.Tokenization:
-        """Make a tokenization, or return the one that exists if it is the same."""
+        """Create a tokenization, or return the one that exists if it is the same."""
         dataset = await datasets.get(conn, name.dataset, Lock.REFERENCE)
         model = await models.get(conn, name.model, Lock.REFERENCE)
         states.DATASET.require_ready(dataset.resource, dataset.name, dataset.status, dataset.error_message)
@@ -51,9 +54,10 @@ class TokenizationService:
         complete = parameters.apply_defaults(asked, dataset, model)
         uid = names.tokenization_uid(dataset.id, model.id, name.variant)
         made = await tokenizations.insert(conn, **_values(uid, name.variant, complete, dataset, model))
-        # Locked by the insert, or held by its dataset, which is locked.
-        record = await tokenizations.require(conn, uid)
-        return await self.start_or_share(conn, record) if made else _same(record, complete)
+        if made is not None:
+            return await self.start_or_share(conn, made)
+        # Its dataset is locked, so that it is not deleted.
+        return _same(await tokenizations.require(conn, uid), complete)
 
     async def start_or_share(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Bring a tokenization, which is locked, to its files: another's, those that another is about to have, or own.
@@ -73,12 +77,11 @@ class TokenizationService:
     async def _share(self, conn: AsyncConnection, record: records.Tokenization, source: records.Tokenization) -> bool:
         """Take the files of another tokenization, unless that was deleted in between."""
         # With the lock on its row it is not deleted before this commits; with that on its folder it is not repaired.
-        while found := await tokenizations.by_id(conn, source.id, Lock.REFERENCE):
+        while found := await tokenizations.find_by_uid(conn, source.id, Lock.REFERENCE):
             await storage_folders.lock(conn, found.tokenized_path)
             locked = await tokenizations.require(conn, source.id)
             if locked.tokenized_path == found.tokenized_path:
                 await sharing.take_files(conn, record.id, locked)
-                await events.notify_changed(conn, record.id)
                 return True
         return False
 
@@ -87,7 +90,6 @@ class TokenizationService:
         if (record.status, record.job_id, record.shared_from) == ("QUEUED", None, maker.resource):
             return True
         await tokenizations.update(conn, record.id, **_BEGINNING, job_id=None, shared_from=maker.resource)
-        await events.notify_changed(conn, record.id)
         return True
 
     async def _begin(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
@@ -96,14 +98,11 @@ class TokenizationService:
         parameters.require_shards(dataset)
         path = await self._free_folder(conn, record, dataset)
         await tokenizations.replace_files(conn, record.id, [])
-        await tokenizations.update(conn, record.id, **_BEGINNING, tokenized_path=path, shared_from=None)
-        own = await tokenizations.require(conn, record.id)
+        own = await tokenizations.update(conn, record.id, **_BEGINNING, tokenized_path=path, shared_from=None)
         shards = await datasets.shards(conn, record.dataset_id)
         tasks = handler.first_tasks(own, shards, await distrusted_engines.distrusted(conn, own.tokenizer_fingerprint))
         job_id = await self._store.create(conn, handler.KIND, own.resource, tasks)
-        await tokenizations.update(conn, record.id, job_id=job_id)
-        await events.notify_changed(conn, record.id)
-        return await tokenizations.require(conn, record.id)
+        return await tokenizations.update(conn, record.id, job_id=job_id)
 
     async def _free_folder(self, conn: AsyncConnection, record: records.Tokenization, dataset: records.Dataset) -> str:
         """Take a folder of its own, empty: others may still share that of a tokenization that had the same name."""
@@ -117,11 +116,9 @@ class TokenizationService:
 
     async def cancel_pending(self, conn: AsyncConnection, record: records.Tokenization) -> records.Tokenization:
         """Cancel a tokenization, which is locked, that waits for another's files."""
-        await tokenizations.update(
+        return await tokenizations.update(
             conn, record.id, status="CANCELLED", shared_from=None, completed_at=sa.func.clock_timestamp()
         )
-        await events.notify_changed(conn, record.id)
-        return await tokenizations.require(conn, record.id)
 
 
 def _values(

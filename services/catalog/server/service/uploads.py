@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2
-from services.catalog.server.dependencies import Dependencies
 from services.catalog.server.domain import names, records, sources
-from services.catalog.server.repository import datasets
+from services.catalog.server.repository.datasets import datasets
 from services.catalog.server.service import upload_files
+from services.records.api import Dependencies
 from services.records.unit_of_work import UnitOfWork
 
 _Request = datasets_pb2.UploadDatasetRequest
@@ -21,7 +21,7 @@ _AT_ONCE = 16
 """Each holds a message of some megabytes at a time."""
 
 Begin = Callable[[AsyncConnection, records.Dataset], Awaitable[records.Dataset]]
-"""Starts to read in a dataset that was made just now."""
+"""Starts to read in a dataset that was just created."""
 
 
 class UploadHandler:
@@ -90,21 +90,23 @@ class UploadHandler:
         source: datasets_pb2.UploadSource,
     ) -> tuple[records.Dataset, bool]:
         """Return the dataset, and whether these rows made it."""
-        told = json_format.MessageToDict(datasets_pb2.DatasetSource(upload=source), preserving_proto_field_name=True)
+        document = json_format.MessageToDict(
+            datasets_pb2.DatasetSource(upload=source), preserving_proto_field_name=True
+        )
         made = None
         if source.files:
             made = await datasets.insert(
                 conn,
                 id=dataset_id,
                 name=begin.dataset_id,
-                source=told,
+                source=document,
                 raw_path=names.raw_key(dataset_id),
                 metadata=dict(begin.metadata),
             )
         if made is not None:
             return await self._begin(conn, made), True
         existing = await datasets.get(conn, begin.dataset_id)
-        differing = sources.differences(sources.as_fields(existing.source), sources.as_fields(told))
+        differing = sources.differences(sources.as_fields(existing.source), sources.as_fields(document))
         if differing:
             raise sources.exists(existing.resource, differing)
         return existing, False

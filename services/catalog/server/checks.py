@@ -1,32 +1,8 @@
-"""What every servicer of the catalog is made of."""
+"""Checks that the apis of datasets and models share."""
 
-from dataclasses import dataclass
-from typing import Any
-
-import grpc
 from google.protobuf import field_mask_pb2
 
 from polytok import errors
-from services.jobs.store import JobStore
-from services.records.storage_folders import StorageFolders
-from services.records.unit_of_work import IdempotentTransactions
-from services.records.watch import Watch
-from services.runtime.database import Database
-from services.runtime.storage import Storage
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-@dataclass(frozen=True)
-class Dependencies:
-    """The resources of one catalog process."""
-
-    database: Database
-    storage: Storage
-    store: JobStore
-    folders: StorageFolders
-    watch: Watch
-    transactions: IdempotentTransactions
 
 
 def check_mask(mask: field_mask_pb2.FieldMask) -> None:
@@ -40,7 +16,7 @@ def check_mask(mask: field_mask_pb2.FieldMask) -> None:
 
 
 def depended_on(resource: str, dependents: list[str]) -> errors.FailedPrecondition:
-    """Return which tokenizations a deletion would take along."""
+    """Return the error that names the tokenizations of what was to be deleted."""
     count = len(dependents)
     what = "1 tokenization" if count == 1 else f"{count} tokenizations"
     shown = ", ".join(dependents[:3]) + (", …" if count > 3 else "")
