@@ -114,7 +114,7 @@ async def test_pages_of_metrics(harness: TrainingHarness) -> None:
 
     await harness.create("paged", saes=[samples.sae(), samples.sae(architecture="standard")])
     await harness.ready("paged")
-    stub: Any = harness.client.trainings._via.stub(trainings_pb2_grpc.TrainingServiceStub)
+    stub: Any = harness.client.trainings._transport.stub(trainings_pb2_grpc.TrainingServiceStub)
     token, seen = "", []
     while True:
         request = trainings_pb2.ListMetricsRequest(
