@@ -1,1 +1,1 @@
-"""The extractor's worker: a process that keeps leases, and a child that runs models and writes their activations."""
+"""The extractor's worker: a process that holds leases, and a task process that runs models and writes activations."""

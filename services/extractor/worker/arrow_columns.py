@@ -1,13 +1,13 @@
-"""The columns of an extraction's files: what `datasets` opens and SAELens takes for cached activations.
+"""The columns of an extraction's files, readable by `datasets` and by SAELens as cached activations.
 
-A row holds `context_size` vectors of each hook, in a column that has the hook's name. SAELens
-(`training/activations_store.py`) wants `Array2D` of [context_size, width] there, and `token_ids` beside it. Rows are
-full: the vectors that were kept follow one another as in the tokenization, over the ends of its rows where these are
-shorter, and `row_index` and `position` say which row and which place in it each is from.
+A row holds `context_size` vectors of each hook, in a column named after the hook. SAELens
+(`training/activations_store.py`) expects `Array2D` of [context_size, width] there, and `token_ids` beside it. Rows are
+full: the selected vectors follow one another as in the tokenization, across the ends of its rows where these are
+shorter. `row_index` and `position` give the source row and position of each vector.
 
-Arrow has no bfloat16. Such a column holds the numbers' 16 bits as uint16, and has `.bfloat16` behind the hook's name:
-read as what it seems, it would train a model on nonsense, and under this name SAELens does not find it.
-`numpy_array.view` or `torch.from_numpy(array).view(torch.bfloat16)` are the numbers.
+Arrow has no bfloat16. Such a column stores the 16 bits of each number as uint16, and its name is the hook's name plus
+`.bfloat16`. Read as integers they would train a model on nonsense; under this name SAELens does not find the column.
+To get the numbers, use `numpy_array.view` or `torch.from_numpy(array).view(torch.bfloat16)`.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ _ARROW = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 
 
 def column(hook: str, storage_dtype: str) -> str:
-    """Return the name of the column with a hook's vectors."""
+    """Return the name of the column that holds a hook's vectors."""
     return f"{hook}.bfloat16" if storage_dtype == "bfloat16" else hook
 
 
 def features(widths: Mapping[str, int], context_size: int, storage_dtype: str) -> datasets.Features:
-    """Return the columns as `datasets` describes them; `widths` has the numbers per vector of each hook."""
+    """Return the columns as `datasets` features; `widths` maps each hook to the numbers per vector."""
     kind = _ARROW[storage_dtype]
     columns: dict[str, Any] = {
         column(hook, storage_dtype): datasets.Array2D((context_size, width), kind) for hook, width in widths.items()
@@ -45,15 +45,15 @@ def features(widths: Mapping[str, int], context_size: int, storage_dtype: str) -
 
 
 def bytes_per_vector(widths: Mapping[str, int], storage_dtype: str) -> int:
-    """Return how much a token takes on the disk, all hooks together."""
+    """Return the bytes that one token takes on disk, all hooks together."""
     return sum(widths.values()) * STORED[storage_dtype].itemsize + 4 * len(widths) + 16
 
 
 def vectors(values: Tensor, context_size: int, kind: pa.DataType) -> pa.Array:
-    """Vector [rows * context_size, width] as an Arrow column of the extension type, not copied."""
+    """Return vectors [rows * context_size, width] as an Arrow column of the extension type, without copying."""
     width = values.shape[1]
     values = values.contiguous()
-    # NumPy knows no bfloat16 either.
+    # NumPy has no bfloat16 either.
     flat = (values.view(torch.uint16) if values.dtype == torch.bfloat16 else values).numpy().reshape(-1)
     inner = pa.ListArray.from_arrays(_offsets(len(values), width), _array(flat))
     return pa.ExtensionArray.from_storage(
@@ -62,7 +62,7 @@ def vectors(values: Tensor, context_size: int, kind: pa.DataType) -> pa.Array:
 
 
 def lists(values: Tensor, context_size: int, kind: pa.DataType) -> pa.Array:
-    """Numbers [rows * context_size] as an Arrow column of lists of one length, not copied."""
+    """Return numbers [rows * context_size] as an Arrow column of fixed-length lists, without copying."""
     return pa.FixedSizeListArray.from_arrays(_array(values.contiguous().numpy()), type=kind)
 
 

@@ -1,4 +1,4 @@
-"""The worker's child process, `python -m services.extractor.worker.child`: loads models and does the tasks."""
+"""The worker's task process, `python -m services.extractor.worker.child`: loads models and runs the tasks."""
 
 import os
 from collections.abc import Callable
@@ -21,19 +21,19 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
     message = kind()
     if not payload.Unpack(message):
         raise errors.InvalidArgument(
-            f"The task's payload is {payload.type_url!r}, not {message.DESCRIPTOR.full_name!r}: "
-            "extractor and worker are of different versions; upgrade the older one.",
+            f"The task's payload is {payload.type_url!r}, expected {message.DESCRIPTOR.full_name!r}: "
+            "extractor and worker run different versions. Upgrade the older one.",
             reason="MESSAGE_INVALID",
         )
     return message
 
 
 def main() -> None:
-    """Run tasks until the parent ends."""
+    """Run tasks until the parent process exits."""
     malloc_tuning.tune_malloc()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Imported after the environment is set, which the libraries read once.
+    # Imported after the environment is set, because the libraries read it once.
     from services.activations import tokenizations  # noqa: PLC0415
     from services.extractor.worker import model_cache  # noqa: PLC0415
     from services.extractor.worker.tasks import estimate_task, plan_task, publish_task, range_task  # noqa: PLC0415

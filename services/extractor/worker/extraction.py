@@ -1,4 +1,4 @@
-"""Extracts a range of a tokenization's rows: from the model to files on the disk, in one pass."""
+"""Extract a range of a tokenization's rows: from the model to files on disk, in one pass."""
 
 import contextlib
 import pathlib
@@ -19,12 +19,12 @@ from services.runtime.prefetch import PrefetchIterator
 from services.runtime.storage import Storage
 
 _ADVICE = (
-    "Run the model as float32 or bfloat16 if it runs as float16, leave the tokens out where it happens, or keep such "
-    "numbers and have them counted (policy keep)."
+    "Run the model as float32 or bfloat16 if it runs as float16, exclude the tokens where it happens, or "
+    "store and count such numbers (policy keep)."
 )
 
 Report = Callable[[int, int], None]
-"""Is told how many rows are done, and of how many."""
+"""Called with the rows done and the total."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,33 @@ class RangeSettings:
 
     hooks: tuple[str, ...]
     context_size: int
-    """Tokens of a row that the model sees at most, and vectors in a row of the files."""
+    """Maximum number of tokens of a row that the model sees, and vectors in a row of the files."""
     max_tokens: int = 0
-    """Vectors per hook after which the range ends; 0 sets no limit."""
+    """Number of vectors per hook after which the range ends; 0 means no limit."""
     batch_size: int = 0
-    """Sequences of context_size tokens in a forward pass; 0 chooses by model and device."""
+    """Number of sequences of context_size tokens in a forward pass; 0 chooses by model and device."""
     storage_dtype: str = "float32"
     excluded_token_ids: tuple[int, ...] = ()
     excluded_positions: tuple[int, ...] = ()
     nonfinite: Literal["fail", "keep"] = "fail"
-    """Whether NaN or infinity ends the extraction, or is stored and counted."""
+    """Whether NaN or infinity fails the extraction, or is stored and counted."""
 
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """What came of a range."""
+    """The result of extracting one range."""
 
     files: tuple[file_writer.WrittenFile, ...]
     statistics: dict[str, ActivationStatistics]
-    """Hook → of all vectors that were computed, those left over among them."""
+    """Hook → statistics of all computed vectors, including those left over."""
     tokens: int
-    """Vectors per hook in the files."""
+    """Number of vectors per hook in the files."""
     left_over: int
-    """Vectors per hook at the range's end that fill no row and are in no file."""
+    """Number of vectors per hook at the end of the range that fill no row and are in no file."""
     sequences: int
-    """Rows of the tokenization that were read."""
+    """Number of rows of the tokenization that were read."""
     batch_tokens: int
-    """Tokens in a forward pass at the end: fewer than at the start if memory did not suffice."""
+    """Tokens per forward pass at the end: fewer than at the start if memory did not suffice."""
 
 
 def extract(
@@ -74,8 +74,8 @@ def extract(
 ) -> ExtractionResult:
     """Write the activations of some rows to `{folder}/{stem}-00000.arrow` and so on, synced, with their checksums.
 
-    `dataset` is a `datasets.Dataset` or `pyarrow.Table`. Nothing of a range that fails stays behind but files that were
-    whole before. Raises FailedPrecondition for NaN and infinity, and what Stream.pieces raises.
+    `dataset` is a `datasets.Dataset` or `pyarrow.Table`. A range that fails leaves only files that were already
+    complete. Raises FailedPrecondition for NaN and infinity, and what Stream.pieces raises.
     """
     return extract_to(model, dataset, first_row, num_rows, settings, Storage(str(folder)), stem, report)
 
@@ -90,7 +90,7 @@ def extract_to(
     prefix: str,
     report: Report,
 ) -> ExtractionResult:
-    """As `extract`, to keys of any storage."""
+    """Like `extract`, but write to keys of any storage."""
     stream = activation_stream.ActivationStream(model, dataset, _stream_settings(settings))
     arrivals = device_transfer.DeviceTransfer(model.device, arrow_columns.STORED[settings.storage_dtype])
     gathering = _RowAccumulator(settings, {hook.name: hook.width for hook in stream.hooks})
@@ -124,7 +124,10 @@ def extract_to(
 
 
 def widths(settings: RangeSettings, description: ModelDescription) -> dict[str, int]:
-    """Numbers per vector of each hook; 0 for a module that is named by its path, as only running it tells."""
+    """Return the numbers per vector of each hook.
+
+    A module named by its path has 0: only a forward pass shows its width.
+    """
     return {hook.name: hook.width for hook in hooks.parse_hooks(settings.hooks, description)}
 
 
@@ -141,7 +144,7 @@ def _stream_settings(settings: RangeSettings) -> activation_stream.StreamSetting
 
 
 def _until(pieces: Iterator[activation_stream.Piece], max_tokens: int) -> Iterator[activation_stream.Piece]:
-    """End a stream after so many vectors."""
+    """End a stream after a number of vectors."""
     left = max_tokens
     for piece in pieces:
         count = len(piece.token_ids)
@@ -166,7 +169,7 @@ def _cut(piece: activation_stream.Piece, count: int) -> activation_stream.Piece:
 
 
 class _RowAccumulator:
-    """Counts what passes, and refuses what is not to be stored."""
+    """Counts the vectors that pass, and rejects those that cannot be stored."""
 
     def __init__(self, settings: RangeSettings, parsed: Mapping[str, int]) -> None:
         self._settings = settings
@@ -174,7 +177,7 @@ class _RowAccumulator:
         self.statistics: dict[str, ActivationStatistics] = {}
 
     def take(self, piece: activation_stream.Piece, arrivals: device_transfer.DeviceTransfer) -> dict[str, Tensor]:
-        """Bring a piece's vectors to the CPU in the number format of the files."""
+        """Move a piece's vectors to the CPU in the number format of the files."""
 
         def look(name: str, value: Tensor) -> None:
             statistics = self.statistics.setdefault(name, ActivationStatistics(value.shape[1]))
@@ -196,13 +199,13 @@ class _RowAccumulator:
         if statistics.count and max(-statistics.low.min(), statistics.high.max()) > limit:
             row, position = _place(value.abs() > limit, piece)
             raise errors.FailedPrecondition(
-                f"{name}: a number at row {row}, position {position} is beyond what float16 holds ({limit:g}). "
-                "Take float32 or bfloat16 as storage dtype.",
+                f"{name}: a number at row {row}, position {position} exceeds the range of float16 "
+                f"({limit:g}). Use float32 or bfloat16 as storage dtype.",
                 reason="NOT_FINITE",
             )
 
 
 def _place(wrong: Tensor, piece: activation_stream.Piece) -> tuple[int, int]:
-    """Row and position of the first vector that has something wrong."""
+    """Return the row and position of the first invalid vector."""
     first = int(wrong.any(1).nonzero()[0])
     return int(piece.row[first]), int(piece.position[first])

@@ -1,4 +1,4 @@
-"""Writes activations as Arrow files, full rows only."""
+"""Write activations as Arrow files, full rows only."""
 
 import contextlib
 from collections.abc import Mapping
@@ -13,27 +13,27 @@ from services.extractor.worker import arrow_columns
 from services.runtime.storage import StagedFile, Storage, blocks
 
 FILE_BYTES = 512 * 2**20
-"""After so many a file ends and the next begins."""
+"""Number of bytes after which a file ends and the next begins."""
 BLOCK_BYTES = 256 * 2**10
-"""What is checked at once where a part of a file is read."""
+"""Size of the blocks that are checksummed, so that a part of a file can be checked when it is read."""
 _BATCH_BYTES = 64 * 2**20
-"""No Arrow record batch is larger: lists count their numbers in 31 bits."""
+"""Maximum size of an Arrow record batch: lists count their numbers in 31 bits."""
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file that is on the disk, under its key."""
+    """A file in the storage, under its key."""
 
     key: str
     num_rows: int
     size_bytes: int
     sha256: str
     block_digests: bytes
-    """A digest for each `BLOCK_BYTES` (`services.runtime.storage.blocks`)."""
+    """One digest per `BLOCK_BYTES` (`services.runtime.storage.blocks`)."""
 
 
 class ActivationWriter:
-    """Takes vectors and writes rows of them; a file appears under its key when it is whole.
+    """Buffers vectors and writes rows of them; a file appears under its key when it is complete.
 
     Vectors that fill no row when the block ends are in no file; `left_over` counts them.
     """
@@ -41,7 +41,7 @@ class ActivationWriter:
     def __init__(
         self, storage: Storage, prefix: str, widths: Mapping[str, int], context_size: int, storage_dtype: str
     ) -> None:
-        """Files are named `{prefix}-00000.arrow` and so on; `widths` has the numbers per vector of each hook."""
+        """Name the files `{prefix}-00000.arrow` and so on; `widths` maps each hook to the numbers per vector."""
         self._storage = storage
         self._prefix = prefix
         self._widths = dict(widths)
@@ -69,7 +69,7 @@ class ActivationWriter:
         self._end_file()
 
     def write(self, token_ids: Tensor, row_index: Tensor, position: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Take vectors {hook: [n, width]} in the storage's number format, and where each is from [n], on the CPU."""
+        """Append vectors {hook: [n, width]} in the storage's number format with their origins [n], on the CPU."""
         columns = {arrow_columns.column(hook, self._storage_dtype): values[hook] for hook in self._widths}
         columns |= {
             arrow_columns.TOKEN_IDS: token_ids,
@@ -82,7 +82,7 @@ class ActivationWriter:
         step = self._rows_at_once() * self._context_size
         for first in range(0, whole, step):
             self._write({name: value[first : min(first + step, whole)] for name, value in columns.items()})
-        # A copy, so that no large tensor is kept for its last vectors.
+        # A copy, so that a few last vectors do not keep a large tensor alive.
         rest = {name: value[whole:].clone() for name, value in columns.items()}
         self._pending = rest if len(rest[arrow_columns.TOKEN_IDS]) else {}
 

@@ -1,4 +1,4 @@
-"""The model that a worker has loaded: one, kept for as long as tasks ask for the same."""
+"""The model that a worker has loaded: one, kept while tasks ask for the same one."""
 
 import pathlib
 from typing import NamedTuple
@@ -18,31 +18,32 @@ class _Key(NamedTuple):
 
 
 class ModelCache:
-    """Finds models' files, and loads one at a time."""
+    """Find the files of models, and load one model at a time."""
 
     def __init__(self) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._key: _Key | None = None
         self._model: models.LoadedModel | None = None
         self.fingerprint = ""
-        """That of the weights that are loaded; see `services.activations.fingerprints`."""
+        """Fingerprint of the loaded weights; see `services.activations.fingerprints`."""
 
     def folder(self, order: tasks_pb2.ExtractionOrder) -> pathlib.Path:
-        """Return where a model's files are, once they are there."""
+        """Return the folder of a model's files, downloaded if necessary."""
         return hub.folder(order.model_repo_id, order.model_revision, files=hub.MODEL, reason="MODEL_INVALID")
 
     def get(self, order: tasks_pb2.ExtractionOrder) -> models.LoadedModel:
-        """Load a model, unless it is there.
+        """Return a model, loading it unless it is loaded already.
 
-        Raises FailedPrecondition (MODEL_INVALID) if it is not the one of the order's fingerprint, and what
+        Raises FailedPrecondition (MODEL_INVALID) if its fingerprint is not the order's, and what
         `services.activations.models.load` raises.
         """
         folder = self.folder(order)
         parameters = order.parameters
         key = _Key(folder, number_format(parameters.compute_format), parameters.compile)
-        # Files that are others by now are refused whatever is loaded: it must not hang on what a worker did before.
+        # Changed files are rejected even if the model is loaded: the result must not depend on what a worker did
+        # before.
         if self._model is None or key != self._key or _check(order, folder) != self.fingerprint:
-            # Let go of the one before first: there may be room for one only.
+            # Release the previous model first: there may be memory for one only.
             self._key = self._model = None
             if self.device == "cuda":
                 torch.cuda.empty_cache()
@@ -59,19 +60,19 @@ class ModelCache:
 
 
 def _check(order: tasks_pb2.ExtractionOrder, folder: pathlib.Path, found: str = "") -> str:
-    advice = f"Bring the old files back, or retry {order.name}, which then begins again with those that are there."
+    advice = f"Restore the old files, or retry {order.name}, which then starts over with the current files."
     return fingerprints.check_fingerprint(
         order.model_repo_id, folder, found or order.weights_fingerprint, order.name, advice
     )
 
 
 def number_format(value: extractions_pb2.NumberFormat.ValueType) -> str:
-    """`float32` and so on."""
+    """Return the name of a number format, such as `float32`."""
     return extractions_pb2.NumberFormat.Name(value).removeprefix("NUMBER_FORMAT_").lower()
 
 
 def range_settings(order: tasks_pb2.ExtractionOrder) -> RangeSettings:
-    """Return what every range of an extraction is made with."""
+    """Return the settings shared by every range of an extraction."""
     parameters = order.parameters
     keep = parameters.nonfinite == extractions_pb2.ExtractionParameters.NONFINITE_KEEP
     return RangeSettings(

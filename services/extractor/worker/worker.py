@@ -1,4 +1,4 @@
-"""The worker process: `python -m services.extractor work`. It loads no model; its child does, with the first task."""
+"""The worker process: `python -m services.extractor work`. Only its task process loads a model, with the first task."""
 
 import sys
 
@@ -18,13 +18,13 @@ POOL = worker_main.WorkerPool(
 
 
 class ExtractorPeers(TransportSettings):
-    """Where the extractor's server is."""
+    """Address of the extractor's server."""
 
     extractor_address: str = Field(default=..., pattern=ADDRESS)
     """host:port of the extractor."""
 
 
 async def run(stopping: StopSignal) -> None:
-    """Work until it is asked to stop."""
+    """Work until asked to stop."""
     peers = ExtractorPeers()
     await worker_main.run_worker(stopping, POOL, peers.extractor_address, peers)

@@ -1,4 +1,4 @@
-"""Autoencoders as sae-lens defines them: its training classes give parameters, initialisation and reference loss."""
+"""Autoencoders as SAELens defines them: its training classes provide parameters, initialisation and reference loss."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ _RENAMED = {"architecture", "seed"}
 
 @functools.cache
 def import_sae_lens() -> Any:
-    """Import `sae_lens` when it is first used: that takes seconds, and warns of its dependencies' renamings."""
+    """Import `sae_lens` on first use: the import takes seconds, and emits deprecation warnings of its dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sae_lens  # noqa: PLC0415
@@ -26,10 +26,10 @@ def import_sae_lens() -> Any:
 
 
 def create_sae(config: configs.SaeConfig, *, device: str = "cpu", metadata: Mapping[str, Any] | None = None) -> Any:
-    """Make a `sae_lens.TrainingSAE` with initial weights drawn from the configuration's seed.
+    """Create a `sae_lens.TrainingSAE` with initial weights drawn from the configuration's seed.
 
     `metadata` becomes the metadata of its configuration (model name, hook name …). The encoder's weights, of shape
-    (d_in, d_sae), are kept in memory latent by latent, as those of the decoder: a latent's gradient is then one row.
+    (d_in, d_sae), are stored latent by latent like those of the decoder, so that a latent's gradient is one row.
     """
     training_class, config_class = import_sae_lens().registry.get_sae_training_class(config.architecture)
     fields = dataclasses.asdict(config) | {"matryoshka_widths": list(config.matryoshka_widths)}
@@ -39,7 +39,7 @@ def create_sae(config: configs.SaeConfig, *, device: str = "cpu", metadata: Mapp
         own["k"] = int(config.k)
     sae_config = config_class(**own, device="cpu", metadata=import_sae_lens().saes.sae.SAEMetadata(**(metadata or {})))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # A single matryoshka level is a batchtopk, of which sae-lens warns.
+        # A single matryoshka level is a batchtopk; sae-lens warns about it.
         warnings.filterwarnings("ignore", message="WARNING: You have only set one matryoshka level")
         torch.manual_seed(config.seed)
         sae = training_class(sae_config)
@@ -50,9 +50,9 @@ def create_sae(config: configs.SaeConfig, *, device: str = "cpu", metadata: Mapp
 
 
 def leaves(sae: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the trained parameters as contiguous tensors that share their memory, by sae-lens's names.
+    """Return the trained parameters as contiguous tensors that share their memory, by SAELens's names.
 
-    The encoder's weights come transposed, of shape (d_sae, d_in), as `W_enc.T`.
+    The encoder's weights are transposed, of shape (d_sae, d_in), as `W_enc.T`.
     """
     found: dict[str, torch.Tensor] = {}
     for name, parameter in sae.named_parameters():

@@ -1,8 +1,8 @@
-"""Checkpoints: folders that appear whole or not at all, checked when read, and of which the last few are kept.
+"""Atomic, checksummed checkpoints, of which the last few are kept.
 
 A checkpoint `step-000000001000` holds safetensors files and a `manifest.json` with the rest of the state, the size and
-sha256 of every file as its bytes were in memory, and a sha256 of itself. It is written beside its place, brought to
-disk, and renamed; nothing in it is ever unpickled. When the newest is damaged, the one before it is taken.
+sha256 of every file as its bytes were in memory, and a sha256 of itself. It is written beside its final path, synced,
+and renamed; nothing in it is ever unpickled. If the newest checkpoint is damaged, the one before it is used.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def _all(_: str) -> bool:
 
 
 class Checkpoint(NamedTuple):
-    """One that is there; whether its bytes are right is known once it is read."""
+    """An existing checkpoint; whether its bytes are correct is known once it is read."""
 
     name: str
     step: int
@@ -45,17 +45,17 @@ class Checkpoint(NamedTuple):
 
 
 class LoadedCheckpoint(NamedTuple):
-    """What was read, and what is to be told about it."""
+    """The states that were read, and what to report about it."""
 
     step: int
     states: dict[str, CheckpointState]
     values: dict[str, Any]
     damaged: list[str]
-    """A sentence for each newer checkpoint that was passed over."""
+    """A sentence for each newer checkpoint that was skipped."""
 
 
 class CheckpointWriter:
-    """A checkpoint being written: files by name, each of one state."""
+    """A checkpoint being written: files by name, one state each."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
@@ -76,16 +76,16 @@ class Checkpoints:
         self._damaged: set[str] = set()
 
     def save(self, step: int, states: Mapping[str, CheckpointState], values: Mapping[str, Any]) -> Checkpoint:
-        """Write a checkpoint of named states, and removes old ones.
+        """Write a checkpoint of named states, and remove old ones.
 
-        Raises `errors.ResourceExhausted` on a full disk; those before it are untouched.
+        Raises `errors.ResourceExhausted` on a full disk; earlier checkpoints are untouched.
         """
         with self.writing(step) as writing:
             return self.publish(step, {name: writing.add(name, state) for name, state in states.items()}, values)
 
     @contextlib.contextmanager
     def writing(self, step: int) -> Generator[CheckpointWriter]:
-        """Return a checkpoint to write to; what was not published when the block ends is removed."""
+        """Yield a checkpoint to write to; it is removed at the end of the block unless it was published."""
         folder = self._part(step)
         with self._translated(step):
             try:
@@ -96,7 +96,10 @@ class Checkpoints:
                 raise
 
     def publish(self, step: int, files: Mapping[str, Any], values: Mapping[str, Any]) -> Checkpoint:
-        """Return a written checkpoint its manifest and its name; `files` are the answers of `Writing.add` by name."""
+        """Add the manifest to a written checkpoint and rename it.
+
+        `files` maps names to the results of `CheckpointWriter.add`.
+        """
         folder = self._part(step)
         content = {"format": FORMAT, "step": step, "files": dict(files), "values": dict(values)}
         manifest = folder / _MANIFEST
@@ -104,7 +107,7 @@ class Checkpoints:
         _sync(manifest)
         _sync(folder)
         final = self._folder / _name(step)
-        # One that cannot be read takes no good one's place among those that are kept.
+        # An unreadable checkpoint must not displace a good one among those that are kept.
         for name in {final.name, *self._damaged}:
             shutil.rmtree(self._folder / name, ignore_errors=True)
         self._damaged.clear()
@@ -114,16 +117,16 @@ class Checkpoints:
         return _described(final)
 
     def list(self) -> list[Checkpoint]:
-        """Return all that are there, oldest first."""
+        """Return all checkpoints, oldest first."""
         if not self._folder.is_dir():
             return []
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
         return [_described(path) for path in sorted(found)]
 
     def latest(self, device: str = "cpu", wanted: Callable[[str], bool] = _all) -> LoadedCheckpoint | None:
-        """Read the newest that is whole; None where there is none. Raises `errors.DataLoss` where all are damaged.
+        """Read the newest intact checkpoint, or return None if there is none.
 
-        All of it is checked, and the states that are wanted by their names are loaded.
+        Raises `errors.DataLoss` if all are damaged. Every file is checked; only the states wanted by name are loaded.
         """
         damaged: list[str] = []
         for checkpoint in reversed(self.list()):
@@ -137,12 +140,12 @@ class Checkpoints:
             return LoadedCheckpoint(checkpoint.step, states, values, damaged)
         if damaged:
             raise errors.DataLoss(
-                f"No checkpoint can be read. {' '.join(damaged)} Start the training anew, without resuming."
+                f"No checkpoint can be read. {' '.join(damaged)} Start the training over, without resuming."
             )
         return None
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _part(self, step: int) -> pathlib.Path:
@@ -165,7 +168,7 @@ class Checkpoints:
     def _failure(self, step: int, error: OSError) -> errors.PolytokError:
         number = error.errno or 0
         kept = self.list()
-        rest = f"The one of step {kept[-1].step:,} is kept" if kept else "There is none before it"
+        rest = f"The checkpoint of step {kept[-1].step:,} is kept" if kept else "There is no earlier checkpoint"
         cause = os.strerror(number) if number else str(error)
         if disk_space.is_full_number(number):
             found = disk_space.full(f"writing the checkpoint of step {step:,}", self._folder, then="then resume")
@@ -189,9 +192,7 @@ class Checkpoints:
                 else:
                     tensor_file.check(path, written)
             except tensor_file.DamagedFile:
-                raise errors.DataLoss(
-                    f"{folder.name}/{path.name} does not hold what was written (sha256 differs)."
-                ) from None
+                raise errors.DataLoss(f"{folder.name}/{path.name} is damaged (sha256 differs).") from None
         return states, content["values"]
 
 
@@ -214,7 +215,7 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
             return dict(content)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass
-    raise errors.DataLoss(f"{folder.name}/{_MANIFEST} does not hold what was written.")
+    raise errors.DataLoss(f"{folder.name}/{_MANIFEST} is damaged.")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

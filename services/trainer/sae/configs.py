@@ -1,6 +1,6 @@
-"""What is trained, as plain data: architectures and their coefficients, optimiser, and the plan of one training.
+"""Configurations as plain data: architectures and their coefficients, the optimiser, and the plan of one training.
 
-Every field is checked when an object is made; the message names the field as a user wrote it. `to_dict` and
+Every field is validated when an object is created; the message names the field as a user wrote it. `to_dict` and
 `from_dict` carry a plan through JSON unchanged, so that a checkpoint or a record holds the whole of it.
 """
 
@@ -14,15 +14,16 @@ from polytok import errors
 
 Architecture = Literal["standard", "gated", "topk", "batchtopk", "jumprelu", "matryoshka_batchtopk"]
 ARCHITECTURES: tuple[Architecture, ...] = ("standard", "gated", "topk", "batchtopk", "jumprelu", "matryoshka_batchtopk")
-"""What sae-lens 6 has a training class for and Polytok trains. Its transcoders have none: they open, but nobody trains
-them there."""
+"""Architectures that sae-lens 6 has a training class for and Polytok trains. Its transcoders have none: they can be
+opened, but not trained.
+"""
 
 TOPK_FAMILY: frozenset[str] = frozenset({"topk", "batchtopk", "matryoshka_batchtopk"})
 """Architectures that choose their active latents by rank and revive dead ones by an auxiliary loss."""
 
 Normalization = Literal["none", "expected_average_only_in", "covariance_whitening"]
 NORMALIZATIONS: tuple[Normalization, ...] = ("none", "expected_average_only_in", "covariance_whitening")
-"""How activations are brought to one scale before training; all can be folded into the weights on export."""
+"""How activations are normalised before training; every way can be folded into the weights on export."""
 
 SPARSITY_LOSSES = ("step", "tanh", "quadratic")
 SCHEDULES = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
@@ -35,11 +36,11 @@ _LARGEST_SHARE = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SaeConfig:
-    """One sparse autoencoder. Names and defaults are those of sae-lens, so that a paper's table can be copied.
+    """One sparse autoencoder. Names and defaults are those of SAELens, so that a paper's table can be copied.
 
-    Fields of another architecture than the chosen one are ignored. `k` is the number of active latents: exactly per
-    vector for topk, on average over a batch for batchtopk and matryoshka_batchtopk. Coefficients named `l1…` are of
-    standard and gated, `l0…`, `jumprelu…`, `pre_act…` and `target_l0` of jumprelu, `matryoshka…` of matryoshka.
+    Fields of other architectures are ignored. `k` is the number of active latents: exactly per vector for topk, on
+    average over a batch for batchtopk and matryoshka_batchtopk. Coefficients named `l1…` belong to standard and gated,
+    `l0…`, `jumprelu…`, `pre_act…` and `target_l0` to jumprelu, `matryoshka…` to matryoshka.
     """
 
     architecture: Architecture
@@ -64,7 +65,7 @@ class SaeConfig:
     rescale_acts_by_decoder_norm: bool = True
     topk_threshold_lr: float = 0.01
     matryoshka_widths: tuple[int, ...] = ()
-    """Growing widths of the nested levels; the last is d_sae, and is added where it is missing."""
+    """Growing widths of the nested levels; the last is d_sae, and is added if missing."""
     use_matryoshka_aux_loss: bool = False
     decoder_init_norm: float | None = 0.1
     apply_b_dec_to_input: bool = True
@@ -74,7 +75,7 @@ class SaeConfig:
     """Seeds the initial weights."""
 
     def __post_init__(self) -> None:
-        """Complete the widths, and refuse what cannot be trained; raises `errors.InvalidArgument`."""
+        """Complete the widths and validate the fields; raises `errors.InvalidArgument`."""
         widths = tuple(self.matryoshka_widths)
         if self.architecture == "matryoshka_batchtopk" and (not widths or widths[-1] < self.d_sae):
             widths += (self.d_sae,)
@@ -93,17 +94,19 @@ class SaeConfig:
 
     def _check_architecture(self) -> None:
         if self.architecture in TOPK_FAMILY and not 1 <= self.k <= self.d_sae:
-            raise _wrong("sae.k", f"is {self.k:g}; it must lie between 1 and d_sae, {self.d_sae}")
+            raise _wrong("sae.k", f"is {self.k:g}; it must be between 1 and d_sae, {self.d_sae}")
         if self.architecture in TOPK_FAMILY and self.d_in < 2:
             raise _wrong("sae.d_in", "is 1; dead latents are revived by half as many others, so it must be at least 2")
         if self.architecture == "topk" and int(self.k) != self.k:
-            raise _wrong("sae.k", f"is {self.k:g}; topk needs a whole number, batchtopk takes a fraction")
+            raise _wrong("sae.k", f"is {self.k:g}; topk needs an integer, batchtopk accepts a fraction")
         if self.architecture == "matryoshka_batchtopk" and not _ascending(self.matryoshka_widths, self.d_sae):
             found = list(self.matryoshka_widths)
-            raise _wrong("sae.matryoshka_widths", f"are {found}; they must grow from 1 or more up to {self.d_sae}")
+            raise _wrong(
+                "sae.matryoshka_widths", (f"are {found}; they must increase, from at least 1 up to {self.d_sae}")
+            )
         quadratic = self.architecture == "jumprelu" and self.jumprelu_sparsity_loss_mode == "quadratic"
         if quadratic and not 0 < (self.target_l0 or 0) <= self.d_sae:
-            raise _wrong("sae.target_l0", "must be given, at most d_sae, for jumprelu_sparsity_loss_mode quadratic")
+            raise _wrong("sae.target_l0", ("is required and at most d_sae if jumprelu_sparsity_loss_mode is quadratic"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -111,13 +114,13 @@ class SaeConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read the output of `to_dict`; raises `errors.InvalidArgument` for an unknown field."""
         return cls(**_known(cls, "sae", fields))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Adam and the course of its learning rate: linear warm-up, a main schedule, linear decay to zero."""
+    """Adam and its learning rate schedule: linear warm-up, a main schedule, linear decay to zero."""
 
     lr: float = 3e-4
     adam_beta1: float = 0.9
@@ -126,22 +129,24 @@ class OptimizerConfig:
     lr_warm_up_steps: int = 0
     lr_decay_steps: int = 0
     lr_end: float | None = None
-    """Where cosine schedules end and their decay begins; a tenth of lr where none is given."""
+    """Final learning rate of cosine schedules, where their decay begins; a tenth of lr by default."""
     n_restart_cycles: int = 1
     gradient_clip: float | None = 1.0
-    """Largest norm of all gradients together (sae-lens: always 1); none for no clipping."""
+    """Maximum norm of all gradients together (SAELens: always 1); None disables clipping."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained with; raises `errors.InvalidArgument`."""
+        """Validate the fields; raises `errors.InvalidArgument`."""
         _one_of("optimizer.lr_scheduler_name", self.lr_scheduler_name, SCHEDULES)
         _above_zero(self, "optimizer", "lr", "gradient_clip")
         _at_least(self, "optimizer", 0, "lr_warm_up_steps", "lr_decay_steps", "lr_end")
         _at_least(self, "optimizer", 1, "n_restart_cycles")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise _wrong(f"optimizer.{name}", f"is {getattr(self, name)}; it must be 0 or more and below 1")
+                raise _wrong(f"optimizer.{name}", f"is {getattr(self, name)}; it must be at least 0 and below 1")
         if self.lr_scheduler_name != "constant" and self.lr_decay_steps and self.lr_end == 0:
-            raise _wrong("optimizer.lr_decay_steps", "would decay from 0 to 0; give an lr_end above 0, or no decay")
+            raise _wrong(
+                "optimizer.lr_decay_steps", ("would decay from 0 to 0; set an lr_end above 0, or disable the decay")
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -149,18 +154,18 @@ class OptimizerConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read the output of `to_dict`; raises `errors.InvalidArgument` for an unknown field."""
         return cls(**_known(cls, "optimizer", fields))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlannedSae:
-    """One autoencoder of a training: where its activations come from, what it is, how it is optimised."""
+    """One autoencoder of a training: the hook of its activations, its configuration, and its optimiser."""
 
     name: str
-    """Unique within the training; also the folder that it is exported to."""
+    """Unique within the training; also the name of the folder that it is exported to."""
     hook: str
-    """TransformerLens's name, `blocks.3.hook_resid_post`."""
+    """Hook name as in TransformerLens, `blocks.3.hook_resid_post`."""
     sae: SaeConfig
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
@@ -175,7 +180,7 @@ class PlannedSae:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read the output of `to_dict`; raises `errors.InvalidArgument` for an unknown field."""
         known = _known(cls, "saes", fields)
         optimizer = OptimizerConfig.from_dict(known.pop("optimizer", {}))
         return cls(**known | {"sae": SaeConfig.from_dict(known["sae"]), "optimizer": optimizer})
@@ -183,7 +188,7 @@ class PlannedSae:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """All autoencoders that one pass over the activations trains, and how long.
+    """All autoencoders that one pass over the activations trains, and for how long.
 
     A sample is one activation vector: one token at one hook. Every autoencoder sees every batch of its hook.
     """
@@ -192,42 +197,44 @@ class TrainingPlan:
     total_samples: int
     batch_size: int = 4096
     buffer_samples: int = 2**18
-    """Vectors that the mixing buffer holds of each hook."""
+    """Number of vectors of each hook in the activation buffer."""
     seed: int = 0
     """Seeds the order of the data."""
     dead_feature_window: int = 1000
     """Steps without firing after which a latent counts as dead."""
     feature_sampling_window: int = 2000
-    """Steps over which firing frequencies are counted before they start anew."""
+    """Steps over which firing frequencies are counted before the counters are reset."""
     normalization_batches: int = 100
-    """Batches that the scale of activations is estimated on, where an autoencoder asks for it."""
+    """Batches that the scale of activations is estimated on, if an autoencoder needs it."""
     autocast: bool = False
-    """Whether steps compute in bfloat16 where PyTorch's autocast does; weights and optimiser stay as they are."""
+    """Whether steps compute in bfloat16 where PyTorch's autocast does; weights and optimiser keep
+    their number format.
+    """
     compile: bool = False
-    """Whether steps go through torch.compile; what is read live, its source compiles."""
+    """Whether steps go through torch.compile; for live activations, the model is compiled by its source."""
     reference: bool = False
-    """Whether sae-lens's own forward pass and autograd are used where there is a faster step of the same result."""
+    """Whether to use SAELens's own forward pass and autograd even where there is a faster step with the same result."""
     device: str = "cpu"
     threads: int = 0
-    """Processor threads; 0 leaves the number to PyTorch. On one processor an equal number gives equal bits."""
+    """Processor threads; 0 leaves the number to PyTorch. On one processor, equal numbers give bit-identical results."""
     log_every: int = 50
     checkpoint_every: int = 1000
     evaluate_every: int = 0
-    """Steps between evaluations on held-out sequences; 0 evaluates at the end alone."""
+    """Steps between evaluations on held-out sequences; 0 evaluates at the end only."""
     evaluation_sequences: int = 64
     processes: int = 1
-    """Processes that train together, each on a device of its own."""
+    """Processes that train together, each on its own device."""
     spread: str = "data"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained; raises `errors.InvalidArgument`."""
+        """Validate the plan; raises `errors.InvalidArgument`."""
         object.__setattr__(self, "saes", tuple(self.saes))
         if not self.saes:
-            raise _wrong("saes", "is empty; name at least one hook and configuration")
+            raise _wrong("saes", "is empty; specify at least one hook and configuration")
         names = [planned.name for planned in self.saes]
         for name in names:
             if names.count(name) > 1:
-                raise _wrong("saes.name", f"{name!r} is there twice; give every autoencoder a name of its own")
+                raise _wrong("saes.name", f"{name!r} occurs twice; give every autoencoder a unique name")
         widths: dict[str, int] = {}
         for planned in self.saes:
             if widths.setdefault(planned.hook, planned.sae.d_in) != planned.sae.d_in:
@@ -243,23 +250,23 @@ class TrainingPlan:
         if self.spread == "data":
             for name in ("batch_size", "buffer_samples"):
                 if getattr(self, name) % self.processes:
-                    what = f"is {getattr(self, name)}, which {self.processes} processes cannot share evenly"
+                    what = f"is {getattr(self, name)}, which cannot be divided evenly among {self.processes} processes"
                     raise _wrong(name, f"{what}; make it a multiple, or change processes")
         elif self.processes > len(self.saes):
             count = "is 1 autoencoder" if len(self.saes) == 1 else f"are {len(self.saes)} autoencoders"
             raise _wrong(
                 "processes",
-                f"is {self.processes}, and there {count}; every process needs one. Use fewer processes, or spread data",
+                f"is {self.processes}, but there {count}; every process needs one. Use fewer processes, or spread data",
             )
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps: whole batches in `total_samples`."""
+        """Number of optimiser steps: whole batches in `total_samples`."""
         return self.total_samples // self.batch_size
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """The hooks whose activations are needed, each once, in the order of the autoencoders."""
+        """The hooks whose activations are needed, without duplicates, in the order of the autoencoders."""
         return tuple(dict.fromkeys(planned.hook for planned in self.saes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,13 +276,13 @@ class TrainingPlan:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave; raises `errors.InvalidArgument` for a field that does not exist."""
+        """Read the output of `to_dict`; raises `errors.InvalidArgument` for an unknown field."""
         known = _known(cls, "", fields)
         return cls(**known | {"saes": tuple(PlannedSae.from_dict(planned) for planned in known["saes"])})
 
 
 def num_held_out(units: int, wanted: int) -> int:
-    """Sequences, or blocks of them, that are held out of so many: those that are wanted, but a tenth at most."""
+    """Return how many sequences (or blocks) to hold out: the requested number, but at most a tenth of all."""
     return min(wanted, max(1, units // _LARGEST_SHARE))
 
 

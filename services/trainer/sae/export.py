@@ -1,8 +1,8 @@
-"""Trained autoencoders as SAELens opens them: `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
+"""Export autoencoders in SAELens's format: `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
 
-sae-lens's own conversion decides what an architecture becomes for inference: batchtopk and matryoshka_batchtopk become
-jumprelu with their learned threshold, topk gets decoder rows of length 1. What was done to activations before training
-is folded into the weights first, so that the exported autoencoder takes the model's own activations.
+SAELens's own conversion decides the inference architecture: batchtopk and matryoshka_batchtopk become jumprelu with
+their learned threshold, topk gets decoder rows of length 1. The normalisation of activations is folded into the
+weights first, so that the exported autoencoder takes the model's own activations.
 """
 
 import copy
@@ -26,7 +26,7 @@ CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 SPARSITY = "sparsity.safetensors"
 FILES = (CONFIG, WEIGHTS, SPARSITY)
-"""Every exported folder holds these and nothing else."""
+"""Files of an exported folder, which holds nothing else."""
 
 _EPSILON = 1e-10
 """Added to firing frequencies before their logarithm, as in sae-lens."""
@@ -34,46 +34,46 @@ _EPSILON = 1e-10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What an autoencoder was trained on: fields of SAELens's metadata, by its names, and further ones of Polytok's."""
+    """The provenance of an autoencoder: fields of SAELens's metadata, by its names, and additional ones of Polytok."""
 
     model_name: str
     """Repository or path that the model is loaded from."""
     hook_name: str
-    """TransformerLens's name, or the path of a module."""
+    """Hook name of TransformerLens, or the path of a module."""
     context_size: int
-    """Tokens of a sequence that the model saw at most."""
+    """Maximum number of tokens of a sequence that the model saw."""
     prepend_bos: bool | None
-    """Whether every sequence begins with the tokenizer's begin-of-sequence token; None where that is not known."""
+    """Whether every sequence begins with the tokenizer's begin-of-sequence token; None if unknown."""
     model_revision: str = ""
     model_dtype: str = "float32"
-    """Number type that the model ran in."""
+    """Number format that the model ran in."""
     selection: TokenSelection = EVERY_TOKEN
     """Which tokens' activations it was trained on."""
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Whatever else shall be found in the metadata, JSON values by name: model revision, tokenization, code version."""
+    """Additional metadata, JSON values by name: model revision, tokenization, code version."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `dataclasses.asdict` gave, after a way through JSON."""
+        """Read the output of `dataclasses.asdict`, also after JSON."""
         return cls(**{**fields, "selection": TokenSelection.from_dict(fields["selection"])})
 
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata's fields; a further field does not replace one of SAELens's."""
+        """Return the metadata; an additional field does not replace one of SAELens's."""
         own = {
             "model_name": self.model_name,
             "hook_name": self.hook_name,
             "hook_head_index": None,
             "context_size": self.context_size,
             "prepend_bos": self.prepend_bos,
-            # Sequences are rows of a tokenization, which `load_dataset` of sae-lens does not open by a name.
+            # Sequences are rows of a tokenization, which SAELens's `load_dataset` cannot open by name.
             "dataset_path": None,
         }
         return dict(self.further) | own | self._model() | _positions(self.selection, self.context_size)
 
     def _model(self) -> dict[str, Any]:
-        """Return how sae-lens loads the model so that it has the hook and gives the same activations."""
+        """Return how SAELens loads the model so that it has the hook and computes the same activations."""
         if hook_names.is_path(self.hook_name):
-            # transformers would take the number type of the files.
+            # By default transformers uses the number format of the files.
             options, loader = {"dtype": self.model_dtype}, "AutoModelForCausalLM"
         else:
             options = {} if self.model_dtype == "float32" else {"dtype": self.model_dtype}
@@ -83,7 +83,7 @@ class Origin:
 
 
 def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
-    """Return what was left out as sae-lens says it; its slice of a sequence cannot say every choice of places."""
+    """Return the excluded positions in SAELens's terms; its slice of a sequence cannot express every choice."""
     ids, places = selection.excluded_token_ids, selection.excluded_positions
     found: dict[str, Any] = {
         "exclude_special_tokens": list(ids) or False,
@@ -93,7 +93,7 @@ def _positions(selection: TokenSelection, context_size: int) -> dict[str, Any]:
 
 
 def _slice(kept: Sequence[int], length: int) -> list[int | None] | None:
-    """Return the slice of `range(length)` that gives these places, None where there is none."""
+    """Return the slice of `range(length)` with these places, or None if there is none."""
     if len(kept) == length:
         return [None]
     if not kept:
@@ -107,14 +107,14 @@ def _slice(kept: Sequence[int], length: int) -> list[int | None] | None:
 
 
 class Firing(NamedTuple):
-    """How often the latents of the autoencoder as it is exported fire."""
+    """How often the latents of the exported autoencoder fire."""
 
     counts: torch.Tensor
     """Shape (d_sae,)."""
     samples: int
-    """Vectors that they were counted over, one or more."""
+    """Number of vectors that firings were counted over, at least one."""
     source: Literal["held out", "trained on"]
-    """Which activations these are: held-out ones, or, where none are held out, some of those that it was trained on."""
+    """Which activations these are: held-out ones, or, if none are held out, some of those that it was trained on."""
 
 
 class Converted(NamedTuple):
@@ -128,7 +128,7 @@ class Converted(NamedTuple):
 
 @torch.no_grad()
 def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[str, Any] | None = None) -> Converted:
-    """Fold the normalisation into a copy of a trained autoencoder (a sae-lens training class) and convert it."""
+    """Fold the normalisation into a copy of a trained autoencoder (a SAELens training class) and convert it."""
     folded = _copy(sae, metadata or {})
     if scaling.whitening is not None:
         whitening = scaling.whitening
@@ -138,7 +138,7 @@ def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[st
     weights = folded.state_dict()
     folded.process_state_dict_for_saving_inference(weights)
     config = folded.cfg.get_inference_sae_cfg_dict()
-    # As it was trained: folding changed the configuration of the copy.
+    # The configuration as trained: folding changed that of the copy.
     config["metadata"]["training_architecture_details"] = sae.cfg.get_training_architecture_details()
     if scaling.kind != "none":
         config["metadata"]["activation_normalization"] = scaling.to_dict()
@@ -146,7 +146,7 @@ def convert(sae: Any, scaling: normalization.Normalization, metadata: Mapping[st
 
 
 def inference(sae: Any, scaling: normalization.Normalization) -> Any:
-    """Return the `sae_lens.SAE` that an export of this autoencoder opens as, without the way over a disk."""
+    """Return the `sae_lens.SAE` that an export of this autoencoder opens as, without writing it to disk."""
     converted = convert(sae, scaling)
     inference_class, config_class = architectures.import_sae_lens().registry.get_sae_class(
         converted.config["architecture"]
@@ -161,10 +161,10 @@ def inference(sae: Any, scaling: normalization.Normalization) -> Any:
 def write(
     sae: Any, scaling: normalization.Normalization, origin: Origin, firing: Firing, folder: pathlib.Path
 ) -> dict[str, str]:
-    """Write the three files into a folder, made where it is missing, and syncs them to disk.
+    """Write and sync the three files to a folder, which is created if missing.
 
-    Returns the sha256 of each by its name, of the bytes that were to be written.
-    Raises `errors.FailedPrecondition` for weights that are not finite, `errors.ResourceExhausted` for a full disk.
+    Returns the sha256 of each file by its name, of the bytes in memory. Raises `errors.FailedPrecondition` for weights
+    that are not finite, `errors.ResourceExhausted` for a full disk.
     """
     frequencies = firing.counts.double().cpu() / firing.samples
     metadata = origin.metadata() | {
@@ -177,8 +177,8 @@ def write(
     for name, tensor in converted.weights.items():
         if not bool(tensor.isfinite().all()):
             raise errors.FailedPrecondition(
-                f"{folder.name}: {name} holds values that are not finite, so it is not exported. Export an earlier "
-                "checkpoint, or train anew with a lower learning rate."
+                f"{folder.name}: {name} holds values that are not finite, so it is not exported. Export an "
+                "earlier checkpoint, or train again with a lower learning rate."
             )
     sparsity = torch.log10(frequencies + _EPSILON).float()
     try:
@@ -191,20 +191,20 @@ def write(
         }
     except OSError as error:
         raise errors.ResourceExhausted(
-            f"{folder}: the autoencoder cannot be written ({error.strerror}). Make room or mend the folder's "
-            "permissions, then resume the training: its last checkpoint is unchanged."
+            f"{folder}: the autoencoder cannot be written ({error.strerror}). Free disk space or fix the "
+            "permissions of the folder, then resume the training: its last checkpoint is unchanged."
         ) from error
 
 
 def _copy(sae: Any, metadata: Mapping[str, Any]) -> Any:
-    """Make a training autoencoder of the same weights on the processor, whose parameters may be changed."""
+    """Return a training autoencoder with the same weights on the processor, whose parameters may be changed."""
     config = copy.deepcopy(sae.cfg)
     config.device = "meta"
     for name, value in metadata.items():
         config.metadata[name] = value
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="WARNING: You have only set one matryoshka level")
-        # For whoever opens the export.
+        # This warning is meant for users who open the export.
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
         made = type(sae)(config)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in sae.state_dict().items()}

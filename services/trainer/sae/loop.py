@@ -1,4 +1,4 @@
-"""The training loop: several autoencoders from one stream of activations, that goes on exactly where it was stopped."""
+"""The training loop: several autoencoders from one stream of activations, resumable exactly at any checkpoint."""
 
 import dataclasses
 import time
@@ -21,9 +21,9 @@ from services.trainer.sae.steps import factory
 
 _log = logging.get(__name__)
 _STOP_SECONDS = 1.0
-"""How often several processes agree on whether to stop."""
+"""Steps between two agreements of several processes on whether to stop."""
 _FREE_TO_CHANGE = frozenset({"log_every", "checkpoint_every", "evaluate_every", "device", "threads", "processes"})
-"""Fields of a plan that do not change what is trained, but for rounding; of processes, those that run count."""
+"""Fields of a plan that do not change the result, except for rounding; of processes, only the running number counts."""
 _AVERAGED = ("loss", "l0", "explained_variance", "gradient_norm")
 _RANDOM = "random"
 _MOST_MEASURED = 1 << 16
@@ -31,12 +31,12 @@ _Row = TypeVar("_Row", reports.MetricsRow, reports.EvaluationRow)
 
 
 class _Stopped(Exception):
-    """It is to stop, and did not begin yet."""
+    """Raised when a stop is requested before the first step."""
 
 
 @dataclasses.dataclass
 class TrainingCallbacks:
-    """Who is told what."""
+    """Callbacks for progress, metrics and stopping."""
 
     report: reports.OnProgress
     on_rows: reports.OnRows
@@ -56,7 +56,7 @@ class TrainingLoop:
         *,
         ahead: int = 2,
     ) -> None:
-        """`data` has the hooks of the share; `ahead` is the number of batches made ready while a step computes."""
+        """`data` has the hooks of the share; `ahead` is the number of batches to prefetch while a step computes."""
         self._plan = training
         self._share = partition.get_share(training, group.rank)
         self._data = data
@@ -88,11 +88,11 @@ class TrainingLoop:
 
     @property
     def seconds(self) -> float:
-        """Time since the training began, earlier runs up to their checkpoint included."""
+        """Seconds since the training began, including earlier runs up to their checkpoint."""
         return self._seconds_before + time.monotonic() - self._began
 
     def prepare(self, loaded: LoadedCheckpoint | None) -> None:
-        """Make the autoencoders and go to where a checkpoint was; at the start, estimates the normalisation.
+        """Create the autoencoders and restore a checkpoint; without one, estimate the normalisation.
 
         Raises `errors.FailedPrecondition` for a checkpoint of another plan.
         """
@@ -113,7 +113,7 @@ class TrainingLoop:
     def _normalization(
         self, wanted: tuple[normalization.Key, ...], samples: int
     ) -> dict[normalization.Key, normalization.Normalization]:
-        """Return what it reads, the mixing buffer reads anew."""
+        """Estimate the normalisation; the activation buffer reads the same activations again."""
         over = (lambda tensor: tensor) if self._share.whole else self._group.sum
         return normalization.estimate(self._source, wanted, samples, over, self._estimating)
 
@@ -122,7 +122,10 @@ class TrainingLoop:
         self.report("filling")
 
     def run(self) -> bool:
-        """Train to the last step, True, or until it is stopped, False; either way a checkpoint is of the end."""
+        """Train to the last step (returns True) or until stopped (returns False).
+
+        Writes a checkpoint of the end either way.
+        """
         self._began = time.monotonic()
         try:
             with self._stream:
@@ -132,7 +135,7 @@ class TrainingLoop:
                         return False
                     self._advance(self._stream.take())
         except _Stopped:
-            # Before the first step there is nothing to keep.
+            # Before the first step there is nothing to save.
             return False
         self._save()
         return True
@@ -140,7 +143,7 @@ class TrainingLoop:
     def _is_stopped(self) -> bool:
         if self._group.size == 1:
             return self._listeners.stop.is_set()
-        # All processes stop after the same step; to agree at every step would cost more than the step.
+        # All processes stop after the same step; agreeing at every step would cost more than the step.
         if self.step < self._next_look:
             return False
         found = self._group.gather({"stop": self._listeners.stop.is_set(), "seconds": time.monotonic() - self._began})
@@ -175,7 +178,7 @@ class TrainingLoop:
             self._listeners.on_rows(list(rows))
 
     def _together(self, own: list[dict[str, Any]], kind: type[_Row]) -> list[_Row]:
-        """Return the rows of all autoencoders, in the plan's order, from those that each process has."""
+        """Return the rows of all autoencoders, in the plan's order, from those of each process."""
         everywhere = self._group.gather(own)
         found: dict[str, list[dict[str, Any]]] = {}
         for row in (row for rows in everywhere for row in rows):
@@ -183,7 +186,7 @@ class TrainingLoop:
         return [kind(**_averaged(found[planned.name])) for planned in self._plan.saes if planned.name in found]
 
     def _check(self) -> None:
-        """Raise where a loss was not finite, in every process alike."""
+        """Raise if a loss was not finite, in every process alike."""
         for told in self._group.gather({trainer.name: trainer.first_bad_step() for trainer in self.trainers}):
             for planned in self._plan.saes:
                 if step := told.get(planned.name):
@@ -209,12 +212,12 @@ class TrainingLoop:
             if self._group.first:
                 merged = {name: entry for part in parts for name, entry in part.items()}
                 self._checkpoints.publish(self.step, merged, self._values())
-        # No process goes on to the next before this one has its name.
+        # No process starts the next checkpoint before this one is published.
         self._group.gather(None)
         self._kept_step = self.step
 
     def _states(self, stream: CheckpointState) -> Iterator[tuple[str, CheckpointState]]:
-        """Yield what this process writes to a checkpoint, by name."""
+        """Yield the states that this process writes to a checkpoint, by name."""
         if self._share.keeper == self._group.rank:
             yield self._data_name, stream
         if self._share.whole or self._group.first:
@@ -224,7 +227,7 @@ class TrainingLoop:
             yield _RANDOM, _random()
 
     def wants(self, name: str) -> bool:
-        """Return whether a state of a checkpoint is of this process's share."""
+        """Return whether a state of a checkpoint belongs to this process's share."""
         return name in {self._data_name, _RANDOM, *map(_sae_name, self._share.saes)}
 
     @property
@@ -244,12 +247,12 @@ class TrainingLoop:
         self._seconds_before = float(loaded.values["seconds"])
         self._course.filled = self._course.to_fill
         damaged = f" {' '.join(loaded.damaged)}" if loaded.damaged else ""
-        message = f"Goes on from the checkpoint of step {loaded.step:,}.{damaged}"
+        message = f"Resumed from the checkpoint of step {loaded.step:,}.{damaged}"
         _log.info("training resumes", step=loaded.step, damaged=loaded.damaged)
         self.report("preparing", message)
 
     def _check_same(self, values: dict[str, Any]) -> None:
-        # A field that came later had its default.
+        # Fields added later had their defaults.
         old, new = configs.TrainingPlan.from_dict(values["plan"]).to_dict(), self._plan.to_dict()
         free = _FREE_TO_CHANGE if self._plan.processes > 1 else _FREE_TO_CHANGE | {"spread"}
         changed = sorted(name for name in new if name not in free and old[name] != new[name])
@@ -257,8 +260,8 @@ class TrainingLoop:
             changed.append(f"number of processes ({values['processes']}, now {self._group.size})")
         if changed:
             raise errors.FailedPrecondition(
-                f"The checkpoint of this training was made with another {', '.join(changed)}. A training goes on with "
-                "the plan it began with; start a new one for another plan."
+                f"The checkpoint of this training was made with a different {', '.join(changed)}. A training "
+                "resumes with its original plan only; start a new one for another plan."
             )
 
     def evaluate(self) -> list[reports.EvaluationRow]:
@@ -276,7 +279,7 @@ class TrainingLoop:
         return rows
 
     def _evaluated(self) -> list[dict[str, Any]]:
-        # The model is the stream's too: it must not read ahead meanwhile.
+        # The source uses the same model: it must not prefetch meanwhile.
         self._measured = {}
         with self._stream.paused():
             autoencoders = {each.name: each.inference() for each in self.trainers}
@@ -289,9 +292,9 @@ class TrainingLoop:
         ]
 
     def firing(self, trainer: SaeTrainer) -> export.Firing:
-        """Return how often an autoencoder's latents fire, as it is exported: on what the last evaluation looked at.
+        """Return how often an autoencoder's latents fire as exported, on the data of the last evaluation.
 
-        Where nothing is held out, on the activations that wait in the mixing buffer.
+        If nothing is held out, on the activations in the activation buffer.
         """
         sums = self._measured.get(trainer.name)
         if sums is not None:
@@ -304,12 +307,12 @@ class TrainingLoop:
         return export.Firing(*sums.firing(), "trained on")
 
     def report(self, phase: reports.Phase, message: str = "") -> None:
-        """Report how far it is; of several processes the first does."""
+        """Report the progress; of several processes only the first does."""
         if self._group.first:
             self._course.report(phase, self.step, self._kept_step, message)
 
     def _filling(self, samples: int) -> None:
-        """Return how much of the mixing buffer is there, and heeds a stop meanwhile."""
+        """Report how full the activation buffer is, and heed a stop meanwhile."""
         self._course.filled = self._estimated + samples
         self.report("filling")
         if self._group.size == 1 and self._listeners.stop.is_set():
@@ -321,7 +324,7 @@ class TrainingLoop:
 
 
 def _averaged(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the row of an autoencoder, averaged over the processes where each measured its part of the batch."""
+    """Return the row of an autoencoder, averaged over the processes if each measured its part of the batch."""
     if len(rows) == 1:
         return rows[0]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in _AVERAGED}
@@ -334,7 +337,7 @@ def _sae_name(place: int) -> str:
 
 
 def _random() -> CheckpointState:
-    """PyTorch's own generators, from which whatever an architecture draws comes."""
+    """Return PyTorch's own generators, which an architecture may draw from."""
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()

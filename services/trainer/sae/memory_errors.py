@@ -1,4 +1,4 @@
-"""What a user reads when a training runs out of memory."""
+"""Error messages for a training that runs out of memory."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from services.trainer.sae import configs
 
 @contextmanager
 def explain_memory_errors(training: configs.TrainingPlan) -> Generator[None]:
-    """Turn what memory allocators raise into an error that says what to lower."""
+    """Convert out-of-memory errors into an error that says what to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -25,7 +25,7 @@ def explain_memory_errors(training: configs.TrainingPlan) -> Generator[None]:
 
 
 def _hints(training: configs.TrainingPlan) -> str:
-    """Return what to lower, by what it takes."""
+    """Return what to lower, largest memory use first."""
     weights = sum(_weight_bytes(planned.sae) for planned in training.saes)
     widths = {planned.hook: planned.sae.d_in for planned in training.saes}
     buffer = training.buffer_samples * sum(widths.values()) * 4

@@ -1,7 +1,7 @@
-"""Activations brought to one scale before they are trained on, estimated once and folded into the weights on export.
+"""Normalisation of activations, estimated once and folded into the weights on export.
 
-Named and defined as in sae-lens (`training/activation_scaler.py`): `expected_average_only_in` multiplies by
-sqrt(d) / E|x|; `covariance_whitening` (arXiv 2511.13981) gives z = (x - mean) @ matrix, of zero mean and covariance 1.
+Named and defined as in SAELens (`training/activation_scaler.py`): `expected_average_only_in` multiplies by sqrt(d) /
+E|x|; `covariance_whitening` (arXiv 2511.13981) maps to z = (x - mean) @ matrix, of zero mean and covariance 1.
 """
 
 import dataclasses
@@ -35,18 +35,18 @@ class Whitening:
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """What is done to the activations of one hook."""
+    """The normalisation of one hook's activations."""
 
     kind: configs.Normalization = "none"
     scale: float = 1.0
     whitening: Whitening | None = None
     mean_norm: float = 0.0
-    """E|x| as estimated."""
+    """The estimate of E|x|."""
     samples: int = 0
-    """Activations that it was estimated on; 0 where nothing was estimated."""
+    """Number of activations that it was estimated on; 0 without an estimate."""
 
     def apply(self, activations: torch.Tensor) -> torch.Tensor:
-        """Bring activations of shape (n, d) to the scale that is trained on; float32 unless they are wider."""
+        """Normalise activations of shape (n, d); the result is float32 unless they are wider."""
         if self.kind == "none":
             return activations
         wide = activations.to(torch.promote_types(activations.dtype, torch.float32))
@@ -56,22 +56,22 @@ class Normalization:
         return (wide - self.whitening.mean.to(wide.device, wide.dtype)) @ matrix
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a record shows of it."""
+        """Return the fields for a record."""
         return {"kind": self.kind, "scale": self.scale, "mean_norm": self.mean_norm, "samples": self.samples}
 
     def state(self) -> CheckpointState:
-        """Return it for a checkpoint; floats come back exactly through JSON."""
+        """Return the state for a checkpoint; floats survive JSON exactly."""
         tensors = {} if self.whitening is None else dataclasses.asdict(self.whitening)
         return CheckpointState(tensors, self.to_dict())
 
     @classmethod
     def from_state(cls, state: CheckpointState) -> Self:
-        """Read what `state` gave."""
+        """Read the output of `state`."""
         whitening = Whitening(**state.tensors) if state.tensors else None
         return cls(**state.values, whitening=whitening)
 
     def to(self, device: str) -> Self:
-        """Return it with its tensors on a device."""
+        """Return a copy with its tensors on a device."""
         if self.whitening is None:
             return self
         moved = {name: tensor.to(device) for name, tensor in vars(self.whitening).items()}
@@ -83,12 +83,12 @@ Key = tuple[str, configs.Normalization]
 
 
 def keys(planned: Iterable[configs.PlannedSae]) -> tuple[Key, ...]:
-    """Return what has to be estimated or not, each once."""
+    """Return the (hook, kind) pairs to estimate, without duplicates."""
     return tuple(dict.fromkeys((each.hook, each.sae.normalize_activations) for each in planned))
 
 
 class _Sums:
-    """Of the activations at one hook, in float64."""
+    """Sums over the activations at one hook, in float64."""
 
     def __init__(self, *, outer: bool) -> None:
         self._outer = outer
@@ -108,7 +108,7 @@ class _Sums:
 
 
 def samples_of(wanted: Iterable[Key], samples: int) -> int:
-    """Return how many activations an estimate reads that may read so many: none where nothing is estimated."""
+    """Return how many of a number of activations an estimate reads: none if nothing is estimated."""
     return samples if any(kind != "none" for _, kind in wanted) else 0
 
 
@@ -120,10 +120,10 @@ def estimate(
     over: Sum,
     on_read: Callable[[int], None] = lambda _: None,
 ) -> dict[Key, Normalization]:
-    """Estimate on the first `samples` activations of a source, which then stands where it stood before.
+    """Estimate on the first `samples` activations of a source, whose position is restored afterwards.
 
-    `over` sums over processes, each with as many samples; `on_read` is told how many were read. Raises
-    `errors.FailedPrecondition` for activations that are all zero or not finite.
+    `over` sums over processes, each with as many samples; `on_read` is called with the number of activations read.
+    Raises `errors.FailedPrecondition` for activations that are all zero or not finite.
     """
     wanted = tuple(wanted)
     found: dict[Key, Normalization] = {key: Normalization() for key in wanted if key[1] == "none"}
@@ -153,8 +153,8 @@ def _estimated(key: Key, sums: _Sums, over: Sum) -> Normalization:
     mean_norm = float(over(sums.norm)) / count
     if not 0 < mean_norm < float("inf"):
         raise errors.FailedPrecondition(
-            f"{hook}: the first {count:,} activations have a mean norm of {mean_norm:g}; nothing can be scaled by it. "
-            "Check the model, or train with normalize_activations none.",
+            f"{hook}: the first {count:,} activations have a mean norm of {mean_norm:g}, which cannot be used "
+            "as a scale. Check the model, or train with normalize_activations none.",
             reason="NOT_FINITE",
         )
     if kind == "expected_average_only_in":

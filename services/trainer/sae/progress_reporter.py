@@ -1,4 +1,4 @@
-"""How far a training is, told to whoever listens: a few times a second, and whenever something else begins."""
+"""Reports the progress of a training a few times a second, and whenever a phase begins."""
 
 import time
 
@@ -9,7 +9,7 @@ _OFTEN = frozenset({"filling", "training"})
 
 
 class ProgressReporter:
-    """What a process tells of its training. `filled` of `to_fill` activations are read before the first step."""
+    """Reports the progress of a process. `filled` of `to_fill` activations are read before the first step."""
 
     def __init__(self, training: configs.TrainingPlan, report: reports.OnProgress) -> None:
         self._plan = training
@@ -20,9 +20,9 @@ class ProgressReporter:
         self.to_fill = 0
 
     def report(self, phase: reports.Phase, step: int, kept_step: int, message: str = "") -> None:
-        """Report; `kept_step` is the newest checkpoint's.
+        """Report; `kept_step` is the step of the newest checkpoint.
 
-        In one phase a report soon after another is left out, unless there is a message or a new checkpoint.
+        Within a phase, a report soon after another is skipped, unless there is a message or a new checkpoint.
         """
         now = time.monotonic()
         then, before, speed = self._told

@@ -1,4 +1,4 @@
-"""What a training tells while it runs and when it ends, as plain data."""
+"""The reports and the result of a training, as plain data."""
 
 import dataclasses
 import pathlib
@@ -9,51 +9,51 @@ Phase = Literal["preparing", "filling", "training", "evaluating", "exporting"]
 
 
 class Stop(Protocol):
-    """Asks a training to stop after the step it is at; a `threading.Event` is one."""
+    """Requests a training to stop after the current step; a `threading.Event` is one."""
 
     def is_set(self) -> bool:
-        """Return whether it shall stop."""
+        """Return whether to stop."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a training is."""
+    """Progress of a training."""
 
     step: int
     """Optimiser steps done."""
     total_steps: int
     samples: int
-    """Activations trained on, of each hook: steps times batch size."""
+    """Activations of each hook trained on: steps times batch size."""
     total_samples: int
     samples_per_second: float
-    """Over the steps since the last report; 0 before the first."""
+    """Rate over the steps since the last report; 0 before the first."""
     phase: Phase
     message: str = ""
-    """A sentence for the user, where there is something to tell: what it went on from, a damaged checkpoint."""
+    """A sentence for the user, if there is something to say: the checkpoint resumed from, a damaged checkpoint."""
     checkpoint_step: int = 0
     """Step of the newest checkpoint; 0 without one."""
     filled: int = 0
-    """Activations read before the first step, of each hook: for the normalisation and the mixing buffer."""
+    """Activations of each hook read before the first step, for the normalisation and the activation buffer."""
     to_fill: int = 0
-    """How many these are in all."""
+    """Total number of these."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricsRow:
-    """What one autoencoder's training looked like at one step. (sae, step) names a row.
+    """The metrics of one autoencoder at one step. (sae, step) identifies a row.
 
-    After a resume the rows since the checkpoint come again, equal but for the seconds: write them over the old.
+    After a resume the rows since the checkpoint are reported again, equal but for the seconds: overwrite the old ones.
     """
 
     sae: str
     step: int
-    """Steps done when it was measured, that step included."""
+    """Steps done when it was measured, including that step."""
     samples: int
     seconds: float
-    """Since the training began, with the time of earlier runs up to the checkpoint resumed from."""
+    """Seconds since the training began, including earlier runs up to the checkpoint resumed from."""
     loss: float
     losses: dict[str, float]
-    """Summands of the loss, by sae-lens's names."""
+    """Terms of the loss, by SAELens's names."""
     l0: float
     explained_variance: float
     """Of the step's batch: 1 - E|x - y|² / E|x - E x|²."""
@@ -62,7 +62,7 @@ class MetricsRow:
     gradient_norm: float
     coefficients: dict[str, float]
     extra: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Whatever else the architecture tells, as `topk_threshold`."""
+    """Additional metrics of the architecture, such as `topk_threshold`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -71,13 +71,13 @@ class MetricsRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
-    """What one autoencoder does on held-out sequences after a number of steps."""
+    """The evaluation of one autoencoder on held-out sequences after a number of steps."""
 
     sae: str
     step: int
     samples: int
     figures: dict[str, Any]
-    """By name, as `services.trainer.sae.evaluation` documents them; formulas are under `formulas`."""
+    """Figures by name, as documented in `services.trainer.sae.evaluation`; formulas are under `formulas`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -91,20 +91,20 @@ OnProgress = Callable[[Progress], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a training ended."""
+    """The result of a training."""
 
     finished: bool
-    """False where it was stopped; it goes on from its newest checkpoint."""
+    """False if it was stopped; it resumes from its newest checkpoint."""
     step: int
     samples: int
     seconds: float
     exports: dict[str, pathlib.Path]
-    """Folder of each autoencoder by name, each a SAELens folder; none where it was stopped."""
+    """Folder of each autoencoder by name, in SAELens's format; empty if it was stopped."""
     available_samples: int
-    """Activations of each hook that there were to train on, each counted once; 0 where it was stopped."""
+    """Number of activations of each hook available for training, each counted once; 0 if it was stopped."""
     checksums: dict[str, dict[str, str]]
-    """The sha256 of each file in those folders by its name, of the bytes that were to be written."""
+    """The sha256 of each file in those folders by its name, of the bytes in memory."""
     evaluations: list[EvaluationRow]
-    """The last of each autoencoder; none where it was stopped."""
+    """The last evaluation of each autoencoder; empty if it was stopped."""
     normalization: dict[str, dict[str, Any]]
-    """What was estimated and folded into the weights, by autoencoder: `kind`, `scale`, `mean_norm`, `samples`."""
+    """The normalisation folded into the weights, by autoencoder: `kind`, `scale`, `mean_norm`, `samples`."""

@@ -1,4 +1,4 @@
-"""One autoencoder within a training: its step, the scale of its activations, and whether its loss is finite."""
+"""One autoencoder within a training: its step, its normalisation, and whether its loss is finite."""
 
 import math
 import pathlib
@@ -37,26 +37,27 @@ class SaeTrainer:
 
     def train(self, activations: torch.Tensor, step: int, *, measure: bool) -> None:
         """Take the `step`-th step on normalised activations of shape (batch, d_in)."""
-        # Autograd refuses what torch.inference_mode made; a buffer's batch is its own tensor and passes unchanged.
+        # Autograd rejects tensors made under torch.inference_mode; a buffer's batch is its own tensor and passes
+        # unchanged.
         activations = activations.clone() if activations.is_inference() else activations
         self._rate, self._coefficients = self.step.learning_rate(), self.step.coefficients()
         self._outcome = self.step(activations, measure=measure)
         bad = torch.where(self._outcome.loss.isfinite(), _NONE, step)
-        # Stays on the device: whoever asks waits for it, and not every step.
+        # Stays on the device: reading it waits for the device, and not every step reads it.
         before = self._first_bad
         self._first_bad = bad if before is None else torch.where(before == _NONE, bad, before)
 
     def first_bad_step(self) -> int:
-        """Tell at which step the loss was NaN or infinite first, 0 where at none; wait for the device."""
+        """Return the first step at which the loss was NaN or infinite, or 0; waits for the device."""
         return 0 if self._first_bad is None else max(0, int(self._first_bad))
 
     @torch.no_grad()
     def has_finite_weights(self) -> bool:
-        """Return whether no weight is NaN or infinite; wait for the device."""
+        """Return whether no weight is NaN or infinite; waits for the device."""
         return bool(torch.stack([parameter.isfinite().all() for parameter in self.step.sae.parameters()]).all())
 
     def row(self, step: int, samples: int, seconds: float) -> MetricsRow:
-        """Return the metrics of the step that was just taken with `measure`; wait for the device."""
+        """Return the metrics of the step just taken with `measure`; waits for the device."""
         assert self._outcome is not None
         measured = {name: float(value) for name, value in self._outcome.metrics.items()}
         return MetricsRow(
@@ -76,13 +77,13 @@ class SaeTrainer:
         )
 
     def inference(self) -> Autoencoder:
-        """Return what a user opens once it is exported, for activations as the model gives them; shares no weights."""
+        """Return the exported autoencoder, for activations as the model produces them; shares no weights."""
         sae = export.inference(self.step.sae, self.normalization)
         sae.eval().requires_grad_(False)
         return Autoencoder(self.planned.hook, self.planned.sae.d_sae, sae.encode, sae.decode)
 
     def export(self, origin: export.Origin, firing: export.Firing, folder: pathlib.Path) -> dict[str, str]:
-        """Write it as SAELens opens it; the folder appears whole, in place of one that is there.
+        """Export it in SAELens's format; the folder is replaced atomically.
 
         Returns the sha256 of each file by its name.
         """
@@ -94,7 +95,7 @@ class SaeTrainer:
         return written
 
     def state(self) -> CheckpointState:
-        """Return weights, optimiser, counters and normalisation; the tensors shared."""
+        """Return weights, optimiser, counters and normalisation; the tensors are shared."""
         step = self.step.state()
         state = CheckpointState()
         state.add("step", CheckpointState(step.tensors, dict(step.numbers)))
@@ -102,7 +103,7 @@ class SaeTrainer:
         return state
 
     def load(self, state: CheckpointState, device: str) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         step = state.part("step")
         self.step.load(protocol.StepState(step.tensors, step.values))
         self.normalization = Normalization.from_state(state.part("normalization")).to(device)
@@ -110,9 +111,9 @@ class SaeTrainer:
 
 
 def diverged_error(planned: configs.PlannedSae, what: str, kept_step: int) -> errors.FailedPrecondition:
-    """Return the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint's, or 0."""
+    """Return the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint, or 0."""
     optimizer = planned.optimizer
-    kept = f"The checkpoint of step {kept_step:,} is kept." if kept_step else "There is no checkpoint before it."
+    kept = "There is no earlier checkpoint." if kept_step else "There is no checkpoint before it."
     hints = [f"a lower optimizer.lr (now {optimizer.lr:g})"]
     if optimizer.gradient_clip is None:
         hints.append("optimizer.gradient_clip 1")
@@ -120,7 +121,7 @@ def diverged_error(planned: configs.PlannedSae, what: str, kept_step: int) -> er
     if planned.sae.normalize_activations == "none":
         hints.append("sae.normalize_activations expected_average_only_in")
     return errors.FailedPrecondition(
-        f"{planned.name}: {what}. {kept} A new training may do better with {', '.join(hints)}.",
+        f"{planned.name}: {what}. {kept} Start a new training; {', '.join(hints)} may help.",
         reason="NOT_FINITE",
         metadata={"sae": planned.name, "checkpoint_step": str(kept_step)},
     )

@@ -1,7 +1,7 @@
-"""Learning rates and coefficients as functions of the step, equal to the schedulers of sae-lens.
+"""Learning rates and coefficients as functions of the step, equal to the schedulers of SAELens.
 
-A function of the step needs no state: a training that goes on from a checkpoint continues on the same course.
-Source: sae-lens 6.54, `training/optim.py`.
+A function of the step needs no state: a resumed training continues on the same schedule. Source: sae-lens 6.54,
+`training/optim.py`.
 """
 
 import math
@@ -30,7 +30,7 @@ def learning_rate(config: configs.OptimizerConfig, total_steps: int, step: int) 
 
 
 def coefficients(config: configs.SaeConfig, step: int) -> dict[str, float]:
-    """Return the coefficients of a step, counted from 0, warmed up linearly from 0; by sae-lens's names."""
+    """Return the coefficients of a step, counted from 0, warmed up linearly from 0; by SAELens's names."""
     if config.architecture in {"standard", "gated"}:
         return {"l1": _warmed(config.l1_coefficient, config.l1_warm_up_steps, step)}
     if config.architecture == "jumprelu":

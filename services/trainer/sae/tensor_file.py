@@ -1,8 +1,8 @@
-"""Tensors in a safetensors file, hashed as they are written and as they are read.
+"""Tensors in a safetensors file, hashed while they are written and read.
 
-A checksum that is computed from a file after it was written says nothing of what was to be written, and bytes that are
-checked and then mapped are read twice. So the checksum is that of the bytes in memory, here on both ways.
-The format: https://huggingface.co/docs/safetensors/index#format.
+A checksum computed from a file after writing does not prove that the right bytes were written, and bytes that are
+checked and then mapped are read twice. The checksum is therefore that of the bytes in memory, both ways. The format:
+https://huggingface.co/docs/safetensors/index#format.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from services.runtime.storage import flush_ahead
 _CHUNK_BYTES = 8 << 20
 _ALIGNMENT = 8
 _MOST_HEADER_BYTES = 100_000_000
-"""As safetensors has it."""
+"""As in safetensors."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -37,18 +37,18 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class WrittenFile(NamedTuple):
-    """A file, as its bytes were in memory."""
+    """A written file, with the digest of its bytes in memory."""
 
     size_bytes: int
     sha256: str
 
 
 class DamagedFile(Exception):
-    """A file does not hold what was written."""
+    """Raised when a file differs from what was written."""
 
 
 class _Hashed:
-    """Bytes on their way from a file."""
+    """Hashes the bytes read from a file."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -79,8 +79,8 @@ class _Hashed:
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> WrittenFile:
-    """Write tensors, from any device, and bring the file to disk; of the memory it takes one tensor at a time."""
-    # The widest first, so that each begins at a multiple of the size of its numbers.
+    """Write tensors, from any device, and sync the file; holds one tensor at a time in memory."""
+    # The widest first, so that each is aligned to the size of its numbers.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {}
     end = 0
@@ -111,7 +111,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, torch.Tensor]) -> WrittenFil
 
 
 def read(path: pathlib.Path, written: WrittenFile, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """Read tensors to a device. Raises Damaged unless the bytes that were read are those that were written."""
+    """Read tensors to a device. Raises DamagedFile unless the bytes that were read are those that were written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         if os.fstat(file.fileno()).st_size != written.size_bytes:
@@ -127,7 +127,7 @@ def read(path: pathlib.Path, written: WrittenFile, device: str = "cpu") -> dict[
 
 
 def check(path: pathlib.Path, written: WrittenFile) -> None:
-    """Raise Damaged unless a file holds what was written."""
+    """Raise DamagedFile if a file differs from what was written."""
     with path.open("rb") as file:
         hashed = _Hashed(file)
         hashed.pass_over()
@@ -145,7 +145,7 @@ def _read(hashed: _Hashed, size: int) -> dict[str, torch.Tensor]:
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end_before = entry["data_offsets"][0], end
         end = entry["data_offsets"][1]
-        # No hole in between, and no more memory than the file has bytes.
+        # No gaps, and no more memory than the file has bytes.
         if begin != end_before or not begin <= end <= size - 8 - header_bytes:
             raise DamagedFile
         tensor = torch.empty(end - begin, dtype=torch.uint8)

@@ -1,11 +1,11 @@
-"""Trains a plan: from data to exported autoencoders, going on from the newest checkpoint.
+"""Train a plan: from data to exported autoencoders, resuming from the newest checkpoint.
 
-    result = train(plan, folder, open_data=lambda device: live.Live(…), report=print, on_rows=print, stop=event)
+    result = train(plan, folder, open_data=lambda device: live.LiveDataset(…), report=print, on_rows=print, stop=event)
 
-`folder` holds `checkpoints/` and, at the end, `saes/{name}/`. Whatever kills the process, a call with the same plan
-goes on from the newest checkpoint, and ends with the weights of a run that was not killed: bit for bit on a processor
-of the same kind with the same number of threads. Under torchrun every process calls it with the same arguments; the
-first one reports.
+`folder` holds `checkpoints/` and, at the end, `saes/{name}/`. If the process is killed, a call with the same plan
+resumes from the newest checkpoint, and ends with the weights of an uninterrupted run: bit for bit on a processor of
+the same kind with the same number of threads. Under torchrun every process calls it with the same arguments; the first
+one reports.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def _silent(_: object) -> None:
 
 
 class _Exported(NamedTuple):
-    """An autoencoder that was exported, as JSON: its folder, and the sha256 of each file by its name."""
+    """An exported autoencoder, as JSON: its folder, and the sha256 of each file by its name."""
 
     folder: str
     checksums: dict[str, str]
@@ -51,15 +51,15 @@ def train(
     keep: int = 2,
     ahead: int | None = None,
 ) -> reports.Result:
-    """Train to the end, or until `stop` is set, after which the same call goes on.
+    """Train to the end, or until `stop` is set, after which the same call resumes.
 
-    `open_data` gets the device that this process computes on; `origin` tells what an export says of itself. `resume`
-    false begins anew and removes checkpoints that are there; the last `keep` are kept; `ahead` batches are made ready
-    while a step computes, by default as many as suit the data.
+    `open_data` is called with the device of this process; `origin` returns the provenance for an export. With `resume`
+    false, existing checkpoints are removed first; the last `keep` are kept. `ahead` batches are prefetched while a
+    step computes, by default as many as suit the data.
 
     Raises `errors.InvalidArgument` for a plan that does not fit the data, `errors.FailedPrecondition` for a loss that
-    is not finite or a checkpoint of another plan, `errors.ResourceExhausted` where memory or disk do not suffice,
-    `errors.DataLoss` where no checkpoint can be read.
+    is not finite or a checkpoint of another plan, `errors.ResourceExhausted` if memory or disk do not suffice,
+    `errors.DataLoss` if no checkpoint can be read.
     """
     with process_group.join_process_group(training.device, gradients=training.spread == "data") as group:
         own = dataclasses.replace(training, device=group.device)
@@ -96,7 +96,7 @@ def _result(
     evaluations: list[reports.EvaluationRow],
     exports: dict[str, _Exported],
 ) -> reports.Result:
-    """Return what all processes did together."""
+    """Return the joint result of all processes."""
     finished = run.step == training.total_steps
     scales = {trainer.name: trainer.normalization.to_dict() for trainer in run.trainers}
     told = group.gather({"exports": exports, "normalization": scales})
@@ -134,7 +134,7 @@ def _export(
 
 
 def _reuse(training: configs.TrainingPlan, data: ActivationDataset) -> dict[str, Any]:
-    """Return how often activations were trained on, as an export says it."""
+    """Return how often activations were trained on, for the export."""
     samples, available = training.total_steps * training.batch_size, data.available_samples
     return {"training_samples": samples, "available_samples": available, "passes": samples / available}
 
@@ -146,15 +146,17 @@ def _unknown(planned: configs.PlannedSae) -> export.Origin:
 def _check_group(training: configs.TrainingPlan, group: process_group.ProcessGroup) -> None:
     if group.size != training.processes:
         raise errors.FailedPrecondition(
-            f"processes is {training.processes}, and {group.size} of them run. `launch.train` starts as many as the "
-            "plan has."
+            f"processes is {training.processes}, but {group.size} are running. Use `launch.train` to start "
+            "the plan's number of processes."
         )
 
 
 def _check_names(training: configs.TrainingPlan) -> None:
     for planned in training.saes:
         if not _NAME.fullmatch(planned.name):
-            description = f"{planned.name!r} cannot be a folder; use letters, digits, dots, dashes, underscores"
+            description = (
+                f"{planned.name!r} cannot be used as a folder name; use letters, digits, dots, dashes and underscores"
+            )
             raise errors.InvalidArgument(
                 f"saes.name: {description}.", violations=[errors.FieldViolation("saes.name", f"{description}.")]
             )
@@ -171,7 +173,7 @@ def _check_widths(training: configs.TrainingPlan, data: ActivationDataset) -> No
                 violations=[errors.FieldViolation("saes.hook", f"{description}.")],
             )
         if width and width != planned.sae.d_in:
-            description = f"is {planned.sae.d_in}; {planned.hook} has {width} numbers a token"
+            description = f"is {planned.sae.d_in}; {planned.hook} has {width} numbers per token"
             raise errors.InvalidArgument(
                 f"sae.d_in {description}.", violations=[errors.FieldViolation("sae.d_in", f"{description}.")]
             )

@@ -1,1 +1,1 @@
-"""The trainer's worker: a process that keeps leases, and a child that trains."""
+"""The trainer's worker: a process that holds leases, and a task process that trains."""

@@ -1,4 +1,4 @@
-"""Where a training's activations come from: a model that runs over a tokenization, or an extraction."""
+"""The source of a training's activations: a model that runs over a tokenization, or an extraction."""
 
 import functools
 import hashlib
@@ -36,33 +36,33 @@ _DTYPES = {
 
 
 class ActivationSource(Protocol):
-    """What a training reads."""
+    """The activations that a training reads."""
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """Return the width of each hook. Raises InvalidArgument for those that there are not."""
+        """Return the width of each hook. Raises InvalidArgument for unknown hooks."""
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
-        """Return the activations, some sequences held out."""
+        """Return the activations, with some sequences held out."""
 
     @property
     def selection(self) -> TokenSelection:
-        """Which tokens' activations are trained on."""
+        """Return which tokens' activations are trained on."""
 
     @property
     def dtype(self) -> str:
-        """Number type that the model runs in."""
+        """Return the number format that the model runs in."""
 
     @property
     def weights_fingerprint(self) -> str:
-        """Which weights the model has."""
+        """Return the fingerprint of the model's weights."""
 
     @property
     def manifest(self) -> tokenizations.TokenizationManifest | None:
-        """The manifest of the tokenization, if it is still there."""
+        """Return the manifest of the tokenization, if it still exists."""
 
     @property
     def tokens(self) -> Any:
-        """The tokenization as a `datasets.Dataset`, None where it is gone."""
+        """Return the tokenization as a `datasets.Dataset`, or None if it is gone."""
 
 
 def open_source(
@@ -70,7 +70,7 @@ def open_source(
 ) -> ActivationSource:
     """Return the source of a training.
 
-    `scratch` is a folder for what a remote storage has, or has it already: `fetched`.
+    `scratch` is a folder for files copied from a remote storage; with `fetched`, they are there already.
     """
     if task.lineage.extraction:
         return ExtractedActivations(task, storage, device, scratch, fetched=fetched)
@@ -80,7 +80,7 @@ def open_source(
 class LiveActivations:
     """A model and the tokenization that it reads; both are opened once.
 
-    Raises FailedPrecondition (MODEL_INVALID) if the model is not the one of the lineage's fingerprint.
+    Raises FailedPrecondition (MODEL_INVALID) if the model's fingerprint is not the lineage's.
     """
 
     def __init__(self, task: tasks_pb2.RunTrainingTask, storage: Storage, device: str) -> None:
@@ -110,7 +110,7 @@ class LiveActivations:
 
     @property
     def model(self) -> LoadedModel:
-        """The model, loaded when it is first needed."""
+        """Return the model, loading it on first use."""
         if self._model is None:
             self._model = models.load(
                 self._folder,
@@ -122,18 +122,18 @@ class LiveActivations:
         return self._model
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """Return the width of each hook. Raises InvalidArgument for those that the model does not have."""
+        """Return the width of each hook. Raises InvalidArgument for hooks that the model does not have."""
         found = {hook.name: hook.width for hook in hooks.parse_hooks(names, self._description)}
         unknown = tuple(name for name, width in found.items() if not width)
         if unknown:
-            # A module that was named by its path: only running it tells.
+            # A module named by its path: only a forward pass shows its width.
             stream = activation_stream.ActivationStream(self.model, self.tokens, self._settings(unknown))
             piece = next(iter(stream.pieces(0, 1)))
             found |= {name: int(piece.values[name].shape[1]) for name in unknown}
         return found
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
-        """Return the activations, some sequences held out."""
+        """Return the activations, with some sequences held out."""
         return live.LiveDataset(self.model, self.tokens, self._settings(names), seed=seed, held_out_rows=held_out)
 
     def _settings(self, names: tuple[str, ...]) -> activation_stream.StreamSettings:
@@ -145,17 +145,17 @@ class LiveActivations:
 
     @property
     def selection(self) -> TokenSelection:
-        """Which tokens' activations are trained on."""
+        """Return which tokens' activations are trained on."""
         return TokenSelection.from_message(self._task.lineage.selection)
 
     @property
     def dtype(self) -> str:
-        """Number type that the model runs in."""
+        """Return the number format that the model runs in."""
         return _DTYPES[self._task.live.dtype]
 
 
 class ExtractedActivations:
-    """An extraction, and the model that it was made with, for evaluation alone."""
+    """An extraction, and the model that it was made with, used for evaluation only."""
 
     def __init__(
         self,
@@ -181,10 +181,10 @@ class ExtractedActivations:
         except errors.NotFound:
             data = b""
         if hashlib.sha256(data).hexdigest() != lineage.extraction_digest:
-            what = "was made anew" if data else "was deleted"
+            what = "was recreated" if data else "was deleted"
             raise errors.FailedPrecondition(
-                f"{lineage.extraction} {what} since this training was created. Extract again, and create another "
-                "training on it.",
+                f"{lineage.extraction} {what} since this training was created. Extract again, and create "
+                "another training on the new extraction.",
                 reason="RESOURCE_CHANGED",
                 metadata={"resource": lineage.extraction},
             )
@@ -201,11 +201,11 @@ class ExtractedActivations:
         return scratch
 
     def widths(self, names: Sequence[str]) -> Mapping[str, int]:
-        """Return the width of each hook. Raises InvalidArgument for those that were not extracted."""
+        """Return the width of each hook. Raises InvalidArgument for hooks that were not extracted."""
         return extraction.ExtractionTable(self._rows, tuple(names), self._task.lineage.extraction).widths
 
     def open(self, names: tuple[str, ...], *, seed: int, held_out: int) -> ActivationDataset:
-        """Return the activations, some rows held out."""
+        """Return the activations, with some rows held out."""
         return extraction.ExtractionDataset(
             self._rows,
             names,
@@ -217,12 +217,15 @@ class ExtractedActivations:
 
     @property
     def weights_fingerprint(self) -> str:
-        """Which weights the extraction was made with; empty if a version made it that did not say."""
+        """Return the fingerprint of the weights that the extraction was made with.
+
+        Empty if an old version did not record it.
+        """
         return self._task.lineage.weights_fingerprint
 
     @functools.cached_property
     def manifest(self) -> tokenizations.TokenizationManifest | None:
-        """The manifest of the tokenization, if it is still there."""
+        """Return the manifest of the tokenization, if it still exists."""
         lineage = self._task.lineage
         if not self._task.tokenization_key:
             return None
@@ -231,13 +234,13 @@ class ExtractedActivations:
                 self._storage, lineage.tokenization, self._task.tokenization_key, lineage.tokenization_digest
             )
         except errors.FailedPrecondition as error:
-            # What was extracted is all that training needs; the autoencoders are not evaluated in the model then.
+            # Training needs only what was extracted; the autoencoders are then not evaluated in the model.
             _log.warning("no evaluation in the model", error=error.message)
             return None
 
     @functools.cached_property
     def tokens(self) -> Any:
-        """The tokenization as a `datasets.Dataset`, None where it is gone."""
+        """Return the tokenization as a `datasets.Dataset`, or None if it is gone."""
         manifest = self.manifest
         if manifest is None:
             return None
@@ -248,7 +251,7 @@ class ExtractedActivations:
     def _origin(self) -> extraction.ExtractionOrigin | None:
         if self.tokens is None:
             return None
-        # The model that the activations are of: in another number format they would be others.
+        # Loaded in the number format of the extraction: in another one its activations would differ.
         folder = model_folder(self._task.lineage)
         model = models.load(
             folder,
@@ -260,15 +263,15 @@ class ExtractedActivations:
 
     @property
     def selection(self) -> TokenSelection:
-        """Which tokens' activations are in the extraction."""
+        """Return which tokens' activations are in the extraction."""
         return TokenSelection.from_message(self._task.lineage.selection)
 
 
 def _check_weights(task: tasks_pb2.RunTrainingTask, folder: pathlib.Path, expected: str) -> str:
-    reader, otherwise = task.training, "begin again with `polytok training retry … --from-start`"
+    reader, otherwise = task.training, "start over with `polytok training retry … --from-start`"
     if task.lineage.extraction:
-        reader, otherwise = task.lineage.extraction, "extract again, and create another training on that"
-    advice = f"Bring the old files back and retry the training, or {otherwise}."
+        reader, otherwise = task.lineage.extraction, ("extract again and create another training on the new extraction")
+    advice = f"Restore the old files and retry the training, or {otherwise}."
     return fingerprints.check_fingerprint(task.lineage.model_repo_id, folder, expected, reader, advice)
 
 

@@ -1,4 +1,4 @@
-"""The worker's child process, `python -m services.trainer.worker.child`: trains."""
+"""The worker's task process, `python -m services.trainer.worker.child`: trains."""
 
 import os
 
@@ -14,11 +14,11 @@ from services.trainer.worker.worker_settings import TrainerSettings
 
 
 def main() -> None:
-    """Run tasks until the parent ends."""
-    # A step's and a model's largest tensors are taken and freed anew each time: a sixth of the processor time.
+    """Run tasks until the parent process exits."""
+    # The largest tensors of a step and a model are allocated and freed each time: a sixth of the processor time.
     malloc_tuning.tune_malloc()
     settings = TrainerSettings()
-    # Read once by the libraries, when they are imported.
+    # The libraries read these once, when they are imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.usable_threads))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,8 +39,8 @@ def _unpacked(payload: any_pb2.Any) -> tasks_pb2.RunTrainingTask:
     task = tasks_pb2.RunTrainingTask()
     if not payload.Unpack(task):
         raise errors.InvalidArgument(
-            f"The task's payload is {payload.type_url!r}, not {task.DESCRIPTOR.full_name!r}: trainer and worker are of "
-            "different versions; upgrade the older one.",
+            f"The task's payload is {payload.type_url!r}, expected {task.DESCRIPTOR.full_name!r}: trainer and "
+            "worker run different versions. Upgrade the older one.",
             reason="MESSAGE_INVALID",
         )
     return task

@@ -1,4 +1,4 @@
-"""What the export of a training says that it was trained on, from what was read in truth."""
+"""The provenance in the export of a training, taken from what was actually read."""
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ _BOUNDARY = "BOUNDARY_"
 def origins(
     task: tasks_pb2.RunTrainingTask, source: ActivationSource, complete: configs.TrainingPlan
 ) -> Callable[[configs.PlannedSae], export.Origin]:
-    """Return what the export of each autoencoder says; the rows are looked at once."""
+    """Return the provenance of each autoencoder for its export; the rows are read once."""
     lineage, selection = task.lineage, source.selection
     tokens, manifest = source.tokens, source.manifest
     bos = lineage.bos_token_id if lineage.HasField("bos_token_id") else None
@@ -55,13 +55,13 @@ def begins_with(tokens: Any, bos: int | None) -> bool:
 
 
 def describe_packing(manifest: tokenizations.TokenizationManifest | None) -> dict[str, Any]:
-    """Return how documents became sequences, by sae-lens's names, where documents were packed."""
+    """Return how documents were packed into sequences, in SAELens's terms."""
     packed = manifest.parameters.get("packing") if manifest is not None else None
     if packed is None:
         return {}
     return {
-        # `ActivationsStore.from_sae` of sae-lens begins rows with BOS or nothing, by `prepend_bos`. Rows that begin
-        # otherwise come from its `PretokenizeRunner`, whose names these are.
+        # SAELens's `ActivationsStore.from_sae` begins rows with BOS or with nothing, by `prepend_bos`. Rows that begin
+        # otherwise come from its `PretokenizeRunner`, whose field names these are.
         "begin_batch_token": _token(packed, "begin_of_batch", "BOS"),
         "begin_sequence_token": _token(packed, "begin_of_sequence", "NONE"),
         "sequence_separator_token": _token(packed, "separator", "BOS"),
@@ -70,6 +70,6 @@ def describe_packing(manifest: tokenizations.TokenizationManifest | None) -> dic
 
 
 def _token(packed: Mapping[str, Any], field: str, default: str) -> str | None:
-    """A boundary as sae-lens names it."""
+    """Return a boundary as SAELens names it."""
     boundary = str(packed.get(field, f"{_BOUNDARY}{default}")).removeprefix(_BOUNDARY).lower()
     return None if boundary == "none" else boundary

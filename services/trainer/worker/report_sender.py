@@ -1,4 +1,4 @@
-"""What a training tells its owner on the way: metrics, checkpoints, and how far it is."""
+"""Reports of a running training to the trainer's server: metrics, checkpoints and progress."""
 
 import math
 import time
@@ -24,12 +24,12 @@ _log = logging.get(__name__)
 
 
 class ReportSender:
-    """Turns what the loop tells into reports. `from_step` is the checkpoint's that it goes on from, or 0."""
+    """Send the loop's progress as reports. `from_step` is the step of the checkpoint resumed from, or 0."""
 
     def __init__(
         self, context: TaskContext, workspace: Workspace, from_step: int, keep: int, weights_fingerprint: str = ""
     ) -> None:
-        """`keep` checkpoints stay, besides those that the owner does not know of yet."""
+        """Keep the last `keep` checkpoints, and those that the server does not know of yet."""
         self._keep = keep
         self._weights_fingerprint = weights_fingerprint
         self._context = context
@@ -43,16 +43,16 @@ class ReportSender:
         self._before = 0
 
     def progress(self, progress: reports.Progress) -> None:
-        """Take the loop's progress; a checkpoint that is new is kept and told before the resume point names it."""
+        """Report the loop's progress; a new checkpoint is stored and reported before the resume point names it."""
         if progress.message:
             _log.info("training", message=progress.message, step=progress.step)
-            # Where it went on from in truth: a damaged checkpoint is passed over for the one before.
+            # The step actually resumed from: a damaged checkpoint is skipped in favour of the one before.
             self._from_step = self._kept_step = progress.step
         if progress.phase == "preparing":
             return
         self._begin()
         self._send_phase(progress)
-        # What is read before the first step counts as much as the steps that read as much.
+        # Reading before the first step counts as much as the steps that read as much.
         each = progress.total_samples / progress.total_steps
         self._before = math.ceil(progress.to_fill / each)
         done = int(progress.filled / each) if progress.phase == "filling" else self._before + progress.step
@@ -69,7 +69,7 @@ class ReportSender:
         self._context.record(tasks_pb2.TrainingReport(from_step=self._from_step, phase=phase, phase_progress=percent))
 
     def stopped(self, step: int, total_steps: int) -> None:
-        """Take that the loop stopped at a step, with a checkpoint of it unless that is the first."""
+        """Record that the loop stopped at a step, with a checkpoint of it unless it is the first."""
         self._begin()
         self._send(self._before + step, self._before + total_steps, step)
 
@@ -81,14 +81,14 @@ class ReportSender:
         self._context.report(done, total, point)
 
     def rows(self, rows: Sequence[reports.Row]) -> None:
-        """Take rows of metrics."""
+        """Report rows of metrics."""
         self._begin()
         self._context.record(
             tasks_pb2.TrainingReport(from_step=self._from_step, metrics=[metrics_to_message(row) for row in rows])
         )
 
     def _begin(self) -> None:
-        """Tell, first of all, where this attempt begins."""
+        """Report where this attempt begins, before anything else."""
         if self._begun:
             return
         self._begun = True
@@ -96,8 +96,8 @@ class ReportSender:
             begins=True, from_step=self._from_step, weights_fingerprint=self._weights_fingerprint
         )
         if self._from_step:
-            # Its own copy now: the earlier attempt's folder is of no more use, and is swept after a while. So the next
-            # attempt must go on from this copy, also if this one writes none of a later step.
+            # The checkpoint is this attempt's own copy now: the earlier attempt's folder is garbage-collected after a
+            # while. The next attempt must resume from this copy, even if this attempt writes no later one.
             copy = self._point(self._from_step)
             report.checkpoint.CopyFrom(copy)
             self._own_point = copy.SerializeToString()
@@ -122,7 +122,7 @@ class ReportSender:
 
 
 def metrics_to_message(row: reports.Row) -> metrics_pb2.Metrics:
-    """Return the message of a row."""
+    """Return the message of a row of metrics."""
     message = metrics_pb2.Metrics(sae=row.sae, step=row.step, samples=row.samples)
     if isinstance(row, reports.EvaluationRow):
         message.evaluation.CopyFrom(evaluation_to_message(row))
@@ -145,7 +145,7 @@ def metrics_to_message(row: reports.Row) -> metrics_pb2.Metrics:
 
 
 def evaluation_to_message(row: reports.EvaluationRow) -> metrics_pb2.EvaluationFigures:
-    """Return the message of an evaluation's figures."""
+    """Return the message of an evaluation."""
     message = metrics_pb2.EvaluationFigures()
     _add(message, "", row.figures)
     return message
@@ -169,5 +169,5 @@ def _add(message: metrics_pb2.EvaluationFigures, prefix: str, figures: Mapping[s
             case list() | tuple() if all(isinstance(each, int | float) for each in value):
                 message.series[name].values[:] = value
             case _:
-                # None stands for a figure that is undefined.
+                # None means that the figure is undefined.
                 continue

@@ -1,4 +1,4 @@
-"""The task `train.run`: activations, the training loop, and the export that its owner publishes."""
+"""The task `train.run`: activations, the training loop, and the export that the trainer's server publishes."""
 
 import contextlib
 import dataclasses
@@ -28,25 +28,25 @@ _MANIFEST = "polytok.json"
 _ALL = 1 << 31
 _PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
 
-architectures.import_sae_lens()  # what the first training would wait for
+architectures.import_sae_lens()  # imported here: the first training would otherwise wait for it
 
 
 def run(
     task: tasks_pb2.RunTrainingTask, storage: Storage, settings: TrainerSettings, context: task_process_main.TaskContext
 ) -> tasks_pb2.RunTrainingResult:
-    """Train, from the resume point on if there is one. Raises TaskPaused once it stopped because it was asked to."""
+    """Train, from the resume point if there is one. Raises TaskPaused when a requested pause took effect."""
     point = tasks_pb2.ResumePoint.FromString(context.resume_point) if context.resume_point else None
     device = _device(settings)
     settings.check(task.parameters.processes or 1, torch.cuda.device_count() if device == "cuda" else None)
     several = task.parameters.processes > 1
     if not task.lineage.extraction:
-        # Without a checkpoint nothing is kept that other weights made.
+        # Without a checkpoint, nothing that is kept was made with other weights.
         task.lineage.weights_fingerprint = point.weights_fingerprint if point else ""
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="polytok-source-")))
-        # Where several processes train, each on a GPU, this one leaves them to those.
+        # With several processes, each on its own GPU, this process leaves the GPUs to them.
         source = activation_sources.open_source(task, storage, "cpu" if several else device, scratch)
-        # For the manifest, and for processes that load the model anew.
+        # For the manifest, and for processes that load the model again.
         task.lineage.weights_fingerprint = source.weights_fingerprint
         widths = source.widths([sae.hook for sae in task.saes])
         complete = config_proto.plan_from_messages(
@@ -84,7 +84,7 @@ def _alone(
         on_rows=sender.rows,
         stop=context.pause_requested,
         origin=provenance.origins(task, source, complete),
-        # The teller removes old ones, once the owner knows of later ones.
+        # ReportSender removes old checkpoints once the server knows of later ones.
         keep=_ALL,
     )
 
@@ -98,7 +98,7 @@ def _together(
     sender: report_sender.ReportSender,
     context: task_process_main.TaskContext,
 ) -> reports.Result:
-    """Train in several processes, which open the source anew."""
+    """Train in several processes, each of which opens the source again."""
     origin = provenance.origins(task, source, complete)
     return launch.train(
         complete,
@@ -122,7 +122,7 @@ def _device(settings: TrainerSettings) -> str:
 def _published(
     task: tasks_pb2.RunTrainingTask, complete: configs.TrainingPlan, result: reports.Result, work: Workspace
 ) -> tasks_pb2.RunTrainingResult:
-    """Have the storage keep the export, its manifest last."""
+    """Store the export, its manifest last."""
     evaluations = {row.sae: row for row in result.evaluations}
     answer = tasks_pb2.RunTrainingResult(
         key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)

@@ -16,12 +16,12 @@ from services.trainer.sae.distributed import rank_main
 
 
 def describe_source(task: tasks_pb2.RunTrainingTask, scratch: pathlib.Path) -> dict[str, Any]:
-    """Return what a process is told of the source; `scratch` has what came from a remote storage."""
+    """Return the description of the source for a rank; `scratch` holds the files copied from a remote storage."""
     return {"task": base64.b64encode(task.SerializeToString()).decode(), "scratch": str(scratch)}
 
 
 def opener(job: rank_main.RankJob) -> Callable[[str], ActivationDataset]:
-    """Open the source of a job, on a device."""
+    """Return a function that opens the source of a job on a device."""
     from services.trainer.worker import activation_sources  # noqa: PLC0415  its libraries take seconds
 
     task = tasks_pb2.RunTrainingTask.FromString(base64.b64decode(job.read["task"]))
@@ -30,7 +30,7 @@ def opener(job: rank_main.RankJob) -> Callable[[str], ActivationDataset]:
     def open_data(device: str) -> ActivationDataset:
         storage = factory.open_storage(StorageSettings())
         source = activation_sources.open_source(task, storage, device, pathlib.Path(job.read["scratch"]), fetched=True)
-        # All hooks, whichever this process trains on: which tokens go through the model together depends on them.
+        # All hooks, even those that this process does not train on: they decide which tokens share a forward pass.
         return source.open(whole.hooks, seed=whole.seed, held_out=whole.evaluation_sequences)
 
     return open_data

@@ -21,15 +21,16 @@ POOL = worker_main.WorkerPool(
 
 
 class TrainerPeers(TransportSettings):
-    """Where the trainer's server is."""
+    """Address of the trainer's server."""
 
     trainer_address: str = Field(default=..., pattern=ADDRESS)
     """host:port of the trainer."""
 
 
 async def main(stopping: StopSignal) -> None:
-    """Work until it is asked to stop."""
+    """Work until asked to stop."""
     peers = TrainerPeers()
-    # The child's, read here too: what is wrong with it stops the service, not one child after another.
+    # Read by the task process, and here too: an invalid setting stops the service at once instead of failing one task
+    # process after another.
     TrainerSettings()
     await worker_main.run_worker(stopping, POOL, peers.trainer_address, peers)

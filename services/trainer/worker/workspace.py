@@ -1,7 +1,7 @@
-"""The folder of one attempt at a training, where its files are written and what of them the storage gets.
+"""The folder of one attempt at a training: where its files are written, and which of them are stored.
 
 `{training}/{attempt}/checkpoints/step-…` and `{training}/{attempt}/saes/{name}/`. Where the storage is a folder, the
-attempt writes there; else it writes to a temporary folder, from which finished files are copied.
+attempt writes there; otherwise it writes to a temporary folder, from which finished files are copied.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _CHECKPOINT = re.compile(r"step-\d{12}")
 
 
 class Workspace:
-    """Files of one attempt. `key` is its folder in the storage."""
+    """The files of one attempt. `key` is its folder in the storage."""
 
     def __init__(self, storage: Storage, key: str, folder: pathlib.Path) -> None:
         self._storage = storage
@@ -34,17 +34,17 @@ class Workspace:
         self._is_local = storage.local_path(key) == folder
 
     def restore(self, point: tasks_pb2.ResumePoint) -> None:
-        """Bring an earlier attempt's checkpoints here. Raises DataLoss where they are gone."""
+        """Restore an earlier attempt's checkpoints. Raises DataLoss if they are gone."""
         found = self._storage.list(point.key.rpartition("/")[0])
         if not any(key.startswith(f"{point.key}/") for key in found):
             raise errors.DataLoss(
-                f"The checkpoint of step {point.step:,} is gone from the storage ({point.key}). Begin again with "
-                "`polytok training retry … --from-start`.",
+                f"The checkpoint of step {point.step:,} is missing from the storage ({point.key}). Start over "
+                "with `polytok training retry … --from-start`.",
                 metadata={"key": point.key},
             )
         for key in found:
             *_, checkpoint, name = key.split("/")
-            # Later ones would leave out metrics that the owner never got.
+            # Later checkpoints would skip metrics that the server never received.
             if _is_checkpoint(checkpoint) and _step(checkpoint) <= point.step:
                 self._bring(key, self.folder / CHECKPOINTS / checkpoint / name)
 
@@ -61,13 +61,13 @@ class Workspace:
             shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
     def checkpoint(self, step: int) -> tasks_pb2.ResumePoint:
-        """Have the storage keep the checkpoint of a step, and names it."""
+        """Store the checkpoint of a step and return its key."""
         name = f"{CHECKPOINTS}/{_name(step)}"
         size = sum(self._keep(path, name) for path in sorted((self.folder / name).iterdir()))
         return tasks_pb2.ResumePoint(step=step, key=f"{self.key}/{name}", size_bytes=size)
 
     def prune(self, step: int, keep: int) -> list[int]:
-        """Remove all checkpoints but those after `step` and the last `keep` up to it; return the steps of the rest."""
+        """Remove all checkpoints except those after `step` and the last `keep` up to it; return the remaining steps."""
         steps = sorted(
             _step(name) for path in (self.folder / CHECKPOINTS).iterdir() if _is_checkpoint(name := path.name)
         )
@@ -79,9 +79,9 @@ class Workspace:
         return steps[len(needless) :]
 
     def exported(self, name: str, checksums: Mapping[str, str]) -> Iterator[tasks_pb2.ExportedFile]:
-        """Have the storage keep an exported autoencoder; return its files, whose checksums are those that were written.
+        """Store an exported autoencoder; return its files with the checksums of what was written.
 
-        Raises DataLoss, which another attempt mends, for a file that is not what was written.
+        Raises DataLoss for a file that differs from what was written; another attempt writes it again.
         """
         folder = f"{EXPORTS}/{name}"
         for file, sha256 in sorted(checksums.items()):
@@ -89,7 +89,7 @@ class Workspace:
             found = _sha256(path) if self._is_local else self._upload(path, folder)
             if found != sha256:
                 what = f"its sha256 is {found[:12]}…, not {sha256[:12]}…"
-                advice = "Another attempt goes on from the last checkpoint and writes it again."
+                advice = "Another attempt resumes from the last checkpoint and writes it again."
                 raise damaged(f"{self.key}/{folder}/{file}", what, advice, retryable=True)
             yield tasks_pb2.ExportedFile(name=f"{name}/{file}", size_bytes=path.stat().st_size, sha256=sha256)
 
@@ -103,7 +103,7 @@ class Workspace:
         return path.stat().st_size
 
     def _upload(self, path: pathlib.Path, folder: str) -> str:
-        """Copy a file to the storage; return the sha256 of what it has now."""
+        """Copy a file to the storage; return the sha256 of the stored file."""
         with path.open("rb") as file, self._storage.create(f"{self.key}/{folder}/{path.name}") as staged:
             while chunk := file.read(_CHUNK_BYTES):
                 staged.write(chunk)

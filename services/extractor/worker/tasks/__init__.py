@@ -1,1 +1,1 @@
-"""The tasks that an extraction is made by."""
+"""The tasks of an extraction."""

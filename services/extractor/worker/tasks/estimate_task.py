@@ -1,4 +1,4 @@
-"""The task `extract.estimate`: a short trial, whose files are removed again."""
+"""The task `extract.estimate`: a short trial whose files are removed again."""
 
 import resource
 import time
@@ -25,7 +25,7 @@ def estimate(
     loaded: model_cache.ModelCache,
     context: TaskContext,
 ) -> tasks_pb2.EstimateExtractionResult:
-    """Check what a plan checks but the room on the disk, and extracts some rows twice: to warm up, and to time."""
+    """Check what a plan checks except the free disk space, then extract some rows twice: to warm up, and to time."""
     order = task.order
     found = plan_task.read_input(order, models.describe(loaded.folder(order)), storage, reader)
     model = loaded.get(order)
@@ -34,7 +34,7 @@ def estimate(
     ends = found.lengths.cumsum()
     if not tokens:
         raise errors.FailedPrecondition(
-            f"{order.tokenization} has no tokens: there is no speed to measure. Take another tokenization.",
+            f"{order.tokenization} has no tokens, so there is no speed to measure. Choose another tokenization.",
             reason="SOURCE_EMPTY",
         )
 
@@ -55,7 +55,7 @@ def estimate(
 
     try:
         _, first_tokens, first_seconds = trial(_FIRST_TOKENS)
-        # The first includes what happens once; the second takes about three seconds, if there is as much to read.
+        # The first run includes one-time costs; the second takes about three seconds, if there is enough to read.
         wanted = int(first_tokens * max(1.0, _TRIAL_SECONDS / first_seconds))
         done, timed_tokens, seconds = trial(min(wanted, max(1, plan_task.free_bytes(storage) // (2 * each)) or wanted))
     finally:

@@ -1,4 +1,4 @@
-"""The task `extract.plan`: what is wrong is found before anything is written, and the rows are cut into ranges."""
+"""The task `extract.plan`: validate the order before anything is written, and split the rows into ranges."""
 
 import shutil
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 class ExtractionInput(NamedTuple):
-    """What an extraction reads, checked to fit the model."""
+    """The input of an extraction, checked to fit the model."""
 
     manifest: tokenizations.TokenizationManifest
     table: pa.Table
-    """All rows, of which those that are read may be."""
+    """All rows of which some may be read."""
     lengths: NDArray[np.int64]
-    """Tokens of each row that is read, padding and what is behind the context left out."""
+    """Tokens of each row that is read, without padding and without what exceeds the context."""
     widths: Mapping[str, int]
-    """Numbers per activation of each hook; the model's width where only running it would tell."""
+    """Numbers per activation of each hook; the model's width where only a forward pass would show it."""
 
 
 def plan(
@@ -36,14 +36,14 @@ def plan(
     reader: tokenizations.TokenizationReader,
     loaded: model_cache.ModelCache,
 ) -> tasks_pb2.PlanExtractionResult:
-    """Check that all of it fits, load the model, and cuts the rows."""
+    """Check that everything fits, load the model, and split the rows into ranges."""
     order = task.order
     description = models.describe(loaded.folder(order))
     found = read_input(order, description, storage, reader)
     each = bytes_per_token(order, found)
     size = int(found.lengths.sum()) * each
     check_room(order.name, size, storage)
-    # Weights that are damaged or do not fit are told now, and the model is there for the ranges.
+    # Damaged or unsuitable weights are reported now, and the model is loaded for the ranges.
     loaded.get(order)
     return tasks_pb2.PlanExtractionResult(
         ranges=_cut(found.lengths, max(1, task.range_bytes // each)),
@@ -58,7 +58,7 @@ def read_input(
     storage: Storage,
     reader: tokenizations.TokenizationReader,
 ) -> ExtractionInput:
-    """Open the tokenization; refuses hooks that the model has not, and ids and lengths that it does not take."""
+    """Open the tokenization; reject unknown hooks and out-of-range token ids or lengths."""
     settings = model_cache.range_settings(order)
     found = extraction.widths(settings, description)
     widths = {name: width or description.d_model for name, width in found.items()}
@@ -78,27 +78,27 @@ def read_input(
 
 
 def bytes_per_token(order: tasks_pb2.ExtractionOrder, found: ExtractionInput) -> int:
-    """Return what a token takes on the disk, all hooks together."""
+    """Return the bytes that a token takes on disk, all hooks together."""
     return arrow_columns.bytes_per_vector(found.widths, model_cache.number_format(order.parameters.storage_format))
 
 
 def free_bytes(storage: Storage) -> int:
-    """Bytes free where files are written; 0 if the storage does not tell."""
+    """Return the free bytes where files are written; 0 if the storage does not report them."""
     root = storage.local_path("extractions")
     return shutil.disk_usage(root.parent).free if root is not None else 0
 
 
 def check_room(name: str, size: int, storage: Storage) -> None:
-    """Refuse to begin what the disk has no room for."""
+    """Raise if the disk has no room for the extraction."""
     root = storage.local_path("extractions")
     if root is None:
         return
     free = shutil.disk_usage(root.parent).free
     if size > free:
         raise errors.ResourceExhausted(
-            f"{name} takes {memory.format_bytes(size)} on the disk, and {root.parent} has "
-            f"{memory.format_bytes(free)} free. "
-            "Make room, or take fewer hooks, fewer tokens (max_tokens), or bfloat16 to store; then retry.",
+            f"{name} takes {memory.format_bytes(size)} on disk, and {root.parent} has "
+            f"{memory.format_bytes(free)} free. Free some space, or choose fewer hooks, fewer tokens "
+            "(max_tokens), or bfloat16 as storage dtype; then retry.",
             reason=disk_space.REASON,
             metadata={"needed_bytes": str(size), "free_bytes": str(free)},
         )
@@ -108,8 +108,8 @@ def _check_context(order: tasks_pb2.ExtractionOrder, description: models.ModelDe
     limit, asked = description.context_length, order.parameters.context_size
     if limit and asked > limit:
         raise errors.InvalidArgument(
-            f"{order.model} looks at {limit} tokens, and {asked} are asked for. Create it anew with a context size of "
-            f"{limit} or less: the tokens behind it are left out.",
+            f"{order.model} takes at most {limit} tokens, but {asked} were requested. Create the extraction "
+            f"again with a context size of at most {limit}; the tokens beyond it are left out.",
             reason="MODEL_MISFIT",
         )
 
@@ -120,15 +120,16 @@ def _check_vocabulary(
     manifest: tokenizations.TokenizationManifest,
     table: pa.Table,
 ) -> None:
-    # A tokenizer with fewer ids than the model has rows cannot give one too many: nothing need be read.
+    # A tokenizer with no more ids than the model has rows cannot return an id out of range: nothing need be read.
     if manifest.tokenizer["vocab_size"] <= description.embedding_rows:
         return
     largest = max((pc.max(chunk.flatten()).as_py() or 0 for chunk in table[rows.IDS].chunks), default=0)
     if largest >= description.embedding_rows:
         raise errors.FailedPrecondition(
-            f"{order.tokenization} has the token id {largest}, and {order.model} has {description.embedding_rows} "
-            f"embedding rows (ids 0 to {description.embedding_rows - 1}): they do not belong together. "
-            "Register the model with the weights that its tokenizer is for (`polytok model add`), and tokenize for it.",
+            f"{order.tokenization} contains the token id {largest}, but {order.model} has "
+            f"{description.embedding_rows} embedding rows (ids 0 to {description.embedding_rows - 1}): the "
+            "tokenizer and the weights do not match. Register the model with the weights of its tokenizer "
+            "(`polytok model add`), and tokenize for it.",
             reason="MODEL_MISFIT",
             metadata={"largest_id": str(largest), "embedding_rows": str(description.embedding_rows)},
         )
@@ -144,7 +145,7 @@ def _lengths(table: pa.Table, count: int, context_size: int) -> NDArray[np.int64
 
 
 def _cut(lengths: NDArray[np.int64], tokens: int) -> list[tasks_pb2.RowRange]:
-    """Ranges of about so many tokens, no less than a row each."""
+    """Return ranges of about the given number of tokens, at least one row each."""
     ends = np.cumsum(lengths)
     total, first = int(ends[-1]) if len(ends) else 0, 0
     number = max(1, round(total / tokens))

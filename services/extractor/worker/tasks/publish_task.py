@@ -1,7 +1,7 @@
 """The task `extract.publish`: check the files, merge the statistics, stage the folder's small files.
 
-They are staged under names of this attempt; the owner gives them their final names in the transaction that makes the
-extraction READY, and until then `datasets.load_from_disk` finds nothing to open.
+They are staged under names of this attempt. The extractor's server renames them in the transaction that makes the
+extraction READY; until then `datasets.load_from_disk` finds nothing to open.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _ADVICE = "Retry the extraction."
 def publish(
     task: tasks_pb2.PublishExtractionTask, storage: Storage, context: TaskContext
 ) -> tasks_pb2.PublishExtractionResult:
-    """Check and merges what the ranges gave."""
+    """Check and merge the results of the ranges."""
     order = task.order
     files = [file for each in task.ranges for file in each.files]
     _check_not_empty(order, files)
@@ -71,8 +71,8 @@ def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2
     if files:
         return
     raise errors.FailedPrecondition(
-        f"{order.tokenization} gives fewer tokens than fill a single row of {order.parameters.context_size}. Take a "
-        "smaller context size, or leave fewer tokens out.",
+        f"{order.tokenization} has too few tokens to fill a single row of {order.parameters.context_size}. "
+        "Choose a smaller context size, or exclude fewer tokens.",
         reason="SOURCE_EMPTY",
     )
 
@@ -80,7 +80,7 @@ def _check_not_empty(order: tasks_pb2.ExtractionOrder, files: Sequence[tasks_pb2
 def _merged(
     order: tasks_pb2.ExtractionOrder, ranges: Sequence[tasks_pb2.ExtractRangeResult], storage: Storage
 ) -> dict[str, ActivationStatistics]:
-    """Hook → of all ranges, in the order of the parameters."""
+    """Return hook → statistics over all ranges, in the order of the parameters."""
     found: dict[str, ActivationStatistics] = {}
     for each in ranges:
         data = storage.read_checked(each.statistics.key, each.statistics.sha256, _ADVICE)
@@ -149,7 +149,7 @@ def _manifest(
         },
         "parameters": json_format.MessageToDict(order.parameters, preserving_proto_field_name=True),
         "excluded_token_ids": list(order.excluded_token_ids),
-        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        # Numbers as numbers: canonical JSON would write a 64-bit integer as a string.
         "statistics": {field.name: getattr(merged, field.name) for field in counted},
         "hooks": {
             hook: {name: value for name, value in each.summary().items() if name not in left_out}

@@ -1,4 +1,4 @@
-"""The task `extract.range`: the activations of one range of rows, and what was seen in them."""
+"""The task `extract.range`: the activations of one range of rows, and their statistics."""
 
 from polytok.extractor.v1 import tasks_pb2
 from services.activations import tokenizations
@@ -15,7 +15,7 @@ def extract(
     loaded: model_cache.ModelCache,
     context: TaskContext,
 ) -> tasks_pb2.ExtractRangeResult:
-    """Write the range's files under names of this attempt."""
+    """Write the files of the range under names of this attempt."""
     order, rows = task.order, task.range
     manifest = tokenizations.read_manifest(storage, order.tokenization, order.tokenization_key, order.manifest_digest)
     table = reader.open(manifest, rows.first_row, rows.num_rows)

@@ -1,1 +1,1 @@
-"""Where batches come from: sources of activations, the mixing buffer, and what is read ahead of the step."""
+"""Sources of activations, the activation buffer, and prefetching."""

@@ -1,13 +1,13 @@
-"""The mixing buffer: neighbours in the text do not meet in a batch.
+"""The activation buffer, which shuffles activations so that neighbours in the text are not in one batch.
 
-It holds a fixed number of activations. Once it is full, it is served in a random order; each batch taken makes room
-for the next activations of the source. After a part of it has been served (half, unless told otherwise) a new order is
-drawn over old and new ones together, as sae-lens's mixing buffer does it. Orders are drawn from (seed, number of the
-order), so that no generator has a state to keep.
+It holds a fixed number of activations. Once full, it is served in a random order; each batch taken makes room for the
+next activations of the source. After a part of it has been served (half by default) a new order is drawn over old and
+new ones together, as SAELens's mixing buffer does. Orders are drawn from (seed, number of the order), so that no
+generator state must be saved.
 
-A checkpoint holds the contents, not the way to them: they descend from everything read before, and to recompute them
-would need the model's passes of many buffers, while they are as large as the buffer is, of the order of a wide
-autoencoder's weights with Adam's moments.
+A checkpoint holds the contents rather than a way to recompute them: they descend from everything read before, and
+recomputing them would need the forward passes of many buffers. Their size is that of the buffer, of the order of a
+wide autoencoder's weights with Adam's moments.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ def _silent(_: int) -> None:
 
 
 class ActivationBuffer:
-    """Batches of a source's activations, mixed over `samples` of them; several hooks stay aligned."""
+    """Return batches of a source's activations, shuffled over `samples` of them; several hooks stay aligned."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class ActivationBuffer:
         device: str = "cpu",
         on_filled: Callable[[int], None] = _silent,
     ) -> None:
-        """`fresh` is the part of the buffer that is served, and filled anew, between two orders.
+        """`fresh` is the fraction of the buffer that is served and refilled between two orders.
 
-        `on_filled` is told how many of the first activations are there, as they come.
+        `on_filled` is called with the number of activations read while the buffer first fills.
         """
         if samples < batch:
             raise errors.InvalidArgument(
-                f"buffer_samples is {samples}; it must hold a batch of {batch} at least.",
-                violations=[errors.FieldViolation("buffer_samples", f"must be {batch} or more.")],
+                f"buffer_samples is {samples}; it must hold at least one batch of {batch}.",
+                violations=[errors.FieldViolation("buffer_samples", f"must be at least {batch}.")],
             )
         self._source = source
         self._samples = samples
@@ -61,7 +61,7 @@ class ActivationBuffer:
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def fill(self) -> None:
-        """Read the first activations; later calls change nothing."""
+        """Fill the buffer; later calls change nothing."""
         if self._held:
             return
         held: Block = {}
@@ -74,7 +74,7 @@ class ActivationBuffer:
         self._held = held
 
     def take(self) -> Block:
-        """Return the next batch, and fill its places anew."""
+        """Return the next batch, and refill its places."""
         self.fill()
         order, index = divmod(self._taken, self._served)
         slots = self._slots(order)[index * self._batch : (index + 1) * self._batch]
@@ -86,7 +86,7 @@ class ActivationBuffer:
         return batch
 
     def contents(self) -> Block:
-        """Return the activations that are held; those that the next batches will be of."""
+        """Return the activations in the buffer, from which the next batches are taken."""
         self.fill()
         return self._held
 
@@ -97,7 +97,7 @@ class ActivationBuffer:
         return self._order[1]
 
     def _pieces(self, count: int) -> Iterator[tuple[int, Block]]:
-        """Return exactly `count` activations of the source, in its order, as views with the place of their first."""
+        """Yield exactly `count` activations of the source, in its order, as views with the place of their first."""
         start = 0
         while start < count:
             length = 0 if not self._read else len(next(iter(self._read.values())))
@@ -111,7 +111,7 @@ class ActivationBuffer:
             self._used = end
 
     def state(self) -> CheckpointState:
-        """Return contents and position, the tensors shared: copy or write them before the next `take`."""
+        """Return contents and position; the tensors are shared: copy or write them before the next `take`."""
         return CheckpointState(
             {f"held.{hook}": values for hook, values in self._held.items()}
             | {f"rest.{hook}": values[self._used :] for hook, values in self._read.items()},
@@ -119,13 +119,13 @@ class ActivationBuffer:
         )
 
     def load(self, state: CheckpointState) -> None:
-        """Go on from a state; raises `errors.FailedPrecondition` where it is of another buffer."""
+        """Restore a state; raises `errors.FailedPrecondition` if it belongs to a different buffer."""
         shape: Mapping[str, Any] = state.values["shape"]
         if shape != self._shape():
             changed = sorted(name for name, value in self._shape().items() if shape.get(name) != value)
             raise errors.FailedPrecondition(
-                f"The checkpoint's buffer has another {', '.join(changed)}; a training resumes with the plan it began "
-                "with. Start a new training for other settings."
+                f"The checkpoint's buffer has a different {', '.join(changed)}; a training resumes with its "
+                "original plan only. Start a new training for other settings."
             )
         position: Position = state.values["source"]
         self._source.seek(position)

@@ -1,4 +1,4 @@
-"""What a source of activations is to the buffer that reads it."""
+"""Protocols of the sources of activations."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -17,41 +17,41 @@ class TokenSequences(NamedTuple):
     """Some sequences of tokens, padded to one length."""
 
     input_ids: torch.Tensor
-    """Shape (sequences, length), int64."""
+    """Token ids of shape (sequences, length), int64."""
     attention_mask: torch.Tensor
-    """Same shape; 0 is padding, behind the tokens."""
+    """Same shape; 0 is padding, after the tokens."""
     kept: torch.Tensor
-    """Same shape, boolean: tokens whose activations are trained on. False wherever there is padding."""
+    """Same shape, boolean: tokens whose activations are trained on. False for padding."""
 
 
 Position = dict[str, Any]
-"""Where a source stands, as JSON."""
+"""The position of a source, as JSON."""
 
 
 @dataclasses.dataclass
 class CheckpointState:
-    """What something needs in order to go on later: tensors, and the rest as JSON."""
+    """The state of a component, for resuming: tensors, and the rest as JSON."""
 
     tensors: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def add(self, name: str, state: "CheckpointState") -> None:
-        """Take in another state under a name; its tensors are shared, not copied."""
+        """Add another state under a name; its tensors are shared, not copied."""
         self.tensors |= {f"{name}.{key}": tensor for key, tensor in state.tensors.items()}
         self.values[name] = state.values
 
     def part(self, name: str) -> "CheckpointState":
-        """Return back what was added under a name; raises KeyError where nothing was."""
+        """Return the state that was added under a name; raises KeyError if there is none."""
         prefix = f"{name}."
         found = {key.removeprefix(prefix): each for key, each in self.tensors.items() if key.startswith(prefix)}
         return CheckpointState(found, self.values[name])
 
 
 class ActivationIterator(Protocol):
-    """Gives activations block by block, without end, in an order that its seed decides.
+    """Yields activations block by block, without end, in an order that its seed decides.
 
-    After the last token it begins anew in another order. Two sources of equal arguments give equal blocks, and one
-    that was sent to a position goes on exactly as the one that told it.
+    After the last token it starts over in another order. Two sources with equal arguments yield equal blocks. After
+    `seek` to a position, a source continues exactly like the one that returned the position.
     """
 
     @property
@@ -59,17 +59,17 @@ class ActivationIterator(Protocol):
         """Width of each hook."""
 
     def read(self) -> Block:
-        """Return the next block, of one token or more."""
+        """Return the next block of at least one token."""
 
     def position(self) -> Position:
-        """Return where the next `read` begins."""
+        """Return the position of the next `read`."""
 
     def seek(self, position: Position) -> None:
-        """Go to a position; raises `errors.DataLoss` for one that this source cannot have told."""
+        """Move to a position; raises `errors.DataLoss` for one that this source cannot have returned."""
 
 
 class ActivationDataset(Protocol):
-    """What a training reads: activations to train on, and held-out sequences that it never trains on."""
+    """What a training reads: activations to train on, and held-out sequences that are never trained on."""
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -77,30 +77,30 @@ class ActivationDataset(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many batches are best made ready while a step computes; changes nothing about what they are."""
+        """Number of batches to prefetch while a step computes; does not change the batches."""
 
     @property
     def available_samples(self) -> int:
-        """Activations of each hook that there are to train on, each counted once: none that is held out."""
+        """Number of activations of each hook available for training, each counted once, without the held-out ones."""
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a record keeps of it, as JSON: which rows are held out, and how they were chosen."""
+        """A description for the record, as JSON: which rows are held out, and how they were chosen."""
 
     def source(self, rank: int, size: int) -> ActivationIterator:
         """Return the activations of the `rank`-th of `size` disjoint parts of the sequences."""
 
     def held_out(self) -> Iterator[Block]:
-        """Return activations of the held-out sequences, the same at every call."""
+        """Return the activations of the held-out sequences, the same at every call."""
 
     def splice_target(self, hook: str) -> "SpliceTarget | None":
-        """Return what an autoencoder of the hook is evaluated in the model with; None where there is no such model."""
+        """Return the model to evaluate a hook's autoencoder in, or None without such a model."""
 
 
 class SpliceTarget(NamedTuple):
-    """A model, a place in it, and sequences for it."""
+    """A model, a hook in it, and sequences for it."""
 
     model: LoadedModel
     hook: Hook
     sequences: Callable[[], Iterator[TokenSequences]]
-    """Gives the held-out sequences."""
+    """Returns the held-out sequences."""

@@ -1,9 +1,9 @@
 """Activations of a finished extraction, memory-mapped: blocks of neighbouring rows in a random order each epoch.
 
-The files are those that `services.extractor` writes (and SAELens's cached activations): a column a hook, named after
-it, of [context_size, width] numbers a row; bfloat16 as uint16 in a column with `.bfloat16` behind the name; `row_index`
-says which row of the tokenization a vector is from. Reading whole blocks keeps a disk reading in sequence; the order of
-blocks is drawn from (seed, epoch), and the last ones of an order by the seed alone are held out.
+The files are those of `services.extractor` (and SAELens's cached activations): one column per hook, named after it, of
+[context_size, width] numbers per row; bfloat16 as uint16 in a column with the suffix `.bfloat16`; `row_index` maps
+each vector to its row of the tokenization. Reading whole blocks keeps disk reads sequential. The order of blocks is
+drawn from (seed, epoch), and the last blocks of an order drawn from the seed alone are held out.
 """
 
 import json
@@ -28,24 +28,24 @@ from services.trainer.sae.data.extraction_files import MANIFEST, ExtractionFiles
 
 _BLOCK_BYTES = 4 << 20
 _SMALLEST_NUMBER = 20
-"""Blocks are smaller where there would be fewer of them."""
+"""Blocks are smaller if there would be fewer of them than this."""
 _BFLOAT16 = ".bfloat16"
 _ROW_INDEX = "row_index"
 _POSITION = "position"
 _ADVICE = (
-    "The extraction kept such numbers (policy keep), which nothing can be trained on. Extract again: run the model as "
-    "float32 or bfloat16 if it ran as float16, or leave the tokens out where it happens."
+    "The extraction stores such numbers (policy keep), which cannot be trained on. Extract again: run the "
+    "model as float32 or bfloat16 if it ran as float16, or exclude the tokens where it happens."
 )
 _EPOCHS = 1
 
 
 @dataclass(frozen=True)
 class _Column:
-    """Where a hook's vectors are."""
+    """The column of a hook's vectors."""
 
     name: str
     shape: tuple[int, int]
-    """Vectors in a row, numbers in a vector."""
+    """Vectors per row, numbers per vector."""
     item_bytes: int
 
 
@@ -53,7 +53,7 @@ class ExtractionTable:
     """The rows of an extraction, by hook."""
 
     def __init__(self, rows: Any, wanted: tuple[str, ...], name: str = "") -> None:
-        """`rows` is what `open_extraction` gives. Raises `errors.InvalidArgument` for a hook it has not."""
+        """`rows` is the result of `open_extraction`. Raises `errors.InvalidArgument` for a hook that is not in it."""
         self._columns = {hook: _column(name, rows.features, hook) for hook in wanted}
         self._table: pa.Table = rows.table if isinstance(rows, ExtractionFiles) else rows.data.table
         self._check = rows.check if isinstance(rows, ExtractionFiles) else _trust
@@ -65,13 +65,13 @@ class ExtractionTable:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes in a row of all hooks wanted."""
+        """Bytes per row of all requested hooks."""
         return sum(each.shape[0] * each.shape[1] * each.item_bytes for each in self._columns.values())
 
     def read(self, first: int, count: int) -> Block:
-        """Return the vectors of some rows, one behind the other; copied out of the mapped files.
+        """Return the vectors of some rows, concatenated and copied out of the mapped files.
 
-        Raises `errors.FailedPrecondition` for numbers that are NaN or infinite: an extraction may keep them.
+        Raises `errors.FailedPrecondition` for NaN or infinity, which an extraction may store.
         """
         part = self._table.slice(first, count)
         block = {
@@ -85,7 +85,7 @@ class ExtractionTable:
     def _not_finite(self, hook: str, found: finiteness.NotFinite, first: int) -> errors.FailedPrecondition:
         row, vector = divmod(found.first, self.context_size)
         places = {"row": _ROW_INDEX, "position": _POSITION}
-        # Activations that SAELens cached do not say where in the text they are from.
+        # Activations cached by SAELens do not record their position in the text.
         if not set(places.values()) <= set(self._table.column_names):
             place = f"vector {vector} of row {first + row} of the extraction"
             return finiteness.not_finite_error(hook, found, place, _ADVICE, {})
@@ -96,14 +96,14 @@ class ExtractionTable:
         )
 
     def sources(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return which row of the tokenization each of those vectors is from; none where the files do not say."""
+        """Return the row of the tokenization of each vector, or None if the files do not record it."""
         if _ROW_INDEX not in self._table.column_names:
             return np.empty(0, np.int64)
         return _flat(self._table.slice(first, count)[_ROW_INDEX], 1, self._check).astype(np.int64)
 
 
 class ExtractionIterator:
-    """Some blocks of an extraction."""
+    """Iterates over some blocks of an extraction."""
 
     def __init__(self, table: ExtractionTable, blocks: NDArray[np.int64], block_rows: int, seed: int) -> None:
         self.widths: Mapping[str, int] = table.widths
@@ -127,23 +127,23 @@ class ExtractionIterator:
         return self._table.read(block * self._block_rows, self._block_rows)
 
     def position(self) -> Position:
-        """Tell epoch and block."""
+        """Return epoch and block."""
         return {"epoch": self._epoch, "block": self._index}
 
     def seek(self, position: Position) -> None:
-        """Go to a block of an epoch."""
+        """Move to a block of an epoch."""
         epoch, index = int(position["epoch"]), int(position["block"])
         if epoch < 0 or not 0 <= index <= len(self._blocks):
             raise errors.DataLoss(
-                f"The checkpoint goes on at block {index} of epoch {epoch}; there are {len(self._blocks)} blocks. "
-                "Start the training anew, without resuming."
+                f"The checkpoint continues at block {index} of epoch {epoch}, but there are "
+                f"{len(self._blocks)} blocks. Start the training over, without resuming."
             )
         self._epoch, self._index = epoch, index
 
 
 @dataclass(frozen=True)
 class ExtractionOrigin:
-    """The model and tokenization that an extraction was made with: what splicing needs, and training does not."""
+    """The model and tokenization that an extraction was made with; needed for splicing, not for training."""
 
     model: LoadedModel
     dataset: Any
@@ -153,7 +153,7 @@ class ExtractionOrigin:
 
 
 class ExtractionDataset:
-    """A finished extraction to train on, some of its blocks held out."""
+    """A finished extraction to train on, with some of its blocks held out."""
 
     def __init__(
         self,
@@ -165,11 +165,11 @@ class ExtractionDataset:
         held_out_rows: int,
         origin: ExtractionOrigin | None = None,
     ) -> None:
-        """`rows` is what `open_extraction` gives, `wanted` are the hooks, and messages call the extraction by `name`.
+        """`rows` is the result of `open_extraction`, `wanted` are the hooks; messages call the extraction by `name`.
 
-        At most a tenth of the blocks is held out, and one at least.
+        At least one and at most a tenth of the blocks are held out.
 
-        With `origin`, autoencoders are evaluated in the model too, on sequences that lie wholly in held-out blocks.
+        With `origin`, autoencoders are also evaluated in the model, on sequences that lie entirely in held-out blocks.
         """
         self._table = ExtractionTable(rows, wanted, name)
         self._seed = seed
@@ -191,12 +191,12 @@ class ExtractionDataset:
 
     @property
     def available_samples(self) -> int:
-        """Activations of each hook to train on, each counted once."""
+        """Number of activations of each hook to train on, each counted once."""
         ends = np.minimum((self._train + 1) * self._block_rows, len(self._table))
         return int((ends - self._train * self._block_rows).sum()) * self._table.context_size
 
     def source(self, rank: int, size: int) -> ExtractionIterator:
-        """Return every `size`-th block, from the `rank`-th on."""
+        """Return every `size`-th block, starting with the `rank`-th."""
         blocks = live.part(self._train, rank, size, "blocks")
         return ExtractionIterator(self._table, blocks, self._block_rows, self._seed)
 
@@ -206,7 +206,7 @@ class ExtractionDataset:
             yield self._table.read(block * self._block_rows, self._block_rows)
 
     def splice_target(self, hook: str) -> SpliceTarget | None:
-        """Return the model, unless none was given, or one that predicts no next tokens."""
+        """Return the model, or None without one or if it predicts no next tokens."""
         origin = self._origin
         if origin is None or not origin.model.has_head or origin.model.description.masked:
             return None
@@ -221,7 +221,7 @@ class ExtractionDataset:
         return SpliceTarget(origin.model, found, sequences)
 
     def _whole_sequences(self) -> list[int]:
-        """Rows of the tokenization all of whose vectors are held out: neither first nor last of a run of blocks."""
+        """Return rows of the tokenization whose vectors are all held out: neither first nor last of a run of blocks."""
         found: list[int] = []
         for block in self._held.tolist():
             sources = self._table.sources(block * self._block_rows, self._block_rows)
@@ -230,11 +230,11 @@ class ExtractionDataset:
 
 
 def open_extraction(folder: pathlib.Path, name: str = "", manifest: Mapping[str, Any] | None = None) -> Any:
-    """Open the folder of a published extraction, memory-mapped: as `Files`, whose bytes are checked.
+    """Open the folder of a published extraction, memory-mapped, as `ExtractionFiles`, whose bytes are checked.
 
-    `name` is what messages call it, and `manifest` its `polytok.json`, by default the one in the folder. A folder
-    without any, of activations that SAELens cached, is opened as a `datasets.Dataset`, which is believed as it is.
-    Raises `errors.FailedPrecondition` where there is none, `errors.DataLoss` for damaged files.
+    `name` is used in messages. `manifest` is its `polytok.json`, by default the one in the folder. A folder without a
+    manifest, such as activations that SAELens cached, is opened as a `datasets.Dataset` without checks. Raises
+    `errors.FailedPrecondition` if there is no extraction, `errors.DataLoss` for damaged files.
     """
     if not folder.is_dir():
         raise errors.FailedPrecondition(
@@ -270,17 +270,17 @@ def _column(extraction: str, features: Mapping[str, Any], hook: str) -> _Column:
 
 
 def _vectors(flat: NDArray[Any], of: _Column) -> torch.Tensor:
-    # Copied: what is mapped is read-only, and is read from the disk here, ahead of the step.
+    # Copied: mapped memory is read-only, and copying reads from disk here, ahead of the step.
     values = torch.from_numpy(np.array(flat)).view(-1, of.shape[1])
     return values.view(torch.bfloat16) if of.name.endswith(_BFLOAT16) else values
 
 
 def _trust(_: NDArray[Any]) -> None:
-    """Nobody says what was written."""
+    """Accept everything: there are no checksums."""
 
 
 def _flat(column: pa.ChunkedArray, depth: int, check: Callable[[NDArray[Any]], None]) -> NDArray[Any]:
-    """Return the numbers of lists of some depth, one behind the other, once they were checked."""
+    """Return the numbers of nested lists, flattened, after checking them."""
     parts = []
     for chunk in column.chunks:
         array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk

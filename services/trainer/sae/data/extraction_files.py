@@ -1,8 +1,8 @@
-"""The files of an extraction, mapped into memory; the bytes of what is read are checked when they are read.
+"""The files of an extraction, memory-mapped; bytes are checked when they are read.
 
-The manifest names a file with a digest for each block of the others (`services.runtime.storage.blocks`). What is parsed
-when files are opened is checked then, before it is relied on: the headers of record batches and everything but the
-activations. A training reads those for hours, in any order: they are checked block by block, each time.
+The manifest names a file with a digest for each block of the others (`services.runtime.storage.blocks`). What is
+parsed when files are opened is checked first: the headers of record batches and everything but the activations. A
+training reads the activations for hours, in any order; they are checked block by block on every read.
 """
 
 import bisect
@@ -27,7 +27,7 @@ class ExtractionFiles:
     """All rows of a published extraction."""
 
     def __init__(self, folder: pathlib.Path, manifest: Mapping[str, Any], name: str) -> None:
-        """`name` is what messages call the extraction. Raises DataLoss for files that are not what was written."""
+        """`name` is used in messages. Raises DataLoss for damaged files."""
         self._name = name or folder.name
         self._files: list[blocks.Blocks] = []
         digests = self._digests(folder, manifest["blocks"])
@@ -44,18 +44,18 @@ class ExtractionFiles:
             try:
                 found = _batches(checked)
             except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._damaged(file["name"], f"it is no Arrow stream ({error})") from error
+                raise self._damaged(file["name"], f"it is not an Arrow stream ({error})") from error
             if sum(batch.num_rows for batch in found) != file["num_rows"]:
-                raise self._damaged(file["name"], f"it has not {file['num_rows']} rows")
+                raise self._damaged(file["name"], f"it does not have {file['num_rows']} rows")
             batches += found
         self._files.sort(key=_address)
         self._addresses = [_address(each) for each in self._files]
         self.table = pa.Table.from_batches(batches)
-        """The rows; what is read of it is to be checked."""
+        """The rows; check what is read of them."""
         self.features = datasets.Features.from_arrow_schema(self.table.schema)
 
     def check(self, array: NDArray[Any]) -> None:
-        """Raise DataLoss unless an array, which is a part of the mapped files, is what was written."""
+        """Raise DataLoss if an array, a part of the mapped files, is damaged."""
         if not array.size:
             return
         begin = int(array.__array_interface__["data"][0])
@@ -73,7 +73,7 @@ class ExtractionFiles:
 
 
 def check_whole(folder: pathlib.Path, manifest: Mapping[str, Any], name: str) -> None:
-    """Read all files of an extraction by an earlier version, which has no digests of blocks; raises DataLoss."""
+    """Read and check all files of an extraction of an earlier version, without digests of blocks; raises DataLoss."""
     for file in manifest.get("files", ()):
         with (folder / file["name"]).open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != file["sha256"]:
@@ -101,7 +101,7 @@ def _batches(file: blocks.Blocks) -> list[pa.RecordBatch]:
 
 
 def _parsed(column: pa.Array) -> Sequence[pa.Buffer]:
-    """Return the buffers of a column but for those of activations: offsets, and columns of a few numbers a token."""
+    """Return the buffers of all columns except the activations: offsets, and columns of a few numbers per token."""
     whole = column.buffers()
     return [buffer for buffer in (whole[:-1] if isinstance(column.type, pa.ExtensionType) else whole) if buffer]
 
@@ -109,7 +109,7 @@ def _parsed(column: pa.Array) -> Sequence[pa.Buffer]:
 def _check(file: blocks.Blocks, address: int, size: int) -> None:
     begin = address - _address(file)
     if not 0 <= begin <= begin + size <= len(file.content):
-        raise errors.Internal("Bytes of an extraction are read that are not in its files.", retryable=False)
+        raise errors.Internal("These bytes of an extraction are not in its files.", retryable=False)
     file.read(begin, begin + size)
 
 

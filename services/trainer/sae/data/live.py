@@ -1,7 +1,8 @@
-"""Activations computed while the training runs: a model reads a tokenization's rows, in another order each epoch.
+"""Activations computed during training: a model reads a tokenization's rows, in a different order each epoch.
 
-Rows are shuffled by (seed, epoch); the last ones of an order by the seed alone are held out. A position is an epoch,
-a row and the number of tokens in a forward pass: from there `activation_stream` goes on with the same batches.
+Rows are shuffled by (seed, epoch); the last rows of an order drawn from the seed alone are held out. A position is an
+epoch, a row and the number of tokens in a forward pass: from there `activation_stream` continues with the same
+batches.
 """
 
 import functools
@@ -28,7 +29,7 @@ _COUNTED_ROWS = 1024
 
 
 class LiveIterator:
-    """The activations of some rows, in an order that seed and epoch decide."""
+    """The activations of some rows, in an order given by seed and epoch."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class LiveIterator:
         rows: NDArray[np.int64],
         seed: int,
     ) -> None:
-        """`dataset` is a `datasets.Dataset`; `rows` are the indices of those that are read."""
+        """`dataset` is a `datasets.Dataset`; `rows` are the indices to read."""
         found = hooks.parse_hooks(settings.hooks, model.description)
         self.widths = {hook.name: hook.width for hook in found}
         self._model = model
@@ -57,7 +58,7 @@ class LiveIterator:
     def read(self) -> Block:
         """Return the next piece that holds tokens.
 
-        Raises `errors.FailedPrecondition` where no row holds any, and for activations that are not finite.
+        Raises `errors.FailedPrecondition` if no row holds any, and for activations that are not finite.
         """
         while True:
             pieces = self._opened()
@@ -85,21 +86,21 @@ class LiveIterator:
     def _next_epoch(self) -> None:
         if not self._tokens:
             raise errors.FailedPrecondition(
-                f"None of the {len(self._rows):,} sequences to train on has a token that is kept. "
-                "Exclude fewer tokens, or train on another tokenization.",
+                f"None of the {len(self._rows):,} sequences to train on has a selected token. Exclude fewer "
+                "tokens, or train on another tokenization.",
                 reason="SOURCE_EMPTY",
             )
         self.release()
         self._epoch, self._row, self._tokens = self._epoch + 1, 0, 0
 
     def release(self) -> None:
-        """Take its hooks off the model until the next `read`, so that the model can run otherwise."""
+        """Remove the hooks from the model until the next `read`, so that the model can run otherwise."""
         if self._pieces is not None:
             self._pieces.close()
         self._pieces = self._stream = None
 
     def position(self) -> Position:
-        """Tell the next row."""
+        """Return the position of the next row."""
         return {
             "epoch": self._epoch,
             "row": self._row,
@@ -108,12 +109,12 @@ class LiveIterator:
         }
 
     def seek(self, position: Position) -> None:
-        """Go to a row of an epoch."""
+        """Move to a row of an epoch."""
         epoch, row, tokens, batch_tokens = (int(position[name]) for name in ("epoch", "row", "tokens", "batch_tokens"))
         if epoch < 0 or not 0 <= row <= len(self._rows) or batch_tokens < 1:
             raise errors.DataLoss(
-                f"The checkpoint goes on at row {row} of epoch {epoch}; there are {len(self._rows)} rows. "
-                "Start the training anew, without resuming."
+                f"The checkpoint continues at row {row} of epoch {epoch}, but there are {len(self._rows)} "
+                "rows. Start the training over, without resuming."
             )
         self.release()
         self._epoch, self._row, self._tokens = epoch, row, tokens
@@ -121,7 +122,7 @@ class LiveIterator:
 
 
 class LiveDataset:
-    """A model and a tokenization to train on, some of its rows held out."""
+    """A model and a tokenization to train on, with some of its rows held out."""
 
     def __init__(
         self,
@@ -132,7 +133,9 @@ class LiveDataset:
         seed: int,
         held_out_rows: int,
     ) -> None:
-        """`dataset` is what `datasets.load_from_disk` gave; at most a tenth of its rows is held out, and one at least.
+        """`dataset` is the result of `datasets.load_from_disk`.
+
+        At least one and at most a tenth of its rows are held out.
 
         Raises `errors.InvalidArgument` for hooks that the model does not have.
         """
@@ -145,8 +148,8 @@ class LiveDataset:
         train, held = split(len(dataset), held_out_rows, seed)
         self._train, self._held = train, held
         self._sources: list[LiveIterator] = []
-        # A model on a processor takes the very cores that a step would compute on: in turns, neither waits for the
-        # other's threads, and both find their blocks of memory where they left them.
+        # On a processor, model and step use the same cores. Taking turns, neither waits for the other's threads, and
+        # both find their memory blocks where they left them.
         self.ahead = 0 if model.device.type == "cpu" else 2
         self.description = {
             "source": "live",
@@ -157,7 +160,7 @@ class LiveDataset:
 
     @functools.cached_property
     def available_samples(self) -> int:
-        """Activations of each hook to train on, each counted once; reads all ids."""
+        """Number of activations of each hook to train on, each counted once; reads all ids."""
         selection = self._settings.selection
         rows = TokenRows(self._dataset.select(self._train), selection.context_size)
         total = 0
@@ -168,7 +171,7 @@ class LiveDataset:
         return total
 
     def source(self, rank: int, size: int) -> LiveIterator:
-        """Return every `size`-th row, from the `rank`-th on."""
+        """Return every `size`-th row, starting with the `rank`-th."""
         rows = part(self._train, rank, size, "sequences")
         source = LiveIterator(self._model, self._dataset, self._settings, rows, self._seed)
         self._sources.append(source)
@@ -183,7 +186,7 @@ class LiveDataset:
                 yield _checked(piece, self._held, self._model)
 
     def splice_target(self, hook: str) -> SpliceTarget | None:
-        """Return the model, unless it has no head, or one that predicts no next tokens."""
+        """Return the model, or None if it has no head or predicts no next tokens."""
         if not self._model.has_head or self._model.description.masked:
             return None
         self._release()
@@ -206,14 +209,14 @@ def _checked(piece: activation_stream.Piece, rows: NDArray[np.int64], model: Loa
 
 
 def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and those held out, each in ascending order.
+    """Return the rows to train on and the held-out rows, each in ascending order.
 
-    Raises `errors.FailedPrecondition` where there are too few to hold any out.
+    Raises `errors.FailedPrecondition` if there are too few to hold any out.
     """
     if rows < 2:
         raise errors.FailedPrecondition(
-            f"There is too little to train on: {rows} {unit}, and one to train on and one to evaluate on are needed "
-            "at least. Use a larger dataset, or shorter sequences.",
+            f"There is too little data: {rows} {unit}, but at least one to train on and one to evaluate on "
+            "are needed. Use a larger dataset, or shorter sequences.",
             reason="SOURCE_EMPTY",
         )
     held = configs.num_held_out(rows, held_out)
@@ -222,19 +225,19 @@ def split(rows: int, held_out: int, seed: int, unit: str = "sequences") -> tuple
 
 
 def part(items: NDArray[np.int64], rank: int, size: int, unit: str) -> NDArray[np.int64]:
-    """Return every `size`-th item from the `rank`-th on; raises `errors.FailedPrecondition` where there is none."""
+    """Return every `size`-th item, starting with the `rank`-th; raises `errors.FailedPrecondition` if there is none."""
     found = items[rank::size]
     if not len(found):
         raise errors.FailedPrecondition(
-            f"There are {len(items)} {unit} to train on, which {size} processes cannot share. Use fewer processes, or "
-            "more data.",
+            f"There are {len(items)} {unit} to train on, too few for {size} processes. Use fewer processes, "
+            "or more data.",
             reason="SOURCE_EMPTY",
         )
     return found
 
 
 def sequences(dataset: Any, selection: TokenSelection, device: torch.device) -> Iterator[TokenSequences]:
-    """Return the rows of a tokenization a few at a time, padded behind; kept are the tokens that are selected."""
+    """Yield the rows of a tokenization a few at a time, padded at the end, with the selected tokens marked."""
     rows = TokenRows(dataset, selection.context_size)
     for first in range(0, len(rows), _SEQUENCES):
         ragged = rows.read(first, _SEQUENCES)

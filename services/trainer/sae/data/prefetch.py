@@ -1,8 +1,8 @@
-"""Batches made ready while the step before them computes.
+"""Prefetching: batches are prepared while the step before them computes.
 
 A thread takes batches from the buffer, which reads its source, and keeps a few ready. The order of batches is the
-buffer's, whatever the thread's timing; a state holds those made ready and not yet taken, so it is the state of the
-training step and not of the thread.
+buffer's, whatever the timing of the thread. A state includes the batches that are ready but not yet taken, so it is
+the state of the training step and not of the thread.
 """
 
 import collections
@@ -19,14 +19,14 @@ from services.trainer.sae.data.dataset import Block, CheckpointState
 
 
 class Prefetcher:
-    """A buffer's batches, up to `depth` of them made ahead by a thread; without any, made when they are asked for."""
+    """Prefetches up to `depth` batches of a buffer in a thread; with depth 0, batches are made on demand."""
 
     def __init__(self, buffer: ActivationBuffer, depth: int = 2) -> None:
         self._buffer = buffer
         self._depth = depth
         self._ready: collections.deque[Block] = collections.deque()
         self._changed = threading.Condition()
-        # Held while the buffer is taken from or looked at; waited for with no other lock held.
+        # Held while the buffer is used; acquired with no other lock held.
         self._using = threading.Lock()
         self._error: BaseException | None = None
         self._ended = False
@@ -48,7 +48,7 @@ class Prefetcher:
             self._thread.join()
 
     def _run(self) -> None:
-        # OpenMP's number of threads belongs to each thread; PyTorch hands its own on when asked.
+        # OpenMP's number of threads is a setting of each thread; PyTorch applies its own when asked.
         torch.set_num_threads(torch.get_num_threads())
         try:
             while self._room():
@@ -68,7 +68,7 @@ class Prefetcher:
             return not self._ended
 
     def take(self) -> Block:
-        """Return the next batch; raise what the source raised once the batches before it are taken."""
+        """Return the next batch; an error of the source is raised after the batches before it."""
         if self._thread is None:
             return self._ready.popleft() if self._ready else self._buffer.take()
         with self._changed:
@@ -82,7 +82,7 @@ class Prefetcher:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[CheckpointState]:
-        """Return the state before the next batch taken; its tensors hold still until the block ends."""
+        """Yield the state before the next batch; its tensors do not change until the block ends."""
         with self._using:
             state = CheckpointState()
             state.add("buffer", self._buffer.state())
@@ -92,7 +92,7 @@ class Prefetcher:
             yield state
 
     def load(self, state: CheckpointState) -> None:
-        """Go on from a state; to be called before the thread starts."""
+        """Restore a state; must be called before the thread starts."""
         assert self._thread is None
         self._buffer.load(state.part("buffer"))
         self._ready.clear()

@@ -1,1 +1,1 @@
-"""One training in several processes, each with a device of its own, started by torchrun."""
+"""One training in several processes, each with its own device, started by torchrun."""

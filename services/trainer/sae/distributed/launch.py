@@ -1,8 +1,8 @@
-"""Trains with several processes on this machine, each with a device of its own, started by torchrun.
+"""Train with several processes on this machine, each with its own device, started by torchrun.
 
-The processes get a job as JSON and tell what happens as lines of JSON on a named pipe, which torchrun would not hand
-on otherwise; to stop them a file is made. torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html) ends all of
-them when one fails, and they end with this process, however that ends.
+The processes read a job as JSON and report events as lines of JSON on a named pipe, because torchrun does not forward
+their output; a file requests them to stop. torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html) ends all
+of them when one fails, and they end when this process ends for any reason.
 """
 
 import dataclasses
@@ -46,11 +46,11 @@ def train(
     resume: bool = True,
     keep: int = 2,
 ) -> reports.Result:
-    """Train as `train.train` does, in as many processes as the plan has, each its share.
+    """Train as `train.train` does, in the plan's number of processes.
 
-    They run `module`, whose main program calls `rank_main.main` with what opens `read`. `origins` are what exports
-    say of themselves, by autoencoder. A training goes on with the number of processes that it began with. Raises what
-    `train.train` raises in any of them, and `errors.Internal` where one died.
+    They run `module`, whose main program calls `rank_main.main` with a function that opens `read`. `origins` is the
+    provenance for exports, by autoencoder. A training resumes with the number of processes that it began with. Raises
+    what `train.train` raises in any of them, and `errors.Internal` if a process died.
     """
     with tempfile.TemporaryDirectory(prefix="polytok-train-") as temporary:
         job = rank_main.RankJob(
@@ -75,7 +75,8 @@ def _environment(training: configs.TrainingPlan) -> dict[str, str]:
     given = dict(os.environ)
     if training.threads:
         given["OMP_NUM_THREADS"] = str(training.threads)
-    # Without a number each would start a thread a core. They meet on this machine, whatever its name resolves to.
+    # Without a number each process would start one thread per core. They connect on this machine, whatever its name
+    # resolves to.
     known = {"OMP_NUM_THREADS": "1"} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
     return known | given | {torchrun_main.PARENT: str(os.getpid()), torchrun_main.PROCESSES: str(training.processes)}
 
@@ -87,9 +88,9 @@ def _run(
     following: "_EventReader",
     stop: reports.Stop,
 ) -> int:
-    """Run the processes until they have ended; gives torchrun's exit code."""
+    """Run the processes until they have ended; return torchrun's exit code."""
     ended = threading.Event()
-    # Open for writing too, so that the end of the processes is told by who waits for them.
+    # Open for writing too, so that the pipe does not end before the processes were waited for.
     with open(os.open(job.events, os.O_RDWR), "r+b", buffering=0) as events:  # noqa: PTH123  of a descriptor
         process = subprocess.Popen(
             [sys.executable, "-m", torchrun_main.__name__, *arguments], env=environment, stdin=subprocess.DEVNULL
@@ -104,7 +105,7 @@ def _run(
             following.read(events)
         finally:
             ended.set()
-            # Ends its own processes too.
+            # torchrun ends its own processes too.
             process.terminate()
             for thread in threads:
                 thread.join()
@@ -113,7 +114,7 @@ def _run(
 
 def _signal_end(process: subprocess.Popen[bytes], events: BinaryIO) -> None:
     process.wait()
-    # A process that was killed may have left half a line.
+    # A killed process may have left half a line.
     events.write(b"\n" + rank_main.END + b"\n")
 
 
@@ -125,7 +126,7 @@ def _forward_stop(stop: reports.Stop, file: pathlib.Path, ended: threading.Event
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Lines as they come: a file object of a pipe would wait for more."""
+    """Yield lines as they arrive: a file object of a pipe would wait for more."""
     rest = b""
     while chunk := stream.read(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -133,7 +134,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 class _EventReader:
-    """Hands on what the first process tells, and keeps its result."""
+    """Forwards the events of the first process, and keeps its result."""
 
     def __init__(self, report: reports.OnProgress, on_rows: reports.OnRows) -> None:
         self._report = report
@@ -162,7 +163,7 @@ class _EventReader:
 
 
 def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
-    """Raise what ended the processes: the first error that one of them told, else how one of them died."""
+    """Raise the error that ended the processes: the first that was reported, otherwise how a process died."""
     told = sorted(
         (json.loads(path.read_bytes()) for path in folder.glob(rank_main.ERRORS)), key=lambda each: each["time"]
     )
@@ -170,18 +171,18 @@ def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
         if each["kind"] != rank_main.UNEXPECTED:
             raise rank_main.error_from_dict(each)
     died = _read_first_death(folder)
-    # What others failed by, once one of them was killed, is that it was gone.
+    # After one was killed, the others fail because it is gone.
     if told and died.get("code", 0) >= 0:
         rank, failure = told[0]["rank"], told[0]["message"]
         raise errors.Internal(
-            f"Process {rank + 1} of the {processes} of the training failed unexpectedly ({failure}); the worker's log "
-            "has the details. It goes on from its newest checkpoint.",
+            f"Process {rank + 1} of the {processes} of the training failed unexpectedly ({failure}); see the "
+            "worker's log. The training resumes from its newest checkpoint.",
             metadata={"rank": str(rank)},
         )
     who = f"Process {died['rank'] + 1} of the {processes} of the training" if died else "torchrun"
     how = _describe_exit(int(died.get("code", code)))
     raise errors.Internal(
-        f"{who} {how}; the worker's log may have the reason. It goes on from its newest checkpoint.",
+        f"{who} {how}; the worker's log may show the cause. The training resumes from its newest checkpoint.",
         reason="WORKER_LOST",
         metadata={"rank": str(died.get("rank", ""))},
     )

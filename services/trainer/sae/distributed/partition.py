@@ -1,8 +1,8 @@
-"""What each process of a training does: its part of every batch, or some of the autoencoders on whole batches.
+"""The work of each process of a training: a part of every batch, or some autoencoders on whole batches.
 
-Spread over autoencoders, every process runs the model itself. Nothing passes between them in a step, and each
-autoencoder sees the very activations that it would see in one process. On GPUs the passes take the time of one; where
-processes share the cores of a machine they compete for them, which pays off with an extraction alone.
+Spread over autoencoders, every process runs the model itself. The processes exchange nothing in a step, and each
+autoencoder sees the very activations that it would see in one process. On GPUs the forward passes take the time of
+one. Processes that share the cores of a machine compete for them, which pays off with an extraction only.
 """
 
 import functools
@@ -20,16 +20,16 @@ class Share(NamedTuple):
     """The work of one process."""
 
     saes: tuple[int, ...]
-    """Places in the plan of the autoencoders that it trains."""
+    """Indices in the plan of the autoencoders that it trains."""
     part: int = 0
     parts: int = 1
-    """It reads this of so many parts of the sequences, and takes as large a part of every batch."""
+    """(rank, size) of its part of the sequences, and of every batch."""
     keeper: int = 0
-    """The process that writes its data to a checkpoint: where several read the same, the first of them."""
+    """Whether the process writes its data to a checkpoint: the first of those that read the same."""
 
     @property
     def whole(self) -> bool:
-        """Whether it trains on whole batches, its autoencoders alone."""
+        """Whether it trains its autoencoders on whole batches."""
         return self.parts == 1
 
 
@@ -49,7 +49,7 @@ def list_hooks(training: configs.TrainingPlan, saes: tuple[int, ...]) -> tuple[s
 
 
 def partition_saes(training: configs.TrainingPlan) -> list[tuple[int, ...]]:
-    """Deal the autoencoders to the processes of a plan: the largest share of weights is as small as can be.
+    """Distribute the autoencoders over the processes of a plan, minimising the largest number of weights.
 
     Those of a hook stay together, so that few processes hold activations of the same hook.
     """
@@ -61,9 +61,9 @@ def partition_saes(training: configs.TrainingPlan) -> list[tuple[int, ...]]:
 
 
 def _cut(saes: list[configs.PlannedSae], pieces: int) -> tuple[int, ...]:
-    """Return where to cut autoencoders into so many pieces, none empty: the end of each.
+    """Return where to cut autoencoders into a number of non-empty pieces: the end of each.
 
-    The largest sum of weights is the smallest there is; of such cuts, one that parts few hooks.
+    The largest sum of weights is minimal; among such cuts, one that splits few hooks.
     """
     sums = tuple(itertools.accumulate((each.sae.d_in * each.sae.d_sae for each in saes), initial=0))
 
@@ -82,12 +82,12 @@ def _cut(saes: list[configs.PlannedSae], pieces: int) -> tuple[int, ...]:
 
 
 def select_hooks(opened: ActivationDataset, wanted: tuple[str, ...]) -> ActivationDataset:
-    """Return the data of some of its hooks, from the same batches as among all of them."""
+    """Return the data of some of its hooks, in the same batches as with all of them."""
     return opened if set(opened.widths) == set(wanted) else _Selected(opened, wanted)
 
 
 class _Selected:
-    """Which tokens go through the model together depends on all hooks: all are read, and the others dropped."""
+    """All hooks are read and some dropped, because they decide together which tokens share a forward pass."""
 
     def __init__(self, opened: ActivationDataset, wanted: tuple[str, ...]) -> None:
         self._data = opened

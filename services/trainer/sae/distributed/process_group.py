@@ -1,8 +1,7 @@
-"""The processes of one training, as torchrun starts them: what they tell each other beside gradients.
+"""The processes of one training, as torchrun starts them, and what they exchange besides gradients.
 
-Where they share batches, steps average their gradients (`reduction`), so the weights are the
-same everywhere; what else each of them does is its share (`partition`). What is told here is JSON, never
-pickled.
+Where they share batches, steps average their gradients (`reduction`), so the weights are the same everywhere; the rest
+of the work of each is its share (`partition`). The exchanged documents are JSON, never pickled.
 """
 
 import datetime
@@ -17,27 +16,28 @@ import torch.distributed
 
 _distributed = torch.distributed
 _PATIENCE = datetime.timedelta(hours=2)
-"""How long processes wait for each other: while the first evaluates the others do. torchrun ends them where one dies,
-so that nobody waits for the dead."""
+"""How long processes wait for each other: the others wait while the first evaluates. If one dies, torchrun ends the
+others, so that none waits in vain.
+"""
 
 
 class ProcessGroup(NamedTuple):
-    """The processes of a training, and which of them runs here."""
+    """The processes of a training, and which of them this one is."""
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
-    """Where this process computes."""
+    """Device that this process computes on."""
     collectives: str = "cpu"
-    """Where collectives run: the processor for gloo, this process's GPU for nccl."""
+    """Device of collectives: the processor for gloo, this process's GPU for nccl."""
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that reports and writes what all share."""
+        """Whether this process reports, and writes what all share."""
         return self.rank == 0
 
     def gather(self, document: Any) -> list[Any]:
-        """Return every process's document to all of them, in order of rank. All of them must call it."""
+        """Return every process's document to all of them, in order of rank. Every process must call it."""
         if self.size == 1:
             return [document]
         data = torch.frombuffer(bytearray(json.dumps(document).encode()), dtype=torch.uint8).to(self.collectives)
@@ -49,7 +49,7 @@ class ProcessGroup(NamedTuple):
         return [json.loads(bytes(each[: int(length)].tolist())) for each, length in gathered]
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum over the processes, on the tensor's device. All of them must call it."""
+        """Return the sum over the processes, on the tensor's device. Every process must call it."""
         if self.size == 1:
             return tensor
         summed = tensor.to(self.collectives, copy=True)
@@ -64,10 +64,10 @@ class ProcessGroup(NamedTuple):
 
 @contextmanager
 def join_process_group(device: str, *, gradients: bool = True) -> Generator[ProcessGroup]:
-    """Join the processes that torchrun started with this one; alone, the group is of one.
+    """Join the processes that torchrun started with this one; alone, the group has one member.
 
-    A `device` of cuda becomes this process's own GPU; nccl is needed where they share `gradients`, gloo does for what
-    else they tell each other. torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_…) tells who they are:
+    A `device` of cuda becomes this process's own GPU. nccl is needed to share `gradients`, gloo suffices for the rest.
+    torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_…) identifies the process:
     https://docs.pytorch.org/docs/stable/elastic/run.html.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))

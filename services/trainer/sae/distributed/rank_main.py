@@ -1,7 +1,7 @@
-"""One of the processes that torchrun starts for a training: `-m services.trainer.sae.distributed.rank_main JOB.json`.
+"""Library of the processes that torchrun starts for a training; a main program calls `main`.
 
-The first process writes what happens to the job's named pipe, a line of JSON an event; a process that fails leaves the
-error in the job's folder. See `launch`.
+The first process writes events to the job's named pipe, one line of JSON each. A process that fails leaves the error
+in the job's folder. See `launch`.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import torchrun_main
 
 END = b"end"
-"""Stands behind the last event, on a line of its own."""
+"""Follows the last event, on a line of its own."""
 UNEXPECTED = "UNEXPECTED"
-"""The kind of an error that is not one of ours."""
+"""The kind of an error that is not a PolytokError."""
 ERRORS = "error-*.json"
 
 _log = logging.get(__name__)
@@ -34,23 +34,23 @@ _log = logging.get(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RankJob:
-    """What all processes of a training are given."""
+    """The job that all processes of a training get."""
 
     plan: dict[str, Any]
     folder: str
     read: dict[str, Any]
-    """What is read, as whoever opens it understands it."""
+    """What is read, as the function that opens it understands it."""
     origins: dict[str, dict[str, Any]]
     resume: bool
     keep: int
     stop: str
-    """A file whose appearance stops the training."""
+    """A file whose existence stops the training."""
     events: str
     """A named pipe."""
 
 
 Opener = Callable[[RankJob], Callable[[str], ActivationDataset]]
-"""Gives, for a job, what opens its data for a device."""
+"""Returns, for a job, a function that opens its data on a device."""
 
 
 class _FileStop:
@@ -62,7 +62,7 @@ class _FileStop:
 
 
 class _Events:
-    """Tells what happens; only the first process does."""
+    """Reports events; only the first process does."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -74,19 +74,19 @@ class _Events:
 
 
 def row_from_dict(content: dict[str, Any]) -> reports.Row:
-    """Read a row as it was told."""
+    """Read a reported row."""
     return reports.EvaluationRow(**content) if "figures" in content else reports.MetricsRow(**content)
 
 
 def result_from_dict(content: dict[str, Any]) -> reports.Result:
-    """Read a result as it was told."""
+    """Read a reported result."""
     exports = {name: pathlib.Path(folder) for name, folder in content["exports"].items()}
     evaluations = [reports.EvaluationRow(**each) for each in content["evaluations"]]
     return reports.Result(**content | {"exports": exports, "evaluations": evaluations})
 
 
 def error_from_dict(content: dict[str, Any]) -> errors.PolytokError:
-    """Read an error as it was told."""
+    """Read a reported error."""
     return codec.from_message(codec.from_json(content["error"]))
 
 
@@ -97,8 +97,8 @@ def _error_to_dict(failure: Exception) -> dict[str, Any]:
 
 
 def main(opener: Opener) -> int:
-    """Train this process's share; 1 where it failed, which it leaves word of."""
-    # torchrun starts a session for each of its processes: whoever kills its group does not reach them.
+    """Train this process's share; return 1 after a failure, which is written to the job's folder."""
+    # torchrun starts a session for each of its processes: killing its process group does not reach them.
     task_process_main.exit_with_parent(int(os.environ[torchrun_main.LAUNCHER]))
     rank = int(os.environ["RANK"])
     logging.configure(TelemetrySettings(), f"{os.environ.get(task_process_main.SERVICE, 'trainer')}-rank-{rank}")
@@ -116,7 +116,7 @@ def main(opener: Opener) -> int:
 
 
 def _write_error(folder: pathlib.Path, rank: int, failure: Exception) -> None:
-    """Whole or not at all: torchrun may end this process at any moment, as another has failed too."""
+    """Write the error atomically: torchrun may end this process at any moment, because another has failed too."""
     part = folder / f"{rank}.part"
     part.write_text(json.dumps(_error_to_dict(failure) | {"rank": rank, "time": time.time()}))
     part.rename(folder / ERRORS.replace("*", str(rank)))

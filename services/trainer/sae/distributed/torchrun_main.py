@@ -1,6 +1,6 @@
 """torchrun, for the processes of one training: `-m services.trainer.sae.distributed.torchrun_main MODULE JOB.json`.
 
-It ends with whoever started it, and its processes with it. What torchrun knows of a process that died goes to the
+It ends with its parent, and its processes end with it. What torchrun knows of a process that died is written to the
 job's folder.
 """
 
@@ -13,20 +13,20 @@ import sys
 from services.jobs import task_process_main
 
 PARENT = "POLYTOK_RANKS_PARENT"
-"""The process id of whoever trains."""
+"""The process id of the process that trains."""
 LAUNCHER = "POLYTOK_RANKS_LAUNCHER"
 """The process id of this process, for those that it starts."""
 PROCESSES = "POLYTOK_RANKS_NUMBER"
-"""How many to start."""
+"""Number of processes to start."""
 DIED = "died.json"
 """In the job's folder: which process died first, and how."""
 
 
 def main() -> int:
-    """Run the processes until all have ended well, or one has not."""
+    """Run the processes until all have succeeded or one has failed."""
     task_process_main.exit_with_parent(int(os.environ[PARENT]))
     os.environ[LAUNCHER] = str(os.getpid())
-    # After the kernel knows whom to end this with: they take seconds.
+    # Imported after the kernel was asked to end this process with its parent: the imports take seconds.
     from torch.distributed import run  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
 
@@ -44,7 +44,10 @@ def main() -> int:
 
 
 def _follows(code: int) -> int:
-    """How likely an end followed from another: torchrun ends the rest by SIGTERM, and who misses a peer fails."""
+    """Rank how likely one end followed from another.
+
+    torchrun ends the rest by SIGTERM, and those that miss a peer fail.
+    """
     return 2 if code == -signal.SIGTERM else int(code >= 0)
 
 

@@ -1,1 +1,1 @@
-"""What an autoencoder does on sequences that it was not trained on, in float64 and with every formula named."""
+"""Evaluate autoencoders on held-out sequences, in float64 and with every formula named."""

@@ -1,4 +1,4 @@
-"""Evaluates the autoencoders of a training on its held-out sequences, all of them in one pass of the model."""
+"""Evaluate the autoencoders of a training on its held-out sequences, all of them in one pass of the model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,25 +10,25 @@ from services.trainer.sae.evaluation import reconstruction, splice
 
 _NOT_IN_THE_MODEL = (
     "not evaluated in the model: it has no language-modelling head or is a masked language model, or it, its "
-    "tokenization or a whole held-out sequence is not at hand"
+    "tokenization or a whole held-out sequence is not available"
 )
 _CHUNK_ELEMENTS = 1 << 25
-"""Latents that are looked at together."""
+"""Number of latents that are processed together."""
 
 
 class Autoencoder(NamedTuple):
-    """What an autoencoder does with activations as the model gives them: normalisation is its own affair."""
+    """An autoencoder for activations as the model produces them; normalisation is included."""
 
     hook: str
     d_sae: int
     encode: Callable[[torch.Tensor], torch.Tensor]
-    """Activations of shape (n, d_in) to latents (n, d_sae)."""
+    """Maps activations of shape (n, d_in) to latents (n, d_sae)."""
     decode: Callable[[torch.Tensor], torch.Tensor]
-    """And back."""
+    """Maps latents to reconstructions."""
 
 
 def chunk(autoencoder: Autoencoder) -> int:
-    """Vector of which an autoencoder's latents fit in memory together."""
+    """Number of vectors whose latents fit in memory together."""
     return max(1, _CHUNK_ELEMENTS // autoencoder.d_sae)
 
 
@@ -37,10 +37,10 @@ def evaluate(
     autoencoders: Mapping[str, Autoencoder],
     sums: dict[str, reconstruction.Reconstruction] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of each autoencoder by name, those in the model where there is one to run.
+    """Return the figures of each autoencoder by name, including those in the model if there is one.
 
-    `formulas` says what each figure is, `held_out` on which sequences. `sums` gets what the figures of reconstruction
-    come from, by name.
+    `formulas` defines each figure, `held_out` the sequences. `sums` receives the sums behind the figures of
+    reconstruction, by name.
     """
     found, means = _reconstruct(data, autoencoders, {} if sums is None else sums)
     found = {name: found.get(name) or reconstruction.Reconstruction(1).figures() for name in autoencoders}
@@ -60,7 +60,7 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _reconstruct(
     data: ActivationDataset, autoencoders: Mapping[str, Autoencoder], sums: dict[str, reconstruction.Reconstruction]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]]:
-    """Figures of reconstruction by name, and the mean activation by hook."""
+    """Return the figures of reconstruction by name, and the mean activation by hook."""
     totals: dict[str, torch.Tensor] = {}
     samples = 0
     for block in data.held_out():

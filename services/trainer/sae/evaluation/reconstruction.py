@@ -1,8 +1,8 @@
-"""How well activations are reconstructed, and how sparsely: sums in float64 over all held-out vectors.
+"""Reconstruction quality and sparsity: sums in float64 over all held-out vectors.
 
-x is an activation, y what the autoencoder is to give back (x itself, or a transcoder's target), z its reconstruction.
-Every mean E is over all vectors of all blocks with equal weight, never a mean of means of blocks: published tools that
-averaged the ratio over vectors or blocks instead differ in explained variance by 0.2 and more.
+x is an activation, y the target of the autoencoder (x itself, or a transcoder's target), z its reconstruction. Every
+mean E is over all vectors of all blocks with equal weight, never a mean of means of blocks: published tools that
+average the ratio over vectors or blocks differ in explained variance by 0.2 and more.
 """
 
 import math
@@ -32,7 +32,7 @@ _SMALL_NORM = 1e-4
 
 
 class Reconstruction:
-    """Sums over vectors, from which the figures come."""
+    """Sums over vectors, from which the figures are computed."""
 
     def __init__(self, d_sae: int, device: str | torch.device = "cpu") -> None:
         self._fired = torch.zeros(d_sae, dtype=torch.float64, device=device)
@@ -78,16 +78,16 @@ class Reconstruction:
         self._add("shifted_squared", shifted.square().sum())
 
     def firing(self) -> tuple[torch.Tensor, int]:
-        """Return how many vectors fired each latent, shape (d_sae,), and how many vectors there were."""
+        """Return how many vectors fired each latent, shape (d_sae,), and the number of vectors."""
         return self._fired, self._samples
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of FORMULAS and `samples`; see `ratios` for those that are undefined."""
+        """Return the figures of FORMULAS and `samples`; see `ratios` for undefined ones."""
         n = self._samples
         if not n:
             found = Figures(samples=0)
             for name in FORMULAS.keys() - {"firing_frequency"}:
-                found.leave_undefined(name, "nothing is held out that is trained on")
+                found.leave_undefined(name, "no held-out token is trained on")
             return found.to_dict()
         sums = {name: float(value) for name, value in self._sums.items()}
         variance = max(0.0, sums["shifted_squared"] / n - float((self._shifted_sum / n).square().sum()))
@@ -105,7 +105,7 @@ class Reconstruction:
             firing_frequency=histogram(self._fired.cpu() / n),
         )
         squared, output = sums["target_squared"] / n, sums["output_squared"] / n
-        # What vectors that are equal differ by once each number is rounded on its own.
+        # The difference of equal vectors after each number is rounded on its own.
         rounding = self._eps**2 * squared
         why_not = undefined("the variance of the held-out activations", variance, rounding=rounding)
         found.add_ratio("explained_variance", variance - mse, variance, why_not)
@@ -116,10 +116,10 @@ class Reconstruction:
 
 
 def histogram(frequencies: torch.Tensor) -> dict[str, Any]:
-    """Count latents by the decimal logarithm of how often they fire, in quarters of a decade from 1e-8 to 1.
+    """Count latents by the decimal logarithm of their firing frequency, in quarters of a decade from 1e-8 to 1.
 
-    Gives `log10_edges`, one more than `counts`, and `never`, the number of those that do not fire. A latent that fires
-    always is in the last bin.
+    Returns `log10_edges`, one more than `counts`, and `never`, the number of latents that do not fire. A latent that
+    always fires is in the last bin.
     """
     edges = torch.arange(_LOWEST_DECADE * _BINS_PER_DECADE, 1, dtype=torch.float64) / _BINS_PER_DECADE
     logs = frequencies[frequencies > 0].to(torch.float64).log10().clamp(min=float(edges[0]))
@@ -141,7 +141,7 @@ def measure(
     *,
     chunk: int = 2048,
 ) -> None:
-    """Add what an autoencoder makes of vectors of shape (n, d), `chunk` of them at a time."""
+    """Add an autoencoder's reconstructions of vectors of shape (n, d), `chunk` of them at a time."""
     with torch.no_grad():
         for part in torch.split(vectors, chunk):
             latents = encode(part)

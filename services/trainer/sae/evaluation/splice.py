@@ -1,8 +1,8 @@
-"""What a model loses when an autoencoder stands in for a hook: cross-entropy and KL divergence.
+"""The loss of a model with an autoencoder spliced in at a hook: cross-entropy and KL divergence.
 
-The module of the hook runs as ever and what it takes or gives is replaced, at the positions that the autoencoder is
-for and nowhere else: padding and excluded tokens pass unchanged, under ablation too. (sae-lens leaves excluded tokens
-alone when it splices, and ablates every position; where none is excluded the two agree.)
+The hook's module runs as usual, and its input or output is replaced at the positions that the autoencoder is for and
+nowhere else: padding and excluded tokens pass unchanged, under ablation too. (SAELens leaves excluded tokens alone
+when it splices, and ablates every position; without excluded tokens the two agree.)
 """
 
 import math
@@ -42,20 +42,21 @@ NAMES = (
 )
 """The figures of an evaluation in the model."""
 CHANCE = 0.01
-"""A model whose cross-entropy is that of a uniform guess within so much of it predicts by chance. Weights as models are
-initialised with are there within a tenth of it; knowing nothing but how frequent tokens are is some 30 % below."""
+"""A model whose cross-entropy is within this fraction of a uniform guess predicts by chance. Freshly initialised
+weights are within a tenth of it; predicting by token frequency alone is about 30 % below.
+"""
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
-"""Takes activations of shape (n, width), gives as many."""
+"""Maps activations of shape (n, width) to as many."""
 _Key = tuple[str, str]
 _CLEAN: _Key = ("clean", "")
 
 
 @contextmanager
 def replace_activations(model: LoadedModel, hook: Hook, kept: torch.Tensor, replace: Replace) -> Iterator[None]:
-    """Replace what passes a hook at the kept positions while the block runs; `kept` has shape (sequences, length).
+    """Replace the activations at the kept positions of a hook during the block; `kept` has shape (sequences, length).
 
-    Everything behind the hook sees the new values, and nothing before it does, as with TransformerLens's
+    Everything after the hook sees the new values, and nothing before it does, as with TransformerLens's
     `run_with_hooks`. Gradients do not flow through a hook on the residual stream.
     """
     module = model.module.get_submodule(hook.path)
@@ -69,7 +70,7 @@ def replace_activations(model: LoadedModel, hook: Hook, kept: torch.Tensor, repl
         return _input(args, named, changed)
 
     def change_stream(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        # The addition behind the module reads this very tensor: in its memory, it is replaced for both.
+        # The addition after the module reads this very tensor: replaced in place, it changes for both.
         value = next(each for each in (*args, *named.values()) if isinstance(each, torch.Tensor))
         with torch.no_grad():
             value.copy_(changed(value))
@@ -98,8 +99,8 @@ def _at(value: torch.Tensor, kept: torch.Tensor, replace: Replace, name: str) ->
     # Some models flatten sequences and length within their blocks.
     if value.shape[:2] != kept.shape and not (value.ndim == 2 and len(value) == kept.numel()):
         raise errors.InvalidArgument(
-            f"{name}: its module gives no vector for each token (shape {list(value.shape)} for {list(kept.shape)} "
-            "tokens); an autoencoder cannot stand in for it. Name another hook.",
+            f"{name}: its module does not return one vector per token (shape {list(value.shape)} for "
+            f"{list(kept.shape)} tokens), so an autoencoder cannot replace it. Choose another hook.",
             reason="HOOK_NOT_FOUND",
         )
     flat = value.reshape(kept.numel(), -1)
@@ -122,7 +123,7 @@ class SpliceEvaluator:
         } | {("sae", name): replace for name, replace in reconstructs.items()}
         self._entropy: dict[_Key, Mean] = {key: Mean() for key in (_CLEAN, *self._replacing)}
         self._loss: dict[_Key, Mean] = {key: Mean() for key in self._replacing}
-        """What is lost against the clean run, token by token: far less uncertain than either cross-entropy."""
+        """The loss against the clean run, token by token: far less uncertain than either cross-entropy."""
         self._divergence: dict[_Key, Mean] = {key: Mean() for key in self._replacing}
         self._num_tokens = 0
         self._vocabulary = 0
@@ -131,7 +132,7 @@ class SpliceEvaluator:
     def add(self, sequences: TokenSequences) -> None:
         """Run the model on sequences: clean, with each ablation, and with each autoencoder."""
         kept = sequences.kept.bool()
-        # The next token is scored where the autoencoder was in place and the next one is none of padding.
+        # The next token is scored where the autoencoder was spliced in and the next token is not padding.
         scored = kept[:, :-1] & sequences.attention_mask[:, 1:].bool()
         clean = self._logits(sequences)
         entropy = _cross_entropy(clean, sequences.input_ids, scored)
@@ -153,9 +154,9 @@ class SpliceEvaluator:
         return logits
 
     def figures(self, name: str) -> dict[str, Any]:
-        """Return an autoencoder's figures of FORMULAS and their parts; see `ratios` for those that are undefined."""
+        """Return an autoencoder's figures of FORMULAS and their parts; see `ratios` for undefined ones."""
         if not self._entropy[_CLEAN].count:
-            return not_evaluated("no held-out sequence has a token that is trained on and another behind it") | {
+            return not_evaluated("no held-out sequence has a token that is trained on and another after it") | {
                 "tokens": self._num_tokens
             }
         own, own_kl = self._entropy["sae", name], self._divergence["sae", name]
@@ -190,12 +191,12 @@ class SpliceEvaluator:
         if loss.value < 0:
             found.warn(
                 name,
-                f"{ablation} ablation lowers the cross-entropy, by {-loss.value:.3g}: 1 stands for predicting as "
+                f"{ablation} ablation lowers the cross-entropy, by {-loss.value:.3g}: 1 means predicting as "
                 "badly as the model does",
             )
 
     def _by_chance(self) -> str:
-        """Why a model that knows nothing has nothing to recover; empty if it knows something."""
+        """Return why a model that predicts by chance has nothing to recover, or an empty string."""
         clean = self._entropy[_CLEAN]
         if not math.isfinite(clean.value):
             return undefined("the model's own cross-entropy", clean.value)
@@ -213,18 +214,18 @@ class SpliceEvaluator:
 
     @property
     def _entropy_rounding(self) -> float:
-        # Of a mean: each token's is rounded on its own.
+        # Of a mean: each token's value is rounded on its own.
         return torch.finfo(self._model.dtype).eps * self._chance / math.sqrt(self._entropy[_CLEAN].count)
 
     @property
     def _kl_rounding(self) -> float:
-        # To second order in what logits are rounded by, and to first order in what their logarithms are.
+        # To second order in the rounding of logits, and to first order in that of their logarithms.
         logits, logarithms = (torch.finfo(dtype).eps * self._chance for dtype in (self._model.dtype, torch.float32))
         return max(logarithms, logits**2)
 
 
 def not_evaluated(reason: str) -> dict[str, Any]:
-    """Return the figures of an evaluation in the model that could not be made."""
+    """Return the figures of an evaluation in the model that was not possible."""
     found = Figures()
     for name in NAMES:
         found.leave_undefined(name, reason)
@@ -232,8 +233,8 @@ def not_evaluated(reason: str) -> dict[str, Any]:
 
 
 def _cross_entropy(logits: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy in nats of the token behind, of each scored position in turn; float64."""
-    # Sequence by sequence: logits in float32 and their logarithms are several times what the model gave.
+    """Return the cross-entropy in nats of the next token, for each scored position in turn; float64."""
+    # Sequence by sequence: float32 logits and their logarithms are several times the size of the model's output.
     return torch.cat(
         [
             functional.cross_entropy(row[:-1][at].float(), target[1:][at], reduction="none").double()
@@ -243,7 +244,7 @@ def _cross_entropy(logits: torch.Tensor, ids: torch.Tensor, scored: torch.Tensor
 
 
 def _divergence(clean: torch.Tensor, changed: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """KL(clean || changed) in nats, of each kept position in turn; float64."""
+    """Return KL(clean || changed) in nats, of each kept position in turn; float64."""
     found = []
     for p, q, at in zip(clean, changed, kept, strict=True):
         log_p, log_q = functional.log_softmax(p[at].float(), dim=-1), functional.log_softmax(q[at].float(), dim=-1)

@@ -1,1 +1,1 @@
-"""One optimiser step of one autoencoder: its protocol, sae-lens's own way, and faster ways of equal result."""
+"""One optimiser step of one autoencoder: its protocol, the reference of SAELens, and faster equivalents."""

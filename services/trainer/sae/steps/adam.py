@@ -1,4 +1,4 @@
-"""Adam in one pass over the memory: fused kernels, with the clipping of gradients inside."""
+"""Adam in one pass over the memory: fused kernels that include gradient clipping."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ import torch
 from polytok import errors
 from services.trainer.sae import configs
 
-_MEND = "Resume with the plan that wrote it, or start a new training."
+_SUGGESTION = "Resume with the plan that wrote it, or start a new training."
 
 
 class Adam:
-    """Adam over named contiguous tensors, which it changes in place. Equal to `torch.optim.Adam` after clipping.
+    """Adam over named contiguous tensors, changed in place. Equal to `torch.optim.Adam` after clipping.
 
     Of tensors in bfloat16 it keeps a copy in float32, and steps on that: with the 8 bits of bfloat16, steps of less
     than half a 256th of a weight would be rounded away, and with a usual learning rate most are.
@@ -38,13 +38,13 @@ class Adam:
             }
 
     def step(self, gradients: Mapping[str, torch.Tensor], lr: float) -> torch.Tensor:
-        """Clip the gradients, in place or not, and take a step. Returns their norm before clipping, shape ()."""
+        """Clip the gradients, possibly in place, and take a step. Return their norm before clipping, shape ()."""
         gradients = {name: gradients[name].to(parameter.dtype) for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
             parameter.grad = gradients[name]
         norm = torch.nn.utils.get_total_norm(list(gradients.values()))
         if self._clip is not None:
-            # As torch.nn.utils.clip_grad_norm_ has it.
+            # As in torch.nn.utils.clip_grad_norm_.
             divisor = ((norm + 1e-6) / self._clip).clamp(min=1.0)
             if self._fused_scale:
                 self._optimizer.grad_scale = divisor.float()
@@ -59,7 +59,7 @@ class Adam:
         return norm
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the moments, step counts and copy in float32 by name, sharing memory."""
+        """Return the moments, step counts and float32 copies by name, sharing memory."""
         return {f"float32.{name}": self._parameters[name].data for name in self._rounded} | {
             f"{kind}.{name}": value
             for name, parameter in self._parameters.items()
@@ -68,16 +68,16 @@ class Adam:
 
 
 def copy_into(target: Mapping[str, torch.Tensor], source: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors of one set of names and shapes over those of another; raises `errors.FailedPrecondition`."""
+    """Copy tensors over those of the same names and shapes; raises `errors.FailedPrecondition` if these differ."""
     if missing := sorted(set(target) ^ set(source)):
         raise errors.FailedPrecondition(
-            f"The checkpoint does not fit the configuration: {missing[0]} is in one of them alone. {_MEND}"
+            f"The checkpoint does not fit the configuration: {missing[0]} is in only one of them. {_SUGGESTION}"
         )
     for name, tensor in target.items():
         found = source[name]
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
             raise errors.FailedPrecondition(
-                f"The checkpoint does not fit the configuration: {name} is {tuple(found.shape)} {found.dtype} there "
-                f"and {tuple(tensor.shape)} {tensor.dtype} here. {_MEND}"
+                f"The checkpoint does not fit the configuration: {name} is {tuple(found.shape)} {found.dtype} "
+                f"in the checkpoint and {tuple(tensor.shape)} {tensor.dtype} in the training. {_SUGGESTION}"
             )
         tensor.copy_(found)

@@ -1,6 +1,6 @@
-"""The auxiliary loss that revives dead latents: they reconstruct what the live ones left over.
+"""The auxiliary loss that revives dead latents: they reconstruct the residual of the live ones.
 
-Source: arXiv 2406.04093, appendix A.2, as sae-lens has it (no normalisation by variance). Loss and gradients in one go.
+Source: arXiv 2406.04093, appendix A.2, as in SAELens (no normalisation by variance). Loss and gradients in one pass.
 """
 
 from typing import NamedTuple
@@ -11,20 +11,20 @@ from services.trainer.sae.steps import base
 
 
 class Encoded(NamedTuple):
-    """What the encoder made of a batch, and the weights that the loss goes through."""
+    """The encoder's output for a batch, and the weights of the loss."""
 
     centred: torch.Tensor
     """The encoder's input, (batch, d_in)."""
     scores: torch.Tensor
-    """Pre-activations times the decoder's norms, where these count; (batch, d_sae)."""
+    """Pre-activations, multiplied by the decoder's norms where these count; (batch, d_sae)."""
     norms: torch.Tensor | None
-    """The decoder's norms, (d_sae,); none where scores are plain pre-activations."""
+    """The decoder's norms, (d_sae,); None if scores are plain pre-activations."""
     decoder: torch.Tensor
     """(d_sae, d_in)."""
 
 
 class Gradients(NamedTuple):
-    """Gradients by latent, to be added to."""
+    """Gradients by latent, which are accumulated."""
 
     encoder: torch.Tensor
     """(d_sae, d_in)."""
@@ -42,10 +42,10 @@ def add_aux_loss(
     gradients: Gradients,
     span: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Add the gradients of the loss of the dead latents, within a span of latents, and return the loss, shape ().
+    """Add the gradients of the dead latents' loss, within a span of latents, and return the loss, shape ().
 
-    `residual` (batch, d_in) is what they are to reconstruct; `dead` marks them, (d_sae,). On a processor only their
-    columns are computed with. Elsewhere no value is read: all columns take part, and the living count for nothing.
+    `residual` (batch, d_in) is their target; `dead` marks them, (d_sae,). On a processor only their columns are
+    computed. Elsewhere no value is read: all columns take part, with weight 0 for live latents.
     """
     first, last = span or (0, len(dead))
     if base.reads_values(dead):

@@ -1,4 +1,4 @@
-"""What every training step does around loss and gradients: counters, clipping, Adam, schedules, state."""
+"""What all training steps share besides loss and gradients: counters, clipping, Adam, schedules, state."""
 
 import abc
 import contextlib
@@ -11,15 +11,15 @@ from services.trainer.sae.steps import adam, protocol, reduction
 
 
 def reads_values(tensor: torch.Tensor) -> bool:
-    """Tell whether looking at a tensor's values costs nothing: on a processor.
+    """Return whether reading a tensor's values is free, as on a processor.
 
-    A device would be waited for, and stand idle meanwhile; there, steps keep to shapes that are known beforehand.
+    Reading from a device would wait for it and leave it idle; there, steps use shapes that are known in advance.
     """
     return tensor.device.type == "cpu"
 
 
 class Options(NamedTuple):
-    """How a step runs, beside what it trains."""
+    """Options of a step that do not change what it trains."""
 
     optimizer: configs.OptimizerConfig
     total_steps: int
@@ -28,7 +28,7 @@ class Options(NamedTuple):
     autocast: bool = False
     compile: bool = False
     shared: bool = True
-    """Whether the processes of a group, where there is one, train it together."""
+    """Whether the processes of a group, if there is one, train it together."""
 
 
 class Computed(NamedTuple):
@@ -41,9 +41,9 @@ class Computed(NamedTuple):
     fired: torch.Tensor
     """How many vectors each latent was active for; shape (d_sae,), float32."""
     error: torch.Tensor
-    """Reconstruction less activations, shape (batch, d_in)."""
+    """Reconstruction minus activations, shape (batch, d_in)."""
     lowest: torch.Tensor | None = None
-    """The smallest positive activation of batchtopk, infinite where none is; shape ()."""
+    """The smallest positive activation of batchtopk, infinite if there is none; shape ()."""
 
 
 class Step(abc.ABC):
@@ -64,14 +64,14 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def _compute(self, batch: torch.Tensor) -> Computed:
-        """Compute loss and gradients at the present weights; may leave nothing else changed."""
+        """Compute loss and gradients at the current weights; changes nothing else."""
 
     def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> protocol.StepResult:
         """Take one step; see `protocol.TrainingStep`."""
         if self.steps_done and self.steps_done % self._options.feature_sampling_window == 0:
             self._firings.zero_()
             self._firing_samples = 0
-        # Activations that were kept in half precision are trained on as they are, in the weights' type.
+        # Activations stored in half precision are converted to the weights' number format.
         batch = batch.to(torch.promote_types(batch.dtype, self.sae.W_dec.dtype))
         computed = self._compute(batch)
         with torch.no_grad():
@@ -84,11 +84,11 @@ class Step(abc.ABC):
         return protocol.StepResult(computed.loss, computed.losses, metrics)
 
     def learning_rate(self) -> float:
-        """Tell the rate that the next step will use."""
+        """Return the learning rate of the next step."""
         return schedules.learning_rate(self._options.optimizer, self._options.total_steps, self.steps_done)
 
     def coefficients(self) -> dict[str, float]:
-        """Tell the coefficients that the next step will use."""
+        """Return the coefficients of the next step."""
         return schedules.coefficients(self.config, self.steps_done)
 
     def firing(self) -> tuple[torch.Tensor, int]:
@@ -106,7 +106,7 @@ class Step(abc.ABC):
         )
 
     def load(self, state: protocol.StepState) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         adam.copy_into(self._tensors(), state.tensors)
         self.steps_done = int(state.numbers["steps_done"])
         self._firing_samples = int(state.numbers["firing_samples"])
@@ -125,7 +125,7 @@ class Step(abc.ABC):
         return torch.autocast(device_type=self.sae.W_dec.device.type, dtype=torch.bfloat16)
 
     def _count(self, computed: Computed, samples: int) -> None:
-        """Count firings as sae-lens does, and move the threshold of batchtopk."""
+        """Count firings as SAELens does, and update the threshold of batchtopk."""
         fired = self._reduction.sum(computed.fired)
         self._since_fired.add_(1).mul_(fired == 0)
         self._firings += fired
@@ -140,7 +140,7 @@ class Step(abc.ABC):
     def _metrics(self, batch: torch.Tensor, computed: Computed) -> dict[str, torch.Tensor]:
         target = batch.float() if batch.dtype == torch.bfloat16 else batch
         variance = (target - target.mean(0)).square().sum()
-        # Of a batch that does not vary but for rounding, there is no share to tell.
+        # A batch that is constant but for rounding has no explained variance.
         varies = variance > torch.finfo(target.dtype).eps ** 2 * target.square().sum()
         metrics = {
             "l0": computed.fired.sum() / (len(batch) * self._reduction.size),

@@ -1,4 +1,4 @@
-"""Chooses the training step for a configuration."""
+"""Choose the training step for a configuration."""
 
 import torch
 
@@ -8,10 +8,10 @@ from services.trainer.sae.steps import base, protocol, reference, relu, sparse
 
 
 def create_step(planned: configs.PlannedSae, training: configs.TrainingPlan) -> protocol.TrainingStep:
-    """Make the autoencoder with its initial weights, and the fastest step that trains it.
+    """Create the autoencoder with its initial weights, and the fastest step that trains it.
 
     In a group of processes (torch.distributed initialised) that share batches, gradients and counters are shared: see
-    `reduction`. Raises FailedPrecondition where steps shall be compiled and there is no compiler.
+    `reduction`. Raises FailedPrecondition if steps are to be compiled and there is no compiler.
     """
     if training.compile:
         compilation.check_compiler(torch.device(training.device))
@@ -25,15 +25,15 @@ def create_step(planned: configs.PlannedSae, training: configs.TrainingPlan) -> 
         shared=training.spread == "data",
     )
     sae = architectures.create_sae(planned.sae, device=training.device)
-    # What torch.compile does well is what the step of standard and jumprelu spares.
+    # The step of standard and jumprelu already avoids what torch.compile would.
     reference_only = training.reference or (training.compile and planned.sae.architecture not in configs.TOPK_FAMILY)
     return choose_step_class(planned.sae, reference_only)(planned.sae, sae, options)
 
 
 def choose_step_class(config: configs.SaeConfig, reference_only: bool = False) -> type[base.Step]:
-    """Return which step trains a configuration: the fastest, but for bfloat16 weights.
+    """Return the fastest step class for a configuration, or the reference for bfloat16 weights.
 
-    Their rounding depends on the order of operations, so that only the reference gives the reference's numbers.
+    Their rounding depends on the order of operations, so only the reference produces the reference's numbers.
     """
     if reference_only or config.dtype == "bfloat16":
         return reference.ReferenceStep
@@ -43,6 +43,6 @@ def choose_step_class(config: configs.SaeConfig, reference_only: bool = False) -
 
 
 def set_threads(threads: int) -> None:
-    """Fix the number of processor threads that PyTorch computes with; 0 leaves it."""
+    """Set the number of processor threads that PyTorch computes with; 0 leaves it unchanged."""
     if threads:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a training step is to the loop that calls it."""
+"""The protocol of a training step."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,20 +8,21 @@ from services.trainer.sae import configs
 
 
 class StepResult(NamedTuple):
-    """What one step computed, left on its device: reading a value (`.item()`) is what waits for the device."""
+    """The result of one step, left on its device: reading a value (`.item()`) waits for the device."""
 
     loss: torch.Tensor
-    """The sum that was minimised, before this step's change of the weights; shape ()."""
+    """The minimised sum, before this step's change of the weights; shape ()."""
     losses: dict[str, torch.Tensor]
-    """Its summands by sae-lens's names (`mse_loss`, `l1_loss`, `auxiliary_reconstruction_loss` …); each of shape ()."""
+    """Its terms by SAELens's names (`mse_loss`, `l1_loss`, `auxiliary_reconstruction_loss` …); each of shape ()."""
     metrics: dict[str, torch.Tensor]
-    """Empty unless asked for. `l0`: mean number of active latents; `explained_variance`: 1 - E|x - y|² / E|x - E x|² of
-    the batch, y being the output; `dead_latents`; `gradient_norm` before clipping; `topk_threshold` where there is one.
-    Each of shape ()."""
+    """Empty unless requested. `l0`: mean number of active latents; `explained_variance`: 1 - E|x - y|² / E|x - E x|²
+    of the batch, y being the output; `dead_latents`; `gradient_norm` before clipping; `topk_threshold` where there is
+    one. Each of shape ().
+    """
 
 
 class StepState(NamedTuple):
-    """All that a step needs in order to go on: nothing else decides what the next steps do."""
+    """The complete state of a step, for resuming: nothing else decides the next steps."""
 
     tensors: dict[str, torch.Tensor]
     """Weights (`parameters.…`), Adam's moments (`optimizer.…`), dead-latent counters, firing counts, threshold."""
@@ -30,14 +31,14 @@ class StepState(NamedTuple):
 
 
 class TrainingStep(Protocol):
-    """Trains one autoencoder by one batch at a time.
+    """Trains one autoencoder, one batch at a time.
 
-    Learning rate and coefficients are functions of the number of steps done, so that they need no state.
+    Learning rate and coefficients are functions of the number of steps done, so they need no state.
     """
 
     config: configs.SaeConfig
     sae: torch.nn.Module
-    """The sae-lens training class whose parameters are trained in place."""
+    """The SAELens training class whose parameters are trained in place."""
     steps_done: int
 
     def __call__(self, batch: torch.Tensor, *, measure: bool = False) -> StepResult:
@@ -47,19 +48,19 @@ class TrainingStep(Protocol):
         """
 
     def learning_rate(self) -> float:
-        """Tell the rate that the next step will use."""
+        """Return the learning rate of the next step."""
 
     def coefficients(self) -> dict[str, float]:
-        """Tell the warmed-up coefficients that the next step will use, by sae-lens's names (`l1`, `l0`)."""
+        """Return the warmed-up coefficients of the next step, by SAELens's names (`l1`, `l0`)."""
 
     def firing(self) -> tuple[torch.Tensor, int]:
         """Return how often each latent fired, shape (d_sae,), and the number of samples that this was counted over."""
 
     def dead(self) -> torch.Tensor:
-        """Mark latents that did not fire for longer than the window, boolean of shape (d_sae,)."""
+        """Return which latents did not fire for longer than the window, boolean of shape (d_sae,)."""
 
     def state(self) -> StepState:
-        """Return the state, its tensors shared with the step: copy or write them before the next step."""
+        """Return the state; its tensors are shared with the step: copy or write them before the next step."""
 
     def load(self, state: StepState) -> None:
-        """Go on from a state; raises `errors.FailedPrecondition` where it is of another configuration."""
+        """Restore a state; raises `errors.FailedPrecondition` if it belongs to another configuration."""

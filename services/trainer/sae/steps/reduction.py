@@ -1,8 +1,9 @@
-"""What several processes that share a training tell each other in a step, over torch.distributed.
+"""Communication of several processes within a step, over torch.distributed.
 
 Every process sees its own part of the batch. Gradients are averaged, so that a step equals that of one process on the
-joint batch wherever the loss is a mean over vectors. The choice of batchtopk and matryoshka_batchtopk is made among the
-vectors of one process: k on average in every part rather than in the whole; their threshold is the mean of the parts'.
+joint batch wherever the loss is a mean over vectors. The selection of batchtopk and matryoshka_batchtopk is made among
+the vectors of one process: k on average in every part rather than in the whole; their threshold is the mean over the
+parts.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ _distributed = torch.distributed
 
 
 class Reduction:
-    """Sums over the processes of a group; of one process alone, or for what is not shared, it does nothing."""
+    """Reduces over the processes of a group; does nothing for a single process, or for what is not shared."""
 
     def __init__(self, *, shared: bool = True) -> None:
         active = shared and _distributed.is_available() and _distributed.is_initialized()

@@ -1,4 +1,4 @@
-"""The reference: sae-lens's own forward pass and loss, differentiated by autograd. Trains every architecture."""
+"""The reference: SAELens's own forward pass and loss, differentiated by autograd. Trains every architecture."""
 
 from typing import Any
 
@@ -19,7 +19,8 @@ class ReferenceStep(base.Step):
     def _compute(self, batch: torch.Tensor) -> base.Computed:
         self.sae.train()
         if self.config.architecture == "gated":
-            # Its auxiliary loss multiplies the input as it comes, where the others bring it to the weights' type.
+            # Its auxiliary loss uses the input as it is, while the other losses convert it to the weights' number
+            # format.
             batch = batch.to(self.sae.W_dec.dtype)
         before = getattr(self.sae, "topk_threshold", None)
         with self._autocast():
@@ -39,7 +40,7 @@ class ReferenceStep(base.Step):
             acts = output.feature_acts.detach()
             lowest = None
             if before is not None:
-                # The forward pass moved the threshold in a new tensor; where it moves to is decided once, outside.
+                # The forward pass moved the threshold in a new tensor; the update is decided once, outside.
                 self.sae.topk_threshold = before
                 lowest = torch.where(acts > 0, acts, torch.inf).min()
             fired = (acts != 0).sum(0).float()

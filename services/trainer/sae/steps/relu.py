@@ -1,11 +1,11 @@
-"""Training steps of standard and jumprelu, whose latents are active where they pass a threshold.
+"""Training steps of standard and jumprelu, whose latents are active above a threshold.
 
-How many do changes: at first half of them, in the end one in a hundred. While there are many, five dense products are
-left of sae-lens's six, for the gradient of the input bias needs the sum of the latents' gradients over the batch, not
-each of them. Once there are few, on a processor, the encoder's forward product is the only dense one, as in `sparse`.
-Which way is taken depends on the batch alone.
+The number of active latents changes: at first half of them, in the end one in a hundred. While there are many, five
+dense products remain of SAELens's six: the gradient of the input bias needs only the sum of the latents' gradients
+over the batch. Once there are few, on a processor, the encoder's forward product is the only dense one, as in
+`sparse`. The choice depends on the batch alone.
 
-Losses: arXiv 2309.08600 with decoder norms (standard), 2407.14435 (jumprelu), as sae-lens 6.54 has them. jumprelu's
+Losses: arXiv 2309.08600 with decoder norms (standard), 2407.14435 (jumprelu), as in sae-lens 6.54. jumprelu's
 threshold learns from pre-activations within half a bandwidth of it (straight-through estimator).
 """
 
@@ -17,11 +17,11 @@ from services.trainer.sae import configs
 from services.trainer.sae.steps import base, sparse_activations
 
 _FEW = 1 / 20
-"""Share of latents up to which pairs are faster than dense products, measured on two cores."""
+"""Share of active latents up to which pairs are faster than dense products, measured on two cores."""
 
 
 def is_supported(config: configs.SaeConfig) -> bool:
-    """Return whether a configuration has none of what the reference alone computes."""
+    """Return whether a configuration uses nothing that only the reference computes."""
     if config.architecture == "standard":
         return config.lp_norm == 1
     plain = config.jumprelu_sparsity_loss_mode != "tanh" and config.pre_act_loss_coefficient is None
@@ -29,30 +29,30 @@ def is_supported(config: configs.SaeConfig) -> bool:
 
 
 class _All:
-    """All latents of every vector: products as `SparseActivations` has them, but dense."""
+    """All latents of every vector: products as in `sparse_activations.SparseActivations`, but dense."""
 
     def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, sparse_activations.Back]:
-        """Return `values @ weights`, and what takes its gradient to that of the values."""
+        """Return `values @ weights`, and the function that maps its gradient to that of the values."""
         return values @ weights, lambda gradient: (gradient @ weights.t()).to(values.dtype)
 
     def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Add up values times rows for every latent."""
+        """Sum values times rows for every latent."""
         return (values.t() @ table).to(table.dtype)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up the values of every latent."""
+        """Sum the values of every latent."""
         return values.sum(0)
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up the values of every row."""
+        """Sum the values of every row."""
         return values.sum(1)
 
     def of_latent(self, values: torch.Tensor) -> torch.Tensor:
-        """Spread values of latents."""
+        """Broadcast values of latents."""
         return values
 
     def of_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Spread values of rows."""
+        """Broadcast values of rows."""
         return values[:, None]
 
 
@@ -61,15 +61,15 @@ class _Penalty(NamedTuple):
 
     loss: torch.Tensor
     acts: torch.Tensor | None = None
-    """What it adds to the gradients of activations."""
+    """Its contribution to the gradients of activations."""
     decoder: torch.Tensor | None = None
-    """… of the decoder."""
+    """Its contribution to the gradients of the decoder."""
     threshold: torch.Tensor | None = None
-    """… of the thresholds, with what the error adds."""
+    """Its contribution to the gradients of the thresholds, including that of the error."""
 
 
 class ReluStep(base.Step):
-    """A step of standard or jumprelu: loss and gradients equal to the reference's, but for rounding."""
+    """A step of standard or jumprelu: loss and gradients equal to the reference's, except for rounding."""
 
     def __init__(self, config: configs.SaeConfig, sae: Any, options: base.Options) -> None:
         super().__init__(config, sae, options)
@@ -87,7 +87,7 @@ class ReluStep(base.Step):
         centred = target - self._b_dec if self.config.apply_b_dec_to_input else target
         thresholds = None
         if self._threshold is not None:
-            # Below zero the gate would pass negative pre-activations; sae-lens projects at the same moment.
+            # Below zero the gate would pass negative pre-activations; SAELens projects at the same moment.
             thresholds = self._threshold.clamp_(min=0.0).to(target.dtype)
         support, hidden = self._supported(self._encoded(centred), thresholds)
         active = hidden > (0 if thresholds is None else support.of_latent(thresholds))
@@ -130,7 +130,7 @@ class ReluStep(base.Step):
     def _supported(
         self, hidden: torch.Tensor, thresholds: torch.Tensor | None
     ) -> tuple[_All | sparse_activations.SparseActivations, torch.Tensor]:
-        """Take the latents that a gradient passes through alone, where they are few."""
+        """Return only the latents that a gradient passes through, if they are few."""
         if not base.reads_values(hidden):
             return _All(), hidden
         lowest = 0 if thresholds is None else thresholds - self.config.jumprelu_bandwidth / 2

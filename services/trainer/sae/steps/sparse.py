@@ -1,11 +1,11 @@
-"""Training steps of topk, batchtopk and matryoshka_batchtopk that compute with the active latents alone.
+"""Training steps of topk, batchtopk and matryoshka_batchtopk that compute with the active latents only.
 
-sae-lens multiplies six dense matrices a step: encoder and decoder, forward, and both sides backward. Here the encoder's
-forward product alone is dense; everything after the choice of latents goes through the active pairs. Two facts save the
-rest: scaling scores by the decoder's norms and activations back by them cancels, so that no gradient passes through the
-norms; and the gradient of the input bias needs the sum over the batch of the latents' gradients, not each of them.
+SAELens multiplies six dense matrices per step: encoder and decoder, forward, and both sides backward. Here only the
+encoder's forward product is dense; everything after the selection of latents uses the active pairs. Two facts save the
+rest. Scaling scores by the decoder's norms and activations back by them cancels, so that no gradient passes through
+the norms. The gradient of the input bias needs only the sum over the batch of the latents' gradients.
 
-Losses: arXiv 2406.04093 (topk), 2412.06410 (batchtopk), 2503.17547 (matryoshka), as sae-lens 6.54 has them.
+Losses: arXiv 2406.04093 (topk), 2412.06410 (batchtopk), 2503.17547 (matryoshka), as in sae-lens 6.54.
 """
 
 from typing import Any, NamedTuple
@@ -19,18 +19,18 @@ _CHECK_EVERY = 50
 
 
 class _Decoded(NamedTuple):
-    """Reconstructions of one batch, less the batch."""
+    """Reconstructions of one batch, minus the batch."""
 
     errors: torch.Tensor
     """(batch, widths, d_in)."""
     part_gradients: torch.Tensor
-    """Of the loss by what each level adds to the reconstruction; (batch * widths, d_in)."""
+    """Gradient of the loss by the contribution of each level to the reconstruction; (batch * widths, d_in)."""
     act_gradients: torch.Tensor
-    """Of the loss by the activations; (pairs,)."""
+    """Gradient of the loss by the activations; (pairs,)."""
 
 
 class TopkStep(base.Step):
-    """A step of the topk family: loss and gradients equal to the reference's, but for rounding and ties."""
+    """A step of the topk family: loss and gradients equal to the reference's, except for rounding and ties."""
 
     def __init__(self, config: configs.SaeConfig, sae: Any, options: base.Options) -> None:
         super().__init__(config, sae, options)
@@ -95,7 +95,7 @@ class TopkStep(base.Step):
                 return _scores(centred, self._encoder, self._b_enc, norms)
         shape = (len(centred), self.config.d_sae)
         if self._hidden.shape != shape:
-            # Kept from step to step: memory of this size is otherwise given back and faulted in anew each time.
+            # Reused in every step: memory of this size would otherwise be freed and faulted in each time.
             self._hidden = centred.new_empty(shape)
         scores = torch.addmm(self._b_enc, centred, self._encoder.t(), out=self._hidden)
         return scores if norms is None else scores.mul_(norms)
@@ -114,7 +114,7 @@ class TopkStep(base.Step):
     def _decode(
         self, active: sparse_activations.SparseActivations, acts: torch.Tensor, target: torch.Tensor
     ) -> _Decoded:
-        """Reconstruct at every width; a level takes part in that of its own width and all greater."""
+        """Reconstruct at every width; a level contributes to its own width and all larger ones."""
         batch, d_in = target.shape
         parts, back = active.decoded(acts, self._decoder)
         errors = parts.view(batch, -1, d_in)
@@ -148,10 +148,10 @@ class TopkStep(base.Step):
         return loss
 
     def _needs_aux_loss(self, dead: torch.Tensor) -> bool:
-        """Return whether latents may be dead. On a device, their counters are read once in many steps.
+        """Return whether latents may be dead. On a device, their counters are read only once in many steps.
 
-        A latent that last fired c steps ago cannot die within the next (window - c) steps; if one may, or has, the loss
-        is computed for a while without asking, and is nothing if none is dead.
+        A latent that last fired c steps ago cannot die within the next (window - c) steps. If one may die, or has, the
+        loss is computed for a while without reading, and is 0 if none is dead.
         """
         if base.reads_values(dead):
             return bool(dead.any())
@@ -167,7 +167,7 @@ class TopkStep(base.Step):
         lowest = torch.where(positive, scores, torch.inf)
         lowest = lowest.min() if len(lowest) else scores.new_full((), torch.inf)
         if base.reads_values(scores):
-            # A little below, so that the next batch, somewhat different, finds enough above it.
+            # Slightly lower, so that the next, somewhat different batch has enough above it.
             self._hint = 0.9 * float(lowest) if bool(lowest.isfinite()) else 0.0
         return lowest
 

@@ -1,4 +1,4 @@
-"""The active (vector, latent) pairs of a batch, and products with them that touch nothing else."""
+"""The active (vector, latent) pairs of a batch, and products that use only these."""
 
 import functools
 from collections.abc import Callable
@@ -7,13 +7,13 @@ import torch
 from torch.nn import functional
 
 Back = Callable[[torch.Tensor], torch.Tensor]
-"""Takes the gradient of a reconstruction to that of the activations that it was made of."""
+"""Maps the gradient of a reconstruction to that of its activations."""
 
 
 class SparseActivations:
     """Pairs of a row of the batch and a latent, ordered by row.
 
-    Latents may lie in levels, whose ends are given; then a row's latents must ascend. Products add in a fixed order: by
+    Latents may lie in levels, given by their ends; a row's latents must then ascend. Products sum in a fixed order: by
     rows and levels, or by latents and then by rows.
     """
 
@@ -33,10 +33,10 @@ class SparseActivations:
         return order, _offsets(latents, self._d_sae)
 
     def decoded(self, values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, Back]:
-        """Add up `values[p] * weights[latent of p]` for every row and level.
+        """Sum `values[p] * weights[latent of p]` for every row and level.
 
-        Weights have shape (d_sae, d), the result (batch * levels, d), levels together. With it comes what takes the
-        result's gradient to that of the values.
+        Weights have shape (d_sae, d), the result (batch * levels, d), levels together. Also returns the function that
+        maps the result's gradient to that of the values.
         """
         with torch.enable_grad():
             leaf = values.detach().requires_grad_()
@@ -44,28 +44,28 @@ class SparseActivations:
         return parts.detach(), lambda gradient: torch.autograd.grad(parts, leaf, gradient)[0]
 
     def per_latent(self, values: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Add up `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
+        """Sum `values[p] * table[row of p]` for every latent; the result has shape (d_sae, d).
 
-        A table has a row for each of the batch, or for each row and level as `decoded` gives them.
+        A table has one row for each of the batch, or for each row and level as returned by `decoded`.
         """
         order, offsets = self._by_latent
         by_level = len(table) == len(self._slot_offsets) - 1
         return _bags((self._slots if by_level else self.rows)[order], table, offsets, values[order])
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up the values of every latent; shape (d_sae,)."""
+        """Sum the values of every latent; shape (d_sae,)."""
         return values.new_zeros(self._d_sae).index_add_(0, self.latents, values)
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up the values of every row; shape (batch,)."""
+        """Sum the values of every row; shape (batch,)."""
         return values.new_zeros(self._batch).index_add_(0, self.rows, values)
 
     def of_latent(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the pairs their latents' values, (d_sae,) to (pairs,)."""
+        """Return the value of each pair's latent, (d_sae,) to (pairs,)."""
         return values[self.latents]
 
     def of_row(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the pairs their rows' values, (batch,) to (pairs,)."""
+        """Return the value of each pair's row, (batch,) to (pairs,)."""
         return values[self.rows]
 
 
@@ -76,5 +76,5 @@ def _bags(indices: torch.Tensor, table: torch.Tensor, offsets: torch.Tensor, wei
 
 
 def _offsets(ascending: torch.Tensor, count: int) -> torch.Tensor:
-    """Return where each of the numbers 0, 1 … count begins among ascending ones; shape (count + 1,)."""
+    """Return where each of the numbers 0, 1 … count begins in an ascending tensor; shape (count + 1,)."""
     return torch.searchsorted(ascending, torch.arange(count + 1, device=ascending.device, dtype=ascending.dtype))

@@ -1,4 +1,4 @@
-"""Which latents are active: the k highest of every vector, or of a whole batch, without sorting what cannot win."""
+"""Top-k selection: the k highest of every vector, or of a whole batch, without a full sort."""
 
 import math
 
@@ -8,10 +8,10 @@ from services.trainer.sae.steps import base
 
 
 def topk_per_row(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """Return the columns of the k highest scores of every row, in no order; scores (rows, columns), result (rows, k).
+    """Return the columns of the k highest scores of every row, unordered; scores (rows, columns), result (rows, k).
 
-    Equal to `torch.topk` but for ties. Columns are taken in groups: the k highest lie within the k groups whose maxima
-    are the highest, so that on a processor only those are ranked.
+    Equal to `torch.topk` except for ties. Columns are grouped: the k highest lie within the k groups with the highest
+    maxima, so that on a processor only those are ranked.
     """
     rows, columns = scores.shape
     size = _group(columns, k) if base.reads_values(scores) else 1
@@ -25,10 +25,10 @@ def topk_per_row(scores: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def topk_per_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tensor:
-    """Return the flat indices of the `total` highest scores of a whole batch, on a processor the positive ones alone.
+    """Return the flat indices of the `total` highest scores of a batch; on a processor, only positive ones.
 
-    `hint` is a guess at the lowest of them, which saves time and changes nothing: of equal scores at the edge, those of
-    the lowest index are taken. On a processor indices ascend; on a device they come in no order, and no value is read.
+    `hint` is a guess of the lowest of them, which saves time and changes nothing: of equal scores at the edge, those
+    of the lowest index are taken. On a processor indices ascend; on a device they are unordered, and no value is read.
     """
     flat = scores.view(-1)
     if not base.reads_values(scores):
@@ -47,7 +47,7 @@ def topk_per_batch(scores: torch.Tensor, total: int, hint: float) -> torch.Tenso
 
 
 def _group(columns: int, k: int) -> int:
-    """Choose the number of columns of a group: the power of two that leaves least to rank, 1 for no groups."""
+    """Return the number of columns of a group: the power of two that leaves least to rank, or 1 for no groups."""
     target = math.sqrt(columns / k)
     size = 1
     while size * 2 <= target * 1.5 and columns % (size * 2) == 0:
