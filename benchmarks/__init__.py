@@ -1,1 +1,1 @@
-"""Every claim of speed, measured beside what a user would pick instead."""
+"""Benchmarks: every claim of speed, measured against the usual alternative."""

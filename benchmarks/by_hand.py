@@ -1,4 +1,4 @@
-"""What a user would write without Polytok: `python -m benchmarks.by_hand FILE MODEL TARGET`."""
+"""The script a user would write without Polytok: `python -m benchmarks.by_hand FILE MODEL TARGET`."""
 
 import sys
 
@@ -7,7 +7,7 @@ import transformers
 
 
 def main(source: str, model: str, target: str) -> None:
-    """Tokeniz a jsonl file with `datasets.map` and save it."""
+    """Tokenize a jsonl file with `datasets.map` and save it."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     rows = datasets.load_dataset("json", data_files=source, split="train")
 

@@ -1,4 +1,4 @@
-"""Small inputs that the benchmarks make themselves."""
+"""Small generated inputs of the benchmarks."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 
 def documents(count: int) -> Iterator[str]:
-    """So many documents of English prose and code: Python's own manual, over and over."""
+    """Return N documents of English prose and code: Python's own manual, repeated."""
     topics = list(pydoc_data.topics.topics.values())
     for index in range(count):
         yield topics[index % len(topics)]
@@ -26,7 +26,7 @@ def write_jsonl(path: pathlib.Path, count: int) -> int:
 
 
 def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
-    """Train a byte-level BPE as GPT-2 has it, and write it in the Hugging Face layout."""
+    """Train a byte-level BPE like GPT-2's, and write it in the Hugging Face layout."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -48,7 +48,7 @@ def write_tokenizer(folder: pathlib.Path, vocabulary: int = 4096) -> None:
 
 
 def write_wordpiece(folder: pathlib.Path, texts: Sequence[str], vocabulary: int = 30_000) -> None:
-    """Train a WordPiece as BERT has it on texts, and write it in the Hugging Face layout."""
+    """Train a WordPiece like BERT's on texts, and write it in the Hugging Face layout."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

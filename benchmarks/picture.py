@@ -1,4 +1,4 @@
-"""Draws the speeds of tokenizing as a picture: `python -m benchmarks.picture docs/tokenize-speed.svg`.
+"""Draw the speeds of tokenizing as a picture: `python -m benchmarks.picture docs/tokenize-speed.svg`.
 
 Reads `benchmarks/results/tokenize.json`, which `make bench-tokenize` writes.
 """
@@ -22,7 +22,7 @@ def main(target: str) -> None:
     """Draw the picture."""
     figures = json.loads((report.RESULTS / "tokenize.json").read_text())["figures"]
     speeds = {name: _speeds(figures, name) for name in _NAMES if f"{name}, plain: datasets.map" in figures}
-    # Paths, not text: a page shows it without a font; a fixed salt makes the same file of the same figures.
+    # Paths instead of text need no font; a fixed salt makes the file reproducible.
     mpl.rcParams |= {"svg.hashsalt": "polytok", "font.size": 11}
     picture, axes = pyplot.subplots(figsize=(8, 0.55 + 1.05 * len(speeds)), layout="constrained")
     height = 0.26

@@ -1,4 +1,4 @@
-"""The platform: starting, idling, creating, a tiny dataset end to end, resolving, memory of the workers.
+"""The platform: start-up, idling, creating, a tiny dataset end to end, resolving, memory of the workers.
 
 `make bench` runs it and writes `benchmarks/results/bench.json`.
 """
@@ -40,7 +40,7 @@ class Catalog:
         self.tokenizations = tokenizations_pb2_grpc.TokenizationServiceStub(self.channel)
 
     def add_dataset(self, name: str, path: pathlib.Path) -> None:
-        """Register a file and wait until it is read in."""
+        """Register a file and wait until it is read."""
         source = datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=[str(path)]))
         dataset = datasets_pb2.Dataset(source=source)
         self.datasets.CreateDataset(datasets_pb2.CreateDatasetRequest(dataset_id=name, dataset=dataset))
@@ -59,8 +59,8 @@ class Catalog:
     def create(self, dataset: str, model: str, variant: str = "", bound: int = 0) -> tokenizations_pb2.Tokenization:
         """Create a tokenization; does not wait.
 
-        Each is bounded, far above the documents that there are, at a number of its own: with the same parameters it
-        would share the files of the one before, and there would be no work to measure.
+        Each has its own limit, far above the number of documents: with equal parameters it would share the files of
+        the previous one, and there would be no work to measure.
         """
         request = tokenizations_pb2.CreateTokenizationRequest(
             parent=f"datasets/{dataset}",
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _tiny(catalog: Catalog, work: pathlib.Path, found: report.Report) -> None:
-    """A tiny dataset from create to READY with a warm worker, beside the same work by hand in a new process."""
+    """Measure a tiny dataset from create to READY with a warm worker, and the same work by hand in a new process."""
     catalog.add_dataset("tiny", work / "tiny.jsonl")
     catalog.wait(catalog.create("tiny", "tiny", "warm"))
     seconds = []
@@ -133,7 +133,7 @@ def _tiny(catalog: Catalog, work: pathlib.Path, found: report.Report) -> None:
 
 
 def _create(catalog: Catalog, found: report.Report) -> None:
-    """How long CreateTokenization takes to answer, on an idle stack and while it works off what was created."""
+    """Measure the latency of CreateTokenization on an idle stack, and the time to process what was created."""
     milliseconds = []
     for index in range(100):
         began = time.perf_counter()
@@ -147,7 +147,7 @@ def _create(catalog: Catalog, found: report.Report) -> None:
 
 
 def _resolve(catalog: Catalog, address: str, found: report.Report) -> None:
-    """ResolveTokenization under load from 16 callers in another process."""
+    """Measure ResolveTokenization under load from 16 callers in another process."""
     catalog.wait(catalog.create("tiny", "tiny"))
     request = tokenizations_pb2.ResolveTokenizationRequest(dataset="datasets/tiny", model="models/tiny")
     answer = catalog.tokenizations.ResolveTokenization(request)
@@ -162,7 +162,7 @@ def _resolve(catalog: Catalog, address: str, found: report.Report) -> None:
 
 
 def _large(catalog: Catalog, running: stack.Stack, work: pathlib.Path, found: report.Report) -> None:
-    """Memory of the workers while a file of a few hundred MB goes through."""
+    """Measure the memory of the workers while a file of a few hundred MB is processed."""
     text_bytes = corpus.write_jsonl(work / "large.jsonl", 80_000)
     stop = threading.Event()
     peak: dict[int, int] = {}

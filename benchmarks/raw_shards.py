@@ -1,4 +1,4 @@
-"""Raw shards as the ingest writes them, and what is compared between what was made of them."""
+"""Raw shards as the ingest writes them, and hashes to compare results."""
 
 import hashlib
 import pathlib
@@ -16,7 +16,7 @@ _BATCH_ROWS = 1000
 def write(
     storage: pathlib.Path, folder: str, texts: pa.Array, times: int, shard_times: int = 2
 ) -> list[dict[str, Any]]:
-    """Write the texts so many times, and describe the shards; `shard_times` repetitions go into one."""
+    """Write the texts several times, and describe the shards; `shard_times` repetitions go into one."""
     (storage / folder).mkdir(parents=True, exist_ok=True)
     table = pa.table({"text": texts.cast(pa.string())})
     found = []
@@ -40,12 +40,12 @@ def write(
 
 
 def size_of(texts: pa.Array) -> int:
-    """Bytes of text."""
+    """Return the number of bytes of text."""
     return int(pc.sum(pc.binary_length(texts)).as_py() or 0)
 
 
 def ids(files: Iterable[pathlib.Path]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return all ids of some files in order, and how long each sequence is."""
+    """Return all ids of some files in order, and the length of each sequence."""
     columns = []
     for file in files:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
@@ -56,10 +56,10 @@ def ids(files: Iterable[pathlib.Path]) -> tuple[NDArray[np.int32], NDArray[np.in
 
 
 def sha256(values: NDArray[np.int32], lengths: NDArray[np.int64]) -> str:
-    """Return the hash of ids and of where sequences end."""
+    """Return the hash of ids and of the ends of sequences."""
     return hashlib.sha256(values.tobytes() + lengths.tobytes()).hexdigest()
 
 
 def sha256_of_ids(files: Iterable[pathlib.Path]) -> str:
-    """Return the hash of what some files hold."""
+    """Return the hash of the content of some files."""
     return sha256(*ids(files))

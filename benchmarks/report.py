@@ -1,4 +1,4 @@
-"""What a benchmark found: printed as a table, kept as JSON."""
+"""The results of a benchmark: printed as a table, written as JSON."""
 
 import dataclasses
 import datetime
@@ -17,7 +17,7 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 @dataclasses.dataclass
 class Figure:
-    """One measured number, its unit, and the bound that the project set itself, if any."""
+    """One measured number, its unit, and the project's bound for it, if any."""
 
     name: str
     value: float
@@ -39,7 +39,7 @@ class Report:
     def add(
         self, name: str, value: float, unit: str, *, below: float | None = None, above: float | None = None
     ) -> None:
-        """Add a figure; `below` or `above` is the bound to keep."""
+        """Add a figure; `below` or `above` is its bound."""
         if below is not None:
             self.figures.append(Figure(name, value, unit, f"< {below:g}", value < below))
         elif above is not None:
@@ -48,7 +48,7 @@ class Report:
             self.figures.append(Figure(name, value, unit))
 
     def baseline(self, *packages: str) -> None:
-        """Record the versions of what was measured against."""
+        """Record the versions of a baseline."""
         self.baselines |= {package: importlib.metadata.version(package) for package in packages}
 
     def show(self, console: Console) -> None:
@@ -84,7 +84,7 @@ class Report:
 
 
 def conditions() -> dict[str, str]:
-    """Return the machine and the day."""
+    """Return the machine and the date."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )

@@ -1,4 +1,4 @@
-"""Calls a second of ResolveTokenization, beside a bare grpc.aio server that answers the same bytes from memory.
+"""Calls per second of ResolveTokenization, against a bare grpc.aio server that returns the same bytes from memory.
 
 The load comes from a process of its own, `python -m benchmarks.resolve HOST:PORT METHOD REQUEST`, which prints its
 latencies as JSON; both servers get the same load.
@@ -24,11 +24,11 @@ WARM_UP = 1.0
 
 @dataclasses.dataclass
 class Load:
-    """What a load saw."""
+    """The results of a load."""
 
     calls_per_second: float
     latencies: list[float]
-    """Seconds, one a call."""
+    """Seconds of each call."""
 
 
 def measure(address: str, method: str, request: bytes) -> Load:

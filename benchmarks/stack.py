@@ -1,4 +1,4 @@
-"""Runs an embedded stack for a benchmark, as a user would: one process, one folder."""
+"""Run an embedded stack for a benchmark, as a user would: one process, one folder."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ class Stack:
         return [self.process, *self.process.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """Processor time that the living processes have used."""
+        """Return the processor time that the living processes have used."""
         total = 0.0
         for process in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -40,7 +40,7 @@ class Stack:
         return total
 
     def idle_share(self, seconds: float) -> float:
-        """Share of one core that the stack uses while nobody asks anything, over so many seconds."""
+        """Return the share of one core that the idle stack uses over a number of seconds."""
         before = self.cpu_seconds()
         time.sleep(seconds)
         return (self.cpu_seconds() - before) / seconds

@@ -24,18 +24,18 @@ from services.runtime import malloc_tuning
 console = Console()
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 AIMS = {"gpt2": 50, "phi4": 50, "llama2": 20, "wordpiece": 10}
-"""How many times faster than the baseline the project wants to be."""
+"""The project's goal, in multiples of the baseline's speed."""
 _ROW = 1024
 _TIMES = 32
 _MADE_BYTES = 16_000_000
 _LOAD = 2.5
 _LONGEST_SECONDS = 600
 _COMING = "1.0.0rc3"
-"""The version of `tokenizers` that is coming: encodes many times faster than the one that `transformers` asks for."""
+"""The upcoming version of `tokenizers`, which encodes many times faster than the one that `transformers` requires."""
 
 
 class Bench:
-    """Measures, and shows how far it is."""
+    """Runs the measurements, and shows the progress."""
 
     def __init__(self, work: pathlib.Path, progress: Progress, steps: int) -> None:
         self._work = work
@@ -43,7 +43,7 @@ class Bench:
         self._task = progress.add_task("", total=steps)
 
     def ours(self, tokenizer: pathlib.Path, raw: list[dict[str, Any]], packed: int) -> dict[str, Any]:
-        """Run the worker's path, and copy its files for the floor."""
+        """Run the worker's path, and copy its files as a lower bound."""
         arguments = {"work": str(self._work), "tokenizer": str(tokenizer), "raw": raw, "packed": packed}
         shutil.rmtree(self._work / "tokenized", ignore_errors=True)
         found = self._run("ours", tokenizer.name, "benchmarks.tokenize_ours", {**arguments, "engine": "auto"})
@@ -67,7 +67,7 @@ class Bench:
     ) -> dict[str, Any]:
         kind = "packed" if arguments["packed"] else "plain"
         self._progress.update(self._task, description=f"{name} {kind}: {who}")
-        # What an earlier process wrote is not to go to the disk in this one's time.
+        # Otherwise the writes of an earlier process would reach the disk during this one.
         os.sync()
         done = subprocess.run(
             [sys.executable, "-m", module, json.dumps(arguments)],
@@ -84,7 +84,7 @@ class Bench:
         return answer
 
     def _copy(self, files: list[str]) -> float:
-        """Second that a plain copy of the files takes, until it is on the disk."""
+        """Return the seconds of a plain copy of the files, until it is on disk."""
         began = time.perf_counter()
         for file in files:
             target = self._work / "copy.arrow"
@@ -96,7 +96,10 @@ class Bench:
 
 
 def _threads(*, ours: bool) -> dict[str, str]:
-    """Return what the worker tells its child; the baseline's processes share the cores as `datasets` has it."""
+    """Return the thread settings of the worker's task process.
+
+    The baseline's processes share the cores as `datasets` does.
+    """
     cores = str(len(os.sched_getaffinity(0)))
     if ours:
         threads = {"RAYON_NUM_THREADS": cores, "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1"}
@@ -105,12 +108,12 @@ def _threads(*, ours: bool) -> dict[str, str]:
 
 
 def _alone(path: pathlib.Path) -> dict[str, str]:
-    """Another version of `tokenizers`, with threads of its own."""
+    """Return the environment for another version of `tokenizers`, which has threads of its own."""
     return {"PYTHONPATH": str(path), "TOKENIZERS_PARALLELISM": "true"}
 
 
 def main(*names: str) -> None:
-    """Run every part and write the report; with names of tokenizers, show those only."""
+    """Run every part and write the report; with names of tokenizers, only show those."""
     found = report.Report("tokenize")
     found.baseline("datasets", "transformers", "tokenizers", "gigatoken", "fastokens", "numba", "pyarrow")
     with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:
@@ -121,9 +124,9 @@ def main(*names: str) -> None:
         many = raw_shards.write(work, "many/raw", texts, _TIMES)
         found.notes |= {
             "load_before": f"{os.getloadavg()[0]:.1f}",
-            "ours": f"{_bytes(many) / 1e6:.0f} MB, the corpus {_TIMES} times in {len(many)} shards, and once; "
-            "a worker a core, each with a thread a core; tokenizer and engine loaded; "
-            "probe, sample, checksums and publication in the time",
+            "ours": f"{_bytes(many) / 1e6:.0f} MB, the corpus {_TIMES} times in {len(many)} shards, and once; one "
+            "worker per core, each with one thread per core; tokenizer and engine loaded; probe, sample, "
+            "checksums and publication are timed",
             "theirs": f"{_bytes(once) / 1e6:.0f} MB, the corpus once; num_proc is all cores; tokenizer loaded",
             "ids": "hash equal to the baseline's: plain row for row; packed against the baseline's documents in one "
             "stream, as its own rows drop what does not fill a row in each batch",
@@ -175,7 +178,7 @@ def _measure(
                 found.notes[f"ids of {name} by tokenizers {_COMING}"] = f"{same} as by {theirs['version']}"
         found.ratios[f"{kind}, corpus once"] = speeds[1] / speeds[0]
         found.ratios[f"{kind}, {len(many)} shards"] = speeds[2] / speeds[0]
-        # Other work on the machine changes the clock's ratio more than this one.
+        # Other load on the machine affects this ratio less than that of the clock.
         found.ratios[f"{kind}, {len(many)} shards, processor time"] = (
             _bytes(many) / steady["processor_seconds"] * theirs["processor_seconds"] / _bytes(once)
         )
@@ -190,13 +193,13 @@ def _measure(
 
 
 def _coming(work: pathlib.Path, found: report.Report) -> pathlib.Path | None:
-    """Install the coming version of `tokenizers` beside the environment, where only the baseline sees it."""
+    """Install the upcoming version of `tokenizers` beside the environment, visible to the baseline only."""
     folder = work / "coming"
     package = f"tokenizers=={_COMING}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        found.notes[package] = "could not be installed, and was not measured against"
+        found.notes[package] = "could not be installed, and was not measured"
         console.print(f"[yellow]{package} {found.notes[package]}: {done.stderr[-300:]}[/]")
         return None
     found.baselines[package] = _COMING
@@ -204,20 +207,20 @@ def _coming(work: pathlib.Path, found: report.Report) -> pathlib.Path | None:
 
 
 def _material(work: pathlib.Path, found: report.Report) -> tuple[pa.Array, list[pathlib.Path]]:
-    """Return the corpus and tokenizers of `shared/`; without these, made on the spot."""
+    """Return the corpus and tokenizers of `shared/`; if missing, they are generated."""
     file = SHARED / "corpus" / "mix32.parquet"
     if file.is_file():
         texts = pq.read_table(file, columns=["text"])["text"].combine_chunks()
         tokenizers = [SHARED / "tokenizers" / name for name in ("gpt2", "phi4", "llama2")]
         found.notes["corpus"] = file.name
     else:
-        console.print(f"There is no {file}: GPT-2, Phi-4 and Llama 2 are skipped; corpus and tokenizers are made here.")
+        console.print(f"There is no {file}: GPT-2, Phi-4 and Llama 2 are skipped; corpus and tokenizers are generated.")
         few = list(corpus.documents(100))
         count = 100 * _MADE_BYTES // sum(len(text.encode()) for text in few)
         texts = pa.array(list(corpus.documents(count)))
         corpus.write_tokenizer(work / "byte-level")
         tokenizers = [work / "byte-level"]
-        found.notes["corpus"] = "Python's manual, over and over: speeds of real text are lower"
+        found.notes["corpus"] = "Python's manual, repeated: speeds of real text are lower"
     corpus.write_wordpiece(work / "wordpiece", texts[: max(200, len(texts) // 4)].to_pylist())
     return texts, [*tokenizers, work / "wordpiece"]
 

@@ -1,9 +1,9 @@
-"""What the workers of a machine do with a tokenization's tasks: `python -m benchmarks.tokenize_ours JSON`.
+"""The worker's side of the tokenizing benchmark: `python -m benchmarks.tokenize_ours JSON`.
 
-A process a core, as `polytok up` has them, each with a thread a core; they take one shard after another, and one of
-them publishes. Prints a line of JSON. Tokenizer and engine are loaded, and the engine is compared with the reference,
-before the clock starts, as in a child at work: `proof_seconds` is what that took, of the processor. The scan for what
-the engine may not see, the samples of shards, checksums and publication are in the time.
+One process per core, as in `polytok up`, each with one thread per core; they take one shard after another, and one of
+them publishes. Prints a line of JSON. Before the clock starts, tokenizer and engine are loaded, and the engine is
+compared with the reference, as in a warm task process: `proof_seconds` is the processor time of that. The scan for
+what the engine may not see, the samples of shards, checksums and publication are timed.
 """
 
 import concurrent.futures
@@ -38,7 +38,7 @@ _KEY = "tokenized"
 
 
 def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engine: str) -> None:
-    """Tokeniz raw shards of a storage, publishes, and return how long it took."""
+    """Tokenize raw shards of a storage, publish, and return the seconds."""
     began = time.perf_counter()
     with Workers(min(len(os.sched_getaffinity(0)), len(raw)), (work, tokenizer, packed, engine)) as workers:
         proof_seconds = workers.prove(raw)
@@ -67,14 +67,14 @@ def main(work: str, tokenizer: str, raw: list[dict[str, Any]], packed: int, engi
 
 
 class Usage(NamedTuple):
-    """What a worker has used since it began."""
+    """The resources that a worker has used since it started."""
 
     seconds: float
     memory_bytes: int
 
 
 class Workers:
-    """Processes that are warm, and take tasks from one queue."""
+    """Warm processes that take tasks from one queue."""
 
     def __init__(self, count: int, arguments: tuple[str, str, int, str]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -90,15 +90,15 @@ class Workers:
         self._pool.shutdown()
 
     def usages(self) -> list[Usage]:
-        """Return what each worker has used; waits until all are warm."""
+        """Return the usage of each worker; waits until all are warm."""
         return [future.result() for future in [self._pool.submit(_usage) for _ in range(self._count)]]
 
     def prove(self, raw: list[dict[str, Any]]) -> float:
-        """Have each worker compare the engine with the reference, over what is in a shard; see Child."""
+        """Have each worker compare the engine with the reference, over the content of a shard; see Child."""
         return max(future.result() for future in [self._pool.submit(_prove, raw[0]) for _ in range(self._count)])
 
     def run(self, raw: list[dict[str, Any]]) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-        """Tokeniz every shard, and publishes."""
+        """Tokenize every shard, and publish."""
         if self._packed and len(raw) > 1:
             return self._pool.submit(_publish, *self._staged(raw)).result()
         results = list(self._pool.map(_tokenize, range(len(raw)), raw, [len(raw)] * len(raw)))
@@ -107,7 +107,7 @@ class Workers:
     def _staged(
         self, raw: list[dict[str, Any]]
     ) -> tuple[list[tasks_pb2.TokenizeShardResult], list[tokenizations_pb2.TokenizationStatistics]]:
-        """Pack across shards, in the stages that the catalog has for it."""
+        """Pack across shards, in the catalog's stages."""
         first_rows = itertools.accumulate((shard["num_rows"] for shard in raw[:-1]), initial=0)
         encoded = list(self._pool.map(_encode, range(len(raw)), raw, [len(raw)] * len(raw), first_rows))
         arranged = self._pool.submit(_arrange, [each.documents for each in encoded]).result()
@@ -125,14 +125,14 @@ _together: threading.Barrier
 
 def _begin(together: threading.Barrier, *arguments: Any) -> None:
     global _child, _together
-    # As the worker's child does.
+    # As the worker's task process does.
     malloc_tuning.tune_malloc()
     _child, _together = Child(*arguments), together
     warm = raw_shards.write(_child.work, f"warm-{os.getpid()}/raw", pa.array([_WARM]), 1)
     key = f"warm-{os.getpid()}/{_KEY}"
     _child.publish(key, [_child.tokenize(key, 0, warm[0], 1)], [])
     if arguments[2]:
-        # What is compiled when it is first needed is there in a child at work.
+        # In a warm task process, functions compiled on first use are compiled already.
         arranged = _child.arrange(key, [_child.encode(key, 0, warm[0], 1, 0).documents])
         _child.assemble(key, 0, arranged)
 
@@ -174,14 +174,14 @@ def _steps(raw: list[dict[str, Any]]) -> dict[str, float]:
 
 
 class Child:
-    """Runs tasks as the worker's child does."""
+    """Runs tasks as the worker's task process does."""
 
     def __init__(self, work: str, tokenizer: str, packed: int, engine: str) -> None:
         self.work = pathlib.Path(work)
         self._context = TaskContext(str(uuid.uuid4()), 1, b"", lambda _: None)
         self._storage = Storage(work)
         self._tokenizers = loader.TokenizerCache(1)
-        # Nothing is compared before `prove` asks for it.
+        # Nothing is compared before `prove` requests it.
         self._chooser = selection.EngineSelector(engine, patience=1 << 20)
         self._engine = engine
         self._reference = tasks_pb2.TokenizerReference(repo_id=tokenizer)
@@ -195,7 +195,7 @@ class Child:
             self._parameters.max_length = packed
 
     def tokenize(self, key: str, ordinal: int, shard: dict[str, Any], count: int) -> tasks_pb2.TokenizeShardResult:
-        """Tokeniz a shard."""
+        """Tokenize a shard."""
         task = self._task(key, ordinal, shard, count, 0)
         return shard_task.tokenize(task, self._storage, self._tokenizers, self._chooser, self._context)
 
@@ -220,7 +220,7 @@ class Child:
         return encode_task.encode(task, self._storage, self._tokenizers, self._chooser, self._context)
 
     def arrange(self, key: str, documents: list[stages_pb2.StagedDocuments]) -> stages_pb2.ArrangeResult:
-        """Write down what was staged."""
+        """Record what was staged."""
         task = stages_pb2.ArrangeTask(
             tokenized_key=key,
             parameters=self._parameters,
@@ -230,7 +230,7 @@ class Child:
         return arrange_task.arrange(task, self._storage, self._context)
 
     def assemble(self, key: str, ordinal: int, arranged: stages_pb2.ArrangeResult) -> tasks_pb2.TokenizeShardResult:
-        """Make a file of what was staged."""
+        """Write a file from what was staged."""
         task = stages_pb2.ArrangedTask(
             arrangement_key=arranged.arrangement_key,
             arrangement_sha256=arranged.arrangement_sha256,
@@ -248,7 +248,7 @@ class Child:
         results: list[tasks_pb2.TokenizeShardResult],
         counted: list[tokenizations_pb2.TokenizationStatistics],
     ) -> tuple[tasks_pb2.PublishTokenizationResult, list[pathlib.Path]]:
-        """Publish, and return the folder's small files their names, as the catalog does."""
+        """Publish, and rename the folder's small files, as the catalog does."""
         task = tasks_pb2.PublishTokenizationTask(
             tokenized_key=key, shards=results, tokenizer=self._reference, parameters=self._parameters, counted=counted
         )
@@ -259,7 +259,7 @@ class Child:
         return published, [path for path in paths if path is not None]
 
     def prove(self, shard: dict[str, Any]) -> float:
-        """Compare the engine with the reference, over all code points of a shard; returns seconds of the processor."""
+        """Compare the engine with the reference, over all code points of a shard; return the processor seconds."""
         self._chooser = selection.EngineSelector(self._engine)
         message = catalog_tasks_pb2.RawShard(**shard)
         tokenizer = self._tokenizers.get(self._reference)
@@ -274,7 +274,7 @@ class Child:
         return seconds
 
     def steps(self, raw: list[dict[str, Any]]) -> dict[str, float]:
-        """Second of each step by itself, without the overlap that they have at work."""
+        """Return the seconds of each step alone, without their usual overlap."""
         seconds = dict.fromkeys(("read", "encode", "scan", "sample"), 0.0)
         tokenizer = self._tokenizers.get(self._reference)
         exact = self._chooser.reference(tokenizer)
@@ -297,7 +297,7 @@ class Child:
                 encoded = time.perf_counter()
                 sampled.encode(texts)
                 seconds["encode"] += encoded - began
-                # What it takes more than encoding alone; by then the engine has seen every word.
+                # The additional time over encoding alone; by then the engine has seen every word.
                 seconds["sample"] += max(0.0, time.perf_counter() - encoded - (encoded - began))
         return seconds
 

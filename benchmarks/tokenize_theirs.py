@@ -1,7 +1,7 @@
-"""What a user would write without Polytok: `datasets.map` on all cores and `save_to_disk`.
+"""The baseline: `datasets.map` on all cores and `save_to_disk`.
 
 `python -m benchmarks.tokenize_theirs JSON`; prints a line of JSON. The tokenizer is loaded before the clock starts: by
-`transformers`, or, where `transformers` does not take the version of `tokenizers` that is found first, by that alone.
+`transformers`, or, if `transformers` does not support the first version of `tokenizers` found, by that alone.
 """
 
 import json
@@ -20,11 +20,11 @@ from benchmarks import raw_shards
 
 Columns = dict[str, list[Any]]
 Encode = Callable[[list[str], bool], Columns]
-"""input_ids and attention_mask of texts, with special tokens or without."""
+"""input_ids and attention_mask of texts, with or without special tokens."""
 
 
 def main(source: str, tokenizer: str, target: str, packed: int, alone: bool = False) -> None:
-    """Tokeniz a raw shard and save it; `alone`, without `transformers`."""
+    """Tokenize a raw shard and save it; with `alone`, without `transformers`."""
     datasets.disable_caching()
     datasets.disable_progress_bars()
     encode = _alone(tokenizer) if alone else _with_transformers(tokenizer)
@@ -34,12 +34,12 @@ def main(source: str, tokenizer: str, target: str, packed: int, alone: bool = Fa
         return encode(batch["text"], True)
 
     def grouped(batch: dict[str, list[str]]) -> Columns:
-        # As Hugging Face's own examples do it: within a batch, and what does not fill a row is dropped.
+        # As in Hugging Face's examples: within a batch, dropping what does not fill a row.
         stream = [token for ids in encode(batch["text"], False)["input_ids"] for token in ids]
         cut = [stream[start : start + packed] for start in range(0, len(stream) // packed * packed, packed)]
         return {"input_ids": cut, "attention_mask": [[1] * packed] * len(cut)}
 
-    # The version of tokenizers that is run alone hangs in forked processes, and has threads of its own.
+    # The standalone version of tokenizers hangs in forked processes, and has threads of its own.
     cores = None if alone else len(os.sched_getaffinity(0))
     began, processor = time.perf_counter(), _processor()
     made = rows.map(grouped if packed else whole, batched=True, num_proc=cores, remove_columns=rows.column_names)
@@ -74,7 +74,7 @@ def _alone(folder: str) -> Encode:
 
     def encode(texts: list[str], special: bool) -> Columns:
         found = loaded.encode_batch(texts, add_special_tokens=special)
-        # Arrays, which this version offers, make it faster still.
+        # Arrays, which this version supports, make it faster still.
         return {
             "input_ids": [each.ids_array for each in found],
             "attention_mask": [each.attention_mask_array for each in found],
@@ -84,12 +84,12 @@ def _alone(folder: str) -> Encode:
 
 
 def _processor() -> float:
-    """Second of processor time that this process and those of `map` took."""
+    """Return the processor seconds of this process and those of `map`."""
     return sum(os.times()[:4])
 
 
 def _packed(encode: Encode, values: np.ndarray, lengths: np.ndarray, length: int = 1024) -> str:
-    """Return the hash of these documents' ids in one stream, special tokens left out, cut into rows."""
+    """Return the hash of these documents' ids in one stream, without special tokens, cut into rows."""
     plain, framed = (encode(["a"], special)["input_ids"][0] for special in (False, True))
     before = list(framed).index(plain[0])
     after = len(framed) - before - len(plain)

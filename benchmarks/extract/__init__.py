@@ -1,6 +1,6 @@
-"""Extraction: tokens a second to the disk, beside the bare forward pass and SAELens's CacheActivationsRunner."""
+"""Extraction: tokens per second to disk, against the bare forward pass and SAELens's CacheActivationsRunner."""
 
 import os
 
-# Everything is made here; nobody is to ask the hub about a directory.
+# Everything is generated here; the hub must not be asked about a directory.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

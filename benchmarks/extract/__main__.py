@@ -1,7 +1,7 @@
-"""Measures extraction. `make bench-extract` runs it and writes `benchmarks/results/extract.json`.
+"""Measure extraction. `make bench-extract` runs it and writes `benchmarks/results/extract.json`.
 
-Every side is a process of its own. The runs of a round follow one another, so that what else the machine does meets all
-of them; ratios are taken within a round, and the median round counts.
+Every side is a process of its own. The runs of a round follow one another, so that other load on the machine affects
+all of them; ratios are taken within a round, and the median round counts.
 """
 
 import contextlib
@@ -33,38 +33,38 @@ console = Console()
 _ROUNDS = 5
 _ENOUGH_ROUNDS = 3
 _SECONDS = 150
-"""No round begins after so many, once there are enough."""
+"""No round begins after this many seconds, once there are enough."""
 _LOAD = 1.5
 
 
 @dataclass
 class Measured:
-    """Seconds of each run, by the clock and of the processors, round by round."""
+    """Seconds of each run, of the clock and of the processors, round by round."""
 
     clock: dict[str, list[float]] = field(default_factory=dict)
     processor: dict[str, list[float]] = field(default_factory=dict)
 
     def ratio(self, theirs: str, ours: str = OURS, *, processor: bool = False) -> float:
-        """Return how many times faster ours was: the median round's."""
+        """Return how many times faster ours was, in the median round."""
         seconds = self.processor if processor else self.clock
         return statistics.median(their / our for their, our in zip(seconds[theirs], seconds[ours], strict=True))
 
 
 def main(rows: str = "") -> None:
-    """Run the cases that this machine can, and write the report; with a number of rows, show it only."""
+    """Run the cases that this machine can, and write the report; with a number of rows, only show it."""
     datasets.disable_progress_bars()
     found = report.Report("extract")
     found.baseline("torch", "transformers", "sae-lens", "transformer-lens", "datasets", "pyarrow")
     found.notes["load_before"] = f"{os.getloadavg()[0]:.1f}"
     if os.getloadavg()[0] > _LOAD:
-        console.print(f"[yellow]The load average is over {_LOAD}: other work slows all sides, and not alike.[/]")
+        console.print(f"[yellow]The load average is over {_LOAD}: other work slows the sides down, and not equally.[/]")
     cases = [material.CPU, *([material.GPU] if torch.cuda.is_available() else [])]
     for each in cases:
         case = dataclasses.replace(each, rows=int(rows or each.rows))
         with tempfile.TemporaryDirectory(prefix="polytok-bench-") as folder:
             _measure(case, pathlib.Path(folder), found)
     if not torch.cuda.is_available():
-        found.notes["GPU"] = "none here: not measured"
+        found.notes["GPU"] = "no GPU: not measured"
     found.notes["load_after"] = f"{os.getloadavg()[0]:.1f}"
     found.show(console)
     if not rows:
@@ -92,7 +92,7 @@ def _measure(case: Case, work: pathlib.Path, found: report.Report) -> None:
 def _rounds(case: Case, contestants: dict[str, Contestant]) -> Measured:
     measured = Measured({name: [] for name in contestants}, {name: [] for name in contestants})
     began = time.monotonic()
-    # The round before the first is for warming up.
+    # Round 0 is a warm-up.
     for number in range(_ROUNDS + 1):
         if number > _ENOUGH_ROUNDS and time.monotonic() - began > _SECONDS:
             break
@@ -106,10 +106,10 @@ def _rounds(case: Case, contestants: dict[str, Contestant]) -> Measured:
 
 
 def _check_same(case: Case, work: pathlib.Path) -> None:
-    """Everybody stored the same numbers, or what was compared is not the same work."""
+    """Raise unless all sides stored the same numbers: otherwise the comparison is void."""
     ours, compiled = (_stored(case, work / folder) for folder in ("ours", "compiled"))
     if not np.allclose(ours, compiled, rtol=1e-4, atol=1e-5):
-        raise RuntimeError("The compiled model stored other activations than the plain one.")
+        raise RuntimeError("The compiled model stored other activations than the uncompiled one.")
     for kind, column in (
         ("HookedTransformer", case.hooks[-1]),
         ("AutoModelForCausalLM", f"transformer.h.{case.depth - 1}"),
@@ -152,12 +152,12 @@ def _tell(case: Case, measured: Measured, size: int, plain: float, found: report
 
 
 def _tell_steps(case: Case, size: int, measured: Measured, plain: float, found: report.Report) -> None:
-    """What is done beside the forward pass, each alone and in one thread."""
+    """Show the work besides the forward pass, each part alone and in one thread."""
     values = torch.randn(case.batch * case.context, case.width).to(case.device, models.DTYPES[case.dtype])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     gathered = ActivationStatistics(case.width)
-    # What happens once on a GPU, as loading kernels, is not timed. (`add` ends when its sums are on the CPU.)
+    # One-time costs on a GPU, such as loading kernels, are not timed. (`add` ends when its sums are on the CPU.)
     gathered.add(values)
     times = case.tokens * len(case.hooks) // len(values)
     steps = {
@@ -172,7 +172,7 @@ def _tell_steps(case: Case, size: int, measured: Measured, plain: float, found: 
 
 
 def _hash(size: int) -> None:
-    """Hash so many bytes, of which no more than some are in memory."""
+    """Hash a number of bytes, of which only a part is in memory at once."""
     block, digest = bytes(1 << 24), hashlib.sha256()
     for first in range(0, size, len(block)):
         digest.update(block[: size - first])

@@ -1,7 +1,7 @@
 """A process for each side of the comparison: `python -m benchmarks.extract.contestant SIDE CASE ROWS FOLDER`.
 
 It loads its model, writes a line, and then runs once for every line that it reads, answering with its seconds. So no
-side's threads, memory or settings are another's.
+side affects the threads, memory or settings of another.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Contestant:
         self._file.close()
 
     def run(self) -> tuple[float, float]:
-        """Run once; return the seconds by the clock and of the processors."""
+        """Run once; return the seconds of the clock and of the processors."""
         if self._process.stdin is None:
             raise RuntimeError("The process has no standard input.")
         self._process.stdin.write("run\n")
@@ -66,10 +66,10 @@ class Contestant:
 
 
 def main(side: str, case_name: str, rows: str, folder: str) -> None:
-    """Run whenever it is told to."""
+    """Run once per line of standard input."""
     warnings.simplefilter("ignore")
     answers = sys.stdout
-    # What the libraries print is no answer.
+    # The output of libraries is not a response.
     sys.stdout = sys.stderr
     from benchmarks.extract import runs  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What the disk takes."""
+"""The speed of the disk."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import time
 
 
 def write(size: int, target: pathlib.Path) -> float:
-    """Second that a plain write of so many bytes takes, until they are on the disk."""
+    """Return the seconds of a plain write of this many bytes, until they are on disk."""
     block = os.urandom(1 << 20)
     began = time.perf_counter()
     with target.open("wb") as file:

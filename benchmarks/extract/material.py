@@ -1,4 +1,4 @@
-"""The model and the tokens that are measured with."""
+"""The models and tokens of the measurements."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ VOCABULARY = 50_257
 
 @dataclass(frozen=True)
 class Case:
-    """What is run."""
+    """A case of the benchmark."""
 
     name: str
     layers: int
@@ -31,17 +31,17 @@ class Case:
 
     @property
     def tokens(self) -> int:
-        """Tokens that go through the model in a run."""
+        """Number of tokens of a run."""
         return self.context * self.rows
 
     @property
     def depth(self) -> int:
-        """Blocks that have to run."""
+        """Number of blocks that have to run."""
         return 1 + max(int(hook.split(".")[1]) for hook in self.hooks)
 
 
 CPU = Case("CPU", 4, 768, ("blocks.2.hook_resid_post",), 128, 96, 16, "float32", "cpu")
-"""A GPT-2 of its small model's width, as deep as two cores get through in seconds."""
+"""A GPT-2 of the small model's width, as deep as two cores can run in seconds."""
 GPU = Case(
     "GPU", 12, 768, tuple(f"blocks.{layer}.hook_resid_post" for layer in range(12)), 512, 2048, 64, "bfloat16", "cuda"
 )
@@ -49,7 +49,7 @@ GPU = Case(
 
 
 def write_model(case: Case, folder: pathlib.Path) -> pathlib.Path:
-    """Return a GPT-2 with random weights, and a tokenizer that nobody uses but SAELens asks for."""
+    """Write a GPT-2 with random weights, and a tokenizer that only SAELens asks for; return the folder."""
     configuration = transformers.GPT2Config(
         n_layer=case.layers, n_embd=case.width, n_head=case.width // 64, n_ctx=1024, vocab_size=VOCABULARY
     )
@@ -65,11 +65,11 @@ def write_model(case: Case, folder: pathlib.Path) -> pathlib.Path:
 
 
 def tokens(case: Case) -> datasets.Dataset:
-    """Rows of random tokens, as a packed tokenization has them."""
+    """Return rows of random tokens, like those of a packed tokenization."""
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (case.rows, case.context), dtype=np.int32)
     return datasets.Dataset.from_dict({"input_ids": list(ids)})
 
 
 def threads() -> int:
-    """Core that may be used."""
+    """Return the number of usable cores."""
     return len(os.sched_getaffinity(0))

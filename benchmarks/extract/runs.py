@@ -1,4 +1,4 @@
-"""The runs that are compared; each gives the seconds it took, model and tokens being loaded."""
+"""The runs that are compared; each returns its seconds, without loading model and tokens."""
 
 import pathlib
 import shutil
@@ -22,7 +22,7 @@ from services.runtime import malloc_tuning
 
 
 def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callable[[], float]:
-    """Return the forward pass to the last hooked block in a plain loop; nothing is kept."""
+    """Run the forward pass to the last hooked block in a plain loop; nothing is stored."""
     base = models.load(folder, dtype=case.dtype, device=case.device).base
     base.h = base.h[: case.depth]
     base.ln_f = torch.nn.Identity()
@@ -42,8 +42,8 @@ def bare(case: Case, folder: pathlib.Path, dataset: datasets.Dataset) -> Callabl
 def ours(
     case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path, *, compiled: bool
 ) -> Callable[[], float]:
-    """Return a worker's range, with statistics, checksums and sync."""
-    # As the worker's child process does.
+    """Run a worker's range, with statistics, checksums and sync."""
+    # As the worker's task process does.
     malloc_tuning.tune_malloc()
     model = models.load(folder, dtype=case.dtype, device=case.device, compile=compiled)
     settings = extraction.RangeSettings(
@@ -56,7 +56,7 @@ def ours(
         made = extraction.extract(model, dataset, 0, case.rows, settings, target, "bench", lambda *_: None)
         seconds = time.perf_counter() - began
         if made.tokens != case.tokens:
-            raise RuntimeError(f"{made.tokens} tokens were stored, and {case.tokens} run.")
+            raise RuntimeError(f"{made.tokens} tokens were stored instead of {case.tokens}.")
         return seconds
 
     return run
@@ -65,7 +65,7 @@ def ours(
 def saelens(
     case: Case, folder: pathlib.Path, dataset: datasets.Dataset, target: pathlib.Path, kind: str
 ) -> Callable[[], float]:
-    """SAELen's way to cached activations, over the same tokens in the same batches; one hook."""
+    """Cache activations with SAELens, over the same tokens in the same batches; one hook."""
     config = CacheActivationsRunnerConfig(
         dataset_path="unused",
         model_name=str(folder),
@@ -84,7 +84,7 @@ def saelens(
         prepend_bos=False,
     )
     hooked = _hooked(case, folder) if kind == "HookedTransformer" else load_model(kind, str(folder), device=case.device)
-    # The runner itself loads a HookedTransformer by the names of published models only.
+    # The runner itself can load a HookedTransformer only by the name of a published model.
     with mock.patch.object(cache_activations_runner, "load_model", return_value=hooked):
         runner = cache_activations_runner.CacheActivationsRunner(config, override_dataset=dataset)
 
@@ -94,14 +94,14 @@ def saelens(
         made = runner.run()
         seconds = time.perf_counter() - began
         if len(made) != case.rows:
-            raise RuntimeError(f"SAELens stored {len(made)} rows of {case.rows}.")
+            raise RuntimeError(f"SAELens stored {len(made)} rows instead of {case.rows}.")
         return seconds
 
     return run
 
 
 def _hooked(case: Case, folder: pathlib.Path) -> Any:
-    """TransformerLen's model with the same weights, loaded as SAELens does: nothing folded or centred."""
+    """Return TransformerLens's model with the same weights, loaded as SAELens does: nothing folded or centred."""
     kind = models.DTYPES[case.dtype]
     configuration = get_pretrained_model_config(str(folder), fold_ln=False, device=case.device, dtype=kind)
     model: Any = HookedTransformer(configuration)

@@ -5,5 +5,5 @@
 
 import os
 
-# PyTorch's profiler tells of itself on stderr otherwise; read when torch is imported.
+# Otherwise PyTorch's profiler writes to stderr; read when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sae [--quick]`: measures, prints the tables, writes `benchmarks/results/sae.json`."""
+"""`python -m benchmarks.sae [--quick]`: measure, print the tables, write `benchmarks/results/sae.json`."""
 
 import math
 import statistics
@@ -15,13 +15,13 @@ from services.trainer.sae import configs
 ARCHITECTURES: tuple[configs.Architecture, ...] = ("topk", "batchtopk")
 SEEDS = 3
 AIM = 1.5
-"""How many times SAELens's samples a second the project wants to train."""
+"""The project's goal, in multiples of SAELens's samples per second."""
 _EVALUATED = 16_384
 console = Console()
 
 
 def quality(found: report.Report, scale: material.Scale, seeds: int) -> None:
-    """Train both to the end from several seeds, and compare what came out."""
+    """Train both to the end from several seeds, and compare the results."""
     console.print("making synthetic activations …")
     made = material.make(scale, evaluated=_EVALUATED)
     for architecture in ARCHITECTURES:
@@ -43,7 +43,7 @@ def _compare(
         for who, mean in means.items():
             found.add(f"{architecture}, trained: {measure}, {who}", mean, "s" if measure == "seconds" else "")
         if measure in ("MCC", "F1", "explained variance", "L0"):
-            # Two standard errors of the difference of two means of as many seeds.
+            # Two standard errors of the difference of two means over the seeds.
             rows = [[row[measure] for row in results[who]] for who in ("ours", "SAELens")]
             spread = (
                 math.sqrt(sum(statistics.variance(values) / len(values) for values in rows)) if len(rows[0]) > 1 else 0
@@ -72,7 +72,7 @@ def speed(found: report.Report, scale: material.Scale) -> None:
 
 
 def gpu(found: report.Report) -> None:
-    """Time steps at GPT-2 small's size on a GPU, where there is one."""
+    """Time steps at GPT-2 small's size on a GPU, if there is one."""
     scale = material.GPU
     made = material.make(scale)
     for architecture in ARCHITECTURES:
@@ -96,7 +96,7 @@ def _add_pace(found: report.Report, architecture: str, scale: material.Scale, ti
 
 
 def main(arguments: list[str]) -> None:
-    """Run the whole benchmark; `--quick` a small part of it, to see that it runs, which writes nothing."""
+    """Run the whole benchmark; `--quick` runs a small part of it as a test, which writes nothing."""
     quick = "--quick" in arguments
     found = report.Report("sae")
     found.baseline("sae-lens", "torch")
@@ -121,7 +121,7 @@ def _notes(trained: material.Scale, full: material.Scale) -> dict[str, Any]:
         "steps": str(full._asdict()),
         "seeds": str(SEEDS),
         "threads": str(torch.get_num_threads()),
-        "data": "the same samples in the same order for both, made beforehand; making them is not timed",
+        "data": "the same samples in the same order for both, generated beforehand; generating them is not timed",
     }
 
 

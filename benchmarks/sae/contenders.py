@@ -1,4 +1,4 @@
-"""The two that train: this project's steps, and SAELens's `SAETrainer`. Both from equal weights on equal batches."""
+"""The two contenders: this project's steps, and SAELens's `SAETrainer`. Both from equal weights on equal batches."""
 
 import contextlib
 import io
@@ -22,16 +22,16 @@ _MEASURE_EVERY = 50
 
 
 class Trained(NamedTuple):
-    """What a training ended with."""
+    """The result of a training."""
 
     sae: Any
     """Opened from disk in SAELens, in its form for inference."""
     seconds: float
-    """Of training alone: no data was made, nothing written."""
+    """Of training alone, without generating data or writing."""
 
 
 def configuration(architecture: configs.Architecture, scale: Scale, seed: int) -> configs.SaeConfig:
-    """Return the autoencoder that both train."""
+    """Return the configuration of the autoencoder that both train."""
     return configs.SaeConfig(
         architecture=architecture,
         d_in=scale.d_in,
@@ -43,7 +43,7 @@ def configuration(architecture: configs.Architecture, scale: Scale, seed: int) -
 
 
 def our_step(config: configs.SaeConfig, scale: Scale, device: str, *, autocast: bool = False) -> Any:
-    """Make our training step."""
+    """Return our training step."""
     planned = configs.PlannedSae(name="sae", hook="synthetic", sae=config, optimizer=configs.OptimizerConfig(lr=LR))
     training = configs.TrainingPlan(
         saes=(planned,),
@@ -59,7 +59,7 @@ def our_step(config: configs.SaeConfig, scale: Scale, device: str, *, autocast: 
 def their_trainer(
     config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Tensor], device: str, *, autocast: bool = False
 ) -> Any:
-    """Make SAELens's trainer, its weights laid out as it lays them out."""
+    """Return SAELens's trainer, with its weights in its own layout."""
     architectures.import_sae_lens()
     from sae_lens.config import LoggingConfig, SAETrainerConfig  # noqa: PLC0415
     from sae_lens.training.sae_trainer import SAETrainer  # noqa: PLC0415
@@ -109,7 +109,7 @@ def train_ours(config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Ten
 
 
 def train_theirs(config: configs.SaeConfig, scale: Scale, data: Iterator[torch.Tensor]) -> Trained:
-    """Train with SAELens's trainer, which nobody asks for metrics."""
+    """Train with SAELens's trainer, without reading its metrics."""
     trainer = their_trainer(config, scale, data, "cpu")
     with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

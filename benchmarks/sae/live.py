@@ -1,8 +1,8 @@
-"""What a training costs over its parts: steps a second while a model computes activations, against a bare loop.
+"""The overhead of a training: steps per second while a model computes activations, against a bare loop.
 
-The bare loop runs the same model over the same sequences and takes the same step on each piece as it comes: no mixing
-buffer, no reading ahead, no metrics, nothing checked. Both are timed in turns, from a step after their start on, in a
-process of their own that treats freed memory as the trainer's does: the bare loop has the good of it too.
+The bare loop runs the same model over the same sequences and takes the same step on each piece as it arrives: no
+activation buffer, no prefetching, no metrics, no checks. Both are timed in turns, starting one step after their start,
+in a process of their own that treats freed memory as the trainer's does, which benefits the bare loop too.
 """
 
 import json
@@ -27,14 +27,14 @@ from services.trainer.sae.data import live
 from services.trainer.sae.steps import factory
 
 AIM = 0.9
-"""Which part of the bare loop's steps a second the project wants to keep."""
+"""The share of the bare loop's steps per second that the project wants to keep."""
 _HOOK = "blocks.3.hook_resid_post"
 _ROUNDS = 5
 _SKIPPED = 10
 
 
 class Size(NamedTuple):
-    """What is trained on what."""
+    """Sizes of the model and the autoencoder."""
 
     d_model: int = 512
     d_sae: int = 4096
@@ -69,7 +69,7 @@ def add(found: report.Report, *, quick: bool = False, device: str = "cpu") -> No
 
 
 def measure(name: str, device: str) -> dict[str, list[float]]:
-    """Step a second of both, a figure a round. To be called before the process has a second thread."""
+    """Return the steps per second of both, one number per round. Call it before the process has a second thread."""
     malloc_tuning.tune_malloc()
     size = SIZES[name]
     rates: dict[str, list[float]] = {"bare": [], "training": []}
@@ -83,7 +83,7 @@ def measure(name: str, device: str) -> dict[str, list[float]]:
 
 
 def _model(folder: pathlib.Path, size: Size, device: str) -> models.LoadedModel:
-    """Return a GPT-2 of four layers read by the hook and two behind it; its weights do not matter to time."""
+    """Return a GPT-2 of four layers read by the hook and two after it; its weights do not affect the timing."""
     torch.manual_seed(0)
     transformers.logging.disable_progress_bar()
     config = transformers.GPT2Config(
@@ -125,7 +125,7 @@ def _settings(size: Size) -> activation_stream.StreamSettings:
 
 
 def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> float:
-    """Step a second of forward pass and step in turns."""
+    """Yield the steps per second of forward pass and step."""
     planned = _plan(size, device)
     step = factory.create_step(planned.saes[0], planned)
     began, taken = 0.0, 0
@@ -143,7 +143,7 @@ def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> floa
 
 
 def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, folder: pathlib.Path) -> float:
-    """Step a second of a training, metrics and all, once its buffer is full."""
+    """Yield the steps per second of a training, including metrics, once its buffer is full."""
     told: list[tuple[int, float]] = []
 
     def on_rows(found: list[reports.Row]) -> None:

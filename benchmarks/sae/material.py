@@ -1,9 +1,9 @@
-"""Synthetic activations of known features, from the generator of SynthSAEBench that ships in sae-lens.
+"""Synthetic activations of known features, from the generator of SynthSAEBench that is part of sae-lens.
 
-Its published model has 16,384 features in 768 dimensions and is trained on for 200 million samples; for two cores it is
-scaled down: fewer features, fewer dimensions, and a pool of samples that is gone through several times. Kinds of
-structure are kept: Zipf's firing probabilities, a hierarchy with siblings that exclude each other, correlations, firing
-magnitudes of their own, a bias.
+Its published model has 16,384 features in 768 dimensions and is trained on for 200 million samples. For two cores it
+is scaled down: fewer features, fewer dimensions, and a pool of samples that is used several times. The kinds of
+structure are kept: Zipf's firing probabilities, a hierarchy with siblings that exclude each other, correlations,
+individual firing magnitudes, a bias.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _CHUNK = 2048
 
 
 class Scale(NamedTuple):
-    """Sizes of a synthetic model and of what is trained on it."""
+    """Sizes of a synthetic model and of the autoencoder trained on it."""
 
     features: int
     d_in: int
@@ -29,32 +29,32 @@ class Scale(NamedTuple):
     batch: int
     steps: int
     pool: int
-    """Samples that are made; batches are drawn from them."""
+    """Number of samples that are generated; batches are drawn from them."""
     roots: int
-    """Trees of the hierarchy; 0 for none."""
+    """Number of trees of the hierarchy; 0 for none."""
 
 
 TRAINED = Scale(features=1024, d_in=128, d_sae=512, k=10, batch=512, steps=2000, pool=65_536, roots=8)
 """Small enough to be trained to the end several times."""
 FULL = Scale(features=4096, d_in=768, d_sae=4096, k=25, batch=1024, steps=44, pool=8192, roots=0)
-"""The published benchmark's dimensions, width, k and batch size; for time alone."""
+"""The published benchmark's dimensions, width, k and batch size; for timing only."""
 GPU = Scale(features=4096, d_in=768, d_sae=24_576, k=32, batch=4096, steps=100, pool=32_768, roots=0)
 """GPT-2 small's width and a usual number of latents."""
 
 
 class Material(NamedTuple):
-    """Activations to train on, and what is evaluated on."""
+    """Activations for training and evaluation."""
 
     model: Any
     """The `SyntheticModel`."""
     pool: torch.Tensor
     """(samples, d_in)."""
     held_out: torch.Tensor
-    """Feature activations of samples that nothing is trained on, (samples, features)."""
+    """Feature activations of held-out samples, (samples, features)."""
 
 
 def make(scale: Scale, *, evaluated: int = 0) -> Material:
-    """Make a model and its samples, always the same."""
+    """Generate a model and its samples, always the same."""
     architectures.import_sae_lens()
     from sae_lens.synthetic import (  # noqa: PLC0415
         FoldedNormalMagnitudeConfig,
@@ -95,7 +95,7 @@ def make(scale: Scale, *, evaluated: int = 0) -> Material:
 
 
 def batches(pool: torch.Tensor, scale: Scale, seed: int) -> Iterator[torch.Tensor]:
-    """Return batches in an order of their own for each seed, without end: every epoch is shuffled anew."""
+    """Return batches in an order given by the seed, without end: every epoch is shuffled again."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(pool), generator=generator)
@@ -105,7 +105,7 @@ def batches(pool: torch.Tensor, scale: Scale, seed: int) -> Iterator[torch.Tenso
 
 
 class _Kept:
-    """Stands for the generator: gives held-out feature activations, the same for everybody who asks."""
+    """Replaces the generator: returns held-out feature activations, the same for every caller."""
 
     def __init__(self, features: torch.Tensor) -> None:
         self._parts = features

@@ -1,4 +1,4 @@
-"""How long a step takes at full width, and what SAELens spends it on."""
+"""The time of a step at full width, and how SAELens spends it."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ from services.trainer.sae import configs
 
 _WARM_UP = 3
 _TURN = 4
-"""Steps before it is the other's turn; the first turn of each does not count."""
+"""Steps per turn; the first turn of each is not counted."""
 _KINDS = {
     "dense products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "choice of latents": ("aten::topk", "aten::sort", "aten::kthvalue", "aten::nonzero"),
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 class Pace(NamedTuple):
-    """Milliseconds of a step, medians, and GPU memory at its peak (0 on a processor)."""
+    """Milliseconds of a step, medians, and peak GPU memory (0 on a processor)."""
 
     ours: float
     theirs: float
@@ -39,7 +39,7 @@ def measure(
     device: str = "cpu",
     autocast: bool = False,
 ) -> Pace:
-    """Time steps of both in turns, so that whatever else the machine does meets both."""
+    """Time steps of both in turns, so that other load on the machine affects both."""
     config = contenders.configuration(architecture, scale, 0)
     data = material.batches(pool.to(device), scale, 0)
     ours = contenders.our_step(config, scale, device, autocast=autocast)
@@ -57,7 +57,7 @@ def measure(
 def shares(
     architecture: configs.Architecture, scale: material.Scale, pool: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """Return what share of a step's time goes where, for SAELens and for us; one core, so that nothing waits."""
+    """Return the share of a step's time by kind of work, for SAELens and for us; on one core, so that nothing waits."""
     config = contenders.configuration(architecture, scale, 0)
     data = material.batches(pool, scale, 0)
     ours = contenders.our_step(config, scale, "cpu")

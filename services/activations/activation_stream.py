@@ -1,4 +1,4 @@
-"""Streams a tokenization's activations: one forward pass for all hooks, in the rows' order, without padding."""
+"""Stream a tokenization's activations: one forward pass for all hooks, in row order, without padding."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ from services.runtime.telemetry import logging
 _log = logging.get(__name__)
 _WINDOW_BATCHES = 8
 _WINDOW_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}
-"""Rows of other lengths wait for one another: in no more batches than these, nor with more of their activations."""
+"""Limits of the window in which rows of different lengths are batched: number of batches, and size
+of their activations.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,58 +30,58 @@ class StreamSettings:
 
     hooks: tuple[str, ...]
     batch_tokens: int = 0
-    """Tokens in a forward pass at most, padding included; 0 chooses by model and device."""
+    """Maximum number of tokens in a forward pass, including padding; 0 chooses by model and device."""
     selection: TokenSelection = EVERY_TOKEN
-    """Which tokens' activations are taken."""
+    """The tokens whose activations are returned."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The activations of some rows, one behind the other in the rows' order."""
+    """The activations of some rows, concatenated in row order."""
 
     first_row: int
     num_rows: int
     token_ids: Tensor
-    """int32 [n], on the CPU: the tokens that were kept."""
+    """int32 [n], on the CPU: the selected tokens."""
     row: Tensor
-    """int64 [n], on the CPU: which row of the tokenization each is from."""
+    """int64 [n], on the CPU: the row of the tokenization of each token."""
     position: Tensor
-    """int32 [n], on the CPU: where it stands in its row, padding not counted."""
+    """int32 [n], on the CPU: the position in its row, not counting padding."""
     values: dict[str, Tensor]
-    """Hook → [n, width] in the model's dtype, on its device, in the order of the hooks asked for.
+    """Hook → [n, width] in the model's dtype, on its device, in the order of the requested hooks.
 
-    These are inference tensors: autograd works on a copy of them, as any `torch.cat` or `clone` outside makes.
+    These are inference tensors: autograd works on a copy of them, such as `torch.cat` or `clone` make.
     """
     made: torch.cuda.Event | None = None
-    """On a GPU, when the values are there: another stream than the one that made them has to wait for it."""
+    """On a GPU, an event that is recorded when the values are ready: another CUDA stream has to wait for it."""
 
     @property
     def next_row(self) -> int:
-        """Where a stream goes on that is to give what this one gives after this piece."""
+        """Row at which to resume a stream so that the next piece is identical."""
         return self.first_row + self.num_rows
 
 
 class ActivationStream:
     """Activations of a tokenization's rows.
 
-    A stream that starts at a piece's `next_row`, with the same settings and `batch_tokens`, gives the very pieces that
-    followed it: bit for bit on one processor with one number of threads.
+    A stream that starts at a piece's `next_row`, with the same settings and `batch_tokens`, yields the very pieces
+    that followed it: bit for bit on one processor with one number of threads.
     """
 
     def __init__(self, model: LoadedModel, dataset: Any, settings: StreamSettings) -> None:
-        """Take a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and, maybe, `attention_mask`."""
+        """`dataset` is a `datasets.Dataset` or a `pyarrow.Table` with `input_ids` and optionally `attention_mask`."""
         self._model = model
         self._rows = TokenRows(dataset, settings.selection.context_size)
         self._selection = settings.selection
         self.hooks = hooks.parse_hooks(settings.hooks, model.description)
         self.batch_tokens = settings.batch_tokens or automatic_batch_tokens(model, len(self.hooks))
-        """Tokens in a forward pass; is halved whenever memory does not suffice. Part of what a resumed stream needs."""
+        """Tokens in a forward pass; halved whenever memory does not suffice. Needed to resume a stream."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def pieces(self, first_row: int = 0, num_rows: int | None = None) -> Generator[Piece]:
-        """Yield what the rows give, in their order. Holds the model's hooks until it is exhausted or closed.
+        """Yield the activations of the rows, in order. Holds the model's hooks until it is exhausted or closed.
 
         Raises InvalidArgument for token ids that the model does not know and rows beyond its context,
         ResourceExhausted if there is no memory for a single row.
@@ -90,7 +92,7 @@ class ActivationStream:
                 for window in row_batches.windows(self._rows, first_row, end, self.batch_tokens, self._window_tokens()):
                     piece = self._fitting(capture, window)
                     if piece is None:
-                        # Smaller batches are in smaller windows, whose values take less: all of it is cut anew.
+                        # Smaller batches have smaller windows, whose activations take less memory: split again.
                         break
                     yield piece
                     first_row = piece.next_row
@@ -101,9 +103,9 @@ class ActivationStream:
         return max(self.batch_tokens, min(self.batch_tokens * _WINDOW_BATCHES, fitting))
 
     def _fitting(self, capture: forward_capture.ActivationCapture, window: row_batches.Window) -> Piece | None:
-        """Return what a window's rows give.
+        """Return the activations of a window's rows.
 
-        None if memory did not suffice for it, and batches are smaller from now on.
+        None if memory did not suffice; batches are then smaller from now on.
         """
         try:
             return self._piece(capture, window)
@@ -111,7 +113,7 @@ class ActivationStream:
             if not memory.is_exhausted(error):
                 raise
             self._halve(window.rows.lengths, error)
-        # Behind the handler: the error keeps what the failed batch had made.
+        # Outside of the handler: the error keeps the tensors of the failed batch alive.
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -149,13 +151,14 @@ class ActivationStream:
         batch: NDArray[np.int64],
         keep: NDArray[np.bool_],
     ) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
-        """Run a batch; return what is kept of it, [n, width], and which of the window's tokens that is."""
+        """Run a batch; return the selected activations, [n, width], and their tokens in the window."""
         longest = int(lengths.max())
         within = np.arange(longest) < lengths[:, None]
-        # Filled up with the row's own first token: another's NaN would get through even where attention gives it 0.
+        # Padded with the row's own first token: NaN of another token would get through even where attention gives it
+        # weight 0.
         source = offsets[batch][:, None] + np.where(within, np.arange(longest), 0)
         padded = not within.all()
-        # Behind the text, padding is seen by no causal model: without a mask it takes its fast path.
+        # No causal model sees padding after the text: without a mask it uses its fast path.
         mask = self._moved(within.astype(np.int64)) if padded and self._model.description.masked else None
         seen = capture.run(self._moved(ids[source]), mask)
         wanted = within & keep[source]
@@ -166,12 +169,12 @@ class ActivationStream:
             return {name: value.flatten(0, 1).index_select(0, index) for name, value in seen.items()}, source[wanted]
 
     def _moved(self, values: NDArray[np.int64]) -> Tensor:
-        """Numbers on the model's device. On a GPU nobody waits for the copy: the next batch is begun meanwhile."""
+        """Return numbers on the model's device. On a GPU the copy is asynchronous: the next batch starts meanwhile."""
         tensor, device = torch.from_numpy(values), self._model.device
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
     def _joined(self, parts: Sequence[Tensor], targets: Sequence[NDArray[np.int64]], width: int) -> Tensor:
-        """Put the batches' vectors into the rows' order."""
+        """Concatenate the batches' vectors in row order."""
         if not parts:
             return torch.empty(0, width, dtype=self._model.dtype, device=self._model.device)
         if len(parts) == 1 and (np.diff(targets[0]) == 1).all():
@@ -181,12 +184,12 @@ class ActivationStream:
             return torch.cat(list(parts)).index_select(0, target)
 
     def _halve(self, lengths: NDArray[np.int64], error: Exception) -> None:
-        """Memory did not suffice for a window of rows of these lengths: batches from now on are half as large."""
+        """Halve the batch size, after memory did not suffice for a window of rows of these lengths."""
         longest = int(lengths.max())
         if len(lengths) == 1:
             raise errors.ResourceExhausted(
-                f"There is no memory on {self._model.device} for a single row of {longest} tokens. "
-                "Take a smaller context_size, bfloat16, fewer hooks, or a worker with more memory.",
+                f"There is not enough memory on {self._model.device} for a single row of {longest} tokens. "
+                "Use a smaller context_size, bfloat16, fewer hooks, or a worker with more memory.",
                 reason="MODEL_INVALID",
             ) from error
         self.batch_tokens = max(1, min(self.batch_tokens, longest * len(lengths)) // 2)
@@ -198,26 +201,27 @@ class ActivationStream:
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < description.embedding_rows:
             wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
             raise errors.InvalidArgument(
-                f"Token id {wrong} in {rows}: the model has {description.embedding_rows} embedding rows "
-                f"(ids 0 to {description.embedding_rows - 1}). Take the tokenization that was made for this model.",
+                f"Token id {wrong} in {rows}, but the model has {description.embedding_rows} embedding rows "
+                f"(ids 0 to {description.embedding_rows - 1}). Use the tokenization that was made for this "
+                "model.",
                 reason="MODEL_MISFIT",
             )
         longest = int(lengths.max(initial=0))
         if description.context_length and longest > description.context_length:
             raise errors.InvalidArgument(
-                f"A row of {longest} tokens among {rows}: the model looks at {description.context_length}. "
-                f"Take a context_size of {description.context_length} or less.",
+                f"A row of {longest} tokens among {rows}, but the model takes at most "
+                f"{description.context_length}. Set context_size to at most {description.context_length}.",
                 reason="MODEL_MISFIT",
             )
 
 
 def automatic_batch_tokens(model: LoadedModel, num_hooks: int) -> int:
-    """A power of two of tokens that goes well through a model: the same on every run on the same kind of machine."""
+    """Return a power of two of tokens that suits a model: the same on every run on the same kind of machine."""
     description: ModelDescription = model.description
     if model.device.type == "cpu":
-        # More is no faster: the matrices are large enough, and smaller ones stay in the caches.
+        # Larger batches are no faster: the matrices are large enough, and smaller ones stay in the caches.
         return 2048
-    # What a block allocates for a token, roughly, and what the hooks keep of it over a window.
+    # Roughly what a block allocates per token, and what the hooks store of it over a window.
     each = model.dtype.itemsize * (12 * description.d_model + 4 * description.d_mlp)
     each += model.dtype.itemsize * description.d_model * num_hooks * 2 * _WINDOW_BATCHES
     left = memory.total_bytes(model.device) - description.num_parameters * model.dtype.itemsize

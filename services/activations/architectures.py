@@ -1,37 +1,37 @@
-"""Where each family of models has what TransformerLens's hook names stand for.
+"""Where TransformerLens's hook names are in each family of models.
 
 The names are those of TransformerLens (`components/transformer_block.py`, `components/bert_block.py`), the modules
-those of transformers. A point is the input or the output of a module: the input of the layer norm behind a residual
-addition is the sum itself, bit for bit. That sum has a second reader, the next addition, which no module's input shows:
-such a point is on the residual stream.
+those of transformers. A hook point is the input or the output of a module: the input of the layer norm after a
+residual addition is the sum itself, bit for bit. That sum has a second reader, the next addition, which no module's
+input shows: such a point is on the residual stream.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 Side = Literal["input", "output", "stream"]
-"""A module's input, its output, or an input that is the residual stream and is added behind the module again."""
+"""A module's input, its output, or an input that is the residual stream and is added again after the module."""
 
 
 class HookPoint(NamedTuple):
-    """A place in a block."""
+    """A hook point in a block."""
 
     path: str
-    """The module, by its path below the block; empty is the block itself."""
+    """The module, by its path within the block; empty for the block itself."""
     side: Side
 
 
 class ModelFamily(NamedTuple):
-    """How the models of one kind are built. Paths are relative to the model without its head."""
+    """The structure of one kind of models. Paths are relative to the model without its head."""
 
     blocks: str
     """The list of blocks."""
     embedding: str
     """The token embedding."""
     points: Mapping[str, HookPoint]
-    """Hook name without `blocks.{i}.` → where it is."""
+    """Hook name without `blocks.{i}.` → its place."""
     masked: bool = False
-    """Whether tokens see those behind them: a masked language model, and not a causal one."""
+    """Whether tokens attend to later ones: a masked language model instead of a causal one."""
     sparse: frozenset[int] = frozenset()
     """Blocks whose MLP is a mixture of experts."""
 
@@ -52,11 +52,11 @@ def _points(mlp: str, down: str, attention: str, z: str, middle: str = "") -> di
 def _post_norm(points: dict[str, HookPoint], middle: str) -> dict[str, HookPoint]:
     """Return a block that normalises after each addition.
 
-    `hook_resid_post` is the block's normalised output: the model's hidden state and what the next block reads, as in
+    `hook_resid_post` is the block's normalised output: the model's hidden state and the input of the next block, as in
     TransformerLens's TransformerBridge. HookedEncoder calls it `hook_normalized_resid_post`.
     """
     return points | {
-        # What is added behind the MLP is the norm's output, and not this sum.
+        # The norm's output is added after the MLP, not this sum.
         "hook_resid_mid": HookPoint(middle, "input"),
         "hook_normalized_resid_post": HookPoint("", "output"),
     }
@@ -86,7 +86,7 @@ def _llama(_: Any) -> ModelFamily:
 
 
 def _sparse(config: Any) -> ModelFamily:
-    # What the experts give is added up within `mlp`; every block has them.
+    # The experts' outputs are summed within `mlp`, which every block has.
     return _llama(config)._replace(sparse=frozenset(range(config.num_hidden_layers)))
 
 
@@ -103,7 +103,7 @@ def _deepseek(config: Any) -> ModelFamily:
 
 
 def _gemma(_: Any) -> ModelFamily:
-    # Gemma 2 and 3 normalise what attention and MLP give before it is added: that is what the hooks are to show.
+    # Gemma 2 and 3 normalise the outputs of attention and MLP before adding them: the hooks show the normalised ones.
     points = _points(
         "post_feedforward_layernorm",
         "mlp.down_proj",
@@ -115,13 +115,13 @@ def _gemma(_: Any) -> ModelFamily:
 
 
 def _gemma3(_: Any) -> ModelFamily:
-    # The language model within one that takes pictures too.
+    # The language model of a multimodal one.
     text = _gemma(None)
     return text._replace(blocks="language_model.layers", embedding="language_model.embed_tokens")
 
 
 def _olmo2(_: Any) -> ModelFamily:
-    # Nothing is normalised before attention and MLP: what the MLP reads is the residual stream itself.
+    # Nothing is normalised before attention and MLP: the MLP reads the residual stream itself.
     points = _points(
         "post_feedforward_layernorm", "mlp.down_proj", "post_attention_layernorm", "self_attn.o_proj", "mlp"
     )
@@ -200,7 +200,7 @@ _FAMILIES: dict[str, Callable[[Any], ModelFamily]] = {
 }
 
 NAMES = tuple(_FAMILIES)
-"""The kinds of models that can be hooked, by the `model_type` of their config.json."""
+"""The supported kinds of models, by the `model_type` of their config.json."""
 
 
 def find_family(config: Any) -> ModelFamily:

@@ -1,4 +1,4 @@
-"""Whether a tokenization and a model fit: the same tokenizer, no id beyond the embedding, no row beyond the context."""
+"""Check that a tokenization and a model match: the tokenizer, the range of ids, the length of rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,16 @@ _ROWS = 65_536
 
 @dataclass(frozen=True)
 class TokenizationFacts:
-    """What is known of a tokenization; what is empty, 0 or None is not checked."""
+    """What is known of a tokenization; fields that are empty, 0 or None are not checked."""
 
     name: str
     """For messages: `datasets/docs/tokenizations/gpt2`."""
     tokenizer_fingerprint: str = ""
-    """Of the tokenizer that made it."""
+    """Fingerprint of the tokenizer that made it."""
     largest_id: int | None = None
-    """As `largest_id` finds it: which ids a tokenizer could give does not matter."""
+    """The result of `largest_id`; which other ids the tokenizer could return does not matter."""
     longest_row: int = 0
-    """Tokens in its longest row, padding not counted."""
+    """Number of tokens in its longest row, without padding."""
 
 
 def check_compatible(
@@ -34,42 +34,42 @@ def check_compatible(
     tokenizer_fingerprint: str = "",
     context_size: int = 0,
 ) -> None:
-    """Raise FailedPrecondition with what does not fit, and the mend.
+    """Raise FailedPrecondition if they do not match, with the mismatch and its fix.
 
-    `tokenizer_fingerprint` is of the model's own tokenizer; `context_size` is what rows are cut to (0: they are not).
+    `tokenizer_fingerprint` is that of the model's own tokenizer; rows are cut to `context_size` (0: not cut).
     """
     made_by = tokenization.tokenizer_fingerprint
     if made_by and tokenizer_fingerprint and made_by != tokenizer_fingerprint:
         raise _misfit(
-            f"{tokenization.name} was made by another tokenizer (fingerprint {made_by[:12]}…) than the model's "
-            f"({tokenizer_fingerprint[:12]}…): its ids mean other tokens to this model. "
-            "Tokenize the dataset for this model."
+            f"{tokenization.name} was made by a different tokenizer (fingerprint {made_by[:12]}…) than the "
+            f"model's ({tokenizer_fingerprint[:12]}…), so its ids stand for other tokens. Tokenize the "
+            "dataset for this model."
         )
     largest = tokenization.largest_id
     if largest is not None and largest >= description.embedding_rows:
         raise _misfit(
-            f"{tokenization.name} has token ids up to {largest}, and the model {description.embedding_rows} embedding "
-            f"rows (ids 0 to {description.embedding_rows - 1}). Tokenize the dataset for this model, or name the model "
-            "that it was tokenized for."
+            f"{tokenization.name} has token ids up to {largest}, but the model has "
+            f"{description.embedding_rows} embedding rows (ids 0 to {description.embedding_rows - 1}). "
+            "Tokenize the dataset for this model, or choose the model that it was tokenized for."
         )
     limit = description.context_length
     if not limit:
         return
     if context_size > limit:
         raise errors.InvalidArgument(
-            f"context_size: {context_size} is beyond the model's context of {limit} tokens. Take {limit} or less.",
+            f"context_size: {context_size} exceeds the model's context of {limit} tokens. Set it to at most {limit}.",
             reason="MODEL_MISFIT",
             violations=[errors.FieldViolation("context_size", f"must be at most {limit}")],
         )
     if not context_size and tokenization.longest_row > limit:
         raise _misfit(
-            f"{tokenization.name} has rows of up to {tokenization.longest_row} tokens, and the model looks at {limit}. "
-            f"Take a context_size of {limit} or less, or tokenize with a max_length of {limit}."
+            f"{tokenization.name} has rows of up to {tokenization.longest_row} tokens, but the model takes at "
+            f"most {limit}. Set context_size to at most {limit}, or tokenize with a max_length of {limit}."
         )
 
 
 def largest_id(dataset: Any) -> int | None:
-    """Return the largest token id in a `datasets.Dataset` or `pyarrow.Table`, padding included.
+    """Return the largest token id in a `datasets.Dataset` or `pyarrow.Table`, including padding.
 
     None without any tokens.
     """

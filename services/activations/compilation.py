@@ -1,7 +1,7 @@
-"""Models' parts run through torch.compile; where it would give up and go back to plain code, that is an error.
+"""Compile a model's parts with torch.compile; falling back to uncompiled code is an error.
 
-Parts are compiled one by one, so that hooks hang between compiled pieces; batch and length are symbols, so that one
-piece serves all batches, and all blocks of one make. (torch.compile, `dynamic=True`; "regional compilation".)
+Parts are compiled one by one, so that hooks lie between compiled pieces. Batch and length are symbolic, so that one
+piece serves all batches, and all blocks of one kind share it. (torch.compile, `dynamic=True`; "regional compilation".)
 """
 
 import contextlib
@@ -17,28 +17,32 @@ from services.runtime.telemetry import logging
 
 _log = logging.get(__name__)
 _MOST_VERSIONS = 64
-"""Compiled versions of one function, for other kinds of layers, masks, and batches or lengths of one."""
+"""Maximum number of compiled versions of one function, for other kinds of layers, masks, and
+batches or lengths of 1.
+"""
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise FailedPrecondition where there is no compiler for what torch.compile writes for a device."""
-    # Loads a good part of torch, which most extractions do without.
+    """Raise FailedPrecondition if there is no compiler for the code that torch.compile generates for a device."""
+    # Loads a large part of torch, which most extractions do not need.
     from torch._inductor import cpp_builder, exc  # noqa: PLC0415
 
     try:
         cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler as error:
         raise errors.FailedPrecondition(
-            f"compile: torch.compile needs a C++ compiler, and this worker has none for {device.type}. Install "
-            "g++ there (`apt-get install g++`; the environment variable CXX names another), or leave compile out.",
+            f"compile: torch.compile needs a C++ compiler, and this worker has none for {device.type}. "
+            "Install g++ there (`apt-get install g++`), set the environment variable CXX to another "
+            "compiler, or turn compile off.",
             reason="MODEL_INVALID",
         ) from error
 
 
 def find_compilable_modules(root: nn.Module, hooked: Collection[nn.Module]) -> Iterator[nn.Module]:
-    """Yield the largest modules below `root` with nothing hooked inside them; compiled code calls no hooks.
+    """Yield the largest modules below `root` without inner hooks; compiled code calls no hooks.
 
-    A hook on a module itself hangs outside of what is compiled. What torch has as one kernel is left as it is.
+    A hook on a module itself is outside of the compiled code. Modules that are a single kernel in torch are not
+    compiled.
     """
     for child in root.children():
         if any(module in hooked for module in child.modules() if module is not child):
@@ -48,7 +52,7 @@ def find_compilable_modules(root: nn.Module, hooked: Collection[nn.Module]) -> I
 
 
 class CompiledModules:
-    """Modules whose forward pass is compiled while `running`."""
+    """Modules whose forward pass is compiled within `running`."""
 
     def __init__(self, modules: Collection[nn.Module]) -> None:
         self.forwards: dict[nn.Module, Any] = {
@@ -58,9 +62,9 @@ class CompiledModules:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Yield what compiled modules run in.
+        """Run compiled modules within the block.
 
-        Raises FailedPrecondition for what cannot be compiled, or not once and for all.
+        Raises FailedPrecondition for what cannot be compiled, or would be compiled again and again.
 
         New versions are logged with their number.
         """
@@ -70,8 +74,8 @@ class CompiledModules:
                 yield
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:  # noqa: SLF001
             raise errors.FailedPrecondition(
-                f"compile: the model was compiled in {_MOST_VERSIONS} versions, and needs more of them: what changes "
-                "between batches is no number that torch.compile can leave open. Leave compile out.",
+                f"compile: the model was compiled in {_MOST_VERSIONS} versions and needs more: what changes "
+                "between batches is not a number that torch.compile can treat as dynamic. Turn compile off.",
                 reason="MODEL_INVALID",
             ) from error
         except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001
@@ -79,7 +83,7 @@ class CompiledModules:
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise errors.FailedPrecondition(
-                f"compile: torch.compile cannot take this model ({lines[0]}). Leave compile out.",
+                f"compile: torch.compile does not support this model ({lines[0]}). Turn compile off.",
                 reason="MODEL_INVALID",
             ) from error
         self._tell()
@@ -92,5 +96,5 @@ class CompiledModules:
 
 
 def count_compiled_versions() -> int:
-    """Pieces that torch.compile has made in this process."""
+    """Return the number of pieces that torch.compile has compiled in this process."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Brings activations from the model's device to the CPU while the model goes on."""
+"""Transfer activations from the model's device to the CPU while the model continues."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from services.activations.activation_stream import Piece
 
 Look = Callable[[str, Tensor], None]
-"""Sees a hook's vectors on the device before they leave it."""
+"""Called with a hook's vectors on the device before they are transferred."""
 
 
 class DeviceTransfer:
-    """Takes the pieces of a stream in a thread other than the model's.
+    """Transfers the pieces of a stream in a thread other than the model's.
 
-    On a GPU all of it happens on a side stream: what `look` does there, the change of number format, and the copy into
+    On a GPU all of it happens on a side stream: the work of `look`, the change of number format, and the copy into
     pinned memory, while the kernels of the next batches run on the stream of the model's thread. On a CPU nothing is
-    copied that need not be.
+    copied unnecessarily.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -40,7 +40,7 @@ class DeviceTransfer:
             if piece.made is not None:
                 side.wait_event(piece.made)
             for name, value in piece.values.items():
-                # The allocator is told not to give the memory to the model's stream before this one is done.
+                # Keeps the allocator from reusing the memory on the model's stream before this one is done.
                 value.record_stream(side)
                 converted = self._looked_at(name, value, look)
                 arrived[name] = torch.empty(value.shape, dtype=self._dtype, pin_memory=True)

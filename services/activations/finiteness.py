@@ -1,7 +1,7 @@
-"""Whether activations are finite, and where the first is that is not.
+"""Check that activations are finite, and locate the first that is not.
 
-A model overflows in float16, whose largest number is 65,504, long before it does in float32 or bfloat16. Whoever reads
-its activations fails with hook, row and position: a loss that became NaN many steps later would say nothing of it.
+A model overflows in float16, whose largest number is 65,504, long before it does in float32 or bfloat16. Reading such
+activations fails with hook, row and position: a loss that became NaN many steps later would not show the cause.
 """
 
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from polytok import errors
 
 
 class NotFinite(NamedTuple):
-    """What is wrong with some vectors."""
+    """Invalid numbers in some vectors."""
 
     numbers: int
-    """Numbers that are NaN or infinite."""
+    """Number of NaN or infinite values."""
     first: int
     """Index of the first vector with one."""
 
 
 def find_not_finite(values: Tensor) -> NotFinite | None:
-    """Look at vectors [n, width]; None if all numbers are finite. Waits for the device."""
-    # No sum of finite numbers and one that is not is finite; that it is not need not mean that one of them is.
+    """Check vectors [n, width]; return None if all numbers are finite. Waits for the device."""
+    # A sum with a non-finite term is not finite; the reverse need not hold, because finite terms may overflow.
     if bool(torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32)))):
         return None
     wrong = ~torch.isfinite(values)
@@ -34,7 +34,7 @@ def find_not_finite(values: Tensor) -> NotFinite | None:
 def not_finite_error(
     hook: str, found: NotFinite, place: str, advice: str, metadata: dict[str, str]
 ) -> errors.FailedPrecondition:
-    """Return the error that says what was found; `place` is where, as `row 3, position 7`."""
+    """Return the error for a finding; `place` is for example `row 3, position 7`."""
     return errors.FailedPrecondition(
         f"{hook}: {found.numbers} numbers are NaN or infinite, the first at {place}. {advice}",
         reason="NOT_FINITE",
@@ -43,7 +43,7 @@ def not_finite_error(
 
 
 def check_finite(hook: str, values: Tensor, rows: Tensor, positions: Tensor, advice: str) -> None:
-    """Raise FailedPrecondition for vectors [n, width] that are not finite; `rows` and `positions` [n] say where."""
+    """Raise FailedPrecondition for vectors [n, width] that are not finite; `rows` and `positions` [n] locate them."""
     found = find_not_finite(values)
     if found is None:
         return
@@ -53,12 +53,12 @@ def check_finite(hook: str, values: Tensor, rows: Tensor, positions: Tensor, adv
 
 
 def suggest_dtype(dtype: torch.dtype) -> str:
-    """Return what helps where a model that runs in a number format gives such numbers."""
+    """Return advice for a model that produces such numbers in a number format."""
     name = str(dtype).removeprefix("torch.")
     if dtype == torch.float16:
         largest = torch.finfo(dtype).max
-        return f"Run the model as float32 or bfloat16: it runs as {name}, which holds no number beyond {largest:,.0f}."
+        return f"Run the model as float32 or bfloat16: it runs as {name}, whose largest number is {largest:,.0f}."
     return (
-        f"The model runs as {name}, and no other number format holds larger numbers: leave out the tokens where it "
-        "happens, or check the model's weights."
+        f"The model runs as {name}, and no other number format has a larger range: exclude the tokens where "
+        "it happens, or check the model's weights."
     )

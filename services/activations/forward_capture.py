@@ -1,4 +1,4 @@
-"""Runs a model just as far as its last hooked place, and keeps what passes there."""
+"""Run a model up to its last hooked module, and capture the values there."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -15,11 +15,14 @@ from services.activations.models import LoadedModel
 
 
 class _AllCaptured(BaseException):
-    """All hooks have their values: the rest of the model need not run. No `except Exception` is to stop it."""
+    """Raised when all hooks have their values and the rest of the model need not run.
+
+    Not caught by `except Exception`.
+    """
 
 
 class ActivationCapture:
-    """Holds a model's hooks while the block runs. Between runs the model may be used as if they were not there."""
+    """Holds a model's hooks during the block. Between runs the model may be used as if they were not there."""
 
     def __init__(self, model: LoadedModel, hooks: Sequence[Hook]) -> None:
         self._model = model
@@ -27,7 +30,7 @@ class ActivationCapture:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._running: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self._seen: dict[str, Tensor] | None = None
-        # A bidirectional model keeps no cache that it could be told not to keep.
+        # A bidirectional model has no cache, and no option to turn it off.
         self._options = {} if model.description.masked else {"use_cache": False}
         base = model.module.base_model_prefix + "."
         # Only a hook on the head needs the head.
@@ -61,9 +64,9 @@ class ActivationCapture:
         self._handles, self._running = [], contextlib.nullcontext
 
     def run(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Return one forward pass: tokens [batch, length] to {name: [batch, length, width]}, on the model's device.
+        """Run one forward pass: tokens [batch, length] to {name: [batch, length, width]}, on the model's device.
 
-        `attention_mask` [batch, length] is 0 where nothing is to be seen. Runs under torch.inference_mode.
+        `attention_mask` [batch, length] is 0 for tokens that must not be seen. Runs under torch.inference_mode.
         """
         seen = self._seen = {}
         try:
@@ -87,7 +90,7 @@ class ActivationCapture:
 
     def _keep(self, name: str, value: Any) -> None:
         if self._seen is None:
-            # Somebody else runs the model, between two batches of ours.
+            # The model is being run for another purpose, between two of our batches.
             return
         while isinstance(value, (tuple, list)) and value:
             value = value[0]
@@ -104,7 +107,7 @@ class ActivationCapture:
             return value.view(*tokens, -1)
         shape = list(value.shape) if isinstance(value, Tensor) else "none"
         raise errors.InvalidArgument(
-            f"{name}: its module gives no vector for each token (shape {shape} for {list(tokens)} tokens). "
-            "Name another hook.",
+            f"{name}: its module does not return one vector per token (shape {shape} for {list(tokens)} "
+            "tokens). Choose another hook.",
             reason="HOOK_NOT_FOUND",
         )

@@ -1,4 +1,4 @@
-"""Other ways to compute what a model's modules compute, for a while."""
+"""Temporarily replace the forward passes of a model's modules."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ _NAME = "forward"
 
 @contextlib.contextmanager
 def override_forwards(others: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Have modules run these forward passes while the block runs; hooks on the modules are called as ever."""
+    """Replace the forward passes of modules during the block; hooks on the modules are still called."""
     before: dict[nn.Module, Any] = {module: module.__dict__.get(_NAME) for module in others}
     for module, forward in others.items():
         # An attribute of the instance hides the class's method.

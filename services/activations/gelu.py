@@ -1,7 +1,8 @@
-"""GPT-2's GELU on a CPU: the same operations in the same order, in one array, or in pieces that stay in a core's cache.
+"""GPT-2's GELU on a CPU: the same operations in the same order, in one array or in cache-sized pieces.
 
 transformers' `NewGELUActivation` is eight operations, each of which reads and writes the MLP's whole inner layer in
-memory. Every number here goes through the very same ones, so that on one processor the result is equal bit for bit.
+memory. Here every number goes through the very same operations, so that on one processor the result is equal bit for
+bit.
 """
 
 import math
@@ -12,23 +13,23 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 _PIECE = 1 << 17
-"""Numbers at a time: three such arrays stay in a core's cache."""
+"""Numbers per piece: three such arrays stay in a core's cache."""
 
 Forward = Callable[[Tensor], Tensor]
 
 
 def find_chunked_forwards(model: nn.Module) -> dict[nn.Module, Forward]:
-    """Return how a model's activation functions of this kind are to run: module → its forward pass on pieces."""
+    """Return replacements for a model's activation functions of this kind: module → its forward pass on pieces."""
     return {module: _forward(module.forward) for module in model.modules() if type(module) is NewGELUActivation}
 
 
 def _forward(plain: Forward) -> Forward:
     def forward(values: Tensor) -> Tensor:
-        # Results that are written to given arrays have no gradients.
+        # Operations that write to given arrays have no gradients.
         if not torch.is_inference_mode_enabled() or not values.is_contiguous() or values.numel() <= _PIECE:
             return plain(values)
-        # Threads wait for one another behind every operation, and where others use the cores they wait long: with
-        # several, nothing is cut, and what is left is that one array serves all steps.
+        # Threads synchronise after every operation, and wait long where other processes use the cores. With several
+        # threads nothing is split; one array still serves all steps.
         return _gelu(values, _PIECE if torch.get_num_threads() == 1 else values.numel())
 
     return forward

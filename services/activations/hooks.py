@@ -1,4 +1,4 @@
-"""Names of hooks, and which module of a model each means."""
+"""Resolve hook names to modules of a model."""
 
 import re
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from services.activations.models import ModelDescription
 
 
 class Hook(NamedTuple):
-    """A place in a model whose values are wanted."""
+    """A place in a model whose values are captured."""
 
     name: str
-    """As it was asked for."""
+    """The name as requested."""
     path: str
     """The module, by its path in the model with its head."""
     side: Side
     layer: int | None
     """The block, counted from 0; None outside of them."""
     width: int
-    """Numbers per token; 0 for a module that was named by its path, as only running it tells."""
+    """Numbers per token; 0 for a module named by its path, whose width only a forward pass shows."""
 
 
 def parse_hooks(names: Sequence[str], description: ModelDescription) -> tuple[Hook, ...]:
-    """Find the hooks of a model; needs no weights. Raises InvalidArgument with all names that mean nothing in it.
+    """Return the hooks of a model; needs no weights. Raises InvalidArgument with all invalid names.
 
-    What names there are is told by `services.activations.hook_names`; `blocks.*.…` is none here.
+    `services.activations.hook_names` defines the valid names; `blocks.*.…` is not valid here.
     """
     if not names:
-        raise _refused(["Name at least one hook, as blocks.0.hook_resid_post."], names)
+        raise _refused(["Specify at least one hook, such as blocks.0.hook_resid_post."], names)
     found, wrong = [], []
     known = describe_structure(description, with_modules=not all(_is_point(name) for name in names))
     for name in dict.fromkeys(names):
@@ -46,9 +46,9 @@ def parse_hooks(names: Sequence[str], description: ModelDescription) -> tuple[Ho
 
 
 def describe_structure(description: ModelDescription, *, with_modules: bool = True) -> hook_names.ModelStructure:
-    """Return what names of hooks are checked against.
+    """Return the structure that hook names are checked against.
 
-    The model is built without its weights, if its modules are wanted.
+    The model is built without its weights if its modules are requested.
     """
     family = description.family
     return hook_names.ModelStructure(
@@ -66,7 +66,7 @@ def _is_point(name: str) -> bool:
 
 
 def _hook(name: str, description: ModelDescription, known: hook_names.ModelStructure) -> Hook:
-    """Return the hook that a name means which is not wrong."""
+    """Return the hook of a valid name."""
     if name == hook_names.EMBEDDING:
         return Hook(name, _below_head(description, description.family.embedding), "output", None, description.d_model)
     match = hook_names.IN_BLOCK.fullmatch(name)
@@ -81,7 +81,7 @@ def _hook(name: str, description: ModelDescription, known: hook_names.ModelStruc
 
 
 def _below_head(description: ModelDescription, path: str) -> str:
-    """Return the path in the model with its head, of one in the model without."""
+    """Return a path in the model with its head for one in the model without."""
     return f"{description.architecture.base_model_prefix}.{path}"
 
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and errors that mean there was too little."""
+"""Available memory, and errors that mean that it did not suffice."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ _CPU_ALLOCATION_FAILED = ("can't allocate memory", "DefaultCPUAllocator: not eno
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that this process may still take on a device."""
+    """Return the bytes that this process may still allocate on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     limits = [_system(), *(_group(*files) for files in _GROUPS), _data_limit()]
@@ -22,22 +22,22 @@ def available_bytes(device: torch.device) -> int:
 
 
 def total_bytes(device: torch.device) -> int:
-    """Bytes that a device has, whoever uses them: the same on every run."""
+    """Return the bytes that a device has in total: the same on every run."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Return whether an error says that memory could not be had."""
+    """Return whether an error means that memory could not be allocated."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # torch has no class of its own for what malloc refused.
+    # torch has no exception class for a failed malloc.
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATION_FAILED)
 
 
 def format_bytes(num_bytes: int) -> str:
-    """Return a number of bytes for people."""
+    """Format a number of bytes for messages."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
@@ -54,7 +54,7 @@ def _system() -> int:
 
 
 def _group(limit: str, used: str) -> int | None:
-    """Return what the control group leaves, as containers are limited."""
+    """Return what the control group leaves, by which containers are limited."""
     try:
         text = pathlib.Path(limit).read_text().strip()
         return None if text == "max" else int(text) - int(pathlib.Path(used).read_text())
@@ -63,7 +63,7 @@ def _group(limit: str, used: str) -> int | None:
 
 
 def _data_limit() -> int | None:
-    """Return what the limit on allocated memory leaves, which workers set for their children."""
+    """Return what the limit on allocated memory leaves, which workers set for their task processes."""
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY:
         return None

@@ -1,4 +1,4 @@
-"""Language models out of a local directory: what they are, and loaded for reading their activations."""
+"""Language models in a local directory: described, and loaded for reading their activations."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from services.runtime import malloc_tuning
 
 Attention = Literal["sdpa", "eager"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""The number formats that models are run in."""
+"""The number formats that models run in."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ModelDescription:
     d_mlp: int
     """Width of the MLP's inner layer."""
     d_heads: int
-    """Width of all attention heads together: what `attn.hook_z` has."""
+    """Width of all attention heads together: that of `attn.hook_z`."""
     embedding_rows: int
-    """How many token ids it knows."""
+    """Number of token ids that it knows."""
     context_length: int
-    """Tokens that it can look at; 0 where nothing limits them."""
+    """Maximum number of tokens; 0 if unlimited."""
     num_parameters: int
     weight_bytes: int
     """As stored."""
@@ -45,7 +45,7 @@ class ModelDescription:
 
     @property
     def masked(self) -> bool:
-        """Whether it is a masked language model, and not a causal one."""
+        """Whether it is a masked language model instead of a causal one."""
         return self.family.masked
 
     @property
@@ -57,7 +57,7 @@ class ModelDescription:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run."""
+    """A loaded model."""
 
     description: ModelDescription
     module: Any
@@ -65,7 +65,7 @@ class LoadedModel:
     dtype: torch.dtype
     device: torch.device
     has_head: bool
-    """Whether the head's weights were there: without, logits mean nothing."""
+    """Whether the weights of the head exist: without them logits mean nothing."""
     compiled: bool = False
     """Whether blocks run through torch.compile."""
 
@@ -81,12 +81,12 @@ def describe(folder: pathlib.Path) -> ModelDescription:
 
 
 def outline(folder: pathlib.Path) -> ModelDescription:
-    """As `describe`, by config.json alone: whether there are weights, and how many, is not looked at."""
+    """Like `describe`, from config.json alone: the weights are not looked at."""
     return _described(folder, _configuration(folder), weights.Weights(0, 0))
 
 
 def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights) -> ModelDescription:
-    # Models of more than text keep what the language model is in a part of its own.
+    # Multimodal models keep the configuration of the language model in a section of its own.
     text = getattr(configuration, "text_config", configuration)
     heads, d_model = text.num_attention_heads, text.hidden_size
     for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size"):
@@ -94,7 +94,7 @@ def _described(folder: pathlib.Path, configuration: Any, found: weights.Weights)
             raise weights.invalid_model_error(
                 f"{folder / 'config.json'}: {name} is {getattr(text, name)}. Copy the file there again."
             )
-    # Of DeepSeek's heads the values have a width of their own.
+    # The values of DeepSeek's heads have a width of their own.
     head = getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or d_model // heads
     return ModelDescription(
         kind=configuration.model_type,
@@ -121,13 +121,13 @@ def load(
     available: int | None = None,
     check: Callable[[], object] | None = None,
 ) -> LoadedModel:
-    """Load a model of `safetensors` files; nothing is downloaded and no code of the model's is run.
+    """Load a model from `safetensors` files; downloads nothing and runs no code from the model's repository.
 
-    `attention` is how it is computed: torch's fused kernels, or step by step, as models are that the kernels lack
-    something for. `available` is how many bytes it may take, by default what the device has left.
-    `check` is called once it is known to fit and again once all is read, to raise if the files are not the right ones.
-    Raises InvalidArgument for a wrong dtype or device, FailedPrecondition for a directory that cannot be loaded,
-    ResourceExhausted if it does not fit.
+    `attention` is its implementation: torch's fused kernels, or step by step for models that the kernels do not
+    support. `available` is how many bytes it may take, by default what the device has left. `check` is called once it
+    is known to fit and again once all is read, and raises if the files are not the right ones. Raises InvalidArgument
+    for a wrong dtype or device, FailedPrecondition for a directory that cannot be loaded, ResourceExhausted if it does
+    not fit.
     """
     description = describe(folder)
     kind, place = _dtype(dtype), _device(device)
@@ -136,11 +136,11 @@ def load(
         compilation.check_compiler(place)
     if check is not None:
         check()
-        # As the files are that were checked.
+        # As the checked files are.
         description = describe(folder)
     if not description.architecture._supports_sdpa:  # noqa: SLF001  as transformers asks
         attention = "eager"
-    # Loading tells its way on standard error otherwise, as if somebody watched.
+    # Otherwise loading shows a progress bar on standard error.
     transformers.utils.logging.disable_progress_bar()
     try:
         module, info = description.architecture.from_pretrained(
@@ -161,8 +161,8 @@ def load(
     absent = sorted(key for key in missing if key.startswith(prefix))
     if absent:
         raise weights.invalid_model_error(
-            f"{folder} lacks weights that a {description.kind} model has, as {absent[0]!r} ({len(absent)} in all). "
-            "Copy all of the model's files there."
+            f"{folder} lacks weights that a {description.kind} model has, such as {absent[0]!r} "
+            f"({len(absent)} in all). Copy all of the model's files there."
         )
     module = module.to(place).eval().requires_grad_(False)
     _unmap(module)
@@ -172,7 +172,7 @@ def load(
 
 
 def _unmap(module: Any) -> None:
-    """Copy tensors on the CPU: as loaded they are mapped files, and change with those that are written in place."""
+    """Copy tensors on the CPU: as loaded they are memory-mapped, and change with files that are written in place."""
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
@@ -187,18 +187,18 @@ def _configuration(folder: pathlib.Path) -> Any:
         raise weights.invalid_model_error(f"{path} cannot be read as JSON ({error}). Copy it there again.") from error
     if kind not in architectures.NAMES:
         raise weights.invalid_model_error(
-            f"{path}: models of type {kind!r} cannot be hooked. These can: {', '.join(architectures.NAMES)}."
+            f"{path}: models of type {kind!r} are not supported. Supported types: {', '.join(architectures.NAMES)}."
         )
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise weights.invalid_model_error(
-            f"{path} is no configuration of a {kind} model ({error}). Copy it there again."
+            f"{path} is not a valid configuration of a {kind} model ({error}). Copy it there again."
         ) from error
 
 
 def _inner(config: dict[str, Any]) -> int:
-    # What the architectures call the width of the MLP.
+    # Names of the MLP's width in different architectures.
     names = ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim")
     return next((config[name] for name in names if isinstance(config.get(name), int)), 0)
 
@@ -206,7 +206,7 @@ def _inner(config: dict[str, Any]) -> int:
 def _context(configuration: Any) -> int:
     length = getattr(configuration, "max_position_embeddings", 0) or 0
     if configuration.model_type in {"roberta", "xlm-roberta"}:
-        # Positions count from behind the padding token's.
+        # Positions count from after the padding token's.
         length -= configuration.pad_token_id + 1
     return length
 
@@ -214,7 +214,7 @@ def _context(configuration: Any) -> int:
 def _dtype(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise errors.InvalidArgument(
-            f"dtype: {name!r} is none of {', '.join(DTYPES)}.",
+            f"Unknown dtype {name!r}. Expected one of: {', '.join(DTYPES)}.",
             violations=[errors.FieldViolation("dtype", f"must be one of {', '.join(DTYPES)}")],
         )
     return DTYPES[name]
@@ -224,9 +224,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise _wrong_device(f"{name!r} is not a device; name cpu, cuda or cuda:0, cuda:1, ….") from error
+        raise _wrong_device(f"{name!r} is not a device; use cpu, cuda or cuda:0, cuda:1, ….") from error
     if device.type not in {"cpu", "cuda"}:
-        raise _wrong_device(f"models do not run on {device.type!r}; name cpu, cuda or cuda:0, ….")
+        raise _wrong_device(f"models do not run on {device.type!r}; use cpu, cuda or cuda:0, ….")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise _wrong_device(
             f"{name!r} is not on this machine, where PyTorch finds {torch.cuda.device_count()} GPUs. "
@@ -243,12 +243,12 @@ def _check_fits(
     folder: pathlib.Path, description: ModelDescription, dtype: torch.dtype, device: torch.device, available: int | None
 ) -> None:
     needed = description.num_parameters * dtype.itemsize
-    # What a model was in that is no longer used may still be this process's.
+    # Memory of a previous model that this process may still hold.
     malloc_tuning.trim()
     left = memory.available_bytes(device) if available is None else available
     if needed <= left:
         return
-    smaller = " Load it as bfloat16, which takes half," if dtype == torch.float32 else " Take a smaller model,"
+    smaller = " Load it as bfloat16, which takes half," if dtype == torch.float32 else " Use a smaller model,"
     raise errors.ResourceExhausted(
         f"{folder} does not fit: its {description.num_parameters:,} parameters take {memory.format_bytes(needed)} as "
         f"{str(dtype).removeprefix('torch.')}, and {device} has {memory.format_bytes(left)} left."

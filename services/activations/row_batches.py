@@ -1,4 +1,4 @@
-"""Which rows go through a model together: rows of about one length, so that little is padding."""
+"""Batches of rows of about equal length, so that there is little padding."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,17 +12,17 @@ _READ_ROWS = 1024
 
 
 class Window(NamedTuple):
-    """Rows that are put in order together."""
+    """Rows that are sorted together."""
 
     first_row: int
     rows: Ragged
 
 
 def windows(rows: TokenRows, first_row: int, end: int, batch_tokens: int, window_tokens: int) -> Iterator[Window]:
-    """Cuts rows into windows; where one begins decides, with the rows behind it, where it ends.
+    """Split rows into windows; where a window ends depends only on where it begins and on the rows after that.
 
-    So a stream that starts where a window began gives the very batches that another gave from there. Rows of one
-    length are a batch as they come; of others so many are taken that there is a choice.
+    So a stream that starts at the beginning of a window yields the very batches that another one yielded from there.
+    Rows of one length are batched in order; otherwise a window has enough rows to choose from.
     """
     ahead = _Ahead(rows, first_row, end)
     while len(lengths := ahead.lengths(1)):
@@ -36,9 +36,10 @@ def windows(rows: TokenRows, first_row: int, end: int, batch_tokens: int, window
 
 
 def batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of a window's rows, batch by batch, longest first: too little memory shows at once.
+    """Yield the indices of a window's rows by batch, longest first, so that insufficient memory shows at once.
 
-    A batch has `batch_tokens` tokens at most, padding included, and one row at least; rows without tokens are in none.
+    A batch has at most `batch_tokens` tokens, including padding, and at least one row; rows without tokens are in
+    none.
     """
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -61,7 +62,7 @@ class _Ahead:
         self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
 
     def lengths(self, count: int) -> NDArray[np.int64]:
-        """Return how long the next rows are: of `count` or more, fewer at the end."""
+        """Return the lengths of at least `count` next rows, or fewer at the end."""
         while len(self._lengths) < count and self._read < self._end:
             more = self._rows.read(self._read, min(max(_READ_ROWS, count), self._end - self._read))
             self._read += len(more.lengths)
@@ -70,7 +71,7 @@ class _Ahead:
         return self._lengths
 
     def count(self, tokens: int) -> int:
-        """Return how many of the next rows have so many tokens: one at least."""
+        """Return how many of the next rows have together this many tokens: at least one."""
         count = _READ_ROWS
         while True:
             sums = np.cumsum(self.lengths(count))

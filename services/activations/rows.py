@@ -1,4 +1,4 @@
-"""Rows of a tokenization as flat arrays: no Python list of ids on the way from the Arrow file to the model."""
+"""Rows of a tokenization as flat arrays: no Python list of ids between the Arrow file and the model."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ _ROWS_AT_ONCE = 1 << 14
 
 
 class Ragged(NamedTuple):
-    """Sequences one behind the other."""
+    """Concatenated sequences."""
 
     values: NDArray[np.int64]
     """Token ids of all of them."""
@@ -29,10 +29,10 @@ class Ragged(NamedTuple):
 
 
 class TokenRows:
-    """A `datasets.Dataset` or `pyarrow.Table` with a column of token ids and, maybe, one of attention masks.
+    """A `datasets.Dataset` or `pyarrow.Table` with a column of token ids and optionally one of attention masks.
 
-    What is masked is left out wherever it stands, and a row ends after `context_size` tokens (0: as it is). For a model
-    with positions 0, 1, 2, … over what is left, that is the same as to run it over the padded row with the mask.
+    Masked tokens are left out wherever they are, and a row ends after `context_size` tokens (0: no limit). For a model
+    with positions 0, 1, 2, … over the remaining tokens, this equals running it over the padded row with the mask.
     """
 
     def __init__(self, dataset: Any, context_size: int = 0) -> None:
@@ -50,15 +50,15 @@ class TokenRows:
         return len(self._source)
 
     def read(self, first: int, count: int) -> Ragged:
-        """Return the rows from `first` on, fewer at the end."""
+        """Return the rows starting with `first`, or fewer at the end."""
         table = self._slice(first, count)
         values, lengths = _flat(table[IDS], IDS)
         if len(self._columns) > 1:
             marks, mask_lengths = _flat(table[MASK], MASK)
             if not np.array_equal(lengths, mask_lengths):
                 raise errors.InvalidArgument(
-                    f"The columns {IDS!r} and {MASK!r} differ in length in rows {first} to {first + count - 1}. "
-                    "Make the tokenization again.",
+                    f"The columns {IDS!r} and {MASK!r} differ in length in rows {first} to "
+                    f"{first + count - 1}. Tokenize again.",
                     reason="COLUMN_INVALID",
                 )
             values, lengths = _kept(values, lengths, marks != 0)
@@ -99,15 +99,15 @@ def _flat(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArra
         pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
     ):
         raise errors.InvalidArgument(
-            f"The column {name!r} holds {array.type}{', null among it' if array.null_count else ''}, and no lists of "
-            "whole numbers. Make the tokenization again.",
+            f"The column {name!r} holds {array.type}{' with nulls' if array.null_count else ''}, not lists of "
+            "integers. Tokenize again.",
             reason="COLUMN_INVALID",
         )
     flat = array.flatten()
     if flat.null_count or not pa.types.is_integer(flat.type):
         raise errors.InvalidArgument(
-            f"The column {name!r} holds lists of {flat.type}{', null among it' if flat.null_count else ''}, and no "
-            "whole numbers. Make the tokenization again.",
+            f"The column {name!r} holds lists of {flat.type}{' with nulls' if flat.null_count else ''}, not "
+            "of integers. Tokenize again.",
             reason="COLUMN_INVALID",
         )
     lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""What a hook's activations are like, gathered in one pass in float64 and merged across tasks.
+"""Statistics of a hook's activations, computed in one pass in float64 and merged across tasks.
 
 Moments are kept about the mean and merged by Chan et al. (1979) for the second and Pébay (2008, SAND2008-6212, eqs.
 3.1) for the third and fourth, so that the result does not depend on how the vectors were split, rounding apart.
@@ -19,26 +19,28 @@ from polytok import errors
 
 Vector = NDArray[np.float64]
 OUTLIER = 6.0
-"""A dimension is an outlier if its root mean square is more than so many times the median dimension's."""
+"""A dimension is an outlier if its root mean square is more than this many times the median dimension's."""
 _CHUNK_NUMBERS = {"cpu": 1 << 15, "cuda": 1 << 22}
-"""On a CPU, what stays in a core's cache while all sums of it are made, and what torch takes no second thread for."""
+"""On a CPU, a size that stays in a core's cache while all sums are computed, and for which torch
+uses no second thread.
+"""
 
 
 @dataclass
 class ActivationStatistics:
-    """Of the vectors of one hook. Vectors with NaN or infinity are counted and in nothing else."""
+    """Statistics of one hook's vectors. Vectors with NaN or infinity are only counted."""
 
     width: int
     count: int = 0
-    """Vectors, those with NaN or infinity left out."""
+    """Number of vectors without NaN or infinity."""
     nan: int = 0
-    """Numbers that are NaN."""
+    """Number of NaN values."""
     infinite: int = 0
-    """Numbers that are infinite."""
+    """Number of infinite values."""
     left_out: int = 0
-    """Vectors with one of these."""
+    """Number of vectors with any of these."""
     mean: Vector = field(default_factory=lambda: np.zeros(0))
-    """Mean vector [width]: what is subtracted to centre."""
+    """Mean vector [width], which centering subtracts."""
     moments: Vector = field(default_factory=lambda: np.zeros((3, 0)))
     """Sums of the second, third and fourth power of the distance from the mean [3, width]."""
     low: Vector = field(default_factory=lambda: np.zeros(0))
@@ -56,7 +58,7 @@ class ActivationStatistics:
             self.low, self.high = np.full(self.width, np.inf), np.full(self.width, -np.inf)
 
     def add(self, values: Tensor) -> None:
-        """Take vectors [n, width] of any floating-point type and device."""
+        """Add vectors [n, width] of any floating-point type and device."""
         if not len(values):
             return
         sums = _Sums(values, self.mean if self.count else None)
@@ -70,11 +72,11 @@ class ActivationStatistics:
             self.merge(sums.statistics())
 
     def merge(self, other: "ActivationStatistics") -> None:
-        """Take in what another gathered of the same hook."""
+        """Merge other statistics of the same hook."""
         if other.width != self.width:
             raise errors.InvalidArgument(
-                f"Statistics of {other.width} dimensions do not merge with those of {self.width}: they are of another "
-                "hook or model.",
+                f"Statistics of {other.width} dimensions cannot be merged with those of {self.width}: they "
+                "belong to another hook or model.",
                 reason="WRONG_STATE",
             )
         self.nan += other.nan
@@ -94,32 +96,32 @@ class ActivationStatistics:
 
     @property
     def variance(self) -> Vector:
-        """Of each dimension, over all vectors (not the estimate that divides by one less)."""
+        """Variance of each dimension, over all vectors (not the estimate that divides by one less)."""
         second: Vector = self.moments[0]
         return second / max(1, self.count)
 
     @property
     def kurtosis(self) -> Vector:
-        """Of each dimension: 3 for normally distributed numbers; NaN where nothing varies."""
+        """Kurtosis of each dimension: 3 for normally distributed numbers; NaN for a constant dimension."""
         spread = self.moments[0]
-        # Of equal numbers rounding leaves a spread behind, and a kurtosis of anything.
+        # For equal numbers, rounding leaves a spread, and an arbitrary kurtosis.
         varies = (spread > 0) & (self.low < self.high)
         return np.where(varies, self.count * self.moments[2] / np.where(varies, spread * spread, 1.0), np.nan)
 
     @property
     def dead(self) -> NDArray[np.int64]:
-        """Dimensions that are the same for all vectors; none where there is one vector, or none."""
+        """Dimensions that are constant over all vectors; none if there are fewer than two vectors."""
         return np.flatnonzero(self.low == self.high) if self.count > 1 else np.zeros(0, np.int64)
 
     @property
     def outliers(self) -> NDArray[np.int64]:
-        """Dimensions whose root mean square is over OUTLIER times the median's of those that are not all 0."""
+        """Dimensions whose root mean square exceeds OUTLIER times the median of the dimensions that are not all 0."""
         scale = np.sqrt(self.variance + self.mean**2)
         used = scale[scale > 0]
         return np.flatnonzero(scale > OUTLIER * np.median(used)) if len(used) else np.zeros(0, np.int64)
 
     def summary(self) -> dict[str, Any]:
-        """Return all of it as JSON has it: numbers, and lists with one for each dimension.
+        """Return the fields as JSON: numbers, and lists with one number per dimension.
 
         None for what is undefined.
         """
@@ -144,7 +146,7 @@ class ActivationStatistics:
         }
 
     def to_bytes(self) -> bytes:
-        """Return all of it for a message between tasks, as safetensors."""
+        """Return the fields as safetensors, for a message between tasks."""
         counts = np.array([self.count, self.nan, self.infinite, self.left_out], np.int64)
         norms = np.array([self.norm_mean, self.norm_moment])
         arrays = {"mean": self.mean, "moments": self.moments, "low": self.low, "high": self.high}
@@ -152,7 +154,7 @@ class ActivationStatistics:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ActivationStatistics":
-        """Read what to_bytes wrote; raises DataLoss for anything else."""
+        """Read the output of `to_bytes`; raises DataLoss for anything else."""
         try:
             arrays = load_arrays(data)
             count, nan, infinite, left_out = arrays["counts"].tolist()
@@ -162,13 +164,13 @@ class ActivationStatistics:
             moments = arrays["moments"].reshape(3, width)
         except (SafetensorError, KeyError, ValueError) as error:
             raise errors.DataLoss(
-                f"These are no statistics of activations ({error}). Retry the extraction.", reason="MESSAGE_INVALID"
+                f"These are not valid activation statistics ({error}). Retry the extraction.", reason="MESSAGE_INVALID"
             ) from error
         return cls(width, count, nan, infinite, left_out, mean, moments, low, high, norm_mean, norm_moment)
 
 
 def _merged(ours: Vector, num_ours: int, theirs: Vector, num_theirs: int, delta: Vector) -> Vector:
-    """Moment [3, width] of two sets together; `delta` is their mean less ours."""
+    """Return the moments [3, width] of two sets together; `delta` is their mean minus ours."""
     total = num_ours + num_theirs
     a, b = num_ours / total, num_theirs / total
     product = num_ours * b
@@ -186,7 +188,7 @@ def _merged(ours: Vector, num_ours: int, theirs: Vector, num_theirs: int, delta:
 
 
 class _Sums:
-    """Sums over finite vectors, made about a point near their mean, so that little cancels."""
+    """Sums over finite vectors, about a point near their mean, so that little cancels."""
 
     def __init__(self, values: Tensor, about: Vector | None) -> None:
         width = values.shape[1]
@@ -209,7 +211,7 @@ class _Sums:
         """Euclidean lengths [n]; not finite for a vector that is not."""
 
     def statistics(self) -> ActivationStatistics:
-        """Of these vectors alone."""
+        """Return the statistics of these vectors alone."""
         count, width = len(self.norms), len(self._low)
         first, second, third, fourth = self._powers.cpu().numpy()
         shift = first / count

@@ -1,7 +1,7 @@
-"""What models are made of, as servers know it that load no torch: asked of a process of theirs, and remembered.
+"""The structures of models, for servers without torch: requested from a separate process, and cached.
 
-Creating something waits for that a short while only. A model whose files the server does not reach (they may lie on
-the workers' machines alone) is not checked here: the first task does it, as for every model.
+Creating a record waits for it only a short while. A model whose files the server cannot reach (they may lie on the
+workers' machines only) is not checked here: the first task checks it, as for every model.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ _COMMAND = (sys.executable, "-m", "services.activations.structure_process")
 _KIND = "structure"
 _REMEMBERED = 64
 _LOADING_SECONDS = 180.0
-"""How long torch may take to load, on a machine that is very busy."""
+"""How long torch may take to load, on a very busy machine."""
 _UNKNOWN_SECONDS = 60.0
-"""How long it is remembered that a model's structure could not be had."""
+"""How long to remember that a model's structure could not be read."""
 
 _log = logging.get(__name__)
 
@@ -38,19 +38,19 @@ class _Key(NamedTuple):
     revision: str
     fingerprint: str
     changed: tuple[int, int]
-    """Of a folder's config.json: when, and how long it is."""
+    """Modification time and length of a folder's config.json."""
 
 
 class ModelStructureCache:
-    """Remembers what models are made of, and asks for what is not known yet."""
+    """Caches the structures of models, and requests missing ones."""
 
     def __init__(self, *, service: str, seconds: float) -> None:
-        """Answer within `seconds`, with whatever is known then; 0 never asks."""
+        """Return within `seconds`, with whatever is known then; 0 never requests anything."""
         self._answering = SubprocessClient(
             _COMMAND,
             service=f"{service}-structures",
             about="The model",
-            # Nobody waits for as long; those who come after find the answer.
+            # No caller waits this long; later ones find the answer.
             answer_seconds=_LOADING_SECONDS,
         )
         self._seconds = seconds
@@ -60,11 +60,11 @@ class ModelStructureCache:
 
     @property
     def pid(self) -> int:
-        """The process id of the one that is asked; 0 while nobody asks."""
+        """The process id of the structure process; 0 while it does not run."""
         return self._answering.pid
 
     async def of(self, model: models_pb2.Model, names: Collection[str]) -> hook_names.ModelStructure | None:
-        """Return what a model is made of, to check names by; None if they need no check, or it cannot be had now."""
+        """Return a model's structure for checking names; None if they need no check, or it is not available now."""
         if not self._seconds or all(hook_names.is_common(name, model.n_layers) for name in names):
             return None
         changed = await asyncio.to_thread(_changed, model.repo_id)
@@ -81,7 +81,7 @@ class ModelStructureCache:
             task = self._asked[key] = asyncio.create_task(self._ask(key), name="structure")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._seconds):
-                # Whoever hangs up, or waits no longer, leaves the question to those who come after.
+                # A caller that cancels or times out leaves the request running for later callers.
                 return await asyncio.shield(task)
         return None
 
@@ -119,7 +119,7 @@ class ModelStructureCache:
         except errors.Unavailable as error:
             if error.reason != "WORKER_LOST":
                 raise
-            # It may have died long ago, and nobody asked since.
+            # The process may have died long ago, while there were no requests.
             return await self._answering.ask(_KIND, question, structures_pb2.ModelStructure)
 
 
@@ -130,7 +130,7 @@ def _remember(kept: OrderedDict[_Key, Value], key: _Key, value: Value) -> None:
 
 
 def _changed(repo_id: str) -> tuple[int, int] | None:
-    """When a folder's config.json changed; None if there is none, (0, 0) for a repository of the hub."""
+    """Return when a folder's config.json changed; None if there is none, (0, 0) for a hub repository."""
     if not repo_id.startswith("/"):
         return (0, 0)
     try:

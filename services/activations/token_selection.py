@@ -1,7 +1,7 @@
-"""Which tokens' activations are taken: one value, from whoever asks for them to whoever uses what comes of it.
+"""The tokens whose activations are used: one value for extraction, training, evaluation and export.
 
 An autoencoder is for the tokens that it was trained on. So the same selection decides what is extracted or streamed,
-where an autoencoder stands in for the model's own activations when it is evaluated, and what its export says.
+where an autoencoder is spliced in when it is evaluated, and what its export records.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,19 @@ from polytok.extractor.v1 import extractions_pb2
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSelection:
-    """What is left out; the model sees it all the same, but for what is behind the context. Padding is never taken."""
+    """Which tokens to leave out; the model still sees them, except those beyond the context.
+
+    Padding is never selected.
+    """
 
     context_size: int = 0
-    """Tokens after which a sequence ends for the model too; 0 leaves sequences as they are."""
+    """Maximum number of tokens of a sequence, for the model too; 0 means no limit."""
     excluded_token_ids: tuple[int, ...] = ()
     excluded_positions: tuple[int, ...] = ()
-    """Places in a sequence, padding not counted, from 0."""
+    """Positions in a sequence, from 0, not counting padding."""
 
     def kept(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell of which tokens activations are taken, by their ids and places; arrays of one shape."""
+        """Return which tokens are selected, given their ids and positions; arrays of one shape."""
         keep = np.ones(ids.shape, np.bool_)
         for values, left_out in ((ids, self.excluded_token_ids), (positions, self.excluded_positions)):
             if left_out:
@@ -38,7 +41,7 @@ class TokenSelection:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Read the output of `to_dict`."""
         lists = {name: tuple(value) for name, value in fields.items() if name != "context_size"}
         return cls(context_size=fields.get("context_size", 0), **lists)
 
@@ -53,4 +56,4 @@ class TokenSelection:
 
 
 EVERY_TOKEN = TokenSelection()
-"""Takes the activations of all tokens of whole sequences."""
+"""Selects all tokens of whole sequences."""

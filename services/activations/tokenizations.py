@@ -1,7 +1,7 @@
 """Tokenizations as extractor and trainer read them: found by manifest, checked by sha256, memory-mapped.
 
-The manifest, `polytok.json`, is read by the digest that the catalog answered with, so that files which were deleted or
-made anew in between are never taken for those that were asked for. Imports no torch.
+The manifest, `polytok.json`, is read by the digest from the catalog, so that files which were deleted or recreated in
+between are never mistaken for the requested ones. Imports no torch.
 """
 
 import functools
@@ -36,10 +36,11 @@ class TokenizationManifest:
     """What a published tokenization consists of."""
 
     name: str
-    """Resource name that it was asked for by, `datasets/{dataset}/tokenizations/{model}`; the files may be shared with
-    the tokenization that made them."""
+    """Resource name of the request, `datasets/{dataset}/tokenizations/{model}`; the files may be shared with the
+    tokenization that made them.
+    """
     files: Sequence[TokenizationFile]
-    """In the order of the rows."""
+    """In row order."""
     parameters: Mapping[str, Any]
     """A polytok.catalog.v1.TokenizationParameters as JSON."""
     tokenizer: Mapping[str, Any]
@@ -56,12 +57,11 @@ class TokenizationManifest:
 def read_manifest(storage: Storage, name: str, key: str, digest: str) -> TokenizationManifest:
     """Read the manifest in a tokenization's folder.
 
-    Raises FailedPrecondition (RESOURCE_CHANGED) unless it is the one with this sha256: the tokenization was deleted, or
-    deleted and made anew.
+    Raises FailedPrecondition (RESOURCE_CHANGED) unless it has this sha256: the tokenization was deleted or recreated.
     """
     if not digest:
         raise errors.FailedPrecondition(
-            f"{name} was taken over from an earlier version and has no checksums. Delete it and make it again: "
+            f"{name} was imported from an earlier version and has no checksums. Delete it and tokenize again: "
             f"{_command(name)}.",
             reason="NOT_READY",
             metadata={"resource": name},
@@ -71,7 +71,7 @@ def read_manifest(storage: Storage, name: str, key: str, digest: str) -> Tokeniz
     except errors.NotFound:
         raise _changed(name, "was deleted") from None
     if hashlib.sha256(data).hexdigest() != digest:
-        raise _changed(name, "was made anew")
+        raise _changed(name, "was recreated")
     found = json.loads(data)
     files = [
         TokenizationFile(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
@@ -81,22 +81,22 @@ def read_manifest(storage: Storage, name: str, key: str, digest: str) -> Tokeniz
 
 
 class TokenizationReader:
-    """Opens files of tokenizations; each is read against its checksum whenever it is opened."""
+    """Opens files of tokenizations; each is checked against its checksum whenever it is opened."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def open(self, manifest: TokenizationManifest, first_row: int = 0, num_rows: int | None = None) -> pa.Table:
-        """Return all rows of a tokenization, of which those asked for (from `first_row` on by default) may be read.
+        """Return all rows of a tokenization, of which the requested ones may be read.
 
-        The files are memory-mapped. Those of a remote storage are fetched where they hold rows that were asked for; the
-        others' rows are null. Raises DataLoss, which names the file, if the bytes of a file with rows asked for are not
-        those that were written, and FailedPrecondition (RESOURCE_CHANGED) if a file is gone.
+        By default these are all rows from `first_row`. The files are memory-mapped. Those of a remote storage are
+        fetched if they hold requested rows; the rows of the others are null. Raises DataLoss, which names the file, if
+        a file with requested rows is damaged, and FailedPrecondition (RESOURCE_CHANGED) if a file is gone.
         """
         end = manifest.num_rows if num_rows is None else first_row + num_rows
         if not first_row < min(end, manifest.num_rows):
             raise errors.InvalidArgument(
-                f"{manifest.name} has {manifest.num_rows} rows, and none from {first_row} to {end - 1}."
+                f"{manifest.name} has {manifest.num_rows} rows; rows {first_row} to {end - 1} do not exist."
             )
         found: list[pa.Table | None] = []
         start = 0
@@ -126,18 +126,19 @@ class TokenizationReader:
             raise _changed(name, "was deleted") from None
         except pa.ArrowInvalid as error:
             raise errors.DataLoss(
-                f"{posixpath.basename(file.key)} of {name} is no Arrow stream ({error}). {_repair_advice(name)}",
+                f"{posixpath.basename(file.key)} of {name} is not a valid Arrow stream ({error}). "
+                f"{_repair_advice(name)}",
                 metadata={"file": file.key},
             ) from error
 
     def _copied(self, file: TokenizationFile) -> pathlib.Path | None:
-        """Return the copy of a remote file on this machine, if the storage keeps copies."""
+        """Return the local copy of a remote file, if the storage keeps copies."""
         with self._storage.open_checked(file.key, file.sha256) as opened:
             found = pathlib.Path(str(getattr(opened, "name", "")))
             return found if found.is_absolute() and found.is_file() else None
 
     def _check(self, name: str, file: TokenizationFile, content: pa.Buffer) -> None:
-        # Of the mapping that rows are read from, each time: what was right an hour ago may have changed on the disk.
+        # Checked in the mapping that rows are read from, each time: the disk may have changed since the last check.
         sha256 = hashlib.sha256(content).hexdigest()
         if (sha256, content.size) != (file.sha256, file.size_bytes):
             what = (
@@ -153,7 +154,7 @@ def _nulls(schema: pa.Schema, count: int) -> pa.Table:
 
 def _changed(name: str, what: str) -> errors.FailedPrecondition:
     return errors.FailedPrecondition(
-        f"{name} {what} since this was created. Make it with {_command(name)} unless it is there, and then retry.",
+        f"{name} {what} since this was created. If it does not exist, create it with {_command(name)}; then retry.",
         reason="RESOURCE_CHANGED",
         metadata={"resource": name},
     )
@@ -161,11 +162,11 @@ def _changed(name: str, what: str) -> errors.FailedPrecondition:
 
 def _repair_advice(name: str) -> str:
     command = _command(name, "tokenization repair {} {}")
-    return f"Mend it with {command}, which makes the bad files again, and then retry."
+    return f"Repair it with {command}, which rebuilds the damaged files, and then retry."
 
 
 def _command(name: str, form: str = "tokenize {} --model {}") -> str:
-    """Return the command line that makes a tokenization, or does something else to it."""
+    """Return the command line that creates a tokenization, or another one for it."""
     _, dataset, _, model = name.split("/")
     model, _, variant = model.partition("~")
     return f"`polytok {form.format(dataset, model)}{f' --variant {variant}' if variant else ''}`"

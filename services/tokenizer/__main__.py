@@ -1,4 +1,4 @@
-"""`python -m services.tokenizer`: the tokenizer's worker, which serves TokenizerService beside its tasks."""
+"""`python -m services.tokenizer`: the tokenizer's worker, which also serves TokenizerService."""
 
 from services.runtime import process
 from services.tokenizer.worker import worker

@@ -1,4 +1,4 @@
-"""What can be set about the tokenizer's worker."""
+"""Settings of the tokenizer's worker."""
 
 import os
 import pathlib
@@ -12,36 +12,38 @@ from services.runtime.settings import Settings
 
 
 class TokenizerSettings(Settings):
-    """How the worker's child uses its machine."""
+    """How the worker's task process uses the machine."""
 
     model_config = SettingsConfigDict(env_prefix="POLYTOK_TOKENIZER_")
 
     threads: int = Field(default=0, ge=0, le=1024)
-    """Threads that encode; 0 takes one a core that the process may run on."""
+    """Number of threads that encode; 0 uses one for each available core."""
     cached: int = Field(default=2, ge=1, le=64)
-    """Tokenizers that stay loaded."""
+    """Number of tokenizers kept loaded."""
 
     engine: Literal["auto", "reference", "gigatoken", "fastokens", "spans"] = "auto"
-    """What encodes: `auto` takes the fastest engine that proves itself, another name only that one, if it does."""
+    """Engine to use: `auto` takes the fastest engine that proves exact, another name only that one, if it does."""
     proofs: str = ""
-    """The folder for what was found when engines were compared with the reference; empty takes the user's cache."""
+    """Folder for the results of comparing engines with the reference; empty uses the user's cache directory."""
     patience_bytes: int = Field(default=4 << 20, ge=0)
-    """Text that the reference encodes before an engine is compared with it, which takes seconds once a tokenizer."""
+    """Bytes of text that the reference encodes before an engine is compared with it, which takes seconds once per
+    tokenizer.
+    """
 
     @property
     def proofs_folder(self) -> pathlib.Path:
-        """Where proofs are kept."""
+        """Return the folder for proofs."""
         return pathlib.Path(self.proofs) if self.proofs else platformdirs.user_cache_path("polytok") / "proofs"
 
     @property
     def usable_threads(self) -> int:
-        """How many threads encode."""
+        """Return the number of threads that encode."""
         return self.threads or len(os.sched_getaffinity(0))
 
     def apply(self) -> None:
-        """Tell the libraries how many threads to use; has to happen before they are imported."""
+        """Set the number of threads of the libraries; must be called before they are imported."""
         threads = str(self.usable_threads)
         os.environ["RAYON_NUM_THREADS"] = threads
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads != "1" else "false"
-        # numpy's and Arrow's own pools have nothing to do here that pays for their threads.
+        # The thread pools of numpy and Arrow would not pay off here.
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"

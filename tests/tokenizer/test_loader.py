@@ -133,11 +133,11 @@ def broken(copy: pathlib.Path, how: str) -> None:
     ("how", "named"),
     [
         ("truncated", {"transformers", transformers.__version__}),
-        ("no tokenizer", {"no", "tokenizer.json"}),
+        ("no tokenizer", {"not", "tokenizer.json"}),
         ("not JSON", {"transformers", transformers.__version__}),
         ("empty object", {"transformers", transformers.__version__}),
         ("code", {"code", "tokenizer.json"}),
-        ("pickle", {"no", "tokenizer.json"}),
+        ("pickle", {"not", "tokenizer.json"}),
         ("post-processor", {"post-processor", "add_special_tokens"}),
     ],
 )

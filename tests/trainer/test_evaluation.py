@@ -264,7 +264,7 @@ def test_nothing_to_score_is_said(model: models.LoadedModel) -> None:
     assert found["undefined"].keys() == set(splice.NAMES)
     empty = reconstruction.Reconstruction(4).figures()
     assert empty["samples"] == 0
-    assert empty["undefined"]["l0"] == "nothing is held out that is trained on"
+    assert empty["undefined"]["l0"] == "no held-out token is trained on"
 
 
 def test_overflow_in_the_model_is_said(model: models.LoadedModel) -> None:

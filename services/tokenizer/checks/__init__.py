@@ -1,1 +1,1 @@
-"""What becomes of a tokenization later: verified, encoded again in a sample, repaired."""
+"""Checks of a finished tokenization: verification, and encoding a sample again."""

@@ -1,4 +1,4 @@
-"""Compares the rows of a file with those that its documents make, in place of writing them."""
+"""Compare the rows of a file with the rows of its documents, instead of writing them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from services.tokenizer.sequences.ragged import Ids
 Finding = tokenizer_pb2.VerifyFinding
 
 _MOST = 1000
-"""So many findings of a file are kept."""
+"""Maximum number of findings per file."""
 
 
 class _Lists(NamedTuple):
@@ -35,15 +35,15 @@ class _Lists(NamedTuple):
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def equals(self, other: "_Lists") -> bool:
-        """Return whether all rows are the same."""
+        """Return whether all rows are equal."""
         return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.values, other.values)
 
 
 class Comparison:
-    """One file; use it as a context. Every column is compared, padding and masks included."""
+    """The comparison of one file, as a context manager. Every column is compared, including padding and masks."""
 
     def __init__(self, storage: Storage, folder: str, name: str, origin: str) -> None:
-        """`origin` is said with every finding. Without a name no row may come."""
+        """`origin` is added to every finding. Without a name, no row is expected."""
         self._storage = storage
         self._folder = folder
         self._name = name
@@ -53,7 +53,7 @@ class Comparison:
         self._batch: pa.RecordBatch | None = None
         self._row = 0
         self.findings: list[Finding] = []
-        """What differs, a row each."""
+        """The differences, one per row."""
 
     def __enter__(self) -> "Comparison":
         if self._name:
@@ -79,14 +79,14 @@ class Comparison:
             done += taken
 
     def finish(self) -> None:
-        """Find the rows that are left in the file."""
+        """Report the rows that are left in the file."""
         while (batch := self._next()) is not None:
             for _ in range(batch.num_rows):
-                self._find("no document of the dataset makes it")
+                self._find("no document of the dataset produces it")
             self._batch = None
 
     def _next(self) -> pa.RecordBatch | None:
-        """Return what is left of the file's current batch, or the next one; None at the end."""
+        """Return the rest of the file's current batch, or the next batch; None at the end."""
         while self._batch is None or not self._batch.num_rows:
             self._batch = next(self._batches, None)
             if self._batch is None:
@@ -109,7 +109,7 @@ class Comparison:
 
     def _find(self, difference: str) -> None:
         if difference and len(self.findings) < _MOST:
-            where = f"{self._name}, row {self._row}" if self._name else "A sequence is in none of the files"
+            where = f"{self._name}, row {self._row}" if self._name else "A sequence is missing from all files"
             self.findings.append(
                 Finding(
                     kind=Finding.KIND_WRONG_IDS,
@@ -122,22 +122,22 @@ class Comparison:
 
 
 def differs(expected: Ids, found: Ids | None) -> str:
-    """Say in what the ids of a sequence differ from the reference's; empty where they do not."""
+    """Return how the ids of a sequence differ from the reference's, or an empty string."""
     if found is None:
         return "the sequence is missing"
     if np.array_equal(expected, found):
         return ""
     if len(expected) != len(found):
-        return f"it has {len(found)} tokens, and the reference gives {len(expected)}"
+        return f"it has {len(found)} tokens, but the reference returns {len(expected)}"
     place = int(np.argmax(expected != found))
-    return f"token {place} is {found[place]}, and the reference gives {expected[place]}"
+    return f"token {place} is {found[place]}, but the reference returns {expected[place]}"
 
 
 def _difference(columns: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> str:
     if difference := differs(*columns["input_ids"]):
         return difference
     wrong = [name for name, (expected, found) in columns.items() if not np.array_equal(expected, found)]
-    return f"its {' and '.join(wrong)} do not fit its ids" if wrong else ""
+    return f"its {' and '.join(wrong)} do not match its ids" if wrong else ""
 
 
 def _column(batch: pa.RecordBatch, name: str) -> _Lists:

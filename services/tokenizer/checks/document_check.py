@@ -1,10 +1,10 @@
-"""Encodes documents of a dataset again, with the reference, and compares with a tokenization: a sample of them, or all.
+"""Encode documents again with the reference, a sample or all, and compare them with a tokenization.
 
-All of them become sequences as they did when the files were written, file by file, and every column is compared. Of a
-sample only the ids are.
-Where a document is one sequence, sequences are chosen at random. A row of packed or overflowing documents depends on
-all before it in its file, so there the first ones of random files are taken; where rows go on from file to file, the
-manifest says how much of a file's documents is in rows before it, and the first row shows whether that is right.
+To check all, documents become sequences as they did when the files were written, file by file, and every column is
+compared. For a sample, only the ids are compared. Where a document is one sequence, sequences are chosen at random. A
+row of packed or overflowing documents depends on all documents before it in its file, so the first ones of random
+files are taken. Where rows continue from file to file, the manifest says how much of a file's documents is in rows
+before it, and the first row shows whether that is right.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ Finding = tokenizer_pb2.VerifyFinding
 _Statistics = tokenizations_pb2.TokenizationStatistics
 
 Report = Callable[[int, int], None]
-"""Takes how many documents were encoded, and how many there are."""
+"""Called with the number of encoded documents and the total."""
 
 _MOST_FINDINGS = 1000
 _MOST_FILES = 16
@@ -89,13 +89,13 @@ class DocumentCheck:
         self._originals = source_documents.SourceDocuments(storage, raw, column, self._parameters)
 
     def check(self, files: Sequence[dict[str, Any]], size: int | None, report: Report) -> tuple[list[Finding], int]:
-        """Compare so many documents, or all, with these files; return what differs and how many were encoded.
+        """Compare N documents, or all, with these files; return the differences and how many were encoded.
 
-        Raises DataLoss where documents cannot be compared because the raw shards are not what they were.
+        Raises DataLoss if documents cannot be compared because the raw shards changed.
         """
         try:
             findings, count = self._all(files, report) if size is None else self._sample(files, size)
-        # What a damaged Arrow file does to its reader.
+        # Errors of reading a damaged Arrow file.
         except (pa.ArrowException, OSError, errors.PolytokError):
             self._originals.check(self._manifest["dataset_fingerprint"])
             raise
@@ -112,7 +112,7 @@ class DocumentCheck:
         findings: list[Finding] = []
         done = 0
         for ordinal in range(count):
-            # One that is damaged has a finding. Of one that no row begins in, the manifest says no phase.
+            # A damaged manifest already has a finding. For a file in which no row begins, the manifest has no phase.
             if ordinal in listed - whole.keys() or (ordinal not in listed and self._goes_on):
                 continue
             for encoded in self._file(ordinal, count, whole.get(ordinal), findings):
@@ -149,7 +149,7 @@ class DocumentCheck:
 
     def _origin(self, ordinal: int) -> str:
         source = self._originals.source(ordinal)
-        return f" It was made of {source}." if source else ""
+        return f" It was made from {source}." if source else ""
 
     def _sample(self, files: Sequence[dict[str, Any]], size: int) -> tuple[list[Finding], int]:
         chosen = random.sample(files, min(len(files), _MOST_FILES, size))
@@ -164,7 +164,7 @@ class DocumentCheck:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether sequences go on from file to file."""
+        """Return whether sequences continue from file to file."""
         return any("phase" in file for file in self._manifest["files"])
 
     @property
@@ -185,13 +185,13 @@ class DocumentCheck:
             texts = self._originals.of_file(ordinal, files)
         expected, count = _encoded(texts, sequencer, self._reference, wanted)
         if places is None:
-            # One too many tells of rows that no document makes.
+            # One more than expected reveals rows that no document produces.
             places = range(min(len(expected) + int(count < wanted), file["num_rows"]))
         found = dict(self._rows(file["name"], set(places)))
         findings = []
         for place, row in itertools.zip_longest(places, expected[: len(places)]):
             difference = (
-                "no document of the dataset makes it" if row is None else comparison.differs(row, found.get(place))
+                "no document of the dataset produces it" if row is None else comparison.differs(row, found.get(place))
             )
             if difference:
                 message = f"{file['name']}, row {place}: {difference}.{self._origin(ordinal)}"
@@ -213,7 +213,7 @@ class DocumentCheck:
 
 
 def _place(file: dict[str, Any]) -> tuple[int, int]:
-    """Return which of how many files it is, by its name."""
+    """Return the index of the file and the number of files, from its name."""
     ordinal, count = map(int, _NAME.match(file["name"]).groups())  # type: ignore[union-attr]
     return ordinal, count
 
@@ -222,8 +222,8 @@ def _parameters(manifest: dict[str, Any]) -> tokenizations_pb2.TokenizationParam
     unknown = sorted(manifest["parameters"].keys() - _KNOWN)
     if unknown:
         raise errors.FailedPrecondition(
-            f"Documents of a tokenization with {', '.join(unknown)} cannot be found again one by one. Verify it "
-            "without a sample: its checksums are compared all the same.",
+            f"Documents of a tokenization with {', '.join(unknown)} cannot be located individually. Verify it "
+            "without a sample; its checksums are still compared.",
             reason="WRONG_STATE",
         )
     return json_format.ParseDict(manifest["parameters"], tokenizations_pb2.TokenizationParameters())
@@ -232,7 +232,7 @@ def _parameters(manifest: dict[str, Any]) -> tokenizations_pb2.TokenizationParam
 def _encoded(
     texts: Iterable[pa.Array], sequencer: base.Sequencer, reference: Reference, wanted: int
 ) -> tuple[list[Ids], int]:
-    """Make sequences of so many documents at least, a few at a time, and return of how many."""
+    """Make sequences of at least N documents, a few at a time, and return how many there were."""
     expected: list[Ids] = []
     count = 0
     at_once = min(_FEW, wanted)
@@ -241,14 +241,14 @@ def _encoded(
             few = some[start : start + at_once]
             count += len(few)
             expected += [row for rows in sequencer.add(reference.encode(few)) for row in _split(rows.ids)]
-            # A sequence may take more documents than were asked for.
+            # A sequence may need more documents than were requested.
             if count >= wanted and expected:
                 return expected, count
     return expected, count
 
 
 def _shares(files: Sequence[dict[str, Any]], size: int) -> Iterator[tuple[dict[str, Any], Sequence[int] | None]]:
-    """Yield which rows of which files, chosen at random among all."""
+    """Yield which rows of which files to check, chosen at random among all."""
     wanted: defaultdict[int, list[int]] = defaultdict(list)
     ends = np.cumsum([file["num_rows"] for file in files])
     total = int(ends[-1]) if len(files) else 0

@@ -1,4 +1,4 @@
-"""Finds the documents again that the files of a tokenization were made of, in the dataset's raw shards."""
+"""Locate the documents of a tokenization's files in the raw shards of its dataset."""
 
 import contextlib
 import functools
@@ -22,11 +22,11 @@ _ROWS = 1 << 12
 _OPEN = 4
 _FAR_BITS = 40
 _HASHES = 1 << 24
-"""Hashes of documents that are compared at once: some 500 MB. A larger dataset is read several times."""
+"""Number of hashes of documents that are compared at once: about 500 MB. A larger dataset is read several times."""
 
 
 class KeptDocuments(NamedTuple):
-    """Some documents that no filter drops."""
+    """Documents that no filter drops."""
 
     texts: pa.Array
     rows: Offsets
@@ -34,7 +34,7 @@ class KeptDocuments(NamedTuple):
 
 
 class SourceDocuments:
-    """The documents of a dataset, as a tokenization takes them: shuffled or not, cleaned, without those it drops."""
+    """The documents of a dataset as a tokenization reads them: shuffled, cleaned and filtered."""
 
     def __init__(
         self,
@@ -52,15 +52,15 @@ class SourceDocuments:
         self._batches = functools.lru_cache(_OPEN)(self._opened)
 
     def source(self, ordinal: int) -> str:
-        """Return the name of the raw shard that a file was made of; empty if it was made of many."""
+        """Return the name of the raw shard that a file was made from; empty if it was made from several."""
         return "" if self._parameters.HasField("shuffle_seed") else posixpath.basename(self._keys[ordinal])
 
     def of_file(self, ordinal: int, count: int) -> Iterator[pa.Array]:
-        """Yield the documents of one of so many files, in order."""
+        """Yield the documents of one file, in order."""
         return self._between(*self._bounds(ordinal, count))
 
     def after(self, ordinal: int, count: int) -> Iterator[pa.Array]:
-        """Yield the documents of the files after one: in those its last sequence may go on."""
+        """Yield the documents of the files after one, in which its last sequence may continue."""
         return self._between(self._bounds(ordinal, count)[1], self._taken)
 
     def _bounds(self, ordinal: int, count: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class SourceDocuments:
             yield self._left(np.arange(first, min(first + _ROWS, stop))).texts
 
     def at(self, ordinal: int, count: int, places: Sequence[int]) -> Iterator[pa.Array]:
-        """Yield the documents at these places of a file, which are in order."""
+        """Yield the documents at these places of a file; the places ascend."""
         wanted = np.array(places)
         first = 0
         for texts in self.of_file(ordinal, count):
@@ -88,16 +88,16 @@ class SourceDocuments:
                 return
 
     def check(self, fingerprint: str) -> None:
-        """Read the raw shards; raises DataLoss unless they are those of the dataset with this fingerprint."""
+        """Read the raw shards; raise DataLoss unless they match the dataset's fingerprint."""
         if not fingerprint:
-            # Taken over from a version that had none.
+            # Imported from a version without fingerprints.
             return
         digests = [self._digest(key) for key in self._keys]
         if hashlib.sha256("".join(digests).encode()).hexdigest() != fingerprint:
             raise errors.DataLoss(
-                "The raw files of the dataset are not what was read in: no document can be compared with its ids. "
-                "Delete the dataset with its tokenizations and add it again; until then, verify without a sample "
-                "compares the files with their checksums."
+                "The raw files of the dataset have changed, so no document can be compared with its ids. "
+                "Delete the dataset with its tokenizations and add it again; until then, verification "
+                "without a sample compares the files with their checksums."
             )
 
     def _digest(self, key: str) -> str:
@@ -107,16 +107,16 @@ class SourceDocuments:
 
     @functools.cached_property
     def _is_whole(self) -> bool:
-        """Whether a file depends on more than its own raw shard."""
+        """Return whether a file depends on more than its own raw shard."""
         asked = self._parameters
         chosen = any(asked.HasField(field) for field in ("shuffle_seed", "max_documents"))
         return chosen or asked.filters.drop_duplicates or packing_offsets.are_needed(asked)
 
     @functools.cached_property
     def _ends(self) -> Offsets:
-        """The first row of each raw shard, and the end of the last."""
+        """Return the first row of each raw shard, and the end of the last."""
         if not self._is_whole:
-            # Any numbers will do that are far enough apart; to count, each shard would have to be read.
+            # Any numbers far enough apart will do; counting would require reading each shard.
             return np.arange(len(self._keys) + 1) << _FAR_BITS
         return ragged.offsets_of(np.array([self._num_rows(shard) for shard in range(len(self._keys))]))
 
@@ -125,7 +125,7 @@ class SourceDocuments:
 
     @property
     def _taken(self) -> int:
-        """How many documents the tokenization takes, before any is dropped."""
+        """Return how many documents the tokenization reads, before any is dropped."""
         total = int(self._ends[-1])
         limited = self._parameters.HasField("max_documents")
         return min(total, self._parameters.max_documents) if limited else total
@@ -139,12 +139,12 @@ class SourceDocuments:
         return KeptDocuments(kept.texts.filter(pa.array(is_left)), kept.rows[is_left])
 
     def _kept(self, places: Offsets) -> KeptDocuments:
-        """Return what is left at these places by every filter but that of duplicates."""
+        """Return what every filter except the one for duplicates leaves at these places."""
         rows = self._shuffled.rows(places) if self._shuffled is not None else places
         cleaner = preprocessing.Preprocessor(self._cleaning, 0)
         piece = shard_reader.TextSlice(self._read(rows), 0, 0)
         for cleaned in cleaner.cleaned(iter([piece])):
-            assert cleaned.rows is not None  # the cleaner told
+            assert cleaned.rows is not None  # set by the cleaner
             return KeptDocuments(cleaned.texts, rows[cleaned.rows])
         return KeptDocuments(pa.array([], pa.large_string()), rows[:0])
 
@@ -156,7 +156,7 @@ class SourceDocuments:
 
     @functools.cached_property
     def _cleaning(self) -> tokenizations_pb2.TokenizationParameters:
-        """What is done with documents once it is known which: no limit, and in the order given."""
+        """Return the preprocessing of documents that are already selected: no limit, and in the given order."""
         return tokenizations_pb2.TokenizationParameters(
             normalization=self._parameters.normalization, filters=self._parameters.filters
         )
@@ -180,13 +180,13 @@ class SourceDocuments:
         return pa.concat_arrays(found).take(pa.array(back))
 
     def _opened(self, shard: int) -> list[pa.RecordBatch]:
-        """Return the batches of a raw shard, with the columns that are read.
+        """Yield the batches of a raw shard with the columns that are read.
 
-        Those of a local file stay where they are.
+        A local file is memory-mapped.
         """
         key = self._keys[shard]
         path = self._storage.local_path(key)
-        # What is missing is told by the storage, in its words.
+        # The storage's own message says what is missing.
         with self._storage.open(key) as file:
             source = pa.memory_map(str(path)) if path is not None else pa.BufferReader(file.read())
         with source, pa.ipc.open_stream(source) as stream:
@@ -195,7 +195,7 @@ class SourceDocuments:
 
     @functools.cached_property
     def _duplicates(self) -> Offsets:
-        """The rows of all documents that are dropped because they occurred before, in order."""
+        """Return the rows of all documents that are dropped as duplicates, in order."""
         shares = -(-self._taken // _HASHES)
         found = [self._duplicates_of(share, shares) for share in range(shares)]
         return np.sort(np.concatenate([np.empty(0, np.int64), *found]))

@@ -1,4 +1,4 @@
-"""Verifies a tokenization: its files are those that its manifest lists, byte for byte, and fit each other."""
+"""Verify a tokenization: its files match its manifest byte for byte, and each other."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ _REQUIRED = {
 def verify(
     task: answers_pb2.VerifyTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tokenizer_pb2.VerifyResult:
-    """Read every file, and encode a sample again where one is asked for."""
+    """Read every file, and encode a sample again if requested."""
     folder = _key(storage, task.tokenized_path)
     result = tokenizer_pb2.VerifyResult()
     replaced = replaced_folder(storage, folder)
@@ -83,7 +83,7 @@ def _printable(path: str) -> str:
 
 
 def _reporting(context: TaskContext, total_bytes: int) -> document_check.Report:
-    """Return how many documents were encoded, some times a second."""
+    """Return a callback that reports the number of encoded documents a few times a second."""
     told_at = 0.0
 
     def report(done: int, total: int) -> None:
@@ -100,12 +100,12 @@ def _reporting(context: TaskContext, total_bytes: int) -> document_check.Report:
 
 
 def _key(storage: Storage, path: str) -> str:
-    """Return the storage key of a path or URI that the catalog told."""
+    """Return the storage key of a path or URI from the catalog."""
     root = storage.uri("x")[:-1]
     if not path.startswith(root):
         raise errors.FailedPrecondition(
-            f"{path} is not below the storage of this worker, {root}. Give the worker the catalog's "
-            "POLYTOK_STORAGE_ROOT.",
+            f"{path} is outside the storage of this worker, {root}. Set POLYTOK_STORAGE_ROOT of the worker to "
+            "the catalog's value.",
             reason="PATH_OUTSIDE_ROOT",
         )
     return path.removeprefix(root)
@@ -114,7 +114,7 @@ def _key(storage: Storage, path: str) -> str:
 def read_manifest(
     storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult
 ) -> dict[str, Any] | None:
-    """Read `polytok.json`; None, and a finding, where it is not the one with this digest."""
+    """Read `polytok.json`; return None and a finding if its digest differs."""
     key = f"{folder}/{MANIFEST}"
     replaced = replaced_file(storage, key, "Without it no other file can be verified.")
     if replaced is not None:
@@ -128,8 +128,8 @@ def read_manifest(
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
         message = (
-            f"{MANIFEST} has the sha256 {found[:12]}… and not {digest[:12]}…, which the catalog has. "
-            "Without it no other file can be verified."
+            f"{MANIFEST} has the sha256 {found[:12]}…, but the catalog expects {digest[:12]}…. Without it no "
+            "other file can be verified."
         )
         result.findings.append(Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=MANIFEST, message=message))
         return None
@@ -138,29 +138,29 @@ def read_manifest(
 
 
 def missing_finding(name: str, more: str = "") -> Finding:
-    """Tell that a file is not there."""
+    """Return the finding for a missing file."""
     return Finding(kind=Finding.KIND_MISSING, file=name, message=f"{name} is missing. {more}".strip())
 
 
 def replaced_folder(storage: Storage, folder: str) -> Finding | None:
-    """Return what is wrong where the folder is not a folder of the storage, such as a link to another one."""
+    """Return the finding if the folder is not a folder of the storage, such as a link to another one."""
     try:
         entry = storage.entry(folder)
     except errors.DataLoss as error:
         return Finding(kind=Finding.KIND_NOT_A_FILE, message=error.message)
     if entry in {Entry.FOLDER, Entry.NONE, None}:
         return None
-    message = f"In place of the tokenization's folder there is {entry.value}, which is not followed or read."
+    message = f"The tokenization's folder was replaced by {entry.value}, which is not followed or read."
     return Finding(kind=Finding.KIND_NOT_A_FILE, message=message)
 
 
 def replaced_file(storage: Storage, key: str, more: str = "") -> Finding | None:
-    """Return what is wrong where something else than a file is in a file's place, such as a link to one."""
+    """Return the finding if a file was replaced by something else, such as a link."""
     entry = storage.entry(key)
     if entry in {Entry.FILE, Entry.NONE, None}:
         return None
     name = posixpath.basename(key)
-    message = f"{name} is {entry.value}, which is not followed or read; a file was written. {more}".strip()
+    message = f"{name} is {entry.value} instead of a file; it is not followed or read. {more}".strip()
     return Finding(kind=Finding.KIND_NOT_A_FILE, file=name, message=message)
 
 
@@ -216,12 +216,11 @@ def check_file(
             report(size)
     if size != size_bytes:
         change = "shorter" if size < size_bytes else "longer"
-        message = f"{name} has {size:,} bytes and was written with {size_bytes:,}: it became {change}."
+        message = f"{name} has {size:,} bytes, but {size_bytes:,} were written: it became {change}."
         return Finding(kind=Finding.KIND_WRONG_SIZE, file=name, message=message), size
     if digest.hexdigest() != sha256:
         message = (
-            f"{name} has the sha256 {digest.hexdigest()[:12]}… and was written with {sha256[:12]}…: "
-            "its bytes were changed."
+            f"{name} has the sha256 {digest.hexdigest()[:12]}…, but {sha256[:12]}… was written: its bytes were changed."
         )
         return Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=name, message=message), size
     return None, size
@@ -235,7 +234,7 @@ def check_sidecars(
     whole: list[dict[str, Any]],
     result: tokenizer_pb2.VerifyResult,
 ) -> None:
-    """Compare the files that have no checksum with what the others say that they must hold."""
+    """Compare the files without a checksum with the content that the other files imply."""
     state = _read(storage, folder, "state.json", result)
     if state is not None and state != shard_writer.describe_files((file["name"] for file in manifest["files"]), digest):
         result.findings.append(inconsistent_finding("state.json", f"it does not list the files as {MANIFEST} does"))
@@ -266,11 +265,11 @@ def _read(storage: Storage, folder: str, name: str, result: tokenizer_pb2.Verify
         result.findings.append(inconsistent_finding(name, f"it cannot be read as JSON ({error})"))
         return None
     if not isinstance(content, dict) or not _REQUIRED[name] <= content.keys():
-        result.findings.append(inconsistent_finding(name, "it lacks what was written"))
+        result.findings.append(inconsistent_finding(name, "some of its content is missing"))
         return None
     return content
 
 
 def inconsistent_finding(name: str, why: str) -> Finding:
-    """Return a file that does not fit the others."""
+    """Return the finding for a file that does not match the others."""
     return Finding(kind=Finding.KIND_INCONSISTENT, file=name, message=f"{name} was changed: {why}.")

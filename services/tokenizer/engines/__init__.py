@@ -1,7 +1,7 @@
-"""The seam between text and token ids: Arrow strings in, flat arrays out, no Python object a token in between.
+"""The interface between text and token ids: Arrow strings in, flat arrays out, no Python object per token.
 
 An engine adds no special tokens, cuts nothing and pads nothing: that is arithmetic over its result, the same for all
-engines. What it must keep is the ids, exactly those of the Hugging Face fast tokenizer: the reference.
+engines. Its ids must be exactly those of the Hugging Face fast tokenizer, the reference.
 """
 
 from typing import Protocol
@@ -16,19 +16,19 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What the record says ran, such as `reference`."""
+        """The name in the record, such as `reference`."""
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Return the ids of each text, one row a text. `texts` holds large strings, none of them null."""
+        """Return the ids of each text, one row per text. `texts` holds large strings without nulls."""
 
 
 def max_text_bytes(engine: Engine) -> int:
-    """Return how many bytes a text may have that the engine encodes in the way that was compared."""
+    """Return the maximum number of bytes of a text that the engine encodes in the way that was compared."""
     return int(getattr(engine, "longest", 1 << 62))
 
 
 class EngineMismatchError(Exception):
-    """An engine failed, or gave ids that are not the reference's: nothing that it made may be kept."""
+    """Raised when an engine fails, or its ids differ from the reference's: none of its output may be kept."""
 
     def __init__(self, engine: str, detail: str) -> None:
         super().__init__(f"The engine {engine} {detail}.")
@@ -37,15 +37,15 @@ class EngineMismatchError(Exception):
 
 
 def encode_or_mismatch(engine: Engine, texts: pa.Array) -> Ragged:
-    """Encode; whatever goes wrong in the engine is raised as EngineMismatchError, a panic of native code too."""
+    """Encode; convert any failure of the engine, including a panic of native code, to EngineMismatchError."""
     try:
         rows = engine.encode(texts)
-    # Too little memory says nothing about the engine's ids.
+    # Insufficient memory says nothing about the engine's ids.
     except (EngineMismatchError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    # A panic is no Exception: pyo3 derives it from BaseException.
+    # A panic is not an Exception: pyo3 derives it from BaseException.
     except BaseException as error:
         raise EngineMismatchError(engine.name, f"failed ({type(error).__name__}: {str(error)[:200]})") from error
     if rows.num_rows != len(texts):
-        raise EngineMismatchError(engine.name, f"gave {rows.num_rows} rows for {len(texts)} texts")
+        raise EngineMismatchError(engine.name, f"returned {rows.num_rows} rows for {len(texts)} texts")
     return rows

@@ -1,9 +1,9 @@
-"""A tokenizer that shows where another one takes texts apart: each piece that the reference makes has an id of its own.
+"""A tokenizer that reveals where another one splits texts: each piece of the reference has an id of its own.
 
-By the ids of a real vocabulary two ways to take a text apart can look alike, as long as no merge spans the difference;
+With the ids of a real vocabulary, two ways to split a text can look alike as long as no merge spans the difference;
 then a document comes along in which one does. Here every piece of some texts is an entry of the vocabulary that is
-taken whole (`ignore_merges`), and what is not such a piece becomes its single bytes, of which those that are pieces
-next to each other are merged: an engine gives the same ids if and only if it makes the same pieces.
+matched whole (`ignore_merges`), and anything else becomes its single bytes, of which adjacent pieces are merged: an
+engine returns the same ids if and only if it makes the same pieces.
 """
 
 import collections
@@ -22,7 +22,7 @@ from services.tokenizer.sequences.ragged import Ragged
 
 
 def reveal(structure: Structure, texts: Sequence[str]) -> tuple[tokenizers.Tokenizer, Ragged]:
-    """Return the tokenizer that shows the pieces of some texts, and the ids of those pieces."""
+    """Return the tokenizer that reveals the pieces of some texts, and the ids of those pieces."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab: collections.defaultdict[str, int] = collections.defaultdict(itertools.count(len(alphabet)).__next__)
     vocab.update({character: number for number, character in enumerate(alphabet)})
@@ -36,7 +36,7 @@ def reveal(structure: Structure, texts: Sequence[str]) -> tuple[tokenizers.Token
     neighbours = np.stack([ids[:-1], ids[1:]], axis=1)[singles[:-1] & singles[1:]]
     merges = [(alphabet[first], alphabet[second]) for first, second in np.unique(neighbours, axis=0).tolist()]
     for first, second in merges:
-        assert vocab[first + second] >= 0  # has one now
+        assert vocab[first + second] >= 0  # now it has one
     return _made(structure, vocab, merges), Ragged(ids, offsets)
 
 

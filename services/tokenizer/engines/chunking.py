@@ -1,12 +1,12 @@
-"""Where a long document can be cut so that the ids of the parts, one after the other, are those of the whole.
+"""Cut long documents so that the concatenated ids of the parts are those of the whole.
 
-The Hugging Face tokenizer takes some 150 bytes a byte of text while it encodes a document, so a document of tens of
+The Hugging Face tokenizer needs about 150 bytes per byte of text while it encodes a document, so a document of tens of
 megabytes is encoded in parts. A cut is made only where no token can span it whatever else the document holds: at a
-single space between two letters, with a tokenizer of which it is known that it ends a token there. A tokenizer of
-another kind, and a text without such places, stays whole.
+single space between two letters, with a tokenizer that is known to end a token there. A tokenizer of another kind, or
+a text without such places, is not cut.
 
-Added tokens are looked for before anything else is done, some in the text as it is and some in the normalized one, so
-there is none near a cut; where a token could be written in ways that only the normalizer knows, nothing is cut.
+Added tokens are searched for first, some in the original text and some in the normalized one, so there is none near a
+cut. Where a token could be written in ways that only the normalizer knows, nothing is cut.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Any
 import tokenizers
 
 PART_CHARACTERS = 1 << 19
-"""How long a part is, at least."""
+"""Minimum length of a part."""
 
-# Latin, Greek and Cyrillic letters, which no version of Unicode disagrees about.
+# Latin, Greek and Cyrillic letters, on which all versions of Unicode agree.
 _LETTER = "[A-Za-zÀ-ÖØ-öø-ʯΑ-ΡΣ-ώЀ-ҁҊ-ԯ]"
 _SPACE_BETWEEN_LETTERS = re.compile(f"(?<={_LETTER}) (?={_LETTER})")
 
@@ -37,7 +37,7 @@ _EXPRESSIONS = frozenset(
     }
 )
 _MARK = "\u2581"
-"""What SentencePiece writes for a space."""
+"""SentencePiece's replacement for a space."""
 _PREPEND = {"type": "Prepend", "prepend": _MARK}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _MARK}
 
@@ -69,14 +69,14 @@ class Chunker:
             if place is None:
                 break
             yield text[start:place]
-            # SentencePiece puts a mark before every document: it stands for the space that is left out here.
+            # SentencePiece puts a mark before every document: it replaces the space that is left out here.
             start = place + self._drops_space
         yield text[start:]
 
     def _place(self, text: str, least: int) -> int | None:
         for found in _SPACE_BETWEEN_LETTERS.finditer(text, least):
             place = found.start()
-            # An added token is found in the text before anything else is; none may be near.
+            # An added token is searched for in the text first; there must be none nearby.
             near = text[max(0, place - self._reach) : place + self._reach + 1]
             if text[place - 1] not in self._spanned and not any(token in near for token in self._added):
                 return place
@@ -84,18 +84,18 @@ class Chunker:
 
 
 def _needle(token: dict[str, Any]) -> str:
-    """Return what a text must hold to hold an added token, where normalizing changes nothing but spaces."""
+    """Return what a text must contain to contain an added token, if normalizing changes nothing but spaces."""
     text = str(token["content"])
     return max(text.replace(" ", _MARK).split(_MARK), key=len) if token["normalized"] else text
 
 
 def _rewrites_added_tokens(content: dict[str, Any]) -> bool:
-    """Return whether added tokens are looked for in a text of which letters, marks or spaces were changed."""
+    """Return whether added tokens are searched for in a text whose letters, marks or spaces were changed."""
     return content["normalizer"] is not None and any(token["normalized"] for token in content["added_tokens"])
 
 
 def _splits_before_spaces(content: dict[str, Any]) -> bool:
-    """Return whether the pre-tokenizer ends a word at a space after a letter, whatever is around it."""
+    """Return whether the pre-tokenizer ends a word at a space after a letter, whatever surrounds it."""
     match content:
         case {"pre_tokenizer": {"type": "BertPreTokenizer"}, "normalizer": None | {"type": "BertNormalizer"}}:
             return True
@@ -116,10 +116,10 @@ def _splits_before_spaces(content: dict[str, Any]) -> bool:
 
 
 def _marks_spaces(content: dict[str, Any]) -> bool:
-    """Return whether the tokenizer is BPE over a text in which marks stand for spaces and one is put in front."""
+    """Return whether the tokenizer is BPE over a text in which marks replace spaces and one is prepended."""
     model = content["model"]
-    # A part's first, last or only symbol must be that of any other place, and the mark must be a known one: what is
-    # not may be fused with what is not on the other side.
+    # A part's first, last or only symbol must be the same as elsewhere, and the mark must be a known piece: unknown
+    # symbols may be fused across the cut.
     if model["type"] != "BPE" or _MARK not in model["vocab"]:
         return False
     if any(model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")):

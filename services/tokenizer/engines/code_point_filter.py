@@ -1,4 +1,4 @@
-"""Which texts hold code points that an engine may not see: one look at every byte of the Arrow buffer."""
+"""Find the texts with code points that an engine may not see, in one pass over the Arrow buffer."""
 
 # As in spans/kernel.py.
 # mypy: disable-error-code="arg-type,assignment"
@@ -17,10 +17,10 @@ _Bytes = NDArray[np.uint8]
 _Places = NDArray[np.int64]
 
 FREE, REFUSED, UNKNOWN = range(3)
-"""What a text holds: nothing but what an engine may see; what it may not; what was not compared yet."""
+"""Results for a text: only allowed code points; some refused; some not compared yet."""
 _STEP = 64
 _BLOCKS = 1 << 13
-"""Blocks of as many code points as four bytes can say."""
+"""Number of blocks of code points that four bytes can express."""
 
 
 @inlined
@@ -87,10 +87,10 @@ def buffers(texts: pa.Array) -> tuple[_Bytes, _Places]:
 
 
 class CodePointFilter:
-    """What an engine may not see."""
+    """The code points and texts that an engine may not see."""
 
     def __init__(self, needles: Sequence[str] = (), longest: int = 1 << 62) -> None:
-        """Refuse texts that hold one of the needles, and those of more bytes than the longest."""
+        """Refuse texts that contain one of the needles, and those longer than the maximum."""
         self._longest = longest
         self._blocks = np.zeros(_BLOCKS, np.uint8)
         self._refused = np.zeros(_BLOCKS * BLOCK // 8, np.uint8)
@@ -101,14 +101,14 @@ class CodePointFilter:
         self._heads = np.searchsorted(np.array([needle[0] for needle in written], np.int64), np.arange(257))
 
     def allow(self, blocks: Iterable[int], refused: Iterable[int]) -> None:
-        """Let the code points of some blocks pass, but for those refused."""
+        """Allow the code points of some blocks, except the refused ones."""
         self._blocks[list(blocks)] = 1
         for code in refused:
             self._blocks[code // BLOCK] = 2
             self._refused[code >> 3] |= np.uint8(1 << (code & 7))
 
     def classify(self, texts: pa.Array) -> tuple[NDArray[np.uint8], list[int]]:
-        """Return for each text FREE, REFUSED or UNKNOWN, and the blocks to be compared for the last to be known."""
+        """Return FREE, REFUSED or UNKNOWN for each text, and the blocks to compare to resolve the unknown ones."""
         data, offsets = buffers(texts)
         found, seen = np.zeros(len(texts), np.uint8), np.zeros(_BLOCKS, np.uint8)
         _scan(data, offsets, self._blocks, self._refused, found, seen)

@@ -1,8 +1,8 @@
 """The encoding plan of a tokenizer: an engine, what it may not see, and the proof that its ids are the reference's.
 
-An engine sees a text only if all its code points were compared before and did not differ, and if it holds none of the
-added tokens that it may find in other places than the reference. All other texts are the reference's. Code points are
-compared in blocks, when a text first holds one of a block; what was found is kept in the ledger.
+An engine sees a text only if all its code points were compared and did not differ, and if it contains none of the
+added tokens that it may find in other places than the reference. The reference encodes all other texts. Code points
+are compared in blocks, when a text first contains one of a block; the results are kept in the proof store.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,13 @@ from services.tokenizer.sequences import bounded_runs, ragged
 from services.tokenizer.sequences.ragged import Ragged
 
 BLOCK_BYTES = 256 << 10
-"""As long as comparing a block takes, the reference encodes so many bytes: fewer are not worth it."""
+"""While one block is compared, the reference encodes this many bytes: fewer are not worth it."""
 
 _log = logging.get(__name__)
 
 
 class EncodingPlan:
-    """An engine that gives the reference's ids for every text, because it sees only texts for which it does."""
+    """An engine that returns the reference's ids for every text, because it sees only texts for which it does."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class EncodingPlan:
 
     @property
     def name(self) -> str:
-        """The engine's."""
+        """The name of the engine."""
         return self._engine.name
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What was compared: one sha256 for each part of the proof."""
+        """The identity of the proof: one sha256 for each part."""
         return tuple(part.identity for part in self._parts)
 
     @property
@@ -73,7 +73,7 @@ class EncodingPlan:
         return ragged.interleave(fast, self._reference.encode(texts.filter(pa.array(apart))), apart)
 
     def apart(self, texts: pa.Array) -> NDArray[np.bool_]:
-        """Return which texts are the reference's; compare the code points that they hold, if that is worth it."""
+        """Return which texts the reference encodes; compare the code points in them, if that is worth it."""
         found, blocks = self._admission.classify(texts)
         if blocks:
             self._owed += int(np.diff(bounded_runs.ends_of(texts))[found == code_point_filter.UNKNOWN].sum())
@@ -85,7 +85,7 @@ class EncodingPlan:
         return apart
 
     def refuses(self, texts: pa.Array) -> NDArray[np.bool_]:
-        """Return which texts the engine may not see for what was found, not for what was not compared."""
+        """Return which texts are refused because of a difference, not because they were not compared."""
         self.apart(texts)
         found, _ = self._admission.classify(texts)
         refused: NDArray[np.bool_] = found == code_point_filter.REFUSED
@@ -112,7 +112,7 @@ class EncodingPlan:
 def create_plan(
     subject: proof.Subject, reference: Engine, proof_store: ProofStore, *, patience: int = 0
 ) -> EncodingPlan | None:
-    """Return the plan for an engine, or None if the engine is of no use for the tokenizer.
+    """Return the plan for an engine, or None if the engine cannot be used for the tokenizer.
 
     The engine is compared with the reference unless that was done before.
     """

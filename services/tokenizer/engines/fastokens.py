@@ -1,4 +1,4 @@
-"""fastokens: BPE in Rust. It takes Python strings, one a document, and gives flat buffers, no object a token."""
+"""fastokens: BPE in Rust. It takes Python strings, one per document, and returns flat buffers."""
 
 from typing import Final
 
@@ -10,11 +10,11 @@ from services.tokenizer.sequences.ragged import Ragged
 
 
 class Fastokens:
-    """Encodes with fastokens' own tokenizer, made of the reference's content."""
+    """Encodes with fastokens' own tokenizer, created from the reference's content."""
 
     name = "fastokens"
     longest: Final = 4095
-    """Longer texts it parts between threads, and it takes over what it found for a text that begins alike."""
+    """It splits longer texts between threads, and reuses results for texts with the same beginning."""
 
     def __init__(self, content: str, *, split_special_tokens: bool) -> None:
         self._backend = fastokens.Tokenizer.from_json_str(content)

@@ -11,11 +11,11 @@ from services.tokenizer.sequences import bounded_runs, ragged
 from services.tokenizer.sequences.ragged import Ragged
 
 _WHOLE_BYTES = 1 << 20
-"""Longer texts would be parted between threads, at places that it takes to be safe."""
+"""Longer texts would be split between threads, at places that it assumes to be safe."""
 
 
 class Gigatoken:
-    """Encodes with gigatoken's own tokenizer, made of the reference's content."""
+    """Encodes with gigatoken's own tokenizer, created from the reference's content."""
 
     name = "gigatoken"
     longest: Final = 1 << 30
@@ -40,7 +40,7 @@ class Gigatoken:
         offsets = np.asarray(encoded.offsets.data).astype(np.int64, copy=False)
         values = np.asarray(encoded.content.data)
         if values.dtype != np.uint32 or offsets[0]:
-            raise TypeError(f"gigatoken gave {values.dtype} from {offsets[0]} on, not uint32 from 0")
+            raise TypeError(f"gigatoken returned {values.dtype} from {offsets[0]} on, not uint32 from 0")
         return Ragged(values.view(np.int32)[: offsets[-1]], offsets)
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 (the letters that look alike are the point)
-"""The texts by which an engine is compared with the reference."""
+"""The texts that an engine and the reference are compared on."""
 
 import functools
 import itertools
@@ -12,10 +12,10 @@ from tokenizers import normalizers
 from services.tokenizer.engines.structure import Structure
 
 BLOCK = 256
-"""Code points that are compared at a time."""
+"""Number of code points that are compared at a time."""
 CODES = 0x110000
 LONGEST = 5
-"""How many characters the sequences of classes have, of which all are compared."""
+"""Maximum number of characters of the sequences of classes, all of which are compared."""
 
 CONTRACTIONS = ("s", "t", "m", "d", "re", "ve", "ll")
 _PIECE = 1 << 15
@@ -23,13 +23,13 @@ _RUNS = (6, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 47, 63, 64, 65, 100, 127, 128,
 _COMBINING = "\u0334\u05b0\u3099\u0327\u0316\u0301\u0345"
 """Marks of combining classes from 1 to 240."""
 UNICODE = unicodedata.unidata_version
-"""The version of Unicode by which it is known what can be composed."""
+"""The version of Unicode that defines what can be composed."""
 _NEVER_COMPOSED = (range(0x1F000, 0x1FB00), range(0x20000, 0x40000))
 """Pictographs and ideographs."""
 
 
 def representatives(structure: Structure) -> str:
-    """Return a character of each class that the pre-tokenizer tells apart, of some an ASCII and another one."""
+    """Return characters of each class that the pre-tokenizer distinguishes, for some an ASCII one and another one."""
     whole = "".join(structure.expressions)
     found = "a1! \t\n\ré—"
     if "'" in whole.replace("&'(", "") or whole == "":
@@ -46,7 +46,7 @@ def representatives(structure: Structure) -> str:
 
 
 def sequences(classes: str) -> Iterator[str]:
-    """Yield texts in which all sequences of up to LONGEST classes are; the shortest also as texts of their own."""
+    """Yield texts that contain all sequences of up to LONGEST classes; the shortest also as separate texts."""
     whole = "".join(classes[number] for number in _de_bruijn(len(classes), LONGEST))
     whole += whole[: LONGEST - 1]
     for start in range(0, len(whole) - LONGEST + 1, _PIECE):
@@ -94,15 +94,15 @@ def contractions(classes: str) -> Iterator[str]:
 
 
 def characters(block: int) -> list[str]:
-    """Return the characters of a block of code points; surrogates are none."""
+    """Return the characters of a block of code points, without surrogates."""
     codes = range(block * BLOCK, min((block + 1) * BLOCK, CODES))
     return [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
 
 
 def around(character: str, classes: str, *, composes: bool) -> list[str]:
-    """Return texts with a character alone, and in the company of every class and in every contraction."""
+    """Return texts with a character alone, and next to every class and in every contraction."""
     c = character
-    # Each class is a neighbour on both sides, in two orders. Of those that are one class an ASCII one stands for it.
+    # Each class is a neighbour on both sides, in two orders. An ASCII character represents those of its class.
     others = [other for other in classes if other not in "'slé—"]
     company = ["".join(f"{other}{c}" for other in others), "".join(f"{c}{other}" for other in reversed(others))]
     company += [f"{c * 3}  {c}  a {c} {c}{c} 1\n{c}\n\n{c}'s"]
@@ -114,17 +114,17 @@ def around(character: str, classes: str, *, composes: bool) -> list[str]:
 
 
 def is_composed_alike(character: str) -> bool:
-    """Return whether it follows from comparing `composed` what normalization form C makes of a character.
+    """Return whether comparing `composed` proves how normalization form C treats a character.
 
-    Normalization is stable: text of characters that one version of Unicode assigns is the same in all later ones,
-    and in an earlier one it can differ only in that a pair of this version is not composed. Characters that UNICODE
-    does not assign may be composed with any other, by an engine whose tables are newer.
+    Normalization is stable: text of characters that one version of Unicode assigns is the same in all later ones, and
+    in an earlier one it can differ only in that a pair of this version is not composed. Characters that UNICODE does
+    not assign may be composed with any other, by an engine whose tables are newer.
     """
     return unicodedata.category(character) != "Cn" or any(ord(character) in each for each in _NEVER_COMPOSED)
 
 
 def composed(character: str) -> str:
-    """Return a text with a character in front of each that UNICODE composes it with."""
+    """Return a text with a character before each one that UNICODE composes it with."""
     return "\n".join(f"{character}{second}" for second in _seconds().get(character, ()))
 
 
@@ -146,7 +146,7 @@ def plain(character: str) -> str:
 
 
 def compositions() -> Iterator[str]:
-    """Yield what normalization form C puts together, and mark in all orders, by the reference's tables."""
+    """Yield what normalization form C composes, and marks in all orders, by the reference's tables."""
     decompose, compose = normalizers.NFD().normalize_str, normalizers.NFC().normalize_str
     everything = [character for block in range(CODES // BLOCK) for character in characters(block) if character != "\n"]
     taken_apart = decompose("\n".join(everything)).split("\n")
@@ -156,7 +156,7 @@ def compositions() -> Iterator[str]:
             continue
         yield f"{parts} a{parts}b{compose(parts[:-1])}{parts[-1]}"
         marks.update(dict.fromkeys(parts[1:]))
-    # What moves in front of the mark of the highest class is a mark too.
+    # A mark moves only in front of other marks: so this is a mark too.
     moved = decompose("\n".join(f"\u0345{c}" for c in everything)).split("\n")
     marks.update(dict.fromkeys(c for c, found in zip(everything, moved, strict=True) if found == f"{c}\u0345"))
     classes: list[str] = []
@@ -168,7 +168,7 @@ def compositions() -> Iterator[str]:
 
 
 def added(tokens: Sequence[str]) -> Iterator[str]:
-    """Yield added tokens among neighbours of all kinds, and next to each other."""
+    """Yield added tokens with neighbours of all kinds, and next to each other."""
     spaces = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u180e\u2000\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
     for number, token in enumerate(tokens):
         yield from (token, f" {token}", f"{token} ", token + token, token[:-1], token[1:], token.swapcase())
@@ -182,7 +182,7 @@ def added(tokens: Sequence[str]) -> Iterator[str]:
 
 
 def words(texts: Sequence[str]) -> Iterator[str]:
-    """Yield words that are put together of entries of a vocabulary, of all lengths, some very long."""
+    """Yield words composed of entries of a vocabulary, of all lengths, some very long."""
     chance = np.random.default_rng(len(texts))
     letters = [text for text in texts if text.isalpha()] or ["a"]
 
@@ -221,4 +221,4 @@ STRINGS = (
     "end with newline\n",
     "end with spaces  ",
 )
-"""Texts of many kinds, for what is in none of the systematic ones."""
+"""Texts of many kinds, for what the systematic ones do not contain."""

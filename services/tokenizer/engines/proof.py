@@ -1,8 +1,8 @@
-"""Compares an engine with the reference: over sequences of classes, a vocabulary, added tokens, and all code points.
+"""Compare an engine with the reference: sequences of classes, the vocabulary, added tokens and all code points.
 
-For byte-level engines the comparison has two parts. *Where texts are taken apart* is compared with a tokenizer that
-shows it (`boundaries`); what is found holds for every tokenizer that takes texts apart in the same way. *Which ids the
-pieces have* is compared with the tokenizer itself. `spans` asks the reference for both, and has but the second part.
+For byte-level engines the comparison has two parts. *Where texts are split* is compared with a tokenizer that reveals
+it (`boundaries`); the result holds for every tokenizer that splits texts in the same way. *Which ids the pieces have*
+is compared with the tokenizer itself. `spans` asks the reference for both, and needs only the second part.
 """
 
 import hashlib
@@ -22,38 +22,38 @@ from services.tokenizer.engines.reference import VERSION as REFERENCE_VERSION
 from services.tokenizer.sequences.ragged import Ragged
 
 VERSION = 2
-"""Counts up when other texts are compared: what an older version found is not taken for this one's."""
+"""Incremented when the compared texts change, so that results of older versions are not used."""
 LEAST_BLOCKS = (0,)
-"""Blocks of code points without which an engine is of no use."""
+"""Blocks of code points without which an engine cannot be used."""
 
 Make = Callable[[tokenizers.Tokenizer], Engine | None]
-"""Makes an engine of a tokenizer."""
+"""Creates an engine for a tokenizer."""
 
 _log = logging.get(__name__)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is compared: an engine, made of a tokenizer."""
+    """What is compared: an engine, created for a tokenizer."""
 
     name: str
-    """The engine's."""
+    """The engine's name."""
     version: str
     make: Make
     backend: tokenizers.Tokenizer
     fingerprint: str
-    """The tokenizer's."""
+    """The tokenizer's fingerprint."""
     structure: structure.Structure | None
-    """None for an engine that does not take texts apart by tables of its own."""
+    """None for an engine that has no tables of its own for splitting texts."""
 
     def identity(self, what: str) -> str:
-        """Return sha256, hexadecimal, of all that a part of the proof depends on."""
+        """Return the sha256, hexadecimal, of everything that a part of the proof depends on."""
         depends = (VERSION, self.name, self.version, REFERENCE_VERSION, what)
         return hashlib.sha256(json.dumps(depends).encode()).hexdigest()
 
 
 class BoundaryProof:
-    """Where texts are taken apart."""
+    """Where texts are split."""
 
     def __init__(self, subject: Subject, form: structure.Structure) -> None:
         self._subject = subject
@@ -63,14 +63,14 @@ class BoundaryProof:
         self.identity = subject.identity(form.splitting + unicode)
 
     def agrees(self) -> bool:
-        """Return whether all sequences of classes are taken apart as by the reference."""
+        """Return whether all sequences of classes are split as by the reference."""
         texts = [*probes.sequences(self._classes), *probes.runs(self._classes), *probes.contractions(self._classes)]
         if self._structure.composes:
             texts += probes.compositions()
         return not self._differing(texts).any()
 
     def refused(self, block: int) -> list[int]:
-        """Return the code points of a block around which texts are taken apart otherwise."""
+        """Return the code points of a block around which texts are split differently."""
         found = probes.characters(block)
         texts = [text for c in found for text in probes.around(c, self._classes, composes=self._structure.composes)]
         if not found:
@@ -89,7 +89,7 @@ class BoundaryProof:
 
 
 class IdProof:
-    """Which ids a tokenizer gives."""
+    """Which ids a tokenizer returns."""
 
     def __init__(self, subject: Subject, engine: Engine | None, reference: Engine) -> None:
         self._subject = subject
@@ -101,7 +101,7 @@ class IdProof:
     def agrees(self) -> bool:
         """Return whether texts, words, added tokens and every entry of the vocabulary have the reference's ids.
 
-        Texts that the engine will not see count for nothing.
+        Texts that the engine will not see are ignored.
         """
         form = self._subject.structure
         needles = form.needles if form else ()
@@ -114,7 +114,7 @@ class IdProof:
         return True
 
     def _refuses(self, text: str) -> bool:
-        """Return whether a text holds a character that has other ids wherever it is."""
+        """Return whether a text contains a character that has different ids wherever it is."""
         codes = {ord(character) for character in text if not character.isascii()}
         for block in {code // probes.BLOCK for code in codes} - self._odd.keys():
             self._odd[block] = set(self.refused(block))
@@ -134,7 +134,7 @@ class IdProof:
         yield [*entries, *(f" {entry}" for entry in entries if f" {entry}" not in whole)]
 
     def refused(self, block: int) -> list[int]:
-        """Return the code points of a block that have other ids."""
+        """Return the code points of a block that have different ids."""
         found = probes.characters(block)
         texts = [probes.plain(c) for c in found]
         if self._subject.structure is None:
@@ -147,12 +147,12 @@ def _codes(found: Sequence[str], differing: NDArray[np.bool_]) -> list[int]:
 
 
 def create_engine(name: str, maker: Callable[[], Engine | None]) -> Engine | None:
-    """Make an engine, or returns None if it refuses the tokenizer, by whatever kind of error."""
+    """Create an engine, or return None if it rejects the tokenizer with any error."""
     try:
         return maker()
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    # Native code refuses a tokenizer with anything, a panic among it, which is no Exception.
+    # Native code may reject a tokenizer with any error, even a panic, which is not an Exception.
     except BaseException as error:
         _log.info("engine_refuses", engine=name, error=str(error)[:200])
         return None
@@ -161,7 +161,7 @@ def create_engine(name: str, maker: Callable[[], Engine | None]) -> Engine | Non
 def _differing(
     engine: Engine | None, texts: Sequence[str], expected: Callable[[pa.Array], Ragged]
 ) -> NDArray[np.bool_]:
-    """Return which texts get other ids than the reference's; all of them where an engine fails."""
+    """Return which texts get other ids than the reference's; all of them if an engine fails."""
     strings = pa.array(texts, pa.large_string())
     try:
         if engine is None:
@@ -174,7 +174,7 @@ def _differing(
 
 
 def differing_rows(found: Ragged, expected: Ragged) -> NDArray[np.bool_]:
-    """Return which rows are not the same."""
+    """Return which rows differ."""
     differs: NDArray[np.bool_] = found.lengths != expected.lengths
     if not differs.any():
         wrong = np.flatnonzero(found.values[: found.offsets[-1]] != expected.values[: expected.offsets[-1]])
@@ -190,7 +190,10 @@ Part = BoundaryProof | IdProof
 
 
 def begin_proof(part: Part) -> Verdicts:
-    """Compare all but code points, and those of LEAST_BLOCKS; what does not agree there cannot be used at all."""
+    """Compare everything but code points, and the code points of LEAST_BLOCKS.
+
+    An engine that differs there is unusable.
+    """
     verdicts = Verdicts(agrees=part.agrees())
     if verdicts.agrees:
         extend_proof(part, verdicts, LEAST_BLOCKS)
@@ -199,7 +202,7 @@ def begin_proof(part: Part) -> Verdicts:
 
 
 def extend_proof(part: Part, verdicts: Verdicts, blocks: Iterable[int]) -> None:
-    """Compare the code points of further blocks."""
+    """Compare the code points of additional blocks."""
     for block in blocks:
         if block not in verdicts.compared:
             verdicts.refused.update(part.refused(block))

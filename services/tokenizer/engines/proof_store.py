@@ -1,7 +1,7 @@
-"""What comparing engines with the reference found, kept in the process and in files that a worker's processes share.
+"""Results of comparing engines with the reference, kept in the process and in files shared by a worker's processes.
 
-A file is named by the sha256 of all that its content depends on, and holds JSON behind a line with the sha256 of it.
-One that is damaged or cannot be written is as good as none: the comparison is made again.
+A file is named by the sha256 of everything that its content depends on, and holds JSON after a line with its sha256. A
+damaged or unwritable file counts as missing: the comparison is made again.
 """
 
 import contextlib
@@ -19,39 +19,39 @@ _log = logging.get(__name__)
 
 @dataclass
 class Verdicts:
-    """What was found about one part of an engine."""
+    """The results for one part of an engine's proof."""
 
     agrees: bool
-    """Whether all but code points was the reference's; if not, the engine is of no use."""
+    """Whether everything but code points matched the reference; otherwise the engine is unusable."""
     compared: set[int] = field(default_factory=set)
     """Blocks of code points that were compared."""
     refused: set[int] = field(default_factory=set)
-    """Code points in these that differ."""
+    """Code points in these blocks that differ."""
 
     def merge(self, other: "Verdicts") -> None:
-        """Add what somebody else found."""
+        """Merge the results of another process."""
         self.agrees = self.agrees and other.agrees
         self.compared |= other.compared
         self.refused |= other.refused
 
 
 class ProofStore:
-    """Verdicts by the identity of what was compared."""
+    """Results by the identity of what was compared."""
 
     def __init__(self, folder: pathlib.Path | None = None) -> None:
-        """Keep files in a folder, which is made when it is needed; without one there are none."""
+        """Keep files in a folder, which is created when needed; without a folder, keep nothing on disk."""
         self._folder = folder
         self._known: dict[str, Verdicts] = {}
 
     def get(self, identity: str) -> Verdicts | None:
-        """Return what is known."""
+        """Return the known results."""
         found = self._known.get(identity) or self._read(identity)
         if found is not None:
             self._known[identity] = found
         return found
 
     def put(self, identity: str, verdicts: Verdicts) -> None:
-        """Keep what was found, with what other processes wrote meanwhile."""
+        """Store results, merged with those that other processes wrote meanwhile."""
         if (other := self._read(identity)) is not None:
             verdicts.merge(other)
         self._known[identity] = verdicts

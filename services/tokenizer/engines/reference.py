@@ -1,4 +1,4 @@
-"""The reference: the Hugging Face fast tokenizer itself. Every other engine has to give its ids."""
+"""The reference: the Hugging Face fast tokenizer itself. Every other engine must return its ids."""
 
 import itertools
 
@@ -11,10 +11,10 @@ from services.tokenizer.sequences import bounded_runs, ragged
 from services.tokenizer.sequences.ragged import Ragged
 
 VERSION = tokenizers.__version__
-"""The version that ids are exact against."""
+"""The version that defines the exact ids."""
 
 _RUN_BYTES = 1 << 20
-"""Bytes of text that are encoded at once: it takes more than a hundred times that in memory."""
+"""Bytes of text that are encoded at once: encoding needs more than a hundred times as much memory."""
 _RUN_ROWS = 10_000
 
 
@@ -45,7 +45,7 @@ class Reference:
         return Ragged(values, offsets)
 
     def _encode_long(self, document: str) -> Ragged:
-        # Made when it is needed: it reads the whole vocabulary, and few datasets have such documents.
+        # Created when needed: it reads the whole vocabulary, and few datasets have such documents.
         self._cutter = self._cutter or chunking.Chunker(self._backend)
         values = np.concatenate([self._encode_whole([part]).values for part in self._cutter.chunks(document)])
         return Ragged(values, np.array([0, len(values)], np.int64))

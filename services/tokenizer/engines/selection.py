@@ -1,4 +1,4 @@
-"""Makes encoding plans, and remembers them: of the fastest engine that needs the reference for little."""
+"""Create and cache encoding plans, for the fastest engine that rarely needs the reference."""
 
 import collections
 import dataclasses
@@ -23,7 +23,9 @@ from services.tokenizer.models import loader
 from services.tokenizer.sequences import bounded_runs
 
 Maker = Callable[[loader.Tokenizer, str, bool], Engine | None]
-"""Makes an engine of a tokenizer, its content as JSON, and whether it may use several threads; None if it cannot."""
+"""Creates an engine from a tokenizer, its content as JSON, and whether it may use several threads;
+None if it cannot.
+"""
 
 MAKERS: Mapping[str, Maker] = {
     "spans": lambda tokenizer, *_: spans.create_engine(tokenizer.backend),
@@ -35,24 +37,24 @@ MAKERS: Mapping[str, Maker] = {
 """Every fast engine."""
 
 FEW = 0.01
-"""The share of bytes that may go to the reference before another engine is asked for."""
+"""The maximum share of bytes for the reference before another engine is tried."""
 _REMEMBERED = 64
 
 _log = logging.get(__name__)
 
 
 def candidates(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names the engines that may know a tokenizer, the fastest first."""
+    """Return the names of the engines that may support a tokenizer, fastest first."""
     model = content["model"]
-    # With dropout the same text has other ids every time.
+    # With dropout the same text has different ids every time.
     if model["type"] == "BPE" and not model.get("dropout"):
-        # SentencePiece's kind falls back to a token for each byte.
+        # SentencePiece BPE falls back to one token per byte.
         return ("spans",) if model["byte_fallback"] else ("gigatoken", "fastokens")
     return ("spans",) if model["type"] == "WordPiece" else ()
 
 
 class KnownTokenizer:
-    """A tokenizer's reference, and its plans as far as they were asked for."""
+    """A tokenizer's reference, and the plans created for it so far."""
 
     def __init__(
         self,
@@ -75,24 +77,24 @@ class KnownTokenizer:
 
     @functools.cached_property
     def candidates(self) -> tuple[str, ...]:
-        """The engines that may know the tokenizer."""
+        """The engines that may support the tokenizer."""
         return tuple(name for name in candidates(self._content) if name in self._makers)
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:
-        """The tokenizer's `tokenizer.json`; let go of once a plan is made, for it takes much memory."""
+        """The tokenizer's `tokenizer.json`; released once a plan is created, because it takes much memory."""
         content: dict[str, Any] = json.loads(self._tokenizer.backend.to_str())
         return content
 
     def get(self, name: str) -> encoding_plan.EncodingPlan | None:
-        """Return the plan for an engine; None if it is of no use."""
+        """Return the plan for an engine, or None if it cannot be used."""
         if name not in self._plans:
             self._plans[name] = self._made(name)
             self.__dict__.pop("_content", None)
         return self._plans[name]
 
     def has_plan(self) -> bool:
-        """Return whether a plan was made."""
+        """Return whether a plan was created."""
         return any(self._plans.values())
 
     def _made(self, name: str) -> encoding_plan.EncodingPlan | None:
@@ -117,7 +119,7 @@ class KnownTokenizer:
 
 @functools.cache
 def _version(name: str) -> str:
-    """Return what an engine's results depend on beside the tokenizer: its code, ours, and the processor's kind."""
+    """Return what an engine's results depend on besides the tokenizer: its code, ours, and the kind of processor."""
     digest = hashlib.sha256(llvmlite.binding.get_host_cpu_features().flatten().encode())
     for file in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -125,7 +127,7 @@ def _version(name: str) -> str:
 
 
 class EngineSelector:
-    """Makes plans, and remembers them."""
+    """Creates and caches plans."""
 
     def __init__(
         self,
@@ -137,10 +139,10 @@ class EngineSelector:
         folder: pathlib.Path | None = None,
         patience: int = 0,
     ) -> None:
-        """Choose the engine that is wanted, or with `auto` any.
+        """Use the given engine, or any with `auto`.
 
-        What comparing engines found is kept in `folder`. Up to `patience` bytes of text are encoded by the reference
-        before an engine is compared with it, which for less text would take longer than encoding it.
+        Results of comparisons are kept in `folder`. Up to `patience` bytes of text are encoded by the reference before
+        an engine is compared with it: for less text the comparison would take longer than the encoding.
         """
         self._wanted = wanted
         self._parallel = parallel
@@ -149,7 +151,7 @@ class EngineSelector:
         self._ledger = ProofStore(folder)
         self._patience = patience if wanted == "auto" else 0
         self._known: collections.OrderedDict[str, KnownTokenizer] = collections.OrderedDict()
-        # Engines that gave wrong ids for a tokenizer and a dataset in spite of their proof.
+        # Engines that returned wrong ids for a tokenizer and a dataset in spite of their proof.
         self._distrusted: collections.OrderedDict[tuple[str, str, str], None] = collections.OrderedDict()
 
     def reference(self, tokenizer: loader.Tokenizer) -> Reference:
@@ -159,9 +161,9 @@ class EngineSelector:
     def choose(
         self, tokenizer: loader.Tokenizer, dataset: str, texts: pa.Array, distrusted: Collection[str] = ()
     ) -> Engine:
-        """Return the engine for a dataset, of which these are the texts at hand.
+        """Return the engine for a dataset with these first texts.
 
-        Those that are `distrusted`, each by name and version as `versions.versioned` gives them, are left out.
+        Engines in `distrusted`, by name and version as returned by `versions.format_name_and_version`, are excluded.
         """
         known = self._of(tokenizer)
         size = int(bounded_runs.ends_of(texts)[-1])
@@ -185,7 +187,7 @@ class EngineSelector:
         return best[1]
 
     def distrust(self, tokenizer: loader.Tokenizer, dataset: str, name: str) -> None:
-        """Keep an engine from the dataset's other shards."""
+        """Exclude an engine from the dataset's other shards."""
         self._distrusted[tokenizer.fingerprint, dataset, name] = None
         while len(self._distrusted) > _REMEMBERED:
             self._distrusted.popitem(last=False)

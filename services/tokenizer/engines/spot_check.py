@@ -1,7 +1,7 @@
-"""Encodes a random sample of every shard a second time, with the reference: a last line of defence.
+"""Encode a random sample of every shard again with the reference: a last line of defence.
 
-That ids are exact does not rest on it, but on what an engine may see (`encoding_plan`): a sample finds an error
-that is in many documents, and would miss one that is in few.
+Exact ids do not depend on it, but on what an engine may see (`encoding_plan`): a sample finds an error that affects
+many documents, and would miss one that affects few.
 """
 
 import numpy as np
@@ -14,16 +14,16 @@ from services.tokenizer.sequences import bounded_runs
 from services.tokenizer.sequences.ragged import Ragged
 
 SHARE = 0.01
-"""How many of the documents are encoded twice."""
+"""Share of the documents that are encoded twice."""
 BYTES = 64 << 10
-"""How many bytes of a shard are encoded twice, about: the reference takes for them what its engine takes for 4 MB."""
+"""Approximate number of bytes of a shard that are encoded twice: in that time an engine encodes 4 MB."""
 _LEAST = 4
 _DOCUMENT_BYTES = 128 << 10
 _BEGINNING_CHARACTERS = 16 << 10
 
 
 class SpotCheckedEngine:
-    """An engine whose ids for a shard are compared with the reference's, document by document of a sample."""
+    """An engine whose ids are compared with the reference's for a sample of the documents of a shard."""
 
     def __init__(self, engine: Engine, reference: Engine, *, seed: int, shard_bytes: int) -> None:
         self._engine = engine
@@ -38,14 +38,14 @@ class SpotCheckedEngine:
         return self._engine.name
 
     def encode(self, texts: pa.Array) -> Ragged:
-        """Return the ids of each text; raises EngineMismatchError if one of the sample is wrong."""
+        """Return the ids of each text; raises EngineMismatchError if one of the sample differs."""
         rows = encode_or_mismatch(self._engine, texts)
         sizes = np.diff(bounded_runs.ends_of(texts))
         chosen = self._chosen(sizes)
         long = sizes[chosen] > _DOCUMENT_BYTES
         self._compare(texts.take(pa.array(chosen[~long])), chosen[~long], rows)
         if long.any():
-            # Of long documents the beginning, once more and by both.
+            # Of long documents only the beginning is compared, encoded again by both.
             beginnings = pc.utf8_slice_codeunits(texts.take(pa.array(chosen[long])), 0, _BEGINNING_CHARACTERS)
             again = encode_or_mismatch(self._engine, beginnings)
             self._compare(beginnings, np.arange(len(beginnings)), again)
@@ -65,4 +65,6 @@ class SpotCheckedEngine:
         for row, place in enumerate(places):
             found = rows.values[rows.offsets[place] : rows.offsets[place + 1]]
             if not np.array_equal(found, expected.values[expected.offsets[row] : expected.offsets[row + 1]]):
-                raise EngineMismatchError(self.name, "gave other ids than the reference for a document of the sample")
+                raise EngineMismatchError(
+                    self.name, "returned other ids than the reference for a document of the sample"
+                )

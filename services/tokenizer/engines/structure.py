@@ -1,7 +1,7 @@
-"""What a tokenizer's own file says about whether a byte-level engine can be exact for it, before any text is compared.
+"""Decide from a tokenizer's own file whether a byte-level engine can be exact for it, before any text is compared.
 
-An engine of somebody else's reads the same `tokenizer.json` as the reference, but not all of it. Only tokenizers of
-which everything that the engines ignore is as they take it for are accepted; what a text may not hold is told too.
+A third-party engine reads the same `tokenizer.json` as the reference, but not all of it. Only tokenizers are accepted
+in which everything that the engines ignore is as they assume; also returned is what a text may not contain.
 """
 
 import collections
@@ -44,7 +44,7 @@ _EXPRESSIONS = frozenset(
         *(_o200k(suffix, digits) for suffix in ("", _SUFFIX + "?") for digits in (r"\p{N}", r"\p{N}{1,3}")),
     }
 )
-"""Expressions that take a text apart whole: each match is a piece, and there is nothing between two matches."""
+"""Expressions that split a text completely: each match is a piece, and there is nothing between two matches."""
 _DEEPSEEK = (
     r"\p{N}{1,3}",
     "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
@@ -54,12 +54,12 @@ _DEEPSEEK = (
 """Expressions that are applied one after the other."""
 
 BECOME_ASCII = (0x37E, 0x1FEF, 0x212A)
-"""All code points whose normalization form C is ASCII and that are not: an added token may be made of them."""
+"""All non-ASCII code points whose normalization form C is ASCII: an added token may consist of them."""
 _BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
 
 class UnsupportedTokenizer(Exception):
-    """An engine cannot be proven to be exact for a tokenizer: the message says what it is about the tokenizer."""
+    """Raised when an engine cannot be proven exact for a tokenizer; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Structure:
     normalizer: Mapping[str, Any] | None
     pre_tokenizer: Mapping[str, Any]
     expressions: tuple[str, ...]
-    """What texts are taken apart by; a single empty one stands for ByteLevel's own."""
+    """The expressions that split texts; a single empty one stands for ByteLevel's own."""
     composes: bool
-    """Whether texts are brought into the normalization form C."""
+    """Whether texts are converted to normalization form C."""
     needles: tuple[str, ...]
     """Added tokens whose documents no engine sees."""
     visible: tuple[str, ...]
-    """Added tokens that an engine sees: they are compared in all kinds of company."""
+    """Added tokens that an engine sees: they are compared with all kinds of neighbours."""
     refused: tuple[int, ...]
     """Code points that no engine sees."""
     ties: tuple[str, ...]
-    """Texts in which two merges that make the same token compete."""
+    """Texts in which two merges that produce the same token compete."""
 
     @property
     def splitting(self) -> str:
@@ -88,9 +88,9 @@ class Structure:
 
 
 def read(content: Mapping[str, Any], *, splits_special_tokens: bool = False) -> Structure:
-    """Return what there is to know of a `tokenizer.json`. Raises UnsupportedTokenizer.
+    """Return the structure of a `tokenizer.json`. Raises UnsupportedTokenizer.
 
-    `splits_special_tokens` says whether special tokens in a text are text like any other.
+    `splits_special_tokens` says whether special tokens in a text are treated as ordinary text.
     """
     added = content["added_tokens"]
     _check_model(content["model"])
@@ -118,16 +118,16 @@ def _check_model(model: Mapping[str, Any]) -> None:
             raise UnsupportedTokenizer(f"its model has {name}")
     vocab, merges = model["vocab"], [tuple(pair) for pair in model["merges"]]
     if not vocab.keys() >= _BYTES:
-        raise UnsupportedTokenizer("its vocabulary lacks single bytes, so that text may be unknown to it")
+        raise UnsupportedTokenizer("its vocabulary lacks single bytes, so text may be unknown to it")
     if len(set(vocab.values())) != len(vocab):
-        raise UnsupportedTokenizer("two entries of its vocabulary have one id")
-    # Engines know entries by their bytes; one that is not written in the byte alphabet is taken for its UTF-8.
+        raise UnsupportedTokenizer("two entries of its vocabulary have the same id")
+    # Engines identify entries by their bytes; one that is not written in the byte alphabet is read as UTF-8.
     if not _BYTES.issuperset("".join(vocab)):
         literal = (entry for entry in vocab if not _BYTES.issuperset(entry))
         if any("".join(map(_ALPHABET.__getitem__, entry.encode())) in vocab for entry in literal):
             raise UnsupportedTokenizer("two entries of its vocabulary stand for the same bytes")
     if len(set(merges)) != len(merges):
-        raise UnsupportedTokenizer("a merge is there twice")
+        raise UnsupportedTokenizer("a merge occurs twice")
     if not _BYTES.issuperset("".join(map("".join, merges))):
         raise UnsupportedTokenizer("a merge is not written in the byte alphabet")
 
@@ -177,20 +177,20 @@ def _expressions(splitter: Mapping[str, Any] | None) -> tuple[str, ...]:
             isolated = all(split["behavior"] == "Isolated" for split in splits)
             if (len(found) == 1 and found[0] in _EXPRESSIONS) or (isolated and found == _DEEPSEEK):
                 return found
-    raise UnsupportedTokenizer("its pre-tokenizer is of another kind")
+    raise UnsupportedTokenizer("its pre-tokenizer is not supported")
 
 
 def _expression(split: Mapping[str, Any]) -> str:
     match split:
         case {"type": "Split", "pattern": {"Regex": str(expression)}, "behavior": behavior, "invert": invert}:
-            # Of a text that is all matches, both are the matches.
+            # For a text that consists of matches, both modes return the matches.
             if (behavior, invert) in {("Isolated", False), ("Removed", True)}:
                 return expression
-    raise UnsupportedTokenizer("its pre-tokenizer is of another kind")
+    raise UnsupportedTokenizer("its pre-tokenizer is not supported")
 
 
 def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: bool) -> Iterator[str]:
-    """Yield the tokens of which an engine may find others in a text than the reference does."""
+    """Yield the tokens that an engine may find where the reference does not, or the other way round."""
     overlapping = _overlapping(added)
     strips = {token["normalized"] for token in added if token["lstrip"] or token["rstrip"]}
     for token in added:
@@ -200,25 +200,25 @@ def _needles(added: Sequence[Mapping[str, Any]], *, composes: bool, are_split: b
             or (token["special"] and are_split)
             or (token["normalized"] and composes and not _stays(text))
             or text in overlapping
-            # One that takes the spaces around it may take those with which another begins or ends.
+            # A token that takes the surrounding spaces may take those with which another begins or ends.
             or (token["normalized"] in strips and text.strip() != text)
         ):
             yield text
 
 
 def _stays(text: str) -> bool:
-    """Return whether a token is in a normalized text where it is in the text, if that has none of BECOME_ASCII.
+    """Return whether a token survives normalization of a text without BECOME_ASCII.
 
-    The reference looks for such a token in the normalized text, engines before that. ASCII changes only together with
-    a mark behind it, and only letters and these three signs do.
+    The reference searches for such a token in the normalized text, engines before that. ASCII changes only together
+    with a following mark, and only letters and these three signs do.
     """
     return text.isascii() and not (text[-1].isalpha() or text[-1] in "<=>")
 
 
 def _overlapping(added: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the tokens that may share characters of a text with one that is looked for in another way.
+    """Return the tokens that may share characters of a text with one that is searched for in another way.
 
-    Of those that are looked for at once the leftmost longest is taken, by all engines.
+    Of those that are searched for together, all engines take the leftmost longest.
     """
     kinds = {token["content"]: (token["normalized"], token["lstrip"], token["rstrip"]) for token in added}
     parts = defaultdict(set)
@@ -239,7 +239,7 @@ def _overlapping(added: Sequence[Mapping[str, Any]]) -> set[str]:
 def _ties(merges: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield texts of three symbols of which two neighbours, or the other two, become the same token.
 
-    An engine that ranks merges by the token that they make cannot tell which of these comes first.
+    An engine that ranks merges by the resulting token cannot tell which of these comes first.
     """
     counts = collections.Counter(map("".join, merges))
     made = defaultdict(list)

@@ -1,10 +1,10 @@
-"""Which version of an engine ran: what is known of one version says nothing about another."""
+"""The version of an engine: what is known of one version says nothing about another."""
 
 import functools
 import importlib.metadata
 
 _PACKAGES = {"spans": "polytok"}
-"""The package of an engine that has another name than the engine."""
+"""Package names of engines whose package is named differently."""
 
 
 @functools.cache

@@ -1,1 +1,1 @@
-"""What is written: Arrow files, what is staged between them, and what is counted of both."""
+"""Files of a tokenization: Arrow files, staged files, statistics."""

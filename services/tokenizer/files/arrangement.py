@@ -1,4 +1,4 @@
-"""The staged documents of a dataset, read in the order that files are made in."""
+"""Read the staged documents of a dataset in the order of the files."""
 
 import collections
 import itertools
@@ -15,7 +15,7 @@ from services.tokenizer.sequences.ragged import Offsets, Ragged
 
 _ROWS = 1 << 13
 _IDS = 1 << 20
-"""Documents are read by so many rows or ids at a time: little memory, and few calls for each of them."""
+"""Number of rows or ids that are read at a time: little memory, and few calls for each document."""
 _OPEN = 128
 
 
@@ -26,7 +26,7 @@ def read(storage: Storage, task: stages_pb2.ArrangeTask | stages_pb2.ArrangedTas
 
 
 class StagedDocuments:
-    """The documents that are left of a dataset, by their places in its order or in the shuffled one."""
+    """The remaining documents of a dataset, by their places in its order or in the shuffled order."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StagedDocuments:
         self._open: collections.OrderedDict[int, staging.Reader] = collections.OrderedDict()
 
     def pieces(self, start: int, stop: int, rows: int = _ROWS) -> Iterator[Ragged]:
-        """Yield the documents at the places from start up to stop, those of some of the places at a time."""
+        """Yield the documents at the places from start up to stop, a few at a time."""
         for first in range(start, stop, rows):
             yield from self._parts(first, min(first + rows, stop))
 
@@ -64,7 +64,7 @@ class StagedDocuments:
             yield self._gathered(shards[run], begins[run], lengths[run])
 
     def _found(self, rows: Offsets) -> tuple[Offsets, Offsets, Offsets]:
-        """Return the shards of the documents that are left of these rows, where in them they begin, and how long."""
+        """Return shard, offset and length of the remaining documents of these rows."""
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
         begins, lengths, is_left = np.empty_like(rows), np.empty_like(rows), np.empty(len(rows), np.bool_)
         for shard, places in _grouped(shards):
@@ -77,7 +77,7 @@ class StagedDocuments:
     def _gathered(self, shards: Offsets, begins: Offsets, lengths: Offsets) -> Ragged:
         offsets = ragged.offsets_of(lengths)
         if len(shards) and (shards == shards[0]).all() and np.array_equal(begins - begins[0], offsets[:-1]):
-            # They lie there in this order, one after the other.
+            # They are stored in this order, one after the other.
             return Ragged(self._reader(int(shards[0])).run(int(begins[0]), int(begins[0] + offsets[-1])), offsets)
         values = np.empty(int(offsets[-1]), np.int32)
         for shard, places in _grouped(shards):
@@ -95,7 +95,7 @@ class StagedDocuments:
 
 
 def _grouped(shards: Offsets) -> Iterator[tuple[int, Offsets]]:
-    """Yield each shard with the places at which it stands."""
+    """Yield each shard with its places."""
     order = np.argsort(shards, kind="stable")
     in_order = shards[order]
     edges = [0, *(np.flatnonzero(np.diff(in_order)) + 1).tolist(), len(order)]

@@ -1,4 +1,4 @@
-"""What happens to token ids after the engine: sequences are made of documents, counted, padded and written."""
+"""Processing of token ids after the engine: sequences are built from documents, counted, padded and written."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -13,14 +13,14 @@ from services.tokenizer.sequences.ragged import Ragged
 
 
 class Writer(Protocol):
-    """Takes sequences in their order: writes them, or compares them with what was written."""
+    """Takes sequences in order: writes them, or compares them with what was written."""
 
     def write(self, rows: SequenceRows) -> None:
-        """Take the next ones."""
+        """Write the next sequences."""
 
 
 class Output:
-    """Takes a shard's documents in order; `finish` gives the statistics of what was written."""
+    """Takes a shard's documents in order; `finish` returns the statistics of what was written."""
 
     def __init__(
         self,
@@ -34,30 +34,30 @@ class Output:
         self._unknown = tokenizer.unknown
         self._total = statistics.merge([])
         self.lengths = histograms.Histogram()
-        """How long the sequences are."""
+        """Lengths of the sequences."""
         self.counts = token_counts.TokenCounts(tokenizer.vocab_size)
-        """How often each token occurs in them."""
+        """Number of occurrences of each token."""
 
     def skip(self, phase: int) -> None:
-        """Leave out the tokens that are in a sequence which an earlier file began."""
+        """Skip the tokens of a sequence that an earlier file began."""
         self._packed().skip(phase)
 
     def add(self, documents: Ragged) -> None:
-        """Write the sequences that are complete with these documents."""
+        """Write the sequences that these documents complete."""
         self._write(self._sequencer.add(documents))
 
     def complete(self, following: Iterable[Ragged]) -> None:
-        """Write the sequence that was begun, if the documents that follow, which are another file's, fill it."""
+        """Write the unfinished sequence, if the following documents, which belong to another file, fill it."""
         self._write(self._packed().complete(following))
 
     def _packed(self) -> packing.Packer:
         if not isinstance(self._sequencer, packing.Packer):
-            raise errors.Internal("Only concatenated documents go on in another file.", retryable=False)
+            raise errors.Internal("Only concatenated documents continue in another file.", retryable=False)
         return self._sequencer
 
     def _write(self, made: Iterable[SequenceRows]) -> None:
         for rows in made:
-            # Before they are padded: padding is no token of anything.
+            # Counted before padding.
             self._total = statistics.merge([self._total, statistics.count(rows.ids, self._unknown)])
             self.lengths.add(rows.ids.lengths)
             self.counts.add(rows.ids.values)
@@ -65,7 +65,7 @@ class Output:
                 self._writer.write(padded)
 
     def finish(self) -> tokenizations_pb2.TokenizationStatistics:
-        """Write what was kept back until all documents were there, and return what was counted."""
+        """Write what was buffered until all documents were there, and return the statistics."""
         for padded in self._padder.finish():
             self._writer.write(padded)
         self._total.num_truncated = self._sequencer.num_truncated
@@ -73,5 +73,5 @@ class Output:
         return self._total
 
     def close(self) -> None:
-        """Let go of what was kept back."""
+        """Release the buffers."""
         self._padder.close()

@@ -1,4 +1,4 @@
-"""Chooses from a tokenization's parameters how documents become sequences, and how those are padded."""
+"""Create the sequencer and padder for a tokenization's parameters."""
 
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
@@ -11,7 +11,7 @@ _Padding = tokenizations_pb2.Padding
 
 
 def create_sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> base.Sequencer:
-    """Choose how documents become sequences."""
+    """Return the sequencer that turns documents into sequences."""
     packed = parameters.HasField("packing")
     framed = parameters.add_special_tokens if parameters.HasField("add_special_tokens") else not packed
     around = tokenizer.frame if framed else base.NO_FRAME
@@ -19,7 +19,7 @@ def create_sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> ba
         boundaries = _boundaries(parameters.packing, tokenizer)
         if parameters.packing.disable_concatenation:
             return packing.DocumentCutter(around, _max_length(parameters), boundaries)
-        # A beginning begins the document after it, an end ends the one before.
+        # A begin token starts the next document, an end token ends the previous one.
         opens = parameters.packing.separator != _Packing.BOUNDARY_EOS if parameters.packing.document_starts else None
         return packing.Packer(around, _max_length(parameters), boundaries, separator_opens=opens)
     if parameters.truncation == _Parameters.TRUNCATION_NONE:
@@ -31,13 +31,13 @@ def create_sequencer(parameters: _Parameters, tokenizer: loader.Tokenizer) -> ba
 
 
 def create_padder(parameters: _Parameters, tokenizer: loader.Tokenizer) -> padding.Padder:
-    """Choose how sequences are padded."""
+    """Return the padder for sequences."""
     if not parameters.HasField("padding"):
         return padding.NoPadding()
     role = "eos_token" if parameters.padding.token == _Padding.TOKEN_EOS else "pad_token"
     token = tokenizer.special(role)
     if token is None:
-        message = f"the tokenizer has no {role} to pad with; set padding.token to another."
+        message = f"the tokenizer has no {role} token for padding; set padding.token to another one."
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.padding.token", message)])
     filling = padding.Filling(token, left=parameters.padding.side == _Padding.SIDE_LEFT)
     if parameters.padding.to == _Padding.TO_LONGEST:
@@ -69,7 +69,7 @@ def _boundary(field: str, boundary: int, tokenizer: loader.Tokenizer) -> int | N
     role = "bos_token" if boundary == _Packing.BOUNDARY_BOS else "eos_token"
     token = tokenizer.special(role)
     if token is None:
-        message = f"the tokenizer has no {role}; set packing.{field} to NONE or to a token that it has."
+        message = f"the tokenizer has no {role}; set packing.{field} to NONE or to one of its tokens."
         raise errors.InvalidArgument(
             f"packing.{field}: {message}", violations=[errors.FieldViolation(f"parameters.packing.{field}", message)]
         )

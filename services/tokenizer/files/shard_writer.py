@@ -1,4 +1,4 @@
-"""Writes sequences as Arrow files that `datasets` opens."""
+"""Write sequences as Arrow files that `datasets` opens."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ _BATCH_ROWS = 10_000
 
 
 def describe_features(*, document_starts: bool) -> dict[str, Any]:
-    """Return the columns, as `datasets` describes them."""
+    """Return the columns as `datasets` features."""
     # `Sequence` is read by every version of `datasets`; those from 4 on call it `List`.
     return {
         name: {"feature": {"dtype": str(kind), "_type": "Value"}, "_type": "Sequence"}
@@ -42,7 +42,7 @@ def _schema(*, document_starts: bool) -> pa.Schema:
 
 
 def describe_files(names: Iterable[str], digest: str) -> dict[str, Any]:
-    """The content of `state.json` for files of these names, in the order of the rows, and a manifest of that digest."""
+    """Return the content of `state.json` for files of these names, in row order, and a manifest with that digest."""
     return {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": digest[:16],
@@ -55,7 +55,7 @@ def describe_files(names: Iterable[str], digest: str) -> dict[str, Any]:
 
 
 class ShardWriter:
-    """Writes one file, which appears when the block ends well; without rows there is none."""
+    """Writes one file, which appears when the block ends without an error; without rows there is no file."""
 
     def __init__(self, storage: Storage, key: str) -> None:
         self._storage = storage
@@ -67,7 +67,7 @@ class ShardWriter:
         self._pending_rows = 0
         self._num_rows = 0
         self.files: list[tasks_pb2.TokenizedFile] = []
-        """The file, once the block has ended."""
+        """The file, after the end of the block."""
 
     def __enter__(self) -> "ShardWriter":
         return self

@@ -1,7 +1,7 @@
-"""Files between the stages of a tokenization: arrays of numbers beside the files to come, under names of their own.
+"""Staged files between the stages of a tokenization: arrays of numbers under names of their own.
 
-They belong to nothing that is published: `tokenize.publish` removes them, and garbage collection what a late attempt
-leaves behind. The result of the task that wrote a file has its checksum, and whoever reads it checks that.
+They are not part of what is published: `tokenize.publish` removes them, and garbage collection what a late attempt
+leaves behind. The result of the task that wrote a file contains its checksum, which is checked on reading.
 """
 
 import io
@@ -20,10 +20,10 @@ from services.tokenizer.sequences.ragged import Ids, Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
 PREFIX = "staged-"
-"""What the names of these files begin with."""
+"""Prefix of the names of these files."""
 
-ADVICE = "It is a file between the steps of a job: retry the job, which makes it again."
-"""What to do about one that was changed."""
+ADVICE = "It is an intermediate file of a job: retry the job to write it again."
+"""Advice for a file that was changed."""
 
 _CHUNK_BYTES = 1 << 20
 _ON_THIS_MACHINE = (io.BufferedReader, io.BufferedRandom)
@@ -31,19 +31,22 @@ _IDS, _MARKS = np.dtype("<i4"), np.dtype("<i8")
 
 
 class Staged(NamedTuple):
-    """A file, and what to check it against."""
+    """A file and its checksum."""
 
     key: str = ""
     sha256: str = ""
 
 
 def key(folder: str, what: str, ordinal: int, count: int, tag: str) -> str:
-    """Names the file of one task of a stage."""
+    """Return the key of the file of one task of a stage."""
     return f"{folder}/{PREFIX}{what}-{ordinal:05d}-of-{count:05d}-{tag}.bin"
 
 
 def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
-    """Write arrays one after the other, to be read as a whole; nothing at all is no file, and has an empty key."""
+    """Write arrays one after the other, to be read as a whole.
+
+    Without content there is no file, and the key is empty.
+    """
     if not any(array.size for array in arrays):
         return Staged()
     with storage.create(key) as staged:
@@ -53,12 +56,12 @@ def write(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
 
 
 def read(storage: Storage, staged: Staged, dtype: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
-    """Read what `write` wrote. Raises DataLoss where that was changed."""
+    """Read the output of `write`. Raises DataLoss if it was changed."""
     return np.frombuffer(storage.read_checked(*staged, ADVICE), dtype)
 
 
 def write_blocks(storage: Storage, key: str, *arrays: NDArray[Any]) -> Staged:
-    """Write arrays one after the other, to be mapped; the checksum is that of the digests of their blocks."""
+    """Write arrays one after the other, to be mapped; the checksum covers the digests of their blocks."""
     with storage.create(key) as staged:
         writer = blocks.Writer(staged)
         for array in arrays:
@@ -72,22 +75,22 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 
 class Mapped:
-    """A file of blocks, mapped into memory; one of a remote storage is copied first."""
+    """A memory-mapped file of blocks; a file of a remote storage is copied first."""
 
     def __init__(self, storage: Storage, staged: Staged, file_sha256: str = "") -> None:
-        """With the sha256 of the file, a copy may be kept. Raises DataLoss where the digests were changed."""
+        """With the sha256 of the file, a copy may be cached. Raises DataLoss if the digests were changed."""
         self._storage = storage
         self._key = staged.key
         self._file_sha256 = file_sha256
         self.content, self._digests = blocks.opened(self._map(), staged.sha256, self.damaged)
-        """The content, unchecked."""
+        """The unchecked content."""
 
     def checked(self, *, once: bool = False) -> blocks.Blocks:
-        """Return what checks bytes before they are used, each time or once."""
+        """Return a function that checks bytes before use, every time or once."""
         return blocks.Blocks(self.content, self._digests, self.damaged, once=once)
 
     def damaged(self, what: str) -> errors.DataLoss:
-        """Return the error for what is wrong with the file."""
+        """Return the error for a damaged file."""
         return self._storage.damaged(self._key, what, ADVICE, sha256=self._file_sha256)
 
     def _map(self) -> blocks.Bytes:
@@ -104,14 +107,14 @@ class Mapped:
 
 
 def remove(storage: Storage, folder: str) -> None:
-    """Remove all such files of a folder."""
+    """Remove all staged files of a folder."""
     for found in storage.list(folder):
         if found.rpartition("/")[2].startswith(PREFIX):
             storage.delete(found)
 
 
 class Writer:
-    """Writes the ids of a raw shard's documents as StagedDocuments describes; the file is there when the block ends."""
+    """Writes the ids of a raw shard's documents as StagedDocuments describes; the file exists when the block ends."""
 
     def __init__(self, storage: Storage, key: str, first_row: int, num_rows: int) -> None:
         self._creating = storage.create(key)
@@ -120,18 +123,18 @@ class Writer:
         self._is_taken: Offsets = np.zeros(num_rows, np.int64)
         self._size = 0
         self.documents = stages_pb2.StagedDocuments(key=key, first_row=first_row, num_rows=num_rows)
-        """What was written, once the block has ended."""
+        """The written file, after the end of the block."""
 
     def __enter__(self) -> "Writer":
         self._file = self._creating.__enter__()
         self._blocks = blocks.Writer(self._file)
         if self._is_local:
-            # It names the copies of remote files.
+            # The name of cached copies of remote files.
             self._file.leave_checksum_out()
         return self
 
     def write(self, documents: Ragged, rows: Offsets) -> None:
-        """Append the documents of these rows, which come after all before."""
+        """Append the documents of these rows, which follow all earlier ones."""
         self._lengths[rows] = documents.lengths
         self._is_taken[rows] = 1
         self._size += len(documents.values)
@@ -152,7 +155,7 @@ class Writer:
 
 
 class Reader:
-    """The ids of a raw shard's documents, as they were written."""
+    """Reads the ids of a raw shard's documents."""
 
     def __init__(self, storage: Storage, documents: stages_pb2.StagedDocuments) -> None:
         mapped = Mapped(storage, Staged(documents.key, documents.digests_sha256), documents.sha256)
@@ -160,7 +163,7 @@ class Reader:
         self._begin = -(-4 * documents.num_ids // 8) * 8
         written = self._begin + 8 * (documents.num_rows + 1)
         if size != written:
-            raise mapped.damaged(f"it has {size} bytes of content, not {written}")
+            raise mapped.damaged(f"it has {size} bytes of content instead of {written}")
         self._id_blocks = mapped.checked()
         # Marks are few bytes each, and a block has hundreds of them.
         self._mark_blocks = mapped.checked(once=True)
@@ -168,14 +171,14 @@ class Reader:
         self._marks: Offsets = mapped.content[self._begin :].view(_MARKS)
 
     def find(self, rows: Offsets) -> tuple[Offsets, Offsets, NDArray[np.bool_]]:
-        """Return where the documents of these rows begin, how long they are, and whether they are taken."""
+        """Return offset, length and presence of the documents of these rows."""
         places = self._begin + 8 * rows
         self._mark_blocks.check(places, places + 16)
         marks = self._marks[rows]
         return marks >> 1, (self._marks[rows + 1] >> 1) - (marks >> 1), (marks & 1).astype(np.bool_)
 
     def run(self, begin: int, end: int) -> Ids:
-        """Return the ids from a place up to another."""
+        """Return the ids from one place up to another."""
         found: Ids = self._id_blocks.read(4 * begin, 4 * end).view(_IDS)
         return found
 

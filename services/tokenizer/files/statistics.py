@@ -1,4 +1,4 @@
-"""What a tokenization's files hold, counted a shard at a time and merged."""
+"""Statistics of a tokenization's files, counted per shard and merged."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def count(rows: Ragged, unknown: int | None) -> tokenizations_pb2.TokenizationSt
 def merge(
     parts: Iterable[tokenizations_pb2.TokenizationStatistics],
 ) -> tokenizations_pb2.TokenizationStatistics:
-    """Return the statistics of all parts together."""
+    """Return the joint statistics of all parts."""
     parts = list(parts)
     # A part without sequences has no shortest one.
     filled = [part for part in parts if part.num_sequences]
@@ -60,7 +60,7 @@ def merge(
 
 
 def add_shares(merged: tokenizations_pb2.TokenizationStatistics) -> None:
-    """Fill in the shares of what was counted."""
+    """Compute the shares of what was counted."""
     documents = merged.num_documents - count_dropped(merged)
     merged.unknown_share = _share(merged.num_unknown, merged.num_tokens)
     merged.truncated_share = _share(merged.num_truncated, documents)
@@ -72,7 +72,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def count_dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
-    """Return how many documents the filters dropped, all together."""
+    """Return the total number of documents that the filters dropped."""
     filtered = (
         counted.num_too_short,
         counted.num_too_long,

@@ -1,4 +1,4 @@
-"""How often each token occurs in a tokenization: counted as files are written, added up where all are published."""
+"""Token frequencies of a tokenization: counted while files are written, added up when all are published."""
 
 import threading
 
@@ -17,13 +17,13 @@ from services.tokenizer.models import loader
 from services.tokenizer.sequences.ragged import Ids
 
 MOST_FREQUENT = 20
-"""So many tokens are listed."""
+"""Number of most frequent tokens that are listed."""
 
 _LARGEST_ID = 1 << 24
-"""No vocabulary is nearly as large; what a damaged file holds must not ask for memory without bound."""
+"""No vocabulary is nearly as large; the content of a damaged file must not allocate unbounded memory."""
 
 _LEAST_IDS = 1 << 16
-"""Room for so many at least: whoever published before vocabularies were told has not to grow it."""
+"""Minimum capacity: old tokenizations did not record the size of their vocabulary."""
 
 _STORED = np.dtype("<u4")
 
@@ -32,7 +32,7 @@ def _count(values: Ids, counts: NDArray[np.uint32]) -> int:
     beyond = 0
     for place in range(len(values)):
         token = np.uint32(values[place])
-        # A negative number is a great one here.
+        # A negative number is a large one here.
         if token < np.uint32(len(counts)):
             counts[token] += np.uint32(1)
         else:
@@ -40,31 +40,34 @@ def _count(values: Ids, counts: NDArray[np.uint32]) -> int:
     return beyond
 
 
-# Compiled when imported, as in `row_copy`. A third of what numpy.bincount takes, which converts
-# first; the counts of a batch have 32 bits, so that those of a vocabulary stay in the processor's cache.
+# Compiled when imported, as in `row_copy`. It takes a third of the time of numpy.bincount, which converts first. The
+# counts of a batch have 32 bits, so that those of a vocabulary stay in the processor's cache.
 _count_ids = numba.njit(
     numba.int64(numba.types.Array(numba.int32, 1, "C", readonly=True), numba.uint32[::1]), nogil=True
 )(_count)
 
 
 class TokenCounts:
-    """Counts the tokens of files; several threads may."""
+    """Counts the tokens of files; safe to use from several threads."""
 
     def __init__(self, vocab_size: int) -> None:
         self._counts = np.zeros(max(vocab_size, _LEAST_IDS), np.int64)
         self._lock = threading.Lock()
 
     def add(self, ids: Ids) -> None:
-        """Count these tokens; from one thread."""
+        """Count these tokens; call from one thread only."""
         self._counts = add_counts(ids, self._counts)
 
     def write(self, storage: Storage, key: str) -> staging.Staged:
-        """Write what was counted, as TokenizedFile.counts_key has it; nothing is no file, and has an empty key."""
+        """Write the counts, as TokenizedFile.counts_key describes.
+
+        Without any there is no file, and the key is empty.
+        """
         ids = np.flatnonzero(self._counts)
         return staging.write(storage, key, ids.astype(_STORED), self._counts[ids].astype(_STORED))
 
     def read(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> bool:
-        """Add what `write` wrote of a file; false where that is gone or damaged, and then add nothing."""
+        """Add the output of `write` for a file; return False, and add nothing, if it is missing or damaged."""
         if not file.counts_key:
             return False
         try:
@@ -80,17 +83,17 @@ class TokenCounts:
     def measure(self, storage: Storage, file: tasks_pb2.TokenizedFile) -> tuple[int, str]:
         """Count the tokens of a file; return its size in bytes and its sha256.
 
-        Those tell whether it is what was written; of one that is not, nothing that was counted is of use. What was
-        counted as it was written is taken where it is still there, and spares going through the file's rows.
+        These show whether the file is what was written; if it is not, its counts are useless. The counts made while it
+        was written are used if they still exist, which avoids reading its rows.
         """
         if self.read(storage, file):
             return verification.measured(storage, file.key)
-        # Counted and hashed in one go: these are the very bytes that were counted.
+        # Counted and hashed in one pass: these are the very bytes that were counted.
         with storage.open(file.key) as opened:
             checked = CheckedFile(opened)
             try:
                 self._add(pa.ipc.open_stream(checked))
-            # Damaged bytes are told as any of these; what they really are, their checksum says.
+            # Damaged bytes raise any of these; the checksum reports the damage.
             except (pa.ArrowException, OSError, KeyError, errors.DataLoss):
                 found = checked.drain()
                 if found == (file.size_bytes, file.sha256):
@@ -110,31 +113,31 @@ class TokenCounts:
             self._counts = _sum(self._counts, found)
 
     def fill_in(self, statistics: tokenizations_pb2.TokenizationStatistics) -> None:
-        """Return how many different tokens there are and which are the most frequent."""
+        """Return the number of distinct tokens and the most frequent ones."""
         statistics.num_unique_tokens = int(np.count_nonzero(self._counts))
         total = max(1, int(self._counts.sum()))
-        # Of equally frequent ones the lowest ids.
+        # Of equally frequent tokens, the lowest ids.
         for token in np.lexsort((np.arange(len(self._counts)), -self._counts))[:MOST_FREQUENT].tolist():
             if count := int(self._counts[token]):
                 statistics.most_frequent_tokens.add(id=token, count=count, share=count / total)
 
 
 def add_counts(ids: Ids, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Add tokens to what was counted; the result may be longer. Raises DataLoss for what cannot be an id."""
+    """Add tokens to counts; the result may be longer. Raises DataLoss for what cannot be an id."""
     table = np.zeros(len(counts), np.uint32)
     beyond_any = _count_ids(ids, table)
     counts = counts + table
     if not beyond_any:
         return counts
-    # Of a tokenizer whose ids have gaps, some are higher than the vocabulary is large.
+    # With a tokenizer whose ids have gaps, some exceed the size of the vocabulary.
     beyond = ids[(ids < 0) | (ids >= len(counts))]
     if beyond.min() < 0 or beyond.max() >= _LARGEST_ID:
-        raise errors.DataLoss(f"{int(beyond.max())} is no token id. Retry the tokenization.")
+        raise errors.DataLoss(f"{int(beyond.max())} is not a valid token id. Retry the tokenization.")
     return _sum(counts, np.bincount(beyond))
 
 
 def name_tokens(statistics: tokenizations_pb2.TokenizationStatistics, tokenizer: loader.Tokenizer) -> None:
-    """Fill in the vocabulary's entries for the most frequent tokens."""
+    """Add the vocabulary's entries for the most frequent tokens."""
     for each in statistics.most_frequent_tokens:
         each.piece = tokenizer.backend.id_to_token(each.id) or ""
 

@@ -1,1 +1,1 @@
-"""A model's tokenizer and configuration: found, loaded, described."""
+"""A model's tokenizer and configuration: located, loaded, described."""

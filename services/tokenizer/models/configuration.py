@@ -1,4 +1,4 @@
-"""A model's configuration, read as JSON: no model library is needed to know a model's width and depth."""
+"""A model's configuration, read as JSON: no model library is needed for a model's width and depth."""
 
 import json
 import pathlib
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from services.tokenizer.models import loader
 
-# One thing, many names: what the architectures call it in their config.json.
+# Names of one setting in the config.json of different architectures.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim", "model_dim", "embed_dim")
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 
 
 class Configuration(NamedTuple):
-    """What a model's config.json tells; empty and 0 for what it does not."""
+    """The values of a model's config.json; empty and 0 if missing."""
 
     architecture: str = ""
     d_model: int = 0
@@ -23,7 +23,7 @@ class Configuration(NamedTuple):
 
 
 def read(folder: pathlib.Path) -> Configuration:
-    """Read the config.json of a folder; a folder without one is a tokenizer alone."""
+    """Read the config.json of a folder; a folder without one holds a tokenizer only."""
     path = folder / "config.json"
     if not path.is_file():
         return Configuration()
@@ -35,9 +35,9 @@ def read(folder: pathlib.Path) -> Configuration:
         ) from error
     if not isinstance(content, dict):
         raise loader.invalid_tokenizer_error(
-            f"{path} holds no JSON object. Save the model's configuration there again."
+            f"{path} does not hold a JSON object. Save the model's configuration there again."
         )
-    # Models of more than text keep what the language model is in a part of its own.
+    # Multimodal models keep the configuration of the language model in a section of its own.
     text = content.get("text_config")
     parts = [content, *([text] if isinstance(text, dict) else [])]
     architectures = content.get("architectures")

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and what it makes of a text: the answers of TokenizerService."""
+"""Describe a tokenizer, and encode texts for display: the responses of TokenizerService."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def encode(task: answers_pb2.EncodeTask, tokenizers: loader.TokenizerCache) -> t
     tokenizer = tokenizers.get(task.tokenizer)
     backend = tokenizer.backend
     encoding = backend.encode(task.text, add_special_tokens=task.add_special_tokens)
-    # Not encoding.tokens: there an added token stands with the spaces that it swallowed.
+    # Not encoding.tokens: there an added token includes the spaces that it swallowed.
     pieces = [str(backend.id_to_token(token)) for token in encoding.ids]
     found = token_offsets.find(task.text, encoding, pieces, backend.get_added_tokens_decoder().keys())
     return tokenizer_pb2.Encoding(
@@ -54,11 +54,11 @@ def encode(task: answers_pb2.EncodeTask, tokenizers: loader.TokenizerCache) -> t
 def _part(part: Any) -> str:
     if part is None:
         return ""
-    # What pickles the part is what a tokenizer.json holds of it.
+    # The pickled state of the part is its section of tokenizer.json.
     return json.dumps(json.loads(part.__getstate__()), ensure_ascii=False)
 
 
 def _chat_template(tokenizer: loader.Tokenizer) -> str:
-    """Return the template that conversations are rendered by: the one called default where there are several."""
+    """Return the template for rendering conversations: the one called default if there are several."""
     found = tokenizer.pretrained.chat_template
     return found.get("default", "") if isinstance(found, dict) else found or ""

@@ -1,6 +1,6 @@
-"""What makes a tokenizer the one that it is: sha256 over the content that decides which ids a text becomes.
+"""Fingerprints of a tokenizer: sha256 over the content that decides which ids a text gets.
 
-The chat templates, which decide what text a conversation becomes, have a fingerprint of their own: a text's ids do not
+The chat templates, which decide the text of a conversation, have their own fingerprint: the ids of a text do not
 depend on them.
 """
 
@@ -12,11 +12,11 @@ import tokenizers
 
 
 def fingerprint(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, object]) -> str:
-    """Return sha256, hexadecimal, of a tokenizer's content.
+    """Return the sha256, hexadecimal, of a tokenizer's content.
 
     That is the serialized tokenizer (model, normaliser, pre-tokenizer, post-processor, added tokens), whether special
-    tokens in the text are split, and the roles of its special tokens, of which packing makes use. Truncation and
-    padding are left out: each tokenization has its own.
+    tokens in the text are split, and the roles of its special tokens, which packing uses. Truncation and padding are
+    excluded: each tokenization has its own.
     """
     content = json.loads(backend.to_str())
     content["truncation"] = content["padding"] = None
@@ -29,10 +29,10 @@ def fingerprint(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, obje
 
 
 def chat_template_fingerprint(templates: str | Mapping[str, str] | None, special_tokens: Mapping[str, object]) -> str:
-    """Return sha256, hexadecimal, of the chat templates, by name if there are several, and of what they are given.
+    """Return the sha256, hexadecimal, of the chat templates, by name if there are several, and their inputs.
 
-    That is the text of each special token by its role, as `apply_chat_template` of transformers gives it. Empty without
-    a template.
+    The inputs are the text of each special token by its role, as transformers' `apply_chat_template` passes it. Empty
+    without a template.
     """
     if not templates:
         return ""

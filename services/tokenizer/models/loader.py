@@ -1,4 +1,4 @@
-"""Loads a tokenizer as `transformers` does: fast tokenizers only, no code and no pickle of the repository's own."""
+"""Load a tokenizer as `transformers` does: fast tokenizers only, no code and no pickle from the repository."""
 
 import json
 import pathlib
@@ -25,23 +25,23 @@ class Tokenizer:
     backend: tokenizers.Tokenizer
     """The tokenizer itself; its truncation and padding are off."""
     fingerprint: str
-    """sha256 of its content."""
+    """The sha256 of its content."""
     chat_template_fingerprint: str
-    """sha256 of its chat templates and of the special tokens that they are given; empty if it has none."""
+    """The sha256 of its chat templates and of the special tokens passed to them; empty without templates."""
     class_name: str
     """Its class in `transformers`."""
     vocab_size: int
-    """Tokens, added ones included."""
+    """Number of tokens, including added ones."""
     special_tokens: tuple[tuple[str, str, int], ...]
     """Role, text and id of each special token."""
     model_max_length: int
-    """The longest sequence that the tokenizer says its model takes; 0 if it says nothing."""
+    """The maximum sequence length according to the tokenizer; 0 if unknown."""
     frame: base.Frame
-    """What its post-processor puts around a document."""
+    """The special tokens that its post-processor puts around a document."""
     unknown: int | None
-    """The id that stands for text that the vocabulary lacks, if there is such text."""
+    """The id for text that the vocabulary lacks, if such text exists."""
     pretrained: transformers.PreTrainedTokenizerFast
-    """The tokenizer as `transformers` has it, around the same backend: it knows chat templates."""
+    """The `transformers` tokenizer around the same backend; it applies chat templates."""
 
     def special(self, role: str) -> int | None:
         """Return the id of the special token of a role, or None."""
@@ -49,27 +49,27 @@ class Tokenizer:
 
 
 class _Kept(NamedTuple):
-    """A tokenizer that stays loaded."""
+    """A cached tokenizer."""
 
     repo_id: str
     revision: str
     stamp: tuple[object, ...] | None
-    """What the folder's files were when it was loaded; see `_stamp`."""
+    """State of the folder's files when it was loaded; see `_stamp`."""
     tokenizer: Tokenizer
 
 
 class TokenizerCache:
-    """The tokenizers that were used last, kept loaded."""
+    """Caches the most recently used tokenizers."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._kept: list[_Kept] = []
 
     def get(self, reference: tasks_pb2.TokenizerReference) -> Tokenizer:
-        """Return the tokenizer, with the reference's fingerprints.
+        """Return the tokenizer with the reference's fingerprints.
 
-        Raises InvalidArgument (TOKENIZER_INVALID) if the files have others by now, even if the right ones are loaded:
-        whether a task is refused must not hang on what its worker did before.
+        Raises InvalidArgument (TOKENIZER_INVALID) if the files have changed, even if the right tokenizer is cached:
+        whether a task fails must not depend on what its worker did before.
         """
         stamp = _stamp(reference.repo_id)
         found = next((kept for kept in self._kept if _serves(kept, reference, stamp)), None)
@@ -83,7 +83,7 @@ class TokenizerCache:
 
 
 def _serves(kept: _Kept, reference: tasks_pb2.TokenizerReference, stamp: tuple[object, ...] | None) -> bool:
-    # Without a fingerprint there is no telling whether the files are still those that were loaded before.
+    # Without a fingerprint, it is unknown whether the files are still those of the cached tokenizer.
     return (
         bool(reference.fingerprint)
         and (kept.repo_id, kept.revision) == (reference.repo_id, reference.revision)
@@ -94,9 +94,9 @@ def _serves(kept: _Kept, reference: tasks_pb2.TokenizerReference, stamp: tuple[o
 
 
 def _stamp(repo_id: str) -> tuple[object, ...] | None:
-    """Return which files a local tokenizer consists of, and when they changed.
+    """Return the files of a local tokenizer and their modification times.
 
-    None for a repository of the hub, whose commits do not change, and for a folder that cannot be read.
+    None for a hub repository, whose commits do not change, and for an unreadable folder.
     """
     if not repo_id.startswith("/"):
         return None
@@ -116,19 +116,19 @@ def _check_fingerprints(reference: tasks_pb2.TokenizerReference, found: Tokenize
             "chat template",
             reference.chat_template_fingerprint,
             found.chat_template_fingerprint,
-            ", or give the template with the tokenization (`--chat-template FILE`, `chat.template` in a request)",
+            ", or set the template for the tokenization (`--chat-template FILE`, `chat.template` in a request)",
         ),
     ):
         if wanted and actual != wanted:
-            its = f"its fingerprint is {actual[:12]}…, not {wanted[:12]}…" if actual else "there is none any more"
+            its = f"its fingerprint is {actual[:12]}…, not {wanted[:12]}…" if actual else "it no longer exists"
             raise invalid_tokenizer_error(
-                f"The {what} in {reference.repo_id!r} changed since the model was registered: {its}. "
-                f"Bring the old files back, or register a model for the new ones{more}."
+                f"The {what} in {reference.repo_id!r} changed since the model was registered: {its}. Restore "
+                f"the old files, or register a model for the new ones{more}."
             )
 
 
 def invalid_tokenizer_error(message: str) -> errors.InvalidArgument:
-    """Return the error for a tokenizer that cannot be used."""
+    """Return the error for an unusable tokenizer."""
     return errors.InvalidArgument(message, reason="TOKENIZER_INVALID")
 
 
@@ -136,7 +136,7 @@ def load(folder: pathlib.Path) -> Tokenizer:
     """Load the tokenizer of a folder."""
     loaded = _from_pretrained(folder)
     backend = loaded.backend_tokenizer
-    # What transformers does before each call of its own, for a call without truncation and padding.
+    # What transformers does before each of its own calls without truncation and padding.
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = bool(loaded.split_special_tokens)
@@ -160,20 +160,20 @@ def load(folder: pathlib.Path) -> Tokenizer:
 def _from_pretrained(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
     if not any((folder / name).is_file() for name in _MAIN_FILES):
         raise invalid_tokenizer_error(
-            f"{folder} holds no tokenizer.json. Save the tokenizer there: "
+            f"{folder} does not contain a tokenizer.json. Save the tokenizer there: "
             f"AutoTokenizer.from_pretrained(…).save_pretrained({str(folder)!r})."
         )
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(
             str(folder), use_fast=True, trust_remote_code=False, local_files_only=True
         )
-    # Broken files surface as anything: OSError, ValueError, KeyError, and plain Exception from the Rust side.
+    # Broken files raise anything: OSError, ValueError, KeyError, and plain Exception from Rust.
     except Exception as error:
         raise invalid_tokenizer_error(_explanation(folder, error)) from error
     if not getattr(loaded, "is_fast", False):
         raise invalid_tokenizer_error(
-            f"The tokenizer in {folder} ({type(loaded).__name__}) has no fast form. Convert it to a tokenizer.json, "
-            "as `PreTrainedTokenizerFast.save_pretrained` writes it."
+            f"The tokenizer in {folder} ({type(loaded).__name__}) has no fast version. Convert it to a "
+            "tokenizer.json, as `PreTrainedTokenizerFast.save_pretrained` writes it."
         )
     return loaded
 
@@ -181,15 +181,15 @@ def _from_pretrained(folder: pathlib.Path) -> transformers.PreTrainedTokenizerFa
 def _explanation(folder: pathlib.Path, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return (
-            f"The tokenizer in {folder} is code of the repository's own, which Polytok does not run. "
-            "Convert it to a tokenizer.json, as `PreTrainedTokenizerFast.save_pretrained` writes it."
+            f"The tokenizer in {folder} needs code from its repository, which Polytok does not run. Convert "
+            "it to a tokenizer.json, as `PreTrainedTokenizerFast.save_pretrained` writes it."
         )
     detail = (str(error).strip() or type(error).__name__).split("\n")[0][:300]
     if isinstance(error, KeyError):
         detail = f"a part of it is missing, {detail}"
     return (
-        f"The tokenizer in {folder} cannot be loaded: {detail}. Check that its files are whole and were saved by a "
-        f"`transformers` that {transformers.__version__} understands."
+        f"The tokenizer in {folder} cannot be loaded: {detail}. Check that its files are complete and were "
+        f"saved by a version of `transformers` compatible with {transformers.__version__}."
     )
 
 
@@ -204,12 +204,12 @@ def _special_tokens(loaded: transformers.PreTrainedTokenizerFast) -> tuple[tuple
 
 
 def _frame(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> base.Frame:
-    """Find what the post-processor puts around a text, and that it does no more than that."""
+    """Return the special tokens that the post-processor adds, and check that it does nothing else."""
     probe = backend.encode("a")
     inner = [place for place, added in enumerate(probe.special_tokens_mask) if not added]
     if not inner:
         raise invalid_tokenizer_error(
-            f"The tokenizer in {folder} gives no token for the text 'a'. Check that its vocabulary is whole."
+            f"The tokenizer in {folder} returns no token for the text 'a'. Check that its vocabulary is complete."
         )
     found = base.Frame(np.array(probe.ids[: inner[0]], np.int32), np.array(probe.ids[inner[-1] + 1 :], np.int32))
     for text in ("", "a", "Two words.\n"):
@@ -223,7 +223,7 @@ def _frame(backend: tokenizers.Tokenizer, folder: pathlib.Path) -> base.Frame:
 
 
 def _unknown(backend: tokenizers.Tokenizer) -> int | None:
-    # Not transformers' unk_token: GPT-2 calls its end of text so, although no text is unknown to it.
+    # Not transformers' unk_token: GPT-2 sets it to its end-of-text token, although no text is unknown to it.
     model = json.loads(backend.to_str())["model"]
     if model.get("unk_id") is not None:
         return int(model["unk_id"])

@@ -1,7 +1,7 @@
-"""Which bytes of a text each of its tokens stands for.
+"""The bytes of a text that each token stands for.
 
-The tokenizer itself tells characters: of an emoji that four tokens make up, each is said to be the whole. Where the
-pieces, one after another, spell the text, the very bytes of each are known.
+The tokenizer itself reports characters: if an emoji becomes four tokens, each is reported as the whole emoji. If the
+concatenated pieces spell the text, the exact bytes of each are known.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import tokenizers
 
 Spans = Sequence[tuple[int, int]]
 
-# The bytes of a piece: told whether it is the first of what lies between added tokens, and whether a space is there.
+# The bytes of a piece, given whether it is the first between added tokens, and whether a space is there.
 _Spelling = Callable[[str, bool, bool], bytes | None]
 
 
@@ -21,11 +21,11 @@ class Offsets(NamedTuple):
 
     spans: Spans
     exact: bool
-    """Whether the pieces spelt the text; else the spans are of whole characters."""
+    """Whether the pieces spell the text; otherwise the spans cover whole characters."""
 
 
 def find(text: str, encoding: tokenizers.Encoding, pieces: Sequence[str], added: Collection[int]) -> Offsets:
-    """Find the bytes of each token; `added` are the ids of tokens that are found in the text as they are."""
+    """Find the bytes of each token; `added` are the ids of tokens that are matched in the original text."""
     characters = _whole_characters(text, encoding)
     data = text.encode()
     for spelling in (_byte_level, _prefixed, _prefixed_if_needed):
@@ -61,7 +61,7 @@ def _spell(
         if around:
             spans.append((place, place))
             continue
-        # An added token may swallow the space around it; the tokenizer tells.
+        # An added token may include the spaces around it, according to the tokenizer.
         alone = span[1] if span[0] == place else -1
         end = alone if token in added else _end(data, place, spelling(piece, is_first, data.startswith(b" ", place)))
         if end < 0:
@@ -73,7 +73,7 @@ def _spell(
 
 
 def _end(data: bytes, place: int, spelt: bytes | None) -> int:
-    """Return where the bytes of a piece end; -1 where they are not what is there."""
+    """Return where the bytes of a piece end, or -1 if they do not match the text."""
     return place + len(spelt) if spelt is not None and data.startswith(spelt, place) else -1
 
 
@@ -95,7 +95,7 @@ def _byte_level(piece: str, is_first: bool, has_space: bool) -> bytes | None:
 
 
 def _prefixed(piece: str, is_first: bool, has_space: bool) -> bytes | None:
-    """As SentencePiece spells: with a space of its own before a text, and before what follows an added token."""
+    """Return the piece as SentencePiece spells it: with a space before a text, and after an added token."""
     spelt = _sentencepiece(piece)
     return spelt.removeprefix(b" ") if is_first else spelt
 

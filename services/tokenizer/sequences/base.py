@@ -1,7 +1,7 @@
-"""Documents to sequences, one sequence a document: cut at max_length, special tokens before and after.
+"""One sequence per document: truncated to max_length, with special tokens before and after.
 
-Equal to what the Hugging Face fast tokenizer gives with `truncation=True`: it cuts the text's own tokens so that they
-and the special tokens fit, then puts the special tokens around them.
+Equal to the Hugging Face fast tokenizer with `truncation=True`: it cuts the text's own tokens so that they and the
+special tokens fit, then puts the special tokens around them.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Frame(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many they are."""
+        """Number of special tokens."""
         return len(self.prefix) + len(self.suffix)
 
 
@@ -38,19 +38,19 @@ class SequenceRows(NamedTuple):
     ids: Ragged
     """The token ids of each."""
     mask: NDArray[np.int8] | None = None
-    """1 for each token and 0 for padding, flat as the ids are; None without padding."""
+    """1 for each token and 0 for padding, flat as the ids; None without padding."""
     document_starts: Ragged | None = None
-    """Where in each sequence a document starts; None if that is not asked for."""
+    """Where in each sequence a document starts; None if not requested."""
 
 
 class Sequencer(Protocol):
-    """Makes sequences of documents; may keep back what does not fill a sequence yet."""
+    """Builds sequences from documents; may buffer what does not fill a sequence yet."""
 
     num_truncated: int
-    """Documents that were cut at max_length."""
+    """Number of documents that were cut at max_length."""
 
     def add(self, documents: Ragged) -> Iterator[SequenceRows]:
-        """Take further documents and yield the sequences that are complete, a bounded number at a time."""
+        """Add documents and yield the complete sequences, a bounded number at a time."""
 
 
 def frame(documents: Ragged, around: Frame) -> Ragged:
@@ -69,17 +69,17 @@ def frame(documents: Ragged, around: Frame) -> Ragged:
 
 
 def check_room(around: Frame, max_length: int) -> None:
-    """Refuse a length that the special tokens alone exceed."""
+    """Raise if max_length has no room for a token besides the special ones."""
     if max_length < around.length:
         message = (
-            f"max_length is {max_length}, and the tokenizer adds {around.length} special tokens to each document: "
-            f"take a max_length over {around.length}, or set add_special_tokens to false."
+            f"max_length is {max_length}, but the tokenizer adds {around.length} special tokens to each "
+            f"document. Set max_length above {around.length}, or add_special_tokens to false."
         )
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
 
 
 class WholeDocuments:
-    """One sequence a document; longer documents keep their start, or their end, or stay whole (max_length None)."""
+    """One sequence per document; longer ones keep their start or end, or are not cut (max_length None)."""
 
     def __init__(self, around: Frame, max_length: int | None, *, keep_end: bool = False) -> None:
         if max_length is not None:

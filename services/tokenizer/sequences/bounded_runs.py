@@ -1,4 +1,4 @@
-"""Cuts many texts into consecutive runs of bounded size."""
+"""Split texts into consecutive runs of bounded size."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from services.tokenizer.sequences.ragged import Offsets
 
 
 def ends_of(texts: pa.Array) -> Offsets:
-    """Return where each text begins and ends, in bytes, when they stand one after the other."""
+    """Return where each text begins and ends, in bytes, when they are concatenated."""
     return ragged.offsets_of(pc.binary_length(texts).to_numpy(zero_copy_only=False))
 
 
 def runs(ends: Offsets, most_bytes: int, most_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the past-the-last row of each run; a text that is larger by itself is a run of its own."""
+    """Yield the first and the past-the-last row of each run; a text that exceeds the bound is a run by itself."""
     start = 0
     while start < len(ends) - 1:
         stop = int(np.searchsorted(ends, ends[start] + most_bytes, side="right")) - 1

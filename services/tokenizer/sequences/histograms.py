@@ -1,4 +1,4 @@
-"""How many sequences are how long: small enough to send for each shard, and the sum of shards is that of the whole."""
+"""Histograms of sequence lengths: small enough to send per shard, and additive over shards."""
 
 import itertools
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _SHARES = 1 << _SHARE_BITS
 
 
 class Histogram:
-    """Counts lengths: each of its own up to 1,023, longer ones in 64 equal parts from one power of two to the next."""
+    """Counts lengths: exactly up to 1,023, longer ones in 64 equal buckets between powers of two."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_EXACT, np.int64)
@@ -25,18 +25,18 @@ class Histogram:
         self.add_counts(np.bincount(_buckets(lengths)))
 
     def add_counts(self, counts: Offsets) -> None:
-        """Add what was counted elsewhere, by bucket."""
+        """Add counts from elsewhere, by bucket."""
         if len(counts) > len(self._counts):
             self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
         self._counts[: len(counts)] += counts
 
     def message(self) -> tasks_pb2.LengthHistogram:
-        """Return the counts for sending."""
+        """Return the counts as a message."""
         filled = np.flatnonzero(self._counts)
         return tasks_pb2.LengthHistogram(buckets=filled.tolist(), counts=self._counts[filled].tolist())
 
     def median(self) -> float:
-        """Return the length of the middle sequence, or the mean of the two in the middle."""
+        """Return the median length: of an even number, the mean of the middle two."""
         total = int(self._counts.sum())
         if not total:
             return 0.0
@@ -57,7 +57,7 @@ class Histogram:
 
 
 def merge(messages: Iterable[tasks_pb2.LengthHistogram]) -> Histogram:
-    """Return the histogram of all shards."""
+    """Return the joint histogram of all shards."""
     merged = Histogram()
     for message in messages:
         if message.buckets:

@@ -1,4 +1,4 @@
-"""Functions that are compiled when they are first called: most tokenizations need none of them."""
+"""Functions that are compiled on first call: most tokenizations need none of them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function of numbers and arrays; it leaves Python's lock to others while it runs."""
+    """Compile a function of numbers and arrays; it releases the GIL while it runs."""
     made: _Function = numba.njit(nogil=True)(function)
     return made
 

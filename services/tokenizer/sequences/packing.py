@@ -1,12 +1,12 @@
-"""Documents to sequences of exactly max_length tokens, row for row what SAELens's `concat_and_batch_sequences` gives.
+"""Sequence packing: rows of exactly max_length tokens, equal to SAELens's `concat_and_batch_sequences`.
 
-SAELens walks the documents token by token of its batches. Here the documents become one stream, boundary tokens
-included, and rows are cut from it: a row that starts at a separator leaves that out, and a row gets the begin-of-batch
-token in front unless it starts with it. Rows are as long as each other but for those two exceptions, so whole runs of
-row starts are one arithmetic series, and only the exceptions are walked one by one.
+SAELens iterates over the documents token by token. Here the documents become one stream, including boundary tokens,
+and rows are cut from it: a row that starts at a separator leaves that out, and a row gets the begin-of-batch token in
+front unless it starts with it. Rows take equal numbers of tokens but for those two exceptions, so whole runs of row
+starts are one arithmetic series, and only the exceptions are handled one by one.
 
-The stream of a whole dataset is that of its parts, one after the other. A part can be packed by itself by who knows its
-phase, which is how many of its tokens belong to the last row of the parts before it; packing_offsets.py finds it.
+The stream of a whole dataset is the concatenation of its parts. A part can be packed independently given its phase:
+the number of its tokens that belong to the last row of the parts before it. `packing_offsets` computes it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from services.tokenizer.sequences.ragged import Ids, Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
 _RUN = 4096
-"""Row starts that are looked at in one step."""
+"""Number of row starts that are examined in one step."""
 
 
 class Boundaries(NamedTuple):
@@ -37,15 +37,15 @@ _NONE = Boundaries()
 
 
 def check_length(max_length: int, boundaries: Boundaries) -> None:
-    """Refuse a length that leaves no room for a token of a document beside the begin-of-batch token."""
+    """Raise if a length leaves no room for a document's token besides the begin-of-batch token."""
     least = 1 if boundaries.begin_of_batch is None else 2
     if max_length < least:
-        message = f"max_length is {max_length}: packing with these boundary tokens needs {least} or more."
+        message = f"max_length is {max_length}; packing with these boundary tokens needs at least {least}."
         raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.max_length", message)])
 
 
 class Packer:
-    """Concatenates documents and cuts the stream; keeps back what does not fill a sequence yet."""
+    """Concatenates documents and cuts the stream; buffers what does not fill a sequence yet."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Packer:
         *,
         separator_opens: bool | None = None,
     ) -> None:
-        """With separator_opens, rows say where documents start: at a separator, or after it; None leaves that out."""
+        """With separator_opens, rows record where documents start: at a separator, or after it; None omits this."""
         check_length(max_length, boundaries)
         self.num_truncated = 0
         self._around = around
@@ -68,11 +68,11 @@ class Packer:
         self._phase = 0
 
     def skip(self, phase: int) -> None:
-        """Leave out so many tokens of the stream: the rows of documents before these have them."""
+        """Skip a number of tokens of the stream: the rows of earlier documents contain them."""
         self._phase = phase
 
     def add(self, documents: Ragged) -> Iterator[SequenceRows]:
-        """Yield the rows that are complete with these documents."""
+        """Yield the rows that these documents complete."""
         documents = base.frame(documents, self._around)
         if self._separator_opens is None and self._boundaries == _NONE:
             yield self._add_plain(documents)
@@ -98,7 +98,7 @@ class Packer:
         self._begins = self._begins[np.searchsorted(self._begins, rest) :] - rest
 
     def _add_plain(self, documents: Ragged) -> SequenceRows:
-        """Cuts a stream with nothing between documents: one copy is all that it takes."""
+        """Cut a stream without boundary tokens: a single copy suffices."""
         skipped = min(self._phase, len(documents.values))
         self._phase -= skipped
         tokens = np.concatenate([self._stream, documents.values[skipped:]])
@@ -107,8 +107,8 @@ class Packer:
         return SequenceRows(Ragged(tokens[:rest], np.arange(0, rest + 1, self._length)))
 
     def complete(self, following: Iterable[Ragged]) -> Iterator[SequenceRows]:
-        """Yield the row that was begun, if the documents that follow fill it, and no other row in them."""
-        # Not even asked for where nothing was begun.
+        """Yield the unfinished row, if the following documents fill it, and no further row of them."""
+        # The documents are not even read if no row was begun.
         if not len(self._stream):
             return
         for documents in following:
@@ -118,7 +118,7 @@ class Packer:
                     return
 
     def advance_offsets(self, documents: Ragged, before: Ids) -> Ids:
-        """Return what becomes of each phase (packing_offsets.py) in documents and these, given that in those before."""
+        """Return what each phase becomes after these documents, given what it became before (see `packing_offsets`)."""
         if self._boundaries == _NONE:
             return packing_offsets.advance_plain(
                 len(documents.values) + documents.num_rows * self._around.length, before
@@ -128,7 +128,7 @@ class Packer:
 
     @property
     def length(self) -> int:
-        """Tokens in a row."""
+        """Number of tokens in a row."""
         return self._length
 
     def _row_starts(self, tokens: Ids, droppable: NDArray[np.bool_]) -> tuple[Offsets, int]:
@@ -158,7 +158,7 @@ class Packer:
         return starts[:complete], int(ends[complete - 1]) if complete else 0
 
     def _taken(self, tokens: Ids, starts: Offsets) -> Offsets:
-        """Return how many tokens of the stream each row takes: all of its own but a begin-of-batch token put there."""
+        """Return how many tokens of the stream each row takes: all but an inserted begin-of-batch token."""
         taken = np.full(len(starts), self._length)
         if self._boundaries.begin_of_batch is not None:
             taken -= tokens[starts] != self._boundaries.begin_of_batch
@@ -187,14 +187,14 @@ def _first_row(rows: Ragged) -> Ragged:
 
 
 def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: int) -> Ragged:
-    """Return the places in each row at which a document starts, 0 first: what stands there belongs to some document.
+    """Return the places in each row at which a document starts; the first is 0.
 
-    `begins` are the places of the stream at which documents start, `starts` those at which rows do, and `headed` says
-    which rows have a token in front that is not of the stream: it belongs to the document that follows it.
+    `begins` are the places of the stream at which documents start, `starts` those at which rows do, and `headed` marks
+    rows with an inserted first token, which belongs to the document that follows it.
     """
     row = np.searchsorted(starts, begins, side="right") - 1
     place = begins - starts[row] + headed[row] if len(starts) else begins
-    # Not what is before the first row, between two of them (a dropped separator), or at the start of one.
+    # Not those before the first row, between two rows (a dropped separator), or at the start of one.
     inner = (row >= 0) & (begins > starts[row]) & (place < length) if len(starts) else np.zeros(len(begins), np.bool_)
     offsets = ragged.offsets_of(1 + np.bincount(row[inner], minlength=len(starts)))
     values = np.zeros(int(offsets[-1]), np.int32)
@@ -207,7 +207,7 @@ def document_starts(begins: Offsets, starts: Offsets, headed: Offsets, length: i
 def stream(documents: Ragged, boundaries: Boundaries) -> tuple[Ids, NDArray[np.bool_], Offsets, Offsets]:
     """Join documents into one stream, and mark the separators in it: they are dropped at the start of a row.
 
-    Returns also where each document starts, with its separator and without.
+    Also returns where each document starts, with its separator and without.
     """
     documents = _without_empty(documents)
     lengths = documents.lengths
@@ -239,13 +239,13 @@ def _without_empty(documents: Ragged) -> Ragged:
 
 
 class DocumentCutter:
-    """Cuts each document by itself and drops those that do not fill a sequence: packing without concatenation."""
+    """Cuts each document by itself and drops what does not fill a sequence: packing without concatenation."""
 
     def __init__(self, around: base.Frame, max_length: int, boundaries: Boundaries) -> None:
         self.num_truncated = 0
         self._around = around
         self._length = max_length
-        # As SAELens has it: a sequence that begins a batch by itself begins with the begin-of-batch token.
+        # As in SAELens: a sequence that begins a batch by itself begins with the begin-of-batch token.
         self._begin = boundaries.begin_of_sequence
         if self._begin is None:
             self._begin = boundaries.begin_of_batch

@@ -1,10 +1,10 @@
 """How a part of a stream of documents moves the places at which packed rows start.
 
-The phase of a part is how many of its tokens belong to a row that began before it: the first row in it starts that many
-tokens after its beginning. Where a row starts decides, with the tokens there, where the next one does, so the phase of
-a part decides that of the part after it. There are only as many phases as a row has tokens; for all of them at once
-what they become is found in one pass over the part, piece by piece. The phases of all parts then follow
-one from the other, without a look at any token.
+The phase of a part is the number of its tokens that belong to a row that began before it: the first row in it starts
+that many tokens after its beginning. Where a row starts decides, with the tokens there, where the next one does, so
+the phase of a part decides that of the next part. There are only as many phases as a row has tokens; one pass over the
+part, piece by piece, computes the result for all of them. The phases of all parts then follow one from the other,
+without reading any token.
 """
 
 from collections.abc import Iterable
@@ -18,20 +18,20 @@ from services.tokenizer.sequences.ragged import Ids
 
 
 def are_needed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
-    """Return whether rows may go on from one part to the next."""
+    """Return whether rows may continue from one part to the next."""
     return parameters.HasField("packing") and not parameters.packing.disable_concatenation
 
 
 def identity_offsets(length: int) -> Ids:
-    """Return what becomes of each phase in a part without tokens, with rows of that length: it stays."""
+    """Return what each phase becomes after a part without tokens: it is unchanged."""
     return np.arange(length, dtype=np.int32)
 
 
 def advance(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | None, phases: Ids) -> Ids:
-    """Return what becomes of each phase in some tokens and these, given what becomes of it in those before these.
+    """Return what each phase becomes after further tokens, given what it became before them.
 
     `droppable` marks the separators, which a row that starts there leaves out; a row that does not start with
-    `begin_of_batch` has it put in front, and takes one token less.
+    `begin_of_batch` has it inserted, and takes one token less.
     """
     begin = -1 if begin_of_batch is None else begin_of_batch
     found: Ids = _walk(tokens, droppable, begin, begin_of_batch is not None, len(phases))[phases]
@@ -39,12 +39,12 @@ def advance(tokens: Ids, droppable: NDArray[np.bool_], begin_of_batch: int | Non
 
 
 def advance_plain(count: int, phases: Ids) -> Ids:
-    """Return the same as `after` for so many tokens, where there are neither separators nor begin-of-batch tokens."""
+    """Return the same as `advance` for a number of tokens without separators or begin-of-batch tokens."""
     return (phases - np.int32(count % len(phases))) % np.int32(len(phases))
 
 
 def resolve_offsets(moves: Iterable[Ids]) -> list[int]:
-    """Return the phase of each part of a stream, given what becomes of each phase in each part."""
+    """Return the phase of each part of a stream, given what each phase becomes in each part."""
     phases = [0]
     for moved in moves:
         phases.append(int(moved[phases[-1]]))
@@ -54,7 +54,7 @@ def resolve_offsets(moves: Iterable[Ids]) -> list[int]:
 @compiled
 def _walk(tokens: Ids, droppable: NDArray[np.bool_], begin: int, begins: bool, length: int) -> Ids:
     count = len(tokens)
-    # A row that starts there: how many tokens after the end the first row starts that does not start before it.
+    # For a row that starts there: the number of tokens after the end at which the next row starts.
     found = np.empty(max(count, length), np.int32)
     for place in range(count, length):
         found[place] = place - count

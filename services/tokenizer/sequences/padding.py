@@ -1,4 +1,4 @@
-"""Sequences to longer ones, filled with a padding token; the attention mask tells what is padding."""
+"""Pad sequences with a padding token; the attention mask marks padding."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,36 +12,36 @@ from services.tokenizer.sequences.ragged import Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
 _TOKENS = 1 << 20
-"""Tokens that are made at once: short sequences become a multiple of themselves."""
+"""Maximum number of tokens made at once: padding multiplies the size of short sequences."""
 
 
 class Filling(NamedTuple):
-    """What is put where."""
+    """The padding token and its side."""
 
     token: int
     """The id of the padding token."""
     left: bool
-    """Whether it goes before the sequence, and not after it."""
+    """Whether padding goes before the sequence instead of after it."""
 
 
 class Padder(Protocol):
-    """Pads sequences; may keep them back until it knows how long they have to be."""
+    """Pads sequences; may buffer them until it knows the target length."""
 
     num_padded: int
-    """Padding tokens added."""
+    """Number of padding tokens added."""
 
     def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
-        """Take further sequences and yield those that are ready."""
+        """Add sequences and yield those that are ready."""
 
     def finish(self) -> Iterator[SequenceRows]:
-        """Yield the others."""
+        """Yield the buffered sequences."""
 
     def close(self) -> None:
-        """Let go of what was kept back."""
+        """Release the buffers."""
 
 
 def pad(ids: Ragged, length: int, filling: Filling) -> SequenceRows:
-    """Return sequences of at least that length."""
+    """Return sequences padded to at least that length."""
     lengths = ids.lengths
     missing = np.maximum(length - lengths, 0)
     offsets = ragged.offsets_of(lengths + missing)
@@ -54,24 +54,24 @@ def pad(ids: Ragged, length: int, filling: Filling) -> SequenceRows:
 
 
 class NoPadding:
-    """Leaves sequences as long as they are."""
+    """Leaves sequences unchanged."""
 
     num_padded = 0
 
     def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
-        """Yield the same."""
+        """Yield the sequences unchanged."""
         yield rows
 
     def finish(self) -> Iterator[SequenceRows]:
-        """Kept nothing back."""
+        """Nothing is buffered."""
         return iter(())
 
     def close(self) -> None:
-        """Kept nothing back."""
+        """Nothing is buffered."""
 
 
 class PadToLength:
-    """Pads to a length that is known beforehand; longer sequences stay as they are."""
+    """Pads to a given length; longer sequences are unchanged."""
 
     def __init__(self, length: int, filling: Filling) -> None:
         self.num_padded = 0
@@ -79,7 +79,7 @@ class PadToLength:
         self._filling = filling
 
     def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
-        """Yield the sequences padded, so many at a time that they are no great multiple of what came in."""
+        """Yield the padded sequences in bounded batches."""
         ids = rows.ids
         at_once = max(1, _TOKENS // self._length)
         for first in range(0, ids.num_rows, at_once):
@@ -91,31 +91,31 @@ class PadToLength:
             yield padded
 
     def finish(self) -> Iterator[SequenceRows]:
-        """Kept nothing back."""
+        """Nothing is buffered."""
         return iter(())
 
     def close(self) -> None:
-        """Kept nothing back."""
+        """Nothing is buffered."""
 
 
 class PadToLongest:
-    """Pads to the longest sequence of all; until it is known they are kept in a temporary file."""
+    """Pads to the longest sequence; until that is known, sequences are buffered in a temporary file."""
 
     def __init__(self, filling: Filling) -> None:
         self.num_padded = 0
         self._filling = filling
-        # A shard's ids may be many times its text, with windows that overlap.
+        # With overlapping windows, a shard's ids may be many times its text.
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._lengths: list[Offsets] = []
 
     def add(self, rows: SequenceRows) -> Iterator[SequenceRows]:
-        """Keep them."""
+        """Buffer the sequences."""
         self._lengths.append(rows.ids.lengths)
         self._spool.write(np.ascontiguousarray(rows.ids.values).data)
         return iter(())
 
     def finish(self) -> Iterator[SequenceRows]:
-        """Yield all of them."""
+        """Yield all of them, padded."""
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
         longest = PadToLength(max(1, int(lengths.max(initial=0))), self._filling)
         at_once = max(1, _TOKENS // max(1, int(lengths.max(initial=0))))

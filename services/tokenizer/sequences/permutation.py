@@ -1,8 +1,8 @@
-"""A seeded order of any number of things, of which any part can be told without the rest.
+"""A seeded permutation of any size, of which any part can be computed without the rest.
 
 A Feistel network of eight rounds over the smallest even number of bits that holds them all (16 at least), its round
-function and keys those of SplitMix64; what falls outside is sent through again until it is inside ("cycle walking",
-Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). So no list of all places is ever made.
+function and keys those of SplitMix64; a result out of range is encrypted again until it is in range ("cycle walking",
+Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002). A list of all places is never created.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ _ONE, _27, _30, _31, _64 = (np.uint64(number) for number in (1, 27, 30, 31, 64))
 
 
 class Permutation:
-    """The shuffled order of `size` rows: which row is at a place, and at which place a row is."""
+    """The shuffled order of `size` rows: the row at a place, and the place of a row."""
 
     def __init__(self, seed: int, size: int) -> None:
         self._size = np.uint64(size)

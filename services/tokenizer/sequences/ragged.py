@@ -1,6 +1,6 @@
-"""Rows of different lengths as two flat arrays, as Arrow lays them out.
+"""Rows of different lengths as two flat arrays, in Arrow's layout.
 
-All that happens after the engine is arithmetic over these.
+All processing after the engine is arithmetic over these.
 """
 
 from typing import NamedTuple
@@ -22,12 +22,12 @@ class Ragged(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Offsets:
-        """How long each row is."""
+        """Length of each row."""
         return np.diff(self.offsets)
 
 
@@ -36,14 +36,14 @@ EMPTY = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64))
 
 
 def offsets_of(lengths: NDArray[np.integer]) -> Offsets:
-    """Return the offsets of rows that are so long."""
+    """Return the offsets of rows of the given lengths."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def interleave(first: Ragged, second: Ragged, is_second: NDArray[np.bool_]) -> Ragged:
-    """Return the rows of both in one order: a row of the second where `is_second`, else one of the first."""
+    """Interleave the rows of both: a row of the second where `is_second`, otherwise one of the first."""
     lengths = np.empty(len(is_second), np.int64)
     lengths[~is_second], lengths[is_second] = first.lengths, second.lengths
     offsets = offsets_of(lengths)

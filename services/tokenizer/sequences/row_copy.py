@@ -1,4 +1,4 @@
-"""Copies rows from one flat array to another: compiled, because arrays of places cost more than the copy itself."""
+"""Copy rows from one flat array to another; compiled, because index arrays cost more than the copy itself."""
 
 import numba
 import numpy as np
@@ -21,6 +21,6 @@ def _copy(
             target[place + step] = values[start + step]
 
 
-# Compiled when imported: kept on disk it would need a folder to write to, which an installed service may not have.
+# Compiled when imported: a cache on disk would need a writable folder, which an installed service may not have.
 copy_rows = numba.njit(numba.void(_IDS, _PLACES, _PLACES, numba.int32[::1], _PLACES), nogil=True)(_copy)
 """Copies `values[starts[i]:][:lengths[i]]` to `target[places[i]:]` for every row i."""

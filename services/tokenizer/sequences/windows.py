@@ -1,7 +1,8 @@
-"""Documents to overlapping windows: what is past max_length becomes further sequences, none of it is lost.
+"""Overlapping windows of documents: tokens past max_length become further sequences.
 
-Equal, in order too, to the rows of the Hugging Face fast tokenizer with `return_overflowing_tokens=True` and a stride:
-truncation on the right gives windows from the start of the document on, truncation on the left from its end back.
+Equal, including the order, to the rows of the Hugging Face fast tokenizer with `return_overflowing_tokens=True` and a
+stride: truncation on the right yields windows from the start of the document, truncation on the left from its end
+backwards.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ from services.tokenizer.sequences.ragged import Offsets, Ragged
 from services.tokenizer.sequences.row_copy import copy_rows
 
 _TOKENS = 1 << 20
-"""Tokens of windows that are made at once: a great stride multiplies the text."""
+"""Maximum number of tokens of windows made at once: a large stride multiplies the text."""
 
 
 class Windows:
-    """One sequence a window; a window shares `stride` tokens with the one before, special tokens not counted."""
+    """One sequence per window; consecutive windows share `stride` tokens, not counting special tokens."""
 
     def __init__(self, around: base.Frame, max_length: int, stride: int, *, keep_end: bool = False) -> None:
         base.check_room(around, max_length)
@@ -30,8 +31,8 @@ class Windows:
         self._keep_end = keep_end
         if self._step < 1:
             message = (
-                f"stride is {stride}, and max_length leaves {self._room} tokens beside the special ones: "
-                f"take a stride under {self._room}, or a greater max_length."
+                f"stride is {stride}, but max_length leaves {self._room} tokens besides the special ones. Set "
+                f"stride below {self._room}, or a larger max_length."
             )
             raise errors.InvalidArgument(message, violations=[errors.FieldViolation("parameters.stride", message)])
 

@@ -1,1 +1,1 @@
-"""TokenizerService, which the worker serves: what tokenizers are, what they make of a text, verification."""
+"""TokenizerService, served by the worker: describes tokenizers, encodes texts, verifies tokenizations."""

@@ -18,7 +18,7 @@ NAME = tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"].full_name
 
 
 class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
-    """Serves what tokenizers are and do."""
+    """Serves the methods of TokenizerService."""
 
     def __init__(self, catalog: CatalogClient, answering: SubprocessClient, verification: VerificationService) -> None:
         self._catalog = catalog
@@ -31,7 +31,7 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         """Describe the tokenizer of a model."""
         model = await self._catalog.model(request.model)
         reference = _reference(model)
-        # What is shown is the template that the model was registered with, or nothing.
+        # The template shown is the one that the model was registered with, or none.
         reference.chat_template_fingerprint = model.chat_template_fingerprint
         answer = await self._answering.ask("inspect", reference, tokenizer_pb2.InspectResponse)
         answer.model = model.name
@@ -49,14 +49,14 @@ class TokenizerServicer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         self, request: tokenizer_pb2.CompareRequest, context: Context
     ) -> tokenizer_pb2.CompareResponse:
         """Encode a text for several models."""
-        # All of them first: a name that is wrong is told before any tokenizer is loaded.
+        # All models first: an unknown name is reported before any tokenizer is loaded.
         models = [await self._catalog.model(name) for name in request.models]
         return tokenizer_pb2.CompareResponse(encodings=[await self._encode(model, request) for model in models])
 
     async def Verify(  # noqa: N802
         self, request: tokenizer_pb2.VerifyRequest, context: Context
     ) -> AsyncGenerator[tokenizer_pb2.VerifyResponse]:
-        """Read a tokenization's files again."""
+        """Verify the files of a tokenization."""
         async for response in self._verifying.run(request.name, request.sample, every_document=request.every_document):
             yield response
 

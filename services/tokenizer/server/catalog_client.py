@@ -1,4 +1,4 @@
-"""What TokenizerService asks the catalog."""
+"""Catalog requests of TokenizerService."""
 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ Reply = TypeVar("Reply")
 
 
 class CatalogClient:
-    """Reads records, and refuses those that are not READY."""
+    """Reads records, and rejects those that are not READY."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        # The stubs' asynchronous classes exist for type checkers only.
+        # The asynchronous stub classes exist for type checkers only.
         self._models: Any = models_pb2_grpc.ModelServiceStub(channel)
         self._datasets: Any = datasets_pb2_grpc.DatasetServiceStub(channel)
         self._tokenizations: Any = tokenizations_pb2_grpc.TokenizationServiceStub(channel)
@@ -58,7 +58,8 @@ def _check_ready(resource: str, state: str, error_message: str) -> None:
     word = state.removeprefix("STATE_")
     if word == "READY":
         return
-    why, advice = (f" ({error_message})", "retry it, or make it anew") if error_message else ("", "wait until it is")
+    failed = f" ({error_message})", "retry it, or create it again"
+    why, advice = failed if error_message else ("", "wait until it is READY")
     raise errors.FailedPrecondition(
-        f"{resource} is {word}{why}, and not READY; {advice}.", reason="NOT_READY", metadata={"resource": resource}
+        f"{resource} is {word}{why}; {advice}.", reason="NOT_READY", metadata={"resource": resource}
     )

@@ -1,6 +1,6 @@
-"""Encodes texts and verifies files for TokenizerService: `python -m services.tokenizer.server.encode_process`.
+"""Encode texts and verify files for TokenizerService: `python -m services.tokenizer.server.encode_process`.
 
-It is not the one that does the tasks, which is busy for minutes where somebody waits for a text's tokens.
+It is separate from the task process, which may be busy for minutes while a user waits for the tokens of a text.
 """
 
 import os
@@ -28,21 +28,21 @@ _Question = TypeVar("_Question", bound=Message)
 
 def _unpacked(payload: any_pb2.Any, question: _Question) -> _Question:
     if not payload.Unpack(question):
-        raise errors.Internal(f"{payload.type_url!r} is no {question.DESCRIPTOR.full_name}.", retryable=False)
+        raise errors.Internal(f"{payload.type_url!r} is not a {question.DESCRIPTOR.full_name}.", retryable=False)
     return question
 
 
 def _verify(
     task: answers_pb2.VerifyTask, tokenizers: "loader.TokenizerCache", context: task_process_main.TaskContext
 ) -> tokenizer_pb2.VerifyResult:
-    # Who only encodes a text need not wait for what this imports.
+    # Imported here: encoding a text need not wait for it.
     from services.tokenizer.checks import verification  # noqa: PLC0415
 
     return verification.verify(task, Storage(StorageSettings().root), tokenizers, context)
 
 
 def main() -> None:
-    """Answer until the parent ends."""
+    """Serve requests until the parent process exits."""
     settings = TokenizerSettings()
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -50,7 +50,7 @@ def main() -> None:
     sys.modules["torch"] = None  # type: ignore[assignment]
     from services.tokenizer.models import description, loader  # noqa: PLC0415
 
-    # People compare more tokenizers than a job uses.
+    # Users compare more tokenizers than a job uses.
     tokenizers = loader.TokenizerCache(max(settings.cached, _CACHED))
     task_process_main.serve(
         {

@@ -1,4 +1,4 @@
-"""The worker's side of a verification: a process of its own for each, for as long as somebody listens."""
+"""Verification in a process of its own, which runs while the caller listens."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,10 @@ Response = tokenizer_pb2.VerifyResponse
 
 
 class VerificationService:
-    """Verifies tokenizations, two at a time. It is no job: it makes nothing, and who asked waits for what it finds."""
+    """Verifies tokenizations, two at a time.
+
+    A verification is not a job: it writes nothing, and the caller waits for it.
+    """
 
     def __init__(self, catalog: CatalogClient, command: Sequence[str], *, service: str, memory_bytes: int = 0) -> None:
         self._catalog = catalog
@@ -34,8 +37,8 @@ class VerificationService:
         before = await self._catalog.tokenization(name)
         if not before.manifest_digest:
             raise errors.FailedPrecondition(
-                f"{before.name} was taken over from an earlier version, without checksums; there is nothing to verify "
-                "it against. Delete it and tokenize again to have them.",
+                f"{before.name} was imported from an earlier version without checksums, so it cannot be "
+                "verified. Delete it and tokenize again to get checksums.",
                 reason="WRONG_STATE",
             )
         dataset = await self._catalog.dataset(before.dataset)
@@ -56,10 +59,12 @@ class VerificationService:
     async def _check_unchanged(
         self, before: tokenizations_pb2.Tokenization, result: tokenizer_pb2.VerifyResult
     ) -> None:
-        # Files that are missing because somebody deleted the tokenization meanwhile are no damage.
+        # Files that are missing because the tokenization was deleted meanwhile are not damaged.
         if result.findings and (await self._catalog.tokenization(before.name)).etag != before.etag:
             raise errors.Aborted(
-                f"{before.name} changed while it was read; verify it again.", reason="ETAG_MISMATCH", retryable=True
+                f"{before.name} changed while it was being verified. Verify it again.",
+                reason="ETAG_MISMATCH",
+                retryable=True,
             )
 
     async def _work(self, task: answers_pb2.VerifyTask) -> AsyncGenerator[Response]:
@@ -75,7 +80,7 @@ class VerificationService:
                     return
             raise subprocess_client.process_lost_error(child)
         except TaskProcessFailed as failure:
-            raise errors.Unavailable(f"{failure} The worker's log has the details.") from failure
+            raise errors.Unavailable(f"{failure} See the worker's log for details.") from failure
         finally:
             await child.kill()
 

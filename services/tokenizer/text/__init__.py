@@ -1,1 +1,1 @@
-"""What is encoded: the texts and conversations of raw shards, read, rendered, cleaned and hashed."""
+"""The input of encoding: the texts and conversations of raw shards, read, rendered, cleaned and hashed."""

@@ -1,7 +1,7 @@
-"""Conversations to text, through a chat template, exactly as `apply_chat_template` of transformers renders them.
+"""Render conversations to text with a chat template, exactly as transformers' `apply_chat_template` does.
 
-A template is a program of its author's. It runs in the sandbox of transformers, in the worker's child process, whose
-memory has a limit and whose death costs one task.
+A template is an untrusted program. It runs in the sandbox of transformers, in the worker's task process, whose memory
+is limited and whose death costs one task.
 """
 
 import datetime
@@ -19,13 +19,13 @@ from services.tokenizer.text import columns, conversations, nested_values, tools
 
 _FORMS = (("role", "content"), ("role", "tool_calls"), ("from", "value"))
 _MOST_CHARACTERS = 64 << 20
-"""As many of one conversation, rendered, are encoded at once."""
+"""Maximum number of characters of one rendered conversation."""
 
-_MEND = "Take another template; or mend or remove the conversation"
+_MEND = "Use another template; or fix or remove the conversation"
 
 
 class ConversationColumn:
-    """The column of a raw shard that holds conversations, as `columns.Texts` has one of text."""
+    """The column of a raw shard that holds conversations, the counterpart of `columns.TextColumn`."""
 
     def __init__(
         self,
@@ -37,33 +37,33 @@ class ConversationColumn:
         date: str = "",
         counted: tokenizations_pb2.TokenizationStatistics | None = None,
     ) -> None:
-        """Take the model's name for messages, and the day (as 2025-12-31) for templates that ask for one.
+        """`model` is used in messages; `day` (such as 2025-12-31) is for templates that ask for the date.
 
-        How many conversations were given tools is added to `counted`.
+        The number of conversations with tools is added to `counted`.
         """
         self.name = name
         self._tools_column = chat.tools_column
         self._pretrained = tokenizer.pretrained
         self._prompts = chat.add_generation_prompt
-        # A tokenizer may have a template of its own for conversations with tools.
+        # A tokenizer may have a separate template for conversations with tools.
         self._plain = _Template(_template(tokenizer, chat.template, model, with_tools=False), date)
         self._with_tools = _Template(_template(tokenizer, chat.template, model, with_tools=True), date)
         self._counted = counted if counted is not None else tokenizations_pb2.TokenizationStatistics()
 
     @property
     def names(self) -> list[str]:
-        """The column, and the one of tools if there is one."""
+        """The column, and that of tools if there is one."""
         return list(dict.fromkeys(filter(None, (self.name, self._tools_column))))
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuse a column that is not there or holds something else."""
+        """Raise if the column is missing or holds something else."""
         kind = columns.existing(schema, self.name, where).type
         if self._tools_column:
             columns.existing(schema, self._tools_column, where)
         if not _may_be_conversations(kind):
             raise columns.wrong_column_error(
-                f"Column {self.name!r} of {where} holds {kind}, not conversations: lists of objects with `role` and "
-                "`content`, or `from` and `value`. Name another as text_column."
+                f"Column {self.name!r} of {where} holds {kind}, not conversations: lists of objects with "
+                "`role` and `content`, or `from` and `value`. Set text_column to another column."
             )
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
@@ -78,7 +78,7 @@ class ConversationColumn:
                 rendered.append(self._rendered(conversations.read(read[name].at(place)), given))
             except conversations.Malformed as error:
                 at = columns.place(name, where, first_row, place, origin)
-                raise columns.wrong_column_error(f"{at}: {error}. {error.mend}, and add the dataset again.") from error
+                raise columns.wrong_column_error(f"{at}: {error}. {error.fix}, and add the dataset again.") from error
         return pa.array(rendered, pa.large_string())
 
     def _rendered(self, turns: list[dict[str, Any]], given: list[dict[str, Any]] | None) -> str:
@@ -94,18 +94,20 @@ class ConversationColumn:
                 tokenize=False,
                 add_generation_prompt=self._prompts,
             )
-        # Templates raise errors of their own, and do with values whatever Python refuses.
+        # Templates raise errors of their own, and any error that Python raises for a value.
         except Exception as error:
             said = str(error).strip().rstrip(".")[:300] or type(error).__name__
-            raise conversations.Malformed(f"the chat template does not take it ({said})", _MEND) from error
+            raise conversations.Malformed(f"the chat template rejects it ({said})", _MEND) from error
         if len(text) > _MOST_CHARACTERS:
             most = _MOST_CHARACTERS >> 20
-            raise conversations.Malformed(f"the chat template makes more than {most} Mi characters of it", _MEND)
+            raise conversations.Malformed(f"the chat template renders it to more than {most} Mi characters", _MEND)
         try:
             text.encode()
         except UnicodeEncodeError as error:
             half = text[error.start].encode("ascii", "backslashreplace").decode()
-            raise conversations.Malformed(f"it has half of a surrogate pair, {half}, which is no character") from error
+            raise conversations.Malformed(
+                f"it contains an unpaired surrogate, {half}, which is not a character"
+            ) from error
         return text
 
 
@@ -117,22 +119,22 @@ class _Values:
         self._decode = nested_values.decoder(column.type)
 
     def at(self, place: int) -> Any:
-        """Return the value of a row. Raises Malformed."""
+        """Return the value of a row. Raises MalformedConversation."""
         value = self._values[place]
         try:
             return None if value is None else self._decode(value)
         except (ValueError, RecursionError) as error:
-            raise conversations.Malformed(f"it is no JSON that can be read ({error})", "Correct the row") from error
+            raise conversations.Malformed(f"it is not valid JSON ({error})", "Correct the row") from error
 
 
 class _Template:
-    """A chat template that was compiled."""
+    """A compiled chat template."""
 
     def __init__(self, text: str, date: str) -> None:
         self.text = text
         compiled = _compiled(text, date)
         self.has_tools = "tools" in jinja2.meta.find_undeclared_variables(compiled.environment.parse(text))
-        """Whether it makes use of tools."""
+        """Whether it uses tools."""
 
 
 def _template(tokenizer: loader.Tokenizer, own: str, model: str, *, with_tools: bool) -> str:
@@ -143,12 +145,11 @@ def _template(tokenizer: loader.Tokenizer, own: str, model: str, *, with_tools: 
         found: str = tokenizer.pretrained.get_chat_template(tools=[] if with_tools else None)
     except ValueError as error:
         known = tokenizer.pretrained.chat_template
-        has = (
-            f"chat templates for {', '.join(sorted(known))}, none of them the default" if known else "no chat template"
-        )
+        has = f"chat templates for {', '.join(sorted(known))}, but no default template" if known else "no chat template"
         raise loader.invalid_tokenizer_error(
-            f"{whose} has {has}. Give one of your own (`--chat-template FILE` on the command line, `chat.template` in "
-            "a request), or register a model whose tokenizer has one, such as its version for chats."
+            f"{whose} has {has}. Specify a chat template (`--chat-template FILE` on the command line, "
+            "`chat.template` in a request), or register a model whose tokenizer has one, such as its version "
+            "for chats."
         ) from error
     return found
 
@@ -158,19 +159,18 @@ def _compiled(template: str, date: str) -> jinja2.Template:
         compiled: jinja2.Template = chat_template_utils._compile_jinja_template(template)  # noqa: SLF001  the one place that has the date
     except jinja2.TemplateSyntaxError as error:
         raise errors.InvalidArgument(
-            f"The chat template is not one that Jinja understands: {error.message} (line {error.lineno}). Mend it, and "
-            "tokenize again.",
+            f"The chat template is not valid Jinja: {error.message} (line {error.lineno}). Fix it, and tokenize again.",
             violations=[errors.FieldViolation("parameters.chat.template", f"line {error.lineno}: {error.message}")],
         ) from error
     if date:
-        # The day of the worker would make another text of the same rows, attempt by attempt.
+        # The date of the worker would render the same rows differently in each attempt.
         day = datetime.datetime.combine(datetime.date.fromisoformat(date), datetime.time())
         compiled.globals["strftime_now"] = day.strftime
     return compiled
 
 
 def _may_be_conversations(kind: pa.DataType) -> bool:
-    """Return whether values of a type may be conversations: of JSON, each row tells for itself."""
+    """Return whether values of a type may be conversations; JSON is checked row by row."""
     item = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
     if nested_values.is_json(kind) or (item is not None and nested_values.is_json(item)):
         return True

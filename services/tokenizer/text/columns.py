@@ -1,4 +1,4 @@
-"""The column of a raw shard that holds the text, and what can be wrong with it."""
+"""The column of a raw shard that holds the text, and its validation."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from polytok import errors
 
 
 def choose(schema: pa.Schema, name: str, where: str) -> str:
-    """Return the column to tokenize: the named one; without a name `text`, else the only column of strings."""
+    """Return the column to tokenize: the named one; without a name `text`, otherwise the only column of strings."""
     if not name:
         strings = [field.name for field in schema if _is_text(field.type)]
         name = "text" if "text" in strings or len(strings) != 1 else strings[0]
     found = existing(schema, name, where).type
     if not _is_text(found) and not pa.types.is_null(found):
         raise wrong_column_error(
-            f"Column {name!r} of {where} holds {found}, not text. Name a column of strings as text_column."
+            f"Column {name!r} of {where} holds {found}, not text. Set text_column to a column of strings."
         )
     return name
 
@@ -26,7 +26,7 @@ def existing(schema: pa.Schema, name: str, where: str) -> pa.Field:
     if name not in schema.names:
         columns = ", ".join(schema.names)
         raise errors.NotFound(
-            f"There is no column {name!r} in {where}; it has: {columns}. Name one of these as text_column.",
+            f"There is no column {name!r} in {where}; it has: {columns}. Set text_column to one of these.",
             reason="COLUMN_NOT_FOUND",
             metadata={"columns": columns},
         )
@@ -34,14 +34,14 @@ def existing(schema: pa.Schema, name: str, where: str) -> pa.Field:
 
 
 class Origin(NamedTuple):
-    """What a shard's rows were read from, and which row of it is the shard's first."""
+    """The source of a shard's rows, and the source's row that is the shard's first."""
 
     name: str
     first_row: int
 
 
 def origin(schema: pa.Schema) -> Origin | None:
-    """Return what the schema's metadata tells, as polytok/catalog/v1/tasks.proto describes it at RawShard."""
+    """Return the schema's metadata, as described at RawShard in polytok/catalog/v1/tasks.proto."""
     about = schema.metadata or {}
     row = about.get(b"polytok.source_row", b"")
     name = about.get(b"polytok.source", b"").decode(errors="replace")
@@ -52,7 +52,7 @@ class TextColumn:
     """The column of a raw shard that holds the text."""
 
     def __init__(self, name: str) -> None:
-        """Take `text`, else the only column of strings, where there is no name."""
+        """Without a name, use `text`, otherwise the only column of strings."""
         self.name = name
 
     @property
@@ -61,11 +61,11 @@ class TextColumn:
         return [self.name]
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuse a column that is not there or holds something else."""
+        """Raise if the column is missing or holds something else."""
         self.name = choose(schema, self.name, where)
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-        """Return the column as large strings, every one of them there and valid UTF-8."""
+        """Return the column as large strings without nulls, valid UTF-8."""
         return texts(rows.column(self.name), self.name, where, first_row, read_from)
 
 
@@ -76,13 +76,14 @@ def place(name: str, where: str, first_row: int, row: int, read_from: Origin | N
 
 
 def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-    """Return the column as large strings, every one of them there and valid UTF-8."""
+    """Return the column as large strings without nulls, valid UTF-8."""
     if column.null_count:
         place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
         source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
         raise wrong_column_error(
-            f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is 0){source}. "
-            "Remove such rows from the source, or put an empty text there, and add the dataset again."
+            f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is "
+            f"0){source}. Remove such rows from the source, or give them an empty text, and add "
+            "the dataset again."
         )
     strings = column.cast(pa.large_string())
     try:
@@ -90,7 +91,7 @@ def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Or
     except pa.ArrowInvalid as error:
         raise wrong_column_error(
             f"Column {name!r} of {where} holds bytes that are not UTF-8 in rows {first_row} to "
-            f"{first_row + len(strings) - 1}. Mend the source and add the dataset again."
+            f"{first_row + len(strings) - 1}. Fix the source and add the dataset again."
         ) from error
     return strings
 
@@ -102,5 +103,5 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def wrong_column_error(message: str) -> errors.InvalidArgument:
-    """Return the error for a column that holds what it should not."""
+    """Return the error for a column of the wrong type."""
     return errors.InvalidArgument(message, reason="COLUMN_INVALID")

@@ -1,7 +1,7 @@
-"""Turns of a conversation as they lie in a dataset, in the form that chat templates take.
+"""Convert the turns of a conversation in a dataset to the form that chat templates take.
 
-OpenAI's form has `role` and `content` in each turn, and whatever else a template knows; ShareGPT's has `from` and
-`value`. A field of a turn that is null counts as lacking, as `apply_chat_template` takes it; nulls further within stay.
+OpenAI's form has `role` and `content` in each turn, and any other fields that a template knows; ShareGPT's has `from`
+and `value`. A null field of a turn counts as missing, as in `apply_chat_template`; nulls further within stay.
 """
 
 from collections.abc import Mapping
@@ -22,33 +22,33 @@ ROLES: Mapping[str, str] = {
     "function_response": "tool",
     "observation": "tool",
 }
-"""What a speaker of ShareGPT is in a chat template."""
+"""The chat template role of each ShareGPT speaker."""
 
 
 class Malformed(Exception):
-    """A conversation that cannot be rendered; the message says which turn and why."""
+    """Raised for a conversation that cannot be rendered; the message says which turn and why."""
 
-    def __init__(self, message: str, mend: str = "Mend or remove the conversation") -> None:
+    def __init__(self, message: str, fix: str = "Fix or remove the conversation") -> None:
         super().__init__(message)
-        self.mend = mend
+        self.fix = fix
 
 
 def read(turns: Any) -> list[dict[str, Any]]:
-    """Return the turns, each with `role`, and with `content` unless something else stands in its place."""
+    """Return the turns, each with `role`, and with `content` unless another field takes its place."""
     if not turns:
         raise Malformed("the conversation has no turns")
     if not isinstance(turns, list):
-        raise Malformed("the conversation is no list of turns")
+        raise Malformed("the conversation is not a list of turns")
     return [_turn(turn, f"turn {place} of {len(turns)}") for place, turn in enumerate(turns, start=1)]
 
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:
     if turn is not None and not isinstance(turn, dict):
-        raise Malformed(f"{where} is no object with a role")
+        raise Malformed(f"{where} is not an object with a role")
     told = {key: value for key, value in (turn or {}).items() if value is not None}
     if not told:
         raise Malformed(f"{where} is empty")
-    # A schema may have the fields of both forms; then each turn is what it says.
+    # A schema may have the fields of both forms; then each turn is in the form of its fields.
     return _shared(told, where) if "from" in told and "role" not in told else _plain(told, where)
 
 
@@ -56,16 +56,16 @@ def _plain(turn: dict[str, Any], where: str) -> dict[str, Any]:
     if not turn.get("role"):
         raise Malformed(f"{where} has no role")
     if not isinstance(turn["role"], str):
-        raise Malformed(f"{where} has a role that is no text")
+        raise Malformed(f"{where} has a role that is not text")
     if turn.keys() == {"role"}:
-        raise Malformed(f"{where}, of the role {turn['role']!r}, has no content")
+        raise Malformed(f"{where}, with the role {turn['role']!r}, has no content")
     return turn
 
 
 def _shared(turn: dict[str, Any], where: str) -> dict[str, Any]:
     speaker = turn["from"]
     if not isinstance(speaker, str) or speaker not in ROLES:
-        raise Malformed(f"{where} is from {str(speaker)[:80]!r}, which is none of {', '.join(ROLES)}")
+        raise Malformed(f"{where} is from {str(speaker)[:80]!r}; expected one of {', '.join(ROLES)}")
     if "value" not in turn:
         raise Malformed(f"{where}, from {speaker!r}, has no value")
     return {"role": ROLES[speaker], "content": turn["value"]}

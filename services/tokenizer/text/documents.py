@@ -1,4 +1,4 @@
-"""The documents of a raw shard: the texts of a column, or its conversations as a chat template renders them."""
+"""The documents of a raw shard: the texts of a column, or its conversations rendered with a chat template."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def read_documents(
     tokenizer: loader.Tokenizer,
     counted: tokenizations_pb2.TokenizationStatistics,
 ) -> Iterator[shard_reader.TextSlice]:
-    """Yield the documents that a task asks for, as `shard_reader.pieces` does, and count how they were rendered."""
+    """Yield the documents that a task selects, like `shard_reader.pieces`, and count how they were rendered."""
     made_of = column(task, tokenizer, counted)
     return shard_reader.pieces(file, task.shard, made_of, dataset=task.dataset, first_row=task.first_row)
 
@@ -25,7 +25,7 @@ def column(
     tokenizer: loader.Tokenizer,
     counted: tokenizations_pb2.TokenizationStatistics | None = None,
 ) -> shard_reader.Column:
-    """Return the column that they are made of."""
+    """Return the column of the documents."""
     parameters = task.parameters
     if parameters.HasField("chat"):
         return chat_templates.ConversationColumn(

@@ -1,7 +1,7 @@
-"""Values of nested columns as Python has them, as far as the column still tells what they were.
+"""Values of nested columns as Python objects, as far as the column preserves them.
 
-What is kept as JSON is what `json.loads` makes of it: integers, the order of keys and explicit nulls stay. Arrow's own
-structs have every field in every row, so there a null counts as a field that is not there.
+Values kept as JSON are parsed by `json.loads`: integers, the order of keys and explicit nulls are preserved. Arrow's
+own structs have every field in every row, so there a null counts as a missing field.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 Decoder = Callable[[Any], Any]
-"""Turns a value of a column, as `to_pylist` has it and not None, into that of its row.
+"""Decodes a value of a column, as returned by `to_pylist` and not None.
 
-Raises ValueError or RecursionError for what is no JSON that can be read.
+Raises ValueError or RecursionError for invalid JSON.
 """
 
 
 def decoder(kind: pa.DataType) -> Decoder:
-    """Return what decodes values of a type."""
+    """Return the decoder for values of a type."""
     if is_json(kind):
         return json.loads
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -31,5 +31,5 @@ def decoder(kind: pa.DataType) -> Decoder:
 
 
 def is_json(kind: pa.DataType) -> bool:
-    """Return whether values are texts of JSON, marked as such."""
+    """Return whether values are JSON texts, marked as such."""
     return isinstance(kind, pa.JsonType)

@@ -1,4 +1,4 @@
-"""What happens to documents before the engine: normalisation, and filters that drop whole documents; off by default."""
+"""Preprocessing of documents: normalisation, and filters that drop whole documents; off by default."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from services.tokenizer.text.shard_reader import TextSlice
 
 _Parameters = tokenizations_pb2.TokenizationParameters
 _FORMS = {_Parameters.NORMALIZATION_NFC: "NFC", _Parameters.NORMALIZATION_NFKC: "NFKC"}
-# What is text in any script: letters, marks, numbers and white space.
+# Text in any script: letters, marks, numbers and white space.
 _TEXT = r"[\p{L}\p{M}\p{N}\p{Z}\t\n\v\f\r\x{85}]+"
 
 
@@ -24,16 +24,16 @@ class _Filter(NamedTuple):
     counter: str
     """The statistic that counts them."""
     keeps: Callable[[pa.Array], pa.Array]
-    """Tells which documents stay."""
+    """Returns which documents stay."""
 
 
 class Preprocessor:
-    """Cleans the documents of one shard, and counts what it read and what it dropped."""
+    """Cleans the documents of one shard, and counts what it read and dropped."""
 
     def __init__(self, parameters: _Parameters, first_row: int, dataset_rows: int = 0) -> None:
         """`first_row` is the place of the shard's first row in the dataset, which has `dataset_rows` in all."""
         self.statistics = tokenizations_pb2.TokenizationStatistics()
-        """What was read and dropped so far."""
+        """Numbers of documents read and dropped so far."""
         self._form = _FORMS.get(parameters.normalization)
         self._filters = _filters(parameters.filters)
         self._first_row = first_row
@@ -45,7 +45,7 @@ class Preprocessor:
         )
 
     def cleaned(self, pieces: Iterator[TextSlice]) -> Iterator[TextSlice]:
-        """Yield what is left of the pieces, and which rows that is."""
+        """Yield the documents that remain of the pieces, and their rows."""
         row = 0
         for piece in pieces:
             whole = len(piece.texts)
@@ -61,8 +61,8 @@ class Preprocessor:
                 return
 
     def _taken(self, piece: TextSlice) -> TextSlice:
-        """Return the documents that max_documents takes: the first ones, or those that a shuffle brings there."""
-        assert piece.rows is not None  # cleaned() told
+        """Return the documents that max_documents selects: the first ones, or the first ones of the shuffled order."""
+        assert piece.rows is not None  # set by cleaned()
         if self._limit is None:
             return piece
         places = piece.rows + self._first_row
@@ -84,7 +84,7 @@ class Preprocessor:
 
 
 def _only(piece: TextSlice, which: NDArray[np.bool_]) -> TextSlice:
-    assert piece.rows is not None  # cleaned() told
+    assert piece.rows is not None  # set by cleaned()
     texts = piece.texts.filter(pa.array(which))
     size = int(pc.sum(pc.binary_length(texts)).as_py() or 0)
     return piece._replace(texts=texts, text_bytes=size, rows=piece.rows[which])

@@ -1,4 +1,4 @@
-"""Reads a raw shard once, from its first byte to its last: the texts, a bounded slice at a time, and the checksum."""
+"""Read a raw shard in one pass: the texts, a bounded slice at a time, and the checksum."""
 
 import posixpath
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from services.tokenizer.sequences.ragged import Offsets
 from services.tokenizer.text import columns
 
 SLICE_BYTES = 8 << 20
-"""Bytes of text that are encoded at once: enough for all threads of an engine, little beside the memory it takes."""
+"""Bytes of text that are encoded at once: enough for all threads of an engine, little compared to its memory."""
 _SLICE_ROWS = 1 << 17
 
 
@@ -26,30 +26,30 @@ class TextSlice(NamedTuple):
     texts: pa.Array
     """Large strings."""
     text_bytes: int
-    """How long they are together."""
+    """Their total length."""
     position: int
-    """How much of the file has been read with them, in bytes."""
+    """Number of bytes of the file read up to and including them."""
     rows: Offsets | None = None
-    """Which rows of the shard they are, from 0, in order; None where nobody told."""
+    """The rows of the shard, from 0, in order; None if unknown."""
 
 
 def open_verified(storage: Storage, shard: tasks_pb2.RawShard) -> AbstractContextManager[CheckedFile]:
-    """Open a shard, and at the end of the block makes sure that the bytes were the right ones.
+    """Open a shard, and verify its checksum at the end of the block.
 
-    An error in the block gives way to the news that the bytes were wrong, which explains it.
+    A checksum error replaces an error in the block, which it explains.
     """
-    return storage.verified(shard.key, shard.sha256, shard.size_bytes, "The dataset has to be added again.")
+    return storage.verified(shard.key, shard.sha256, shard.size_bytes, "Add the dataset again.")
 
 
 class Column(Protocol):
-    """A column of which texts are made, and perhaps others that say how."""
+    """A column of texts, and any columns needed to render it."""
 
     @property
     def names(self) -> list[str]:
-        """The columns that are read, once they were checked."""
+        """The names of the columns that are read, after `check`."""
 
     def check(self, schema: pa.Schema, where: str) -> None:
-        """Refuse a column that is not there or holds something else."""
+        """Raise if the column is missing or holds something else."""
 
     def texts(
         self, rows: pa.RecordBatch, where: str, first_row: int, read_from: columns.Origin | None = None, /
@@ -67,9 +67,9 @@ def slices(
 def pieces(
     file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, *, dataset: str = "", first_row: int = 0
 ) -> Iterator[TextSlice]:
-    """Yield the texts of a shard in order, small batches together and large ones in parts.
+    """Yield the texts of a shard in order, small batches merged and large ones split.
 
-    People know the dataset and its rows, not our shards: messages name those where they are given.
+    Users know the dataset and its rows, not Polytok's shards: messages name those where they are given.
     """
     pending: list[pa.Array] = []
     size = begin = 0
@@ -100,7 +100,7 @@ def _batches(
                 yield texts
     except pa.ArrowInvalid as error:
         raise errors.InvalidArgument(
-            f"{name_of_file} is not the Arrow stream that it should be ({error}). The dataset has to be added again.",
+            f"{name_of_file} is not a valid Arrow stream ({error}). Add the dataset again.",
             reason="SOURCE_INVALID",
         ) from error
 

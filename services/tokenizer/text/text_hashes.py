@@ -1,4 +1,4 @@
-"""Hashes texts where they lie in an Arrow array: 128 bits each, XXH64 with two seeds.
+"""Hash texts in place in an Arrow array: 128 bits each, XXH64 with two seeds.
 
 After the specification of xxHash (Collet, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, XXH64).
 """
@@ -25,7 +25,7 @@ _ZERO, _29, _32, _33, _64 = (np.uint64(number) for number in (0, 29, 32, 33, 64)
 
 
 def hash_texts(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
-    """Return both halves of the hash of every text (large strings without nulls), as its UTF-8 bytes have it."""
+    """Return both halves of the hash of the UTF-8 bytes of every text (large strings without nulls)."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
@@ -36,7 +36,7 @@ def hash_texts(texts: pa.LargeStringArray) -> tuple[Hashes, Hashes]:
 
 
 def find_repeated_rows(parts: Sequence[tuple[Hashes, Hashes, Offsets]]) -> Offsets:
-    """Return in order the rows whose hash an earlier row has, given both halves of the hashes, and the rows."""
+    """Return in order the rows whose hash occurs in an earlier row, given both halves of the hashes, and the rows."""
     if not parts:
         return np.empty(0, np.int64)
     high, low, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -1,4 +1,4 @@
-"""The tools that a conversation's template is given: JSON schemas in a column, as TRL and ms-swift have it."""
+"""The tools for a conversation's template: JSON schemas in a column, as in TRL and ms-swift."""
 
 import json
 from typing import Any
@@ -7,12 +7,12 @@ from services.tokenizer.text.conversations import Malformed
 
 
 def read(value: Any) -> list[dict[str, Any]] | None:
-    """Return the schemas of a row, which may be JSON in a string, as a whole or each; None without any."""
+    """Return the schemas of a row, which may be JSON strings, as a whole or each; None without any."""
     found = _parsed(value)
     if found is None or found == "":
         return None
     if not isinstance(found, list):
-        raise Malformed(f"tools are a list of JSON schemas, and here is {_kind(found)}", _MEND)
+        raise Malformed(f"tools must be a list of JSON schemas, not {_kind(found)}", _MEND)
     schemas = [_parsed(each) for each in found]
     for place, schema in enumerate(schemas, start=1):
         if not isinstance(schema, dict):
@@ -29,7 +29,7 @@ def _parsed(value: Any) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the text of the tools is no JSON that can be read ({error})", _MEND) from error
+        raise Malformed(f"the text of the tools is not valid JSON ({error})", _MEND) from error
 
 
 def _kind(value: Any) -> str:

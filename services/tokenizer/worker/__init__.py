@@ -1,1 +1,1 @@
-"""The tokenizer's worker: a process that keeps leases, and a child that loads tokenizers and does the tasks."""
+"""The tokenizer's worker: a process that holds leases, and a task process that loads tokenizers and runs the tasks."""

@@ -1,4 +1,4 @@
-"""The worker's child process, `python -m services.tokenizer.worker.child`: loads tokenizers and does the tasks."""
+"""The worker's task process, `python -m services.tokenizer.worker.child`: loads tokenizers and runs the tasks."""
 
 import os
 import sys
@@ -25,16 +25,16 @@ def _unpacked(payload: any_pb2.Any, kind: Callable[[], _Payload]) -> _Payload:
     message = kind()
     if not payload.Unpack(message):
         raise errors.InvalidArgument(
-            f"The task's payload is {payload.type_url!r}, not {message.DESCRIPTOR.full_name!r}: "
-            "catalog and worker are of different versions; upgrade the older one.",
+            f"The task's payload is {payload.type_url!r}, expected {message.DESCRIPTOR.full_name!r}: catalog "
+            "and worker run different versions. Upgrade the older one.",
             reason="MESSAGE_INVALID",
         )
     return message
 
 
 def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, task_process_main.TaskFunction]:
-    """Return what the process serves."""
-    # Imported after the environment is set, which the libraries read once.
+    """Return the task functions of the process."""
+    # Imported after the environment is set, because the libraries read it once.
     from services.tokenizer.engines import selection  # noqa: PLC0415
     from services.tokenizer.models import loader  # noqa: PLC0415
     from services.tokenizer.worker.tasks import (  # noqa: PLC0415
@@ -91,13 +91,13 @@ def functions(storage: Storage, settings: TokenizerSettings) -> Mapping[str, tas
 
 
 def main() -> None:
-    """Run tasks until the parent ends."""
+    """Run tasks until the parent process exits."""
     settings = TokenizerSettings()
-    # A piece's texts, ids and rows are of the size of the last one's.
+    # The texts, ids and rows of a piece are as large as those of the last one.
     malloc_tuning.tune_malloc(heaps=max(1, settings.usable_threads // _THREADS_A_HEAP))
     settings.apply()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # transformers imports torch where it is installed: a second of start and 190 MB that no tokenizer needs.
+    # transformers imports torch if it is installed: a second of start and 190 MB that no tokenizer needs.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from services.tokenizer.models import loader  # noqa: PLC0415  as in `functions`
 

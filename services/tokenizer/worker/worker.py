@@ -1,4 +1,4 @@
-"""The tokenizer's worker, `python -m services.tokenizer`: does tasks, and serves TokenizerService beside them."""
+"""The tokenizer's worker, `python -m services.tokenizer`: runs tasks, and serves TokenizerService."""
 
 import contextlib
 import os
@@ -46,8 +46,8 @@ _ANSWERS = (sys.executable, "-m", "services.tokenizer.server.encode_process")
 
 
 async def main(stopping: StopSignal) -> None:
-    """Work until it is asked to stop."""
-    # For the child, which gets this process's environment.
+    """Work until asked to stop."""
+    # For the task process, which inherits this environment.
     os.environ.update(malloc_tuning.huge_pages())
     telemetry = TelemetrySettings()
     logging.configure(telemetry, _POOL)
@@ -56,7 +56,8 @@ async def main(stopping: StopSignal) -> None:
     messages = MessagingSettings()
     peers = PeerSettings()
     listening = ServerSettings()
-    # The child's, read here too: what is wrong with them stops the service, not one child after another.
+    # Read by the task process, and here too: an invalid setting stops the service at once instead of failing one task
+    # process after another.
     StorageSettings()
     TokenizerSettings()
     async with contextlib.AsyncExitStack() as opened:

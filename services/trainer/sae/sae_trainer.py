@@ -113,7 +113,7 @@ class SaeTrainer:
 def diverged_error(planned: configs.PlannedSae, what: str, kept_step: int) -> errors.FailedPrecondition:
     """Return the error for a training whose numbers are not finite; `kept_step` is the newest checkpoint, or 0."""
     optimizer = planned.optimizer
-    kept = "There is no earlier checkpoint." if kept_step else "There is no checkpoint before it."
+    kept = f"The checkpoint of step {kept_step:,} is kept." if kept_step else "There is no earlier checkpoint."
     hints = [f"a lower optimizer.lr (now {optimizer.lr:g})"]
     if optimizer.gradient_clip is None:
         hints.append("optimizer.gradient_clip 1")

@@ -1,8 +1,9 @@
-"""BPE of single spans, compiled: what SentencePiece's kind of it makes of a span that was not seen before.
+"""Compiled BPE for single spans: how SentencePiece BPE encodes a span that was not seen before.
 
 The reference makes a symbol of each character, or one of each of its bytes if the vocabulary has no such piece, and
 joins the neighbours whose merge has the lowest rank, the leftmost of these first, until no neighbours have a merge. It
-keeps a heap of merges, which pays for long words; a span has few symbols, among which looking for the lowest is faster.
+keeps a heap of merges, which pays off for long words; a span has few symbols, among which a search for the lowest rank
+is faster.
 """
 
 # As in kernel.py.
@@ -20,7 +21,7 @@ from services.tokenizer.sequences import ragged
 from services.tokenizer.sequences.ragged import Ragged
 
 MOST_BYTES = 192
-"""Longer spans are the reference's: the time taken grows with the square of the length."""
+"""The reference encodes longer spans: the time grows with the square of the length."""
 
 _Bytes = NDArray[np.uint8]
 _Words = NDArray[np.uint64]
@@ -30,7 +31,7 @@ _Places = NDArray[np.int64]
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _NO_PAIR = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""No key and no value of a table of pairs, and greater than all of them."""
+"""Neither a key nor a value of a table of pairs, and greater than all of them."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class Merges:
     """A model's vocabulary and merges, as the kernel reads them."""
 
     characters: NDArray[np.int32]
-    """For each code point the id of its piece, or -1."""
+    """The id of the piece of each code point, or -1."""
     bytes: NDArray[np.int32]
-    """For each byte the id of its piece, or -1 for a character of ASCII that has a piece itself."""
+    """The id of the piece of each byte, or -1 for an ASCII character that has a piece itself."""
     pairs: NDArray[np.uint64]
-    """Slots of two words, found by open addressing: the ids of two neighbours; rank and id of what they become."""
+    """Slots of two words, with open addressing: the ids of two neighbours; rank and id of their merge."""
 
     @classmethod
     def of(cls, vocab: Mapping[str, int], merges: Sequence[Sequence[str]], alike: str) -> "Merges | None":
-        """Read them; the characters of `alike` are one and the same. None where the first of these has no piece."""
+        """Read them; the characters of `alike` are equivalent. Returns None if the first of these has no piece."""
         if alike[0] not in vocab:
             return None
         characters = np.full(cuts.CODES, -1, np.int32)
@@ -56,7 +57,7 @@ class Merges:
         for character in alike:
             characters[ord(character)] = vocab[alike[0]]
         singles = np.array([vocab.get(f"<0x{byte:02X}>", -1) for byte in range(256)], np.int32)
-        # Of a merge that is there twice the last one counts.
+        # Of a duplicated merge, the last one counts.
         ranks = {(vocab[first], vocab[second]): rank for rank, (first, second) in enumerate(merges)}
         made = [vocab[merges[rank][0] + merges[rank][1]] for rank in ranks.values()]
         parts = np.array(list(ranks), np.uint64).reshape(-1, 2)
@@ -87,7 +88,7 @@ def _hash(key: np.uint64) -> np.uint64:
 
 @inlined
 def _pair(pairs: _Words, first: np.int32, second: np.int32) -> np.uint64:
-    """Return rank and id of what two neighbours become, or _NO_PAIR."""
+    """Return rank and id of the merge of two neighbours, or _NO_PAIR."""
     key = (np.uint64(first) << _32) | np.uint64(second)
     last = len(pairs) // 2 - 1
     place = np.int64(_hash(key)) & last
@@ -111,12 +112,12 @@ def _fill(pairs: _Words, keys: _Words, values: _Words) -> None:
 
 @inlined
 def _symbols(text: _Bytes, start: int, end: int, characters: _Ids, singles: _Ids, ids: _Ids, used: int) -> int:
-    """Write the symbols that a span is of before any merge; return how many, or -1 if it is no UTF-8."""
+    """Write the symbols of a span before any merge; return their number, or -1 if it is not UTF-8."""
     count, position = 0, start
     while position < end:
         lead = text[position]
         code, size = decoded(text, position)
-        # What follows is written to memory: that it is UTF-8 was made sure of long before, but not by this process.
+        # The following code writes to memory. The text was validated as UTF-8 long before, but not by this process.
         if position + size > end or 0x80 <= lead < 0xC2 or lead > 0xF4:
             return -1
         for step in range(1, size):
@@ -136,7 +137,7 @@ def _symbols(text: _Bytes, start: int, end: int, characters: _Ids, singles: _Ids
 
 @inlined
 def _join(ids: _Ids, used: int, count: int, pairs: _Words, becomes: _Words) -> int:
-    """Join the symbols of a span as long as any of them have a merge; return how many are left."""
+    """Join the symbols of a span while any of them have a merge; return how many are left."""
     for place in range(count - 1):
         becomes[place] = _pair(pairs, ids[used + place], ids[used + place + 1])
     while True:
@@ -169,9 +170,9 @@ def _merge(
     ids: _Ids,
     counts: _Places,
 ) -> int:
-    """Write the ids of spans by BPE, and how many each has; return how many there are in all, or -1.
+    """Write the ids of spans by BPE, and the number of each; return the total, or -1.
 
-    `becomes` is room for a number for each place of a span: what the symbols there and behind it become.
+    `becomes` has room for a number for each place of a span: what the symbols from there on become.
     """
     used = 0
     for span in range(len(starts)):

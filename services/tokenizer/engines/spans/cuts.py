@@ -1,7 +1,7 @@
 """Where a text may be cut, as tables that the kernel reads: classes of characters, and pairs of classes.
 
-A cut between two characters is a matter of these two alone. So that the table of pairs is small, characters that are
-alike on the left of a cut share a class, and so do those that are alike on the right of one.
+Whether a cut between two characters is exact depends on these two alone. To keep the table of pairs small, characters
+that behave alike on the left of a cut share a class, and so do those that behave alike on the right.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,47 +13,47 @@ from numpy.typing import NDArray
 from services.tokenizer.sequences.ragged import Ragged
 
 CODES = 1 << 21
-"""As many as four bytes of UTF-8 can say, so that no bytes whatever lead out of the tables."""
+"""As many as four bytes of UTF-8 can express, so that no bytes can lead out of the tables."""
 _MOST = 2048
-"""Characters with pairs of their own; more would make tables that no cache of a processor holds."""
+"""Maximum number of characters with pairs of their own; more would make tables larger than the processor's caches."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Which pairs of characters may be parted."""
+    """Which pairs of characters may be separated."""
 
     left: NDArray[np.uint32]
-    """For each code point its row of `pairs`, times the number of columns."""
+    """For each code point, its row of `pairs` times the number of columns."""
     right: NDArray[np.uint32]
-    """For each code point its column."""
+    """For each code point, its column."""
     pairs: NDArray[np.bool_]
     """Row by row: whether a cut is exact there."""
     ascii_pairs: NDArray[np.bool_]
-    """The same for the 128 characters of ASCII by themselves, row by row: one look instead of three."""
+    """The same for the 128 ASCII characters alone, row by row: one lookup instead of three."""
 
     @classmethod
     def of(cls, left: NDArray[np.uint32], right: NDArray[np.uint32], pairs: NDArray[np.bool_]) -> "Classes":
-        """Fill in what follows from the others."""
+        """Derive the remaining fields from the others."""
         return cls(left, right, pairs, pairs[left[:128, None] + right[None, :128]].reshape(-1))
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """All that the engine has to know of a tokenizer."""
+    """Everything that the engine knows of a tokenizer."""
 
     classes: Classes
     prefix: int
-    """When a space is put before a text: one of PREFIX_…."""
+    """When a space is prepended to a text: one of PREFIX_…."""
     needles: Sequence[bytes]
-    """A text with one of these is not cut at all: it may hold an added token."""
+    """A text with one of these is not cut at all: it may contain an added token."""
     blank: NDArray[np.bool_]
-    """For each byte whether it is an ASCII character that is passed over where a span would begin: it has no ids."""
+    """For each byte, whether it is an ASCII character that is skipped at the beginning of a span: it has no ids."""
     encode: Callable[[list[str]], Ragged]
-    """Encodes spans of text, as they are, with the reference."""
+    """Encodes spans of text with the reference."""
     merge: Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]], Ragged] | None = None
-    """The same for spans that begin at some bytes and have so many, up to `merge_most`; longer ones get no ids."""
+    """Encodes spans given by their first byte and length, up to `merge_most` bytes; longer ones get no ids."""
     merge_most: int = 0
-    """Bytes of a span that `merge` takes."""
+    """Maximum number of bytes of a span for `merge`."""
 
 
 PREFIX_NEVER, PREFIX_ALWAYS, PREFIX_MISSING = range(3)
@@ -67,13 +67,13 @@ def blank(characters: str) -> NDArray[np.bool_]:
 
 
 def classes(joined: Iterable[tuple[str, str]], alike: str = "") -> Classes:
-    """Return the classes for texts that may be cut wherever no pair of `joined` is.
+    """Return the classes for texts that may be cut anywhere but within a pair of `joined`.
 
-    The characters of `alike` are one and the same.
+    The characters of `alike` are equivalent.
     """
     pairs = [(_code(a, alike), _code(b, alike)) for a, b in joined]
     lefts, rights = _numbered(a for a, _ in pairs), _numbered(b for _, b in pairs)
-    # Row and column 0 are of the characters that are in no pair.
+    # Row and column 0 are for the characters that are in no pair.
     parted = np.ones((max(lefts.values(), default=0) + 1, max(rights.values(), default=0) + 1), np.bool_)
     for a, b in pairs:
         parted[lefts[a], rights[b]] = False
@@ -89,7 +89,7 @@ def _code(character: str, alike: str) -> int:
 
 
 def _numbered(codes: Iterable[int]) -> dict[int, int]:
-    """Numbers code points from 1; those beyond the most share the last number, and with it all their pairs."""
+    """Number code points from 1; those beyond the maximum share the last number, and with it all their pairs."""
     return {code: min(number, _MOST) for number, code in enumerate(sorted(set(codes)), 1)}
 
 

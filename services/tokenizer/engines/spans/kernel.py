@@ -11,7 +11,7 @@ The table of spans is an array of slots of four words, found by open addressing:
 A span is found only if all its bytes are the same. Bytes are read as words, lowest first, PADDING after the text too.
 """
 
-# What is an int here becomes one of 64 bits when it is compiled, and so do those that are read from arrays.
+# An int becomes a 64-bit integer when compiled, and so do values read from arrays.
 # mypy: disable-error-code="arg-type,assignment,no-any-return,return-value"
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ _Places = NDArray[np.int64]
 PADDING = 32
 SLOT = 4
 INLINE = 3
-"""Ids that a slot has room for."""
+"""Number of ids that a slot has room for."""
 ROOM = 64
-"""A span of more ids is put in place afterwards, as one that is not in the table is."""
+"""A span with more ids is inserted afterwards, like one that is not in the table."""
 _SHORT = 15
 _ONE, _EIGHT, _32, _56, _63, _64 = (np.uint64(number) for number in (1, 8, 32, 56, 63, 64))
 _LOW = np.uint64(0xFFFFFFFF)
@@ -44,13 +44,13 @@ _A, _B, _C = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xD6E8FEB8665
 
 
 def inlined(function: _Function) -> _Function:
-    """Compile for use by the other functions: a call would cost more than most of these do."""
+    """Compile for use by the other functions: a call would cost more than most of these functions do."""
     inlined: _Function = numba.njit(forceinline=True)(function)
     return inlined
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile on first use; keep the result on disk where there is a folder to write to."""
+    """Compile on first use; cache the result on disk if a folder is writable."""
     try:
         compiled: _Function = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:
@@ -109,7 +109,7 @@ def _same(words: _Words, start: int, length: int, keys: _Words, place: int) -> b
 
 @inlined
 def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -> int:
-    """Return where a span's slot begins, or if it has none the complement of where it would."""
+    """Return where a span's slot begins, or the complement of where it would begin if it has none."""
     first, second = _key(words, start, length)
     last = len(slots) // SLOT - 1
     place = np.int64(_mixed((first * _A) ^ (second * _C)) >> _ONE) & last
@@ -129,7 +129,7 @@ def _find(slots: _Words, keys: _Words, words: _Words, start: int, length: int) -
 
 @inlined
 def decoded(text: _Bytes, position: int) -> tuple[int, int]:
-    """Return a character, and its length."""
+    """Return a character and its length."""
     lead = np.uint32(text[position])
     if lead < 0x80:
         return lead, 1
@@ -174,7 +174,7 @@ def _cut(
 
 @inlined
 def _holds(text: _Bytes, start: int, end: int, needles: _Bytes, bounds: _Places, heads: _Places) -> bool:
-    """Return whether a text holds any of the needles, which are in the order of their first bytes."""
+    """Return whether a text contains any of the needles, which are sorted by their first bytes."""
     for position in range(start, end):
         byte = text[position]
         for needle in range(heads[byte], heads[byte + 1]):
@@ -208,7 +208,7 @@ def lay_out(
     ends: _Places,
     apart: NDArray[np.bool_],
 ) -> None:
-    """Copy documents one after the other, each with its space in front; leave out those with a needle."""
+    """Copy documents one after the other, each with its prepended space; leave out those with a needle."""
     place = 0
     for document in range(len(offsets) - 1):
         start, end = offsets[document], offsets[document + 1]
@@ -241,10 +241,10 @@ def scan(
     missing: _Places,
     most_bytes: int,
 ) -> None:
-    """Write the ids of spans until the texts end, or as many spans are missing as there is room for.
+    """Write the ids of spans until the texts end, or the room for missing spans is used up.
 
-    `state` is document, position, ids written, spans missing. A missing span is start, length and how many ids are
-    before it; a finished document how many ids and how many missing spans are.
+    `state` is document, position, ids written, spans missing. A missing span is start, length and the number of ids
+    before it; a finished document is its number of ids and of missing spans.
     """
     document, position, number, missed = state[0], state[1], 0, 0
     bytes_missed = 0
@@ -293,7 +293,7 @@ def insert(
     bases: _Places,
     fresh: _Places,
 ) -> tuple[int, int]:
-    """Return each missing span its slot; return which are new, and how much of `keys` is used now."""
+    """Assign each missing span its slot; return which are new, and how much of `keys` is used now."""
     new = 0
     for number in range(len(missing) // 3):
         start, length = missing[3 * number], missing[3 * number + 1]

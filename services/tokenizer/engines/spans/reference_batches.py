@@ -1,4 +1,4 @@
-"""Has spans encoded by the reference, many at a time: one text of them costs far less than as many texts."""
+"""Encode spans with the reference in batches: one text of many spans costs far less than many texts."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ _GROUP = 128
 
 
 class ReferenceBatches:
-    """Encodes spans with a separator between them, at both sides of which a cut is exact whatever is there."""
+    """Encodes spans joined by a separator on both sides of which a cut is always exact."""
 
     def __init__(self, plain: tokenizers.Tokenizer, separators: Iterable[str]) -> None:
         self._plain = plain
@@ -41,7 +41,8 @@ class ReferenceBatches:
 
     def _parted(self, ids: NDArray[np.int32], group: Sequence[str]) -> Ragged:
         places = np.flatnonzero(ids == self._token)
-        # Every separator gives its id. If there are more of it, a span gives it too, and there is no telling where.
+        # Every separator has its id. If there are more of these, a span produces one too, and the boundaries are
+        # ambiguous.
         if len(places) != len(group) - 1:
             return self._alone(group)
         lengths = np.diff(places, prepend=-1, append=len(ids)) - 1

@@ -1,6 +1,6 @@
-"""The compiled loops that put the ids of spans where they belong: into the table's slots, and into the texts' ids.
+"""Compiled loops that copy the ids of spans into the table's slots, and into the ids of the texts.
 
-kernel.py tells what a slot holds.
+`kernel` documents the content of a slot.
 """
 
 # As in kernel.py.
@@ -51,7 +51,7 @@ def splice(
     before: _Places,
     whole: _Ids,
 ) -> None:
-    """Put the ids of what was missing between those that were found; `before` counts them up to each span."""
+    """Insert the ids of the missing spans between those that were found; `before` counts the ids before each span."""
     done = 0
     for span in range(len(bases)):
         until = missing[3 * span + 2]

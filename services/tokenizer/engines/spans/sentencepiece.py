@@ -30,7 +30,7 @@ _PREPEND = {"type": "Prepend", "prepend": _MARK}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _MARK}
 _SEPARATORS = "\n\0\r\t\x7f"
 _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
-# After the normaliser no space is left to split at.
+# After the normaliser there is no space left to split at.
 _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 
@@ -57,7 +57,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
 
 
 def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:
-    """Return when a mark is put in front, and whether texts are split before marks."""
+    """Return when a mark is prepended, and whether texts are split before marks."""
     normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
     steps = normalizer["normalizers"] if normalizer and normalizer["type"] == "Sequence" else [normalizer]
     if steps in ([_PREPEND, _REPLACE], [_REPLACE]):
@@ -70,12 +70,12 @@ def _shape(content: dict[str, Any]) -> tuple[int, bool] | None:
 
 
 def _is_plain(model: dict[str, Any], vocab: dict[str, int]) -> bool:
-    """Return whether the model's symbols are what the argument takes them for."""
+    """Return whether the model's symbols are what the argument assumes."""
     return (
         not any(model[name] for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"))
         and bool(model["byte_fallback"])
         and vocab.keys() >= {f"<0x{byte:02X}>" for byte in range(256) if byte >= 0x80 or chr(byte) not in vocab}
-        # The content shows but one of two pieces with one id.
+        # The content shows only one of two pieces with the same id.
         and len(set(vocab.values())) == len(vocab)
         and not any(part in _BYTES for pair in model["merges"] for part in pair)
     )
@@ -88,12 +88,12 @@ def _joined(model: dict[str, Any], *, splits: bool) -> set[tuple[str, str]]:
 
 
 def _needles(added: list[dict[str, Any]]) -> list[bytes] | None:
-    """Return what a text must hold to hold an added token; None if there is no telling."""
+    """Return what a text must contain to contain an added token; None if that is unknown."""
     found = []
     for token in added:
         text = token["content"]
         if token["normalized"]:
-            # It is looked for in the normalised text, where all but spaces is as it was.
+            # It is searched for in the normalised text, in which only spaces were changed.
             text = max(text.replace(" ", _MARK).split(_MARK), key=len)
         if not text:
             return None

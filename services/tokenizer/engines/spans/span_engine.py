@@ -1,4 +1,4 @@
-"""The engine: lays texts out, scans them in threads, has missing spans encoded in between, and puts rows together."""
+"""The engine: lays out texts, scans them in threads, encodes missing spans in between, and assembles rows."""
 
 import concurrent.futures
 import itertools
@@ -19,12 +19,14 @@ from services.tokenizer.sequences import ragged
 from services.tokenizer.sequences.ragged import Ragged
 
 _SHARE_BYTES = 64 << 10
-"""A thread is not worth its while for less."""
+"""Minimum number of bytes that are worth a thread."""
 _OUT = 1 << 20
-"""Ids that are written at a time."""
+"""Maximum number of ids that are written at a time."""
 _MOST_MISSING = 1 << 15
 _MOST_MISSING_BYTES = 1 << 20
-"""What a thread leaves to be encoded at a time: it takes some hundred times that in memory."""
+"""Maximum number of bytes that a thread leaves to be encoded at a time: encoding needs over a
+hundred times as much memory.
+"""
 
 
 class SpanEngine:
@@ -96,7 +98,7 @@ class _Part:
     def __init__(self, cuts: Cuts, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
         self._data, self._offsets = data, offsets
         number, size = len(offsets) - 1, int(offsets[-1] - offsets[0])
-        # Each text may get a space in front.
+        # Each text may get a prepended space.
         self._words = np.empty((size + number + kernel.PADDING + 7) // 8, np.uint64)
         self._text = self._words.view(np.uint8)
         self._ends = np.empty(number, np.int64)
@@ -129,7 +131,7 @@ class _Part:
         )
 
     def scan(self, cuts: Cuts, table: SpanTable) -> None:
-        """Go on until the end, or until much is missing."""
+        """Continue until the end, or until many spans are missing."""
         self._first = int(self._state[0])
         kernel.scan(
             self._text,
@@ -155,7 +157,7 @@ class _Part:
         return MissingSpans(self._words, self._missing[: 3 * int(self._state[3])])
 
     def collect(self, table: SpanTable, bases: NDArray[np.int64]) -> None:
-        """Take the scan's ids, with those of the missing spans, whose slots are given."""
+        """Append the scan's ids, and those of the missing spans, whose slots are given."""
         number = int(self._state[2])
         before = table.counts(bases)
         whole = np.empty(number + int(before[-1]), np.int32)
@@ -176,7 +178,7 @@ def _offsets(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def _shares(texts: pa.Array, threads: int) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Divide texts into as many parts as there are threads, of about the same number of bytes."""
+    """Divide texts into one part per thread, of about the same number of bytes."""
     offsets = _offsets(texts)
     data = np.frombuffer(texts.buffers()[2] or b"\0", np.uint8)
     size = int(offsets[-1] - offsets[0])

@@ -1,4 +1,4 @@
-"""The table of spans and their ids: grows as it is needed up to a bound, and is emptied when it is full."""
+"""The table of spans and their ids: grows on demand up to a bound, and is emptied when full."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -13,9 +13,9 @@ from services.tokenizer.sequences.ragged import Ragged
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 MOST_SPANS = 700_000
-"""Three quarters of 2^20 slots are taken at most, which makes 32 MiB."""
+"""At most three quarters of 2^20 slots are used, which takes 32 MiB."""
 MOST_BYTES = 32 << 20
-"""What the long spans may take, and the ids of those that have many."""
+"""Maximum size of the long spans, and of the ids of spans that have many."""
 _FIRST_SLOTS = 1 << 15
 
 
@@ -25,11 +25,11 @@ class MissingSpans(NamedTuple):
     words: NDArray[np.uint64]
     """The texts."""
     spans: NDArray[np.int64]
-    """Start, length and number of ids before it, for each span."""
+    """Start, length and number of preceding ids of each span."""
 
     @property
     def text(self) -> NDArray[np.uint8]:
-        """The bytes that spans are of."""
+        """The bytes that spans refer to."""
         return self.words.view(np.uint8)
 
     @property
@@ -39,21 +39,21 @@ class MissingSpans(NamedTuple):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """How many bytes each has."""
+        """The number of bytes of each span."""
         return self.spans[1::3]
 
     def strings(self, which: NDArray[np.bool_]) -> list[str]:
-        """Return some of the spans, one by one."""
+        """Return some of the spans as strings."""
         text, starts, lengths = self.text.data, self.starts[which], self.lengths[which]
         ends = (starts + lengths).tolist()
         return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends, strict=True)]
 
 
 class SpanTable:
-    """Spans that were encoded. A new call of `resolve` may move or remove what the one before it found."""
+    """Encoded spans. A call of `resolve` may move or remove what the previous call found."""
 
     def __init__(self, encode: Callable[[MissingSpans], Ragged]) -> None:
-        """`encode` gives the ids of spans."""
+        """`encode` returns the ids of spans."""
         self._encode = encode
         self._clear()
 
@@ -64,11 +64,11 @@ class SpanTable:
         self._spans = self._keys_used = self._ids_used = 0
 
     def resolve(self, parts: list[MissingSpans]) -> list[NDArray[np.int64]]:
-        """Encode what is not in the table yet; return for each part the slots of its spans."""
+        """Encode what is not in the table yet; return the slots of the spans of each part."""
         try:
             return self._resolve(parts)
         except BaseException:
-            # Slots without their ids must not stay.
+            # Slots without ids must not stay.
             self._clear()
             raise
 
@@ -94,11 +94,11 @@ class SpanTable:
         return bases
 
     def counts(self, bases: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many ids there are before each span, and in all."""
+        """Return the number of ids before each span, and in all."""
         return ragged.offsets_of((self.slots[bases + 2] & np.uint64(0xFFFFFFFF)).astype(np.int64))
 
     def _reserve(self, spans: int, size: int) -> None:
-        """Make room for so many spans of so many bytes together."""
+        """Make room for a number of spans with a total number of bytes."""
         if self._spans + spans > MOST_SPANS or 8 * self._keys_used > MOST_BYTES or 4 * self._ids_used > MOST_BYTES:
             self._clear()
         self.keys = _grown(self.keys, self._keys_used, 2 * spans + size // 8)

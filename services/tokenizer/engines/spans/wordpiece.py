@@ -31,7 +31,7 @@ _MARKS = (
     *range(0x3008, 0x3012),
     *(0xFF01, 0xFF08, 0xFF09, 0xFF0C, 0xFF1A, 0xFF1B, 0xFF1F),
 )
-# Those of Unicode 1.1: the tokenizer takes some that were added later for unassigned, and removes them.
+# Of Unicode 1.1 only: the tokenizer treats some later ones as unassigned, and removes them.
 _CHINESE = range(0x4E00, 0x9FA6)
 _SEPARATORS = "|~^"
 
@@ -41,7 +41,7 @@ def derive(backend: tokenizers.Tokenizer, content: dict[str, Any]) -> cuts.Cuts 
     normalizer, splitter = content["normalizer"], content["pre_tokenizer"]
     if splitter != {"type": "BertPreTokenizer"} or (normalizer and normalizer["type"] != "BertNormalizer"):
         return None
-    # Tokens looked for in the normalised text can be written in ways that only the normaliser knows.
+    # Tokens searched for in the normalised text can be written in ways that only the normaliser knows.
     if any(token["normalized"] or not token["content"] for token in content["added_tokens"]):
         return None
     plain = tokenizers.Tokenizer(backend.model)
@@ -61,7 +61,7 @@ def _classes(plain: tokenizers.Tokenizer) -> cuts.Classes:
 
 
 def _alone(plain: tokenizers.Tokenizer) -> list[str]:
-    """Return those of the characters above that are words of their own, and stay what they are."""
+    """Return those of the characters above that are words of their own, and are not changed."""
     characters = [chr(code) for code in (*_MARKS, *_CHINESE)]
     text = "".join(f" a{character}a" for character in characters)
     if plain.normalizer is not None:

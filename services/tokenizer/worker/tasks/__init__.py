@@ -1,1 +1,1 @@
-"""The tasks that a tokenization is made by."""
+"""The tasks of a tokenization."""

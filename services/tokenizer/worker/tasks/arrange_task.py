@@ -1,4 +1,4 @@
-"""The task `tokenize.arrange`: writes down what there is to make files of, after every stage that adds to it."""
+"""The task `tokenize.arrange`: record what the files are made from, after every stage that contributes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from services.tokenizer.worker.tasks import duplicates_task
 
 
 def arrange(task: stages_pb2.ArrangeTask, storage: Storage, context: TaskContext) -> stages_pb2.ArrangeResult:
-    """Add what the last stage gave."""
+    """Add the results of the last stage."""
     if task.arrangement_key:
         made = arrangement.read(storage, task)
         measured = [staging.Staged(each.phases_key, each.phases_sha256) for each in task.measured]
@@ -42,7 +42,7 @@ def _bounds(
     parameters: tokenizations_pb2.TokenizationParameters,
     dataset_rows: int,
 ) -> list[int]:
-    """Return where files begin: a file a raw shard, or as many of one size when they are shuffled."""
+    """Return where files begin: one file per raw shard, or as many of equal size when shuffled."""
     if not parameters.HasField("shuffle_seed"):
         return [*(each.first_row for each in documents), documents[-1].first_row + documents[-1].num_rows]
     taken = min(parameters.max_documents, dataset_rows) if parameters.HasField("max_documents") else dataset_rows

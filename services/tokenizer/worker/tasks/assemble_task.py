@@ -1,4 +1,4 @@
-"""The tasks `tokenize.measure` and `tokenize.assemble`: staged documents to one of the files."""
+"""The tasks `tokenize.measure` and `tokenize.assemble`: from staged documents to one of the files."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ _FOLLOWING_ROWS = 64
 def measure(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> stages_pb2.MeasureResult:
-    """Find how a file's documents move the places at which sequences start."""
+    """Compute how a file's documents move the places at which sequences start."""
     arranged = arrangement.read(storage, task)
     documents = StagedDocuments(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
@@ -36,7 +36,7 @@ def measure(
 
 
 def create_packer(parameters: tokenizations_pb2.TokenizationParameters, tokenizer: loader.Tokenizer) -> packing.Packer:
-    """Return what concatenates documents."""
+    """Return the packer that concatenates documents."""
     packed = sequence_factory.create_sequencer(parameters, tokenizer)
     if not isinstance(packed, packing.Packer):
         raise errors.Internal("Only concatenated documents have phases.", retryable=False)
@@ -46,7 +46,7 @@ def create_packer(parameters: tokenizations_pb2.TokenizationParameters, tokenize
 def assemble(
     task: stages_pb2.ArrangedTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tasks_pb2.TokenizeShardResult:
-    """Make a file."""
+    """Write a file."""
     arranged = arrangement.read(storage, task)
     documents = StagedDocuments(storage, arranged, task.parameters)
     start, stop = arranged.bounds[task.ordinal], arranged.bounds[task.ordinal + 1]
@@ -65,7 +65,7 @@ def assemble(
             done += piece.num_rows
             context.report(done, stop - start)
         if phase is not None:
-            # The last sequence goes on in the documents of the next file, and perhaps of others.
+            # The last sequence continues in the documents of the next file, and perhaps of others.
             made.complete(documents.pieces(stop, arranged.bounds[-1], _FOLLOWING_ROWS))
         total = made.finish()
     for file in writer.files:

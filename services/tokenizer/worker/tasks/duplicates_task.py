@@ -1,4 +1,4 @@
-"""Finds documents whose text occurred before in the dataset, by the hashes of all texts."""
+"""Find documents whose text occurred before in the dataset, by the hashes of all texts."""
 
 from collections.abc import Sequence
 
@@ -25,14 +25,17 @@ class HashCollector:
         self._rows: list[Offsets] = []
 
     def add(self, texts: pa.Array, rows: Offsets) -> None:
-        """Take the texts of further rows."""
+        """Add the texts of further rows."""
         high, low = text_hashes.hash_texts(texts)
         self._high.append(high)
         self._low.append(low)
         self._rows.append(rows + self._first_row)
 
     def write(self, storage: Storage, key: str) -> staging.Staged:
-        """Write them as StagedDocuments.hashes_key describes; no hashes are no file, and have an empty key."""
+        """Write the hashes as StagedDocuments.hashes_key describes.
+
+        Without any there is no file, and the key is empty.
+        """
         if not self._rows:
             return staging.Staged()
         high, low, rows = (np.concatenate(parts) for parts in (self._high, self._low, self._rows))
@@ -41,7 +44,7 @@ class HashCollector:
 
 
 def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) -> stages_pb2.FindDuplicatesResult:
-    """Find duplicates among the hashes of one of `count` equal shares of all that there can be."""
+    """Find duplicates among the hashes of one of `count` equal shares of the hash space."""
     documents = arrangement.read(storage, task).documents
     staged = [staging.Staged(each.hashes_key, each.hashes_digests_sha256) for each in documents if each.hashes_key]
     first, last = ((share << 64) // task.count for share in (task.ordinal, task.ordinal + 1))
@@ -55,7 +58,7 @@ def find(task: stages_pb2.ArrangedTask, storage: Storage, context: TaskContext) 
 
 
 def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> tuple[Hashes, Hashes, Offsets]:
-    """Return of a file the hashes from first up to last, both halves, and their rows."""
+    """Return the hashes of a file from first up to last, both halves, and their rows."""
     mapped = staging.Mapped(storage, staged)
     checked = mapped.checked()
     size = len(mapped.content) // 3
@@ -67,7 +70,7 @@ def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> t
     unchecked = mapped.content[:size].view(np.uint64)
     begin = int(np.searchsorted(unchecked, np.uint64(first)))
     end = len(unchecked) if last >> 64 else int(np.searchsorted(unchecked, np.uint64(last)))
-    # The search looked at hashes that may have been changed: the ones around what it found tell, as they are in order.
+    # The search read hashes that may have been changed: those around the result reveal it, because they are in order.
     before, after = read(0, max(0, begin - 1), begin), read(0, end, min(end + 1, len(unchecked)))
     high = read(0, begin, end)
     is_missing = (before.size and int(before[0]) >= first) or (after.size and int(after[0]) < last)
@@ -77,12 +80,12 @@ def _share(storage: Storage, staged: staging.Staged, first: int, last: int) -> t
 
 
 def _is_outside(hashes: Hashes, first: int, last: int) -> bool:
-    """Return whether hashes in order go beyond a share."""
+    """Return whether sorted hashes exceed a share."""
     return bool(len(hashes)) and not first <= int(hashes[0]) <= int(hashes[-1]) < last
 
 
 def build_duplicate_bits(storage: Storage, found: Sequence[staging.Staged], num_rows: int) -> NDArray[np.uint8]:
-    """Return a bit for each row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
+    """Return one bit per row of the dataset, as Arrangement.duplicates_key describes, set for the rows found."""
     bits = np.zeros(-(-num_rows // 8), np.uint8)
     for each in found:
         rows = staging.read(storage, each, np.int64)

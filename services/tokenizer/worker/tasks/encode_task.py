@@ -1,4 +1,4 @@
-"""The task `tokenize.encode`: one raw shard to staged ids, for files that are made of more than one of them."""
+"""The task `tokenize.encode`: from one raw shard to staged ids, for files made from several shards."""
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
@@ -19,7 +19,7 @@ def encode(
     selector: selection.EngineSelector,
     context: TaskContext,
 ) -> stages_pb2.EncodeShardResult:
-    """Stage the shard's ids, with the hashes of its texts where duplicates are dropped."""
+    """Stage the shard's ids, and the hashes of its texts if duplicates are dropped."""
     return shard_task.run_with_reference_fallback(
         task,
         tokenizers,
@@ -40,7 +40,7 @@ def _encode(
     encoder = shard_encoder.ShardEncoder(choose)
     cleaner = preprocessing.Preprocessor(parameters, task.first_row, task.dataset_rows)
     collector = duplicates_task.HashCollector(task.first_row) if parameters.filters.drop_duplicates else None
-    # The documents are all that the file is made of, in this order: what `tokenize.measure` finds is found on the way.
+    # The file is made of exactly these documents, in this order: what `tokenize.measure` computes is computed here.
     is_final = collector is None and not parameters.HasField("shuffle_seed")
     packed = (
         assemble_task.create_packer(parameters, tokenizer)
@@ -53,7 +53,7 @@ def _encode(
         shard_task.read_encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
     ):
         for piece, documents in pieces:
-            assert piece.rows is not None  # the cleaner told
+            assert piece.rows is not None  # set by the cleaner
             writer.write(documents, piece.rows)
             if collector is not None:
                 collector.add(piece.texts, piece.rows)

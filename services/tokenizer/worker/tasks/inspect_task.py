@@ -1,4 +1,4 @@
-"""The task `model.inspect`: what a model's tokenizer and configuration are."""
+"""The task `model.inspect`: describe a model's tokenizer and configuration."""
 
 from polytok.catalog.v1 import models_pb2
 from polytok.tokenizer.v1 import tasks_pb2
@@ -7,10 +7,10 @@ from services.tokenizer.models import configuration, loader
 
 
 def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loader.TokenizerCache) -> tasks_pb2.InspectModelResult:
-    """Load the tokenizer and read the configuration, both of commits that stay what they are."""
+    """Load the tokenizer and read the configuration, both at pinned commits."""
     reference = tasks_pb2.TokenizerReference()
     reference.CopyFrom(task.tokenizer)
-    # Once the commit is known, a branch that moves on meanwhile changes nothing.
+    # Once the commit is known, later commits of the branch change nothing.
     commit = hub.commit(hub.folder(reference.repo_id, reference.revision))
     reference.revision = commit or reference.revision
     tokenizer = tokenizers.get(reference)
@@ -27,7 +27,7 @@ def inspect(task: tasks_pb2.InspectModelTask, tokenizers: loader.TokenizerCache)
         architecture=found.architecture,
         d_model=found.d_model,
         n_layers=found.n_layers,
-        # A tokenizer without a model beside it often knows how much its model takes.
+        # A tokenizer without a model often knows the maximum length of its model.
         context_length=found.context_length or tokenizer.model_max_length,
         commit=hub.commit(folder),
         tokenizer_commit=commit,

@@ -1,7 +1,7 @@
 """The task `tokenize.publish`: check the files, merge the statistics, stage the folder's small files.
 
-They are staged under names of this attempt; the catalog gives them their final names in the transaction that makes
-the tokenization READY, and until then `datasets.load_from_disk` finds nothing to open.
+They are staged under names of this attempt. The catalog renames them in the transaction that makes the tokenization
+READY; until then `datasets.load_from_disk` finds nothing to open.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ FORMAT = 1
 def publish(
     task: tasks_pb2.PublishTokenizationTask, storage: Storage, tokenizers: loader.TokenizerCache, context: TaskContext
 ) -> tasks_pb2.PublishTokenizationResult:
-    """Check and merges what the shards gave."""
+    """Check and merge the results of the shards."""
     merged = statistics.merge([*task.counted, *(shard.statistics for shard in task.shards)])
     lengths = histograms.merge(shard.lengths for shard in task.shards)
     merged.median_seq_length = min(max(lengths.median(), merged.min_seq_length), merged.max_seq_length)
@@ -51,7 +51,7 @@ def publish(
     manifest = build_manifest(task, files, merged)
     digest = hashlib.sha256(manifest).hexdigest()
     contents = {"polytok.json": manifest, **build_datasets_sidecars(task, files, digest)}
-    # Every file is there; another attempt at this task does without what the earlier stages left.
+    # Every file exists; another attempt at this task does not need the staged files of earlier stages.
     staging.remove(storage, task.tokenized_key)
     return tasks_pb2.PublishTokenizationResult(
         statistics=merged,
@@ -72,7 +72,7 @@ def build_manifest(
 def build_datasets_sidecars(
     task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
 ) -> dict[str, bytes]:
-    """Return the contents of the small files beside a manifest of that digest, by name."""
+    """Return the contents of the small files beside a manifest with that digest, by name."""
     info = {
         "citation": "",
         "description": "",
@@ -90,19 +90,16 @@ def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizati
     if merged.num_tokens and merged.text_bytes:
         return
     if merged.num_documents and merged.num_documents == statistics.count_dropped(merged):
-        message = (
-            f"The filters drop all of the dataset's {merged.num_documents} documents. "
-            "Loosen some of them, or leave them out."
-        )
+        message = f"The filters drop all {merged.num_documents} documents of the dataset. Relax or remove some of them."
     elif merged.text_bytes and task.parameters.HasField("packing"):
         message = (
             f"The dataset's {merged.num_documents} documents do not fill a single sequence of "
-            f"{task.parameters.max_length} tokens. Take a smaller max_length, or do not pack."
+            f"{task.parameters.max_length} tokens. Set a smaller max_length, or disable packing."
         )
     else:
         message = (
             f"The dataset's {merged.num_documents} documents hold no text in the column "
-            f"{task.parameters.text_column!r}. Name the column that does as text_column."
+            f"{task.parameters.text_column!r}. Set text_column to the right column."
         )
     raise errors.FailedPrecondition(message, reason="SOURCE_EMPTY")
 
@@ -115,7 +112,7 @@ def _name_tokens(
     try:
         token_counts.name_tokens(merged, tokenizers.get(reference))
     except errors.PolytokError as error:
-        # All the ids are there and right: not for the want of their names should the work be lost.
+        # All ids are written and correct: missing token names must not fail the job.
         _log.warning("tokens_without_names", error=error.message)
 
 
@@ -141,7 +138,7 @@ def _manifest(
         },
         "parameters": json_format.MessageToDict(task.parameters, preserving_proto_field_name=True),
         **({"date": task.date} if task.date else {}),
-        # Numbers as numbers: the canonical JSON of a 64-bit integer would be a string.
+        # Numbers as numbers: canonical JSON would write a 64-bit integer as a string.
         "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
         "files": [
             {

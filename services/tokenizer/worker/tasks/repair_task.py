@@ -1,6 +1,6 @@
-"""The tasks `repair.check` and `repair.restore`: find what is not what was written, and put it back.
+"""The tasks `repair.check` and `repair.restore`: find files that are missing or damaged, and restore them.
 
-What is put back is, byte for byte, what was written, so it does no harm however often and by whomever it is done.
+What is restored is, byte for byte, what was written, so repeating it is harmless.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def check_files(
 def restore(
     task: repairs_pb2.RestoreFilesTask, storage: Storage, context: TaskContext
 ) -> repairs_pb2.RestoreFilesResult:
-    """Move the files that were made again to where the bad ones are, and stages small files that are not right."""
+    """Move the rebuilt files to the places of the bad ones, and stage small files that are wrong."""
     result, found = repairs_pb2.RestoreFilesResult(), tokenizer_pb2.VerifyResult()
     folder, (made,) = task.publication.tokenized_key, task.publication.shards
     files = list(made.files)
@@ -81,7 +81,7 @@ def restore(
         result.staged_files.extend(
             publish_task.stage_file(name, data, folder, storage, context) for name, data in content.items()
         )
-    # That nothing else can be verified without the manifest is true of a verification, and not of this.
+    # Without the manifest nothing else can be verified, but it can be repaired.
     result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
     return result
 
@@ -94,18 +94,18 @@ def _put_back(task: repairs_pb2.RestoreFilesTask, storage: Storage, context: Tas
 
 
 def _clear_folder(storage: Storage, folder: str) -> None:
-    """Remove a link, or a file, that is in the place of the folder; what a link leads to stays as it is."""
+    """Remove a link or a file that replaced the folder; the target of a link is not touched."""
     if verification.replaced_folder(storage, folder) is not None:
         storage.delete(folder)
 
 
 def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator[tokenizer_pb2.VerifyFinding]:
-    """Yield what a manifest says of how the files were made, although its checksum is right, that is not so."""
+    """Yield contradictions between a manifest with a correct checksum and how the files were made."""
     for name in ("dataset_fingerprint", "parameters", "date", "files"):
         if _comparable(manifest.get(name)) != _comparable(again.get(name)):
-            yield verification.inconsistent_finding(verification.MANIFEST, f"its {name} are not those of the files")
+            yield verification.inconsistent_finding(verification.MANIFEST, f"its {name} does not match the files")
 
 
 def _comparable(said: Any) -> Any:
-    # Why a column was chosen changes no file, and those who share one may have chosen it for different reasons.
+    # The reason for choosing a column affects no file, and tokenizations that share one may differ in it.
     return {**said, "column_choice": None} if isinstance(said, dict) else said

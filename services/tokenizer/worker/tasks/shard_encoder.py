@@ -1,4 +1,4 @@
-"""Encodes a shard's texts with the engine that its first texts choose."""
+"""Encode a shard's texts with the engine chosen for its first texts."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -16,7 +16,7 @@ class ShardEncoder:
     def __init__(self, choose: Callable[[pa.Array], Engine]) -> None:
         self._choose = choose
         self.statistics = tokenizations_pb2.TokenizationStatistics(reference_version=reference.VERSION)
-        """What made the ids; no engine is named before the first text."""
+        """What made the ids; no engine is set before the first text."""
 
     def encoded(self, pieces: Iterable[TextSlice]) -> Iterator[tuple[TextSlice, Ragged]]:
         """Yield the pieces with their ids."""

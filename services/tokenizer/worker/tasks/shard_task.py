@@ -1,4 +1,4 @@
-"""The task `tokenize.shard`: one raw shard to one file of token ids."""
+"""The task `tokenize.shard`: from one raw shard to one file of token ids."""
 
 import contextlib
 import posixpath
@@ -24,7 +24,7 @@ _log = logging.get(__name__)
 
 
 Choose = Callable[[pa.Array], Engine]
-"""Chooses the engine for a shard of which these are texts."""
+"""Chooses the engine for a shard with these texts."""
 Result = TypeVar("Result", tasks_pb2.TokenizeShardResult, stages_pb2.EncodeShardResult)
 
 
@@ -35,7 +35,7 @@ def tokenize(
     selector: selection.EngineSelector,
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
-    """Make the shard's file."""
+    """Write the shard's file."""
     return run_with_reference_fallback(
         task,
         tokenizers,
@@ -52,9 +52,9 @@ def run_with_reference_fallback(
     context: TaskContext,
     make: Callable[[loader.Tokenizer, Choose], Result],
 ) -> Result:
-    """Make something of a shard's ids, and again with the reference if a fast engine turns out not to be exact.
+    """Process a shard's ids, and again with the reference if a fast engine turns out not to be exact.
 
-    That one is not is reported at once: the owner has all made again that this engine made of other shards.
+    A mismatch is reported at once: the server discards and repeats all work of this engine on other shards.
     """
     tokenizer = tokenizers.get(task.tokenizer)
     dataset = posixpath.dirname(task.shard.key)
@@ -96,7 +96,7 @@ def read_encoded(
     cleaner: preprocessing.Preprocessor,
     encoder: shard_encoder.ShardEncoder,
 ) -> Generator[Iterable[tuple[shard_reader.TextSlice, Ragged]]]:
-    """Read and encode a shard ahead of what is done with it in the block, a bounded piece each."""
+    """Read and encode a shard ahead of its processing in the block, a bounded piece each."""
     with (
         shard_reader.open_verified(storage, task.shard) as file,
         PrefetchIterator(
@@ -115,11 +115,11 @@ def _tokenize(
     choose: Choose,
     context: TaskContext,
 ) -> tasks_pb2.TokenizeShardResult:
-    """Read, encodes and writes at the same time."""
+    """Read, encode and write concurrently."""
     encoder = shard_encoder.ShardEncoder(choose)
     key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{context.tag}.arrow"
     cleaner = preprocessing.Preprocessor(task.parameters, task.first_row)
-    # The reader's block is an inner one: bytes that were not the right ones must not become a file.
+    # The reader's block is the inner one: bytes with a wrong checksum must not become a file.
     with (
         shard_writer.ShardWriter(storage, key) as writer,
         read_encoded(task, storage, tokenizer, cleaner, encoder) as pieces,
