@@ -18,7 +18,7 @@ def test_how_often_data_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     out.result({}, training_tables.details(out, training))
     (line,) = (line for line in sys.stdout.getvalue().splitlines() if "passes" in line)
     assert re.findall(r"[\d.]+", line) == ["30.3", "231"]
-    assert "again" in line
+    assert "several times" in line
 
 
 def test_a_failed_training_is_labelled_as_other_records_are(monkeypatch: pytest.MonkeyPatch) -> None:
