@@ -13,6 +13,7 @@ from google.protobuf import duration_pb2
 
 from polytok import channels, errors
 from polytok.catalog.v1 import models_pb2, models_pb2_grpc, tokenizations_pb2, tokenizations_pb2_grpc
+from services.records import lifecycle
 from services.runtime.telemetry import logging
 
 TTL = timedelta(minutes=10)
@@ -57,16 +58,14 @@ class CatalogClient:
         """Read a model, `models/{id}`. Raises NotFound, and FailedPrecondition unless it is READY."""
         model: models_pb2.Model = await await_reply(self._models.GetModel(models_pb2.GetModelRequest(name=name)))
         state = models_pb2.Model.State.Name(model.state).removeprefix("STATE_")
-        if state != "READY":
-            short = model.name.removeprefix("models/")
-            advice = (
-                f"mend the cause and try again with `polytok model retry {short}`. Its error: {model.error_message}"
-                if state == "ERROR"
-                else f"wait until it is READY: `polytok model watch {short}` shows how far it is."
-            )
-            raise errors.FailedPrecondition(
-                f"{model.name} is {state}; {advice}", reason="NOT_READY", metadata={"resource": model.name}
-            )
+        short = model.name.removeprefix("models/")
+        lifecycle.require_ready(
+            model.name,
+            state,
+            model.error_message,
+            wait=f"polytok model watch {short}",
+            retry=f"polytok model retry {short}",
+        )
         return model
 
     async def resolve(self, dataset: str, model: str, variant: str = "") -> tokenizations_pb2.Tokenization:

@@ -25,16 +25,8 @@ class Lifecycle:
 
     def require_ready(self, name: str, command_id: str, status: str, error_message: str) -> None:
         """Raise unless it is READY; the message says what to do."""
-        if status == "READY":
-            return
-        if status in self.live:
-            advice = f"wait until it is READY: `{self.wait.format(command_id)}` shows how far it is."
-        elif status == "ERROR":
-            advice = f"mend the cause and try again with `{self.retry.format(command_id)}`. Its error: {error_message}"
-        else:
-            advice = f"start it again with `{self.retry.format(command_id)}`."
-        raise errors.FailedPrecondition(
-            f"{name} is {status}; {advice}", reason="NOT_READY", metadata={"resource": name, "state": status}
+        require_ready(
+            name, status, error_message, wait=self.wait.format(command_id), retry=self.retry.format(command_id)
         )
 
     def require_cancellable(self, name: str, status: str) -> None:
@@ -54,6 +46,21 @@ class Lifecycle:
                 f"{name} is {status}; only {_any_of(failed, key=_order)} can be retried.{advice}",
                 metadata={"resource": name, "state": status},
             )
+
+
+def require_ready(name: str, status: str, error_message: str, *, wait: str, retry: str) -> None:
+    """Raise unless a record is READY; the message names the command that waits for it or tries again."""
+    if status == "READY":
+        return
+    if status == "ERROR":
+        advice = f"fix the cause and try again with `{retry}`. Its error: {error_message}"
+    elif status == "CANCELLED":
+        advice = f"start it again with `{retry}`."
+    else:
+        advice = f"wait until it is READY: `{wait}` shows how far it is."
+    raise errors.FailedPrecondition(
+        f"{name} is {status}; {advice}", reason="NOT_READY", metadata={"resource": name, "state": status}
+    )
 
 
 def shown_progress(percent: float) -> float:

@@ -7,7 +7,7 @@ import grpc.aio
 
 from polytok import errors
 from polytok.extractor.v1 import extractions_pb2, extractions_pb2_grpc
-from services.records import hold_client
+from services.records import hold_client, lifecycle
 from services.records.hold_client import Hold
 
 _WHO = "The extractor, which knows extractions,"
@@ -25,17 +25,14 @@ class ExtractorClient:
         request = extractions_pb2.GetExtractionRequest(name=name)
         found: extractions_pb2.Extraction = await hold_client.await_reply(self._known().GetExtraction(request), _WHO)
         state = extractions_pb2.Extraction.State.Name(found.state).removeprefix("STATE_")
-        if state != "READY":
-            short = found.name.removeprefix("extractions/")
-            advice = (
-                f"mend the cause and try again with `polytok extraction retry {short}`. Its error: "
-                f"{found.error_message}"
-                if state == "ERROR"
-                else f"wait until it is READY: `polytok extraction watch {short}` shows how far it is."
-            )
-            raise errors.FailedPrecondition(
-                f"{found.name} is {state}; {advice}", reason="NOT_READY", metadata={"resource": found.name}
-            )
+        short = found.name.removeprefix("extractions/")
+        lifecycle.require_ready(
+            found.name,
+            state,
+            found.error_message,
+            wait=f"polytok extraction watch {short}",
+            retry=f"polytok extraction retry {short}",
+        )
         return found
 
     async def hold(self, hold: Hold, ttl: timedelta = hold_client.TTL) -> object:
