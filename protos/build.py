@@ -1,7 +1,7 @@
 """Generates the stubs under polytok/ and checks the contracts. `python protos/build.py --help` lists what it does.
 
-buf reads an image that protoc makes, not the sources: the module's two dependencies then come from installed
-packages (`protovalidate`, `googleapis-common-protos`) and nothing is asked of a registry.
+buf reads an image that protoc builds, not the sources: the module's two dependencies then come from installed
+packages (`protovalidate`, `googleapis-common-protos`) and no registry is contacted.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def tool(name: str) -> pathlib.Path:
 
 
 def write_dependencies(path: pathlib.Path) -> None:
-    """Write what our files import from elsewhere as a FileDescriptorSet."""
+    """Write the external imports of our files as a FileDescriptorSet."""
     from polytok import _rules
 
     _rules.DESCRIPTOR  # noqa: B018  registered in the pool on import
@@ -90,7 +90,7 @@ def generate(target: pathlib.Path, work: pathlib.Path) -> None:
     for path in target.rglob("polytok/**/*_pb2.py"):
         path.write_text(path.read_text().replace(RULES_IMPORT, RULES_REPLACEMENT))
     for path in target.rglob("polytok/**/*_pb2_grpc.py"):
-        if "Servicer" not in path.read_text():  # protoc writes one for contracts without a service, too
+        if "Servicer" not in path.read_text():  # protoc also writes one for contracts without a service
             path.unlink()
             path.with_suffix(".pyi").unlink()
 
@@ -101,7 +101,7 @@ def generated(root: pathlib.Path) -> set[pathlib.Path]:
 
 
 def install(fresh: pathlib.Path) -> None:
-    """Put the stubs under `fresh` in place of ours, one by one: whoever imports them meanwhile finds all of them."""
+    """Replace our stubs by those under `fresh`, one by one, so that concurrent imports always find all of them."""
     for name in sorted(generated(fresh)):
         if _same(fresh / name, ROOT / name):
             continue
@@ -111,13 +111,13 @@ def install(fresh: pathlib.Path) -> None:
         shutil.copyfile(fresh / name, staged)
         staged.replace(target)
         for package in (target.parent, target.parent.parent):
-            (package / "__init__.py").touch()  # what is in it stays: polytok.errors is the error tree
+            (package / "__init__.py").touch()  # keep its content: polytok.errors is the error tree
     for name in generated(ROOT) - generated(fresh):
         (ROOT / name).unlink()
 
 
 def check(work: pathlib.Path) -> None:
-    """Exit with 1 if the committed stubs are not what the contracts give."""
+    """Exit with 1 if the committed stubs differ from what the contracts generate."""
     fresh = work / "stubs"
     generate(fresh, work)
     names = generated(fresh) | generated(ROOT)
@@ -176,13 +176,13 @@ def breaking(work: pathlib.Path, against: str | None) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate", help="write the stubs under polytok/")
     commands.add_parser("check", help="fail if the committed stubs are stale")
     commands.add_parser("lint", help="buf lint and buf format")
-    commands.add_parser("format", help="rewrite the contracts as buf format would have them")
+    commands.add_parser("format", help="format the contracts with buf")
     against = commands.add_parser("breaking", help="buf breaking against an earlier commit")
     against.add_argument("--against", help="the commit (default: main's last)")
     arguments = parser.parse_args()

@@ -33,14 +33,14 @@ def acquire(path: pathlib.Path, *, waiting: Callable[[], None]) -> int:
     If the supervisor is dead and its processes are still ending, call `waiting` and wait for them.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    told = False
+    reported = False
     deadline = time.monotonic() + _WAIT_SECONDS
     while not _try(descriptor):
         holder = os.pread(descriptor, 64, 0).decode(errors="replace")
         alive = _is_alive(holder)
-        if not (alive or told):
+        if not (alive or reported):
             waiting()
-            told = True
+            reported = True
         if alive or time.monotonic() > deadline:
             os.close(descriptor)
             pid = holder.partition(" ")[0]

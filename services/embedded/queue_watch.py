@@ -31,20 +31,20 @@ class QueueWatch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        patience, since, told = PATIENCE_SECONDS, 0.0, ""
+        patience, since, reported = PATIENCE_SECONDS, 0.0, ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             trouble = await self._trouble()
             if not trouble:
-                if told:
+                if reported:
                     self._report("the work queue works again")
-                patience, since, told = PATIENCE_SECONDS, 0.0, ""
+                patience, since, reported = PATIENCE_SECONDS, 0.0, ""
                 continue
             full = disk_space.scarce(self._home.nats)
             line = f"the work queue does not work: {full}" if full else trouble
-            if line != told:
+            if line != reported:
                 self._report(line)
-            since, told = since or time.monotonic(), line
+            since, reported = since or time.monotonic(), line
             # On a full disk an empty store is no better than the present one.
             if not full and time.monotonic() - since >= patience:
                 self._report("restarting nats on an empty store")

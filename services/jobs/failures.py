@@ -32,12 +32,12 @@ class Failure:
         return cls(error.reason, error.message, error.retryable, codec.to_json(error))
 
     @classmethod
-    def from_message(cls, told: leases_pb2.TaskError) -> Self:
+    def from_message(cls, reported: leases_pb2.TaskError) -> Self:
         """Return the failure that a worker reported."""
         details: dict[str, Any] = {}
-        if told.HasField("error"):
-            details = json_format.MessageToDict(told.error, preserving_proto_field_name=True)
-        return cls(told.reason, told.message, told.retryable, details)
+        if reported.HasField("error"):
+            details = json_format.MessageToDict(reported.error, preserving_proto_field_name=True)
+        return cls(reported.reason, reported.message, reported.retryable, details)
 
     def columns(self) -> dict[str, Any]:
         """Return what a record stores of it."""
@@ -59,11 +59,11 @@ def to_task_error(error: errors.PolytokError) -> leases_pb2.TaskError:
     )
 
 
-def from_task_error(told: leases_pb2.TaskError) -> errors.PolytokError:
+def from_task_error(reported: leases_pb2.TaskError) -> errors.PolytokError:
     """Return the error that a process or worker reported."""
-    if told.HasField("error"):
-        return codec.from_message(told.error)
-    return errors.Internal(told.message, reason=told.reason, retryable=told.retryable)
+    if reported.HasField("error"):
+        return codec.from_message(reported.error)
+    return errors.Internal(reported.message, reason=reported.reason, retryable=reported.retryable)
 
 
 def to_proto(document: Mapping[str, Any]) -> errors_pb2.Error | None:

@@ -78,7 +78,7 @@ def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
     if len(by_kind) > 1:
         one, other, *_ = by_kind.values()
         raise source_errors.invalid(
-            f"The source mixes formats: {source_errors.redact_uri(one.uri)} is {formats.word(one.format)},"
-            f" {source_errors.redact_uri(other.uri)} is {formats.word(other.format)}. "
+            f"The source mixes formats: {source_errors.redact_uri(one.uri)} is {formats.display_name(one.format)},"
+            f" {source_errors.redact_uri(other.uri)} is {formats.display_name(other.format)}. "
             "Register them as separate datasets."
         )

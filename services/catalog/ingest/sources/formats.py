@@ -80,7 +80,7 @@ def of_name(uri: str) -> Name:
     return Name(_ENDINGS.get(ending, FileSource.FORMAT_UNSPECIFIED), compression, ending == ".tsv")
 
 
-def word(chosen: Format) -> str:
+def display_name(chosen: Format) -> str:
     """Return the name of a format on the command line."""
     return _WORDS[chosen]
 
@@ -104,7 +104,7 @@ def check_content(name: str, chosen: Format, head: bytes) -> None:
     elif found == "UTF-16 text":
         raise source_errors.invalid(f"{name} is UTF-16, not UTF-8. Convert it: `iconv -f UTF-16 -t UTF-8`.")
     elif found:
-        raise source_errors.invalid(f"{name} should be {word(chosen)} but is {found}. {_ADVICE}")
+        raise source_errors.invalid(f"{name} should be {display_name(chosen)} but is {found}. {_ADVICE}")
 
 
 _ADVICE = "Rename the file with the right extension, or name its format."

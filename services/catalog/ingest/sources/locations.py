@@ -96,7 +96,9 @@ def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> di
     found = filesystem.find(folder, detail=True)
     files = _regular(filesystem, {name: info for name, info in found.items() if _is_data(name[len(folder) :], wanted)})
     if not files:
-        endings = f"the extension of {formats.word(wanted)}" if wanted else f"one of the extensions {formats.known()}"
+        endings = (
+            f"the extension of {formats.display_name(wanted)}" if wanted else f"one of the extensions {formats.known()}"
+        )
         raise errors.NotFound(
             f"The folder {source_errors.redact_uri(uri)} contains no file with {endings}."
             f" Name the files, for example as {source_errors.redact_uri(uri).rstrip('/')}/*.",
