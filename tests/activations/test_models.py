@@ -94,7 +94,7 @@ def test_pickled_weights_are_not_opened(folder: pathlib.Path) -> None:
 
 def test_no_configuration(folder: pathlib.Path) -> None:
     (folder / "config.json").unlink()
-    assert {str(folder), "no", "config.json"} <= _refusal(folder)
+    assert {str(folder), "not", "config.json"} <= _refusal(folder)
 
 
 @pytest.mark.parametrize(
